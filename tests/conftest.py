@@ -1,0 +1,24 @@
+"""What holds in every test: deterministic algorithms, fixed examples, and CUDA tests only where there is CUDA."""
+
+import os
+
+import hypothesis
+import pytest
+import torch
+
+
+def pytest_configure() -> None:
+    """Makes runs repeatable: operations without a deterministic form are refused, and examples are always the same."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with a fixed workspace
+    torch.use_deterministic_algorithms(True)
+    hypothesis.settings.register_profile("project", derandomize=True, deadline=None)
+    hypothesis.settings.load_profile("project")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips tests marked `cuda` on a machine that has none."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("cuda"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
