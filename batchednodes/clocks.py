@@ -1,0 +1,126 @@
+r"""Clocks: when a node acts.
+
+Every law of this module gives independent gaps of one form,
+
+    gap = shift + scale * E,    E = -log(u) ~ Exp(1),
+
+so that one compiled loop makes the timeline of all of them.
+
+Letters: n nodes, u uniform on (0, 1), c delay [s], mu rate of the exponential part [1/s].
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+from batchednodes.values import PerNode, per_node
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """Laws of the times between a node's actions, one for each node: shift + scale * Exp(1)."""
+
+    shift: Float64[np.ndarray, " n"]
+    """Fixed part of the gap [s]; non-negative; infinite where the node never acts."""
+
+    scale: Float64[np.ndarray, " n"]
+    """Mean of the exponential part of the gap [s]; non-negative and finite."""
+
+    @property
+    def rate(self) -> Float64[np.ndarray, " n"]:
+        """Long-run mean number of actions per second [1/s], by the renewal theorem; 0 where the node never acts."""
+        return 1.0 / (self.shift + self.scale)
+
+    def silence(self, nodes: np.ndarray) -> "Gaps":
+        """Returns the same laws, but the nodes given (a boolean mask, or indices) never act."""
+        shift, scale = self.shift.copy(), self.scale.copy()
+        shift[nodes], scale[nodes] = math.inf, 0.0
+        return Gaps(shift, scale)
+
+
+def join(parts: "list[Gaps]") -> Gaps:
+    """Returns the laws of several networks, one after the other."""
+    return Gaps(np.concatenate([g.shift for g in parts]), np.concatenate([g.scale for g in parts]))
+
+
+class Clock(ABC):
+    """A law of gaps between a node's actions; every node starts at t = 0 and has its own, independent draws."""
+
+    @abstractmethod
+    def gaps(self, n: int, seed: int, key: str) -> Gaps:
+        """Returns the law of each of n nodes.
+
+        Args:
+            n: number of nodes of the network.
+            seed: of the network; used where a setting is a distribution over nodes.
+            key: path of this clock in the settings, for error messages and addresses of draws.
+
+        Raises:
+            ValueError: a setting is out of range for some node.
+        """
+
+
+def _memoryless(rate: Float64[np.ndarray, " n"]) -> Gaps:
+    with np.errstate(divide="ignore"):
+        scale = 1.0 / rate
+    never = ~np.isfinite(scale)
+    return Gaps(np.where(never, math.inf, 0.0), np.where(never, 0.0, scale))
+
+
+@dataclass(frozen=True)
+class Poisson(Clock):
+    """Memoryless actions: gaps are exponential."""
+
+    rate: PerNode = "log(n)"
+    """Mean number of actions of one node per second [1/s]; non-negative and finite; 0: never."""
+
+    def gaps(self, n: int, seed: int, key: str) -> Gaps:
+        return _memoryless(per_node(self.rate, n, seed, f"{key}.rate", unit="1/s"))
+
+
+@dataclass(frozen=True)
+class Exponential(Clock):
+    """Memoryless update times: gaps are exponential."""
+
+    rate: PerNode = 1.0
+    """Mean number of updates of one node per second [1/s]; non-negative and finite; 0: never."""
+
+    def gaps(self, n: int, seed: int, key: str) -> Gaps:
+        return _memoryless(per_node(self.rate, n, seed, f"{key}.rate", unit="1/s"))
+
+
+@dataclass(frozen=True)
+class ShiftedExponential(Clock):
+    """Computing takes a fixed time, then an exponential wait; the reference paper's model of local updates."""
+
+    delay: PerNode = 0.5
+    """Fixed computing time c of an update [s]; non-negative and finite."""
+
+    rate: PerNode = 2.0
+    """Rate mu of the exponential wait that follows [1/s]; positive and finite; its mean is 1/mu."""
+
+    def gaps(self, n: int, seed: int, key: str) -> Gaps:
+        shift = per_node(self.delay, n, seed, f"{key}.delay", unit="s")
+        return Gaps(shift, 1.0 / per_node(self.rate, n, seed, f"{key}.rate", open_low=True, unit="1/s"))
+
+
+@dataclass(frozen=True)
+class Deterministic(Clock):
+    """Actions at exact multiples of a period; simultaneous ones happen in the order of node numbers."""
+
+    period: PerNode = 1.0
+    """Time between two actions of one node [s]; positive and finite."""
+
+    def gaps(self, n: int, seed: int, key: str) -> Gaps:
+        return Gaps(per_node(self.period, n, seed, f"{key}.period", open_low=True, unit="s"), np.zeros(n))
+
+
+@dataclass(frozen=True)
+class Never(Clock):
+    """The node never acts."""
+
+    def gaps(self, n: int, seed: int, key: str) -> Gaps:
+        return Gaps(np.full(n, math.inf), np.zeros(n))

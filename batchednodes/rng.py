@@ -1,0 +1,89 @@
+r"""Random numbers with addresses: each draw is a pure function of (seed, stream, node, counter).
+
+Philox-4x32-10 turns a 64-bit key (the seed) and a 128-bit counter (node, stream, counter) into 128 random bits. No
+generator is advanced, so a trajectory does not depend on batching, marks, evaluation, resume or the device.
+
+Reference:
+    J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+"""
+
+import zlib
+from typing import Any, no_type_check
+
+import numpy as np
+from jaxtyping import Float64, Int64
+from numba import njit, uint64
+
+UPDATE, GOSSIP, INIT, BATCH, DATA, PARTITION, GRAPH, VALUES, SAMPLE = range(9)
+"""Streams: what a draw is for. One address never serves two purposes."""
+
+_LOW = np.uint64(0xFFFFFFFF)
+_M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+_W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
+_SHIFT = np.uint64(32)
+_UNIT = 2.0**-52
+
+
+@njit(nogil=True, cache=True, inline="always")
+@no_type_check
+def block(seed, stream, node, count):  # noqa: ANN001, ANN201  (numba infers the types)
+    """Returns 128 random bits, as two uint64, of the address (seed, stream, node, count)."""
+    k0, k1 = uint64(seed) & _LOW, uint64(seed) >> _SHIFT
+    c0, c1 = uint64(count) & _LOW, uint64(count) >> _SHIFT
+    c2, c3 = uint64(node), uint64(stream)
+    for _ in range(10):
+        a, b = _M0 * c0, _M1 * c2
+        c0, c1, c2, c3 = (b >> _SHIFT) ^ c1 ^ k0, b & _LOW, (a >> _SHIFT) ^ c3 ^ k1, a & _LOW
+        k0, k1 = (k0 + _W0) & _LOW, (k1 + _W1) & _LOW
+    return (c0 << _SHIFT) | c1, (c2 << _SHIFT) | c3
+
+
+@njit(nogil=True, cache=True, inline="always")
+@no_type_check
+def unit(bits):  # noqa: ANN001, ANN201
+    """Maps 64 random bits to the open interval (0, 1), uniformly, in steps of 2^-52."""
+    return (float(bits >> uint64(12)) + 0.5) * _UNIT
+
+
+@njit(nogil=True, cache=True, inline="always")
+@no_type_check
+def below(bits, bound):  # noqa: ANN001, ANN201
+    """Maps 64 random bits to an integer of [0, bound); the bias is under bound / 2^52."""
+    return int(unit(bits) * bound)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _uniforms(seed: int, stream: int, nodes: np.ndarray, first: int, out: np.ndarray) -> None:
+    for row in range(nodes.size):
+        for k in range(out.shape[1]):
+            high, low = block(seed, stream, nodes[row], first + k // 2)
+            out[row, k] = unit(high if k % 2 == 0 else low)
+
+
+def uniforms(seed: int, stream: int, nodes: Int64[np.ndarray, " w"], size: int) -> Float64[np.ndarray, "w size"]:
+    """Returns `size` numbers of (0, 1) for each node: row k depends on (seed, stream, nodes[k]) only.
+
+    Args:
+        seed: of the network; 0 <= seed < 2^64.
+        stream: one of the streams of this module.
+        nodes: local indices of the nodes, 0 <= node < 2^32.
+        size: draws for each node.
+    """
+    out = np.empty((nodes.size, size))
+    _uniforms(np.uint64(seed), stream, nodes, 0, out)
+    return out
+
+
+def code(text: str) -> int:
+    """Returns a 32-bit code of a name (CRC-32), to use a name as part of an address."""
+    return zlib.crc32(text.encode())
+
+
+def generator(seed: int, stream: int, *address: int) -> np.random.Generator:
+    """Returns a fresh NumPy generator for one bulk draw (a graph, a data set) at (seed, stream, *address).
+
+    Two calls with one address give the same numbers; nothing is shared or advanced between calls.
+    """
+    entropy: list[Any] = [seed, stream, *address]
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))

@@ -1,0 +1,42 @@
+"""Who may contact whom: the kinds of graphs, the graph itself, and the contact lists of a batch of networks.
+
+A complete graph is never stored. Any other graph lists the contacts of each node, in CSR form; the graphs of several
+networks are stacked into one `Contacts`, from which `peer` draws.
+"""
+
+from batchednodes.topology.contacts import Contacts, Networks, peer, stack
+from batchednodes.topology.graphs import Graph
+from batchednodes.topology.kinds import (
+    BarabasiAlbert,
+    Complete,
+    EdgeList,
+    ErdosRenyi,
+    Exponential,
+    Hypercube,
+    KRegular,
+    Ring,
+    Star,
+    Topology,
+    Torus,
+    WattsStrogatz,
+)
+
+__all__ = [
+    "BarabasiAlbert",
+    "Complete",
+    "Contacts",
+    "EdgeList",
+    "ErdosRenyi",
+    "Exponential",
+    "Graph",
+    "Hypercube",
+    "KRegular",
+    "Networks",
+    "Ring",
+    "Star",
+    "Topology",
+    "Torus",
+    "WattsStrogatz",
+    "peer",
+    "stack",
+]

@@ -1,0 +1,120 @@
+r"""Whom each node of a batch of disjoint networks may contact, and the draw of one contact.
+
+Node i of network g has the global number offsets[g] + i. The graphs of the networks become one block-diagonal list.
+
+Letters: n nodes of all networks, g networks, e contacts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import no_type_check
+
+import numpy as np
+from jaxtyping import Bool, Int32, Int64, UInt64
+from numba import njit
+
+from batchednodes.rng import below
+from batchednodes.topology.graphs import Graph
+
+
+@dataclass(frozen=True, eq=False)
+class Networks:
+    """Disjoint networks that share one batch: nodes offsets[g] .. offsets[g + 1] - 1 belong to network g."""
+
+    offsets: Int64[np.ndarray, " g1"]
+    """First node of each network, and the number of nodes of all; g + 1 entries, increasing from 0, below 2^31."""
+    seeds: UInt64[np.ndarray, " g"]
+    """Seed of each network."""
+
+    def __post_init__(self) -> None:
+        assert self.offsets.size == self.seeds.size + 1 >= 2
+        assert self.offsets[0] == 0
+        assert self.offsets[-1] < 2**31
+        assert (np.diff(self.offsets) > 0).all()
+
+    @property
+    def n(self) -> int:
+        """Number of nodes of all networks."""
+        return int(self.offsets[-1])
+
+    @property
+    def count(self) -> int:
+        """Number of networks."""
+        return self.seeds.size
+
+    @property
+    def sizes(self) -> Int64[np.ndarray, " g"]:
+        """Number of nodes of each network."""
+        return np.diff(self.offsets)
+
+    def network_of(self) -> Int32[np.ndarray, " n"]:
+        """Returns the network of each node."""
+        return np.repeat(np.arange(self.count, dtype=np.int32), self.sizes)
+
+    def local(self) -> Int64[np.ndarray, " n"]:
+        """Returns the number of each node in its own network, which addresses its random draws."""
+        return np.arange(self.n) - np.repeat(self.offsets[:-1], self.sizes)
+
+    def slice(self, g: int) -> slice:
+        """Returns the nodes of network g, 0 <= g < count, as a slice of the batch."""
+        assert 0 <= g < self.count
+        return slice(int(self.offsets[g]), int(self.offsets[g + 1]))
+
+
+@dataclass(frozen=True, eq=False)
+class Contacts:
+    """Whom each node of a batch may contact, in global node numbers."""
+
+    start: Int64[np.ndarray, " n"]
+    """First node of the node's network."""
+    size: Int64[np.ndarray, " n"]
+    """Number of nodes of the node's network."""
+    complete: Bool[np.ndarray, " n"]
+    """Whether the node may contact all others of its network; its list is then empty."""
+    indptr: Int64[np.ndarray, " n1"]
+    """Where the contacts of each node begin, and the end of the last; n + 1 entries."""
+    indices: Int32[np.ndarray, " e"]
+    """The contacts, sorted within each node."""
+
+    def silent(self) -> Bool[np.ndarray, " n"]:
+        """Returns the nodes that have nobody to contact."""
+        return np.where(self.complete, self.size == 1, np.diff(self.indptr) == 0)
+
+
+def stack(networks: Networks, graphs: Sequence[Graph | None]) -> Contacts:
+    """Returns the contact lists of all networks, with node numbers of the batch.
+
+    Args:
+        networks: the sizes.
+        graphs: that of each network, of its size; None: complete.
+    """
+    assert len(graphs) == networks.count
+    degrees, indices, complete = [], [], []
+    for graph, size, first in zip(graphs, networks.sizes.tolist(), networks.offsets.tolist(), strict=False):
+        assert graph is None or graph.n == size
+        complete.append(np.full(size, graph is None))
+        degrees.append(np.zeros(size, np.int64) if graph is None else graph.degrees)
+        if graph is not None:
+            indices.append(graph.indices + np.int32(first))
+    indptr = np.zeros(networks.n + 1, np.int64)
+    np.cumsum(np.concatenate(degrees), out=indptr[1:])
+    start, size = (np.repeat(x, networks.sizes) for x in (networks.offsets[:-1], networks.sizes))
+    lists = np.concatenate([np.zeros(0, np.int32), *indices])
+    return Contacts(start, size, np.concatenate(complete), indptr, lists)
+
+
+@njit(nogil=True, cache=True, inline="always")
+@no_type_check
+def peer(node, bits, start, size, complete, indptr, indices):  # noqa: ANN001, ANN201  (numba infers the types)
+    """Maps 64 random bits to a uniformly random contact of a node; -1 if it has nobody. Arrays as in `Contacts`."""
+    if complete[node]:
+        others = size[node] - 1
+        j = start[node] + below(bits, others)
+        found = j + 1 if j >= node else j  # skips the node itself
+    else:
+        first = indptr[node]
+        others = indptr[node + 1] - first
+        found = np.int64(-1)
+        if others > 0:
+            found = np.int64(indices[first + below(bits, others)])
+    return found if others > 0 else np.int64(-1)
