@@ -1,0 +1,145 @@
+r"""Stack: the parameters of many equal modules as the rows of one tensor.
+
+The parameters live in the rows only. One module without parameter storage (a skeleton) gives the computation, and
+`torch.func.functional_call` runs it on views of a row; `torch.func.vmap` runs it on many rows at once (functorch, as it
+was called before PyTorch 2.0, is `torch.func` now).
+
+Letters: n nodes, p parameters of a module, b examples, x models [n, p].
+"""
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+_REMEDY = "; see 'Any model' in README.md for what a stacked model may hold"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The layout of one module's trainable parameters in a row of x, and the computation that they belong to."""
+
+    skeleton: nn.Module
+    """The module: trainable parameters without storage (meta device), buffers and frozen parameters shared by all."""
+    shapes: Mapping[str, torch.Size]
+    """Name and shape of each trainable parameter, in the order of `nn.Module.named_parameters`."""
+
+    @staticmethod
+    def of(module: nn.Module, dtype: torch.dtype, device: torch.device) -> "Stack":
+        """Returns the layout of a module, whose frozen parameters and buffers become constants on the device.
+
+        Raises:
+            ValueError: the module holds something that rows cannot: running statistics, dropout, no parameters.
+        """
+        _refuse_modules(module)
+        skeleton = copy.deepcopy(module)
+        shapes = {name: w.shape for name, w in skeleton.named_parameters() if w.requires_grad}
+        if not shapes:
+            raise ValueError(f"task.model must have trainable parameters, got {type(module).__name__} with none")
+        _replace(skeleton, lambda _, w: torch.empty_like(w, device="meta", dtype=dtype))
+        skeleton._apply(lambda t: t if t.is_meta else t.to(device, dtype if t.is_floating_point() else None))
+        return Stack(skeleton, shapes)
+
+    @property
+    def p(self) -> int:
+        """Number of parameters of a row."""
+        return sum(math.prod(s) for s in self.shapes.values())
+
+    def views(self, row: Float[Tensor, " p"]) -> dict[str, Tensor]:
+        """Returns the named parameters as views of a row."""
+        parts = row.split([math.prod(s) for s in self.shapes.values()])
+        return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+
+    def call(self, row: Float[Tensor, " p"], features: Float[Tensor, "b ..."]) -> Tensor:
+        """Returns the module's outputs for b examples, computed with the parameters of a row."""
+        return functional_call(self.skeleton, self.views(row), (features,))
+
+    def row(self, module: nn.Module) -> Float[Tensor, " p"]:
+        """Returns the trainable parameters of a module of this layout as a new row."""
+        named = dict(module.named_parameters())
+        return torch.cat([named[name].detach().flatten() for name in self.shapes])
+
+    def module(self, row: Float[Tensor, " p"]) -> nn.Module:
+        """Returns a module of its own with the parameters of a row, copied."""
+        module, views = copy.deepcopy(self.skeleton), self.views(row)
+        _replace(module, lambda name, _: views[name].detach().clone())
+        return module
+
+    def activations(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> int:
+        """Returns how many numbers the leaf modules put out for one example of features of a shape.
+
+        Raises:
+            ValueError: the module does not take features of that shape.
+        """
+        sizes: list[int] = []
+        leaves = [m for m in self.skeleton.modules() if not list(m.children())]
+        hooks = [m.register_forward_hook(lambda _m, _i, out: sizes.append(_numel(out))) for m in leaves]
+        try:
+            zeros = torch.zeros(1, *shape, dtype=dtype, device=device)
+            self.call(torch.zeros(self.p, dtype=dtype, device=device), zeros)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            raise _refusal(f"take features of shape [b, {', '.join(map(str, shape))}]", error) from error
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return sum(sizes)
+
+
+def _numel(out: object) -> int:
+    return out.numel() if isinstance(out, Tensor) else 0
+
+
+def _refusal(rule: str, error: Exception) -> ValueError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return ValueError(f"task.model must {rule}, got: {reason}{_REMEDY}")
+
+
+def _replace(module: nn.Module, value: Callable[[str, Tensor], Tensor]) -> None:
+    """Puts new tensors in place of the trainable parameters; a parameter that is used twice stays one."""
+    made: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}  # keeps the old one alive, so that its id is not used again
+    for prefix, part in module.named_modules():
+        for name, w in list(part.named_parameters(recurse=False)):
+            if w.requires_grad:
+                if id(w) not in made:
+                    made[id(w)] = w, nn.Parameter(value(f"{prefix}.{name}" if prefix else name, w))
+                setattr(part, name, made[id(w)][1])
+
+
+def check(stack: Stack, loss: Callable[..., Tensor], features: Tensor, targets: Tensor) -> None:
+    """Runs a forward pass twice and a batched gradient once, on a few examples.
+
+    Raises:
+        ValueError: the module changes its own state, or cannot be carried by `torch.func.vmap`.
+    """
+    row = torch.linspace(-0.1, 0.1, stack.p, dtype=features.dtype, device=features.device)
+    before = {name: b.clone() for name, b in stack.skeleton.named_buffers()}
+    try:
+        first, second = stack.call(row, features), stack.call(row, features)
+        changed = [name for name, b in stack.skeleton.named_buffers() if not torch.equal(b, before[name])]
+        if changed:
+            raise ValueError(
+                f"task.model must not change its state, got a forward that writes buffers {changed}{_REMEDY}"
+            )
+        if not torch.equal(first, second):
+            raise ValueError(f"task.model must be a function of its input, got two different outputs for one{_REMEDY}")
+        vmap(grad(loss), in_dims=(0, None, None))(torch.stack([row, row]), features, targets)
+    except (RuntimeError, TypeError, IndexError) as error:
+        raise _refusal("run under torch.func.vmap", error) from error
+
+
+def _refuse_modules(module: nn.Module) -> None:
+    for name, part in module.named_modules():
+        where = f"task.model must be a stateless computation, got {type(part).__name__} at {name or 'the top'!r}"
+        if getattr(part, "track_running_stats", False):
+            raise ValueError(
+                f"{where}, which keeps running statistics; use GroupNorm, or track_running_stats=False{_REMEDY}"
+            )
+        if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0:
+            raise ValueError(f"{where}, whose random draws have no address; use local.weight_decay instead{_REMEDY}")
+        if isinstance(part, nn.RNNBase | nn.MultiheadAttention) and float(part.dropout) > 0:
+            raise ValueError(f"{where} with dropout, whose random draws have no address; set dropout=0{_REMEDY}")

@@ -1,0 +1,95 @@
+r"""Staleness: how many of a source's updates are missing from a node's model.
+
+N[j, c] counts the updates of source number c that node j's model contains, at most; an update of the source adds one to
+its own entry, gossip takes the elementwise maximum (mixing/). The staleness is S[j, c] = N[source, c] - N[j, c] >= 0,
+for every node j but the source itself. A network's columns speak of its own nodes, so that several networks share one
+table.
+
+Letters: n nodes of all networks, g networks, t columns (tracked sources of a network, at most), N versions.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int32, Int64
+from torch import Tensor
+
+from batchednodes import rng
+from batchednodes.topology import Networks
+
+Track = int | Literal["all", "none"]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The tracked sources of each network, and the column of each source."""
+
+    nodes: tuple[Int64[np.ndarray, " t"], ...]
+    """For each network, its sources as rows of x, in increasing order; empty: nothing is tracked."""
+    column: Int64[np.ndarray, " n"]
+    """Column of each node as a source; -1 where it is not tracked."""
+
+    @property
+    def width(self) -> int:
+        """Number of columns of the version table."""
+        return max((s.size for s in self.nodes), default=0)
+
+
+def choose(networks: Networks, track: Track) -> Sources:
+    """Returns the sources to track: all nodes, none, or a fixed sample of each network drawn by address."""
+    nodes, column = [], np.full(networks.n, -1, np.int64)
+    for g in range(networks.count):
+        first, size = int(networks.offsets[g]), int(networks.sizes[g])
+        kept = {"all": size, "none": 0}.get(track, track) if isinstance(track, str) else min(track, size)
+        chosen = first + sample(int(networks.seeds[g]), size, int(kept))
+        column[chosen] = np.arange(chosen.size)
+        nodes.append(chosen)
+    return Sources(tuple(nodes), column)
+
+
+def sample(seed: int, n: int, size: int) -> Int64[np.ndarray, " size"]:
+    """Returns `size` of n nodes in increasing order, uniformly without replacement, by the address of each node."""
+    if size >= n:
+        return np.arange(n)
+    draws = rng.uniforms(seed, rng.SAMPLE, np.arange(n), 1)[:, 0]
+    return np.sort(np.argsort(draws, kind="stable")[:size])
+
+
+def count_(versions: Int32[Tensor, "n t"], rows: Int64[Tensor, " w"], column: Int64[Tensor, " w"]) -> None:
+    """Adds one to the own version of each row that has just been updated; column -1 adds nothing."""
+    tracked = (column >= 0).to(versions.dtype)
+    versions.index_put_((rows, column.clamp(min=0)), tracked, accumulate=True)
+
+
+@dataclass(frozen=True)
+class Staleness:
+    """Staleness of one network at one instant."""
+
+    mean: float
+    """Mean of S over all pairs of a source and another node; dimensionless (updates)."""
+    max: int
+    """Largest S."""
+    of_node: Float64[Tensor, " n"]
+    """Mean of S over the sources other than the node itself, for each node."""
+
+
+def measure(versions: Int32[Tensor, "n t"], sources: Sources, networks: Networks, g: int) -> Staleness | None:
+    """Returns the staleness of network g; None where nothing is tracked or the network is a lone node.
+
+    Works on sums and minima of columns, so nothing of the size of the table is allocated.
+    """
+    nodes, table = sources.nodes[g], versions[networks.slice(g)]
+    n, t = table.shape[0], nodes.size
+    if n < 2 or t == 0:
+        return None
+    table = table[:, :t]
+    rows = torch.as_tensor(nodes - networks.offsets[g], device=versions.device)
+    own = table[rows, torch.arange(t, device=versions.device)].long()
+    total = n * own - table.sum(0, dtype=torch.int64)
+    others = torch.full((n,), float(t), dtype=torch.float64, device=versions.device)
+    others[rows] -= 1
+    of_node = (own.sum() - table.sum(1, dtype=torch.int64)) / others.clamp(min=1)
+    largest = (own - table.amin(0)).max()
+    return Staleness(float(total.sum()) / (t * (n - 1)), int(largest), of_node)

@@ -1,0 +1,80 @@
+"""Modules of a user's own, for tests of `model: {kind: python}`."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Counter(nn.Module):
+    """Counts its calls in a buffer: state that rows cannot hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 1)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.linear(x)
+
+
+class Branching(nn.Module):
+    """Branches on its data, which vmap cannot follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        return y if y.sum() > 0 else -y
+
+
+class Noisy(nn.Module):
+    """Draws random numbers in its forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x + torch.randn_like(x))
+
+
+class Tied(nn.Module):
+    """Uses one weight twice, keeps a buffer and a frozen layer."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.first = nn.Linear(width, width, bias=False)
+        self.second = nn.Linear(width, width, bias=False)
+        self.second.weight = self.first.weight
+        self.head = nn.Linear(width, 1)
+        self.frozen = nn.Linear(width, width).requires_grad_(False)
+        self.register_buffer("scale", torch.tensor(0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.second(torch.tanh(self.first(self.frozen(x)))))) * self.scale
+
+
+def small_cnn(channels: int = 3) -> nn.Module:
+    """A convolutional classifier of 8x8 images with 10 labels."""
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, channels, 3), nn.GroupNorm(1, channels), nn.ReLU(),
+        nn.AvgPool2d(2), nn.Flatten(), nn.Linear(channels * 9, 10),
+    )  # fmt: skip
+
+
+def batch_norm() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+
+
+def dropout() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.1), nn.Linear(4, 1))
+
+
+def empty() -> nn.Module:
+    return nn.Flatten()
+
+
+def not_a_module() -> int:
+    return 3

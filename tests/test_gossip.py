@@ -1,0 +1,127 @@
+"""Gossip matrices: their laws, and mixing against sums written out."""
+
+import numpy as np
+import pytest
+import torch
+
+from batchednodes.clocks import Never, Poisson
+from batchednodes.gossip import GossipMatrix, Mixing, writes
+from batchednodes.mixing import sparse
+from batchednodes.schedule import schedule
+from batchednodes.timeline import PULL, Timeline
+from batchednodes.topology import Networks, stack
+
+
+def phase(n: int, exchange: str, seed: int, weight: torch.Tensor) -> tuple[Mixing, list[tuple[int, int, str]]]:
+    """Returns a phase of gossip only, and its contacts (actor, peer) in time order."""
+    networks = Networks(np.array([0, n]), np.array([seed], np.uint64))
+    laws = Timeline(networks, stack(networks, [None]), Never().gaps(n, 0, "u"), Poisson(1.0).gaps(n, 0, "g"), exchange)
+    events, _ = laws.window(laws.begin(), 3.0)
+    plan = schedule(events, n)
+    assert plan.phases.size == 2
+    w = writes(events, plan, 0, plan.waves.size - 1)
+    j, i, actors = (torch.from_numpy(a) for a in (w.receivers, w.senders, w.actors))
+    contacts = [(int(a), int(p), exchange) for a, p in zip(events.actor, events.peer, strict=True)]
+    return Mixing(j, i, weight[actors], w.waves), contacts
+
+
+@pytest.mark.parametrize("exchange", ["push", "pull", "meet"])
+def test_rows_sum_to_one_and_meetings_keep_the_mean(exchange):
+    weight = torch.rand(12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mixing, _ = phase(12, exchange, 1, weight)
+    for matrix in mixing.matrices(12):
+        dense = matrix.dense()
+        assert (dense >= 0).all()
+        assert torch.allclose(dense.sum(1), torch.ones(12, dtype=torch.float64), rtol=0, atol=1e-15)  # one rounding
+        columns = torch.allclose(dense.sum(0), torch.ones(12, dtype=torch.float64), rtol=0, atol=1e-15)
+        assert columns == (exchange == "meet")
+        assert matrix.rows.unique().numel() == matrix.rows.numel()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("exchange", ["push", "pull", "meet"])
+def test_mixing_is_one_contact_at_a_time(exchange, dtype):
+    x = torch.randn(15, 7, generator=torch.Generator().manual_seed(2)).to(dtype)
+    weight = torch.full((15,), 0.5, dtype=dtype)
+    mixing, contacts = phase(15, exchange, 3, weight)
+    expected = x.clone()
+    for i, j, _ in contacts:  # halves are exact, so that the sum has one rounding in any order: bit for bit
+        mean = 0.5 * expected[i] + 0.5 * expected[j]
+        if exchange in ("push", "meet"):
+            expected[j] = mean
+        if exchange in ("pull", "meet"):
+            expected[i] = mean
+    sparse.mix_(x, mixing)
+    assert torch.equal(x, expected)
+
+
+def test_weights_are_those_of_the_node_that_makes_the_contact():
+    weight = torch.linspace(0.1, 0.9, 9, dtype=torch.float64)
+    x = torch.randn(9, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    for exchange in ("push", "pull", "meet"):
+        mixing, contacts = phase(9, exchange, 4, weight)
+        mixed, expected = x.clone(), x.clone()
+        sparse.mix_(mixed, mixing)
+        for i, j, _ in contacts:
+            a, b, w = expected[i].clone(), expected[j].clone(), weight[i]
+            if exchange != "pull":
+                expected[j] = (1 - w) * b + w * a
+            if exchange != "push":
+                expected[i] = (1 - w) * a + w * b
+        assert torch.allclose(mixed, expected, rtol=1e-13, atol=1e-14)  # fused products round once less
+
+
+def test_matrices_of_a_phase_multiply_to_its_effect():
+    weight = torch.full((10,), 0.3, dtype=torch.float64)
+    mixing, _ = phase(10, "meet", 6, weight)
+    x = torch.randn(10, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    product = torch.eye(10, dtype=torch.float64)
+    for matrix in mixing.matrices(10):
+        product = matrix.dense() @ product
+    mixed = x.clone()
+    sparse.mix_(mixed, mixing)
+    assert torch.allclose(mixed, product @ x, rtol=1e-12, atol=1e-13)  # another order of the same sums
+    assert torch.allclose(mixed.mean(0), x.mean(0), rtol=0, atol=1e-14)
+
+
+def test_versions_take_the_elementwise_maximum():
+    mixing, contacts = phase(8, "push", 7, torch.full((8,), 0.5))
+    versions = torch.randint(0, 100, (8, 5), generator=torch.Generator().manual_seed(3), dtype=torch.int32)
+    expected = versions.clone()
+    for i, j, _ in contacts:
+        expected[j] = torch.maximum(expected[j], expected[i])
+    sparse.merge_(versions, mixing)
+    assert torch.equal(versions, expected)
+
+
+def test_meetings_contract_consensus_by_theory():
+    # Boyd et al. 2006: a uniformly random meeting contracts the squared distance by 1 - 1/(n-1) in expectation.
+    n, runs, contacts_done = 6, 300, []
+    ratios = []
+    for seed in range(runs):
+        mixing, contacts = phase(n, "meet", seed, torch.full((n,), 0.5, dtype=torch.float64))
+        x = torch.randn(n, 40, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        before = (x - x.mean(0)).square().sum()
+        sparse.mix_(x, mixing)
+        after = (x - x.mean(0)).square().sum()
+        ratios.append(float(after / before) / (1 - 1 / (n - 1)) ** len(contacts))
+        contacts_done.append(len(contacts))
+    assert min(contacts_done) > 2
+    mean, error = np.mean(ratios), np.std(ratios, ddof=1) / np.sqrt(runs)
+    assert abs(mean - 1) < 4 * error  # 4 standard errors; the seeds are fixed
+
+
+def test_a_matrix_from_python():
+    matrix = GossipMatrix.of(torch.tensor([2]), torch.tensor([0]), torch.tensor([0.25]), 3)
+    x = torch.tensor([[4.0], [5.0], [8.0]])
+    matrix.apply_(x)
+    assert x.flatten().tolist() == [4.0, 5.0, 7.0]
+    assert matrix.dense().tolist() == [[1, 0, 0], [0, 1, 0], [0.25, 0, 0.75]]
+
+
+def test_pulls_read_the_peer():
+    mixing, contacts = phase(5, "pull", 1, torch.full((5,), 0.5))
+    assert sorted(zip(mixing.receivers.tolist(), mixing.senders.tolist(), strict=True)) == sorted(
+        (i, j) for i, j, _ in contacts
+    )
+    assert PULL == 2

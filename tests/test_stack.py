@@ -1,0 +1,114 @@
+"""The stack: rows and modules hold the same parameters, and what rows cannot hold is refused by name."""
+
+import example_models
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import nn
+
+from batchednodes.stack import Stack, check
+
+CPU = torch.device("cpu")
+
+
+def stacked(module: nn.Module) -> Stack:
+    return Stack.of(module, torch.float64, CPU)
+
+
+@pytest.mark.parametrize(
+    "make", [example_models.Tied, example_models.small_cnn, lambda: nn.LSTM(4, 3)], ids=["tied", "cnn", "lstm"]
+)
+def test_rows_and_modules_hold_the_same_parameters(make):
+    module = make().double()
+    stack = stacked(module)
+    row = stack.row(module)
+    assert row.numel() == stack.p == sum(w.numel() for w in module.parameters() if w.requires_grad)
+    again = stack.module(row)
+    assert [n for n, _ in again.named_parameters()] == [n for n, _ in module.named_parameters()]
+    for name, w in module.named_parameters():
+        assert torch.equal(again.get_parameter(name), w)
+    assert stack.row(again).equal(row)
+
+
+def test_a_call_computes_what_the_module_computes():
+    module = example_models.Tied().double()
+    stack, features = (
+        stacked(module),
+        torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)),
+    )
+    assert torch.equal(stack.call(stack.row(module), features), module(features))
+    other = stack.row(module) * 2
+    assert torch.equal(stack.call(other, features), stack.module(other)(features))
+
+
+def test_the_gradient_of_a_tied_weight_is_the_sum_of_its_uses():
+    module = example_models.Tied().double()
+    stack, features = (
+        stacked(module),
+        torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)),
+    )
+    row = stack.row(module).requires_grad_()
+    stack.call(row, features).sum().backward()
+    module(features).sum().backward()
+    expected = torch.cat([w.grad.flatten() for w in module.parameters() if w.requires_grad])
+    assert torch.allclose(row.grad, expected, rtol=1e-13, atol=1e-15)  # the two uses may be added in another order
+
+
+def test_parameters_live_in_rows_only():
+    stack = stacked(example_models.Tied())
+    assert all(w.is_meta for w in stack.skeleton.parameters() if w.requires_grad)
+    assert stack.skeleton.first.weight is stack.skeleton.second.weight
+    row = torch.zeros(stack.p, dtype=torch.float64)
+    for view in stack.views(row).values():
+        view.fill_(3.0)  # views, not copies
+    assert (row == 3).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            example_models.batch_norm,
+            "task.model must be a stateless computation, got BatchNorm1d at '1', .*use GroupNorm",
+        ),
+        (
+            example_models.dropout,
+            "task.model must be a stateless computation, got Dropout at '1', .*use local.weight_decay",
+        ),
+        (lambda: nn.LSTM(4, 4, num_layers=2, dropout=0.5), "got LSTM at 'the top' with dropout, .*set dropout=0"),
+        (example_models.empty, "task.model must have trainable parameters, got Flatten with none"),
+    ],
+)
+def test_modules_that_rows_cannot_hold_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        stacked(make())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            example_models.Counter,
+            r"task.model must not change its state, got a forward that writes buffers \['calls'\]",
+        ),
+        (example_models.Branching, "task.model must run under torch.func.vmap, got: .*data-dependent control flow"),
+        (example_models.Noisy, "task.model must be a function of its input, got two different outputs"),
+        (lambda: nn.Linear(7, 1), "task.model must run under torch.func.vmap, got: .*shapes cannot be multiplied"),
+    ],
+)
+def test_computations_that_vmap_cannot_carry_are_refused(make, message):
+    stack = stacked(make())
+    with pytest.raises(ValueError, match=message):
+        check(
+            stack,
+            lambda row, features, targets: F.mse_loss(stack.call(row, features), targets),
+            torch.ones(2, 4, dtype=torch.float64),
+            torch.ones(2, 1, dtype=torch.float64),
+        )
+
+
+def test_activations_count_what_leaf_modules_put_out():
+    module = nn.Sequential(nn.Flatten(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))
+    assert stacked(module).activations((2, 3), torch.float64, CPU) == 6 + 5 + 5 + 2
+    with pytest.raises(ValueError, match=r"task.model must take features of shape \[b, 7\], got: "):
+        stacked(module).activations((7,), torch.float64, CPU)
