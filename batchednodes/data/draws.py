@@ -1,0 +1,156 @@
+r"""Minibatches by address: the rows of a node's k-th update are a pure function of (seed, node, k).
+
+One sampler serves all networks of a batch. Nothing is advanced: updates may be drawn in any order, twice, or after a
+restart, with the same result.
+
+Letters: n nodes, w nodes of a call, R rows of all nodes, m rows of one node, q position in a node's stream of samples,
+e = q // m its epoch, r = q % m its place in the epoch.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal, no_type_check
+
+import numpy as np
+from jaxtyping import Int32, Int64, UInt64
+from numba import njit
+
+from batchednodes import rng
+
+_BATCH = rng.BATCH
+
+
+@dataclass(frozen=True, eq=False)
+class Sampler:
+    """The minibatches of every node.
+
+    Entry b of step s of update k is position q = b + batch_size (s + steps k) of the node's stream of samples. With
+    `replacement` each position is a uniform row of the node. With `shuffle` the node's rows are dealt epoch by epoch,
+    each epoch in a new random order: every batch is full, so one may span two epochs, and a node with fewer rows than a
+    batch repeats them.
+
+    The order of each node's current epoch is kept (4 R + 16 n bytes): memory of a pure function, which never changes a
+    result. One thread at a time may call a sampler.
+    """
+
+    seeds: UInt64[np.ndarray, " n"]
+    """Seed of each node's network."""
+
+    local: Int64[np.ndarray, " n"]
+    """Index of each node within its network; 0 <= index < 2^32."""
+
+    rows: Int64[np.ndarray, " R"]
+    """Data set rows of all nodes, node by node."""
+
+    offsets: Int64[np.ndarray, " n+1"]
+    """Node i owns rows[offsets[i]:offsets[i + 1]]; at least one row."""
+
+    batch_size: int
+    """Samples of one step."""
+
+    steps: int
+    """Steps of one update."""
+
+    sampling: Literal["shuffle", "replacement"]
+    """Without replacement within an epoch, or with."""
+
+    _order: Int32[np.ndarray, " _"] = field(init=False, repr=False)
+    _epoch: Int64[np.ndarray, " n"] = field(init=False, repr=False)
+    _done: Int64[np.ndarray, " n"] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        n = len(self.seeds)
+        assert len(self.local) == n == len(self.offsets) - 1, "one seed, index and shard for each node"
+        assert self.offsets[0] == 0, "the first node's rows come first"
+        assert self.offsets[-1] == len(self.rows), "every row belongs to a node"
+        assert n == 0 or 0 < np.diff(self.offsets).min() <= np.diff(self.offsets).max() < 2**31, "no empty shard"
+        assert self.batch_size > 0, "a batch holds samples"
+        assert self.steps > 0, "an update takes steps"
+        assert self.sampling in ("shuffle", "replacement"), self.sampling
+        kept = len(self.rows) if self.sampling == "shuffle" else 0
+        object.__setattr__(self, "_order", np.empty(kept, dtype=np.int32))
+        object.__setattr__(self, "_epoch", np.full(n, -1, dtype=np.int64))
+        object.__setattr__(self, "_done", np.zeros(n, dtype=np.int64))
+
+    def draw(
+        self, nodes: Int64[np.ndarray, " w"], counts: Int64[np.ndarray, " w"]
+    ) -> Int64[np.ndarray, "w steps batch"]:
+        """Returns the data set rows of the minibatches of update number counts[k] of nodes[k].
+
+        Args:
+            nodes: in the whole batch of networks, 0 <= node < n; a node may appear more than once.
+            counts: updates that the node completed before this one: 0, 1, 2, ...
+        """
+        assert nodes.size == 0 or (nodes.min() >= 0 and nodes.max() < len(self.seeds)), "a node that exists"
+        assert counts.size == 0 or counts.min() >= 0, "updates are counted from 0"
+        out = np.empty((len(nodes), self.steps * self.batch_size), dtype=np.int64)
+        parts = (self.seeds, self.local, self.rows, self.offsets, nodes, counts, out)
+        if self.sampling == "shuffle":
+            _shuffled(*parts, self._order, self._epoch, self._done)
+        else:
+            _replaced(*parts)
+        return out.reshape(len(nodes), self.steps, self.batch_size)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _words(seed, node, begin, end, words):  # noqa: ANN001, ANN202  (numba infers the types)
+    """Writes the words of positions begin..end-1, word q % 2 of block q // 2, from words[begin % 2] on.
+
+    The words are made before they are used, because this loop is the one that the compiler can vectorise.
+    """
+    for a in range(((end + 1) >> 1) - (begin >> 1)):
+        words[2 * a], words[2 * a + 1] = rng.block(seed, _BATCH, node, (begin >> 1) + a)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _replaced(seeds, local, rows, offsets, nodes, counts, out):  # noqa: ANN001, ANN202
+    """Position q is rows[below(word q % 2 of block q // 2)]."""
+    size = out.shape[1]
+    words = np.empty(size + 2, dtype=np.uint64)
+    for k in range(nodes.size):
+        i = nodes[k]
+        start, m, first = offsets[i], offsets[i + 1] - offsets[i], counts[k] * size
+        _words(seeds[i], local[i], first, first + size, words)
+        for b in range(size):
+            out[k, b] = rows[start + rng.below(words[b + (first & 1)], m)]
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _shuffled(seeds, local, rows, offsets, nodes, counts, out, order, epoch, done):  # noqa: ANN001, ANN202
+    """Position q is row order_e[r] of the node, with order_e the random order of epoch e = q // m, and r = q % m."""
+    size = out.shape[1]
+    words = np.empty(size + 2, dtype=np.uint64)
+    for k in range(nodes.size):
+        i = nodes[k]
+        start, m, b = offsets[i], offsets[i + 1] - offsets[i], 0
+        while b < size:
+            e, r = divmod(counts[k] * size + b, m)
+            if epoch[i] != e:
+                epoch[i], done[i] = e, 0
+                for place in range(m):
+                    order[start + place] = place
+            stop = min(r + size - b, m)
+            while done[i] < stop:
+                until = min(stop, done[i] + size)
+                _deal(seeds[i], local[i], e * m, done[i], until, order, start, m, words)
+                done[i] = until
+            for place in range(r, stop):
+                out[k, b] = rows[start + order[start + place]]
+                b += 1
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _deal(seed, node, base, begin, stop, order, start, m, words):  # noqa: ANN001, ANN202
+    """Fills places begin..stop-1 of an epoch's order (Fisher--Yates), which lies at order[start:start + m].
+
+    Place r uses word g % 2 of block g // 2 with g = base + r; base is the epoch times m, so that no two epochs share a
+    draw.
+    """
+    first = base + begin
+    _words(seed, node, first, base + stop, words)
+    for r in range(begin, stop):
+        j = start + r + rng.below(words[r - begin + (first & 1)], m - r)
+        order[start + r], order[j] = order[j], order[start + r]

@@ -1,0 +1,235 @@
+r"""The user's own data: NumPy archives (`numpy.savez`), read without pickle and checked before use.
+
+Letters: n nodes, S training samples, T test samples, k targets.
+"""
+
+import difflib
+import math
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from batchednodes.data.sources import Dataset, DataSizes, Source, check_fraction, check_rows, held_out, split
+
+_REQUIRED = ("features", "targets")
+_TEST = ("test_features", "test_targets")
+_NAMES = (*_REQUIRED, *_TEST, "node")
+_WRITE = "write one with numpy.savez(path, features=..., targets=...)"
+_DAMAGE = (KeyError, ValueError, EOFError, OSError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile)
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+Header = tuple[tuple[int, ...], np.dtype]
+
+
+@dataclass(frozen=True)
+class Npz(Source):
+    """Arrays of an .npz file: `features`, `targets`, and where given `node`, `test_features`, `test_targets`.
+
+    Integer targets [S] are labels (classes = largest label + 1); real targets [S] or [S, k] make a regression. Without
+    test arrays, a part of the rows is held out at random: in proportion for each node where `node` is given, else for
+    each label. Features become float32 where that is exact for their type, else float64.
+    """
+
+    path: str = ""
+    """The .npz file; a relative path starts at the working directory."""
+
+    test_fraction: float = 0.2
+    """Share of the rows held out for testing [dimensionless]; between 0 and 1. A file with test arrays of its own
+    is not split."""
+
+    standardize: bool = False
+    """Whether features are shifted and scaled to mean 0 and standard deviation 1 over the training rows."""
+
+    def __post_init__(self) -> None:
+        check_fraction(self.test_fraction)
+
+    def sizes(self, n: int) -> DataSizes:
+        """Returns the sizes from the array headers; of the arrays, only integer targets are read (the labels)."""
+        headers = _headers(self.path)
+        samples, shape = headers["features"][0][0], headers["features"][0][1:]
+        test = headers["test_features"][0][0] if "test_features" in headers else held_out(samples, self.test_fraction)
+        train = samples if "test_features" in headers else samples - test
+        targets, kind = headers["targets"]
+        if kind.kind == "f":
+            return DataSizes(train, test, shape or (1,), math.prod(targets[1:]), is_classes=False)
+        labels = _arrays(self.path, ["targets"])["targets"]
+        return DataSizes(train, test, shape or (1,), _classes(self.path, labels), is_classes=True)
+
+    def load(self, n: int, seed: int) -> Dataset:
+        headers = _headers(self.path)
+        arrays = _arrays(self.path, list(headers))
+        y, node = arrays["targets"], arrays.get("node")
+        classes = None if y.dtype.kind == "f" else _classes(self.path, y)
+        for prefix in ("", "test_") if "test_features" in arrays else ("",):
+            try:
+                check_rows(arrays[f"{prefix}features"], arrays[f"{prefix}targets"], classes, prefix)
+            except ValueError as error:
+                raise ValueError(f"path must hold usable data, got {self.path!r}, where {error}") from None
+        if node is not None:
+            _check_nodes(self.path, node, n)
+        if "test_features" not in arrays:
+            _split(arrays, self.test_fraction, seed)
+        if self.standardize:
+            _standardize(arrays)
+        return Dataset(*(arrays[name] for name in (*_REQUIRED, *_TEST)), classes=classes, node=arrays.get("node"))
+
+
+def _fail(path: str, rule: str, got: str, fix: str) -> NoReturn:
+    raise ValueError(f"path must hold {rule}, got {got} in {path!r}: {fix}")
+
+
+# ---------------------------------------------------------------------------------------------------------- headers
+
+
+def _headers(path: str) -> dict[str, Header]:
+    """Returns shape and type of each known array, checked against one another, without reading the arrays."""
+    if not Path(path).is_file():
+        raise ValueError(
+            f"path must be an existing .npz file, got {path!r} (relative paths start at the working folder): {_WRITE}"
+        )
+    try:
+        archive = zipfile.ZipFile(path)
+    except _DAMAGE:
+        raise ValueError(f"path must be an .npz file, got {path!r}, which is not a zip archive: {_WRITE}") from None
+    with archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+        _check_names(path, names)
+        headers = {name: _header(path, archive, name) for name in _NAMES if name in names}
+    _check_types(path, headers)
+    _check_shapes(path, {name: shape for name, (shape, _) in headers.items()})
+    return headers
+
+
+def _check_names(path: str, names: list[str]) -> None:
+    held = ", ".join(sorted(names)) or "no arrays"
+    for name in _REQUIRED:
+        if name not in names:
+            _fail(path, f"an array named {name}", held, _WRITE)
+    if len(set(_TEST) & set(names)) == 1:
+        _fail(path, "both test_features and test_targets, or neither", held, "add the missing one, or drop the other")
+    for name in sorted(set(names) - set(_NAMES)):
+        near = difflib.get_close_matches(name, _NAMES, n=1, cutoff=0.8)
+        if near:
+            _fail(path, f"arrays named {', '.join(_NAMES)}", f"{name!r}", f"did you mean {near[0]!r}?")
+
+
+def _header(path: str, archive: zipfile.ZipFile, name: str) -> Header:
+    info = archive.getinfo(f"{name}.npy")
+    try:
+        with archive.open(info) as file:
+            shape, _, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
+            promised = math.prod(shape) * dtype.itemsize
+            held = info.file_size - file.tell()
+    except _DAMAGE:
+        _fail(path, "readable arrays", f"a damaged or unknown header of {name!r}", "write the file again")
+    if dtype.hasobject:
+        _fail(
+            path, "plain arrays of numbers", f"the object array {name!r}", "convert it to one number type (no pickle)"
+        )
+    if promised != held:
+        _fail(path, "whole arrays", f"{held} of the {promised} bytes of {name!r}", "write the file again")
+    return shape, dtype
+
+
+def _check_types(path: str, headers: dict[str, Header]) -> None:
+    types = {name: dtype for name, (_, dtype) in headers.items()}
+    for name, dtype in types.items():
+        kinds, words = ("iu", "integers") if name == "node" else ("biuf", "real numbers or integers")
+        if dtype.kind not in kinds:
+            _fail(path, f"{words} in {name}", str(dtype), f"convert {name} to {words}")
+    if "test_targets" in types and (types["targets"].kind == "f") != (types["test_targets"].kind == "f"):
+        got = f"{types['targets']} and {types['test_targets']}"
+        _fail(path, "labels or real targets in both targets and test_targets", got, "store both as one type")
+
+
+def _check_shapes(path: str, shapes: dict[str, tuple[int, ...]]) -> None:
+    for name, shape in shapes.items():
+        most = 1 if name == "node" else 2 if name.endswith("targets") else math.inf
+        if not 1 <= len(shape) <= most:
+            _fail(path, f"one row for each sample in {name}", f"shape {shape}", f"reshape {name}, samples first")
+        if 0 in shape:
+            _fail(path, f"at least one number in {name}", f"shape {shape}", "give samples")
+        first = "test_features" if name.startswith("test_") else "features"
+        if shape[0] != shapes[first][0]:
+            got = f"{shape[0]} and {shapes[first][0]}"
+            _fail(path, f"as many rows in {name} as in {first}", got, "give one entry for each sample")
+    for name in _REQUIRED:
+        if "test_features" in shapes and shapes[name][1:] != shapes[f"test_{name}"][1:]:
+            got = f"{shapes[name][1:]} and {shapes[f'test_{name}'][1:]}"
+            _fail(path, f"samples of one shape in {name} and test_{name}", got, "reshape one of them")
+    if "test_features" not in shapes and shapes["features"][0] < 2:
+        _fail(path, "at least 2 rows, one to test on", "1", "give more samples, or test_features and test_targets")
+
+
+# ----------------------------------------------------------------------------------------------------------- arrays
+
+
+def _arrays(path: str, names: list[str]) -> dict[str, np.ndarray]:
+    """Returns the named arrays, converted to the types of a `Dataset`."""
+    with zipfile.ZipFile(path) as archive:
+        return {name: _convert(path, name, _array(path, archive, name)) for name in names}
+
+
+def _array(path: str, archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    try:
+        with archive.open(f"{name}.npy") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except _DAMAGE:
+        _fail(path, "readable arrays", f"damaged data of {name!r}", "write the file again")
+
+
+def _convert(path: str, name: str, array: np.ndarray) -> np.ndarray:
+    real = np.float32 if np.can_cast(array.dtype, np.float32) else np.float64
+    if name.endswith("features"):
+        with np.errstate(over="ignore"):  # beyond float64: infinite, which is reported as such
+            return np.ascontiguousarray(array.reshape(len(array), -1) if array.ndim == 1 else array, dtype=real)
+    if name.endswith("targets") and array.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return np.ascontiguousarray(array.reshape(len(array), -1), dtype=real)
+    if array.ndim != 1:
+        _fail(
+            path,
+            f"one label for each sample in {name}",
+            f"integers of shape {array.shape}",
+            "flatten it, or use floats",
+        )
+    if array.dtype == np.uint64 and array.max() > np.iinfo(np.int64).max:
+        _fail(path, f"entries of {name} below 2^63", str(array.max()), "number them 0, 1, 2, ...")
+    return array.astype(np.int64)
+
+
+def _classes(path: str, labels: np.ndarray) -> int:
+    if labels.ndim != 1 or labels.max() < 0:
+        _fail(path, "labels 0, 1, 2, ... in targets", f"{labels.max()} as the largest", "number the labels from 0")
+    return int(labels.max()) + 1
+
+
+def _check_nodes(path: str, node: np.ndarray, n: int) -> None:
+    wrong = np.flatnonzero((node < 0) | (node >= n))
+    if wrong.size:
+        got = f"{node[wrong[0]]} at row {wrong[0]} ({wrong.size} of {len(node)} rows)"
+        fix = f"number the nodes 0, 1, 2, ..., or set network.nodes to {max(int(node.max()) + 1, 1)}"
+        _fail(path, f"nodes from 0 to {n - 1} in node (network.nodes is {n})", got, fix)
+
+
+def _split(arrays: dict[str, np.ndarray], fraction: float, seed: int) -> None:
+    """Moves the rows held out from the training arrays to test arrays."""
+    x, y, node = arrays["features"], arrays["targets"], arrays.get("node")
+    strata = node if node is not None else y if y.ndim == 1 else np.zeros(len(x), dtype=np.int64)
+    test = split(strata, fraction, seed)
+    arrays.update(features=x[~test], targets=y[~test], test_features=x[test], test_targets=y[test])
+    if node is not None:
+        arrays["node"] = node[~test]
+
+
+def _standardize(arrays: dict[str, np.ndarray]) -> None:
+    x = arrays["features"]
+    mean, spread = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
+    spread[spread == 0] = 1.0
+    for name in ("features", "test_features"):
+        arrays[name] = ((arrays[name] - mean) / spread).astype(x.dtype)

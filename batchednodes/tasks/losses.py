@@ -1,0 +1,25 @@
+"""Losses: mean over a minibatch, and whether an output is right.
+
+Letters: b examples, k outputs or classes.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch.nn.functional as F  # noqa: N812  (the name PyTorch's own documentation uses)
+from torch import Tensor
+
+LossName = Literal["auto", "cross_entropy", "mse"]
+
+
+def choose(name: LossName, classes: int | None) -> Callable[[Tensor, Tensor], Tensor]:
+    """Returns the mean loss of (outputs [b, k], targets); auto: cross_entropy for labels, mse for real values.
+
+    Raises:
+        ValueError: cross_entropy is asked for on data without labels.
+    """
+    if name == "cross_entropy" and classes is None:
+        raise ValueError("task.loss must be mse for real-valued targets, got 'cross_entropy'; or give integer labels")
+    if name == "mse" and classes is not None:
+        return lambda outputs, targets: F.mse_loss(outputs, F.one_hot(targets, classes).to(outputs.dtype))
+    return F.mse_loss if classes is None else F.cross_entropy

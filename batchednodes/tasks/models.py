@@ -1,0 +1,168 @@
+r"""Models: which module a node trains, and how its row begins.
+
+Letters: n nodes, p parameters, d features, k outputs, x models [n, p].
+"""
+
+import importlib
+import itertools
+import math
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from batchednodes import rng
+from batchednodes.stack import Stack
+
+Init = Literal["same", "independent"]
+
+_CHUNK = 1 << 22
+"""Numbers drawn at once when rows are initialised, so that little is held besides x."""
+
+
+class Model(ABC):
+    """A choice of module."""
+
+    @abstractmethod
+    def module(self, shape: tuple[int, ...], outputs: int) -> nn.Module:
+        """Returns the module for features of a shape and a number of outputs; its parameters may be without storage."""
+
+    @abstractmethod
+    def init_(self, x: Float[Tensor, "n p"], stack: Stack, seed: int, shape: tuple[int, ...], outputs: int) -> None:
+        """Writes the initial models of a network: row i by the address (seed, i), or all rows as row 0."""
+
+
+def _check_init(init: str) -> None:
+    if init not in ("same", "independent"):
+        raise ValueError(f"init must be one of same, independent, got {init!r}")
+
+
+def _uniform_(x: Tensor, module: nn.Module, stack: Stack, seed: int, init: str) -> None:
+    """Writes rows of PyTorch's default law for linear layers, U(-1, 1) / sqrt(inputs of the layer)."""
+    bounds = {
+        f"{name}.{kind}": 1.0 / math.sqrt(part.in_features)
+        for name, part in module.named_modules()
+        for kind in ("weight", "bias")
+        if isinstance(part, nn.Linear)
+    }
+    sizes = [math.prod(s) for s in stack.shapes.values()]
+    bound = np.repeat([bounds[name] for name in stack.shapes], sizes)
+    rows = 1 if init == "same" else x.shape[0]
+    step = max(1, _CHUNK // stack.p)
+    for first in range(0, rows, step):
+        nodes = np.arange(first, min(rows, first + step))
+        values = bound * (2.0 * rng.uniforms(seed, rng.INIT, nodes, stack.p) - 1.0)
+        x[first : first + nodes.size] = torch.as_tensor(values, dtype=x.dtype, device=x.device)
+    if init == "same":
+        x[1:] = x[0]
+
+
+@dataclass(frozen=True)
+class Linear(Model):
+    """One linear layer: linear regression, or multinomial logistic regression."""
+
+    bias: bool = True
+    """Whether the layer adds a bias."""
+
+    init: Init = "same"
+    """same: all nodes begin with equal parameters; independent: each node with its own draw."""
+
+    def __post_init__(self) -> None:
+        _check_init(self.init)
+
+    def module(self, shape: tuple[int, ...], outputs: int) -> nn.Module:
+        with torch.device("meta"):
+            return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), outputs, bias=self.bias))
+
+    def init_(self, x: Float[Tensor, "n p"], stack: Stack, seed: int, shape: tuple[int, ...], outputs: int) -> None:
+        _uniform_(x, self.module(shape, outputs), stack, seed, self.init)
+
+
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
+
+
+@dataclass(frozen=True)
+class MLP(Model):
+    """A multilayer perceptron."""
+
+    hidden: tuple[int, ...] = (64,)
+    """Width of each hidden layer; each at least 1."""
+
+    activation: Literal["relu", "tanh", "gelu"] = "relu"
+    """What follows each hidden layer."""
+
+    init: Init = "same"
+    """same: all nodes begin with equal parameters; independent: each node with its own draw."""
+
+    def __post_init__(self) -> None:
+        _check_init(self.init)
+        if any(width < 1 for width in self.hidden):
+            raise ValueError(f"hidden must be widths of at least 1, got {list(self.hidden)}")
+        if self.activation not in _ACTIVATIONS:
+            raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, got {self.activation!r}")
+
+    def module(self, shape: tuple[int, ...], outputs: int) -> nn.Module:
+        widths = [math.prod(shape), *self.hidden]
+        layers: list[nn.Module] = [nn.Flatten()]
+        with torch.device("meta"):
+            for a, b in itertools.pairwise(widths):
+                layers += [nn.Linear(a, b), _ACTIVATIONS[self.activation]()]
+            return nn.Sequential(*layers, nn.Linear(widths[-1], outputs))
+
+    def init_(self, x: Float[Tensor, "n p"], stack: Stack, seed: int, shape: tuple[int, ...], outputs: int) -> None:
+        _uniform_(x, self.module(shape, outputs), stack, seed, self.init)
+
+
+@dataclass(frozen=True)
+class PythonModule(Model):
+    """A module of the user's own, made by a Python function. The function is imported and run."""
+
+    target: str = ""
+    """Function or class that returns an nn.Module, as "package.module:name"; found from the working directory too."""
+
+    args: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the call."""
+
+    init: Init = "same"
+    """same: all nodes begin with equal parameters; independent: each node with its own call under its own seed."""
+
+    def __post_init__(self) -> None:
+        _check_init(self.init)
+        if self.target.count(":") != 1 or not all(self.target.split(":")):
+            raise ValueError(f'target must be "package.module:name", got {self.target!r}')
+
+    def module(self, shape: tuple[int, ...], outputs: int) -> nn.Module:
+        try:
+            module = _import(self.target)(**self.args)
+        except TypeError as error:
+            raise ValueError(f"task.model.args must fit {self.target}, got {self.args}: {error}") from error
+        if not isinstance(module, nn.Module):
+            raise ValueError(f"task.model.target must return an nn.Module, got {type(module).__name__}")
+        return module
+
+    def init_(self, x: Float[Tensor, "n p"], stack: Stack, seed: int, shape: tuple[int, ...], outputs: int) -> None:
+        rows = 1 if self.init == "same" else x.shape[0]
+        with torch.random.fork_rng(devices=[]):
+            for i in range(rows):
+                torch.manual_seed(int(rng.block(np.uint64(seed), rng.INIT, i, np.uint64(0))[0] >> np.uint64(1)))
+                x[i] = stack.row(self.module(shape, outputs)).to(x)
+        if self.init == "same":
+            x[1:] = x[0]
+
+
+def _import(target: str) -> Callable[..., Any]:
+    name, attribute = target.split(":")
+    sys.path.insert(0, os.getcwd())
+    try:
+        return getattr(importlib.import_module(name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"task.model.target must be importable, got {target!r}: {error}") from error
+    finally:
+        sys.path.remove(os.getcwd())

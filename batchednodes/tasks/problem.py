@@ -1,0 +1,59 @@
+r"""Problem: what is learned, on the device: model, loss, the nodes' examples and a shared test set.
+
+Letters: n nodes, p parameters, s steps, b examples of a minibatch, t test examples, x models [n, p].
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from batchednodes.data import Sampler
+from batchednodes.stack import Stack
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One task for all nodes of all networks of a batch."""
+
+    stack: Stack
+    """Layout of a row, and the model's computation."""
+    criterion: Callable[[Tensor, Tensor], Tensor]
+    """Mean loss of (outputs, targets)."""
+    classes: int | None
+    """Number of labels; None: targets are real values."""
+    features: Tensor
+    """Training inputs of all nodes [S, ...]."""
+    targets: Tensor
+    """Training labels [S] or values [S, k]."""
+    tests: tuple[tuple[Tensor, Tensor], ...]
+    """For each network, test inputs [t, ...] and labels [t] or values [t, k], shared by all its nodes."""
+    sampler: Sampler
+    """Which examples are in each minibatch of each node."""
+
+    def loss(self, row: Float[Tensor, " p"], features: Tensor, targets: Tensor) -> Tensor:
+        """Returns the mean loss of one model on one minibatch."""
+        return self.criterion(self.stack.call(row, features), targets)
+
+    def batch(self, index: Int64[Tensor, "*shape"]) -> tuple[Tensor, Tensor]:
+        """Returns inputs and targets of the examples given."""
+        flat = index.flatten()
+        features, targets = self.features.index_select(0, flat), self.targets.index_select(0, flat)
+        return features.view(*index.shape, *features.shape[1:]), targets.view(*index.shape, *targets.shape[1:])
+
+    def draw(self, nodes: Int64[np.ndarray, " w"], counts: Int64[np.ndarray, " w"]) -> Int64[Tensor, "w s b"]:
+        """Returns the examples of update number counts[k] of nodes[k], on the device of the data."""
+        index = torch.from_numpy(self.sampler.draw(nodes, counts))
+        return index.to(self.features.device, non_blocking=True)
+
+    def score(self, row: Float[Tensor, " p"], network: int) -> tuple[Tensor, Tensor]:
+        """Returns test loss and test accuracy (NaN for real-valued targets) of one model of a network."""
+        features, targets = self.tests[network]
+        outputs = self.stack.call(row, features)
+        loss = self.criterion(outputs, targets)
+        if self.classes is None:
+            return loss, torch.full_like(loss, torch.nan)
+        return loss, (outputs.argmax(-1) == targets).to(loss.dtype).mean()
