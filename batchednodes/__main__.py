@@ -1,0 +1,5 @@
+"""Runs the command line: `python -m batchednodes`."""
+
+from batchednodes.cli import main
+
+main()

@@ -1,0 +1,85 @@
+r"""The same algorithm, one event at a time: the meaning of correct.
+
+Nothing here is batched, scheduled or shared with the batched path but the layout of a row and the addresses of the
+draws: the gradient is autograd's of one module call, the step is `torch.optim.SGD`, gossip is two rows of x.
+
+Letters: i the node that acts, j the node whose model changes, w weight of the
+other's model, set by the node that makes the contact.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from batchednodes.algorithms.state import State
+from batchednodes.local import Rates
+from batchednodes.tasks import Problem
+from batchednodes.timeline import MEET, PULL, UPDATE, Events
+
+
+@dataclass(frozen=True)
+class SerialGossipSGD:
+    """`GossipSGD`'s choices, executed event by event in time order."""
+
+    problem: Problem
+    rates: Rates
+    weight: Float[Tensor, " n"]
+    """w of each node, that of the contacts it makes; dimensionless."""
+    column: Int64[Tensor, " n"]
+    """Column of each node in the version table; -1: not tracked."""
+
+    def events_(self, state: State, events: Events) -> None:
+        """Runs the events of a window in time order."""
+        columns = (events.kind, events.time, events.actor, events.peer, events.count)
+        for kind, time, actor, peer, count in zip(*(c.tolist() for c in columns), strict=True):
+            if kind == UPDATE:
+                self._update_(state, actor, count, time)
+            elif kind == MEET:
+                self._meet_(state, actor, peer)
+            else:
+                j, i = (actor, peer) if kind == PULL else (peer, actor)
+                self._write_(state, j, self.weight[actor], state.x[i], state.versions[i])
+
+    def _meet_(self, state: State, i: int, j: int) -> None:
+        x_i, versions_i = state.x[i].clone(), state.versions[i].clone()
+        self._write_(state, i, self.weight[i], state.x[j], state.versions[j])
+        self._write_(state, j, self.weight[i], x_i, versions_i)
+
+    def _write_(self, state: State, j: int, w: Tensor, x_i: Tensor, versions_i: Tensor) -> None:
+        state.x[j] = (1 - w) * state.x[j] + w * x_i
+        state.versions[j] = torch.maximum(state.versions[j], versions_i)
+
+    def _update_(self, state: State, i: int, count: int, time: float) -> None:
+        start = (state.x if state.read is None else state.read)[i]
+        row = nn.Parameter(start.clone())
+        optimizer = self._optimizer(state, i, row)
+        index = self.problem.draw(np.array([i]), np.array([count]))[0]
+        total = torch.zeros((), dtype=row.dtype, device=row.device)
+        for features, targets in zip(*self.problem.batch(index), strict=True):
+            optimizer.zero_grad()
+            loss = self.problem.loss(row, features, targets)
+            loss.backward()
+            optimizer.step()
+            total += loss.detach()
+        state.x[i] = row.detach() if state.read is None else state.x[i] + (row.detach() - start)
+        if state.read is not None:
+            state.read[i] = state.x[i]
+        if state.v is not None:
+            state.v[i] = optimizer.state[row]["momentum_buffer"]
+        if not total.isfinite():
+            state.diverged_at[i] = min(time, float(state.diverged_at[i]))
+        if state.versions.shape[1] and self.column[i] >= 0:
+            state.versions[i, self.column[i]] += 1
+
+    def _optimizer(self, state: State, i: int, row: nn.Parameter) -> torch.optim.SGD:
+        lr, momentum, decay = (
+            0.0 if r is None else float(r[i]) for r in (self.rates.lr, self.rates.momentum, self.rates.weight_decay)
+        )
+        nesterov = self.rates.nesterov and momentum > 0
+        optimizer = torch.optim.SGD([row], lr=lr, momentum=momentum, weight_decay=decay, nesterov=nesterov)
+        if state.v is not None:
+            optimizer.state[row]["momentum_buffer"] = state.v[i].clone()
+        return optimizer

@@ -1,0 +1,39 @@
+"""State: everything that changes on the device during a run.
+
+Letters: n nodes, p parameters, t tracked sources, x models, v momentum buffers.
+"""
+
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Float, Float64, Int32
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class State:
+    """The tensors that a run writes in place; with the clocks, a checkpoint is these and the config."""
+
+    x: Float[Tensor, "n p"]
+    """Models."""
+    versions: Int32[Tensor, "n t"]
+    """N[j, c]: updates of source c that node j's model contains, at most."""
+    diverged_at: Float64[Tensor, " n"]
+    """Time of the first update of each node that saw a loss that is not finite [s]; inf: none."""
+    v: Float[Tensor, "n p"] | None = None
+    """Momentum buffers; None without momentum."""
+    read: Float[Tensor, "n p"] | None = None
+    """Model that each node had when it began to compute; None unless updates apply as deltas."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Returns the tensors by name, without those that the run does not have."""
+        named = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+
+def begin(x: Float[Tensor, "n p"], tracked: int, momentum: bool, delta: bool) -> State:
+    """Returns the state at t = 0 from the initial models, which it takes over without a copy."""
+    n = x.shape[0]
+    versions = torch.zeros(n, tracked, dtype=torch.int32, device=x.device)
+    diverged = torch.full((n,), torch.inf, dtype=torch.float64, device=x.device)
+    return State(x, versions, diverged, torch.zeros_like(x) if momentum else None, x.clone() if delta else None)

@@ -1,0 +1,246 @@
+r"""Assembly: from the settings of some networks to what runs. Networks of one batch lie one after the other in x.
+
+Letters: n nodes of all networks, p parameters, x models [n, p].
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from batchednodes import clocks as clock
+from batchednodes import theory
+from batchednodes.algorithms.gossip_sgd import GossipSGD
+from batchednodes.algorithms.serial import SerialGossipSGD
+from batchednodes.algorithms.state import State, begin
+from batchednodes.config import Config
+from batchednodes.data import IID, Dataset, DataSizes, Natural, Partition, Sampler, Shards
+from batchednodes.engine import Batched, Engine, Serial, automatic_window
+from batchednodes.local import Rates
+from batchednodes.metrics import Meter
+from batchednodes.stack import Stack, check
+from batchednodes.staleness import Sources, choose, sample
+from batchednodes.tasks import Problem, losses
+from batchednodes.timeline import Timeline
+from batchednodes.topology import Complete, Graph, Networks, stack
+from batchednodes.values import per_node
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """How many rows are handled at once."""
+
+    update: int
+    """Rows of one vmap call of local SGD; at least 1."""
+    evaluate: int
+    """Models scored at once; at least 1."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """All parts of a run, ready to start."""
+
+    engine: Engine
+    state: State
+    meter: Meter
+    problem: Problem
+
+
+def device(config: Config) -> torch.device:
+    """Returns the device that the settings ask for; auto: CUDA where there is one.
+
+    Raises:
+        ValueError: CUDA is asked for where there is none, or a device number that does not exist.
+    """
+    name = config.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = torch.device(name)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if chosen.type == "cuda" and (chosen.index or 0) >= count:
+        raise ValueError(
+            f"device must be one of this machine, got {config.device!r} with {count} CUDA devices; use auto or cpu"
+        )
+    return chosen
+
+
+def networks(configs: Sequence[Config]) -> Networks:
+    """Returns the disjoint networks of a batch."""
+    sizes = [c.network.nodes for c in configs]
+    return Networks(np.concatenate([[0], np.cumsum(sizes)]), np.array([c.seed for c in configs], np.uint64))
+
+
+def timeline(configs: Sequence[Config]) -> Timeline:
+    """Returns the laws of all events."""
+    batch = networks(configs)
+    with _section("network.topology"):
+        graphs = [c.network.topology.graph(c.network.nodes, c.seed) for c in configs]
+    for graph in graphs:
+        _warn_if_disconnected(graph)
+    update = [c.update.clock.gaps(c.network.nodes, c.seed, "update.clock") for c in configs]
+    gossip = [c.gossip.clock.gaps(c.network.nodes, c.seed, "gossip.clock") for c in configs]
+    exchange = configs[0].gossip.exchange
+    return Timeline(batch, stack(batch, graphs), clock.join(update), clock.join(gossip), exchange)
+
+
+def sizes(configs: Sequence[Config]) -> list[DataSizes]:
+    """Returns the sizes of the data of each network, which are not built."""
+    with _section("task.data"):
+        return [c.task.data.sizes(c.network.nodes) for c in configs]
+
+
+@contextmanager
+def _section(path: str) -> Iterator[None]:
+    """Puts the path of a section before the field that an error names."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}.{error}") from error
+
+
+def _warn_if_disconnected(graph: Graph | None) -> None:
+    if graph is None:
+        return
+    count, label = graph.components()
+    if count > 1:
+        sizes, firsts = np.bincount(label), np.unique(label, return_index=True)[1]
+        named = [f"node {i} and {size - 1} others" for i, size in zip(firsts[:5], sizes[:5], strict=True)]
+        more = ", ..." if count > 5 else ""
+        warnings.warn(
+            f"network.topology is not connected: {count} components (those of {', '.join(named)}{more}), the largest "
+            f"with {sizes.max()} nodes; they never learn from each other",
+            stacklevel=2,
+        )
+
+
+def assemble(configs: Sequence[Config], events: Timeline, chunks: Chunks) -> Run:
+    """Returns everything that a run needs, built on its device, with models initialised.
+
+    Args:
+        configs: settings of each network; they share model, data shape, dtype, device and run.
+        events: the timeline of these networks.
+        chunks: rows handled at once, from the plan.
+
+    Raises:
+        ValueError: data, partition or model do not fit together.
+    """
+    config = configs[0]
+    where, dtype = device(config), DTYPES[config.dtype]
+    problem = _problem(configs, events.networks, dtype, where)
+    sources = choose(events.networks, config.staleness.track)
+    coefficients = _rates(configs, dtype, where)
+    weight = _weight(configs, dtype, where)
+    column = torch.as_tensor(sources.column, device=where)
+    if config.executor == "serial":
+        executor = Serial(SerialGossipSGD(problem, coefficients, weight, column))
+    else:
+        executor = Batched(GossipSGD(problem, coefficients, weight, column, chunks.update))
+    x = _initial(configs, problem, events.networks, dtype)
+    state = begin(x, sources.width, coefficients.momentum is not None, config.update.applies == "delta")
+    window = config.run.window or automatic_window(events)
+    engine = Engine(events, executor, config.run.until, config.run.mark_every, window)
+    theories = tuple(mean_staleness(c, events, g, sources) for g, c in enumerate(configs))
+    meter = Meter(events.networks, problem, sources, _evaluated(configs, events.networks), theories, chunks.evaluate)
+    return Run(engine, state, meter, problem)
+
+
+def mean_staleness(config: Config, events: Timeline, g: int, sources: Sources) -> float | None:
+    """Returns the exact law's mean staleness of network g; None where the law does not hold.
+
+    It needs the complete graph and one gossip capacity for all nodes. Updates may differ from node to node: the law is
+    linear in the source's rate, so the mean over sources is the law at their mean rate.
+    """
+    part, n = events.networks.slice(g), config.network.nodes
+    capacity, tracked = events.gossip.rate[part], sources.nodes[g]
+    lawful = isinstance(config.network.topology, Complete) and n > 1 and tracked.size > 0
+    if not lawful or capacity[0] == 0 or (capacity != capacity[0]).any():
+        return None
+    return theory.mean_staleness(
+        n, float(capacity[0]), float(events.update.rate[tracked].mean()), config.gossip.exchange
+    )
+
+
+def skeleton(config: Config, sizes: DataSizes, dtype: torch.dtype, where: torch.device) -> Stack:
+    """Returns the layout of the model's parameters for data of some sizes; allocates no row."""
+    return Stack.of(config.task.model.module(sizes.features, sizes.outputs), dtype, where)
+
+
+def _problem(configs: Sequence[Config], batch: Networks, dtype: torch.dtype, where: torch.device) -> Problem:
+    config = configs[0]
+    local = config.local
+    with _section("task.data"):
+        sets = [c.task.data.load(c.network.nodes, c.seed) for c in configs]
+    shards = [_split(c, d) for c, d in zip(configs, sets, strict=True)]
+    firsts = np.cumsum([0, *(len(d.features) for d in sets)])
+    rows = np.concatenate([s.rows + first for s, first in zip(shards, firsts[:-1], strict=True)])
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate([s.sizes for s in shards]))])
+    seeds = batch.seeds[batch.network_of()]
+    sampler = Sampler(seeds, batch.local(), rows, offsets, local.batch_size, local.steps, local.sampling)
+    stack_ = skeleton(config, sets[0].sizes, dtype, where)
+    send = _Sender(dtype, where)
+    tests = tuple((send(d.test_features), send(d.test_targets)) for d in sets)
+    features, targets = (send(np.concatenate(a)) for a in zip(*((d.features, d.targets) for d in sets), strict=True))
+    criterion = losses.choose(config.task.loss, sets[0].classes)
+    problem = Problem(stack_, criterion, sets[0].classes, features, targets, tests, sampler)
+    check(stack_, problem.loss, *problem.batch(problem.draw(np.zeros(1, np.int64), np.zeros(1, np.int64))[0, 0]))
+    return problem
+
+
+@dataclass(frozen=True)
+class _Sender:
+    """Puts arrays on a device: real values in the dtype of x, labels as they are."""
+
+    dtype: torch.dtype
+    where: torch.device
+
+    def __call__(self, array: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(array)
+        return tensor.to(device=self.where, dtype=self.dtype if tensor.is_floating_point() else None)
+
+
+def _split(config: Config, dataset: Dataset) -> Shards:
+    natural = Natural() if dataset.node is not None else IID()
+    partition: Partition = config.task.partition or natural
+    return partition.split(dataset, config.network.nodes, config.seed)
+
+
+def _rates(configs: Sequence[Config], dtype: torch.dtype, where: torch.device) -> Rates:
+    parts = [(c.local, c.network.nodes, c.seed) for c in configs]
+    lr, momentum, decay = (
+        np.concatenate([per_node(getattr(local, key), n, seed, f"local.{key}") for local, n, seed in parts])
+        for key in ("lr", "momentum", "weight_decay")
+    )
+    send = _Sender(dtype, where)
+    return Rates(
+        send(lr),
+        send(momentum) if momentum.any() else None,
+        send(decay) if decay.any() else None,
+        configs[0].local.nesterov,
+    )
+
+
+def _weight(configs: Sequence[Config], dtype: torch.dtype, where: torch.device) -> Tensor:
+    weights = [
+        per_node(c.gossip.weight, c.network.nodes, c.seed, "gossip.weight", high=1.0, open_high=False) for c in configs
+    ]
+    return _Sender(dtype, where)(np.concatenate(weights))
+
+
+def _initial(configs: Sequence[Config], run: Problem, batch: Networks, dtype: torch.dtype) -> Tensor:
+    x = torch.empty(batch.n, run.stack.p, dtype=dtype, device=run.features.device)
+    for g, c in enumerate(configs):
+        outputs = run.classes or run.targets.shape[1]
+        c.task.model.init_(x[batch.slice(g)], run.stack, c.seed, tuple(run.features.shape[1:]), outputs)
+    return x
+
+
+def _evaluated(configs: Sequence[Config], batch: Networks) -> tuple[Int64[np.ndarray, " k"], ...]:
+    sizes = [(c.seed, c.network.nodes, c.run.eval_nodes or c.network.nodes) for c in configs]
+    return tuple(int(first) + sample(*size) for first, size in zip(batch.offsets[:-1], sizes, strict=True))

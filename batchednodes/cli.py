@@ -1,0 +1,215 @@
+"""Command line: train, plan, list, plot."""
+
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from batchednodes import assembly, config, figures, training
+from batchednodes.catalogue import Kind, catalogue
+from batchednodes.config import Config
+from batchednodes.engine import Progress as Advance
+from batchednodes.plan import Plan, gib, plan
+from batchednodes.record import next_folder
+
+app = typer.Typer(
+    help="Asynchronous decentralized learning of many nodes, simulated exactly and at scale.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+ConfigFile = Annotated[
+    Path,
+    typer.Argument(help="YAML file of settings; every setting has a default.", metavar="CONFIG", show_default=False),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Settings that replace those of the file: `network.nodes=50 'gossip.clock.rate=2*log(n)'`.",
+        metavar="KEY=VALUE",
+        show_default=False,
+    ),
+]
+Out = Annotated[Path | None, typer.Option(help="New folder for the results.", show_default="runs/<name>-<n>")]
+
+
+@app.command()
+def train(
+    settings: ConfigFile,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder for the results.", show_default="runs/<name>-<n>")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Trains the nodes of a config and leaves curves, metrics and final models in a new folder."""
+    chosen = config.load(settings, overrides or [])
+    console = Console(quiet=quiet)
+    with _bar(console) as bar:
+        result = training.train(chosen, out=out or next_folder(chosen.name), watch=_Watch(bar))
+    assert result.folder is not None
+    if result.summary["status"] == "diverged":
+        raise ValueError(f"{result.summary['message']}; everything until then is in {result.folder}")
+    _report(console, result)
+
+
+@app.command("plan")
+def plan_command(settings: ConfigFile, overrides: Overrides = None) -> None:
+    """Shows expected events, waves and memory of a config, and whether it fits; runs nothing."""
+    chosen = config.load(settings, overrides or [])
+    _show_plan(Console(), plan([chosen], assembly.timeline([chosen])))
+
+
+@app.command("list")
+def list_command(
+    section: Annotated[str, typer.Argument(help="Only sections that begin so, as `gossip` or `task.data`.")] = "",
+) -> None:
+    """Lists every section and kind of the settings, with defaults, units and ranges."""
+    console, kinds = Console(), [k for k in catalogue() if k.section.startswith(section)]
+    if not kinds:
+        raise ValueError(f"section must be one of the settings, got {section!r}; `batchednodes list` shows all")
+    for kind in kinds:
+        title = f"[bold]{kind.section or 'top level'}[/bold]" + (
+            f": kind [bold]{kind.name}[/bold]" if kind.name else ""
+        )
+        console.print(f"\n{title}{' (default)' if kind.default and kind.name else ''}  {escape(kind.summary)}")
+        if kind.settings:
+            console.print(_settings_table(kind))
+
+
+@app.command()
+def plot(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, drawn together.", metavar="DIR")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the pictures.", show_default="DIR/figures")] = None,
+) -> None:
+    """Draws the curves of runs as PNG and PDF: loss and accuracy over nodes, consensus, staleness beside its law."""
+    for path in figures.plot(runs, out):
+        print(path)
+
+
+def main() -> None:
+    """Runs the command line; what a user can cause ends in one message and exit code 2."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        warnings.filterwarnings("always", category=UserWarning, module="batchednodes")
+        try:
+            app(prog_name="batchednodes")
+        except ValueError as error:
+            _say("[bold red]error:[/bold red]", error)
+            sys.exit(2)
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    _say("[yellow]warning:[/yellow]", message)
+
+
+def _say(label: str, message: object) -> None:
+    Console(stderr=True, soft_wrap=True).print(f"{label} {escape(str(message))}", highlight=False)
+
+
+def _bar(console: Console) -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[status]}"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, transient=True)
+
+
+class _Watch:
+    """Shows simulated time, events per second and loss of the run in progress."""
+
+    def __init__(self, bar: Progress) -> None:
+        self.bar, self.tasks = bar, dict[str, tuple[TaskID, float]]()
+
+    def __call__(self, chosen: Config, progress: Advance, row: dict[str, Any]) -> None:
+        if chosen.name not in self.tasks:
+            self.tasks[chosen.name] = (
+                self.bar.add_task(chosen.name, total=chosen.run.until, status=""),
+                time.perf_counter(),
+            )
+        task, begun = self.tasks[chosen.name]
+        speed = progress.events / max(1e-9, time.perf_counter() - begun)
+        status = f"t = {progress.clocks.time:.4g} s  {speed:,.0f} events/s  loss {row['loss_mean']:.4g}"
+        self.bar.update(task, completed=progress.clocks.time, status=status)
+
+
+def _report(console: Console, result: training.Result) -> None:
+    final, isolated = result.summary["networks"][0], result.summary["isolated"]
+    table = Table(
+        "", "gossip", *(["isolated"] if isolated else []), title=f"n = {final['n']} nodes at t = {final['time']:g} s"
+    )
+    for column in table.columns[1:]:
+        column.justify = "right"
+    measure, worst, best = ("loss", "max", "min") if final["accuracy_mean"] is None else ("accuracy", "min", "max")
+    rows = {"mean node": "mean", "worst node": worst, "best node": best, "average model": "mean_model"}
+    for label, key in rows.items():
+        table.add_row(f"{measure}, {label}", *(f"{row[f'{measure}_{key}']:.4g}" for row in (final, isolated) if row))
+    table.add_row("consensus distance", *(f"{row['consensus_distance']:.4g}" for row in (final, isolated) if row))
+    console.print(table)
+    for line in _notes(result, final):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _notes(result: training.Result, final: dict[str, Any]) -> list[str]:
+    summary = result.summary
+    speed = f"{summary['events_per_second']:,.0f} events/s, {summary['updates_per_second']:,.0f} updates/s"
+    wave = f", {summary['mean_wave']:.1f} events a wave" if summary["mean_wave"] else ""
+    return [
+        *_staleness(final),
+        f"speed       {speed}{wave}, {summary['wall_seconds']:.1f} s on {summary['device']}",
+        f"results     {result.folder}",
+        f"curves      tensorboard --logdir {result.folder} --host localhost",
+    ]
+
+
+def _staleness(final: dict[str, Any]) -> list[str]:
+    """Returns one line on measured staleness and its law; none where it is not tracked."""
+    if final["staleness_mean"] is None:
+        return []
+    measured = f"{final['staleness_mean']:.4f} at the end"
+    if final["staleness_average"] is not None:
+        interval = f"{final['staleness_average']:.4f} +- {final['staleness_average_half_width']:.4f}"
+        measured = f"{interval} (95%, mean over the second half)"
+    law = final["staleness_theory"]
+    return [f"staleness   {measured}" + (f"; exact law {law:.4f}" if law is not None else "")]
+
+
+def _show_plan(console: Console, made: Plan) -> None:
+    table = Table("", "", title=f"plan on {made.device}", show_header=False)
+    table.columns[1].justify = "right"
+    waves = f"{made.waves:,.0f}"
+    for label, value in {
+        "nodes": f"{made.nodes:,}",
+        "parameters of a node": f"{made.parameters:,}",
+        "updates, expected": f"{made.updates:,.0f}",
+        "gossips, expected": f"{made.gossips:,.0f}",
+        "waves, expected": waves,
+        "rows of a chunk": f"{made.chunks.update:,}",
+    }.items():
+        table.add_row(label, value)
+    table.add_section()
+    for part, size in made.memory.items():
+        table.add_row(part, gib(size))
+    table.add_section()
+    table.add_row("total", gib(made.total))
+    table.add_row("free", gib(made.available))
+    table.add_row("fits", "yes" if made.fits else "no")
+    console.print(table)
+
+
+def _settings_table(kind: Kind) -> Table:
+    table = Table("setting", "accepts", "default", "meaning", box=None, pad_edge=True)
+    for setting in kind.settings:
+        table.add_row(*(escape(text) for text in (setting.path, setting.type, setting.default, setting.meaning)))
+    return table

@@ -1,0 +1,369 @@
+r"""Every setting, and the one table of kinds. A `Config` says everything about a run; reading one changes nothing.
+
+    YAML file -> key=value overrides -> interpolations -> frozen dataclasses, each of which checks itself
+
+The dataclasses can be made in Python too, `Config(network=Network(nodes=50))`: the checks are the same.
+
+Letters: n nodes.
+"""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import numpy as np
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+
+from batchednodes import clocks, tasks, values
+from batchednodes import data as sources
+from batchednodes import topology as graphs
+from batchednodes.local import Local
+from batchednodes.reading import Reader
+from batchednodes.values import PerNode, count, number, per_node
+
+KINDS: dict[str, dict[str, type]] = {
+    "network.topology": {
+        "complete": graphs.Complete,
+        "ring": graphs.Ring,
+        "torus": graphs.Torus,
+        "hypercube": graphs.Hypercube,
+        "star": graphs.Star,
+        "k_regular": graphs.KRegular,
+        "erdos_renyi": graphs.ErdosRenyi,
+        "watts_strogatz": graphs.WattsStrogatz,
+        "barabasi_albert": graphs.BarabasiAlbert,
+        "exponential": graphs.Exponential,
+        "edge_list": graphs.EdgeList,
+    },
+    "update.clock": {
+        "shifted_exponential": clocks.ShiftedExponential,
+        "deterministic": clocks.Deterministic,
+        "exponential": clocks.Exponential,
+        "never": clocks.Never,
+    },
+    "gossip.clock": {"poisson": clocks.Poisson, "never": clocks.Never},
+    "task.data": {
+        "linear_regression": sources.LinearRegression,
+        "nonlinear_regression": sources.NonlinearRegression,
+        "digits": sources.Digits,
+        "npz": sources.Npz,
+    },
+    "task.partition": {
+        "iid": sources.IID,
+        "dirichlet": sources.Dirichlet,
+        "shards": sources.LabelShards,
+        "quantity_skew": sources.QuantitySkew,
+        "natural": sources.Natural,
+    },
+    "task.model": {"linear": tasks.Linear, "mlp": tasks.MLP, "python": tasks.PythonModule},
+    "distribution": {
+        "lognormal": values.LogNormal,
+        "uniform": values.Uniform,
+        "exponential": values.Exponential,
+        "choice": values.Choice,
+    },
+}
+"""Section -> kind -> class: what may stand where. "distribution" may stand for any per-node quantity."""
+
+READER = Reader(KINDS)
+"""Turns plain data into settings and back, with this table."""
+
+MARKS = 1_000_000
+"""The largest number of marks, and of windows, of a run."""
+
+
+# --------------------------------------------------------------------------------------------------------- settings
+
+
+@dataclass(frozen=True)
+class Network:
+    """The nodes, and who may contact whom."""
+
+    nodes: int = 100
+    """Number of nodes n; at least 1."""
+
+    topology: graphs.Topology = graphs.Complete()
+    """Whom a node may contact."""
+
+    def __post_init__(self) -> None:
+        count(self.nodes, 1, "nodes", high=2**31 - 1)
+
+
+@dataclass(frozen=True)
+class Update:
+    """Local training: when it completes, and from which model it starts."""
+
+    clock: clocks.Clock = clocks.ShiftedExponential(delay=0.5, rate=2.0)
+    """Time that one update takes."""
+
+    applies: Literal["at_completion", "delta"] = "at_completion"
+    """Start of an update: `at_completion` starts from the model at the instant of completion; `delta` starts from the
+    model that the node had when it began to compute, and adds the difference at completion (stale gradients)."""
+
+
+@dataclass(frozen=True)
+class Gossip:
+    """Mixing: when nodes transmit, and what the receiver does."""
+
+    clock: clocks.Clock = clocks.Poisson(rate="log(n)")
+    """When a node contacts a random peer: its gossip capacity."""
+
+    exchange: Literal["push", "pull", "meet"] = "push"
+    """Direction: `push` changes the peer's model, `pull` the caller's, `meet` both."""
+
+    weight: PerNode = 0.5
+    """Weight w of the other's model in x <- (1 - w) x + w x_other [dimensionless]; in [0, 1]; that of the node which
+    made the contact counts."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learned: data, their split over the nodes, model, loss."""
+
+    data: sources.Source = sources.LinearRegression()
+    """Samples to train on and to test with."""
+
+    partition: sources.Partition | None = None
+    """Who owns which sample; null: the data's own node array where it has one, else iid."""
+
+    model: tasks.Model = tasks.Linear()
+    """The model of each node."""
+
+    loss: Literal["auto", "cross_entropy", "mse"] = "auto"
+    """What training minimises; `auto` is cross_entropy for labels and mse (mean squared error) for real targets."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """How long, and how often the run is observed."""
+
+    until: float = 10.0
+    """Length of the run [s of simulated time]; positive and finite."""
+
+    mark_every: float = 1.0
+    """Time between marks: evaluation, logging [s of simulated time]; positive and finite; at most 1,000,000 marks."""
+
+    eval_nodes: int | None = None
+    """Number of nodes that are evaluated, a fixed random sample; at least 1, at most `network.nodes`; null: all."""
+
+    window: float | None = None
+    """Length of the timeline that is scheduled at once [s of simulated time]; positive and finite; null: automatic. It
+    changes memory and speed, never the result."""
+
+    baseline: Literal["none", "isolated"] = "none"
+    """What to run beside: `isolated` trains the same nodes without gossip, and reports them too."""
+
+    def __post_init__(self) -> None:
+        number(self.until, 1, "until", open_low=True, unit="s")
+        for key in ("mark_every", "window"):
+            step = getattr(self, key)
+            if step is None:
+                continue
+            number(step, 1, key, open_low=True, unit="s")
+            if isinstance(step, int | float) and isinstance(self.until, int | float) and self.until > MARKS * step:
+                least = f"at least until / {MARKS:,} = {self.until / MARKS:g} [s]"
+                raise ValueError(f"{key} must be {least}, got {step!r}; make it larger, or run.until smaller")
+        if self.eval_nodes is not None:
+            count(self.eval_nodes, 1, "eval_nodes")
+
+
+@dataclass(frozen=True)
+class Staleness:
+    """Which nodes' updates are followed through the network."""
+
+    track: int | Literal["all", "none"] = "all"
+    """Sources whose versions are kept: all, none, or a number of them, at least 1 and at most `network.nodes`. Memory
+    is 4 bytes for each node and source [B]."""
+
+    def __post_init__(self) -> None:
+        if self.track not in ("all", "none"):
+            count(self.track, 1, "track")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything about a run."""
+
+    name: str = "run"
+    """Name of the run, and of its folder; letters, digits, spaces and . + = , - _, at most 100 of them."""
+
+    seed: int = 0
+    """Seed of every random draw; in [0, 2^63)."""
+
+    device: str = "auto"
+    """Where to compute: auto (cuda where there is one), cpu, cuda, or cuda:N."""
+
+    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
+    """Numbers that models are made of."""
+
+    executor: Literal["batched", "serial"] = "batched"
+    """`batched` runs waves of events; `serial` one event at a time: slow, and the meaning of "correct"."""
+
+    network: Network = Network()
+    """The nodes, and who may contact whom."""
+
+    update: Update = Update()
+    """Local training: when it completes, and from which model it starts."""
+
+    gossip: Gossip = Gossip()
+    """Mixing: when nodes transmit, and what the receiver does."""
+
+    local: Local = Local()
+    """Stochastic gradient descent inside one update."""
+
+    task: Task = Task()
+    """What is learned."""
+
+    run: Run = Run()
+    """How long, and how often the run is observed."""
+
+    staleness: Staleness = Staleness()
+    """Which nodes' updates are followed through the network."""
+
+    def __post_init__(self) -> None:
+        """Checks every type, then what concerns several settings, with n and seed known."""
+        hints = get_type_hints(Config)
+        for field in fields(self):
+            READER.read(READER.plain(getattr(self, field.name), field.name), hints[field.name], field.name, field)
+        if not re.fullmatch(r"\w[\w .+=,-]{0,99}", self.name):
+            rule = "1 to 100 letters, digits, spaces or . + = , - _, the first a letter or digit"
+            raise ValueError(f"name must be {rule}, got {self.name!r}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be in [0, 2^63), got {self.seed}")
+        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", self.device):
+            raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {self.device!r}")
+        _check_together(self)
+        _check_nodes(self)
+
+
+def _check_together(c: Config) -> None:
+    n = c.network.nodes
+    if c.run.eval_nodes is not None and c.run.eval_nodes > n:
+        raise ValueError(f"run.eval_nodes must be at most network.nodes = {n}, got {c.run.eval_nodes}; null means all")
+    if isinstance(c.staleness.track, int) and c.staleness.track > n:
+        raise ValueError(f"staleness.track must be at most network.nodes = {n}, got {c.staleness.track}; use 'all'")
+
+
+def _check_nodes(c: Config) -> None:
+    n, seed = c.network.nodes, c.seed
+    c.update.clock.gaps(n, seed, "update.clock")
+    c.gossip.clock.gaps(n, seed, "gossip.clock")
+    per_node(c.gossip.weight, n, seed, "gossip.weight", high=1.0, open_high=False)
+    per_node(c.local.lr, n, seed, "local.lr")
+    per_node(c.local.weight_decay, n, seed, "local.weight_decay")
+    momentum = per_node(c.local.momentum, n, seed, "local.momentum", high=1.0)
+    still = np.flatnonzero(momentum == 0)
+    if c.local.nesterov and still.size:
+        where = f"at node {still[0]}" if still.size < n else "at every node"
+        raise ValueError(f"local.nesterov must be false where local.momentum is 0, got true and momentum 0 {where}")
+
+
+# ---------------------------------------------------------------------------------------------- reading and writing
+
+
+def load(source: str | Path | Mapping[str, Any] | Config, overrides: Sequence[str] = ()) -> Config:
+    """Returns the settings of a YAML file, a mapping or a config, with overrides merged into them.
+
+    Overriding a `kind` drops those settings of the older kind, in the source, that the new kind does not have; what
+    both kinds have stays, and what another override gives must fit the new kind.
+
+    Args:
+        source: path of a YAML file, relative to the working directory; or a nested mapping; or a config.
+        overrides: texts key=value, as "gossip.clock.rate=2*log(n)"; the value is read as YAML; the last one counts.
+
+    Raises:
+        ValueError: the file cannot be read, or a key or a value is wrong; the message begins with its path.
+    """
+    try:
+        tree = _source(source)
+        changes = [_override(text) for text in overrides]
+        nested = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))
+        assert isinstance(nested, dict)
+        READER.forget_(tree, nested, Config, "")
+        merged = OmegaConf.create(tree)
+        for key, value in changes:
+            _change_(merged, key, value)
+        resolved = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ValueError(_unresolved(error)) from None
+    except RecursionError:
+        raise ValueError("a config must not contain itself, or be nested hundreds of levels deep") from None
+    assert isinstance(resolved, dict)
+    return READER.build(Config, resolved, "")  # type: ignore[arg-type]
+
+
+def _change_(tree: DictConfig, key: str, value: Any) -> None:
+    try:
+        OmegaConf.update(tree, key, value, merge=True)
+    except (LookupError, TypeError, ValueError):
+        raise ValueError(f"{key} cannot be set: part of it is a list, whose keys are positions 0, 1, ...") from None
+
+
+def _unresolved(error: OmegaConfBaseException) -> str:
+    key, reason = getattr(error, "full_key", None) or "config", str(error).partition("\n")[0]
+    seen = "; interpolations see what the source and the overrides set, not defaults"
+    return f"{key} cannot be read: {reason}{seen if isinstance(error, InterpolationKeyError) else ''}"
+
+
+def _source(source: str | Path | Mapping[str, Any] | Config) -> dict:
+    if isinstance(source, Config):
+        return _escape(to_dict(source))
+    if isinstance(source, DictConfig):
+        return OmegaConf.to_container(source)  # type: ignore[return-value]
+    if isinstance(source, Mapping):
+        return READER.plain(source, "")
+    if not isinstance(source, str | Path):
+        raise ValueError(f"a config must be a path, a mapping or a Config, got {source!r}")
+    text = _text(source)
+    try:
+        tree = OmegaConf.load(io.StringIO(text))
+    except (yaml.YAMLError, OSError, ValueError) as error:
+        raise ValueError(f"config file {str(source)!r} is not valid YAML: {error}") from None
+    if not isinstance(tree, DictConfig):
+        raise ValueError(f"config file {str(source)!r} must hold keys and values (nodes: 50), got a list")
+    return OmegaConf.to_container(tree)  # type: ignore[return-value]
+
+
+def _text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ValueError(f"no config file {str(path)!r}; paths are relative to the working directory") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"config file {str(path)!r} must be UTF-8 text, byte {error.start} is not") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"config file {str(path)!r} cannot be read: {reason}") from None
+
+
+def _override(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
+        raise ValueError(f"overrides are key=value, as network.nodes=50, got {text!r}")
+    try:
+        return key, OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"]  # type: ignore[index]
+    except (yaml.YAMLError, OmegaConfBaseException):
+        raise ValueError(f"overrides are key=value, value is YAML, got {text!r}") from None
+
+
+def _escape(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _escape(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_escape(value) for value in tree]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", tree) if isinstance(tree, str) else tree
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Returns every setting as nested plain data; `kind` comes first in its section."""
+    return READER.plain(config, "")
+
+
+def dump(config: Config) -> str:
+    """Returns every setting as YAML, such that reading it gives an equal config."""
+    return OmegaConf.to_yaml(OmegaConf.create(_escape(to_dict(config))))

@@ -1,0 +1,196 @@
+r"""Plan: events, waves and memory of a run, known before anything of size n p is allocated.
+
+Letters: n nodes, p parameters of a row, t tracked sources, s steps, b examples of a minibatch.
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from batchednodes import assembly
+from batchednodes.assembly import DTYPES, Chunks
+from batchednodes.config import Config
+from batchednodes.data import DataSizes
+from batchednodes.engine import automatic_window
+from batchednodes.schedule import schedule
+from batchednodes.stack import Stack
+from batchednodes.staleness import choose
+from batchednodes.timeline import MEET, UPDATE, Timeline
+
+_EVENT_BYTES = 160
+"""Host memory of one event while a window is made and scheduled [B]: columns, their sorted copies, places, order."""
+
+_SHARE = 0.9
+"""Part of the free memory that a plan may use; the rest is for what it cannot see (libraries, fragmentation)."""
+
+_WORKSPACE = {"cpu": 64 << 20, "cuda": 2 << 30}
+"""Memory that the temporaries of one vmap call may take [B]."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do and need."""
+
+    nodes: int
+    """Nodes of all networks."""
+    parameters: int
+    """Parameters p of a row."""
+    updates: float
+    """Expected updates of the whole run."""
+    gossips: float
+    """Expected contacts of the whole run."""
+    waves: float
+    """Expected waves, extrapolated from the schedule of the run's first events."""
+    memory: dict[str, int]
+    """Bytes by part, on the device unless the part says host [B]."""
+    available: int
+    """Free memory of the device [B]."""
+    device: str
+    """Where the run computes."""
+    chunks: Chunks
+    """Rows handled at once."""
+
+    @property
+    def total(self) -> int:
+        """Bytes of all parts [B]."""
+        return sum(self.memory.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether the run may start."""
+        return self.total <= _SHARE * self.available
+
+    def refuse_unless_fits(self) -> None:
+        """Raises ValueError, with the numbers, if the run does not fit."""
+        if not self.fits:
+            largest = sorted(self.memory.items(), key=lambda part: -part[1])[:3]
+            parts = ", ".join(f"{name} {gib(size)}" for name, size in largest)
+            raise ValueError(
+                f"the run must fit in memory, got {gib(self.total)} needed with {gib(self.available)} free on "
+                f"{self.device} (largest: {parts}); lower network.nodes, the model or staleness.track, or use a "
+                "smaller dtype"
+            )
+
+
+def gib(size: float) -> str:
+    """Returns a number of bytes in words."""
+    return f"{size / 2**30:.2f} GiB" if size >= 2**28 else f"{size / 2**20:.1f} MiB"
+
+
+def plan(configs: Sequence[Config], events: Timeline) -> Plan:
+    """Returns the plan of a batch of networks.
+
+    Args:
+        configs: settings of each network.
+        events: their timeline.
+
+    Raises:
+        ValueError: a setting does not fit the others, or the device or a file does not exist.
+    """
+    config, where = configs[0], assembly.device(configs[0])
+    dtype = DTYPES[config.dtype]
+    sizes = assembly.sizes(configs)
+    stack = assembly.skeleton(config, sizes[0], dtype, where)
+    updates, gossips = events.expected(config.run.until)
+    per_event, writes = _sample(events, config)
+    models = events.networks.n * stack.p * dtype.itemsize
+    activations = 0 if models > free(where) else stack.activations(sizes[0].features, dtype, where)
+    needs = _Needs(config, stack, sizes, activations, dtype.itemsize)
+    chunks = needs.chunks(_WORKSPACE[where.type], events.networks.n)
+    tracked = choose(events.networks, config.staleness.track).width
+    window = min(updates + gossips, automatic_window(events) * sum(events.expected(1.0)))
+    memory = needs.tensors(events.networks.n, tracked)
+    memory |= needs.workspace(chunks, writes, tracked)
+    memory["timeline and schedule (host)"] = int(window * _EVENT_BYTES)
+    waves = per_event * (updates + gossips)
+    name = str(where)
+    return Plan(events.networks.n, stack.p, updates, gossips, waves, memory, free(where), name, chunks)
+
+
+def _sample(events: Timeline, config: Config) -> tuple[float, int]:
+    """Returns waves per event, and the most writes of a gossip wave, from the start of the run.
+
+    The start is a few updates of each node long, but at least 200,000 and at most four million events.
+    """
+    updates, gossips = events.expected(1.0)
+    rate, few = updates + gossips, 4 * events.networks.n / updates if updates else math.inf
+    span = min(config.run.until, max(200_000 / rate, min(few, 4_000_000 / rate))) if rate else config.run.until
+    some, _ = events.window(events.begin(), span)
+    if len(some) == 0:
+        return 1.0, 0
+    made = schedule(some, events.networks.n)
+    sizes, gossip = np.diff(made.waves), some.kind[made.order[made.waves[:-1]]] != UPDATE
+    writes = sizes[gossip].max(initial=0) * (2 if MEET in some.kind else 1)
+    return sizes.size / len(some), int(writes)
+
+
+@dataclass(frozen=True)
+class _Needs:
+    """What the memory of a run depends on."""
+
+    config: Config
+    stack: Stack
+    sizes: list[DataSizes]
+    activations: int
+    item: int
+
+    @property
+    def update_row(self) -> int:
+        """Temporaries of one row of a vmap call [B]: its minibatches, activations and gradients, new and old values."""
+        local, data = self.config.local, self.sizes[0]
+        example = int(np.prod(data.features)) + data.outputs
+        examples = local.steps * local.batch_size * (8 + example * self.item)
+        return examples + self.item * (3 * local.batch_size * self.activations + 6 * self.stack.p)
+
+    @property
+    def evaluated_row(self) -> int:
+        """Temporaries of one model that is scored [B]."""
+        tests = max(s.test_samples for s in self.sizes)
+        return self.item * (self.stack.p + 2 * tests * self.activations)
+
+    def chunks(self, budget: int, n: int) -> Chunks:
+        rows = self.config.local.chunk or max(1, min(n, budget // self.update_row))
+        return Chunks(rows, max(1, min(n, budget // self.evaluated_row)))
+
+    def tensors(self, n: int, tracked: int) -> dict[str, int]:
+        """Returns the bytes of what lives as long as the run."""
+        row, some_momentum = n * self.stack.p * self.item, self.config.local.momentum != 0
+        samples = sum(s.samples for s in self.sizes)
+        rows = sum((s.samples + s.test_samples) * (int(np.prod(s.features)) + s.outputs) for s in self.sizes)
+        return {
+            "models": row,
+            "momentum": row if some_momentum else 0,
+            "models read (delta)": row if self.config.update.applies == "delta" else 0,
+            "versions": 4 * n * tracked,
+            "data": rows * self.item,
+            "data while it is loaded (host)": rows * 8,
+            "sampler and clocks (host)": 12 * samples + 200 * n,
+        }
+
+    def workspace(self, chunks: Chunks, writes: int, tracked: int) -> dict[str, int]:
+        """Returns the bytes of temporaries."""
+        return {
+            "local updates": chunks.update * self.update_row,
+            "evaluation": chunks.evaluate * self.evaluated_row,
+            "mixing": writes * (self.stack.p * self.item + 12 * tracked + 64),
+        }
+
+
+def free(where: torch.device) -> int:
+    """Returns the free memory of a device [B]; on the host, that of the machine or of its control group."""
+    if where.type == "cuda":
+        return torch.cuda.mem_get_info(where)[0]
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
+        found.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and used.exists() and limit.read_text().strip() != "max":
+        found.append(int(limit.read_text()) - int(used.read_text()))
+    return max(0, min(found))

@@ -1,0 +1,222 @@
+r"""Training: from a config to a result, in one call.
+
+    result = batchednodes.train("configs/quickstart.yaml", "network.nodes=50")
+
+Letters: n nodes, p parameters, t tracked sources.
+"""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int32
+from torch import Tensor, nn
+
+from batchednodes import assembly, checkpoint, config, theory
+from batchednodes.assembly import Run
+from batchednodes.clocks import Never
+from batchednodes.config import Config
+from batchednodes.engine import Progress
+from batchednodes.metrics import diverged
+from batchednodes.plan import plan
+from batchednodes.record import Record, new_folder
+from batchednodes.stack import Stack
+
+Watch = Callable[[Config, Progress, dict[str, Any]], None]
+"""Called after each window and mark, with the config in progress, how far it is, and the last row of metrics."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run leaves in memory."""
+
+    metrics: pd.DataFrame
+    """One row for each mark and network, with the keys of metrics.jsonl."""
+    summary: dict[str, Any]
+    """The content of summary.json."""
+    x: Float[Tensor, "n p"]
+    """Final models."""
+    versions: Int32[Tensor, "n t"]
+    """Final versions of the tracked sources."""
+    folder: Path | None
+    """Where the files lie; None if none were asked for."""
+    stack: Stack = field(repr=False)
+    """Layout of a row of x."""
+
+    def model(self, i: int) -> nn.Module:
+        """Returns a module with the weights of node i, 0 <= i < n."""
+        if not 0 <= i < self.x.shape[0]:
+            raise ValueError(f"i must be a node, 0 <= i < {self.x.shape[0]}, got {i}")
+        return self.stack.module(self.x[i])
+
+
+def train(
+    source: str | Path | Mapping[str, Any] | Config,
+    *overrides: str,
+    out: str | Path | None = None,
+    watch: Watch | None = None,
+) -> Result:
+    """Runs a config to its end.
+
+    Args:
+        source: path of a YAML file, a nested mapping, or a `Config`.
+        overrides: settings as "key=value", for example "gossip.clock.rate=2*log(n)".
+        out: new folder for the files of the run; None: nothing is written.
+        watch: called after each window and mark.
+
+    Raises:
+        ValueError: a setting, the data, the model, the device or the folder is not usable, or the run does not fit in
+            memory; the message names the key, the rule and the value. Nothing has been written then.
+    """
+    settings = config.load(source, overrides)
+    if out is not None and Path(out).exists():
+        raise ValueError(f"--out must not exist yet, got {str(out)!r}; nothing is ever overwritten")
+    run = _build(settings)
+    folder = None if out is None else new_folder(Path(out))
+    with _Recorder(settings, run, folder, watch) as recorder:
+        return _run(settings, recorder)
+
+
+def _build(settings: Config) -> Run:
+    events = assembly.timeline([settings])
+    need = plan([settings], events)
+    need.refuse_unless_fits()
+    return assembly.assemble([settings], events, need.chunks)
+
+
+def _run(settings: Config, recorder: "_Recorder") -> Result:
+    run = recorder.run
+    progress = run.engine.run_(run.state, run.engine.timeline.begin(), recorder.observe, recorder.advance)
+    isolated = None
+    if settings.run.baseline == "isolated" and not recorder.diverged:
+        isolated = _isolated(settings, recorder.watch)
+    summary = recorder.summary(progress, isolated)
+    recorder.finish(progress, summary)
+    state = run.state
+    return Result(pd.DataFrame(recorder.rows), summary, state.x, state.versions, recorder.folder, run.problem.stack)
+
+
+def _isolated(settings: Config, watch: Watch | None) -> dict[str, Any]:
+    """Returns the final metrics of the same nodes when none of them ever gossips."""
+    alone = replace(
+        settings,
+        name=f"{settings.name}-isolated",
+        gossip=replace(settings.gossip, clock=Never()),
+        run=replace(settings.run, baseline="none", mark_every=settings.run.until),
+        staleness=replace(settings.staleness, track="none"),
+    )
+    return train(alone, watch=watch).summary["networks"][0]
+
+
+class _Recorder:
+    """Gathers what a run shows at its marks, in memory and, where a folder is given, on disk."""
+
+    def __init__(self, settings: Config, run: Run, folder: Path | None, watch: Watch | None) -> None:
+        self.settings, self.run, self.folder, self.watch = settings, run, folder, watch
+        self.record = None if folder is None else Record.open(folder, config.dump(settings))
+        self.rows: list[dict[str, Any]] = []
+        self.diverged: list[tuple[int, float]] = []
+        self.mark = 0
+        self.begun = self.last = time.perf_counter()
+        self.progress: Progress | None = None
+
+    def __enter__(self) -> "_Recorder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.record is not None:
+            self.record.board.close()
+
+    def observe(self, progress: Progress) -> bool:
+        """Records a mark; returns whether the run should go on."""
+        observations = self.run.meter.observe(self.run.state, progress.clocks)
+        if self.record is not None:
+            self.record.observe(self.mark, observations, self._speed(progress))
+        self.rows += [o.row for o in observations]
+        self.mark += 1
+        self.last, self.progress = time.perf_counter(), progress
+        self.diverged = diverged(self.run.state)
+        self.advance(progress)
+        return not self.diverged
+
+    def advance(self, progress: Progress) -> None:
+        """Shows progress."""
+        if self.watch is not None:
+            self.watch(self.settings, progress, self.rows[-1])
+
+    def _speed(self, progress: Progress) -> dict[str, float]:
+        """Returns events and updates per wall second since the last mark; nothing at the first mark."""
+        before, seconds = self.progress, time.perf_counter() - self.last
+        if before is None:
+            return {}
+        updates = progress.clocks.updates.sum() - before.clocks.updates.sum()
+        events = progress.events - before.events
+        return {"events_per_second": events / seconds, "updates_per_second": float(updates) / seconds}
+
+    def summary(self, progress: Progress, isolated: dict[str, Any] | None) -> dict[str, Any]:
+        """Returns the content of summary.json."""
+        seconds, state = self.last - self.begun, self.run.state
+        count = self.run.meter.networks.count
+        summary = {
+            "networks": [row | self._average(row["network"]) for row in self.rows[-count:]],
+            "isolated": isolated,
+            "wall_seconds": seconds,
+            "updates_per_second": float(progress.clocks.updates.sum()) / seconds,
+            "events_per_second": progress.events / seconds,
+            "mean_wave": progress.events / progress.waves if progress.waves else None,
+            "peak_memory_bytes": _peak_memory(state.x.device),
+            "device": _device_name(state.x.device),
+            "torch": torch.__version__,
+            "version": version("batchednodes"),
+            "status": "diverged" if self.diverged else "finished",
+        }
+        if self.diverged:
+            summary["message"] = _divergence(self.diverged, progress.clocks.time)
+        return summary
+
+    def _average(self, network: int) -> dict[str, float | None]:
+        """Returns the mean over time of the staleness in the second half of the run, with its 95% half-width.
+
+        The first half is left out as a warm-up. None with fewer than 20 marks in the second half.
+        """
+        rows = [r for r in self.rows if r["network"] == network and r["time"] > self.settings.run.until / 2]
+        values = [r["staleness_mean"] for r in rows]
+        mean = half = None
+        if len(values) >= 20 and None not in values:
+            mean, half = theory.batch_means(np.array(values), 10, 0.95)
+        return {"staleness_average": mean, "staleness_average_half_width": half}
+
+    def finish(self, progress: Progress, summary: dict[str, Any]) -> None:
+        """Writes what the end of a run leaves on disk."""
+        if self.record is not None and self.folder is not None:
+            checkpoint.save(self.folder / "final.safetensors", self.run.state, progress.clocks)
+            self.record.finish(summary, config.to_dict(self.settings))
+
+
+def _divergence(nodes: list[tuple[int, float]], now: float) -> str:
+    first, when = min(nodes, key=lambda pair: pair[1])
+    when = min(when, now)
+    some = ", ".join(str(i) for i, _ in nodes[:10]) + (", ..." if len(nodes) > 10 else "")
+    return (
+        f"the loss or the model of {len(nodes)} nodes is not finite (nodes {some}; the first was node {first}, at "
+        f"t = {when:g} s); the run stopped at t = {now:g} s; lower local.lr"
+    )
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -1,0 +1,167 @@
+"""The command line as a user sees it: what is printed, exit codes, no traceback."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from batchednodes import cli
+
+TINY = "network: {nodes: 6}\nrun: {until: 3, mark_every: 1}\ntask: {data: {samples_per_node: 5, test_samples: 30}}\n"
+
+
+@pytest.fixture(autouse=True)
+def config(tmp_path, monkeypatch):
+    """A config file in a working directory of its own, on a wide terminal."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    Path("tiny.yaml").write_text(TINY)
+
+
+def call(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
+    """Runs the command in this process; returns exit code, standard output and standard error."""
+    monkeypatch.setattr(sys, "argv", ["batchednodes", *arguments])
+    try:
+        cli.main()
+        code = 0
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def test_train_reports_and_leaves_results(monkeypatch, capsys):
+    code, out, _ = call(monkeypatch, capsys, "train", "tiny.yaml", "name=mine", "run.baseline=isolated")
+    assert code == 0
+    for text in (
+        "n = 6 nodes at t = 3 s",
+        "isolated",
+        "loss, worst node",
+        "consensus distance",
+        "exact law",
+        "events/s",
+    ):
+        assert text in out
+    assert "results     runs/mine-1" in out
+    assert "tensorboard --logdir runs/mine-1 --host localhost" in out
+    assert json.loads(Path("runs/mine-1/summary.json").read_text())["status"] == "finished"
+    code, out, _ = call(monkeypatch, capsys, "train", "tiny.yaml", "name=mine", "--quiet")
+    assert (code, out) == (0, "")
+    assert Path("runs/mine-2").is_dir()
+
+
+def test_train_into_a_folder_of_choice(monkeypatch, capsys):
+    assert call(monkeypatch, capsys, "train", "tiny.yaml", "--out", "deep/er", "seed=3")[0] == 0
+    assert "seed: 3" in Path("deep/er/config.yaml").read_text()
+    code, _, err = call(monkeypatch, capsys, "train", "tiny.yaml", "--out", "deep/er")
+    assert code == 2
+    assert "error: --out must not exist yet, got 'deep/er'; nothing is ever overwritten" in err
+
+
+def test_plan_runs_nothing(monkeypatch, capsys):
+    code, out, _ = call(monkeypatch, capsys, "plan", "tiny.yaml", "network.nodes=50")
+    assert code == 0
+    for text in ("50", "updates, expected", "waves, expected", "versions", "total", "free", "fits", "yes"):
+        assert text in out
+    assert [p.name for p in Path().iterdir()] == ["tiny.yaml"]
+
+
+def test_list_shows_every_kind(monkeypatch, capsys):
+    code, out, _ = call(monkeypatch, capsys, "list")
+    assert code == 0
+    for text in (
+        "network.topology",
+        "barabasi_albert",
+        "shifted_exponential",
+        "gossip.weight",
+        "lognormal",
+        "task.data.path",
+    ):
+        assert text in out
+    _, some, _ = call(monkeypatch, capsys, "list", "gossip")
+    assert "gossip.clock.rate" in some
+    assert "network.topology" not in some
+    code, _, err = call(monkeypatch, capsys, "list", "gosip")
+    assert code == 2
+    assert "section must be one of the settings, got 'gosip'" in err
+
+
+def test_plot_draws_runs_together(monkeypatch, capsys):
+    for seed in ("1", "2"):
+        call(monkeypatch, capsys, "train", "tiny.yaml", f"seed={seed}", "--out", f"run{seed}", "--quiet")
+    code, out, _ = call(monkeypatch, capsys, "plot", "run1", "run2")
+    assert code == 0
+    assert out.split() == ["run1/figures/curves.png", "run1/figures/curves.pdf"]
+    for path in out.split():
+        assert Path(path).stat().st_size > 10_000
+    code, _, err = call(monkeypatch, capsys, "plot", "run1")
+    assert code == 2
+    assert "nothing is ever overwritten" in err
+    assert call(monkeypatch, capsys, "plot", "run1", "--out", "elsewhere")[0] == 0
+    code, _, err = call(monkeypatch, capsys, "plot", "elsewhere")
+    assert code == 2
+    assert "DIR must be the folder of a run, got 'elsewhere' without metrics.jsonl" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "missing.yaml"], "missing.yaml"),
+        (["train", "tiny.yaml", "gosip.clock.rate=3"], "gossip"),
+        (["train", "tiny.yaml", "network.nodes=many"], "network.nodes must be an integer"),
+        (["train", "tiny.yaml", "network.nodes=0"], "network.nodes must be"),
+        (["train", "tiny.yaml", "network.topology.kind=rinng"], "ring"),
+        (["train", "tiny.yaml", "gossip.clock.rate=log(m)"], "gossip.clock.rate"),
+        (["train", "tiny.yaml", "nonsense"], "key=value"),
+        (["train", "tiny.yaml", "device=cuda:77"], "device must be one of this machine"),
+        (["train", "tiny.yaml", "local.lr=-1"], "local.lr must be"),
+        (["plan", "tiny.yaml", "task.data.kind=npz", "task.data.path=no.npz"], "no.npz"),
+    ],
+    ids=lambda a: " ".join(a[1:]) if isinstance(a, list) else "",
+)
+def test_mistakes_get_one_message_and_exit_code_2(monkeypatch, capsys, arguments, message):
+    code, out, err = call(monkeypatch, capsys, *arguments)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert message in err
+    assert "Traceback" not in out + err
+    assert [p.name for p in Path().iterdir()] == ["tiny.yaml"]
+
+
+def test_divergence_ends_with_code_2_and_keeps_the_folder(monkeypatch, capsys):
+    code, _, err = call(monkeypatch, capsys, "train", "tiny.yaml", "local.lr=1e30", "run.until=40", "--out", "run")
+    assert code == 2
+    assert "is not finite" in err
+    assert "everything until then is in run" in err
+    assert json.loads(Path("run/summary.json").read_text())["status"] == "diverged"
+
+
+def test_warnings_are_one_line(monkeypatch, capsys):
+    code, _, err = call(
+        monkeypatch, capsys, "train", "tiny.yaml", "network.topology={kind: erdos_renyi, probability: 0}"
+    )
+    assert code == 0
+    assert err.startswith("warning: network.topology is not connected: 6 components")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["plan", "--help"], ["list", "--help"], ["plot", "--help"]]
+)
+def test_help(monkeypatch, capsys, arguments):
+    code, out, _ = call(monkeypatch, capsys, *arguments)
+    assert code == 0
+    assert "Usage: batchednodes" in out
+
+
+def test_the_installed_command_works():
+    done = subprocess.run(
+        [sys.executable, "-m", "batchednodes", "train", "tiny.yaml", "network.nodes=-3"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: network.nodes must be ")

@@ -1,0 +1,64 @@
+"""The plan against what happens."""
+
+import numpy as np
+import pytest
+import torch
+
+from batchednodes import assembly, load, train
+from batchednodes.plan import free, gib, plan
+
+
+def made(*overrides: str):
+    config = load({"network": {"nodes": 200}, "run": {"until": 8}}, overrides)
+    return plan([config], assembly.timeline([config]))
+
+
+def test_expected_events_and_waves_are_those_that_come():
+    options = ["network.nodes=200", "run.until=8", "task.data.samples_per_node=2", "task.data.test_samples=5"]
+    expected, result = made(), train({}, *options)
+    row, events = result.metrics.iloc[-1], expected.updates + expected.gossips
+    assert abs(row["gossips"] - expected.gossips) < 4 * np.sqrt(expected.gossips)  # Poisson, 4 standard deviations
+    # Renewals lag by the first gap: about n (1 - variance / mean^2) / 2 = 75 of 1,600 updates, plus their noise.
+    assert abs(row["updates"] - expected.updates) < 150
+    assert result.summary["mean_wave"] == pytest.approx(events / expected.waves, rel=0.2)  # marks cut some waves
+
+
+def test_memory_by_part():
+    sizes = made("local.momentum=0.9", "update.applies=delta", "dtype=float64", "staleness.track=50").memory
+    row = 200 * 11 * 8
+    assert sizes["models"] == sizes["momentum"] == sizes["models read (delta)"] == row
+    assert sizes["versions"] == 200 * 50 * 4
+    assert made().memory["models"] == row // 2
+    assert made().memory["momentum"] == made().memory["models read (delta)"] == 0
+    assert made("staleness.track=none").memory["versions"] == 0
+
+
+def test_chunks_follow_the_workspace_and_the_setting():
+    assert made("local.chunk=7").chunks.update == 7
+    assert made().chunks.update == 200
+    wide = made("task.model={kind: mlp, hidden: [3000]}", "task.data.kind=digits", "network.nodes=100")
+    assert 1 <= wide.chunks.update < 100
+    assert 1 <= wide.chunks.evaluate < 100
+
+
+def test_what_does_not_fit_is_refused_with_the_numbers():
+    large = made("task.model={kind: mlp, hidden: [100000, 100000]}")
+    assert not large.fits
+    with pytest.raises(
+        ValueError,
+        match=r"the run must fit in memory, got \d+\.\d\d GiB needed with \d+\.\d\d GiB free on cpu \(largest: ",
+    ):
+        large.refuse_unless_fits()
+    made().refuse_unless_fits()
+
+
+def test_free_memory_is_plausible():
+    assert 2**26 < free(torch.device("cpu")) < 2**44
+    assert gib(2**30) == "1.00 GiB"
+    assert gib(2**20) == "1.0 MiB"
+
+
+def test_a_plan_of_silence():
+    still = made("gossip.clock.kind=never", "update.clock.kind=never")
+    assert (still.updates, still.gossips, still.waves) == (0, 0, 0)
+    assert still.fits

@@ -1,0 +1,215 @@
+"""A run from config to result: the API, the files it leaves, and what stops it."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import batchednodes
+from batchednodes import train
+
+TINY = {
+    "network": {"nodes": 6},
+    "run": {"until": 3, "mark_every": 1},
+    "task": {"data": {"samples_per_node": 5, "test_samples": 30}},
+}
+FIRST_KEYS = [
+    "time", "network", "seed", "n", "updates", "gossips", "loss_mean", "loss_max", "accuracy_mean", "accuracy_min",
+    "loss_mean_model", "accuracy_mean_model", "consensus_distance",
+    "staleness_mean", "staleness_max", "staleness_theory",
+]  # fmt: skip
+SUMMARY_KEYS = {
+    "networks", "wall_seconds", "updates_per_second", "events_per_second", "mean_wave", "peak_memory_bytes", "device",
+    "torch", "version", "status",
+}  # fmt: skip
+
+
+def test_a_run_leaves_what_the_design_says(tmp_path):
+    out = tmp_path / "run"
+    result = train(TINY, "name=tiny", out=out)
+    assert result.folder == out
+    names = {p.name for p in out.iterdir()}
+    assert {"config.yaml", "metrics.jsonl", "summary.json", "final.safetensors"} < names
+    assert sum(name.startswith("events.out.tfevents.") for name in names) == 1
+    assert len(names) == 5
+
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [row["time"] for row in rows] == [0, 1, 2, 3]
+    assert list(rows[0])[: len(FIRST_KEYS)] == FIRST_KEYS
+    assert rows[-1]["accuracy_mean"] is None  # a regression: null, not missing
+    pd.testing.assert_frame_equal(pd.DataFrame(rows), result.metrics, check_dtype=False)
+
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary.keys() >= SUMMARY_KEYS
+    assert summary == result.summary
+    assert summary["status"] == "finished"
+    assert summary["networks"][0].items() >= rows[-1].items()
+
+    final = load_file(out / "final.safetensors")
+    assert torch.equal(final["x"], result.x)
+    assert torch.equal(final["versions"], result.versions)
+    assert {name for name in final if name.startswith("clocks.")} == {
+        "clocks.next_update", "clocks.updates", "clocks.next_gossip", "clocks.gossips",
+    }  # fmt: skip
+
+
+def test_the_config_that_a_run_leaves_repeats_it(tmp_path):
+    options = ["gossip.clock.rate=2*log(n)", "update.clock.rate={kind: lognormal}", "seed=7"]
+    first = train(TINY, *options, out=tmp_path / "a")
+    again = train(tmp_path / "a" / "config.yaml", out=tmp_path / "b")
+    assert torch.equal(first.x, again.x)
+    assert (tmp_path / "a" / "config.yaml").read_text() == (tmp_path / "b" / "config.yaml").read_text()
+
+
+def test_tensorboard_shows_curves_histograms_config_and_hyperparameters(tmp_path):
+    train(TINY, "task.data.kind=digits", "network.nodes=4", out=tmp_path / "run")
+    board = EventAccumulator(str(tmp_path / "run"))
+    board.Reload()
+    tags = board.Tags()
+    for kind in ("loss", "accuracy"):
+        assert {f"{kind}/{who}" for who in ("node_mean", "node_worst", "node_best", "average_model")} <= set(
+            tags["scalars"]
+        )
+    assert {"consensus/distance", "staleness/mean", "staleness/max", "staleness/exact_law"} <= set(tags["scalars"])
+    assert {"throughput/events_per_second", "throughput/updates_per_second"} <= set(tags["scalars"])
+    assert {"nodes/loss", "nodes/accuracy", "nodes/distance_from_mean", "nodes/staleness"} <= set(tags["histograms"])
+    assert [e.step for e in board.Scalars("loss/node_mean")] == [0, 1, 2, 3]
+    assert "config/text_summary" in tags["tensors"]
+    assert "custom_scalars__config__" in tags["tensors"]
+    assert any("hparams" in tag for tag in board.summary_metadata)
+
+
+def test_nothing_is_written_without_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = train(TINY)
+    assert result.folder is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_metrics_are_those_of_the_models():
+    result = train(TINY, "task.data.kind=digits", "task.model.kind=mlp", "network.nodes=4", "dtype=float64")
+    digits = batchednodes.load(TINY, ["task.data.kind=digits"]).task.data.load(4, 0)
+    features, labels = torch.from_numpy(digits.test_features).double(), torch.from_numpy(digits.test_targets)
+    losses, accuracies = [], []
+    for i in range(4):
+        outputs = result.model(i)(features).detach()
+        losses.append(float(F.cross_entropy(outputs, labels)))
+        accuracies.append(float((outputs.argmax(1) == labels).double().mean()))
+    row = result.metrics.iloc[-1]
+    assert row["loss_mean"] == pytest.approx(np.mean(losses), rel=1e-12)  # another order of the same sums
+    assert row["loss_max"] == pytest.approx(max(losses), rel=1e-12)
+    assert row["accuracy_mean"] == pytest.approx(np.mean(accuracies), rel=1e-12)
+    assert row["accuracy_min"] == pytest.approx(min(accuracies), rel=1e-12)
+    distances = (result.x - result.x.mean(0)).norm(dim=1)
+    assert row["consensus_distance"] == pytest.approx(float(distances.square().mean().sqrt()), rel=1e-12)
+    with pytest.raises(ValueError, match=r"i must be a node, 0 <= i < 4, got 4"):
+        result.model(4)
+
+
+def test_a_sample_of_nodes_is_evaluated_when_asked():
+    everyone, some = train(TINY), train(TINY, "run.eval_nodes=2")
+    assert torch.equal(everyone.x, some.x)
+    assert some.metrics["loss_max"].iloc[-1] <= everyone.metrics["loss_max"].iloc[-1]
+    assert some.metrics["loss_mean"].iloc[-1] != everyone.metrics["loss_mean"].iloc[-1]
+    assert (some.metrics["loss_mean_model"] == everyone.metrics["loss_mean_model"]).all()
+
+
+def test_the_isolated_baseline_is_the_same_run_without_gossip():
+    result = train(TINY, "run.baseline=isolated")
+    alone = train(TINY, "gossip.clock.kind=never")
+    assert result.summary["isolated"]["loss_mean"] == alone.metrics["loss_mean"].iloc[-1]
+    assert result.summary["isolated"]["gossips"] == 0
+    assert result.summary["isolated"]["consensus_distance"] > result.metrics["consensus_distance"].iloc[-1]
+
+
+def test_the_end_is_a_mark_even_between_two_marks():
+    assert train(TINY, "run.until=2.5").metrics["time"].tolist() == [0, 1, 2, 2.5]
+    assert train(TINY, "run.until=0.3", "run.mark_every=0.1").metrics["time"].tolist() == [0, 0.1, 0.2, 0.3]
+
+
+def test_divergence_stops_at_the_next_mark_and_keeps_what_was_written(tmp_path):
+    result = train(TINY, "local.lr=1e30", "local.steps=3", "run.until=50", out=tmp_path / "run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "diverged"
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert 1 < len(rows) < 51
+    assert rows[-1]["loss_mean"] is None  # not finite: null in strict JSON
+    assert (tmp_path / "run" / "final.safetensors").exists()
+    message = result.summary["message"]
+    assert "is not finite" in message
+    assert "the first was node" in message
+    assert f"the run stopped at t = {rows[-1]['time']:g} s; lower local.lr" in message
+    first = float(message.split("at t = ")[1].split(" s")[0])
+    assert rows[-2]["time"] < first <= rows[-1]["time"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["device=cuda:99"], "device must be one of this machine, got 'cuda:99' with"),
+        (["network.nodes=2000", "task.data.kind=digits"],
+         "network.nodes must be at most the number of training samples"),
+        (["task.loss=cross_entropy"], "task.loss must be mse for real-valued targets, got 'cross_entropy'"),
+        (["task.model={kind: python, target: 'example_models:dropout'}"], "got Dropout at '1'"),
+        (["task.model={kind: python, target: 'example_models:missing'}"], "task.model.target must be importable"),
+        (["task.model={kind: python, target: 'example_models:not_a_module'}"], "must return an nn.Module, got int"),
+        (["task.model={kind: python, target: 'example_models:Tied', args: {depth: 3}}"],
+         "task.model.args must fit example_models:Tied"),
+        (["task.model={kind: python, target: nothing}"],
+         'task.model.target must be "package.module:name", got \'nothing\''),
+        (["task.data.kind=npz", "task.data.path=missing.npz"], "task.data.path must .*missing.npz"),
+        (["network.nodes=30000", "staleness.track=all", "task.model={kind: mlp, hidden: [4000000]}"],
+         "the run must fit in memory, got .* GiB needed"),
+    ],
+)  # fmt: skip
+def test_what_cannot_run_is_refused_before_anything_is_written(options, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        train(TINY, *options, out=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disconnected_graph_is_warned_about(tmp_path):
+    (tmp_path / "two.txt").write_text("0 1\n1 2\n3 4\n4 5\n")
+    with pytest.warns(
+        UserWarning,
+        match=r"network.topology is not connected: 2 components \(those of node 0 and 2 others, node 3 and 2 others\)",
+    ):
+        train(TINY, f"network.topology={{kind: edge_list, path: '{tmp_path / 'two.txt'}'}}")
+
+
+def test_an_existing_folder_is_never_written_to(tmp_path):
+    (tmp_path / "run").mkdir()
+    with pytest.raises(ValueError, match=r"--out must not exist yet, got .*run'; nothing is ever overwritten"):
+        train(TINY, out=tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_users_own_data_and_partition(tmp_path):
+    draw = np.random.default_rng(0)
+    features = draw.normal(size=(60, 3)).astype(np.float32)
+    labels, node = (features[:, 0] > 0).astype(np.int64), np.repeat(np.arange(6), 10)
+    np.savez(tmp_path / "mine.npz", features=features, targets=labels, node=node)
+    data = f"task.data={{kind: npz, path: '{tmp_path / 'mine.npz'}'}}"
+    result = train(TINY, data, "run.until=30", "local.lr=1.0")
+    assert result.metrics["accuracy_mean"].iloc[-1] > 0.85  # a separable problem; chance is 0.5
+    assert result.x.shape == (6, 3 * 2 + 2)
+
+
+def test_momentum_is_not_mixed_and_rows_begin_equal_or_not():
+    same, different = train(TINY, "run.until=0.1"), train(TINY, "run.until=0.1", "task.model.init=independent")
+    assert same.metrics["consensus_distance"].iloc[0] == 0
+    assert different.metrics["consensus_distance"].iloc[0] > 0
+    assert different.x.unique(dim=0).shape[0] == 6
+
+
+def test_progress_is_shown_after_each_window_and_mark():
+    seen = []
+    train(TINY, "run.window=0.5", watch=lambda config, progress, row: seen.append((progress.clocks.time, row["time"])))
+    assert seen[0] == (0, 0)
+    assert (0.5, 0) in seen
+    assert seen[-1] == (3, 3)
