@@ -141,7 +141,7 @@ def assemble(configs: Sequence[Config], events: Timeline, chunks: Chunks) -> Run
     if config.executor == "serial":
         executor = Serial(SerialGossipSGD(problem, coefficients, weight, column))
     else:
-        executor = Batched(GossipSGD(problem, coefficients, weight, column, chunks.update))
+        executor = Batched(GossipSGD(problem, coefficients, weight, column, chunks.update, config.run.mixing))
     x = _initial(configs, problem, events.networks, dtype)
     state = begin(x, sources.width, coefficients.momentum is not None, config.update.applies == "delta")
     window = config.run.window or automatic_window(events)

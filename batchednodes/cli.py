@@ -196,6 +196,7 @@ def _show_plan(console: Console, made: Plan) -> None:
         "gossips, expected": f"{made.gossips:,.0f}",
         "waves, expected": waves,
         "rows of a chunk": f"{made.chunks.update:,}",
+        "threads": f"{made.threads}",
     }.items():
         table.add_row(label, value)
     table.add_section()

@@ -155,6 +155,13 @@ class Run:
     """Length of the timeline that is scheduled at once [s of simulated time]; positive and finite; null: automatic. It
     changes memory and speed, never the result."""
 
+    mixing: Literal["auto", "sparse"] = "auto"
+    """How gossip is applied: `auto`, the fastest kernel for the device; `sparse`, products of sparse gossip matrices,
+    the reference. They agree to rounding."""
+
+    threads: int | None = None
+    """Threads of the CPU to compute with; at least 1; null: one, unless waves are large enough for more to pay."""
+
     baseline: Literal["none", "isolated"] = "none"
     """What to run beside: `isolated` trains the same nodes without gossip, and reports them too."""
 
@@ -168,8 +175,9 @@ class Run:
             if isinstance(step, int | float) and isinstance(self.until, int | float) and self.until > MARKS * step:
                 least = f"at least until / {MARKS:,} = {self.until / MARKS:g} [s]"
                 raise ValueError(f"{key} must be {least}, got {step!r}; make it larger, or run.until smaller")
-        if self.eval_nodes is not None:
-            count(self.eval_nodes, 1, "eval_nodes")
+        for key in ("eval_nodes", "threads"):
+            if getattr(self, key) is not None:
+                count(getattr(self, key), 1, key)
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class Batched(Executor):
             torch.from_numpy(rows).to(weight.device, non_blocking=True)
             for rows in (phase.receivers, phase.senders, phase.actors)
         )
-        return Mixing(j, i, weight[actors], phase.waves)
+        return Mixing(j, i, weight[actors], phase.waves, phase.pairs)
 
 
 def _updates(events: Events, plan: Schedule, wave: int) -> UpdateWave:

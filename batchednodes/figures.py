@@ -45,15 +45,20 @@ def plot(runs: Sequence[Path], out: Path | None) -> list[Path]:
     Raises:
         ValueError: a folder holds no metrics, or a picture is there already.
     """
-    frames = {run.name: _read(run) for run in runs}
+    frames = {str(run): _read(run) for run in runs}
     panels = [p for p, key in _PANELS.items() if any(f[key].notna().to_numpy().any() for f in frames.values())]
-    figure = Figure(figsize=(4.2 * len(panels), 3.4), layout="constrained")
-    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    columns = min(2, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.6 * columns, (2.7 + 0.25 * len(frames)) * lines), layout="constrained")
+    places = figure.subplots(lines, columns, squeeze=False).flatten()
+    for axes, panel in zip(places, panels, strict=False):
         for k, (name, frame) in enumerate(frames.items()):
             _draw(axes, panel, frame, _LINES[k % len(_LINES)], f"C{k}", f"{name}: " if len(frames) > 1 else "")
         axes.set(xlabel="simulated time [s]", ylabel=_LABELS[panel])
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize="x-small", frameon=False)
+    for axes in places[len(panels) :]:
+        axes.remove()
     return _save(figure, out or runs[0] / "figures")
 
 

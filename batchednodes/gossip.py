@@ -102,7 +102,9 @@ class Mixing:
     weights: Float[Tensor, " e"]
     """Weight of the sender's model in the new one; dimensionless."""
     waves: Int64[np.ndarray, " W1"]
-    """On the host: wave k holds the writes waves[k]:waves[k + 1]."""
+    """On the host: wave k holds the writes waves[k]:waves[k + 1]; within a wave they are in the order of time."""
+    pairs: bool = False
+    """Whether writes 2k and 2k + 1 are the two sides of one meeting."""
 
     def matrices(self, n: int) -> "Iterator[GossipMatrix]":
         """Yields the gossip matrix of each wave, for n rows."""
@@ -124,7 +126,9 @@ class Writes:
     actors: Int64[np.ndarray, " e"]
     """The node that made the contact, whose weight counts: i of a push, j of a pull, either of a meeting."""
     waves: Int64[np.ndarray, " W1"]
-    """Wave k holds the writes waves[k]:waves[k + 1]."""
+    """Wave k holds the writes waves[k]:waves[k + 1]; within a wave they are in the order of time."""
+    pairs: bool
+    """Whether writes 2k and 2k + 1 are the two sides of one meeting."""
 
 
 def writes(events: Events, plan: Schedule, first: int, last: int) -> Writes:
@@ -135,6 +139,6 @@ def writes(events: Events, plan: Schedule, first: int, last: int) -> Writes:
     kind, waves = events.kind[chosen], begins - begins[0]
     if kind.size and kind[0] == MEET:
         pairs = np.stack([actor, peer], 1)
-        return Writes(pairs.flatten(), pairs[:, ::-1].flatten(), np.repeat(actor, 2), 2 * waves)
+        return Writes(pairs.flatten(), pairs[:, ::-1].flatten(), np.repeat(actor, 2), 2 * waves, True)
     pull = kind == PULL
-    return Writes(np.where(pull, actor, peer), np.where(pull, peer, actor), actor, waves)
+    return Writes(np.where(pull, actor, peer), np.where(pull, peer, actor), actor, waves, False)

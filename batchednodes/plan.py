@@ -28,6 +28,9 @@ _EVENT_BYTES = 160
 _SHARE = 0.9
 """Part of the free memory that a plan may use; the rest is for what it cannot see (libraries, fragmentation)."""
 
+_WORTH = 1 << 23
+"""Numbers that an operation of local SGD works on, above which more than one thread pays."""
+
 _WORKSPACE = {"cpu": 64 << 20, "cuda": 2 << 30}
 """Memory that the temporaries of one vmap call may take [B]."""
 
@@ -54,6 +57,8 @@ class Plan:
     """Where the run computes."""
     chunks: Chunks
     """Rows handled at once."""
+    threads: int
+    """Threads of the CPU to compute with."""
 
     @property
     def total(self) -> int:
@@ -109,7 +114,8 @@ def plan(configs: Sequence[Config], events: Timeline) -> Plan:
     memory["timeline and schedule (host)"] = int(window * _EVENT_BYTES)
     waves = per_event * (updates + gossips)
     name = str(where)
-    return Plan(events.networks.n, stack.p, updates, gossips, waves, memory, free(where), name, chunks)
+    threads = config.run.threads or needs.threads(min(chunks.update, events.networks.n // 8))
+    return Plan(events.networks.n, stack.p, updates, gossips, waves, memory, free(where), name, chunks, threads)
 
 
 def _sample(events: Timeline, config: Config) -> tuple[float, int]:
@@ -156,6 +162,15 @@ class _Needs:
     def chunks(self, budget: int, n: int) -> Chunks:
         rows = self.config.local.chunk or max(1, min(n, budget // self.update_row))
         return Chunks(rows, max(1, min(n, budget // self.evaluated_row)))
+
+    def threads(self, rows: int) -> int:
+        """Returns how many threads pay for waves of some rows: all of them, or one.
+
+        Small operations gain a tenth from a second thread on an idle machine, and lose most of their speed where
+        another process wants that core, since every operation then waits for a thread that does not run.
+        """
+        numbers = rows * (self.config.local.batch_size * self.activations + self.stack.p)
+        return torch.get_num_threads() if numbers > _WORTH else 1
 
     def tensors(self, n: int, tracked: int) -> dict[str, int]:
         """Returns the bytes of what lives as long as the run."""

@@ -107,7 +107,8 @@ class Record:
 
     def finish(self, summary: dict[str, Any], settings: dict[str, Any]) -> None:
         """Writes summary.json, and TensorBoard's hyperparameters with the final metrics."""
-        final = {_CURVES[k]: v for k, v in summary["networks"][0].items() if k in _CURVES and v is not None}
+        shown = {key: tag for key, tag in _CURVES.items() if not tag.startswith(("progress/", "throughput/"))}
+        final = {shown[k]: v for k, v in summary["networks"][0].items() if k in shown and v is not None}
         writer = self.board.file_writer
         assert writer is not None
         for part in hparams(_flat(settings), {tag: float(v) for tag, v in final.items()}):

@@ -8,7 +8,8 @@ Letters: n nodes, p parameters, t tracked sources.
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -79,17 +80,25 @@ def train(
     settings = config.load(source, overrides)
     if out is not None and Path(out).exists():
         raise ValueError(f"--out must not exist yet, got {str(out)!r}; nothing is ever overwritten")
-    run = _build(settings)
-    folder = None if out is None else new_folder(Path(out))
-    with _Recorder(settings, run, folder, watch) as recorder:
-        return _run(settings, recorder)
-
-
-def _build(settings: Config) -> Run:
     events = assembly.timeline([settings])
     need = plan([settings], events)
     need.refuse_unless_fits()
-    return assembly.assemble([settings], events, need.chunks)
+    with _threads(need.threads):
+        run = assembly.assemble([settings], events, need.chunks)
+        folder = None if out is None else new_folder(Path(out))
+        with _Recorder(settings, run, folder, watch) as recorder:
+            return _run(settings, recorder)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Lets torch compute with some threads of the CPU, and afterwards with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _run(settings: Config, recorder: "_Recorder") -> Result:

@@ -60,6 +60,8 @@ def test_batched_equals_serial(exchange, applies, momentum, topology, device):
         ["network.nodes=1"],
         ["network.nodes=1", "gossip.exchange=meet", "network.topology.kind=ring"],
         ["network.nodes=2"],
+        ["network.nodes=12", "run.mixing=sparse", "gossip.weight=0.2"],
+        ["network.nodes=12", "run.mixing=sparse", "gossip.exchange=meet", "update.applies=delta"],
         ["network.nodes=2", "network.topology.kind=ring", "gossip.exchange=meet"],
         ["network.nodes=3", "network.topology.kind=star", "gossip.weight=0.3"],
         ["network.nodes=9", "network.topology.kind=torus", "gossip.weight={kind: uniform, low: 0, high: 1}"],
@@ -116,6 +118,8 @@ def test_batched_equals_serial_for_a_users_convolutions():
         "local.chunk=5",
         "run.window=0.11",
         "run.eval_nodes=3",
+        "run.mixing=sparse",
+        "run.threads=2",
     ],
 )
 def test_nothing_but_the_settings_of_the_trajectory_changes_it(change):

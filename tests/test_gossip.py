@@ -6,7 +6,7 @@ import torch
 
 from batchednodes.clocks import Never, Poisson
 from batchednodes.gossip import GossipMatrix, Mixing, writes
-from batchednodes.mixing import sparse
+from batchednodes.mixing import blocks, merge_, mix_, sparse
 from batchednodes.schedule import schedule
 from batchednodes.timeline import PULL, Timeline
 from batchednodes.topology import Networks, stack
@@ -22,7 +22,7 @@ def phase(n: int, exchange: str, seed: int, weight: torch.Tensor) -> tuple[Mixin
     w = writes(events, plan, 0, plan.waves.size - 1)
     j, i, actors = (torch.from_numpy(a) for a in (w.receivers, w.senders, w.actors))
     contacts = [(int(a), int(p), exchange) for a, p in zip(events.actor, events.peer, strict=True)]
-    return Mixing(j, i, weight[actors], w.waves), contacts
+    return Mixing(j, i, weight[actors], w.waves, w.pairs), contacts
 
 
 @pytest.mark.parametrize("exchange", ["push", "pull", "meet"])
@@ -82,6 +82,38 @@ def test_matrices_of_a_phase_multiply_to_its_effect():
     sparse.mix_(mixed, mixing)
     assert torch.allclose(mixed, product @ x, rtol=1e-12, atol=1e-13)  # another order of the same sums
     assert torch.allclose(mixed.mean(0), x.mean(0), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("exchange", ["push", "pull", "meet"])
+def test_blocks_are_the_reference_kernel(exchange, dtype, threads, monkeypatch):
+    monkeypatch.setattr(blocks, "_CACHE", 64 * 40 * dtype.itemsize)  # 64 columns a block
+    monkeypatch.setattr(blocks, "_WORTH", 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    for p in (1, 16, 201):  # less than a block, one step of a thread, several blocks and a rest
+        x = torch.randn(40, p, generator=torch.Generator().manual_seed(p)).to(dtype)
+        versions = torch.randint(0, 99, (40, p), generator=torch.Generator().manual_seed(p), dtype=torch.int32)
+        half, _ = phase(40, exchange, p, torch.full((40,), 0.5, dtype=dtype))
+        some, _ = phase(40, exchange, p, torch.rand(40, generator=torch.Generator().manual_seed(1)).to(dtype))
+        for mixing, tolerance in (
+            (half, 0.0),
+            (some, 8 * torch.finfo(dtype).eps),
+        ):  # halves are exact; else fused products
+            fast, slow = x.clone(), x.clone()
+            mix_(fast, mixing, "auto")
+            mix_(slow, mixing, "sparse")
+            assert torch.allclose(fast, slow, rtol=tolerance, atol=tolerance)
+        fast, slow = versions.clone(), versions.clone()
+        merge_(fast, half, "auto")
+        merge_(slow, half, "sparse")
+        assert torch.equal(fast, slow)
+
+
+def test_blocks_take_what_they_can_compute():
+    assert blocks.takes(torch.zeros(2, 2))
+    assert not blocks.takes(torch.zeros(2, 2, dtype=torch.bfloat16))
+    assert not blocks.takes(torch.zeros(2, 4)[:, ::2])
 
 
 def test_versions_take_the_elementwise_maximum():

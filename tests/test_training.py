@@ -213,3 +213,13 @@ def test_progress_is_shown_after_each_window_and_mark():
     assert seen[0] == (0, 0)
     assert (0.5, 0) in seen
     assert seen[-1] == (3, 3)
+
+
+def test_threads_are_set_for_the_run_and_restored():
+    before, seen = torch.get_num_threads(), []
+    train(TINY, "run.threads=3", watch=lambda *_: seen.append(torch.get_num_threads()))
+    assert set(seen) == {3}
+    seen.clear()
+    train(TINY, watch=lambda *_: seen.append(torch.get_num_threads()))
+    assert set(seen) == {1}  # small waves
+    assert torch.get_num_threads() == before

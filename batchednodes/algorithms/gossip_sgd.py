@@ -23,7 +23,7 @@ from torch import Tensor
 from batchednodes.algorithms.state import State
 from batchednodes.gossip import Mixing
 from batchednodes.local import Rates, sgd
-from batchednodes.mixing import sparse
+from batchednodes.mixing import Kernel, merge_, mix_
 from batchednodes.staleness import count_
 from batchednodes.tasks import Problem
 
@@ -52,6 +52,8 @@ class GossipSGD:
     """Column of each node in the version table; -1: not tracked."""
     chunk: int
     """Rows of one vmap call, at most."""
+    kernel: Kernel
+    """How phases of gossip are applied."""
 
     def update_(self, state: State, wave: UpdateWave) -> None:
         """Runs local SGD for the nodes of a wave, in chunks of rows."""
@@ -80,6 +82,6 @@ class GossipSGD:
 
     def mix_(self, state: State, phase: Mixing) -> None:
         """Applies a phase of gossip to models and versions."""
-        sparse.mix_(state.x, phase)
+        mix_(state.x, phase, self.kernel)
         if state.versions.shape[1]:
-            sparse.merge_(state.versions, phase)
+            merge_(state.versions, phase, self.kernel)
