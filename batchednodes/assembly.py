@@ -138,10 +138,11 @@ def assemble(configs: Sequence[Config], events: Timeline, chunks: Chunks) -> Run
     coefficients = _rates(configs, dtype, where)
     weight = _weight(configs, dtype, where)
     column = torch.as_tensor(sources.column, device=where)
+    audience = torch.as_tensor(sources.audience(events.networks), device=where)
     if config.executor == "serial":
-        executor = Serial(SerialGossipSGD(problem, coefficients, weight, column))
+        executor = Serial(SerialGossipSGD(problem, coefficients, weight, column, audience))
     else:
-        executor = Batched(GossipSGD(problem, coefficients, weight, column, chunks.update, config.run.mixing))
+        executor = Batched(GossipSGD(problem, coefficients, weight, column, audience, chunks.update, config.run.mixing))
     x = _initial(configs, problem, events.networks, dtype)
     state = begin(x, sources.width, coefficients.momentum is not None, config.update.applies == "delta")
     window = config.run.window or automatic_window(events)
@@ -241,6 +242,6 @@ def _initial(configs: Sequence[Config], run: Problem, batch: Networks, dtype: to
     return x
 
 
-def _evaluated(configs: Sequence[Config], batch: Networks) -> tuple[Int64[np.ndarray, " k"], ...]:
+def _evaluated(configs: Sequence[Config], batch: Networks) -> tuple[Int64[np.ndarray, " _"], ...]:
     sizes = [(c.seed, c.network.nodes, c.run.eval_nodes or c.network.nodes) for c in configs]
     return tuple(int(first) + sample(*size) for first, size in zip(batch.offsets[:-1], sizes, strict=True))

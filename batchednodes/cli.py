@@ -100,7 +100,7 @@ def main() -> None:
     """Runs the command line; what a user can cause ends in one message and exit code 2."""
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
-        warnings.filterwarnings("always", category=UserWarning, module="batchednodes")
+        warnings.filterwarnings("always", message=r"network\.topology", category=UserWarning)
         try:
             app(prog_name="batchednodes")
         except ValueError as error:

@@ -58,11 +58,11 @@ class Batched(Executor):
 
     def _mixing(self, events: Events, plan: Schedule, first: int, last: int) -> Mixing:
         phase, weight = writes(events, plan, first, last), self.algorithm.weight
-        j, i, actors = (
-            torch.from_numpy(rows).to(weight.device, non_blocking=True)
-            for rows in (phase.receivers, phase.senders, phase.actors)
+        j, i, actors, times = (
+            torch.from_numpy(column).to(weight.device, non_blocking=True)
+            for column in (phase.receivers, phase.senders, phase.actors, phase.times)
         )
-        return Mixing(j, i, weight[actors], phase.waves, phase.pairs)
+        return Mixing(j, i, weight[actors], times, phase.waves, phase.pairs)
 
 
 def _updates(events: Events, plan: Schedule, wave: int) -> UpdateWave:

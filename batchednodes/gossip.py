@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from batchednodes.schedule import Schedule
@@ -101,6 +101,8 @@ class Mixing:
     """Row that each write reads besides."""
     weights: Float[Tensor, " e"]
     """Weight of the sender's model in the new one; dimensionless."""
+    times: Float64[Tensor, " e"]
+    """Instant of each write [s]."""
     waves: Int64[np.ndarray, " W1"]
     """On the host: wave k holds the writes waves[k]:waves[k + 1]; within a wave they are in the order of time."""
     pairs: bool = False
@@ -125,6 +127,8 @@ class Writes:
     """Row i that each write reads besides."""
     actors: Int64[np.ndarray, " e"]
     """The node that made the contact, whose weight counts: i of a push, j of a pull, either of a meeting."""
+    times: Float64[np.ndarray, " e"]
+    """Instant of each write [s]."""
     waves: Int64[np.ndarray, " W1"]
     """Wave k holds the writes waves[k]:waves[k + 1]; within a wave they are in the order of time."""
     pairs: bool
@@ -136,9 +140,11 @@ def writes(events: Events, plan: Schedule, first: int, last: int) -> Writes:
     begins = plan.waves[first : last + 1]
     chosen = plan.order[begins[0] : begins[-1]]
     actor, peer = events.actor[chosen].astype(np.int64), events.peer[chosen].astype(np.int64)
-    kind, waves = events.kind[chosen], begins - begins[0]
+    kind, times, waves = events.kind[chosen], events.time[chosen], begins - begins[0]
     if kind.size and kind[0] == MEET:
         pairs = np.stack([actor, peer], 1)
-        return Writes(pairs.flatten(), pairs[:, ::-1].flatten(), np.repeat(actor, 2), 2 * waves, True)
+        return Writes(
+            pairs.flatten(), pairs[:, ::-1].flatten(), np.repeat(actor, 2), np.repeat(times, 2), 2 * waves, True
+        )
     pull = kind == PULL
-    return Writes(np.where(pull, actor, peer), np.where(pull, peer, actor), actor, waves, False)
+    return Writes(np.where(pull, actor, peer), np.where(pull, peer, actor), actor, times, waves, False)

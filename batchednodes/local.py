@@ -56,15 +56,19 @@ class Local:
                 raise ValueError(f"{name} must be at least 1, got {value}")
 
 
+Coefficient = Float[Tensor, " n"] | Float[Tensor, "n 1"]
+"""One number for each node, or the same as a column that broadcasts over parameters."""
+
+
 @dataclass(frozen=True)
 class Rates:
     """The coefficients of local SGD, one for each node."""
 
-    lr: Float[Tensor, " n"]
+    lr: Coefficient
     """Step sizes; dimensionless."""
-    momentum: Float[Tensor, " n"] | None
+    momentum: Coefficient | None
     """Momentum of each node; None: no node has any, and no buffer is kept."""
-    weight_decay: Float[Tensor, " n"] | None
+    weight_decay: Coefficient | None
     """Weight decay of each node; None: no node has any."""
     nesterov: bool
     """Whether the step looks ahead by the momentum."""

@@ -31,7 +31,7 @@ class Meter:
     networks: Networks
     problem: Problem
     sources: Sources
-    evaluated: tuple[Int64[np.ndarray, " k"], ...]
+    evaluated: tuple[Int64[np.ndarray, " _"], ...]
     """Rows of each network whose models are scored on the test set."""
     theory: tuple[float | None, ...]
     """Exact long-run mean staleness of each network; None where there is no law."""
@@ -49,7 +49,7 @@ class Meter:
         loss, accuracy = (s.double().cpu() for s in self._scores(state.x, rows, g))
         average = mean.to(state.x.dtype).unsqueeze(0)
         mean_loss, mean_accuracy = (float(s) for s in self._scores(average, rows.new_zeros(1), g))
-        stale = staleness.measure(state.versions, self.sources, self.networks, g)
+        stale = staleness.measure(state.versions, state.moment, clocks.time, self.sources, self.networks, g)
         row = {
             "time": clocks.time,
             "network": g,
@@ -69,6 +69,7 @@ class Meter:
             "staleness_theory": self.theory[g],
             "loss_min": float(loss.min()),
             "accuracy_max": _known(float(accuracy.max())),
+            "staleness_integral": None if stale is None else stale.integral,
         }
         over_nodes = {"loss": loss, "distance_from_mean": distances.cpu()}
         if self.problem.classes is not None:

@@ -82,7 +82,7 @@ class Plan:
             )
 
 
-def gib(size: float) -> str:
+def gib(size: int) -> str:
     """Returns a number of bytes in words."""
     return f"{size / 2**30:.2f} GiB" if size >= 2**28 else f"{size / 2**20:.1f} MiB"
 

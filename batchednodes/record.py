@@ -26,6 +26,7 @@ _CURVES = {
     "consensus_distance": "consensus/distance",
     "staleness_mean": "staleness/mean",
     "staleness_max": "staleness/max",
+    "staleness_time_mean": "staleness/time_mean",
     "staleness_theory": "staleness/exact_law",
     "time": "progress/simulated_time",
     "updates": "progress/updates",
@@ -47,7 +48,7 @@ _LAYOUT = {
     "batchednodes": {
         "accuracy over nodes": _chart("accuracy/node_mean", "accuracy/node_worst", "accuracy/average_model"),
         "loss over nodes": _chart("loss/node_mean", "loss/node_worst", "loss/average_model"),
-        "staleness and its exact law": _chart("staleness/mean", "staleness/exact_law"),
+        "staleness and its exact law": _chart("staleness/time_mean", "staleness/exact_law"),
     }
 }
 """Custom scalars of TensorBoard: curves that belong into one chart."""
@@ -116,9 +117,9 @@ class Record:
         write_json(self.folder / "summary.json", summary)
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, str | float | bool]:
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, str | int | float]:
     """Returns nested settings as one level, "gossip.clock.rate": value, with text for what is not a number."""
-    out: dict[str, str | float | bool] = {}
+    out: dict[str, str | int | float] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
             out |= _flat(value, f"{prefix}{key}.")

@@ -26,7 +26,7 @@ Track = int | Literal["all", "none"]
 class Sources:
     """The tracked sources of each network, and the column of each source."""
 
-    nodes: tuple[Int64[np.ndarray, " t"], ...]
+    nodes: tuple[Int64[np.ndarray, " _"], ...]
     """For each network, its sources as rows of x, in increasing order; empty: nothing is tracked."""
     column: Int64[np.ndarray, " n"]
     """Column of each node as a source; -1 where it is not tracked."""
@@ -35,6 +35,10 @@ class Sources:
     def width(self) -> int:
         """Number of columns of the version table."""
         return max((s.size for s in self.nodes), default=0)
+
+    def audience(self, networks: Networks) -> Float64[np.ndarray, " n"]:
+        """Returns how many nodes fall behind when a node updates: n - 1 of its network, or 0 if it is not tracked."""
+        return np.where(self.column >= 0, np.repeat(networks.sizes - 1, networks.sizes), 0).astype(np.float64)
 
 
 def choose(networks: Networks, track: Track) -> Sources:
@@ -69,16 +73,30 @@ class Staleness:
 
     mean: float
     """Mean of S over all pairs of a source and another node; dimensionless (updates)."""
+    integral: float
+    """Integral of that mean from time 0 until now, exact between events too [updates s]."""
     max: int
     """Largest S."""
     of_node: Float64[Tensor, " n"]
     """Mean of S over the sources other than the node itself, for each node."""
 
 
-def measure(versions: Int32[Tensor, "n t"], sources: Sources, networks: Networks, g: int) -> Staleness | None:
-    """Returns the staleness of network g; None where nothing is tracked or the network is a lone node.
+def measure(
+    versions: Int32[Tensor, "n t"],
+    moment: Float64[Tensor, " n"],
+    time: float,
+    sources: Sources,
+    networks: Networks,
+    g: int,
+) -> Staleness | None:
+    r"""Returns the staleness of network g; None where nothing is tracked or the network is a lone node.
 
-    Works on sums and minima of columns, so nothing of the size of the table is allocated.
+    The sum A of S over all pairs jumps at events only, so its integral from 0 to t is
+
+        t A(t) - sum over the jumps of (jump) (its time),
+
+    and `moment` holds the second term. All is computed from sums and minima of columns, so that nothing of the size of
+    the table is allocated.
     """
     nodes, table = sources.nodes[g], versions[networks.slice(g)]
     n, t = table.shape[0], nodes.size
@@ -92,4 +110,6 @@ def measure(versions: Int32[Tensor, "n t"], sources: Sources, networks: Networks
     others[rows] -= 1
     of_node = (own.sum() - table.sum(1, dtype=torch.int64)) / others.clamp(min=1)
     largest = (own - table.amin(0)).max()
-    return Staleness(float(total.sum()) / (t * (n - 1)), int(largest), of_node)
+    pairs, now = t * (n - 1), float(total.sum())
+    integral = time * now - float(moment[networks.slice(g)].sum())
+    return Staleness(now / pairs, integral / pairs, int(largest), of_node)

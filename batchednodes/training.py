@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,8 @@ class _Recorder:
     def observe(self, progress: Progress) -> bool:
         """Records a mark; returns whether the run should go on."""
         observations = self.run.meter.observe(self.run.state, progress.clocks)
+        for observation, before in zip_longest(observations, self.rows[-len(observations) :]):
+            observation.row["staleness_time_mean"] = _time_mean(observation.row, before)
         if self.record is not None:
             self.record.observe(self.mark, observations, self._speed(progress))
         self.rows += [o.row for o in observations]
@@ -197,7 +200,7 @@ class _Recorder:
         The first half is left out as a warm-up. None with fewer than 20 marks in the second half.
         """
         rows = [r for r in self.rows if r["network"] == network and r["time"] > self.settings.run.until / 2]
-        values = [r["staleness_mean"] for r in rows]
+        values = [r["staleness_time_mean"] for r in rows]
         mean = half = None
         if len(values) >= 20 and None not in values:
             mean, half = theory.batch_means(np.array(values), 10, 0.95)
@@ -208,6 +211,13 @@ class _Recorder:
         if self.record is not None and self.folder is not None:
             checkpoint.save(self.folder / "final.safetensors", self.run.state, progress.clocks)
             self.record.finish(summary, config.to_dict(self.settings))
+
+
+def _time_mean(now: dict[str, Any], before: dict[str, Any] | None) -> float | None:
+    """Returns the exact mean of staleness over the time between two marks; None at the first mark."""
+    if before is None or now["staleness_integral"] is None:
+        return None
+    return (now["staleness_integral"] - before["staleness_integral"]) / (now["time"] - before["time"])
 
 
 def _divergence(nodes: list[tuple[int, float]], now: float) -> str:

@@ -1,5 +1,7 @@
 """Gossip matrices: their laws, and mixing against sums written out."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -20,9 +22,9 @@ def phase(n: int, exchange: str, seed: int, weight: torch.Tensor) -> tuple[Mixin
     plan = schedule(events, n)
     assert plan.phases.size == 2
     w = writes(events, plan, 0, plan.waves.size - 1)
-    j, i, actors = (torch.from_numpy(a) for a in (w.receivers, w.senders, w.actors))
+    j, i, actors, times = (torch.from_numpy(a) for a in (w.receivers, w.senders, w.actors, w.times))
     contacts = [(int(a), int(p), exchange) for a, p in zip(events.actor, events.peer, strict=True)]
-    return Mixing(j, i, weight[actors], w.waves, w.pairs), contacts
+    return Mixing(j, i, weight[actors], times, w.waves, w.pairs), contacts
 
 
 @pytest.mark.parametrize("exchange", ["push", "pull", "meet"])
@@ -105,9 +107,11 @@ def test_blocks_are_the_reference_kernel(exchange, dtype, threads, monkeypatch):
             mix_(slow, mixing, "sparse")
             assert torch.allclose(fast, slow, rtol=tolerance, atol=tolerance)
         fast, slow = versions.clone(), versions.clone()
-        merge_(fast, half, "auto")
-        merge_(slow, half, "sparse")
+        moments = torch.zeros(2, 40, dtype=torch.float64)
+        merge_(fast, moments[0], half, "auto")
+        merge_(slow, moments[1], half, "sparse")
         assert torch.equal(fast, slow)
+        assert torch.allclose(moments[0], moments[1], rtol=1e-14, atol=0)  # the same terms in another order
 
 
 def test_blocks_take_what_they_can_compute():
@@ -119,11 +123,15 @@ def test_blocks_take_what_they_can_compute():
 def test_versions_take_the_elementwise_maximum():
     mixing, contacts = phase(8, "push", 7, torch.full((8,), 0.5))
     versions = torch.randint(0, 100, (8, 5), generator=torch.Generator().manual_seed(3), dtype=torch.int32)
-    expected = versions.clone()
+    expected, gained = versions.clone(), torch.zeros(8)
     for i, j, _ in contacts:
+        before = expected[j].sum()
         expected[j] = torch.maximum(expected[j], expected[i])
-    sparse.merge_(versions, mixing)
+        gained[j] += expected[j].sum() - before
+    moment = torch.zeros(8, dtype=torch.float64)
+    sparse.merge_(versions, moment, dataclasses.replace(mixing, times=torch.full_like(mixing.times, 2.0)))
     assert torch.equal(versions, expected)
+    assert torch.equal(moment, -2.0 * gained.double())
 
 
 def test_meetings_contract_consensus_by_theory():

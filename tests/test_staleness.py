@@ -44,7 +44,7 @@ def test_measure_is_the_definition():
                 for j in range(networks.offsets[g], networks.offsets[g + 1])
                 if j != k
             }
-            found = staleness.measure(versions, sources, networks, g)
+            found = staleness.measure(versions, torch.zeros(10, dtype=torch.float64), 0.0, sources, networks, g)
             assert found is not None
             assert found.mean == pytest.approx(np.mean(list(pairs.values())), rel=1e-14)
             assert found.max == max(pairs.values())
@@ -55,10 +55,16 @@ def test_measure_is_the_definition():
 
 def test_nothing_to_measure():
     lone = Networks(np.array([0, 1]), np.array([0], np.uint64))
-    assert staleness.measure(torch.zeros(1, 1, dtype=torch.int32), staleness.choose(lone, "all"), lone, 0) is None
+    zeros, everyone = torch.zeros(1, 1, dtype=torch.int32), staleness.choose(lone, "all")
+    assert staleness.measure(zeros, torch.zeros(1, dtype=torch.float64), 0.0, everyone, lone, 0) is None
     networks = two_networks()
     none = staleness.choose(networks, "none")
-    assert staleness.measure(torch.zeros(10, 0, dtype=torch.int32), none, networks, 0) is None
+    assert (
+        staleness.measure(
+            torch.zeros(10, 0, dtype=torch.int32), torch.zeros(10, dtype=torch.float64), 0.0, none, networks, 0
+        )
+        is None
+    )
 
 
 def test_counting_leaves_untracked_nodes_alone():
@@ -94,15 +100,37 @@ def test_the_recursion_for_two_and_three_nodes():
 )
 def test_measured_staleness_obeys_the_exact_law(n, capacity, clock, exchange):
     result = train(
-        {"network": {"nodes": n}, "local": {"lr": 0}, "run": {"until": 1200, "mark_every": 1, "eval_nodes": 1}},
+        {"network": {"nodes": n}, "local": {"lr": 0}, "run": {"until": 1200, "mark_every": 4, "eval_nodes": 1}},
         f"update.clock={clock}", f"gossip.clock.rate={capacity}", f"gossip.exchange={exchange}",
         "task.data.features=1", "task.data.samples_per_node=1", "task.data.test_samples=1", "local.batch_size=1",
     )  # fmt: skip
-    samples = result.metrics["staleness_mean"].to_numpy()[200:]  # a warm-up of 200 s, far beyond any memory here
+    samples = result.metrics["staleness_time_mean"].to_numpy()[50:]  # a warm-up of 200 s, far beyond any memory here
     mean, half = theory.batch_means(samples, 20, 0.999)  # false alarm: 0.1% over seeds; the seed is fixed
     law = result.metrics["staleness_theory"].iloc[0]
     assert half < 0.15 * law  # the interval says something
     assert abs(mean - law) < half
+
+
+@pytest.mark.parametrize("options", [[], ["staleness.track=3"], ["gossip.exchange=meet"], ["run.mixing=sparse"]])
+def test_the_integral_is_exact_between_events(options):
+    # Staleness is constant between events, so sampling it every 10 ms misses only the events inside such a step.
+    base = {"network": {"nodes": 8}, "local": {"lr": 0}, "run": {"until": 4, "mark_every": 0.01, "eval_nodes": 1}}
+    data = ["task.data.samples_per_node=1", "task.data.test_samples=1", "local.batch_size=1"]
+    fine = train(base, *options, *data).metrics
+    sampled = (fine["staleness_mean"].to_numpy()[1:] * 0.01).cumsum()
+    exact = fine["staleness_integral"].to_numpy()[1:]
+    assert (
+        abs(sampled[-1] - exact[-1]) < 0.02 * exact[-1]
+    )  # about 100 events, misplaced by 5 ms on average, up and down
+    assert (np.diff(exact) >= -1e-12).all()
+    coarse = train(base, *options, *data, "run.mark_every=1").metrics
+    for k in range(1, 5):
+        assert coarse["staleness_integral"][k] == pytest.approx(exact[100 * k - 1], rel=1e-12)
+        assert coarse["staleness_time_mean"][k] == pytest.approx(
+            coarse["staleness_integral"][k] - coarse["staleness_integral"][k - 1], rel=1e-12
+        )
+    serial = train(base, *options, *data, "run.mark_every=4", "executor=serial").metrics
+    assert serial["staleness_integral"].iloc[-1] == pytest.approx(exact[-1], rel=1e-12)
 
 
 def test_batch_means_cover_the_truth_of_a_dependent_series():

@@ -50,6 +50,8 @@ class GossipSGD:
     """w of each node, that of the contacts it makes; dimensionless."""
     column: Int64[Tensor, " n"]
     """Column of each node in the version table; -1: not tracked."""
+    audience: Float64[Tensor, " n"]
+    """Nodes that fall behind when a node updates: n - 1 of its network, or 0 where it is not tracked."""
     chunk: int
     """Rows of one vmap call, at most."""
     kernel: Kernel
@@ -67,6 +69,7 @@ class GossipSGD:
             state.diverged_at[rows[part]] = torch.minimum(state.diverged_at[rows[part]], since)
         if state.versions.shape[1]:
             count_(state.versions, rows, self.column[rows])
+            state.moment.index_add_(0, rows, self.audience[rows] * times)
 
     def _descend_(self, state: State, rows: Tensor, index: Int64[Tensor, "w s b"]) -> Float[Tensor, " w"]:
         start = (state.x if state.read is None else state.read)[rows]  # r_i, or x_i itself
@@ -84,4 +87,4 @@ class GossipSGD:
         """Applies a phase of gossip to models and versions."""
         mix_(state.x, phase, self.kernel)
         if state.versions.shape[1]:
-            merge_(state.versions, phase, self.kernel)
+            merge_(state.versions, state.moment, phase, self.kernel)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
 from batchednodes.algorithms.state import State
@@ -30,6 +30,8 @@ class SerialGossipSGD:
     """w of each node, that of the contacts it makes; dimensionless."""
     column: Int64[Tensor, " n"]
     """Column of each node in the version table; -1: not tracked."""
+    audience: Float64[Tensor, " n"]
+    """Nodes that fall behind when a node updates: n - 1 of its network, or 0 where it is not tracked."""
 
     def events_(self, state: State, events: Events) -> None:
         """Runs the events of a window in time order."""
@@ -38,19 +40,21 @@ class SerialGossipSGD:
             if kind == UPDATE:
                 self._update_(state, actor, count, time)
             elif kind == MEET:
-                self._meet_(state, actor, peer)
+                self._meet_(state, actor, peer, time)
             else:
                 j, i = (actor, peer) if kind == PULL else (peer, actor)
-                self._write_(state, j, self.weight[actor], state.x[i], state.versions[i])
+                self._write_(state, j, self.weight[actor], state.x[i], state.versions[i], time)
 
-    def _meet_(self, state: State, i: int, j: int) -> None:
+    def _meet_(self, state: State, i: int, j: int, time: float) -> None:
         x_i, versions_i = state.x[i].clone(), state.versions[i].clone()
-        self._write_(state, i, self.weight[i], state.x[j], state.versions[j])
-        self._write_(state, j, self.weight[i], x_i, versions_i)
+        self._write_(state, i, self.weight[i], state.x[j], state.versions[j], time)
+        self._write_(state, j, self.weight[i], x_i, versions_i, time)
 
-    def _write_(self, state: State, j: int, w: Tensor, x_i: Tensor, versions_i: Tensor) -> None:
+    def _write_(self, state: State, j: int, w: Tensor, x_i: Tensor, versions_i: Tensor, time: float) -> None:
         state.x[j] = (1 - w) * state.x[j] + w * x_i
+        before = int(state.versions[j].sum())
         state.versions[j] = torch.maximum(state.versions[j], versions_i)
+        state.moment[j] -= time * (int(state.versions[j].sum()) - before)
 
     def _update_(self, state: State, i: int, count: int, time: float) -> None:
         start = (state.x if state.read is None else state.read)[i]
@@ -73,6 +77,7 @@ class SerialGossipSGD:
             state.diverged_at[i] = min(time, float(state.diverged_at[i]))
         if state.versions.shape[1] and self.column[i] >= 0:
             state.versions[i, self.column[i]] += 1
+            state.moment[i] += self.audience[i] * time
 
     def _optimizer(self, state: State, i: int, row: nn.Parameter) -> torch.optim.SGD:
         lr, momentum, decay = (

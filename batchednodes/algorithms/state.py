@@ -18,6 +18,9 @@ class State:
     """Models."""
     versions: Int32[Tensor, "n t"]
     """N[j, c]: updates of source c that node j's model contains, at most."""
+    moment: Float64[Tensor, " n"]
+    """Of each node, what the time integral of staleness needs: the sum of t (n - 1) over its own updates, if it is a
+    tracked source, less the sum of t times the versions gained over the contacts that it received [updates s]."""
     diverged_at: Float64[Tensor, " n"]
     """Time of the first update of each node that saw a loss that is not finite [s]; inf: none."""
     v: Float[Tensor, "n p"] | None = None
@@ -35,5 +38,6 @@ def begin(x: Float[Tensor, "n p"], tracked: int, momentum: bool, delta: bool) ->
     """Returns the state at t = 0 from the initial models, which it takes over without a copy."""
     n = x.shape[0]
     versions = torch.zeros(n, tracked, dtype=torch.int32, device=x.device)
+    moment = torch.zeros(n, dtype=torch.float64, device=x.device)
     diverged = torch.full((n,), torch.inf, dtype=torch.float64, device=x.device)
-    return State(x, versions, diverged, torch.zeros_like(x) if momentum else None, x.clone() if delta else None)
+    return State(x, versions, moment, diverged, torch.zeros_like(x) if momentum else None, x.clone() if delta else None)

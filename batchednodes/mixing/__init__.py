@@ -15,6 +15,6 @@ def mix_(x: Tensor, phase: Mixing, kernel: Kernel) -> None:
     (blocks if kernel == "auto" and blocks.takes(x) else sparse).mix_(x, phase)
 
 
-def merge_(versions: Tensor, phase: Mixing, kernel: Kernel) -> None:
-    """Merges versions [n, t] in place as models are mixed, likewise."""
-    (blocks if kernel == "auto" and blocks.takes(versions) else sparse).merge_(versions, phase)
+def merge_(versions: Tensor, moment: Tensor, phase: Mixing, kernel: Kernel) -> None:
+    """Merges versions [n, t] and their moments [n] in place as models are mixed, likewise."""
+    (blocks if kernel == "auto" and blocks.takes(versions) else sparse).merge_(versions, moment, phase)

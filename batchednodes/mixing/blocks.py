@@ -10,14 +10,17 @@ Letters: n nodes, e writes, p columns, x models, N versions.
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import no_type_check
+from typing import TypeVar, no_type_check
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from numba import njit
 from torch import Tensor
 
 from batchednodes.gossip import Mixing
+
+T = TypeVar("T")
 
 _CACHE = 1 << 20
 """Bytes of x that one core works on at a time: about its second-level cache."""
@@ -39,22 +42,25 @@ def mix_(x: Float[Tensor, "n p"], phase: Mixing) -> None:
     _each_part(x, rows.size, lambda a, b, w: _mix(values, rows, others, keep, take, phase.pairs, a, b, w))
 
 
-def merge_(versions: Int[Tensor, "n t"], phase: Mixing) -> None:
-    """Merges versions in place as models are mixed: N[j] <- max(N[j], N[i])."""
+def merge_(versions: Int[Tensor, "n t"], moment: Float64[Tensor, " n"], phase: Mixing) -> None:
+    """Merges versions in place as models are mixed, and takes note of when node j gained how much.
+
+    N[j] <- max(N[j], N[i]),    moment[j] <- moment[j] - t sum_c (gain of N[j, c]).
+    """
     rows, others, values = phase.receivers.numpy(), phase.senders.numpy(), versions.numpy()
-    _each_part(versions, rows.size, lambda a, b, w: _merge(values, rows, others, a, b, w))
+    gains = _each_part(versions, rows.size, lambda a, b, w: _merge(values, rows, others, a, b, w))
+    moment.index_add_(0, phase.receivers, torch.from_numpy(sum(gains)) * phase.times, alpha=-1)
 
 
-def _each_part(x: Tensor, writes: int, kernel: Callable[[int, int, int], None]) -> None:
-    """Runs a kernel on all columns, in one thread or in as many as torch uses; it lets go of Python's lock."""
+def _each_part(x: Tensor, writes: int, kernel: Callable[[int, int, int], T]) -> list[T]:
+    """Returns what a kernel gives for all columns, in one thread or in as many as torch uses, without Python's lock."""
     n, p = x.shape
     width = max(16, _CACHE // (n * x.element_size()) // 16 * 16)
     threads = torch.get_num_threads() if writes * p > _WORTH else 1
     if threads == 1:
-        return kernel(0, p, width)
+        return [kernel(0, p, width)]
     with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(kernel, first, last, width) for first, last in _parts(p, threads)]:
-            done.result()
+        return [part.result() for part in [pool.submit(kernel, a, b, width) for a, b in _parts(p, threads)]]
 
 
 def _parts(p: int, threads: int) -> Iterator[tuple[int, int]]:
@@ -88,10 +94,19 @@ def _mix(x, rows, others, keep, take, pairs, first, last, width):  # noqa: ANN00
 @njit(nogil=True, cache=True)
 @no_type_check
 def _merge(versions, rows, others, first, last, width):  # noqa: ANN001, ANN202
-    """Merges all writes into the columns first, ..., last - 1; a meeting's two writes give the same in any order."""
+    """Merges all writes into the columns first, ..., last - 1, and returns the sum of what each write gained.
+
+    A meeting's two writes give the same in any order.
+    """
+    gains = np.zeros(rows.size, np.int64)
     for begin in range(first, last, width):
         end = min(last, begin + width)
         for e in range(rows.size):
             own, other = versions[rows[e], begin:end], versions[others[e], begin:end]
+            gain = 0
             for c in range(own.size):
-                own[c] = max(own[c], other[c])
+                more = max(other[c] - own[c], 0)
+                own[c] += more
+                gain += more
+            gains[e] += gain
+    return gains

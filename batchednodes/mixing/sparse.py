@@ -5,7 +5,7 @@ Letters: n nodes, p parameters, W gossip matrix, x models, N versions.
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from batchednodes.gossip import Mixing
@@ -24,10 +24,16 @@ def mix_(x: Float[Tensor, "n p"], phase: Mixing) -> None:
         matrix.apply_(x)
 
 
-def merge_(versions: Int[Tensor, "n t"], phase: Mixing) -> None:
-    """Merges versions in place as models are mixed: N[j] <- max(N[j], N[i]), wave by wave."""
-    for j, i, _ in _waves(phase):
-        versions.index_copy_(0, j, torch.maximum(versions[j], versions[i]))
+def merge_(versions: Int[Tensor, "n t"], moment: Float64[Tensor, " n"], phase: Mixing) -> None:
+    """Merges versions in place as models are mixed, wave by wave, and takes note of when node j gained how much.
+
+    N[j] <- max(N[j], N[i]),    moment[j] <- moment[j] - t sum_c (gain of N[j, c]).
+    """
+    for (j, i, _), t in zip(_waves(phase), phase.times.split(np.diff(phase.waves).tolist()), strict=True):
+        old = versions[j]
+        new = torch.maximum(old, versions[i])
+        versions.index_copy_(0, j, new)
+        moment.index_add_(0, j, (new - old).sum(1, dtype=torch.int64) * t, alpha=-1)
 
 
 def _waves(phase: Mixing) -> list[tuple[Tensor, Tensor, Tensor]]:
