@@ -134,7 +134,7 @@ def assemble(configs: Sequence[Config], events: Timeline, chunks: Chunks) -> Run
     config = configs[0]
     where, dtype = device(config), DTYPES[config.dtype]
     problem = _problem(configs, events.networks, dtype, where)
-    sources = choose(events.networks, config.staleness.track)
+    sources = choose(events.networks, [c.staleness.track for c in configs])
     coefficients = _rates(configs, dtype, where)
     weight = _weight(configs, dtype, where)
     column = torch.as_tensor(sources.column, device=where)

@@ -1,4 +1,4 @@
-"""Command line: train, plan, list, plot."""
+"""Command line: train, plan, list, plot, compare."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from batchednodes import assembly, config, figures, training
+from batchednodes import assembly, comparison, config, figures, sweep, training
 from batchednodes.catalogue import Kind, catalogue
 from batchednodes.config import Config
 from batchednodes.engine import Progress as Advance
@@ -66,7 +66,8 @@ def train(
 def plan_command(settings: ConfigFile, overrides: Overrides = None) -> None:
     """Shows expected events, waves and memory of a config, and whether it fits; runs nothing."""
     chosen = config.load(settings, overrides or [])
-    _show_plan(Console(), plan([chosen], assembly.timeline([chosen])))
+    configs = [p.config for p in sweep.points(chosen)]
+    _show_plan(Console(), plan(configs, assembly.timeline(configs)))
 
 
 @app.command("list")
@@ -94,6 +95,15 @@ def plot(
     """Draws the curves of runs as PNG and PDF: loss and accuracy over nodes, consensus, staleness beside its law."""
     for path in figures.plot(runs, out):
         print(path)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="DIR")],
+) -> None:
+    """Prints the final metrics of runs side by side, with 95% intervals over replicas."""
+    rows = [row for run in runs for row in comparison.read(run)]
+    Console().print(comparison.table(rows, None, "final metrics"))
 
 
 def main() -> None:
@@ -145,10 +155,20 @@ class _Watch:
 
 
 def _report(console: Console, result: training.Result) -> None:
-    final, isolated = result.summary["networks"][0], result.summary["isolated"]
-    table = Table(
-        "", "gossip", *(["isolated"] if isolated else []), title=f"n = {final['n']} nodes at t = {final['time']:g} s"
-    )
+    networks, isolated = result.summary["networks"], result.summary["isolated"]
+    if len(networks) > 1:
+        console.print(
+            comparison.table(networks, isolated, f"{len(networks)} networks at t = {networks[0]['time']:g} s")
+        )
+    else:
+        console.print(_network_table(networks[0], isolated[0] if isolated else None))
+    for line in _notes(result, networks):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _network_table(final: dict[str, Any], isolated: dict[str, Any] | None) -> Table:
+    title = f"n = {final['n']} nodes at t = {final['time']:g} s"
+    table = Table("", "gossip", *(["isolated"] if isolated else []), title=title)
     for column in table.columns[1:]:
         column.justify = "right"
     measure, worst, best = ("loss", "max", "min") if final["accuracy_mean"] is None else ("accuracy", "min", "max")
@@ -156,17 +176,15 @@ def _report(console: Console, result: training.Result) -> None:
     for label, key in rows.items():
         table.add_row(f"{measure}, {label}", *(f"{row[f'{measure}_{key}']:.4g}" for row in (final, isolated) if row))
     table.add_row("consensus distance", *(f"{row['consensus_distance']:.4g}" for row in (final, isolated) if row))
-    console.print(table)
-    for line in _notes(result, final):
-        console.print(line, highlight=False, soft_wrap=True)
+    return table
 
 
-def _notes(result: training.Result, final: dict[str, Any]) -> list[str]:
+def _notes(result: training.Result, networks: list[dict[str, Any]]) -> list[str]:
     summary = result.summary
     speed = f"{summary['events_per_second']:,.0f} events/s, {summary['updates_per_second']:,.0f} updates/s"
     wave = f", {summary['mean_wave']:.1f} events a wave" if summary["mean_wave"] else ""
     return [
-        *_staleness(final),
+        *(_staleness(networks[0]) if len(networks) == 1 else []),
         f"speed       {speed}{wave}, {summary['wall_seconds']:.1f} s on {summary['device']}",
         f"results     {result.folder}",
         f"curves      tensorboard --logdir {result.folder} --host localhost",
@@ -179,8 +197,9 @@ def _staleness(final: dict[str, Any]) -> list[str]:
         return []
     measured = f"{final['staleness_mean']:.4f} at the end"
     if final["staleness_average"] is not None:
-        interval = f"{final['staleness_average']:.4f} +- {final['staleness_average_half_width']:.4f}"
-        measured = f"{interval} (95%, mean over the second half)"
+        width = final["staleness_average_half_width"]
+        interval = f" +- {width:.4f} (95%)" if width is not None else ""
+        measured = f"{final['staleness_average']:.4f}{interval}, mean over the second half"
     law = final["staleness_theory"]
     return [f"staleness   {measured}" + (f"; exact law {law:.4f}" if law is not None else "")]
 
@@ -190,6 +209,7 @@ def _show_plan(console: Console, made: Plan) -> None:
     table.columns[1].justify = "right"
     waves = f"{made.waves:,.0f}"
     for label, value in {
+        "networks": f"{made.networks:,}",
         "nodes": f"{made.nodes:,}",
         "parameters of a node": f"{made.parameters:,}",
         "updates, expected": f"{made.updates:,.0f}",

@@ -10,7 +10,7 @@ Letters: n nodes.
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -233,11 +233,20 @@ class Config:
     staleness: Staleness = Staleness()
     """Which nodes' updates are followed through the network."""
 
+    sweep: dict[str, Any] = field(default_factory=dict)
+    """Settings and the values to run them with, key: [value, ...]; all networks run in one batch."""
+
+    sweep_mode: Literal["product", "zip"] = "product"
+    """How the lists of a sweep are combined: `product`, each with each; `zip`, the first with the first, and so on."""
+
+    replicas: int = 1
+    """Networks of each combination, with seeds seed, seed + 1, ...; at least 1."""
+
     def __post_init__(self) -> None:
         """Checks every type, then what concerns several settings, with n and seed known."""
         hints = get_type_hints(Config)
-        for field in fields(self):
-            READER.read(READER.plain(getattr(self, field.name), field.name), hints[field.name], field.name, field)
+        for one in fields(self):
+            READER.read(READER.plain(getattr(self, one.name), one.name), hints[one.name], one.name, one)
         if not re.fullmatch(r"\w[\w .+=,-]{0,99}", self.name):
             rule = "1 to 100 letters, digits, spaces or . + = , - _, the first a letter or digit"
             raise ValueError(f"name must be {rule}, got {self.name!r}")
@@ -245,6 +254,7 @@ class Config:
             raise ValueError(f"seed must be in [0, 2^63), got {self.seed}")
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", self.device):
             raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {self.device!r}")
+        count(self.replicas, 1, "replicas", high=100_000)
         _check_together(self)
         _check_nodes(self)
 

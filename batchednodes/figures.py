@@ -12,9 +12,10 @@ import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-_LINES = ("-", "--", "-.", ":")
-"""One style for each run, so that a print in grey can be read."""
+_LINES = ("-", "--", "-.")
+"""Styles of runs in turn, so that a print in grey can be read; dots are for averages and laws."""
 
 _NODES = {"loss": ("loss_min", "loss_max", "loss_max"), "accuracy": ("accuracy_min", "accuracy_max", "accuracy_min")}
 """Panel: lowest and highest node, and the worst."""
@@ -45,49 +46,72 @@ def plot(runs: Sequence[Path], out: Path | None) -> list[Path]:
     Raises:
         ValueError: a folder holds no metrics, or a picture is there already.
     """
-    frames = {str(run): _read(run) for run in runs}
+    frames = {
+        ", ".join(part for part in (str(run) if len(runs) > 1 else "", name) if part): frame
+        for run in runs
+        for name, frame in _read(run).items()
+    }
     panels = [p for p, key in _PANELS.items() if any(f[key].notna().to_numpy().any() for f in frames.values())]
     columns = min(2, len(panels))
     lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(4.6 * columns, (2.7 + 0.25 * len(frames)) * lines), layout="constrained")
+    figure = Figure(figsize=(4.6 * columns, 3 * lines + 0.2 * len(frames)), layout="constrained")
     places = figure.subplots(lines, columns, squeeze=False).flatten()
     for axes, panel in zip(places, panels, strict=False):
-        for k, (name, frame) in enumerate(frames.items()):
-            _draw(axes, panel, frame, _LINES[k % len(_LINES)], f"C{k}", f"{name}: " if len(frames) > 1 else "")
+        for k, frame in enumerate(frames.values()):
+            _draw(axes, panel, frame, _LINES[k % len(_LINES)], f"C{k}")
         axes.set(xlabel="simulated time [s]", ylabel=_LABELS[panel])
         axes.grid(alpha=0.3)
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize="x-small", frameon=False)
+        shown = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        axes.legend(
+            shown.values(),
+            shown.keys(),
+            loc="lower center",
+            bbox_to_anchor=(0.5, 1.0),
+            ncols=3,
+            fontsize="x-small",
+            frameon=False,
+        )
     for axes in places[len(panels) :]:
         axes.remove()
+    if len(frames) > 1:
+        handles = [Line2D([], [], color=f"C{k}", linestyle=_LINES[k % len(_LINES)]) for k in range(len(frames))]
+        figure.legend(handles, list(frames), loc="outside lower center", ncols=columns, fontsize="small", frameon=False)
     return _save(figure, out or runs[0] / "figures")
 
 
-def _read(run: Path) -> pd.DataFrame:
+def _read(run: Path) -> dict[str, pd.DataFrame]:
+    """Returns the metrics of each setting of a run by its name, as means over its replicas."""
     path = run / "metrics.jsonl"
     if not path.is_file():
         raise ValueError(f"DIR must be the folder of a run, got {str(run)!r} without metrics.jsonl")
     rows: list[dict[str, Any]] = [json.loads(line) for line in path.read_text().splitlines()]
     if not rows:
         raise ValueError(f"DIR must be the folder of a run with at least one mark, got {str(run)!r} with none")
-    return pd.DataFrame([row for row in rows if row["network"] == 0], dtype=float)
+    settings: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        name = ", ".join(f"{key.rsplit('.', 1)[-1]} = {value}" for key, value in row.items() if "." in key)
+        settings.setdefault(name, []).append({key: value for key, value in row.items() if "." not in key})
+    return {
+        name: pd.DataFrame(group, dtype=float).groupby("time").mean().reset_index() for name, group in settings.items()
+    }
 
 
-def _draw(axes: Axes, panel: str, frame: pd.DataFrame, line: str, colour: str, prefix: str) -> None:
+def _draw(axes: Axes, panel: str, frame: pd.DataFrame, line: str, colour: str) -> None:
     t = frame["time"]
     if panel in _NODES:
         low, high, worst = _NODES[panel]
-        axes.fill_between(t, frame[low], frame[high], color=colour, alpha=0.15, linewidth=0)
-        axes.plot(t, frame[f"{panel}_mean"], line, color=colour, label=f"{prefix}mean node")
-        axes.plot(t, frame[worst], line, color=colour, linewidth=0.7, label=f"{prefix}worst node")
-        axes.plot(t, frame[f"{panel}_mean_model"], line, color="black", linewidth=0.9, label=f"{prefix}average model")
+        axes.fill_between(t, frame[low], frame[high], color=colour, alpha=0.1, linewidth=0)
+        axes.plot(t, frame[f"{panel}_mean"], line, color=colour, label="mean node")
+        axes.plot(t, frame[worst], line, color=colour, linewidth=0.6, label="worst node")
+        axes.plot(t, frame[f"{panel}_mean_model"], ":", color=colour, label="average model")
         if panel == "loss" and (frame[low].to_numpy() > 0).all():
             axes.set_yscale("log")
     elif panel == "consensus":
-        axes.plot(t, frame["consensus_distance"], line, color=colour, label=f"{prefix}over nodes")
+        axes.plot(t, frame["consensus_distance"], line, color=colour, label="over nodes")
     else:
-        axes.plot(t, frame["staleness_mean"], line, color=colour, label=f"{prefix}measured")
-        if frame["staleness_theory"].notna().to_numpy().any():
-            axes.plot(t, frame["staleness_theory"], ":", color="black", label=f"{prefix}exact law, long run")
+        axes.plot(t, frame["staleness_time_mean"], line, color=colour, label="measured, mean between marks")
+        axes.plot(t, frame["staleness_theory"], ":", color=colour, label="exact law, long run")
+        axes.set_ylim(bottom=0)
 
 
 def _save(figure: Figure, folder: Path) -> list[Path]:

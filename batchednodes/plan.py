@@ -39,6 +39,8 @@ _WORKSPACE = {"cpu": 64 << 20, "cuda": 2 << 30}
 class Plan:
     """What a run will do and need."""
 
+    networks: int
+    """Networks of the batch."""
     nodes: int
     """Nodes of all networks."""
     parameters: int
@@ -105,9 +107,9 @@ def plan(configs: Sequence[Config], events: Timeline) -> Plan:
     per_event, writes = _sample(events, config)
     models = events.networks.n * stack.p * dtype.itemsize
     activations = 0 if models > free(where) else stack.activations(sizes[0].features, dtype, where)
-    needs = _Needs(config, stack, sizes, activations, dtype.itemsize)
+    needs = _Needs(configs, stack, sizes, activations, dtype.itemsize)
     chunks = needs.chunks(_WORKSPACE[where.type], events.networks.n)
-    tracked = choose(events.networks, config.staleness.track).width
+    tracked = choose(events.networks, [c.staleness.track for c in configs]).width
     window = min(updates + gossips, automatic_window(events) * sum(events.expected(1.0)))
     memory = needs.tensors(events.networks.n, tracked)
     memory |= needs.workspace(chunks, writes, tracked)
@@ -115,7 +117,19 @@ def plan(configs: Sequence[Config], events: Timeline) -> Plan:
     waves = per_event * (updates + gossips)
     name = str(where)
     threads = config.run.threads or needs.threads(min(chunks.update, events.networks.n // 8))
-    return Plan(events.networks.n, stack.p, updates, gossips, waves, memory, free(where), name, chunks, threads)
+    return Plan(
+        events.networks.count,
+        events.networks.n,
+        stack.p,
+        updates,
+        gossips,
+        waves,
+        memory,
+        free(where),
+        name,
+        chunks,
+        threads,
+    )
 
 
 def _sample(events: Timeline, config: Config) -> tuple[float, int]:
@@ -139,11 +153,16 @@ def _sample(events: Timeline, config: Config) -> tuple[float, int]:
 class _Needs:
     """What the memory of a run depends on."""
 
-    config: Config
+    configs: Sequence[Config]
     stack: Stack
     sizes: list[DataSizes]
     activations: int
     item: int
+
+    @property
+    def config(self) -> Config:
+        """Settings that all networks share."""
+        return self.configs[0]
 
     @property
     def update_row(self) -> int:
@@ -174,7 +193,7 @@ class _Needs:
 
     def tensors(self, n: int, tracked: int) -> dict[str, int]:
         """Returns the bytes of what lives as long as the run."""
-        row, some_momentum = n * self.stack.p * self.item, self.config.local.momentum != 0
+        row, some_momentum = n * self.stack.p * self.item, any(c.local.momentum != 0 for c in self.configs)
         samples = sum(s.samples for s in self.sizes)
         rows = sum((s.samples + s.test_samples) * (int(np.prod(s.features)) + s.outputs) for s in self.sizes)
         return {

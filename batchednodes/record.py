@@ -77,44 +77,57 @@ def new_folder(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Record:
-    """The folder of one run, and its open TensorBoard file."""
+    """The folder of one run, and its open TensorBoard files: one for each network, in a folder named after it."""
 
     folder: Path
-    board: SummaryWriter
+    boards: tuple[SummaryWriter, ...]
 
     @staticmethod
-    def open(folder: Path, config: str) -> "Record":
-        """Starts the record of a run in its new folder, with the resolved settings as YAML."""
+    def open(folder: Path, config: str, labels: list[str]) -> "Record":
+        """Starts the record of a run in its new folder, with the resolved settings as YAML.
+
+        Args:
+            folder: of the run.
+            config: its settings.
+            labels: folder of each network's curves inside it; "" is the folder itself.
+        """
         (folder / "config.yaml").write_text(config)
-        board = SummaryWriter(str(folder))
-        board.add_text("config", f"```yaml\n{config}\n```")
-        board.add_custom_scalars(_LAYOUT)
-        return Record(folder, board)
+        boards = tuple(SummaryWriter(str(folder / label)) for label in labels)
+        for board in boards:
+            board.add_text("config", f"```yaml\n{config}\n```")
+            board.add_custom_scalars(_LAYOUT)
+        return Record(folder, boards)
 
     def observe(self, mark: int, observations: list[Observation], speed: dict[str, float]) -> None:
         """Appends one mark to metrics.jsonl and to TensorBoard, where its step is the number of the mark."""
         lines = [json.dumps(strict(observation.row), allow_nan=False) + "\n" for observation in observations]
         with (self.folder / "metrics.jsonl").open("a") as metrics:
             metrics.writelines(lines)
-        for observation in observations:
+        for board, observation in zip(self.boards, observations, strict=True):
             for key, value in (observation.row | speed).items():
                 if key in _CURVES and value is not None:
-                    self.board.add_scalar(_CURVES[key], value, mark)
+                    board.add_scalar(_CURVES[key], value, mark)
             for name, values in observation.over_nodes.items():
                 shown = values[np.abs(values) < _HISTOGRAM]
                 if shown.size:
-                    self.board.add_histogram(f"nodes/{name}", shown, mark)
-        self.board.flush()
+                    board.add_histogram(f"nodes/{name}", shown, mark)
+            board.flush()
 
-    def finish(self, summary: dict[str, Any], settings: dict[str, Any]) -> None:
-        """Writes summary.json, and TensorBoard's hyperparameters with the final metrics."""
+    def finish(self, summary: dict[str, Any], settings: list[dict[str, Any]]) -> None:
+        """Writes summary.json, and TensorBoard's hyperparameters of each network with its final metrics."""
         shown = {key: tag for key, tag in _CURVES.items() if not tag.startswith(("progress/", "throughput/"))}
-        final = {shown[k]: v for k, v in summary["networks"][0].items() if k in shown and v is not None}
-        writer = self.board.file_writer
-        assert writer is not None
-        for part in hparams(_flat(settings), {tag: float(v) for tag, v in final.items()}):
-            writer.add_summary(part)
+        for board, own, row in zip(self.boards, settings, summary["networks"], strict=True):
+            final = {shown[k]: float(v) for k, v in row.items() if k in shown and v is not None}
+            writer = board.file_writer
+            assert writer is not None
+            for part in hparams(_flat(own), final):
+                writer.add_summary(part)
         write_json(self.folder / "summary.json", summary)
+
+    def close(self) -> None:
+        """Closes the files of TensorBoard."""
+        for board in self.boards:
+            board.close()
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, str | int | float]:

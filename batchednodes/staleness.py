@@ -8,6 +8,7 @@ table.
 Letters: n nodes of all networks, g networks, t columns (tracked sources of a network, at most), N versions.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,10 +42,10 @@ class Sources:
         return np.where(self.column >= 0, np.repeat(networks.sizes - 1, networks.sizes), 0).astype(np.float64)
 
 
-def choose(networks: Networks, track: Track) -> Sources:
-    """Returns the sources to track: all nodes, none, or a fixed sample of each network drawn by address."""
+def choose(networks: Networks, tracks: Sequence[Track]) -> Sources:
+    """Returns the sources to track of each network: all nodes, none, or a fixed sample drawn by address."""
     nodes, column = [], np.full(networks.n, -1, np.int64)
-    for g in range(networks.count):
+    for g, track in enumerate(tracks):
         first, size = int(networks.offsets[g]), int(networks.sizes[g])
         kept = {"all": size, "none": 0}.get(track, track) if isinstance(track, str) else min(track, size)
         chosen = first + sample(int(networks.seeds[g]), size, int(kept))

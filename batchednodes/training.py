@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float, Int32
 from torch import Tensor, nn
 
-from batchednodes import assembly, checkpoint, config, theory
+from batchednodes import assembly, checkpoint, config, sweep, theory
 from batchednodes.assembly import Run
 from batchednodes.clocks import Never
 from batchednodes.config import Config
@@ -31,6 +31,7 @@ from batchednodes.metrics import diverged
 from batchednodes.plan import plan
 from batchednodes.record import Record, new_folder
 from batchednodes.stack import Stack
+from batchednodes.sweep import Point
 
 Watch = Callable[[Config, Progress, dict[str, Any]], None]
 """Called after each window and mark, with the config in progress, how far it is, and the last row of metrics."""
@@ -81,14 +82,19 @@ def train(
     settings = config.load(source, overrides)
     if out is not None and Path(out).exists():
         raise ValueError(f"--out must not exist yet, got {str(out)!r}; nothing is ever overwritten")
-    events = assembly.timeline([settings])
-    need = plan([settings], events)
+    return _train(settings, sweep.points(settings), None if out is None else Path(out), watch)
+
+
+def _train(settings: Config, points: list[Point], out: Path | None, watch: Watch | None) -> Result:
+    configs = [p.config for p in points]
+    events = assembly.timeline(configs)
+    need = plan(configs, events)
     need.refuse_unless_fits()
     with _threads(need.threads):
-        run = assembly.assemble([settings], events, need.chunks)
-        folder = None if out is None else new_folder(Path(out))
-        with _Recorder(settings, run, folder, watch) as recorder:
-            return _run(settings, recorder)
+        run = assembly.assemble(configs, events, need.chunks)
+        folder = None if out is None else new_folder(out)
+        with _Recorder(settings, points, run, folder, watch) as recorder:
+            return _run(settings, points, recorder)
 
 
 @contextmanager
@@ -102,36 +108,43 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _run(settings: Config, recorder: "_Recorder") -> Result:
+def _run(settings: Config, points: list[Point], recorder: "_Recorder") -> Result:
     run = recorder.run
     progress = run.engine.run_(run.state, run.engine.timeline.begin(), recorder.observe, recorder.advance)
     isolated = None
     if settings.run.baseline == "isolated" and not recorder.diverged:
-        isolated = _isolated(settings, recorder.watch)
+        isolated = _isolated(settings, points, recorder.watch)
     summary = recorder.summary(progress, isolated)
     recorder.finish(progress, summary)
     state = run.state
     return Result(pd.DataFrame(recorder.rows), summary, state.x, state.versions, recorder.folder, run.problem.stack)
 
 
-def _isolated(settings: Config, watch: Watch | None) -> dict[str, Any]:
-    """Returns the final metrics of the same nodes when none of them ever gossips."""
-    alone = replace(
-        settings,
-        name=f"{settings.name}-isolated",
-        gossip=replace(settings.gossip, clock=Never()),
-        run=replace(settings.run, baseline="none", mark_every=settings.run.until),
-        staleness=replace(settings.staleness, track="none"),
+def _isolated(settings: Config, points: list[Point], watch: Watch | None) -> list[dict[str, Any]]:
+    """Returns the final metrics of the same nodes when none of them ever gossips, network by network."""
+    settings = _silent(replace(settings, name=f"{settings.name}-isolated"))
+    alone = [replace(p, config=_silent(p.config)) for p in points]
+    return _train(settings, alone, None, watch).summary["networks"]
+
+
+def _silent(c: Config) -> Config:
+    return replace(
+        c,
+        gossip=replace(c.gossip, clock=Never()),
+        run=replace(c.run, baseline="none", mark_every=c.run.until),
+        staleness=replace(c.staleness, track="none"),
     )
-    return train(alone, watch=watch).summary["networks"][0]
 
 
 class _Recorder:
     """Gathers what a run shows at its marks, in memory and, where a folder is given, on disk."""
 
-    def __init__(self, settings: Config, run: Run, folder: Path | None, watch: Watch | None) -> None:
-        self.settings, self.run, self.folder, self.watch = settings, run, folder, watch
-        self.record = None if folder is None else Record.open(folder, config.dump(settings))
+    def __init__(
+        self, settings: Config, points: list[Point], run: Run, folder: Path | None, watch: Watch | None
+    ) -> None:
+        self.settings, self.points, self.run, self.folder, self.watch = settings, points, run, folder, watch
+        labels = [f"{p.label}/replica-{p.replica}" for p in points] if len(points) > 1 else [""]
+        self.record = None if folder is None else Record.open(folder, config.dump(settings), labels)
         self.rows: list[dict[str, Any]] = []
         self.diverged: list[tuple[int, float]] = []
         self.mark = 0
@@ -143,13 +156,15 @@ class _Recorder:
 
     def __exit__(self, *_: object) -> None:
         if self.record is not None:
-            self.record.board.close()
+            self.record.close()
 
     def observe(self, progress: Progress) -> bool:
         """Records a mark; returns whether the run should go on."""
         observations = self.run.meter.observe(self.run.state, progress.clocks)
         for observation, before in zip_longest(observations, self.rows[-len(observations) :]):
+            point = self.points[observation.row["network"]]
             observation.row["staleness_time_mean"] = _time_mean(observation.row, before)
+            observation.row.update({"replica": point.replica} | point.settings)
         if self.record is not None:
             self.record.observe(self.mark, observations, self._speed(progress))
         self.rows += [o.row for o in observations]
@@ -173,7 +188,7 @@ class _Recorder:
         events = progress.events - before.events
         return {"events_per_second": events / seconds, "updates_per_second": float(updates) / seconds}
 
-    def summary(self, progress: Progress, isolated: dict[str, Any] | None) -> dict[str, Any]:
+    def summary(self, progress: Progress, isolated: list[dict[str, Any]] | None) -> dict[str, Any]:
         """Returns the content of summary.json."""
         seconds, state = self.last - self.begun, self.run.state
         count = self.run.meter.networks.count
@@ -195,22 +210,25 @@ class _Recorder:
         return summary
 
     def _average(self, network: int) -> dict[str, float | None]:
-        """Returns the mean over time of the staleness in the second half of the run, with its 95% half-width.
+        """Returns the exact time average of staleness over the second half of the run, with its 95% half-width.
 
-        The first half is left out as a warm-up. None with fewer than 20 marks in the second half.
+        The first half is left out as a warm-up. The half-width, by batch means, is None with fewer than 20 marks.
         """
-        rows = [r for r in self.rows if r["network"] == network and r["time"] > self.settings.run.until / 2]
-        values = [r["staleness_time_mean"] for r in rows]
-        mean = half = None
-        if len(values) >= 20 and None not in values:
-            mean, half = theory.batch_means(np.array(values), 10, 0.95)
-        return {"staleness_average": mean, "staleness_average_half_width": half}
+        half = self.settings.run.until / 2
+        rows = [r for r in self.rows if r["network"] == network and r["time"] >= half]
+        average: dict[str, float | None] = dict.fromkeys(("staleness_average", "staleness_average_half_width"))
+        if len(rows) > 1 and rows[0]["staleness_integral"] is not None:
+            average["staleness_average"] = _time_mean(rows[-1], rows[0])
+            if len(rows) > 20:
+                means = np.array([r["staleness_time_mean"] for r in rows[1:]])
+                average["staleness_average_half_width"] = theory.batch_means(means, 10, 0.95)[1]
+        return average
 
     def finish(self, progress: Progress, summary: dict[str, Any]) -> None:
         """Writes what the end of a run leaves on disk."""
         if self.record is not None and self.folder is not None:
             checkpoint.save(self.folder / "final.safetensors", self.run.state, progress.clocks)
-            self.record.finish(summary, config.to_dict(self.settings))
+            self.record.finish(summary, [config.to_dict(p.config) for p in self.points])
 
 
 def _time_mean(now: dict[str, Any], before: dict[str, Any] | None) -> float | None:

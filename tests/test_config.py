@@ -9,6 +9,7 @@ from batchednodes.config import KINDS, Config, Gossip, Network, Task, dump, load
 from batchednodes.values import Choice, LogNormal, Uniform
 
 TOP = "name, seed, device, dtype, executor, network, update, gossip, local, task, run, staleness"
+TOP += ", sweep, sweep_mode, replicas"
 NEEDED = {
     "edge_list": {"path": "edges.txt"},
     "npz": {"path": "data.npz"},

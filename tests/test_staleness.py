@@ -14,26 +14,26 @@ def two_networks() -> Networks:
 
 def test_sources_are_chosen_by_address():
     networks = two_networks()
-    everyone = staleness.choose(networks, "all")
+    everyone = staleness.choose(networks, ["all", "all"])
     assert [s.tolist() for s in everyone.nodes] == [list(range(6)), list(range(6, 10))]
     assert everyone.column.tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2, 3]
     assert everyone.width == 6
-    some = staleness.choose(networks, 3)
+    some = staleness.choose(networks, [3, 3])
     assert [s.size for s in some.nodes] == [3, 3]
     for g, chosen in enumerate(some.nodes):
         assert some.column[chosen].tolist() == [0, 1, 2]
         assert (np.diff(chosen) > 0).all()
         assert ((chosen >= networks.offsets[g]) & (chosen < networks.offsets[g + 1])).all()
     assert (some.column >= 0).sum() == 6
-    alone = staleness.choose(Networks(np.array([0, 4]), np.array([2], np.uint64)), 3)
+    alone = staleness.choose(Networks(np.array([0, 4]), np.array([2], np.uint64)), [3])
     assert (alone.nodes[0] + 6).tolist() == some.nodes[1].tolist()  # a network's sample does not see its neighbours
-    assert staleness.choose(networks, "none").width == 0
+    assert staleness.choose(networks, ["none", "none"]).width == 0
 
 
 def test_measure_is_the_definition():
     networks, generator = two_networks(), torch.Generator().manual_seed(0)
     for track in ("all", 3, 1):
-        sources = staleness.choose(networks, track)
+        sources = staleness.choose(networks, [track, track])
         versions = torch.randint(0, 50, (10, sources.width), generator=generator, dtype=torch.int32)
         for g, nodes in enumerate(sources.nodes):
             for c, k in enumerate(nodes):
@@ -55,10 +55,10 @@ def test_measure_is_the_definition():
 
 def test_nothing_to_measure():
     lone = Networks(np.array([0, 1]), np.array([0], np.uint64))
-    zeros, everyone = torch.zeros(1, 1, dtype=torch.int32), staleness.choose(lone, "all")
+    zeros, everyone = torch.zeros(1, 1, dtype=torch.int32), staleness.choose(lone, ["all"])
     assert staleness.measure(zeros, torch.zeros(1, dtype=torch.float64), 0.0, everyone, lone, 0) is None
     networks = two_networks()
-    none = staleness.choose(networks, "none")
+    none = staleness.choose(networks, ["none", "none"])
     assert (
         staleness.measure(
             torch.zeros(10, 0, dtype=torch.int32), torch.zeros(10, dtype=torch.float64), 0.0, none, networks, 0

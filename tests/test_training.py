@@ -122,9 +122,9 @@ def test_a_sample_of_nodes_is_evaluated_when_asked():
 def test_the_isolated_baseline_is_the_same_run_without_gossip():
     result = train(TINY, "run.baseline=isolated")
     alone = train(TINY, "gossip.clock.kind=never")
-    assert result.summary["isolated"]["loss_mean"] == alone.metrics["loss_mean"].iloc[-1]
-    assert result.summary["isolated"]["gossips"] == 0
-    assert result.summary["isolated"]["consensus_distance"] > result.metrics["consensus_distance"].iloc[-1]
+    assert result.summary["isolated"][0]["loss_mean"] == alone.metrics["loss_mean"].iloc[-1]
+    assert result.summary["isolated"][0]["gossips"] == 0
+    assert result.summary["isolated"][0]["consensus_distance"] > result.metrics["consensus_distance"].iloc[-1]
 
 
 def test_the_end_is_a_mark_even_between_two_marks():

@@ -44,6 +44,11 @@ class DataSizes:
     is_classes: bool
     """Whether the targets are labels."""
 
+    @property
+    def shape(self) -> tuple[tuple[int, ...], int, bool]:
+        """What a model for the data depends on."""
+        return self.features, self.outputs, self.is_classes
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
