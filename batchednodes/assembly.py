@@ -14,7 +14,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from batchednodes import clocks as clock
-from batchednodes import theory
+from batchednodes import rng, theory
 from batchednodes.algorithms.gossip_sgd import GossipSGD
 from batchednodes.algorithms.serial import SerialGossipSGD
 from batchednodes.algorithms.state import State, begin
@@ -190,7 +190,8 @@ def _problem(configs: Sequence[Config], batch: Networks, dtype: torch.dtype, whe
     features, targets = (send(np.concatenate(a)) for a in zip(*((d.features, d.targets) for d in sets), strict=True))
     criterion = losses.choose(config.task.loss, sets[0].classes)
     problem = Problem(stack_, criterion, sets[0].classes, features, targets, tests, sampler)
-    check(stack_, problem.loss, *problem.batch(problem.draw(np.zeros(1, np.int64), np.zeros(1, np.int64))[0, 0]))
+    minibatch = problem.batch(problem.draw(np.zeros(1, np.int64), np.zeros(1, np.int64))[0, 0])
+    check(stack_, problem.loss, *minibatch, problem.classes)
     return problem
 
 
@@ -243,5 +244,5 @@ def _initial(configs: Sequence[Config], run: Problem, batch: Networks, dtype: to
 
 
 def _evaluated(configs: Sequence[Config], batch: Networks) -> tuple[Int64[np.ndarray, " _"], ...]:
-    sizes = [(c.seed, c.network.nodes, c.run.eval_nodes or c.network.nodes) for c in configs]
+    sizes = [(c.seed, rng.EVALUATED, c.network.nodes, c.run.eval_nodes or c.network.nodes) for c in configs]
     return tuple(int(first) + sample(*size) for first, size in zip(batch.offsets[:-1], sizes, strict=True))

@@ -113,8 +113,8 @@ def main() -> None:
         warnings.filterwarnings("always", message=r"network\.topology", category=UserWarning)
         try:
             app(prog_name="batchednodes")
-        except ValueError as error:
-            _say("[bold red]error:[/bold red]", error)
+        except (ValueError, OSError, MemoryError) as error:
+            _say("[bold red]error:[/bold red]", error or type(error).__name__)
             sys.exit(2)
 
 

@@ -8,6 +8,7 @@ Letters: n nodes.
 """
 
 import io
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -85,13 +86,13 @@ class Network:
     """The nodes, and who may contact whom."""
 
     nodes: int = 100
-    """Number of nodes n; at least 1."""
+    """Number of nodes n; at least 1, at most 100 million."""
 
     topology: graphs.Topology = graphs.Complete()
     """Whom a node may contact."""
 
     def __post_init__(self) -> None:
-        count(self.nodes, 1, "nodes", high=2**31 - 1)
+        count(self.nodes, 1, "nodes", high=10**8)
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,8 @@ class Run:
     the reference. They agree to rounding."""
 
     threads: int | None = None
-    """Threads of the CPU to compute with; at least 1; null: one, unless waves are large enough for more to pay."""
+    """Threads of the CPU to compute with; at least 1, at most those of the machine; null: one, unless waves are large
+    enough for more to pay."""
 
     baseline: Literal["none", "isolated"] = "none"
     """What to run beside: `isolated` trains the same nodes without gossip, and reports them too."""
@@ -175,9 +177,9 @@ class Run:
             if isinstance(step, int | float) and isinstance(self.until, int | float) and self.until > MARKS * step:
                 least = f"at least until / {MARKS:,} = {self.until / MARKS:g} [s]"
                 raise ValueError(f"{key} must be {least}, got {step!r}; make it larger, or run.until smaller")
-        for key in ("eval_nodes", "threads"):
+        for key, high in (("eval_nodes", 10**8), ("threads", os.cpu_count() or 1)):
             if getattr(self, key) is not None:
-                count(getattr(self, key), 1, key)
+                count(getattr(self, key), 1, key, high=high)
 
 
 @dataclass(frozen=True)
@@ -256,6 +258,7 @@ class Config:
             raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {self.device!r}")
         count(self.replicas, 1, "replicas", high=100_000)
         _check_together(self)
+        _check_serial(self)
         _check_nodes(self)
 
 
@@ -265,6 +268,14 @@ def _check_together(c: Config) -> None:
         raise ValueError(f"run.eval_nodes must be at most network.nodes = {n}, got {c.run.eval_nodes}; null means all")
     if isinstance(c.staleness.track, int) and c.staleness.track > n:
         raise ValueError(f"staleness.track must be at most network.nodes = {n}, got {c.staleness.track}; use 'all'")
+
+
+def _check_serial(c: Config) -> None:
+    """Refuses what only the batched executor has."""
+    if c.executor == "serial":
+        for key, value, default in (("local.chunk", c.local.chunk, None), ("run.mixing", c.run.mixing, "auto")):
+            if value != default:
+                raise ValueError(f"{key} must be left out with executor=serial, which has no batches, got {value!r}")
 
 
 def _check_nodes(c: Config) -> None:

@@ -91,9 +91,13 @@ def _read(run: Path) -> dict[str, pd.DataFrame]:
     for row in rows:
         name = ", ".join(f"{key.rsplit('.', 1)[-1]} = {value}" for key, value in row.items() if "." in key)
         settings.setdefault(name, []).append({key: value for key, value in row.items() if "." not in key})
-    return {
-        name: pd.DataFrame(group, dtype=float).groupby("time").mean().reset_index() for name, group in settings.items()
-    }
+    return {name: _over_replicas(pd.DataFrame(group, dtype=float)) for name, group in settings.items()}
+
+
+def _over_replicas(frame: pd.DataFrame) -> pd.DataFrame:
+    means = frame.groupby("time").mean()
+    assert isinstance(means, pd.DataFrame)
+    return means.reset_index()
 
 
 def _draw(axes: Axes, panel: str, frame: pd.DataFrame, line: str, colour: str) -> None:
@@ -109,7 +113,7 @@ def _draw(axes: Axes, panel: str, frame: pd.DataFrame, line: str, colour: str) -
     elif panel == "consensus":
         axes.plot(t, frame["consensus_distance"], line, color=colour, label="over nodes")
     else:
-        axes.plot(t, frame["staleness_time_mean"], line, color=colour, label="measured, mean between marks")
+        axes.plot(t, frame["staleness_mean"], line, color=colour, label="measured, mean between marks")
         axes.plot(t, frame["staleness_theory"], ":", color=colour, label="exact law, long run")
         axes.set_ylim(bottom=0)
 

@@ -64,11 +64,12 @@ class Meter:
             "loss_mean_model": mean_loss,
             "accuracy_mean_model": _known(mean_accuracy),
             "consensus_distance": math.sqrt(float(distances.square().mean())),
-            "staleness_mean": None if stale is None else stale.mean,
+            "staleness_mean": None,
             "staleness_max": None if stale is None else stale.max,
             "staleness_theory": self.theory[g],
             "loss_min": float(loss.min()),
             "accuracy_max": _known(float(accuracy.max())),
+            "staleness_now": None if stale is None else stale.mean,
             "staleness_integral": None if stale is None else stale.integral,
         }
         over_nodes = {"loss": loss, "distance_from_mean": distances.cpu()}
@@ -91,7 +92,8 @@ class Observation:
     """One network at one mark."""
 
     row: dict[str, Any]
-    """One line of metrics.jsonl; None where a key does not apply."""
+    """One line of metrics.jsonl; None where a key does not apply. `staleness_mean` is a mean over the time since the
+    mark before, which whoever keeps the rows fills in from `staleness_integral`."""
     over_nodes: dict[str, np.ndarray]
     """Values node by node, for histograms."""
 

@@ -25,6 +25,9 @@ from batchednodes.timeline import MEET, UPDATE, Timeline
 _EVENT_BYTES = 160
 """Host memory of one event while a window is made and scheduled [B]: columns, their sorted copies, places, order."""
 
+_EVENTS = 1e12
+"""The most expected events of a run: days of scheduling alone, and far below where clocks lose their precision."""
+
 _SHARE = 0.9
 """Part of the free memory that a plan may use; the rest is for what it cannot see (libraries, fragmentation)."""
 
@@ -104,13 +107,14 @@ def plan(configs: Sequence[Config], events: Timeline) -> Plan:
     sizes = assembly.sizes(configs)
     stack = assembly.skeleton(config, sizes[0], dtype, where)
     updates, gossips = events.expected(config.run.until)
+    _refuse_endless(updates + gossips)
     per_event, writes = _sample(events, config)
     models = events.networks.n * stack.p * dtype.itemsize
     activations = 0 if models > free(where) else stack.activations(sizes[0].features, dtype, where)
     needs = _Needs(configs, stack, sizes, activations, dtype.itemsize)
     chunks = needs.chunks(_WORKSPACE[where.type], events.networks.n)
     tracked = choose(events.networks, [c.staleness.track for c in configs]).width
-    window = min(updates + gossips, automatic_window(events) * sum(events.expected(1.0)))
+    window = min(config.run.until, config.run.window or automatic_window(events)) * sum(events.expected(1.0))
     memory = needs.tensors(events.networks.n, tracked)
     memory |= needs.workspace(chunks, writes, tracked)
     memory["timeline and schedule (host)"] = int(window * _EVENT_BYTES)
@@ -130,6 +134,14 @@ def plan(configs: Sequence[Config], events: Timeline) -> Plan:
         chunks,
         threads,
     )
+
+
+def _refuse_endless(events: float) -> None:
+    if not events <= _EVENTS:
+        raise ValueError(
+            f"run.until times the rates of update.clock and gossip.clock must be at most {_EVENTS:.0e} events, got "
+            f"{events:.3g}; lower run.until, the rates or network.nodes"
+        )
 
 
 def _sample(events: Timeline, config: Config) -> tuple[float, int]:
@@ -226,5 +238,6 @@ def free(where: torch.device) -> int:
         found.append(int(lines["MemAvailable"].split()[0]) * 1024)
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if limit.exists() and used.exists() and limit.read_text().strip() != "max":
-        found.append(int(limit.read_text()) - int(used.read_text()))
+        stat = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
+        found.append(int(limit.read_text()) - int(used.read_text()) + int(stat.get("inactive_file", 0)))  # page cache
     return max(0, min(found))

@@ -26,7 +26,7 @@ _CURVES = {
     "consensus_distance": "consensus/distance",
     "staleness_mean": "staleness/mean",
     "staleness_max": "staleness/max",
-    "staleness_time_mean": "staleness/time_mean",
+    "staleness_now": "staleness/at_mark",
     "staleness_theory": "staleness/exact_law",
     "time": "progress/simulated_time",
     "updates": "progress/updates",
@@ -48,7 +48,7 @@ _LAYOUT = {
     "batchednodes": {
         "accuracy over nodes": _chart("accuracy/node_mean", "accuracy/node_worst", "accuracy/average_model"),
         "loss over nodes": _chart("loss/node_mean", "loss/node_worst", "loss/average_model"),
-        "staleness and its exact law": _chart("staleness/time_mean", "staleness/exact_law"),
+        "staleness and its exact law": _chart("staleness/mean", "staleness/exact_law"),
     }
 }
 """Custom scalars of TensorBoard: curves that belong into one chart."""
@@ -91,7 +91,7 @@ class Record:
             config: its settings.
             labels: folder of each network's curves inside it; "" is the folder itself.
         """
-        (folder / "config.yaml").write_text(config)
+        (folder / "config.yaml").write_text(config, encoding="utf-8")
         boards = tuple(SummaryWriter(str(folder / label)) for label in labels)
         for board in boards:
             board.add_text("config", f"```yaml\n{config}\n```")

@@ -8,13 +8,13 @@ Reference:
 """
 
 import zlib
-from typing import Any, no_type_check
+from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float64, Int64
 from numba import njit, uint64
 
-UPDATE, GOSSIP, INIT, BATCH, DATA, PARTITION, GRAPH, VALUES, SAMPLE = range(9)
+UPDATE, GOSSIP, INIT, BATCH, DATA, PARTITION, GRAPH, VALUES, SOURCES, EVALUATED = range(10)
 """Streams: what a draw is for. One address never serves two purposes."""
 
 _LOW = np.uint64(0xFFFFFFFF)
@@ -85,5 +85,6 @@ def generator(seed: int, stream: int, *address: int) -> np.random.Generator:
 
     Two calls with one address give the same numbers; nothing is shared or advanced between calls.
     """
-    entropy: list[Any] = [seed, stream, *address]
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
+    words = [word for part in (seed, *address) for word in (part & 0xFFFFFFFF, part >> 32)]  # of one width each
+    entropy = np.array([stream, len(address), *words], np.uint32)
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy.tolist())))

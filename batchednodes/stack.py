@@ -80,14 +80,14 @@ class Stack:
         leaves = [m for m in self.skeleton.modules() if not list(m.children())]
         hooks = [m.register_forward_hook(lambda _m, _i, out: sizes.append(_numel(out))) for m in leaves]
         try:
-            zeros = torch.zeros(1, *shape, dtype=dtype, device=device)
+            zeros = torch.zeros(2, *shape, dtype=dtype, device=device)  # two: batch statistics need more than one
             self.call(torch.zeros(self.p, dtype=dtype, device=device), zeros)
-        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        except Exception as error:  # whatever the user's forward raises
             raise _refusal(f"take features of shape [b, {', '.join(map(str, shape))}]", error) from error
         finally:
             for hook in hooks:
                 hook.remove()
-        return sum(sizes)
+        return sum(sizes) // 2
 
 
 def _numel(out: object) -> int:
@@ -110,26 +110,47 @@ def _replace(module: nn.Module, value: Callable[[str, Tensor], Tensor]) -> None:
                 setattr(part, name, made[id(w)][1])
 
 
-def check(stack: Stack, loss: Callable[..., Tensor], features: Tensor, targets: Tensor) -> None:
-    """Runs a forward pass twice and a batched gradient once, on a few examples.
+def check(stack: Stack, loss: Callable[..., Tensor], features: Tensor, targets: Tensor, classes: int | None) -> None:
+    """Runs a forward pass twice and a batched update once, on a minibatch.
+
+    Args:
+        stack: of the module.
+        loss: of a row and a minibatch.
+        features: inputs [b, ...].
+        targets: labels [b] or values [b, k].
+        classes: number of labels; None: targets are values.
 
     Raises:
-        ValueError: the module changes its own state, or cannot be carried by `torch.func.vmap`.
+        ValueError: the module changes its own state, gives outputs of a wrong shape, or cannot be carried by
+            `torch.func.vmap`.
     """
     row = torch.linspace(-0.1, 0.1, stack.p, dtype=features.dtype, device=features.device)
     before = {name: b.clone() for name, b in stack.skeleton.named_buffers()}
     try:
         first, second = stack.call(row, features), stack.call(row, features)
-        changed = [name for name, b in stack.skeleton.named_buffers() if not torch.equal(b, before[name])]
-        if changed:
-            raise ValueError(
-                f"task.model must not change its state, got a forward that writes buffers {changed}{_REMEDY}"
-            )
-        if not torch.equal(first, second):
-            raise ValueError(f"task.model must be a function of its input, got two different outputs for one{_REMEDY}")
-        vmap(grad(loss), in_dims=(0, None, None))(torch.stack([row, row]), features, targets)
-    except (RuntimeError, TypeError, IndexError) as error:
+    except Exception as error:  # whatever the user's forward raises
+        raise _refusal(f"take features of shape {list(features.shape)}", error) from error
+    changed = [name for name, b in stack.skeleton.named_buffers() if not torch.equal(b, before[name])]
+    if changed:
+        raise ValueError(f"task.model must not change its state, got a forward that writes buffers {changed}{_REMEDY}")
+    _check_outputs(first, targets, classes)
+    if not torch.equal(first.nan_to_num(), second.nan_to_num()):
+        raise ValueError(f"task.model must be a function of its input, got two different outputs for one{_REMEDY}")
+    try:
+        vmap(grad(loss))(*(torch.stack([part, part]) for part in (row, features, targets)))
+    except Exception as error:  # vmap's refusals are of many types
         raise _refusal("run under torch.func.vmap", error) from error
+
+
+def _check_outputs(outputs: object, targets: Tensor, classes: int | None) -> None:
+    wanted = f"[{len(targets)}, at least {classes}]" if classes else str(list(targets.shape))
+    got = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+    if classes:
+        fits = isinstance(outputs, Tensor) and outputs.ndim == 2 and outputs.shape[1] >= classes
+    else:
+        fits = isinstance(outputs, Tensor) and outputs.shape == targets.shape
+    if not fits:
+        raise ValueError(f"task.model must put out a tensor of shape {wanted} for {len(targets)} examples, got {got}")
 
 
 def _refuse_modules(module: nn.Module) -> None:

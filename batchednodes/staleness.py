@@ -48,17 +48,17 @@ def choose(networks: Networks, tracks: Sequence[Track]) -> Sources:
     for g, track in enumerate(tracks):
         first, size = int(networks.offsets[g]), int(networks.sizes[g])
         kept = {"all": size, "none": 0}.get(track, track) if isinstance(track, str) else min(track, size)
-        chosen = first + sample(int(networks.seeds[g]), size, int(kept))
+        chosen = first + sample(int(networks.seeds[g]), rng.SOURCES, size, int(kept))
         column[chosen] = np.arange(chosen.size)
         nodes.append(chosen)
     return Sources(tuple(nodes), column)
 
 
-def sample(seed: int, n: int, size: int) -> Int64[np.ndarray, " size"]:
+def sample(seed: int, stream: int, n: int, size: int) -> Int64[np.ndarray, " size"]:
     """Returns `size` of n nodes in increasing order, uniformly without replacement, by the address of each node."""
     if size >= n:
         return np.arange(n)
-    draws = rng.uniforms(seed, rng.SAMPLE, np.arange(n), 1)[:, 0]
+    draws = rng.uniforms(seed, stream, np.arange(n), 1)[:, 0]
     return np.sort(np.argsort(draws, kind="stable")[:size])
 
 

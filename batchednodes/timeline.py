@@ -168,7 +168,7 @@ def _emit(shift, scale, seeds, local, stream, until, time, actor, count, bits, f
             time[m], actor[m], count[m], bits[m] = t, i, k, low
             m += 1
             k += 1
-            t += _gap(shift[i], scale[i], high)
+            t = t + _gap(shift[i], scale[i], high) if scale[i] > 0.0 else (k + 1) * shift[i]  # exact multiples
         following[i], counts[i] = t, k
     return m
 

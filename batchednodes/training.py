@@ -111,18 +111,19 @@ def _threads(count: int) -> Iterator[None]:
 def _run(settings: Config, points: list[Point], recorder: "_Recorder") -> Result:
     run = recorder.run
     progress = run.engine.run_(run.state, run.engine.timeline.begin(), recorder.observe, recorder.advance)
+    recorder.save(progress)
     isolated = None
     if settings.run.baseline == "isolated" and not recorder.diverged:
         isolated = _isolated(settings, points, recorder.watch)
     summary = recorder.summary(progress, isolated)
-    recorder.finish(progress, summary)
+    recorder.finish(summary)
     state = run.state
     return Result(pd.DataFrame(recorder.rows), summary, state.x, state.versions, recorder.folder, run.problem.stack)
 
 
 def _isolated(settings: Config, points: list[Point], watch: Watch | None) -> list[dict[str, Any]]:
     """Returns the final metrics of the same nodes when none of them ever gossips, network by network."""
-    settings = _silent(replace(settings, name=f"{settings.name}-isolated"))
+    settings = _silent(replace(settings, name=f"{settings.name[:90]}-isolated"))
     alone = [replace(p, config=_silent(p.config)) for p in points]
     return _train(settings, alone, None, watch).summary["networks"]
 
@@ -160,13 +161,14 @@ class _Recorder:
 
     def observe(self, progress: Progress) -> bool:
         """Records a mark; returns whether the run should go on."""
+        speed = self._speed(progress)
         observations = self.run.meter.observe(self.run.state, progress.clocks)
         for observation, before in zip_longest(observations, self.rows[-len(observations) :]):
             point = self.points[observation.row["network"]]
-            observation.row["staleness_time_mean"] = _time_mean(observation.row, before)
+            observation.row["staleness_mean"] = _time_mean(observation.row, before)
             observation.row.update({"replica": point.replica} | point.settings)
         if self.record is not None:
-            self.record.observe(self.mark, observations, self._speed(progress))
+            self.record.observe(self.mark, observations, speed)
         self.rows += [o.row for o in observations]
         self.mark += 1
         self.last, self.progress = time.perf_counter(), progress
@@ -212,29 +214,35 @@ class _Recorder:
     def _average(self, network: int) -> dict[str, float | None]:
         """Returns the exact time average of staleness over the second half of the run, with its 95% half-width.
 
-        The first half is left out as a warm-up. The half-width, by batch means, is None with fewer than 20 marks.
+        The first half is left out as a warm-up. The half-width comes from ten batch means; it is None where a batch is
+        shorter than twice the time that nodes lag behind, staleness over update rate, or holds no whole mark.
         """
-        half = self.settings.run.until / 2
-        rows = [r for r in self.rows if r["network"] == network and r["time"] >= half]
+        rows = [r for r in self.rows if r["network"] == network and r["time"] >= self.settings.run.until / 2]
         average: dict[str, float | None] = dict.fromkeys(("staleness_average", "staleness_average_half_width"))
         if len(rows) > 1 and rows[0]["staleness_integral"] is not None:
-            average["staleness_average"] = _time_mean(rows[-1], rows[0])
-            if len(rows) > 20:
-                means = np.array([r["staleness_time_mean"] for r in rows[1:]])
+            mean = average["staleness_average"] = _time_mean(rows[-1], rows[0])
+            rate = rows[-1]["updates"] / rows[-1]["n"] / rows[-1]["time"]
+            lag = mean / rate if mean and rate else 0.0
+            if len(rows) > 20 and (rows[-1]["time"] - rows[0]["time"]) / 10 >= 2 * lag:
+                means = np.array([r["staleness_mean"] for r in rows[1:]])
                 average["staleness_average_half_width"] = theory.batch_means(means, 10, 0.95)[1]
         return average
 
-    def finish(self, progress: Progress, summary: dict[str, Any]) -> None:
-        """Writes what the end of a run leaves on disk."""
-        if self.record is not None and self.folder is not None:
+    def save(self, progress: Progress) -> None:
+        """Writes the final state, before anything else is run."""
+        if self.folder is not None:
             checkpoint.save(self.folder / "final.safetensors", self.run.state, progress.clocks)
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Writes the summary, here and in TensorBoard."""
+        if self.record is not None:
             self.record.finish(summary, [config.to_dict(p.config) for p in self.points])
 
 
 def _time_mean(now: dict[str, Any], before: dict[str, Any] | None) -> float | None:
-    """Returns the exact mean of staleness over the time between two marks; None at the first mark."""
+    """Returns the exact mean of staleness over the time between two marks; at the first mark, that of the instant."""
     if before is None or now["staleness_integral"] is None:
-        return None
+        return now["staleness_now"]
     return (now["staleness_integral"] - before["staleness_integral"]) / (now["time"] - before["time"])
 
 

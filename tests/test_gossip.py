@@ -10,7 +10,7 @@ from batchednodes.clocks import Never, Poisson
 from batchednodes.gossip import GossipMatrix, Mixing, writes
 from batchednodes.mixing import blocks, merge_, mix_, sparse
 from batchednodes.schedule import schedule
-from batchednodes.timeline import PULL, Timeline
+from batchednodes.timeline import Timeline
 from batchednodes.topology import Networks, stack
 
 
@@ -164,4 +164,3 @@ def test_pulls_read_the_peer():
     assert sorted(zip(mixing.receivers.tolist(), mixing.senders.tolist(), strict=True)) == sorted(
         (i, j) for i, j, _ in contacts
     )
-    assert PULL == 2

@@ -211,9 +211,9 @@ def test_what_a_partition_refuses(partition, data, n, words):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Dirichlet(alpha=0.0), "alpha must be positive and finite [dimensionless], got 0.0"),
-        (lambda: Dirichlet(alpha=float("nan")), "alpha must be positive and finite [dimensionless], got nan"),
-        (lambda: QuantitySkew(alpha=float("inf")), "alpha must be positive and finite [dimensionless], got inf"),
+        (lambda: Dirichlet(alpha=0.0), "alpha must be at least 1e-09 and finite [dimensionless], got 0.0"),
+        (lambda: Dirichlet(alpha=float("nan")), "alpha must be at least 1e-09 and finite [dimensionless], got nan"),
+        (lambda: QuantitySkew(alpha=float("inf")), "alpha must be at least 1e-09 and finite [dimensionless], got inf"),
         (lambda: LabelShards(shards_per_node=0), "shards_per_node must be at least 1, got 0"),
     ],
 )

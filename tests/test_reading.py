@@ -12,6 +12,7 @@ from batchednodes import clocks
 from batchednodes.config import KINDS, Config, Gossip, Network, Run, Staleness, Update, load
 
 TOP = "name, seed, device, dtype, executor, network, update, gossip, local, task, run, staleness"
+TOP += ", sweep, sweep_mode, replicas"
 TOPOLOGIES = (
     "complete, ring, torus, hypercube, star, k_regular, erdos_renyi, watts_strogatz, barabasi_albert, exponential, "
     "edge_list"
@@ -62,7 +63,7 @@ def file(tmp_path):
         ("network: {nodes: 2.5}", "network.nodes must be an integer, got 2.5"),
         ("network: {nodes: }", "network.nodes must be an integer, got None"),
         ("network: {nodes: [3]}", "network.nodes must be an integer, got [3]"),
-        ("network: {nodes: 0}", "network.nodes must be an integer in [1, 2147483647], got 0"),
+        ("network: {nodes: 0}", "network.nodes must be an integer in [1, 100000000], got 0"),
         ("network: 3", "network must be a section of settings (leave it out for its defaults), got 3"),
         ("network:", "network must be a section of settings (leave it out for its defaults), got None"),
         ("network: {topology: ring}", "network.topology must be a section such as {kind: complete}, got 'ring'"),
@@ -134,7 +135,7 @@ def file(tmp_path):
             "run.window must be at least until / 1,000,000 = 1e-05 [s], got 1e-06; make it larger, or run.until "
             "smaller",
         ),
-        ("run: {eval_nodes: 0}", "run.eval_nodes must be an integer at least 1, got 0"),
+        ("run: {eval_nodes: 0}", "run.eval_nodes must be an integer in [1, 100000000], got 0"),
         ("run: {eval_nodes: 101}", "run.eval_nodes must be at most network.nodes = 100, got 101; null means all"),
         ("run: {eval_nodes: all}", "run.eval_nodes must be an integer or null, got 'all'"),
         ("staleness: {track: 101}", "staleness.track must be at most network.nodes = 100, got 101; use 'all'"),
@@ -258,7 +259,7 @@ def test_a_typo_in_the_file_is_not_dropped_with_the_old_kind():
             lambda: Config(gossip=Gossip(clock=clocks.ShiftedExponential())),
             "gossip.clock must be of kind poisson, never, got a ShiftedExponential",
         ),
-        (lambda: Network(nodes=0), "nodes must be an integer in [1, 2147483647], got 0"),
+        (lambda: Network(nodes=0), "nodes must be an integer in [1, 100000000], got 0"),
         (lambda: Run(until=math.nan), "until must be positive and finite [s], got nan"),
         (lambda: Staleness(track=0), "track must be an integer at least 1, got 0"),
     ],

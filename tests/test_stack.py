@@ -93,7 +93,12 @@ def test_modules_that_rows_cannot_hold_are_refused(make, message):
         ),
         (example_models.Branching, "task.model must run under torch.func.vmap, got: .*data-dependent control flow"),
         (example_models.Noisy, "task.model must be a function of its input, got two different outputs"),
-        (lambda: nn.Linear(7, 1), "task.model must run under torch.func.vmap, got: .*shapes cannot be multiplied"),
+        (lambda: nn.Linear(4, 2), r"task.model must put out a tensor of shape \[2, 1\] for 2 examples, got \[2, 2\]"),
+        (lambda: nn.LSTM(4, 1), r"task.model must put out a tensor of shape \[2, 1\] for 2 examples, got tuple"),
+        (
+            lambda: nn.Linear(7, 1),
+            r"task.model must take features of shape \[2, 4\], got: .*shapes cannot be multiplied",
+        ),
     ],
 )
 def test_computations_that_vmap_cannot_carry_are_refused(make, message):
@@ -104,6 +109,7 @@ def test_computations_that_vmap_cannot_carry_are_refused(make, message):
             lambda row, features, targets: F.mse_loss(stack.call(row, features), targets),
             torch.ones(2, 4, dtype=torch.float64),
             torch.ones(2, 1, dtype=torch.float64),
+            None,
         )
 
 
@@ -112,3 +118,17 @@ def test_activations_count_what_leaf_modules_put_out():
     assert stacked(module).activations((2, 3), torch.float64, CPU) == 6 + 5 + 5 + 2
     with pytest.raises(ValueError, match=r"task.model must take features of shape \[b, 7\], got: "):
         stacked(module).activations((7,), torch.float64, CPU)
+
+
+def test_outputs_must_cover_the_labels():
+    stack, labels = stacked(nn.Linear(4, 3)), torch.tensor([0, 1])
+    features = torch.ones(2, 4, dtype=torch.float64)
+
+    def loss(row, x, y):
+        return F.cross_entropy(stack.call(row, x), y)
+
+    check(stack, loss, features, labels, 3)
+    with pytest.raises(
+        ValueError, match=r"must put out a tensor of shape \[2, at least 4\] for 2 examples, got \[2, 3\]"
+    ):
+        check(stack, loss, features, labels, 4)

@@ -402,7 +402,7 @@ def test_peers_are_uniform_over_the_contacts():
     networks = batch([5, 1, 6, 2])
     contacts = stack(networks, [None, None, stored(Star(), 6), None])
     arrays = (contacts.start, contacts.size, contacts.complete, contacts.indptr, contacts.indices)
-    bits = rng.generator(5, rng.SAMPLE).integers(2**64, size=20_000, dtype=np.uint64)
+    bits = rng.generator(5, rng.SOURCES).integers(2**64, size=20_000, dtype=np.uint64)
     expected = {0: [1, 2, 3, 4], 2: [0, 1, 3, 4], 4: [0, 1, 2, 3], 6: [7, 8, 9, 10, 11], 9: [6], 12: [13], 13: [12]}
     for node, others in expected.items():
         found, counts = np.unique(draw_peers(node, bits, *arrays), return_counts=True)

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import batchednodes
-from batchednodes import train
+from batchednodes import assembly, train
+from batchednodes.plan import plan
 
 TINY = {
     "network": {"nodes": 6},
@@ -111,10 +112,18 @@ def test_metrics_are_those_of_the_models():
         result.model(4)
 
 
+def assembly_of(*overrides: str):
+    config = batchednodes.load(TINY, overrides)
+    events = assembly.timeline([config])
+    return assembly.assemble([config], events, plan([config], events).chunks)
+
+
 def test_a_sample_of_nodes_is_evaluated_when_asked():
     everyone, some = train(TINY), train(TINY, "run.eval_nodes=2")
     assert torch.equal(everyone.x, some.x)
     assert some.metrics["loss_max"].iloc[-1] <= everyone.metrics["loss_max"].iloc[-1]
+    run = assembly_of("run.eval_nodes=2")
+    assert run.meter.evaluated[0].tolist() != [0, 1]  # a sample, not the first ones
     assert some.metrics["loss_mean"].iloc[-1] != everyone.metrics["loss_mean"].iloc[-1]
     assert (some.metrics["loss_mean_model"] == everyone.metrics["loss_mean_model"]).all()
 
@@ -159,10 +168,12 @@ def test_divergence_stops_at_the_next_mark_and_keeps_what_was_written(tmp_path):
         (["task.model={kind: python, target: 'example_models:missing'}"], "task.model.target must be importable"),
         (["task.model={kind: python, target: 'example_models:not_a_module'}"], "must return an nn.Module, got int"),
         (["task.model={kind: python, target: 'example_models:Tied', args: {depth: 3}}"],
-         "task.model.args must fit example_models:Tied"),
+         "task.model.target 'example_models:Tied' must take args {'depth': 3}, got TypeError"),
         (["task.model={kind: python, target: nothing}"],
          'task.model.target must be "package.module:name", got \'nothing\''),
         (["task.data.kind=npz", "task.data.path=missing.npz"], "task.data.path must .*missing.npz"),
+        (["gossip.clock.rate=1e17"], "run.until times the rates of .* at most 1e.12 events, got"),
+        (["executor=serial", "local.chunk=3"], "local.chunk must be left out with executor=serial"),
         (["network.nodes=30000", "staleness.track=all", "task.model={kind: mlp, hidden: [4000000]}"],
          "the run must fit in memory, got .* GiB needed"),
     ],
@@ -215,10 +226,55 @@ def test_progress_is_shown_after_each_window_and_mark():
     assert seen[-1] == (3, 3)
 
 
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy", "auto"])
+def test_every_loss_trains_on_labels(loss):
+    result = train(
+        TINY, "task.data.kind=digits", f"task.loss={loss}", "run.until=20", "local.lr=0.5", "network.nodes=4"
+    )
+    assert result.metrics["loss_mean"].iloc[-1] < 0.9 * result.metrics["loss_mean"].iloc[0]
+    first = train(
+        TINY, "task.data.kind=digits", f"task.loss={loss}", "dtype=float64", "network.nodes=2", "run.until=0.1"
+    )
+    digits = batchednodes.load(TINY, ["task.data.kind=digits"]).task.data.load(2, 0)
+    outputs = first.model(0)(torch.from_numpy(digits.test_features).double()).detach()
+    labels = torch.from_numpy(digits.test_targets)
+    hot = F.one_hot(labels, 10).double()
+    expected = F.mse_loss(outputs, hot) if loss == "mse" else F.cross_entropy(outputs, labels)
+    assert first.metrics["loss_mean"].iloc[0] == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_a_users_frozen_parameters_are_the_same_in_every_run():
+    model = "task.model={kind: python, target: 'example_models:Tied', args: {width: 10}}"
+    before = torch.get_rng_state()
+    first, second = train(TINY, model), train(TINY, model)
+    assert torch.equal(first.x, second.x)
+    assert torch.equal(torch.get_rng_state(), before)  # nobody else's draws are touched
+
+
+def test_the_average_of_staleness_leaves_the_warm_up_out():
+    result = train(TINY, "run.until=60", "network.nodes=20")
+    late = result.metrics[result.metrics["time"] > 30]["staleness_mean"]
+    final = result.summary["networks"][0]
+    assert final["staleness_average"] == pytest.approx(late.mean(), rel=1e-12)  # marks are evenly spaced
+    assert final["staleness_average_half_width"] > 0
+    slow = train(TINY, "run.until=60", "network.nodes=20", "gossip.clock.rate=0.05").summary["networks"][0]
+    assert slow["staleness_average_half_width"] is None  # far too short for an interval
+
+
+def test_the_results_of_a_run_are_kept_if_its_baseline_fails(tmp_path, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(batchednodes.training, "_isolated", fail)
+    with pytest.raises(MemoryError):
+        train(TINY, "run.baseline=isolated", out=tmp_path / "run")
+    assert {"final.safetensors", "metrics.jsonl"} <= {p.name for p in (tmp_path / "run").iterdir()}
+
+
 def test_threads_are_set_for_the_run_and_restored():
     before, seen = torch.get_num_threads(), []
-    train(TINY, "run.threads=3", watch=lambda *_: seen.append(torch.get_num_threads()))
-    assert set(seen) == {3}
+    train(TINY, "run.threads=2", watch=lambda *_: seen.append(torch.get_num_threads()))
+    assert set(seen) == {2}
     seen.clear()
     train(TINY, watch=lambda *_: seen.append(torch.get_num_threads()))
     assert set(seen) == {1}  # small waves

@@ -22,6 +22,10 @@ _ROWS, _SHARES, _SLOTS, _ORDER = range(4)
 _BLOCK = 4096  # nodes whose label proportions are held at once
 
 
+_LEAST = 1e-9
+"""The smallest concentration: nodes then hold one label each."""
+
+
 @dataclass(frozen=True, eq=False)
 class Shards:
     """The rows of each node: node i owns rows[offsets[i]:offsets[i + 1]]."""
@@ -229,8 +233,8 @@ class Natural(Partition):
 
 
 def _positive(alpha: float) -> None:
-    if not 0 < alpha < math.inf:
-        raise ValueError(f"alpha must be positive and finite [dimensionless], got {alpha!r}")
+    if not _LEAST <= alpha < math.inf:  # below, draws of Dirichlet's law underflow
+        raise ValueError(f"alpha must be at least {_LEAST} and finite [dimensionless], got {alpha!r}")
 
 
 # ---------------------------------------------------------------------------------------------------------- kernels

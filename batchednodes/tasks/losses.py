@@ -3,6 +3,7 @@
 Letters: b examples, k outputs or classes.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Literal
 
@@ -22,8 +23,14 @@ def choose(name: LossName, classes: int | None) -> Callable[[Tensor, Tensor], Te
     if name == "cross_entropy" and classes is None:
         raise ValueError("task.loss must be mse for real-valued targets, got 'cross_entropy'; or give integer labels")
     if name == "mse" and classes is not None:
-        return lambda outputs, targets: F.mse_loss(outputs, F.one_hot(targets, classes).to(outputs.dtype))
+        return functools.partial(_brier, classes)
     return F.mse_loss if classes is None else cross_entropy
+
+
+def _brier(classes: int, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Returns the mean squared error of outputs [b, k] to the one-hot labels."""
+    hot = targets.unsqueeze(-1) == torch.arange(classes, device=targets.device)
+    return F.mse_loss(outputs, hot.to(outputs.dtype))
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -139,22 +139,31 @@ class PythonModule(Model):
             raise ValueError(f'target must be "package.module:name", got {self.target!r}')
 
     def module(self, shape: tuple[int, ...], outputs: int) -> nn.Module:
-        try:
-            module = _import(self.target)(**self.args)
-        except TypeError as error:
-            raise ValueError(f"task.model.args must fit {self.target}, got {self.args}: {error}") from error
-        if not isinstance(module, nn.Module):
-            raise ValueError(f"task.model.target must return an nn.Module, got {type(module).__name__}")
-        return module
+        return self._make(0)
 
     def init_(self, x: Float[Tensor, "n p"], stack: Stack, seed: int, shape: tuple[int, ...], outputs: int) -> None:
         rows = 1 if self.init == "same" else x.shape[0]
-        with torch.random.fork_rng(devices=[]):
-            for i in range(rows):
-                torch.manual_seed(int(rng.block(np.uint64(seed), rng.INIT, i, np.uint64(0))[0] >> np.uint64(1)))
-                x[i] = stack.row(self.module(shape, outputs)).to(x)
+        for i in range(rows):
+            bits, _ = rng.block(np.uint64(seed), rng.INIT, i, np.uint64(0))
+            x[i] = stack.row(self._make(int(bits) >> 1)).to(x)
         if self.init == "same":
             x[1:] = x[0]
+
+    def _make(self, seed: int) -> nn.Module:
+        """Returns what the user's function makes with torch's generator seeded, which is then as it was before."""
+        make = _import(self.target)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            try:
+                module = make(**self.args)
+            except Exception as error:  # whatever the user's function raises
+                reason = f"{type(error).__name__}: {error}"
+                raise ValueError(
+                    f"task.model.target {self.target!r} must take args {self.args}, got {reason}"
+                ) from error
+        if not isinstance(module, nn.Module):
+            raise ValueError(f"task.model.target must return an nn.Module, got {type(module).__name__}")
+        return module
 
 
 def _import(target: str) -> Callable[..., Any]:
@@ -162,7 +171,8 @@ def _import(target: str) -> Callable[..., Any]:
     sys.path.insert(0, os.getcwd())
     try:
         return getattr(importlib.import_module(name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"task.model.target must be importable, got {target!r}: {error}") from error
+    except Exception as error:  # whatever the user's module raises when it is imported
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"task.model.target must be importable, got {target!r}: {reason}") from error
     finally:
         sys.path.remove(os.getcwd())

@@ -56,4 +56,4 @@ class Problem:
         loss = self.criterion(outputs, targets)
         if self.classes is None:
             return loss, torch.full_like(loss, torch.nan)
-        return loss, (outputs.argmax(-1) == targets).to(loss.dtype).mean()
+        return loss, (outputs.argmax(-1) == targets).double().mean()
