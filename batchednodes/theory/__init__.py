@@ -1,0 +1,35 @@
+"""Closed forms, recursions and bounds to hold measurements against.
+
+`age`: mean staleness under uniform gossip; `freshest`: under opportunistic gossip; `renewal`: counts at a finite time;
+`consensus`: distances between models; `intervals`: confidence intervals of what is measured.
+"""
+
+from batchednodes.theory.age import (
+    harmonic,
+    mean_staleness,
+    mean_staleness_expansion,
+    mean_staleness_graph,
+    mean_staleness_ring,
+    staleness_bound,
+)
+from batchednodes.theory.consensus import Stationary, contraction, expected_consensus, stationary_consensus
+from batchednodes.theory.freshest import freshest_reach, freshest_staleness
+from batchednodes.theory.intervals import batch_means
+from batchednodes.theory.renewal import expected_updates
+
+__all__ = [
+    "Stationary",
+    "batch_means",
+    "contraction",
+    "expected_consensus",
+    "expected_updates",
+    "freshest_reach",
+    "freshest_staleness",
+    "harmonic",
+    "mean_staleness",
+    "mean_staleness_expansion",
+    "mean_staleness_graph",
+    "mean_staleness_ring",
+    "staleness_bound",
+    "stationary_consensus",
+]

@@ -1,0 +1,25 @@
+r"""Confidence intervals of means over time.
+
+Letters: m samples.
+"""
+
+import math
+
+import numpy as np
+from jaxtyping import Float64
+from scipy import stats
+
+
+def batch_means(samples: Float64[np.ndarray, " m"], batches: int, confidence: float) -> tuple[float, float]:
+    """Returns the mean of a stationary, dependent series and the half-width of its interval by batch means.
+
+    Args:
+        samples: the series, in order; the first m mod batches are left out.
+        batches: number of consecutive batches, whose means are taken as independent and normal; 2 <= batches <= m.
+        confidence: of the interval, for instance 0.95, by Student's t with batches - 1 degrees of freedom.
+    """
+    assert 2 <= batches <= samples.size
+    size = samples.size // batches
+    means = samples[samples.size - size * batches :].reshape(batches, size).mean(1)
+    quantile = stats.t.ppf((1 + confidence) / 2, batches - 1)
+    return float(means.mean()), float(quantile * means.std(ddof=1) / math.sqrt(batches))
