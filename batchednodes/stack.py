@@ -11,6 +11,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -55,8 +56,8 @@ class Stack:
         parts = row.split([math.prod(s) for s in self.shapes.values()])
         return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
-    def call(self, row: Float[Tensor, " p"], features: Float[Tensor, "b ..."]) -> Tensor:
-        """Returns the module's outputs for b examples, computed with the parameters of a row."""
+    def call(self, row: Float[Tensor, " p"], features: Float[Tensor, "b ..."]) -> Any:
+        """Returns what the module puts out for b examples, computed with the parameters of a row; see `check`."""
         return functional_call(self.skeleton, self.views(row), (features,))
 
     def row(self, module: nn.Module) -> Float[Tensor, " p"]:
