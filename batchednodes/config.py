@@ -311,19 +311,23 @@ def load(source: str | Path | Mapping[str, Any] | Config, overrides: Sequence[st
     try:
         tree = _source(source)
         changes = [_override(text) for text in overrides]
-        nested = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))
-        assert isinstance(nested, dict)
-        READER.forget_(tree, nested, Config, "")
+        READER.forget_(tree, _plain(OmegaConf.from_dotlist(list(overrides))), Config, "")
         merged = OmegaConf.create(tree)
         for key, value in changes:
             _change_(merged, key, value)
-        resolved = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+        resolved = _plain(merged, resolve=True)
     except OmegaConfBaseException as error:
         raise ValueError(_unresolved(error)) from None
     except RecursionError:
         raise ValueError("a config must not contain itself, or be nested hundreds of levels deep") from None
-    assert isinstance(resolved, dict)
-    return READER.build(Config, resolved, "")  # type: ignore[arg-type]
+    return READER.build(Config, resolved, "")
+
+
+def _plain(tree: DictConfig, resolve: bool = False) -> dict[Any, Any]:
+    """Returns a mapping of OmegaConf as plain data, with its interpolations as they are or resolved."""
+    plain = OmegaConf.to_container(tree, resolve=resolve, throw_on_missing=resolve)
+    assert isinstance(plain, dict)
+    return plain
 
 
 def _change_(tree: DictConfig, key: str, value: Any) -> None:
@@ -343,7 +347,7 @@ def _source(source: str | Path | Mapping[str, Any] | Config) -> dict:
     if isinstance(source, Config):
         return _escape(to_dict(source))
     if isinstance(source, DictConfig):
-        return OmegaConf.to_container(source)  # type: ignore[return-value]
+        return _plain(source)
     if isinstance(source, Mapping):
         return READER.plain(source, "")
     if not isinstance(source, str | Path):
@@ -355,7 +359,7 @@ def _source(source: str | Path | Mapping[str, Any] | Config) -> dict:
         raise ValueError(f"config file {str(source)!r} is not valid YAML: {error}") from None
     if not isinstance(tree, DictConfig):
         raise ValueError(f"config file {str(source)!r} must hold keys and values (nodes: 50), got a list")
-    return OmegaConf.to_container(tree)  # type: ignore[return-value]
+    return _plain(tree)
 
 
 def _text(path: str | Path) -> str:
@@ -375,7 +379,7 @@ def _override(text: str) -> tuple[str, Any]:
     if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
         raise ValueError(f"overrides are key=value, as network.nodes=50, got {text!r}")
     try:
-        return key, OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"]  # type: ignore[index]
+        return key, _plain(OmegaConf.from_dotlist([f"value={value}"]))["value"]
     except (yaml.YAMLError, OmegaConfBaseException):
         raise ValueError(f"overrides are key=value, value is YAML, got {text!r}") from None
 

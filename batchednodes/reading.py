@@ -153,10 +153,10 @@ class Reader:
             return self._kind(value, kinds, path, field)
         if path in self.kinds:
             raise ValueError(f"{path} must be a section such as {{kind: {next(iter(kinds))}}}, got {value!r}")
-        if is_dataclass(parts[0]):
+        if isinstance(parts[0], type) and is_dataclass(parts[0]):
             if not isinstance(value, Mapping):
                 raise ValueError(f"{path} must be a section of settings (leave it out for its defaults), got {value!r}")
-            return self.build(parts[0], value, path)  # type: ignore[arg-type]
+            return self.build(parts[0], value, path)
         return self._leaf(value, hint, path)
 
     def _kind(self, data: Mapping[Any, Any], kinds: Mapping[str, type], path: str, field: Field | None) -> Any:
@@ -245,5 +245,6 @@ class Reader:
             if before and after and before is not after:
                 for key in {f.name for f in fields(before)} - {f.name for f in fields(after)}:
                     old.pop(key, None)
-            if is_dataclass(after or before):
-                self.forget_(old, new, after or before, at)  # type: ignore[arg-type]
+            section = after or before
+            if isinstance(section, type) and is_dataclass(section):
+                self.forget_(old, new, section, at)

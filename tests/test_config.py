@@ -19,18 +19,6 @@ NEEDED = {
 """What a kind needs besides its name."""
 
 
-@pytest.fixture
-def file(tmp_path):
-    """Returns a function that writes a config file."""
-
-    def write(content):
-        path = tmp_path / "c.yaml"
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return write
-
-
 def section(path, content):
     """Returns nested mappings with one section filled."""
     for key in reversed(path.split(".")):

@@ -25,18 +25,6 @@ def refused(message):
     return pytest.raises(ValueError, match=f"^{re.escape(message)}$")
 
 
-@pytest.fixture
-def file(tmp_path):
-    """Returns a function that writes a config file."""
-
-    def write(content):
-        path = tmp_path / "c.yaml"
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return write
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
