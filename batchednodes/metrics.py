@@ -71,6 +71,7 @@ class Meter:
             "accuracy_max": _known(float(accuracy.max())),
             "staleness_now": None if stale is None else stale.mean,
             "staleness_integral": None if stale is None else stale.integral,
+            "loss_median": float(loss.median()),
         }
         over_nodes = {"loss": loss, "distance_from_mean": distances.cpu()}
         if self.problem.classes is not None:
