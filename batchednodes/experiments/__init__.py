@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 
-from batchednodes.experiments import staleness_scaling
+from batchednodes.experiments import regression, staleness_scaling, topologies
 from batchednodes.experiments.experiment import Experiment, Published, Size, publish
 
 EXPERIMENTS: dict[str, Callable[[Size], Experiment]] = {
     "staleness-scaling": staleness_scaling.sized,
+    "linear-regression": regression.linear,
+    "nonlinear-regression": regression.nonlinear,
+    "topologies": topologies.sized,
 }
 """Name of a figure -> the experiment at a size."""
 
