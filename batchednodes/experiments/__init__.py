@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 
-from batchednodes.experiments import regression, staleness_scaling, topologies
+from batchednodes.experiments import quickstart, regression, staleness_criterion, staleness_scaling, topologies
 from batchednodes.experiments.experiment import Experiment, Published, Size, publish
 
 EXPERIMENTS: dict[str, Callable[[Size], Experiment]] = {
     "staleness-scaling": staleness_scaling.sized,
     "linear-regression": regression.linear,
     "nonlinear-regression": regression.nonlinear,
+    "staleness-criterion": staleness_criterion.sized,
+    "quickstart": quickstart.sized,
     "topologies": topologies.sized,
 }
 """Name of a figure -> the experiment at a size."""

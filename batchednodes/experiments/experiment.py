@@ -73,9 +73,9 @@ def publish(name: str, experiment: Experiment, out: Path, watch: Watch | None = 
     settings = [out / f"{stem}.yaml" for stem in stems.values()]
     _refuse_existing([*pictures, numbers, *settings], out)
     chosen = {part: config.load(batch | {"name": stems[part]}) for part, batch in batches.items()}
+    table = experiment.table({part: _metrics(one, watch) for part, one in chosen.items()})
     for path, one in zip(settings, chosen.values(), strict=True):
         path.write_text(config.dump(one), encoding="utf-8")
-    table = experiment.table({part: _metrics(one, watch) for part, one in chosen.items()})
     table.to_csv(numbers, index=False)
     with matplotlib.rc_context(figures.PAPER):
         figures.save(experiment.draw(table), pictures)

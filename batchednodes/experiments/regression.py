@@ -26,7 +26,7 @@ from rich.table import Table
 
 from batchednodes.experiments.estimates import interval
 from batchednodes.experiments.experiment import Experiment, Size
-from batchednodes.experiments.schemes import SCHEMES, Scheme, zipped
+from batchednodes.experiments.regimes import REGIMES, Regime, zipped
 
 _USERS = {"average model": "loss_mean_model", "median user": "loss_median", "worst user": "loss_max"}
 """What is drawn, and its metric."""
@@ -56,12 +56,12 @@ class Regression(Experiment):
     nodes: tuple[int, ...]
     replicas: int
     """Networks of each point, with other seeds; at least 2."""
-    schemes: tuple[Scheme, ...] = SCHEMES
+    regimes: tuple[Regime, ...] = REGIMES
 
     def batches(self) -> dict[str, dict[str, Any]]:
         networks = [
-            {"network.nodes": n, "staleness.track": min(n, 32)} | scheme.settings()
-            for scheme in self.schemes
+            {"network.nodes": n, "staleness.track": min(n, 32)} | regime.settings()
+            for regime in self.regimes
             for n in self.nodes
         ]
         data = {"kind": self.data, "features": self.features, "noise": _NOISE, "samples_per_node": _SAMPLES}
@@ -110,11 +110,11 @@ class Regression(Experiment):
         return figure
 
     def _panel(self, axes: Axes, table: pd.DataFrame) -> None:
-        for k, scheme in enumerate(self.schemes):
-            own = table[(table["scheme"] == scheme.kind) & (table["capacity"] == scheme.capacity)]
-            axes.plot(own["time"], own["loss"], **scheme.style, label=scheme.label, markevery=(k % 5, 5))
+        for k, regime in enumerate(self.regimes):
+            own = table[(table["scheme"] == regime.kind) & (table["capacity"] == regime.capacity)]
+            axes.plot(own["time"], own["loss"], **regime.style, label=regime.label, markevery=(k % 5, 5))
             axes.fill_between(
-                own["time"], own["loss_lowest"], own["loss_highest"], color=scheme.colour, alpha=0.12, linewidth=0
+                own["time"], own["loss_lowest"], own["loss_highest"], color=regime.colour, alpha=0.12, linewidth=0
             )
         axes.axhline(_NOISE**2, color="black", linestyle=":", linewidth=0.8, label="noise of the test targets")
         axes.set(yscale="log", ylim=(0.6 * _NOISE**2, _TOP))
@@ -125,12 +125,12 @@ class Regression(Experiment):
         sizes = sorted(last["n"].unique())
         title = f"test loss of the worst user at t = {last['time'].iloc[0]:g} s, with its 95% interval"
         shown = Table("scheme", "capacity", "bounded staleness", *(f"n = {n}" for n in sizes), title=title)
-        for scheme in self.schemes:
+        for regime in self.regimes:
             cells = []
             for n in sizes:
-                p = _point(last, scheme, n)
+                p = _point(last, regime, n)
                 cells.append(f"{p['loss']:.3g} ({p['loss_low_95']:.2g} to {p['loss_high_95']:.2g})")
-            shown.add_row(scheme.kind, scheme.capacity, "yes" if scheme.bounded else "no", *cells)
+            shown.add_row(regime.kind, regime.capacity, "yes" if regime.bounded else "no", *cells)
         shown.caption = (
             f"at n = {sizes[-1]}: {self.separation(table):.3g} between the best that fails and the worst that holds"
         )
@@ -139,12 +139,12 @@ class Regression(Experiment):
     def separation(self, table: pd.DataFrame) -> float:
         """Returns by which factor regimes differ: in the worst user's loss, at the end and at the largest n.
 
-        It is the least loss over schemes of unbounded staleness over the largest loss over those of bounded staleness.
+        It is the least loss over regimes of unbounded staleness over the largest loss over those of bounded staleness.
         """
         last = table[(table["time"] == table["time"].max()) & (table["user"] == "worst user")]
         n = last["n"].max()
-        fail = [float(_point(last, s, n)["loss"]) for s in self.schemes if not s.bounded]
-        hold = [float(_point(last, s, n)["loss"]) for s in self.schemes if s.bounded]
+        fail = [float(_point(last, s, n)["loss"]) for s in self.regimes if not s.bounded]
+        hold = [float(_point(last, s, n)["loss"]) for s in self.regimes if s.bounded]
         return min(fail, default=math.nan) / max(hold, default=math.nan)
 
 
@@ -153,8 +153,8 @@ def _exp(x: float) -> float:
     return math.exp(x) if x < 709 else math.inf
 
 
-def _point(rows: pd.DataFrame, scheme: Scheme, n: int) -> pd.Series:
-    own = (rows["scheme"] == scheme.kind) & (rows["capacity"] == scheme.capacity) & (rows["n"] == n)
+def _point(rows: pd.DataFrame, regime: Regime, n: int) -> pd.Series:
+    own = (rows["scheme"] == regime.kind) & (rows["capacity"] == regime.capacity) & (rows["n"] == n)
     return rows[own].iloc[0]
 
 

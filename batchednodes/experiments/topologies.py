@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 from rich.table import Table
 
 from batchednodes import theory
@@ -55,9 +56,9 @@ class Topologies(Experiment):
             "network": {"nodes": max(self.nodes)},
             "update": {"clock": {"kind": "shifted_exponential", "delay": 0.5, "rate": 2.0}},
             "gossip": {"clock": {"kind": "poisson", "rate": 1.0}},
-            "local": {"lr": 0.05, "batch_size": 10},
+            "local": {"lr": 0.02, "batch_size": 20},
             "task": {
-                "data": {"kind": "linear_regression", "features": 2, "samples_per_node": 10, "heterogeneity": 1.0},
+                "data": {"kind": "linear_regression", "features": 10, "heterogeneity": 1.0},
                 "model": {"kind": "linear", "bias": False},
             },
             "run": {"until": _SPAN * longest, "mark_every": 0.1 * longest, "eval_nodes": 1},
@@ -66,7 +67,7 @@ class Topologies(Experiment):
                 "network.nodes": [n for _, n in points],
                 "network.topology": [_GRAPHS[graph][0] for graph, _ in points],
                 "staleness.track": [min(n, 32) for _, n in points],
-                "seed": [1000 * k for k in range(len(points))],
+                "seed": [1000 * self.nodes.index(n) for _, n in points],  # one set of data and clocks for all graphs
             },
             "sweep_mode": "zip",
             "replicas": self.replicas,
@@ -81,7 +82,7 @@ class Topologies(Experiment):
         networks = time_averages(rows, warm_up).set_index("network")
         networks["consensus"] = consensus
         graphs = list(_GRAPHS)
-        networks["graph"] = [graphs[seed // 1000 // len(self.nodes)] for seed in networks["seed"]]
+        networks["graph"] = [graphs[k // (len(self.nodes) * self.replicas)] for k in networks.index]
         keys = ["graph", "n"]
         table = over_replicas(networks, keys, "staleness").merge(over_replicas(networks, keys, "consensus"))
         laws = [_law(graph, n) for graph, n in zip(table["graph"], table["n"], strict=True)]
@@ -96,6 +97,9 @@ class Topologies(Experiment):
         for _, own in lawful.groupby("graph", sort=False):
             left.plot(own["n"], own["staleness_theory"], color="0.35", linewidth=3, alpha=0.35, label="exact law")
         left.set(title="(a) mean staleness", ylabel="mean staleness [updates]", yscale="log")
+        left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        left.yaxis.set_major_formatter("{x:g}")
+        left.yaxis.set_minor_locator(NullLocator())
         right.set(title="(b) spread of the models", ylabel="consensus distance", ylim=(0, None))
         handles = {label: h for h, label in zip(*left.get_legend_handles_labels(), strict=True)}
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6)
@@ -133,7 +137,7 @@ def _lines(axes: Axes, table: pd.DataFrame, key: str) -> None:
         axes.errorbar(own["n"], own[key], errors, **style, capsize=2, label=graph)
     axes.set(xscale="log", xlabel="number of nodes n")
     axes.set_xticks(sorted(table["n"].unique()), [str(n) for n in sorted(table["n"].unique())], minor=False)
-    axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(visible=True)
 
 

@@ -1,4 +1,4 @@
-r"""Schemes of gossip that the figures compare, and how each is drawn.
+r"""Regimes of gossip that the figures compare, a scheme and a capacity each, and how each is drawn.
 
 Letters: n nodes.
 """
@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Scheme:
+class Regime:
     """Who transmits, at which capacity."""
 
     kind: str
@@ -39,17 +39,17 @@ class Scheme:
         }
 
     def settings(self) -> dict[str, Any]:
-        """Returns what a network of the scheme needs, by the keys of a sweep."""
+        """Returns what a network of the regime needs, by the keys of a sweep."""
         return {"gossip.clock.rate": self.capacity, "gossip.scheme": {"kind": self.kind}}
 
 
-SCHEMES = (
-    Scheme("uniform", "1", False, "o", "#0072B2"),
-    Scheme("uniform", "log(n)", True, "s", "#D55E00"),
-    Scheme("uniform", "n", True, "^", "#009E73"),
-    Scheme("freshest", "1", False, "o", "#56B4E9"),
-    Scheme("freshest", "log(n)", False, "s", "#E69F00"),
-    Scheme("freshest", "n", True, "^", "#6B6B6B"),
+REGIMES = (
+    Regime("uniform", "1", False, "o", "#0072B2"),
+    Regime("uniform", "log(n)", True, "s", "#D55E00"),
+    Regime("uniform", "n", True, "^", "#009E73"),
+    Regime("freshest", "1", False, "o", "#56B4E9"),
+    Regime("freshest", "log(n)", False, "s", "#E69F00"),
+    Regime("freshest", "n", True, "^", "#6B6B6B"),
 )
 """The six of the paper's claims."""
 
