@@ -8,7 +8,8 @@ norm its own steps overshoot. What a user learns from others undoes that, if it 
 the error of such a user grows geometrically. So the longest time without news, of the worst of n users, decides: about
 log n / capacity under uniform gossip. The size of the effect depends on these choices; that it grows with n at constant
 capacity, and does not at capacity log n, is the claim. Networks of different n share the data and the clocks of the
-nodes that they have in common. Curves are geometric means over replicas.
+nodes that they have in common. Curves are medians over six replicas, since failures are
+rare and large in small networks; the range of six holds the median of their law with probability 1 - 2^-5 = 97%.
 
 Letters: n nodes, sigma noise.
 """
@@ -24,7 +25,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from batchednodes.experiments.estimates import interval
 from batchednodes.experiments.experiment import Experiment, Size
 from batchednodes.experiments.regimes import REGIMES, Regime, zipped
 
@@ -88,10 +88,9 @@ class Regression(Experiment):
             staleness = group["staleness_mean"].mean()
             for user, key in _USERS.items():
                 logs = np.log(group[key].to_numpy(dtype=float))
-                mean = interval(logs, 0.95)
-                ends = {"loss": mean.mean, "loss_low_95": mean.low, "loss_high_95": mean.high}
-                ends |= {"loss_lowest": logs.min(), "loss_highest": logs.max()}
-                points.append(point | {"user": user} | {k: _exp(v) for k, v in ends.items()} | {"staleness": staleness})
+                ends = {"loss": np.median(logs), "loss_lowest": logs.min(), "loss_highest": logs.max()}
+                losses = {name: math.exp(value) for name, value in ends.items()}
+                points.append(point | {"user": user} | losses | {"staleness": staleness})
         return pd.DataFrame(points)
 
     def draw(self, table: pd.DataFrame) -> Figure:
@@ -123,13 +122,13 @@ class Regression(Experiment):
     def findings(self, table: pd.DataFrame) -> list[Table]:
         last = table[(table["time"] == table["time"].max()) & (table["user"] == "worst user")]
         sizes = sorted(last["n"].unique())
-        title = f"test loss of the worst user at t = {last['time'].iloc[0]:g} s, with its 95% interval"
+        title = f"test loss of the worst user at t = {last['time'].iloc[0]:g} s: median and range of replicas"
         shown = Table("scheme", "capacity", "bounded staleness", *(f"n = {n}" for n in sizes), title=title)
         for regime in self.regimes:
             cells = []
             for n in sizes:
                 p = _point(last, regime, n)
-                cells.append(f"{p['loss']:.3g} ({p['loss_low_95']:.2g} to {p['loss_high_95']:.2g})")
+                cells.append(f"{p['loss']:.3g} ({p['loss_lowest']:.2g} to {p['loss_highest']:.2g})")
             shown.add_row(regime.kind, regime.capacity, "yes" if regime.bounded else "no", *cells)
         shown.caption = (
             f"at n = {sizes[-1]}: {self.separation(table):.3g} between the best that fails and the worst that holds"
@@ -148,11 +147,6 @@ class Regression(Experiment):
         return min(fail, default=math.nan) / max(hold, default=math.nan)
 
 
-def _exp(x: float) -> float:
-    """Returns e^x, or infinity where it is beyond all floats."""
-    return math.exp(x) if x < 709 else math.inf
-
-
 def _point(rows: pd.DataFrame, regime: Regime, n: int) -> pd.Series:
     own = (rows["scheme"] == regime.kind) & (rows["capacity"] == regime.capacity) & (rows["n"] == n)
     return rows[own].iloc[0]
@@ -161,15 +155,15 @@ def _point(rows: pd.DataFrame, regime: Regime, n: int) -> pd.Series:
 def linear(size: Size) -> Regression:
     """Returns the figure of linear regression, 10 features, at a size."""
     nodes, replicas = _shape(size)
-    return Regression("linear_regression", 10, {"kind": "linear", "bias": False}, 0.1, 40.0, nodes, replicas)
+    return Regression("linear_regression", 10, {"kind": "linear", "bias": False}, 0.11, 40.0, nodes, replicas)
 
 
 def nonlinear(size: Size) -> Regression:
     """Returns the figure of nonlinear regression, a teacher of 16 and a student of 8 hidden units, at a size."""
     nodes, replicas = _shape(size)
     model = {"kind": "mlp", "hidden": [8], "activation": "tanh"}
-    return Regression("nonlinear_regression", 5, model, 0.4, 50.0, nodes, replicas)
+    return Regression("nonlinear_regression", 5, model, 0.4, 40.0, nodes, replicas)
 
 
 def _shape(size: Size) -> tuple[tuple[int, ...], int]:
-    return ((10, 100, 300), 4) if size == "quick" else ((10, 100, 1000), 5)
+    return ((10, 100, 300) if size == "quick" else (10, 100, 1000)), 6

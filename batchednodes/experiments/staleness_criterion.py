@@ -102,7 +102,7 @@ class StalenessCriterion(Experiment):
     def draw(self, table: pd.DataFrame) -> Figure:
         figure = Figure(figsize=(7.0, 3.2), layout="constrained")
         panels, sizes = figure.subplots(1, len(_USERS), sharex=True, sharey=True), sorted(table["n"].unique())
-        for axes, (user, key) in zip(panels, _USERS.items(), strict=True):
+        for axes, letter, (user, key) in zip(panels, "ab", _USERS.items(), strict=True):
             for scheme, colour in _COLOURS.items():
                 for n, marker in zip(sizes, "osD^v*", strict=False):
                     own = table[(table["scheme"] == scheme) & (table["n"] == n)]
@@ -111,7 +111,7 @@ class StalenessCriterion(Experiment):
             line = table.sort_values("staleness")
             axes.plot(line["staleness"], line[f"{key}_fit"], color="0.3", linewidth=0.9, label="best rising curve")
             axes.axhline(_NOISE**2, color="black", linestyle=":", linewidth=0.8, label="noise of the test targets")
-            axes.set(xscale="log", yscale="log", xlabel="mean staleness [updates]", title=user)
+            axes.set(xscale="log", yscale="log", xlabel="mean staleness [updates]", title=f"({letter}) {user}")
             axes.grid(visible=True)
         panels[0].set_ylabel("final test loss")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
@@ -174,6 +174,7 @@ def sized(size: Size) -> StalenessCriterion:
     """Returns the figure at a size."""
     clocks = ((0.25, 4.0), (0.1, 10 / 9), (0.9, 10.0), (1.0, 1.0))
     if size == "quick":
-        return StalenessCriterion((30, 100), ("0.2", "1", "5"), ("1", "n/8", "n/2", "2*n"), clocks, 2)
-    uniform, freshest = ("0.1", "0.3", "1", "3", "10"), ("1", "log(n)", "n/16", "n/8", "n/4", "n", "4*n")
+        return StalenessCriterion((30, 100), ("0.2", "0.4", "1", "5"), ("1", "n/8", "n/4", "n/2", "2*n"), clocks, 3)
+    uniform = ("0.1", "0.2", "0.3", "0.5", "1", "2", "5", "10")
+    freshest = ("1", "log(n)", "n/16", "n/8", "n/6", "n/4", "n/2", "n", "4*n")
     return StalenessCriterion((30, 100, 300), uniform, freshest, clocks, 4)
