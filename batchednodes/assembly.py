@@ -23,6 +23,7 @@ from batchednodes.data import IID, Dataset, DataSizes, Natural, Partition, Sampl
 from batchednodes.engine import Batched, Engine, Serial, automatic_window
 from batchednodes.local import Rates
 from batchednodes.metrics import Meter
+from batchednodes.schemes import Freshest, Uniform
 from batchednodes.stack import Stack, check
 from batchednodes.staleness import Sources, choose, sample
 from batchednodes.tasks import Problem, losses
@@ -31,6 +32,9 @@ from batchednodes.topology import Complete, Graph, Networks, stack
 from batchednodes.values import per_node
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+
+LARGEST_FRESHEST = 300
+"""Nodes up to which a run computes the law of `freshest`, whose work is n^3; a tenth of a second at this size."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,8 @@ def timeline(configs: Sequence[Config]) -> Timeline:
         _warn_if_disconnected(graph)
     update = [c.update.clock.gaps(c.network.nodes, c.seed, "update.clock") for c in configs]
     gossip = [c.gossip.clock.gaps(c.network.nodes, c.seed, "gossip.clock") for c in configs]
-    exchange = configs[0].gossip.exchange
-    return Timeline(batch, stack(batch, graphs), clock.join(update), clock.join(gossip), exchange)
+    exchange, schemes = configs[0].gossip.exchange, tuple(c.gossip.scheme for c in configs)
+    return Timeline(batch, stack(batch, graphs), clock.join(update), clock.join(gossip), exchange, schemes)
 
 
 def sizes(configs: Sequence[Config]) -> list[DataSizes]:
@@ -148,24 +152,29 @@ def assemble(configs: Sequence[Config], events: Timeline, chunks: Chunks) -> Run
     window = config.run.window or automatic_window(events)
     engine = Engine(events, executor, config.run.until, config.run.mark_every, window)
     theories = tuple(mean_staleness(c, events, g, sources) for g, c in enumerate(configs))
-    meter = Meter(events.networks, problem, sources, _evaluated(configs, events.networks), theories, chunks.evaluate)
+    evaluated, peaks = _evaluated(configs, events.networks), tuple(events.peaks())
+    meter = Meter(events.networks, problem, sources, evaluated, theories, peaks, chunks.evaluate)
     return Run(engine, state, meter, problem)
 
 
 def mean_staleness(config: Config, events: Timeline, g: int, sources: Sources) -> float | None:
-    """Returns the exact law's mean staleness of network g; None where the law does not hold.
+    """Returns the exact law's mean staleness of network g; None where no law is known, or it takes long to compute.
 
-    It needs the complete graph and one gossip capacity for all nodes. Updates may differ from node to node: the law is
-    linear in the source's rate, so the mean over sources is the law at their mean rate.
+    All laws need the complete graph and one gossip capacity for all nodes. That of uniform gossip is linear in the
+    source's update rate, so updates may differ from node to node: the mean over sources is the law at their mean rate.
+    That of `freshest` needs memoryless updates of one rate for all.
     """
-    part, n = events.networks.slice(g), config.network.nodes
-    capacity, tracked = events.gossip.rate[part], sources.nodes[g]
+    part, n, gossip = events.networks.slice(g), config.network.nodes, config.gossip
+    capacity, tracked, update = events.gossip.rate[part], sources.nodes[g], events.update.part(part)
     lawful = isinstance(config.network.topology, Complete) and n > 1 and tracked.size > 0
     if not lawful or capacity[0] == 0 or (capacity != capacity[0]).any():
         return None
-    return theory.mean_staleness(
-        n, float(capacity[0]), float(events.update.rate[tracked].mean()), config.gossip.exchange
-    )
+    if isinstance(gossip.scheme, Uniform):
+        return theory.mean_staleness(n, float(capacity[0]), float(events.update.rate[tracked].mean()), gossip.exchange)
+    memoryless = not update.shift.any() and (update.scale == update.scale[0]).all()
+    if isinstance(gossip.scheme, Freshest) and gossip.exchange == "push" and memoryless and n <= LARGEST_FRESHEST:
+        return theory.freshest_staleness(n, float(capacity[0]), float(update.rate[0]))
+    return None
 
 
 def skeleton(config: Config, sizes: DataSizes, dtype: torch.dtype, where: torch.device) -> Stack:

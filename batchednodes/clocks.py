@@ -12,10 +12,13 @@ Letters: n nodes, u uniform on (0, 1), c delay [s], mu rate of the exponential p
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float64
+from numba import njit
 
+from batchednodes.rng import unit
 from batchednodes.values import PerNode, per_node
 
 
@@ -34,11 +37,22 @@ class Gaps:
         """Long-run mean number of actions per second [1/s], by the renewal theorem; 0 where the node never acts."""
         return 1.0 / (self.shift + self.scale)
 
+    def part(self, nodes: slice) -> "Gaps":
+        """Returns the laws of some nodes."""
+        return Gaps(self.shift[nodes], self.scale[nodes])
+
     def silence(self, nodes: np.ndarray) -> "Gaps":
         """Returns the same laws, but the nodes given (a boolean mask, or indices) never act."""
         shift, scale = self.shift.copy(), self.scale.copy()
         shift[nodes], scale[nodes] = math.inf, 0.0
         return Gaps(shift, scale)
+
+
+@njit(nogil=True, cache=True, inline="always")
+@no_type_check
+def gap(shift, scale, bits):  # noqa: ANN001, ANN201  (numba infers the types)
+    """Returns the gap of one law for 64 random bits [s]."""
+    return shift - scale * math.log(unit(bits)) if scale > 0.0 else shift
 
 
 def join(parts: "list[Gaps]") -> Gaps:

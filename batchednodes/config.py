@@ -20,7 +20,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
-from batchednodes import clocks, tasks, values
+from batchednodes import clocks, schemes, tasks, values
 from batchednodes import data as sources
 from batchednodes import topology as graphs
 from batchednodes.local import Local
@@ -48,6 +48,12 @@ KINDS: dict[str, dict[str, type]] = {
         "never": clocks.Never,
     },
     "gossip.clock": {"poisson": clocks.Poisson, "never": clocks.Never},
+    "gossip.scheme": {
+        "uniform": schemes.Uniform,
+        "freshest": schemes.Freshest,
+        "fixed_duration": schemes.FixedDuration,
+        "age_aware": schemes.AgeAware,
+    },
     "task.data": {
         "linear_regression": sources.LinearRegression,
         "nonlinear_regression": sources.NonlinearRegression,
@@ -112,7 +118,10 @@ class Gossip:
     """Mixing: when nodes transmit, and what the receiver does."""
 
     clock: clocks.Clock = clocks.Poisson(rate="log(n)")
-    """When a node contacts a random peer: its gossip capacity."""
+    """When a node contacts a random peer, while its scheme lets it: its gossip capacity."""
+
+    scheme: schemes.Scheme = schemes.Uniform()
+    """Which nodes may transmit, when."""
 
     exchange: Literal["push", "pull", "meet"] = "push"
     """Direction: `push` changes the peer's model, `pull` the caller's, `meet` both."""
@@ -282,6 +291,7 @@ def _check_nodes(c: Config) -> None:
     n, seed = c.network.nodes, c.seed
     c.update.clock.gaps(n, seed, "update.clock")
     c.gossip.clock.gaps(n, seed, "gossip.clock")
+    c.gossip.scheme.check(n, c.gossip.exchange)
     per_node(c.gossip.weight, n, seed, "gossip.weight", high=1.0, open_high=False)
     per_node(c.local.lr, n, seed, "local.lr")
     per_node(c.local.weight_decay, n, seed, "local.weight_decay")

@@ -35,6 +35,8 @@ class Meter:
     """Rows of each network whose models are scored on the test set."""
     theory: tuple[float | None, ...]
     """Exact long-run mean staleness of each network; None where there is no law."""
+    peaks: tuple[float, ...]
+    """Largest rate at which any one node of each network ever transmits [1/s]."""
     chunk: int
     """Models scored by one vmap call, at most."""
 
@@ -71,6 +73,9 @@ class Meter:
             "accuracy_max": _known(float(accuracy.max())),
             "staleness_now": None if stale is None else stale.mean,
             "staleness_integral": None if stale is None else stale.integral,
+            "gossip_rate_mean": _per_second(clocks.gossips[part].mean(), clocks.time),
+            "gossip_rate_max": _per_second(clocks.gossips[part].max(), clocks.time),
+            "gossip_rate_peak": self.peaks[g],
             "loss_median": float(loss.median()),
         }
         over_nodes = {"loss": loss, "distance_from_mean": distances.cpu()}
@@ -112,6 +117,10 @@ def diverged(state: State) -> list[tuple[int, float]]:
     finite = torch.cat([b.isfinite().all(1) for b in blocks])
     bad = torch.nonzero(state.diverged_at.isfinite() | ~finite)[:, 0].cpu()
     return list(zip(bad.tolist(), state.diverged_at.cpu()[bad].tolist(), strict=True))
+
+
+def _per_second(contacts: float, time: float) -> float | None:
+    return float(contacts) / time if time else None
 
 
 def _known(value: float) -> float | None:

@@ -215,7 +215,7 @@ class _Needs:
             "versions": 4 * n * tracked,
             "data": rows * self.item,
             "data while it is loaded (host)": rows * 8,
-            "sampler and clocks (host)": 12 * samples + 200 * n,
+            "sampler and clocks (host)": 12 * samples + 260 * n,
         }
 
     def workspace(self, chunks: Chunks, writes: int, tracked: int) -> dict[str, int]:

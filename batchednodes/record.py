@@ -31,6 +31,8 @@ _CURVES = {
     "time": "progress/simulated_time",
     "updates": "progress/updates",
     "gossips": "progress/gossips",
+    "gossip_rate_mean": "gossip/rate_mean",
+    "gossip_rate_max": "gossip/rate_max",
     "events_per_second": "throughput/events_per_second",
     "updates_per_second": "throughput/updates_per_second",
 }

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from numba import njit, uint64
 
-UPDATE, GOSSIP, INIT, BATCH, DATA, PARTITION, GRAPH, VALUES, SOURCES, EVALUATED = range(10)
+UPDATE, GOSSIP, INIT, BATCH, DATA, PARTITION, GRAPH, VALUES, SOURCES, EVALUATED, SHARED = range(11)
 """Streams: what a draw is for. One address never serves two purposes."""
 
 _LOW = np.uint64(0xFFFFFFFF)

@@ -17,6 +17,7 @@ _MAY_DIFFER = (
     "network",
     "update.clock",
     "gossip.clock",
+    "gossip.scheme",
     "gossip.weight",
     "local.lr",
     "local.momentum",

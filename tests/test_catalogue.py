@@ -66,6 +66,7 @@ def test_the_catalogue_reads_types_defaults_and_meanings_off_the_code():
         "complete",
         "shifted_exponential",
         "poisson",
+        "uniform",
         "linear_regression",
         "linear",
     ]

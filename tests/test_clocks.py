@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from batchednodes.clocks import Clock, Deterministic, Exponential, Never, Poisson, ShiftedExponential
+from batchednodes.schemes import Uniform
 from batchednodes.timeline import UPDATE, Timeline
 from batchednodes.topology import Networks, stack
 
@@ -14,7 +15,9 @@ from batchednodes.topology import Networks, stack
 def times(clock: Clock, n: int, until: float) -> list[np.ndarray]:
     """Returns the update times of each node."""
     networks = Networks(np.array([0, n]), np.array([3], np.uint64))
-    laws = Timeline(networks, stack(networks, [None]), clock.gaps(n, 3, "c"), Never().gaps(n, 3, "c"), "push")
+    laws = Timeline(
+        networks, stack(networks, [None]), clock.gaps(n, 3, "c"), Never().gaps(n, 3, "c"), "push", (Uniform(),)
+    )
     events, _ = laws.window(laws.begin(), until)
     assert (events.kind == UPDATE).all()
     return [events.time[events.actor == i] for i in range(n)]

@@ -10,6 +10,7 @@ from batchednodes.clocks import Never, Poisson
 from batchednodes.gossip import GossipMatrix, Mixing, writes
 from batchednodes.mixing import blocks, merge_, mix_, sparse
 from batchednodes.schedule import schedule
+from batchednodes.schemes import Uniform
 from batchednodes.timeline import Timeline
 from batchednodes.topology import Networks, stack
 
@@ -17,7 +18,9 @@ from batchednodes.topology import Networks, stack
 def phase(n: int, exchange: str, seed: int, weight: torch.Tensor) -> tuple[Mixing, list[tuple[int, int, str]]]:
     """Returns a phase of gossip only, and its contacts (actor, peer) in time order."""
     networks = Networks(np.array([0, n]), np.array([seed], np.uint64))
-    laws = Timeline(networks, stack(networks, [None]), Never().gaps(n, 0, "u"), Poisson(1.0).gaps(n, 0, "g"), exchange)
+    laws = Timeline(
+        networks, stack(networks, [None]), Never().gaps(n, 0, "u"), Poisson(1.0).gaps(n, 0, "g"), exchange, (Uniform(),)
+    )
     events, _ = laws.window(laws.begin(), 3.0)
     plan = schedule(events, n)
     assert plan.phases.size == 2

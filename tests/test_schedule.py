@@ -5,6 +5,7 @@ import pytest
 
 from batchednodes.clocks import Deterministic, Poisson, ShiftedExponential
 from batchednodes.schedule import Schedule, schedule
+from batchednodes.schemes import Uniform
 from batchednodes.timeline import MEET, PULL, PUSH, UPDATE, Events, Timeline
 from batchednodes.topology import Complete, ErdosRenyi, Networks, Ring, Star, stack
 
@@ -36,7 +37,9 @@ def violations(events: Events, wave: np.ndarray) -> list[str]:
 def random_events(n: int, exchange: str, graph, clock, seed: int, until: float) -> Events:
     networks = Networks(np.array([0, n]), np.array([seed], np.uint64))
     contacts = stack(networks, [graph])
-    laws = Timeline(networks, contacts, clock.gaps(n, seed, "u"), Poisson(2.0).gaps(n, seed, "g"), exchange)
+    laws = Timeline(
+        networks, contacts, clock.gaps(n, seed, "u"), Poisson(2.0).gaps(n, seed, "g"), exchange, (Uniform(),)
+    )
     return laws.window(laws.begin(), until)[0]
 
 
@@ -114,6 +117,7 @@ def test_waves_are_large():
         ShiftedExponential().gaps(n, 0, "u"),
         Poisson("log(n)").gaps(n, 0, "g"),
         "push",
+        (Uniform(),),
     )
     events, _ = laws.window(laws.begin(), 10.0)
     plan = schedule(events, n)

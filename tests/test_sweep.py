@@ -65,6 +65,15 @@ def test_sweeps_can_be_given_on_the_command_line():
             "gossip.weight": [0.1, 0.9],
             "update.clock": [{"kind": "deterministic", "period": 0.7}, {"kind": "exponential"}],
         },
+        {
+            "gossip.scheme": [
+                {"kind": "uniform"},
+                {"kind": "freshest"},
+                {"kind": "fixed_duration", "duration": 0.5},
+                {"kind": "age_aware", "wait": 1},
+            ],
+            "gossip.clock.rate": [1, "n"],
+        },
         {"task.data.noise": [0, 1], "task.partition": [{"kind": "iid"}, {"kind": "quantity_skew"}], "seed": [3, 4]},
     ],
     ids=lambda sweep: " ".join(sweep),

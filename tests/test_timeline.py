@@ -7,14 +7,17 @@ import pytest
 from scipy import stats
 
 from batchednodes.clocks import Deterministic, Never, Poisson, ShiftedExponential, join
+from batchednodes.schemes import Uniform
 from batchednodes.timeline import MEET, PULL, PUSH, UPDATE, Events, Timeline, time_order
 from batchednodes.topology import Networks, Ring, Star, stack
 
+UNIFORM = Uniform()
 
-def timeline(n=20, rate=2.0, seed=1, exchange="push", graph=None, clock=None) -> Timeline:
+
+def timeline(n=20, rate=2.0, seed=1, exchange="push", graph=None, clock=None, scheme=UNIFORM) -> Timeline:
     networks = Networks(np.array([0, n]), np.array([seed], np.uint64))
     update = (clock or ShiftedExponential()).gaps(n, seed, "u")
-    return Timeline(networks, stack(networks, [graph]), update, Poisson(rate).gaps(n, seed, "g"), exchange)
+    return Timeline(networks, stack(networks, [graph]), update, Poisson(rate).gaps(n, seed, "g"), exchange, (scheme,))
 
 
 def columns(events: Events) -> dict[str, list]:
@@ -51,7 +54,12 @@ def test_a_network_in_a_batch_has_the_events_it_has_alone():
     networks = Networks(np.array([0, 7, 12]), np.array([1, 9], np.uint64))
     contacts = stack(networks, [Ring().graph(7, 1), None])
     both = Timeline(
-        networks, contacts, join([first.update, second.update]), join([first.gossip, second.gossip]), "push"
+        networks,
+        contacts,
+        join([first.update, second.update]),
+        join([first.gossip, second.gossip]),
+        "push",
+        (UNIFORM,) * 2,
     )
     events, _ = both.window(both.begin(), 20.0)
     for laws, low, high in ((first, 0, 7), (second, 7, 12)):
@@ -97,7 +105,7 @@ def test_a_lone_node_gossips_with_nobody():
 def test_simultaneous_events_come_updates_first_then_by_node():
     networks = Networks(np.array([0, 3]), np.array([0], np.uint64))
     tick = Deterministic(1.0).gaps(3, 0, "u")
-    laws = Timeline(networks, stack(networks, [None]), tick, tick, "meet")
+    laws = Timeline(networks, stack(networks, [None]), tick, tick, "meet", (Uniform(),))
     events, _ = laws.window(laws.begin(), 2.0)
     assert events.time.tolist() == [1.0] * 6 + [2.0] * 6
     assert events.kind.tolist() == ([UPDATE] * 3 + [MEET] * 3) * 2

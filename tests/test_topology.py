@@ -391,36 +391,36 @@ def test_stacked_contacts_stay_in_their_network(tmp_path):
 
 
 @njit
-def draw_peers(node, bits, start, size, complete, indptr, indices):
+def draw_peers(node, bits, lists):
     out = np.empty(bits.size, np.int64)
     for k in range(bits.size):
-        out[k] = peer(node, bits[k], start, size, complete, indptr, indices)
+        out[k] = peer(node, bits[k], lists)
     return out
 
 
 def test_peers_are_uniform_over_the_contacts():
     networks = batch([5, 1, 6, 2])
     contacts = stack(networks, [None, None, stored(Star(), 6), None])
-    arrays = (contacts.start, contacts.size, contacts.complete, contacts.indptr, contacts.indices)
+    lists = contacts.lists()
     bits = rng.generator(5, rng.SOURCES).integers(2**64, size=20_000, dtype=np.uint64)
     expected = {0: [1, 2, 3, 4], 2: [0, 1, 3, 4], 4: [0, 1, 2, 3], 6: [7, 8, 9, 10, 11], 9: [6], 12: [13], 13: [12]}
     for node, others in expected.items():
-        found, counts = np.unique(draw_peers(node, bits, *arrays), return_counts=True)
+        found, counts = np.unique(draw_peers(node, bits, lists), return_counts=True)
         assert found.tolist() == others
         if len(others) > 1:
             assert stats.chisquare(counts).pvalue > 1e-6  # false alarm 4e-6 over the four nodes
-    assert (draw_peers(5, bits, *arrays) == -1).all()
+    assert (draw_peers(5, bits, lists) == -1).all()
     ends = np.array([0, 2**64 - 1], dtype=np.uint64)
-    assert draw_peers(0, ends, *arrays).tolist() == [1, 4]
-    assert draw_peers(6, ends, *arrays).tolist() == [7, 11]
+    assert draw_peers(0, ends, lists).tolist() == [1, 4]
+    assert draw_peers(6, ends, lists).tolist() == [7, 11]
 
 
 def test_an_isolated_node_has_no_peer():
     contacts = stack(batch([3]), [Graph.of(3, np.array([0]), np.array([2]))])
-    arrays = (contacts.start, contacts.size, contacts.complete, contacts.indptr, contacts.indices)
+    lists = contacts.lists()
     bits = np.array([0, 2**63, 2**64 - 1], dtype=np.uint64)
-    assert draw_peers(1, bits, *arrays).tolist() == [-1, -1, -1]
-    assert draw_peers(np.int32(2), bits, *arrays).tolist() == [0, 0, 0]
+    assert draw_peers(1, bits, lists).tolist() == [-1, -1, -1]
+    assert draw_peers(np.int32(2), bits, lists).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("topology", [KRegular(10), ErdosRenyi(), WattsStrogatz(), BarabasiAlbert()], ids=repr)

@@ -54,9 +54,8 @@ def test_a_run_leaves_what_the_design_says(tmp_path):
     final = load_file(out / "final.safetensors")
     assert torch.equal(final["x"], result.x)
     assert torch.equal(final["versions"], result.versions)
-    assert {name for name in final if name.startswith("clocks.")} == {
-        "clocks.next_update", "clocks.updates", "clocks.next_gossip", "clocks.gossips",
-    }  # fmt: skip
+    arrays = ("next_update", "updates", "next_gossip", "gossips", "draws", "stamp", "order", "awake")
+    assert {name for name in final if name.startswith("clocks.")} == {f"clocks.{name}" for name in arrays}
 
 
 def test_the_config_that_a_run_leaves_repeats_it(tmp_path):

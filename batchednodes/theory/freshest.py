@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float64
 from numba import njit
 
+from batchednodes.schemes import reach
 from batchednodes.values import count, number
 
 NEVER = 1e-20
@@ -51,19 +52,9 @@ def freshest_reach(n: int, capacity: float, update_rate: float) -> Float64[np.nd
     count(n, n, "n")
     number(capacity, n, "capacity", unit="1/s")
     number(update_rate, n, "update_rate", open_low=True, unit="1/s")
-    birth = _birth(n, capacity / update_rate)
-    return _at_least(birth) * n / (birth + n)
-
-
-def _birth(n: int, ratio: float) -> np.ndarray:
-    """Returns b(m) / mu of m = 1, ..., n holders, for lambda / mu = ratio."""
     m = np.arange(1, n + 1)
-    return ratio * m * (n - m) / max(n - 1, 1)
-
-
-def _at_least(birth: np.ndarray) -> np.ndarray:
-    """Returns the probability of at least 1, ..., n holders."""
-    return np.cumprod(np.append(1.0, birth[:-1] / (birth[:-1] + len(birth))))
+    birth = capacity / update_rate * m * (n - m) / max(n - 1, 1)
+    return reach(n, capacity / update_rate) * n / (birth + n)
 
 
 def freshest_staleness(n: int, capacity: float, update_rate: float) -> float:
@@ -112,7 +103,7 @@ def freshest_staleness(n: int, capacity: float, update_rate: float) -> float:
     if number(update_rate, n, "update_rate", unit="1/s") == 0:
         return 0.0
     ratio = capacity / update_rate
-    return _solve(n, ratio / (n - 1), int((_at_least(_birth(n, ratio)) > NEVER).sum()))
+    return _solve(n, ratio / (n - 1), int((reach(n, ratio) > NEVER).sum()))
 
 
 @njit(nogil=True, cache=True)

@@ -76,6 +76,10 @@ class Contacts:
     indices: Int32[np.ndarray, " e"]
     """The contacts, sorted within each node."""
 
+    def lists(self) -> tuple[np.ndarray, ...]:
+        """Returns the arrays in the order in which `peer` takes them."""
+        return (self.start, self.size, self.complete, self.indptr, self.indices)
+
     def silent(self) -> Bool[np.ndarray, " n"]:
         """Returns the nodes that have nobody to contact."""
         return np.where(self.complete, self.size == 1, np.diff(self.indptr) == 0)
@@ -103,10 +107,11 @@ def stack(networks: Networks, graphs: Sequence[Graph | None]) -> Contacts:
     return Contacts(start, size, np.concatenate(complete), indptr, lists)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@njit(nogil=True, cache=True)
 @no_type_check
-def peer(node, bits, start, size, complete, indptr, indices):  # noqa: ANN001, ANN201  (numba infers the types)
-    """Maps 64 random bits to a uniformly random contact of a node; -1 if it has nobody. Arrays as in `Contacts`."""
+def peer(node, bits, lists):  # noqa: ANN001, ANN201  (numba infers the types)
+    """Maps 64 random bits to a uniformly random contact of a node; -1 if it has nobody. See `Contacts.lists`."""
+    start, size, complete, indptr, indices = lists
     if complete[node]:
         others = size[node] - 1
         j = start[node] + below(bits, others)

@@ -1,0 +1,68 @@
+r"""Uniform gossip: every node contacts random peers at its own gossip capacity, whatever it holds.
+
+Letters: n nodes, m contacts, k number of a contact among those of its node.
+
+Reference:
+    S. Boyd, A. Ghosh, B. Prabhakar, D. Shah, "Randomized gossip algorithms", IEEE Trans. Inf. Theory 52(6), 2006.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import no_type_check
+
+from numba import njit, uint64
+
+from batchednodes import rng
+from batchednodes.clocks import Gaps, gap
+from batchednodes.schemes.scheme import Scheme, Speech, Stage, Voices, gather
+from batchednodes.topology import peer
+
+
+@dataclass(frozen=True)
+class Uniform(Scheme):
+    """Every node transmits all the time, each at its own capacity."""
+
+    def begin_(self, stage: Stage, voices: Voices) -> None:
+        capacity = stage.capacity
+        _begin(stage.first, stage.last, stage.seed, capacity.shift, capacity.scale, voices.next)
+
+    def contacts_(self, stage: Stage, voices: Voices) -> Speech:
+        nodes, laws = (stage.first, stage.last), (stage.capacity.shift, stage.capacity.scale)
+        speak = partial(_speak, *nodes, stage.seed, laws, stage.contacts.lists(), stage.until, voices)
+        return gather((stage.until - stage.start) * float(stage.rates().sum()), speak)
+
+    def expected(self, capacity: Gaps, update: Gaps) -> float:
+        return float(capacity.rate.sum())
+
+    def peak(self, capacity: Gaps) -> float:
+        return float(capacity.rate.max())
+
+    def check(self, n: int, exchange: str) -> None:
+        pass
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _begin(first, last, seed, shift, scale, following):  # noqa: ANN001, ANN202  (numba infers the types)
+    for i in range(first, last):
+        bits, _ = rng.block(seed, rng.GOSSIP, i - first, uint64(0))
+        following[i] = gap(shift[i], scale[i], bits)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _speak(first, last, seed, laws, contacts, until, voices, place, out):  # noqa: ANN001, ANN202
+    """Writes contacts node by node; the k-th gap is from draw k, and the peer of the k-th contact from draw k + 1."""
+    m, (shift, scale) = 0, laws
+    for i in range(first + place, last):
+        t, k = voices.next[i], voices.made[i]
+        while t <= until and m < out.time.size:
+            high, low = rng.block(seed, rng.GOSSIP, i - first, uint64(k + 1))
+            out.time[m], out.actor[m], out.peer[m], out.number[m] = t, i, peer(i, low, contacts), k
+            m += 1
+            k += 1
+            t = t + gap(shift[i], scale[i], high) if scale[i] > 0.0 else (k + 1) * shift[i]  # exact multiples
+        voices.next[i], voices.made[i] = t, k
+        if t <= until:
+            return m, i - first
+    return m, -1
