@@ -43,7 +43,7 @@ _TRACKED = 32
 _WARM_UP = 5
 """Time that is discarded, in mean stalenesses times the update time; a start from equal models fades like exp(-t/v)."""
 
-_SPAN = 15
+_SPAN = 12
 """Length of a run in the same unit."""
 
 
