@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-PAPER = {
+PAPER: dict[Any, Any] = {
     "pdf.fonttype": 42,
     "font.size": 8,
     "axes.labelsize": 8,

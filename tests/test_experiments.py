@@ -171,8 +171,8 @@ def test_intervals_cover_the_mean_as_often_as_they_say():
 def test_time_averages_leave_out_the_warm_up():
     rows = [(0, 0.0, 0.0), (1, 0.0, 0.0), (0, 2.0, 10.0), (1, 2.0, 20.0), (0, 6.0, 14.0), (1, 6.0, 60.0)]
     frame = pd.DataFrame(rows, columns=["network", "time", "staleness_integral"])
-    assert time_averages(frame, 2.0)["staleness"].tolist() == [1.0, 10.0]
-    assert time_averages(frame, 2.0)["network"].tolist() == [0, 1]
+    assert time_averages(frame, 1 / 3)["staleness"].tolist() == [1.0, 10.0]
+    assert time_averages(frame, 1 / 3)["network"].tolist() == [0, 1]
 
 
 def test_over_replicas_gathers_settings_in_order():

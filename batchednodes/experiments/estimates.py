@@ -4,14 +4,16 @@ Letters: m replicas, n nodes, v mean staleness, p exponent.
 """
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from scipy import stats
+
+from batchednodes.experiments.tables import column, groups, take
 
 
 @dataclass(frozen=True)
@@ -46,15 +48,17 @@ def interval(values: Float64[np.ndarray, " m"], confidence: float) -> Interval:
     return Interval(float(values.mean()), quantile * float(values.std(ddof=1)) / math.sqrt(m))
 
 
-def time_averages(metrics: pd.DataFrame, warm_up: float) -> pd.DataFrame:
-    """Returns the last row of each network, with `staleness` the exact mean over the time since a mark.
+def time_averages(metrics: pd.DataFrame, part: float) -> pd.DataFrame:
+    """Returns the last row of each network, with `staleness` the exact mean over the last part of the run.
 
     Args:
         metrics: rows of all marks and networks of a run.
-        warm_up: time of the mark; nothing before it counts [s].
+        part: of the run that is discarded as warm-up, up to one of its marks; 0 <= part < 1.
     """
-    first = metrics[np.isclose(metrics["time"], warm_up)].set_index("network")
-    last = metrics[metrics["time"] == metrics["time"].max()].set_index("network")
+    time = column(metrics, "time")
+    end = time.max()
+    first = take(metrics, np.isclose(time, part * end)).set_index("network")
+    last = take(metrics, time == end).set_index("network")
     gained = last["staleness_integral"] - first["staleness_integral"]
     return last.assign(staleness=gained / (last["time"] - first["time"])).reset_index()
 
@@ -69,15 +73,27 @@ def over_replicas(rows: pd.DataFrame, keys: Sequence[str], value: str, also: Seq
         also: columns that are equal in all replicas of a setting, kept as they are.
     """
     out = []
-    for names, group in rows.groupby(list(keys), sort=False, dropna=False):
-        row: dict[Hashable, Any] = dict(zip(keys, names, strict=True)) | {"replicas": len(group)}
-        values = group[value].to_numpy(dtype=float)
-        row[value] = float(values.mean())
+    for names, group in groups(rows, keys):
+        row: dict[str, Any] = dict(zip(keys, names, strict=True))
+        values = column(group, value)
+        row |= {"replicas": len(group), value: float(values.mean())}
         for percent in (95, 99):
             ends = interval(values, percent / 100)
             row |= {f"{value}_low_{percent}": ends.low, f"{value}_high_{percent}": ends.high}
         out.append(row | {key: group[key].iloc[0] for key in also})
     return pd.DataFrame(out)
+
+
+def errors(table: pd.DataFrame, key: str) -> Float64[np.ndarray, "2 k"]:
+    """Returns how far the ends of the 95% intervals of a column are below and above it, as error bars want them."""
+    mean = column(table, key)
+    return np.stack([mean - column(table, f"{key}_low_95"), column(table, f"{key}_high_95") - mean])
+
+
+def inside(table: pd.DataFrame, key: str, law: str, percent: int) -> Bool[np.ndarray, " k"]:
+    """Returns where the law lies within the interval of a column; never where there is no law."""
+    theory = column(table, law)
+    return (column(table, f"{key}_low_{percent}") <= theory) & (theory <= column(table, f"{key}_high_{percent}"))
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class Quickstart(Experiment):
         return {"all": run}
 
     def table(self, metrics: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-        return metrics["all"][list(_KEPT)]
+        return metrics["all"].filter(items=_KEPT)
 
     def draw(self, table: pd.DataFrame) -> Figure:
         return figures.curves({"": table})

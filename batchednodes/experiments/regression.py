@@ -27,6 +27,7 @@ from rich.table import Table
 
 from batchednodes.experiments.experiment import Experiment, Size
 from batchednodes.experiments.regimes import REGIMES, Regime, zipped
+from batchednodes.experiments.tables import column, groups, where
 
 _USERS = {"average model": "loss_mean_model", "median user": "loss_median", "worst user": "loss_max"}
 """What is drawn, and its metric."""
@@ -81,25 +82,24 @@ class Regression(Experiment):
 
     def table(self, metrics: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         rows, points = metrics["all"], []
-        kinds = rows["gossip.scheme"].map(lambda scheme: scheme["kind"])
-        keys = [kinds.rename("scheme"), rows["gossip.clock.rate"].rename("capacity"), rows["n"], rows["time"]]
-        for (scheme, capacity, n, time), group in rows.groupby(keys, sort=False):
+        rows = rows.assign(scheme=[scheme["kind"] for scheme in rows["gossip.scheme"]])
+        for (scheme, capacity, n, time), group in groups(rows, ["scheme", "gossip.clock.rate", "n", "time"]):
             point = {"scheme": scheme, "capacity": capacity, "n": n, "time": time, "replicas": len(group)}
-            staleness = group["staleness_mean"].mean()
+            staleness = column(group, "staleness_mean").mean()
             for user, key in _USERS.items():
-                logs = np.log(group[key].to_numpy(dtype=float))
+                logs = np.log(column(group, key))
                 ends = {"loss": np.median(logs), "loss_lowest": logs.min(), "loss_highest": logs.max()}
                 losses = {name: math.exp(value) for name, value in ends.items()}
                 points.append(point | {"user": user} | losses | {"staleness": staleness})
         return pd.DataFrame(points)
 
     def draw(self, table: pd.DataFrame) -> Figure:
-        sizes = sorted(table["n"].unique())
+        sizes = sorted(set(table["n"]))
         figure = Figure(figsize=(7.0, 6.0), layout="constrained")
         panels = figure.subplots(len(_USERS), len(sizes), sharex=True, sharey=True, squeeze=False)
         for line, user in zip(panels, _USERS, strict=True):
             for axes, n in zip(line, sizes, strict=True):
-                self._panel(axes, table[(table["user"] == user) & (table["n"] == n)])
+                self._panel(axes, where(table, user=user, n=n))
                 axes.set_title(f"{user}, n = {n}")
             line[0].set_ylabel("test loss")
         for axes in panels[-1]:
@@ -110,7 +110,7 @@ class Regression(Experiment):
 
     def _panel(self, axes: Axes, table: pd.DataFrame) -> None:
         for k, regime in enumerate(self.regimes):
-            own = table[(table["scheme"] == regime.kind) & (table["capacity"] == regime.capacity)]
+            own = where(table, scheme=regime.kind, capacity=regime.capacity)
             axes.plot(own["time"], own["loss"], **regime.style, label=regime.label, markevery=(k % 5, 5))
             axes.fill_between(
                 own["time"], own["loss_lowest"], own["loss_highest"], color=regime.colour, alpha=0.12, linewidth=0
@@ -120,9 +120,8 @@ class Regression(Experiment):
         axes.grid(visible=True)
 
     def findings(self, table: pd.DataFrame) -> list[Table]:
-        last = table[(table["time"] == table["time"].max()) & (table["user"] == "worst user")]
-        sizes = sorted(last["n"].unique())
-        title = f"test loss of the worst user at t = {last['time'].iloc[0]:g} s: median and range of replicas"
+        last, sizes = _end(table), sorted(set(table["n"]))
+        title = f"test loss of the worst user at t = {column(last, 'time')[0]:g} s: median and range of replicas"
         shown = Table("scheme", "capacity", "bounded staleness", *(f"n = {n}" for n in sizes), title=title)
         for regime in self.regimes:
             cells = []
@@ -140,16 +139,21 @@ class Regression(Experiment):
 
         It is the least loss over regimes of unbounded staleness over the largest loss over those of bounded staleness.
         """
-        last = table[(table["time"] == table["time"].max()) & (table["user"] == "worst user")]
-        n = last["n"].max()
-        fail = [float(_point(last, s, n)["loss"]) for s in self.regimes if not s.bounded]
-        hold = [float(_point(last, s, n)["loss"]) for s in self.regimes if s.bounded]
+        last, n = _end(table), max(table["n"])
+        fail = [_point(last, regime, n)["loss"] for regime in self.regimes if not regime.bounded]
+        hold = [_point(last, regime, n)["loss"] for regime in self.regimes if regime.bounded]
         return min(fail, default=math.nan) / max(hold, default=math.nan)
 
 
-def _point(rows: pd.DataFrame, regime: Regime, n: int) -> pd.Series:
-    own = (rows["scheme"] == regime.kind) & (rows["capacity"] == regime.capacity) & (rows["n"] == n)
-    return rows[own].iloc[0]
+def _end(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows of worst users at the end of the run."""
+    return where(table, time=max(table["time"]), user="worst user")
+
+
+def _point(rows: pd.DataFrame, regime: Regime, n: int) -> dict[str, float]:
+    """Returns the loss of a regime, with its range over replicas."""
+    own = where(rows, scheme=regime.kind, capacity=regime.capacity, n=n)
+    return {key: float(column(own, key)[0]) for key in ("loss", "loss_lowest", "loss_highest")}
 
 
 def linear(size: Size) -> Regression:

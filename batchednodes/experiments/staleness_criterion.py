@@ -26,6 +26,7 @@ from scipy import stats
 from batchednodes.experiments.estimates import interval, time_averages
 from batchednodes.experiments.experiment import Experiment, Size
 from batchednodes.experiments.regimes import zipped
+from batchednodes.experiments.tables import column, groups, where
 
 _UPDATES = 60
 """Length of a run, in mean times of an update."""
@@ -90,22 +91,21 @@ class StalenessCriterion(Experiment):
     def table(self, metrics: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         points = []
         for rows in metrics.values():
-            final = time_averages(rows, rows["time"].max() / 2)
-            point = final["network"] // self.replicas
-            for _, group in final.groupby(point, sort=False):
-                points.append(_row(group))
+            final = time_averages(rows, 0.5)
+            final = final.assign(point=final["network"] // self.replicas)
+            points += [_row(group) for _, group in groups(final, ["point"])]
         table = pd.DataFrame(points)
-        x = np.log(table["staleness"].to_numpy(dtype=float))
-        fits = {f"{key}_fit": np.exp(rising(x, np.log(table[key].to_numpy(dtype=float)))) for key in _USERS.values()}
+        x = np.log(column(table, "staleness"))
+        fits = {f"{key}_fit": np.exp(rising(x, np.log(column(table, key)))) for key in _USERS.values()}
         return table.assign(**fits)
 
     def draw(self, table: pd.DataFrame) -> Figure:
         figure = Figure(figsize=(7.0, 3.2), layout="constrained")
-        panels, sizes = figure.subplots(1, len(_USERS), sharex=True, sharey=True), sorted(table["n"].unique())
+        panels, sizes = figure.subplots(1, len(_USERS), sharex=True, sharey=True), sorted(set(table["n"]))
         for axes, letter, (user, key) in zip(panels, "ab", _USERS.items(), strict=True):
             for scheme, colour in _COLOURS.items():
                 for n, marker in zip(sizes, "osD^v*", strict=False):
-                    own = table[(table["scheme"] == scheme) & (table["n"] == n)]
+                    own = where(table, scheme=scheme, n=n)
                     style = {"color": colour, "markerfacecolor": colour if scheme == "uniform" else "white"}
                     axes.plot(own["staleness"], own[key], marker, **style, label=f"{scheme}, n = {n}")
             line = table.sort_values("staleness")
@@ -120,8 +120,9 @@ class StalenessCriterion(Experiment):
     def findings(self, table: pd.DataFrame) -> list[Table]:
         shown = Table("", "rank correlation", "scatter about the curve", *_COLOURS, title="one curve for all networks?")
         for user, key in _USERS.items():
-            rank = float(stats.spearmanr(table["staleness"], table[key]).statistic)
-            error = np.log(table[key] / table[f"{key}_fit"])
+            ranks = [stats.rankdata(column(table, one)) for one in ("staleness", key)]
+            rank = float(np.corrcoef(*ranks)[0, 1])
+            error = np.log(column(table, key) / column(table, f"{key}_fit"))
             means = [_factor(float(error[table["scheme"] == scheme].mean())) for scheme in _COLOURS]
             shown.add_row(user, f"{rank:.3f}", _factor(math.sqrt(float((error**2).mean()))), *means)
         shown.caption = "factors of the final test loss; under a scheme: its mean distance from the curve"
@@ -141,10 +142,10 @@ def _row(group: pd.DataFrame) -> dict[str, Any]:
         "scheme": scheme["kind"], "capacity": first["gossip.clock.rate"], "n": first["n"],
         "c": clock["delay"], "mu": clock["rate"], "replicas": len(group),
     }  # fmt: skip
-    staleness = interval(group["staleness"].to_numpy(dtype=float), 0.95)
+    staleness = interval(column(group, "staleness"), 0.95)
     row |= {"staleness": staleness.mean, "staleness_low_95": staleness.low, "staleness_high_95": staleness.high}
     for key in _USERS.values():
-        logs = interval(np.log(group[key].to_numpy(dtype=float)), 0.95)
+        logs = interval(np.log(column(group, key)), 0.95)
         row |= {key: math.exp(logs.mean), f"{key}_low_95": math.exp(logs.low), f"{key}_high_95": math.exp(logs.high)}
     return row
 

@@ -24,8 +24,9 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from batchednodes import theory
-from batchednodes.experiments.estimates import growth, over_replicas, time_averages
+from batchednodes.experiments.estimates import errors, growth, inside, over_replicas, time_averages
 from batchednodes.experiments.experiment import Experiment, Size
+from batchednodes.experiments.tables import column, groups, take, where
 from batchednodes.values import per_node
 
 _CLOCKS = {
@@ -130,7 +131,7 @@ class StalenessScaling(Experiment):
         }
 
     def table(self, metrics: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-        rows = pd.concat([time_averages(m, _WARM_UP / _SPAN * m["time"].max()) for m in metrics.values()])
+        rows = pd.concat([time_averages(m, _WARM_UP / _SPAN) for m in metrics.values()])
         points = []
         for k, (curve, n) in enumerate((c, n) for c in self.curves() for n in c.nodes):
             own = rows[rows["seed"] // 1000 == k].assign(
@@ -153,8 +154,8 @@ class StalenessScaling(Experiment):
     def draw(self, table: pd.DataFrame) -> Figure:
         figure = Figure(figsize=(7.0, 3.0), layout="constrained")
         left, right = figure.subplots(1, 2)
-        _lines(left, table[table["scheme"] == "uniform"])
-        _lines(right, table[table["scheme"] == "freshest"])
+        _lines(left, where(table, scheme="uniform"))
+        _lines(right, where(table, scheme="freshest"))
         left.set(title="(a) uniform gossip", ylim=(0, None))
         right.set(title="(b) opportunistic: only the freshest transmit", yscale="log")
         handles = {
@@ -179,46 +180,45 @@ _STYLES = {
 
 
 def _lines(axes: Axes, table: pd.DataFrame) -> None:
-    for (capacity, clock), rows in table.groupby(["capacity", "update_clock"], sort=False):
-        (marker, line, colour), lawful = _STYLES[capacity, clock], rows["theory"].notna().any()
-        law = rows.sort_values("n")
+    for (capacity, clock), rows in groups(table, ["capacity", "update_clock"]):
+        (marker, line, colour), law = _STYLES[capacity, clock], rows.sort_values("n")
         axes.plot(law["n"], law["theory"], line, color=colour, linewidth=0.9)
-        own = rows[rows["replicas"] > 0]
-        v = own["staleness"]
-        errors = [v - own["staleness_low_95"], own["staleness_high_95"] - v]
+        own, lawful = _measured(rows), not np.isnan(column(rows, "theory")).all()
         label = f"capacity {capacity.replace('(n)', ' n')}" + ("" if lawful else ", shifted exponential updates")
-        face = colour if lawful else "none"
-        axes.errorbar(own["n"], v, errors, fmt=marker, color=colour, markerfacecolor=face, capsize=2, label=label)
+        style: dict[str, Any] = {
+            "fmt": marker,
+            "color": colour,
+            "markerfacecolor": colour if lawful else "none",
+            "label": label,
+        }
+        axes.errorbar(own["n"], own["staleness"], errors(own, "staleness"), **style, capsize=2)
     axes.plot([], [], color="0.4", linewidth=0.9, label="exact law")
     axes.set(xscale="log", xlabel="number of nodes n", ylabel="mean staleness [updates]")
     axes.grid(visible=True)
 
 
+def _measured(table: pd.DataFrame) -> pd.DataFrame:
+    return take(table, column(table, "replicas") > 0)
+
+
 def _growths(table: pd.DataFrame) -> Table:
     shown = Table("scheme", "capacity", "updates", "n", "exponent p of n^p", "grows like", title="growth of staleness")
-    for (scheme, capacity, clock), own in table.groupby(["scheme", "capacity", "update_clock"], sort=False):
-        own, cells = own[own["replicas"] > 0], ["", ""]
+    for names, own in groups(_measured(table), ["scheme", "capacity", "update_clock"]):
+        cells = ["", ""]
         if len(own) > 1:
-            fit = growth(own["n"].to_numpy(dtype=float), own["staleness"].to_numpy(dtype=float))
+            fit = growth(column(own, "n"), column(own, "staleness"))
             width = f" ± {fit.half_width:.2g}" if math.isfinite(fit.half_width) else ""
             cells = [f"{fit.exponent:.3f}{width}", fit.law]
-        shown.add_row(scheme, capacity, clock, f"{own['n'].min()} to {own['n'].max()}", *cells)
+        shown.add_row(*names, f"{min(own['n'])} to {max(own['n'])}", *cells)
     return shown
 
 
 def _check(table: pd.DataFrame) -> Table:
-    lawful = table[table["theory"].notna() & (table["replicas"] > 0)]
+    lawful = _measured(take(table, ~np.isnan(column(table, "theory"))))
+    counts = [int(inside(lawful, "staleness", "theory", percent).sum()) for percent in (95, 99)]
+    deviation = np.abs(column(lawful, "staleness") / column(lawful, "theory") - 1).max()
     shown = Table("points with a law", "within 95%", "within 99%", "largest deviation", title="measurement against law")
-    inside = [
-        int(
-            (
-                (lawful[f"staleness_low_{p}"] <= lawful["theory"]) & (lawful["theory"] <= lawful[f"staleness_high_{p}"])
-            ).sum()
-        )
-        for p in (95, 99)
-    ]
-    deviation = np.abs(lawful["staleness"] / lawful["theory"] - 1).max()
-    shown.add_row(str(len(lawful)), *(str(k) for k in inside), f"{deviation:.2%}")
+    shown.add_row(str(len(lawful)), *(str(k) for k in counts), f"{deviation:.2%}")
     return shown
 
 

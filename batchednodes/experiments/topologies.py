@@ -7,6 +7,7 @@ linear regression in which every node has an optimum of its own, which pulls the
 Letters: n nodes.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +20,9 @@ from matplotlib.ticker import LogLocator, NullLocator
 from rich.table import Table
 
 from batchednodes import theory
-from batchednodes.experiments.estimates import growth, over_replicas, time_averages
+from batchednodes.experiments.estimates import errors, growth, inside, over_replicas, time_averages
 from batchednodes.experiments.experiment import Experiment, Size
+from batchednodes.experiments.tables import column, groups, take, where
 
 _GRAPHS = {
     "ring": ({"kind": "ring"}, "o", "-", "#0072B2"),
@@ -76,13 +78,17 @@ class Topologies(Experiment):
 
     def table(self, metrics: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         rows = metrics["all"]
-        warm_up = _WARM_UP / _SPAN * rows["time"].max()
-        late = rows[rows["time"] > warm_up]
-        consensus = np.sqrt(late.groupby("network")["consensus_distance"].apply(lambda d: (d**2).mean()))
-        networks = time_averages(rows, warm_up).set_index("network")
-        networks["consensus"] = consensus
-        graphs = list(_GRAPHS)
-        networks["graph"] = [graphs[k // (len(self.nodes) * self.replicas)] for k in networks.index]
+        networks, each, time = (
+            time_averages(rows, _WARM_UP / _SPAN),
+            len(self.nodes) * self.replicas,
+            column(rows, "time"),
+        )
+        late = take(rows, time > _WARM_UP / _SPAN * time.max())
+        squares = {k: np.square(column(own, "consensus_distance")).mean() for (k,), own in groups(late, ["network"])}
+        networks = networks.assign(
+            consensus=[math.sqrt(squares[k]) for k in networks["network"]],
+            graph=[list(_GRAPHS)[k // each] for k in networks["network"]],
+        )
         keys = ["graph", "n"]
         table = over_replicas(networks, keys, "staleness").merge(over_replicas(networks, keys, "consensus"))
         laws = [_law(graph, n) for graph, n in zip(table["graph"], table["n"], strict=True)]
@@ -93,8 +99,8 @@ class Topologies(Experiment):
         left, right = figure.subplots(1, 2)
         _lines(left, table, "staleness")
         _lines(right, table, "consensus")
-        lawful = table[table["staleness_theory"].notna()]
-        for _, own in lawful.groupby("graph", sort=False):
+        for graph in _LAWS:
+            own = where(table, graph=graph)
             left.plot(own["n"], own["staleness_theory"], color="0.35", linewidth=3, alpha=0.35, label="exact law")
         left.set(title="(a) mean staleness", ylabel="mean staleness [updates]", yscale="log")
         left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -106,22 +112,16 @@ class Topologies(Experiment):
         return figure
 
     def findings(self, table: pd.DataFrame) -> list[Table]:
-        largest = table["n"].max()
+        largest = max(table["n"])
         title = f"graphs at capacity 1, n = {largest}, with 95% intervals"
         shown = Table("graph", "staleness", "law", "within 99%", "exponent p of n^p", "consensus distance", title=title)
-        for graph, own in table.groupby("graph", sort=False):
-            last, law = own[own["n"] == largest].iloc[0], own[own["staleness_theory"].notna()]
-            inside = (law["staleness_low_99"] <= law["staleness_theory"]) & (
-                law["staleness_theory"] <= law["staleness_high_99"]
-            )
-            shown.add_row(
-                str(graph),
-                _cell(last, "staleness"),
-                f"{last['staleness_theory']:.4g}" if len(law) else "",
-                f"{int(inside.sum())} of {len(law)}" if len(law) else "",
-                f"{growth(own['n'].to_numpy(dtype=float), own['staleness'].to_numpy(dtype=float)).exponent:.3f}",
-                _cell(last, "consensus"),
-            )
+        for (graph,), own in groups(table, ["graph"]):
+            last, cells = where(own, n=largest), ["", ""]
+            if graph in _LAWS:
+                count = int(inside(own, "staleness", "staleness_theory", 99).sum())
+                cells = [f"{column(last, 'staleness_theory')[0]:.4g}", f"{count} of {len(own)}"]
+            exponent = growth(column(own, "n"), column(own, "staleness")).exponent
+            shown.add_row(graph, _cell(last, "staleness"), *cells, f"{exponent:.3f}", _cell(last, "consensus"))
         return [shown]
 
 
@@ -131,18 +131,18 @@ def _law(graph: str, n: int) -> float:
 
 def _lines(axes: Axes, table: pd.DataFrame, key: str) -> None:
     for graph, (_, marker, line, colour) in _GRAPHS.items():
-        own = table[table["graph"] == graph]
-        errors = [own[key] - own[f"{key}_low_95"], own[f"{key}_high_95"] - own[key]]
+        own = where(table, graph=graph)
         style = {"marker": marker, "linestyle": line, "color": colour}
-        axes.errorbar(own["n"], own[key], errors, **style, capsize=2, label=graph)
+        axes.errorbar(own["n"], own[key], errors(own, key), **style, capsize=2, label=graph)
     axes.set(xscale="log", xlabel="number of nodes n")
-    axes.set_xticks(sorted(table["n"].unique()), [str(n) for n in sorted(table["n"].unique())], minor=False)
+    sizes = sorted(set(table["n"]))
+    axes.set_xticks(sizes, [str(n) for n in sizes])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(visible=True)
 
 
-def _cell(row: pd.Series, key: str) -> str:
-    return f"{row[key]:.4g} ± {row[f'{key}_high_95'] - row[key]:.2g}"
+def _cell(row: pd.DataFrame, key: str) -> str:
+    return f"{column(row, key)[0]:.4g} ± {errors(row, key)[1, 0]:.2g}"
 
 
 def sized(size: Size) -> Topologies:
