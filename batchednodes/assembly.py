@@ -137,18 +137,21 @@ def assemble(configs: Sequence[Config], events: Timeline, chunks: Chunks) -> Run
     sources = choose(events.networks, [c.staleness.track for c in configs])
     coefficients = _rates(configs, dtype, where)
     weight = _weight(configs, dtype, where)
-    column = torch.as_tensor(sources.column, device=where)
+    layout = sources.layout(events.networks, where)
+    own = sources.own(layout)
     audience = torch.as_tensor(sources.audience(events.networks), device=where)
     if config.executor == "serial":
-        executor = Serial(SerialGossipSGD(problem, coefficients, weight, column, audience))
+        executor = Serial(SerialGossipSGD(problem, coefficients, weight, layout, own, audience))
     else:
-        executor = Batched(GossipSGD(problem, coefficients, weight, column, audience, chunks.update, config.run.mixing))
+        algorithm = GossipSGD(problem, coefficients, weight, layout, own, audience, chunks.update, config.run.mixing)
+        executor = Batched(algorithm)
     x = _initial(configs, problem, events.networks, dtype)
-    state = begin(x, sources.width, coefficients.momentum is not None, config.update.applies == "delta")
+    versions = layout.zeros(torch.int32)
+    state = begin(x, versions, coefficients.momentum is not None, config.update.applies == "delta")
     window = config.run.window or automatic_window(events)
     engine = Engine(events, executor, config.run.until, config.run.mark_every, window)
     theories = tuple(mean_staleness(c, events, g, sources) for g, c in enumerate(configs))
-    meter = Meter(events.networks, problem, sources, _evaluated(configs, events.networks), theories, chunks.evaluate)
+    meter = Meter(events.networks, problem, sources, layout, _evaluated(configs, events.networks), theories, chunks.evaluate)
     return Run(engine, state, meter, problem)
 
 

@@ -33,6 +33,11 @@ def test_memory_by_part():
     assert made("staleness.track=none").memory["versions"] == 0
 
 
+def test_networks_of_a_batch_take_their_own_versions():
+    configs = [load({"network": {"nodes": n}}, ["run.until=8"]) for n in (10, 200)]
+    assert plan(configs, assembly.timeline(configs)).memory["versions"] == (10 * 10 + 200 * 200) * 4
+
+
 def test_chunks_follow_the_workspace_and_the_setting():
     assert made("local.chunk=7").chunks.update == 7
     assert made().chunks.update == 200
