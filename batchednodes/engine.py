@@ -21,6 +21,7 @@ from batchednodes.gossip import Mixing, writes
 from batchednodes.mixing import takes_all
 from batchednodes.schedule import Schedule, schedule
 from batchednodes.timeline import UPDATE, Clocks, Events, Timeline
+from batchednodes.versions import widen_
 
 
 class Executor(ABC):
@@ -137,6 +138,7 @@ class Engine:
 
     def _window_(self, state: State, progress: Progress, until: float) -> Progress:
         events, clocks = self.timeline.window(progress.clocks, until)
+        widen_(state.versions, int(clocks.updates.max()))
         waves = self.executor.run_(state, events)
         return Progress(clocks, progress.events + len(events), progress.waves + waves)
 

@@ -151,8 +151,8 @@ class Writes:
         part = waves * count + table[self.receivers]
         order = np.argsort(part, kind="stable")
         cuts = np.searchsorted(part[order], np.arange((self.waves.size - 1) * count + 1))
-        columns = (a[order] for a in (self.receivers, self.senders, self.actors, self.times))
-        return Writes(*columns, self.waves, cuts, self.pairs)
+        j, i, actors, times = (a[order] for a in (self.receivers, self.senders, self.actors, self.times))
+        return Writes(j, i, actors, times, self.waves, cuts, self.pairs)
 
 
 def writes(events: Events, plan: Schedule, first: int, last: int) -> Writes:

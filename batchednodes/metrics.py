@@ -51,7 +51,9 @@ class Meter:
         loss, accuracy = (s.double().cpu() for s in self._scores(state.x, rows, g))
         average = mean.to(state.x.dtype).unsqueeze(0)
         mean_loss, mean_accuracy = (float(s) for s in self._scores(average, rows.new_zeros(1), g))
-        stale = staleness.measure(state.versions, self.layout, state.moment, clocks.time, self.sources, self.networks, g)
+        stale = staleness.measure(
+            state.versions, self.layout, state.moment, clocks.time, self.sources, self.networks, g
+        )
         row = {
             "time": clocks.time,
             "network": g,

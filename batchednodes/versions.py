@@ -1,13 +1,14 @@
 r"""Versions: the counts of all networks in one flat tensor, a block for each network.
 
 The block of network g has a row for each of its nodes and a column for each of its tracked sources, so that a batch of
-small and large networks is not padded to the largest. Blocks lie in increasing order of (t, n); all blocks of one width t
-are together one table [rows, t], and all of one shape one stack [networks, n, t], as views. What the counts mean stands
-in staleness.py.
+small and large networks is not padded to the largest. Blocks lie in increasing order of (t, n): as views, all blocks of
+one width t are one table [rows, t], and all of one shape one stack [networks, n, t]. What the counts mean stands in
+staleness.py.
 
 Letters: n nodes, g networks, t columns of a network, k distinct widths, N versions.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,28 @@ import numpy as np
 import torch
 from jaxtyping import Int, Int32, Int64
 from torch import Tensor
+
+_TYPES = (torch.int16, torch.int32, torch.int64)
+"""Types of counts, the smallest first: merging is bound by memory, so half the bytes take half the time."""
+
+
+def dtype_for(updates: float) -> torch.dtype:
+    """Returns the smallest type that holds the counts of a run, if the busiest node expects some updates.
+
+    It leaves room for ten standard deviations of a Poisson count, which varies more than counts of shifted exponential
+    gaps. What exceeds it all the same is met by `widen_`.
+    """
+    return _fitting(updates + 10 * math.sqrt(updates) + 100)
+
+
+def widen_(versions: Int[Tensor, " numbers"], largest: int) -> None:
+    """Turns the versions into a larger type, in place, if theirs does not hold the largest count to come."""
+    if largest > torch.iinfo(versions.dtype).max:
+        versions.data = versions.to(_fitting(largest))
+
+
+def _fitting(count: float) -> torch.dtype:
+    return next(dtype for dtype in _TYPES if count <= torch.iinfo(dtype).max)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +75,10 @@ class Layout:
         inside = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n)
         place = np.repeat(first, n) + inside * np.repeat(t, n)
         row = np.repeat(base - begins[table], n) + inside
-        on_device = (torch.as_tensor(a, device=device) for a in (place, row))
+        place, row = (torch.as_tensor(a, device=device) for a in (place, row))
         stacks = tuple(np.split(order, steps))
         network = np.repeat(np.arange(n.size, dtype=np.int32), n)
-        return Layout(n, t, network, first, kinds, stacks, *on_device, table[network].astype(np.int32))
+        return Layout(n, t, network, first, kinds, stacks, place, row, table[network].astype(np.int32))
 
     @property
     def numbers(self) -> int:

@@ -196,6 +196,22 @@ def test_a_run_that_passes_through_a_file_is_bit_identical(tmp_path):
         assert torch.equal(tensor, restarted.tensors()[name]), name
 
 
+@pytest.mark.parametrize("mixing", ["auto", "sparse"])
+@pytest.mark.parametrize(
+    ("dtype", "last"), [(torch.int8, torch.int16), (torch.int32, torch.int32), (torch.int64, torch.int64)]
+)
+def test_the_type_of_counts_changes_nothing_even_where_they_outgrow_it(dtype, last, mixing, monkeypatch):
+    options = ["network.nodes=5", "update.clock={kind: exponential, rate: 40}", f"run.mixing={mixing}"]
+    wide = run(*options)
+    monkeypatch.setattr(assembly, "dtype_for", lambda _: dtype)  # int8 holds 127 updates; about 240 come
+    narrow = run(*options)
+    assert wide.versions.max() > 127
+    assert (wide.versions.dtype, narrow.versions.dtype) == (torch.int16, last)
+    assert torch.equal(narrow.versions.short(), wide.versions)
+    assert torch.equal(narrow.x, wide.x)
+    assert narrow.metrics.equals(wide.metrics)
+
+
 def test_versions_never_fall_and_staleness_is_not_negative():
     events = assembly.timeline(networks())
     batch = assembly.assemble(networks(), events, Chunks(update=64, evaluate=64))

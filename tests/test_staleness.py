@@ -69,9 +69,7 @@ def test_nothing_to_measure():
 
 def test_counting_leaves_untracked_nodes_alone():
     networks = Networks(np.array([0, 4, 6]), np.array([0, 0], np.uint64))
-    sources = staleness.Sources(
-        (np.array([1, 3]), np.array([4, 5])), np.array([-1, 0, -1, 1, 0, 1])
-    )
+    sources = staleness.Sources((np.array([1, 3]), np.array([4, 5])), np.array([-1, 0, -1, 1, 0, 1]))
     layout = sources.layout(networks, torch.device("cpu"))
     own, versions = sources.own(layout), layout.zeros(torch.int32)
     staleness.count_(versions, own[torch.tensor([0, 1, 5, 2])])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from batchednodes.versions import Layout
+from batchednodes.versions import Layout, dtype_for, widen_
 
 CPU = torch.device("cpu")
 
@@ -39,6 +39,24 @@ def test_every_number_has_one_place(sizes, widths):
 
 def test_networks_of_one_shape_are_one_stack():
     assert [s.tolist() for s in Layout.of([5, 3, 5, 3], [2, 2, 2, 2], CPU).stacks] == [[1, 3], [0, 2]]
+
+
+def test_counts_are_stored_in_the_smallest_type_that_surely_holds_them():
+    assert dtype_for(0) == dtype_for(30_000) == torch.int16
+    assert dtype_for(31_000) == dtype_for(2e9) == torch.int32  # 31,000 + 10 sqrt(31,000) > 2^15
+    assert dtype_for(3e9) == torch.int64
+
+
+def test_counts_that_exceed_their_type_are_widened_in_place():
+    versions = torch.tensor([5, 32767], dtype=torch.int16)
+    same = versions
+    widen_(versions, 32767)
+    assert versions.dtype == torch.int16
+    widen_(versions, 32768)
+    assert same.dtype == torch.int32
+    assert same.tolist() == [5, 32767]
+    widen_(versions, 2**31)
+    assert same.dtype == torch.int64
 
 
 def test_views_share_the_memory():

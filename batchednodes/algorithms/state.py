@@ -17,7 +17,7 @@ class State:
     x: Float[Tensor, "n p"]
     """Models."""
     versions: Int[Tensor, " numbers"]
-    """N[j, c]: updates of source c that node j's model contains, at most; the blocks of all networks, see versions.py."""
+    """N[j, c]: updates of source c that node j's model contains, at most; a block for each network, see versions.py."""
     moment: Float64[Tensor, " n"]
     """Of each node, what the time integral of staleness needs: the sum of t (n - 1) over its own updates, if it is a
     tracked source, less the sum of t times the versions gained over the contacts that it received [updates s]."""

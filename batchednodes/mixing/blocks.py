@@ -46,9 +46,7 @@ def mix_(x: Float[Tensor, "n p"], phase: Mixing) -> None:
     keep, take = (1 - phase.weights).numpy(), phase.weights.numpy()
     rows, others = phase.receivers.numpy(), phase.senders.numpy()
     values, cache = x.numpy(), _CACHE // x.element_size()
-    _each_part(
-        rows.size * x.shape[1], lambda k, of: _mix(values, rows, others, keep, take, phase.pairs, cache, k, of)
-    )
+    _each_part(rows.size * x.shape[1], lambda k, of: _mix(values, rows, others, keep, take, phase.pairs, cache, k, of))
 
 
 def merge_(versions: Int[Tensor, " numbers"], moment: Float64[Tensor, " n"], phase: Mixing, layout: Layout) -> None:
@@ -155,7 +153,7 @@ def _by_network(network, rows, count):  # noqa: ANN001, ANN202
     return order, ends
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, inline="always")
 @no_type_check
 def _take(own, other):  # noqa: ANN001, ANN202
     """Raises `own` to the elementwise maximum of both, in place; returns the sum of what it gained."""
@@ -167,7 +165,7 @@ def _take(own, other):  # noqa: ANN001, ANN202
     return gain
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, inline="always")
 @no_type_check
 def _take_short(own, other):  # noqa: ANN001, ANN202
     """Does the same for int16, with sums in int32, so that a vector holds more of them."""

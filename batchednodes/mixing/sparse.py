@@ -28,10 +28,11 @@ def mix_(x: Float[Tensor, "n p"], phase: Mixing) -> None:
 
 
 def merge_(versions: Int[Tensor, " numbers"], moment: Float64[Tensor, " n"], phase: Mixing, layout: Layout) -> None:
-    """Merges versions in place as models are mixed, wave by wave and table by table of one width, and takes note of when
-    node j gained how much.
+    """Merges versions in place as models are mixed, and takes note of when node j gained how much.
 
-    N[j] <- max(N[j], N[i]),    moment[j] <- moment[j] - t sum_c (gain of N[j, c]).
+    It goes wave by wave, and table by table of one width:
+
+        N[j] <- max(N[j], N[i]),    moment[j] <- moment[j] - t sum_c (gain of N[j, c]).
     """
     tables, cuts = layout.by_width(versions), phase.cuts.tolist()
     assert phase.cuts.size - 1 == (phase.waves.size - 1) * len(tables)
