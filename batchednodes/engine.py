@@ -12,13 +12,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from batchednodes.algorithms.gossip_sgd import GossipSGD, UpdateWave
 from batchednodes.algorithms.serial import SerialGossipSGD
 from batchednodes.algorithms.state import State
 from batchednodes.gossip import Mixing, writes
+from batchednodes.mixing import takes_all
 from batchednodes.schedule import Schedule, schedule
 from batchednodes.timeline import UPDATE, Clocks, Events, Timeline
+from batchednodes.versions import widen_
 
 
 class Executor(ABC):
@@ -53,16 +56,18 @@ class Batched(Executor):
             if events.kind[head] == UPDATE:
                 self.algorithm.update_(state, _updates(events, plan, first))
             else:
-                self.algorithm.mix_(state, self._mixing(events, plan, first, last))
+                self.algorithm.mix_(state, self._mixing(state.versions, events, plan, first, last))
         return plan.waves.size - 1
 
-    def _mixing(self, events: Events, plan: Schedule, first: int, last: int) -> Mixing:
-        phase, weight = writes(events, plan, first, last), self.algorithm.weight
+    def _mixing(self, versions: Tensor, events: Events, plan: Schedule, first: int, last: int) -> Mixing:
+        phase, weight, layout = writes(events, plan, first, last), self.algorithm.weight, self.algorithm.layout
+        if layout.kinds.size > 1 and not takes_all(versions, self.algorithm.kernel):
+            phase = phase.by_table(layout.table, layout.kinds.size)
         j, i, actors, times = (
             torch.from_numpy(column).to(weight.device, non_blocking=True)
             for column in (phase.receivers, phase.senders, phase.actors, phase.times)
         )
-        return Mixing(j, i, weight[actors], times, phase.waves, phase.pairs)
+        return Mixing(j, i, weight[actors], times, phase.waves, phase.cuts, phase.pairs)
 
 
 def _updates(events: Events, plan: Schedule, wave: int) -> UpdateWave:
@@ -133,6 +138,7 @@ class Engine:
 
     def _window_(self, state: State, progress: Progress, until: float) -> Progress:
         events, clocks = self.timeline.window(progress.clocks, until)
+        widen_(state.versions, int(clocks.updates.max()))
         waves = self.executor.run_(state, events)
         return Progress(clocks, progress.events + len(events), progress.waves + waves)
 
