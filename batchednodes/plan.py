@@ -118,7 +118,7 @@ def plan(configs: Sequence[Config], events: Timeline) -> Plan:
     versions = int((events.networks.sizes * sources.widths).sum()) * assembly.counts(events, config).itemsize
     memory = needs.tensors(events.networks.n, versions)
     memory |= needs.workspace(chunks, writes, sources.width)
-    memory["timeline and schedule (host)"] = int(window * _EVENT_BYTES)
+    memory["timeline and schedule (host)"] = int(2 * window * _EVENT_BYTES)  # one runs, one is made
     waves = per_event * (updates + gossips)
     name = str(where)
     threads = config.run.threads or needs.threads(min(chunks.update, events.networks.n // 8))

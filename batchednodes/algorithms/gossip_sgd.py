@@ -60,11 +60,8 @@ class GossipSGD:
     kernel: Kernel
     """How phases of gossip are applied."""
 
-    def update_(self, state: State, wave: UpdateWave) -> None:
-        """Runs local SGD for the nodes of a wave, in chunks of rows."""
-        device = state.x.device
-        rows = torch.from_numpy(wave.nodes).to(device, non_blocking=True)
-        times = torch.from_numpy(wave.times).to(device, non_blocking=True)
+    def update_(self, state: State, wave: UpdateWave, rows: Int64[Tensor, " w"], times: Float64[Tensor, " w"]) -> None:
+        """Runs local SGD for the nodes of a wave, in chunks; rows and times are the wave's own, on the device."""
         for first in range(0, rows.numel(), self.chunk):
             part = slice(first, first + self.chunk)
             loss = self._descend_(state, rows[part], self.problem.draw(wave.nodes[part], wave.counts[part]))
