@@ -154,8 +154,8 @@ def test_networks_of_many_widths_merge_as_each_alone(kernel, exchange, dtype, th
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     sizes, widths = [12, 5, 9, 12, 7], [40, 5, 0, 1, 40]
     networks = Networks(np.cumsum([0, *sizes]), np.arange(5, dtype=np.uint64))
-    laws = Timeline(networks, stack(networks, [None] * 5), Never().gaps(45, 0, "u"), Poisson(2.0).gaps(45, 0, "g"),
-                    exchange)  # fmt: skip
+    never, capacity = Never().gaps(45, 0, "u"), Poisson(2.0).gaps(45, 0, "g")
+    laws = Timeline(networks, stack(networks, [None] * 5), never, capacity, exchange, (Uniform(),) * 5)
     events, _ = laws.window(laws.begin(), 3.0)
     layout = Layout.of(sizes, widths, torch.device("cpu"))
     versions = torch.randint(0, 30_000, (layout.numbers,), generator=torch.Generator().manual_seed(1), dtype=dtype)
