@@ -30,6 +30,7 @@ from batchednodes.tasks import Problem, losses
 from batchednodes.timeline import Timeline
 from batchednodes.topology import Complete, Graph, Networks, stack
 from batchednodes.values import per_node
+from batchednodes.versions import dtype_for
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
@@ -141,20 +142,28 @@ def assemble(configs: Sequence[Config], events: Timeline, chunks: Chunks) -> Run
     sources = choose(events.networks, [c.staleness.track for c in configs])
     coefficients = _rates(configs, dtype, where)
     weight = _weight(configs, dtype, where)
-    column = torch.as_tensor(sources.column, device=where)
+    layout = sources.layout(events.networks, where)
+    own = sources.own(layout)
     audience = torch.as_tensor(sources.audience(events.networks), device=where)
     if config.executor == "serial":
-        executor = Serial(SerialGossipSGD(problem, coefficients, weight, column, audience))
+        executor = Serial(SerialGossipSGD(problem, coefficients, weight, layout, own, audience))
     else:
-        executor = Batched(GossipSGD(problem, coefficients, weight, column, audience, chunks.update, config.run.mixing))
+        algorithm = GossipSGD(problem, coefficients, weight, layout, own, audience, chunks.update, config.run.mixing)
+        executor = Batched(algorithm)
     x = _initial(configs, problem, events.networks, dtype)
-    state = begin(x, sources.width, coefficients.momentum is not None, config.update.applies == "delta")
+    versions = layout.zeros(counts(events, config))
+    state = begin(x, versions, coefficients.momentum is not None, config.update.applies == "delta")
     window = config.run.window or automatic_window(events)
     engine = Engine(events, executor, config.run.until, config.run.mark_every, window)
     theories = tuple(mean_staleness(c, events, g, sources) for g, c in enumerate(configs))
     evaluated, peaks = _evaluated(configs, events.networks), tuple(events.peaks())
-    meter = Meter(events.networks, problem, sources, evaluated, theories, peaks, chunks.evaluate)
+    meter = Meter(events.networks, problem, sources, layout, evaluated, theories, peaks, chunks.evaluate)
     return Run(engine, state, meter, problem)
+
+
+def counts(events: Timeline, config: Config) -> torch.dtype:
+    """Returns the type of versions in which the counts of a run surely fit."""
+    return dtype_for(float(events.update.rate.max()) * config.run.until)
 
 
 def mean_staleness(config: Config, events: Timeline, g: int, sources: Sources) -> float | None:

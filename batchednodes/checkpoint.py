@@ -16,18 +16,26 @@ from torch import Tensor
 
 from batchednodes.algorithms.state import State
 from batchednodes.timeline import Clocks
+from batchednodes.versions import Layout
 
 _CLOCKS = "clocks."
 """Prefix of the clocks' arrays among the tensors of a file."""
 
+_VERSIONS = "versions"
+"""Name of the versions [n, t] among the tensors of a file; where networks differ in their numbers of tracked sources,
+each has its own, "versions.0", "versions.1", and so on."""
 
-def save(path: Path, state: State, clocks: Clocks) -> None:
+
+def save(path: Path, state: State, clocks: Clocks, layout: Layout) -> None:
     """Writes state and clocks under another name, then renames, so that `path` is never half written."""
     arrays = {f.name: getattr(clocks, f.name) for f in fields(clocks) if f.name != "time"}
-    tensors = {name: t.detach().cpu().contiguous() for name, t in state.tensors().items()}
+    named = {name: t for name, t in state.tensors().items() if name != _VERSIONS} | _tables(state.versions, layout)
+    tensors = {name: t.detach().cpu().contiguous() for name, t in named.items()}
     tensors |= {_CLOCKS + name: torch.from_numpy(a.copy()) for name, a in arrays.items()}
     temporary = path.with_name(path.name + ".partial")
-    save_file(tensors, temporary, metadata={"time": json.dumps(clocks.time), "format": "batchednodes-1"})
+    about = {"time": clocks.time, "nodes": layout.sizes.tolist(), "tracked": layout.widths.tolist()}
+    metadata = {key: json.dumps(value) for key, value in about.items()} | {"format": "batchednodes-1"}
+    save_file(tensors, temporary, metadata=metadata)
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
@@ -50,5 +58,24 @@ def load(path: Path, device: torch.device) -> tuple[State, Clocks]:
     arrays: dict[str, np.ndarray] = {
         name.removeprefix(_CLOCKS): t.numpy() for name, t in tensors.items() if name.startswith(_CLOCKS)
     }
-    state = {name: t.to(device) for name, t in tensors.items() if not name.startswith(_CLOCKS)}
-    return State(**state), Clocks(time=json.loads(metadata["time"]), **arrays)
+    time, sizes, widths = (json.loads(metadata[key]) for key in ("time", "nodes", "tracked"))
+    kept = {f.name for f in fields(State)} & tensors.keys() - {_VERSIONS}
+    state = {name: tensors[name].to(device) for name in kept}
+    versions = _flat(tensors, Layout.of(sizes, widths, device))
+    return State(versions=versions.to(device), **state), Clocks(time=time, **arrays)
+
+
+def _tables(versions: Tensor, layout: Layout) -> dict[str, Tensor]:
+    """Returns the versions under the names that they have in a file."""
+    if layout.kinds.size == 1:
+        return {_VERSIONS: layout.joined(versions)}
+    return {f"{_VERSIONS}.{g}": layout.block(versions, g) for g in range(layout.sizes.size)}
+
+
+def _flat(tensors: dict[str, Tensor], layout: Layout) -> Tensor:
+    """Returns the versions as one flat tensor from the names that they have in a file."""
+    if _VERSIONS in tensors:
+        blocks = list(tensors[_VERSIONS].split(layout.sizes.tolist()))
+    else:
+        blocks = [tensors[f"{_VERSIONS}.{g}"] for g in range(layout.sizes.size)]
+    return torch.cat([blocks[g].flatten() for stack in layout.stacks for g in stack])

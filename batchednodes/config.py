@@ -197,7 +197,7 @@ class Staleness:
 
     track: int | Literal["all", "none"] = "all"
     """Sources whose versions are kept: all, none, or a number of them, at least 1 and at most `network.nodes`. Memory
-    is 4 bytes for each node and source [B]."""
+    is 2 bytes for each node and source, or 4 where counts can exceed 32,767 [B]."""
 
     def __post_init__(self) -> None:
         if self.track not in ("all", "none"):

@@ -7,26 +7,52 @@ Letters: n nodes, m events of a window, x models.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
 
 from batchednodes.algorithms.gossip_sgd import GossipSGD, UpdateWave
 from batchednodes.algorithms.serial import SerialGossipSGD
 from batchednodes.algorithms.state import State
-from batchednodes.gossip import Mixing, writes
+from batchednodes.gossip import Mixing, Writes, writes
+from batchednodes.mixing import takes_all
 from batchednodes.schedule import Schedule, schedule
 from batchednodes.timeline import UPDATE, Clocks, Events, Timeline
+from batchednodes.versions import widen_
+
+
+@dataclass(frozen=True)
+class Window:
+    """Events of a span of time, and what an executor has made of them ahead, on the host."""
+
+    events: Events
+    """In time order."""
+    clocks: Clocks
+    """Where the clocks stand after them."""
+    phases: tuple[UpdateWave | Writes, ...]
+    """Waves of updates and phases of gossip, in order; empty where events run one by one."""
+    waves: int
+    """Waves of all phases."""
+    columns: tuple[Int64[Tensor, "3 e"], Float64[Tensor, " e"]]
+    """Receivers, senders and actors, and times [s], of the writes of all phases, one after the other; of an update all
+    three are its node. On the host, in pinned memory where the models are on another device: they go there at once."""
 
 
 class Executor(ABC):
     """A way to run the events of a window on the state; all of them mean the same."""
 
     @abstractmethod
-    def run_(self, state: State, events: Events) -> int:
-        """Runs a window of events in place; returns the number of waves it took."""
+    def prepare(self, events: Events, clocks: Clocks, state: State) -> Window:
+        """Returns a window ready to run; reads nothing of the state that changes, and may be called beside `run_`."""
+
+    @abstractmethod
+    def run_(self, state: State, window: Window) -> None:
+        """Runs a window in place."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +61,11 @@ class Serial(Executor):
 
     algorithm: SerialGossipSGD
 
-    def run_(self, state: State, events: Events) -> int:
-        self.algorithm.events_(state, events)
-        return len(events)
+    def prepare(self, events: Events, clocks: Clocks, state: State) -> Window:
+        return Window(events, clocks, (), len(events), _columns((), state.x.device))
+
+    def run_(self, state: State, window: Window) -> None:
+        self.algorithm.events_(state, window.events)
 
 
 @dataclass(frozen=True)
@@ -46,28 +74,53 @@ class Batched(Executor):
 
     algorithm: GossipSGD
 
-    def run_(self, state: State, events: Events) -> int:
-        plan = schedule(events, state.x.shape[0])
+    def prepare(self, events: Events, clocks: Clocks, state: State) -> Window:
+        plan, layout = schedule(events, state.x.shape[0]), self.algorithm.layout
+        cut = layout.kinds.size > 1 and not takes_all(state.versions, self.algorithm.kernel)
+        phases = []
         for first, last in zip(plan.phases[:-1].tolist(), plan.phases[1:].tolist(), strict=True):
-            head = plan.order[plan.waves[first]]
-            if events.kind[head] == UPDATE:
-                self.algorithm.update_(state, _updates(events, plan, first))
+            if events.kind[plan.order[plan.waves[first]]] == UPDATE:
+                phases.append(_updates(events, plan, first))
             else:
-                self.algorithm.mix_(state, self._mixing(events, plan, first, last))
-        return plan.waves.size - 1
+                said = writes(events, plan, first, last)
+                phases.append(said.by_table(layout.table, layout.kinds.size) if cut else said)
+        return Window(events, clocks, tuple(phases), plan.waves.size - 1, _columns(phases, state.x.device))
 
-    def _mixing(self, events: Events, plan: Schedule, first: int, last: int) -> Mixing:
-        phase, weight = writes(events, plan, first, last), self.algorithm.weight
-        j, i, actors, times = (
-            torch.from_numpy(column).to(weight.device, non_blocking=True)
-            for column in (phase.receivers, phase.senders, phase.actors, phase.times)
-        )
-        return Mixing(j, i, weight[actors], times, phase.waves, phase.pairs)
+    def run_(self, state: State, window: Window) -> None:
+        nodes, times = (column.to(state.x.device, non_blocking=True) for column in window.columns)
+        j, i, weights = nodes[0], nodes[1], self.algorithm.weight[nodes[2]]
+        first = 0
+        for phase in window.phases:
+            part = slice(first, first + phase.times.size)
+            first = part.stop
+            if isinstance(phase, UpdateWave):
+                self.algorithm.update_(state, phase, j[part], times[part])
+            else:
+                columns = (j[part], i[part], weights[part], times[part])
+                self.algorithm.mix_(state, Mixing(*columns, phase.waves, phase.cuts, phase.pairs))
 
 
 def _updates(events: Events, plan: Schedule, wave: int) -> UpdateWave:
     chosen = plan.order[plan.waves[wave] : plan.waves[wave + 1]]
     return UpdateWave(events.actor[chosen].astype(np.int64), events.count[chosen], events.time[chosen])
+
+
+def _columns(phases: Sequence[UpdateWave | Writes], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Returns the nodes and times of all phases, see `Window`."""
+    e = sum(phase.times.size for phase in phases)
+    pin = device.type == "cuda"
+    nodes = torch.empty((3, e), dtype=torch.int64, pin_memory=pin)
+    times = torch.empty(e, dtype=torch.float64, pin_memory=pin)
+    first = 0
+    for phase in phases:
+        part = slice(first, first + phase.times.size)
+        first = part.stop
+        update = isinstance(phase, UpdateWave)
+        rows = (phase.nodes,) * 3 if update else (phase.receivers, phase.senders, phase.actors)
+        for row, column in zip(nodes.numpy(), rows, strict=True):
+            row[part] = column
+        times.numpy()[part] = phase.times
+    return nodes, times
 
 
 @dataclass(frozen=True)
@@ -123,18 +176,40 @@ class Engine:
         progress = Progress(clocks, 0, 0)
         if clocks.time == 0 and not observe(progress):
             return progress
-        for mark in self.marks(clocks.time):
-            while progress.clocks.time < mark:
-                progress = self._window_(state, progress, min(mark, progress.clocks.time + self.window))
+        with ThreadPoolExecutor(1) as host:
+            for window, marked in self._windows(state, clocks, host):
+                widen_(state.versions, int(window.clocks.updates.max()))
+                self.executor.run_(state, window)
+                progress = Progress(window.clocks, progress.events + len(window.events), progress.waves + window.waves)
                 advance(progress)
-            if not observe(progress):
-                break
+                if marked and not observe(progress):
+                    break
         return progress
 
-    def _window_(self, state: State, progress: Progress, until: float) -> Progress:
-        events, clocks = self.timeline.window(progress.clocks, until)
-        waves = self.executor.run_(state, events)
-        return Progress(clocks, progress.events + len(events), progress.waves + waves)
+    def _windows(self, state: State, clocks: Clocks, host: ThreadPoolExecutor) -> Iterator[tuple[Window, bool]]:
+        """Yields the windows up to the end and whether each ends at a mark.
+
+        A thread of the host makes the next one while the caller runs, or observes, the one before.
+        """
+        ahead: tuple[Future[Window], bool] | None = None
+        for until, marked in self._ends(clocks.time):
+            window = None if ahead is None else (ahead[0].result(), ahead[1])
+            ahead = (host.submit(self._prepare, state, clocks if window is None else window[0].clocks, until), marked)
+            if window is not None:
+                yield window
+        if ahead is not None:
+            yield ahead[0].result(), ahead[1]
+
+    def _prepare(self, state: State, clocks: Clocks, until: float) -> Window:
+        return self.executor.prepare(*self.timeline.window(clocks, until), state)
+
+    def _ends(self, after: float) -> Iterator[tuple[float, bool]]:
+        """Yields the ends of the windows later than `after`, and whether each is a mark."""
+        time = after
+        for mark in self.marks(after):
+            while time < mark:
+                time = min(mark, time + self.window)
+                yield time, time == mark
 
 
 def automatic_window(timeline: Timeline) -> float:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64, Int32, Int64
 from torch import Tensor
 
 from batchednodes.schedule import Schedule
@@ -105,6 +105,8 @@ class Mixing:
     """Instant of each write [s]."""
     waves: Int64[np.ndarray, " W1"]
     """On the host: wave k holds the writes waves[k]:waves[k + 1]; within a wave they are in the order of time."""
+    cuts: Int64[np.ndarray, " c1"]
+    """On the host: the same with each wave cut into the tables of the versions; see `Writes.by_table`."""
     pairs: bool = False
     """Whether writes 2k and 2k + 1 are the two sides of one meeting."""
 
@@ -131,8 +133,26 @@ class Writes:
     """Instant of each write [s]."""
     waves: Int64[np.ndarray, " W1"]
     """Wave k holds the writes waves[k]:waves[k + 1]; within a wave they are in the order of time."""
+    cuts: Int64[np.ndarray, " c1"]
+    """The same with each wave cut into the tables of the versions: just the waves while there is one table."""
     pairs: bool
     """Whether writes 2k and 2k + 1 are the two sides of one meeting."""
+
+    def by_table(self, table: Int32[np.ndarray, " n"], count: int) -> "Writes":
+        """Returns the same writes such that those of table a in wave k are cuts[k count + a]:cuts[k count + a + 1].
+
+        Within a wave, the writes of each network stay in the order of time.
+
+        Args:
+            table: number of the table of each node.
+            count: number of tables.
+        """
+        waves = np.repeat(np.arange(self.waves.size - 1), np.diff(self.waves))
+        part = waves * count + table[self.receivers]
+        order = np.argsort(part, kind="stable")
+        cuts = np.searchsorted(part[order], np.arange((self.waves.size - 1) * count + 1))
+        j, i, actors, times = (a[order] for a in (self.receivers, self.senders, self.actors, self.times))
+        return Writes(j, i, actors, times, self.waves, cuts, self.pairs)
 
 
 def writes(events: Events, plan: Schedule, first: int, last: int) -> Writes:
@@ -143,8 +163,7 @@ def writes(events: Events, plan: Schedule, first: int, last: int) -> Writes:
     kind, times, waves = events.kind[chosen], events.time[chosen], begins - begins[0]
     if kind.size and kind[0] == MEET:
         pairs = np.stack([actor, peer], 1)
-        return Writes(
-            pairs.flatten(), pairs[:, ::-1].flatten(), np.repeat(actor, 2), np.repeat(times, 2), 2 * waves, True
-        )
+        actors, times, waves = np.repeat(actor, 2), np.repeat(times, 2), 2 * waves
+        return Writes(pairs.flatten(), pairs[:, ::-1].flatten(), actors, times, waves, waves, True)
     pull = kind == PULL
-    return Writes(np.where(pull, actor, peer), np.where(pull, peer, actor), actor, times, waves, False)
+    return Writes(np.where(pull, actor, peer), np.where(pull, peer, actor), actor, times, waves, waves, False)

@@ -19,6 +19,7 @@ from batchednodes.staleness import Sources
 from batchednodes.tasks import Problem
 from batchednodes.timeline import Clocks
 from batchednodes.topology import Networks
+from batchednodes.versions import Layout
 
 _ROWS = 1 << 24
 """Numbers handled at once where a reduction over x needs a copy in float64."""
@@ -31,6 +32,7 @@ class Meter:
     networks: Networks
     problem: Problem
     sources: Sources
+    layout: Layout
     evaluated: tuple[Int64[np.ndarray, " _"], ...]
     """Rows of each network whose models are scored on the test set."""
     theory: tuple[float | None, ...]
@@ -51,7 +53,9 @@ class Meter:
         loss, accuracy = (s.double().cpu() for s in self._scores(state.x, rows, g))
         average = mean.to(state.x.dtype).unsqueeze(0)
         mean_loss, mean_accuracy = (float(s) for s in self._scores(average, rows.new_zeros(1), g))
-        stale = staleness.measure(state.versions, state.moment, clocks.time, self.sources, self.networks, g)
+        stale = staleness.measure(
+            state.versions, self.layout, state.moment, clocks.time, self.sources, self.networks, g
+        )
         row = {
             "time": clocks.time,
             "network": g,

@@ -113,11 +113,12 @@ def plan(configs: Sequence[Config], events: Timeline) -> Plan:
     activations = 0 if models > free(where) else stack.activations(sizes[0].features, dtype, where)
     needs = _Needs(configs, stack, sizes, activations, dtype.itemsize)
     chunks = needs.chunks(_WORKSPACE[where.type], events.networks.n)
-    tracked = choose(events.networks, [c.staleness.track for c in configs]).width
+    sources = choose(events.networks, [c.staleness.track for c in configs])
     window = min(config.run.until, config.run.window or automatic_window(events)) * sum(events.expected(1.0))
-    memory = needs.tensors(events.networks.n, tracked)
-    memory |= needs.workspace(chunks, writes, tracked)
-    memory["timeline and schedule (host)"] = int(window * _EVENT_BYTES)
+    versions = int((events.networks.sizes * sources.widths).sum()) * assembly.counts(events, config).itemsize
+    memory = needs.tensors(events.networks.n, versions)
+    memory |= needs.workspace(chunks, writes, sources.width)
+    memory["timeline and schedule (host)"] = int(2 * window * _EVENT_BYTES)  # one runs, one is made
     waves = per_event * (updates + gossips)
     name = str(where)
     threads = config.run.threads or needs.threads(min(chunks.update, events.networks.n // 8))
@@ -203,8 +204,8 @@ class _Needs:
         numbers = rows * (self.config.local.batch_size * self.activations + self.stack.p)
         return torch.get_num_threads() if numbers > _WORTH else 1
 
-    def tensors(self, n: int, tracked: int) -> dict[str, int]:
-        """Returns the bytes of what lives as long as the run."""
+    def tensors(self, n: int, versions: int) -> dict[str, int]:
+        """Returns the bytes of what lives as long as the run; versions: theirs [B]."""
         row, some_momentum = n * self.stack.p * self.item, any(c.local.momentum != 0 for c in self.configs)
         samples = sum(s.samples for s in self.sizes)
         rows = sum((s.samples + s.test_samples) * (int(np.prod(s.features)) + s.outputs) for s in self.sizes)
@@ -212,7 +213,7 @@ class _Needs:
             "models": row,
             "momentum": row if some_momentum else 0,
             "models read (delta)": row if self.config.update.applies == "delta" else 0,
-            "versions": 4 * n * tracked,
+            "versions": versions,
             "data": rows * self.item,
             "data while it is loaded (host)": rows * 8,
             "sampler and clocks (host)": 12 * samples + 260 * n,

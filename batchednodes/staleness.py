@@ -2,10 +2,9 @@ r"""Staleness: how many of a source's updates are missing from a node's model.
 
 N[j, c] counts the updates of source number c that node j's model contains, at most; an update of the source adds one to
 its own entry, gossip takes the elementwise maximum (mixing/). The staleness is S[j, c] = N[source, c] - N[j, c] >= 0,
-for every node j but the source itself. A network's columns speak of its own nodes, so that several networks share one
-table.
+for every node j but the source itself. Each network has a table of its own, see versions.py.
 
-Letters: n nodes of all networks, g networks, t columns (tracked sources of a network, at most), N versions.
+Letters: n nodes of all networks, g networks, t columns (tracked sources of a network), N versions.
 """
 
 from collections.abc import Sequence
@@ -14,11 +13,12 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int32, Int64
+from jaxtyping import Float64, Int, Int64
 from torch import Tensor
 
 from batchednodes import rng
 from batchednodes.topology import Networks
+from batchednodes.versions import Layout
 
 Track = int | Literal["all", "none"]
 
@@ -33,9 +33,23 @@ class Sources:
     """Column of each node as a source; -1 where it is not tracked."""
 
     @property
+    def widths(self) -> Int64[np.ndarray, " g"]:
+        """Number of sources of each network."""
+        return np.array([s.size for s in self.nodes], np.int64)
+
+    @property
     def width(self) -> int:
-        """Number of columns of the version table."""
-        return max((s.size for s in self.nodes), default=0)
+        """Largest number of sources of a network."""
+        return int(self.widths.max(initial=0))
+
+    def layout(self, networks: Networks, device: torch.device) -> Layout:
+        """Returns where the versions of each network lie, with what the device needs to know on it."""
+        return Layout.of(networks.sizes, self.widths, device)
+
+    def own(self, layout: Layout) -> Int64[Tensor, " n"]:
+        """Returns the place of each node's count of its own updates among the versions; -1: not tracked."""
+        column = torch.as_tensor(self.column, device=layout.place.device)
+        return torch.where(column >= 0, layout.place + column, -1)
 
     def audience(self, networks: Networks) -> Float64[np.ndarray, " n"]:
         """Returns how many nodes fall behind when a node updates: n - 1 of its network, or 0 if it is not tracked."""
@@ -62,10 +76,9 @@ def sample(seed: int, stream: int, n: int, size: int) -> Int64[np.ndarray, " siz
     return np.sort(np.argsort(draws, kind="stable")[:size])
 
 
-def count_(versions: Int32[Tensor, "n t"], rows: Int64[Tensor, " w"], column: Int64[Tensor, " w"]) -> None:
-    """Adds one to the own version of each row that has just been updated; column -1 adds nothing."""
-    tracked = (column >= 0).to(versions.dtype)
-    versions.index_put_((rows, column.clamp(min=0)), tracked, accumulate=True)
+def count_(versions: Int[Tensor, " numbers"], own: Int64[Tensor, " w"]) -> None:
+    """Adds one at the places of the nodes that have just been updated; place -1, not tracked, adds nothing."""
+    versions.index_put_((own.clamp(min=0),), (own >= 0).to(versions.dtype), accumulate=True)
 
 
 @dataclass(frozen=True)
@@ -83,7 +96,8 @@ class Staleness:
 
 
 def measure(
-    versions: Int32[Tensor, "n t"],
+    versions: Int[Tensor, " numbers"],
+    layout: Layout,
     moment: Float64[Tensor, " n"],
     time: float,
     sources: Sources,
@@ -99,11 +113,10 @@ def measure(
     and `moment` holds the second term. All is computed from sums and minima of columns, so that nothing of the size of
     the table is allocated.
     """
-    nodes, table = sources.nodes[g], versions[networks.slice(g)]
+    nodes, table = sources.nodes[g], layout.block(versions, g)
     n, t = table.shape[0], nodes.size
     if n < 2 or t == 0:
         return None
-    table = table[:, :t]
     rows = torch.as_tensor(nodes - networks.offsets[g], device=versions.device)
     own = table[rows, torch.arange(t, device=versions.device)].long()
     total = n * own - table.sum(0, dtype=torch.int64)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from batchednodes import assembly, checkpoint, config, sweep, theory
@@ -47,12 +47,24 @@ class Result:
     """The content of summary.json."""
     x: Float[Tensor, "n p"]
     """Final models."""
-    versions: Int32[Tensor, "n t"]
-    """Final versions of the tracked sources."""
+    tables: tuple[Int[Tensor, "n t"], ...]
+    """Final versions of each network's tracked sources; a column for each, in increasing order of nodes."""
     folder: Path | None
     """Where the files lie; None if none were asked for."""
     stack: Stack = field(repr=False)
     """Layout of a row of x."""
+
+    @property
+    def versions(self) -> Int[Tensor, "n t"]:
+        """Final versions of the tracked sources, networks one after the other.
+
+        Raises:
+            ValueError: networks have different numbers of tracked sources.
+        """
+        widths = [table.shape[1] for table in self.tables]
+        if len(set(widths)) > 1:
+            raise ValueError(f"versions must have one width, got networks with {widths} tracked sources; use tables")
+        return self.tables[0] if len(widths) == 1 else torch.cat(self.tables)
 
     def model(self, i: int) -> nn.Module:
         """Returns a module with the weights of node i, 0 <= i < n."""
@@ -117,8 +129,9 @@ def _run(settings: Config, points: list[Point], recorder: "_Recorder") -> Result
         isolated = _isolated(settings, points, recorder.watch)
     summary = recorder.summary(progress, isolated)
     recorder.finish(summary)
-    state = run.state
-    return Result(pd.DataFrame(recorder.rows), summary, state.x, state.versions, recorder.folder, run.problem.stack)
+    layout, versions = run.meter.layout, run.state.versions
+    tables = tuple(layout.block(versions, g) for g in range(len(points)))
+    return Result(pd.DataFrame(recorder.rows), summary, run.state.x, tables, recorder.folder, run.problem.stack)
 
 
 def _isolated(settings: Config, points: list[Point], watch: Watch | None) -> list[dict[str, Any]]:
@@ -231,7 +244,7 @@ class _Recorder:
     def save(self, progress: Progress) -> None:
         """Writes the final state, before anything else is run."""
         if self.folder is not None:
-            checkpoint.save(self.folder / "final.safetensors", self.run.state, progress.clocks)
+            checkpoint.save(self.folder / "final.safetensors", self.run.state, progress.clocks, self.run.meter.layout)
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Writes the summary, here and in TensorBoard."""

@@ -5,24 +5,43 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from batchednodes import checkpoint
 from batchednodes.algorithms.state import begin
 from batchednodes.timeline import Clocks
+from batchednodes.versions import Layout
 
 CPU = torch.device("cpu")
 
 
-def example():
-    state = begin(torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), 2, momentum=True, delta=False)
+def example(sizes=(3,), widths=(2,)):
+    layout = Layout.of(sizes, widths, CPU)
+    versions = torch.arange(layout.numbers, dtype=torch.int32)
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    state = begin(x, versions, momentum=True, delta=False)
     times, counts = np.array([1.5, np.inf, 2.0]), np.array([3, 0, 2**40])
     nodes = np.array([2, 0, -1], np.int32)
-    return state, Clocks(0.1 + 0.2, times, counts, times + 1, counts, counts + 1, times + 2, nodes, nodes + 1)
+    clocks = Clocks(0.1 + 0.2, times, counts, times + 1, counts, counts + 1, times + 2, nodes, nodes + 1)
+    return state, clocks, layout
 
 
-def test_what_is_read_is_what_was_written(tmp_path):
-    state, clocks = example()
-    checkpoint.save(tmp_path / "a.safetensors", state, clocks)
+@pytest.mark.parametrize(
+    ("sizes", "widths", "names"),
+    [
+        ((3,), (2,), {"versions": [3, 2]}),
+        ((2, 1), (1, 1), {"versions": [3, 1]}),  # in the tensor, the smaller network comes first
+        ((2, 1), (2, 0), {"versions.0": [2, 2], "versions.1": [1, 0]}),
+    ],
+)
+def test_what_is_read_is_what_was_written(sizes, widths, names, tmp_path):
+    state, clocks, layout = example(sizes, widths)
+    checkpoint.save(tmp_path / "a.safetensors", state, clocks, layout)
+    written = load_file(tmp_path / "a.safetensors")
+    assert {name: list(t.shape) for name, t in written.items() if name.startswith("versions")} == names
+    if names.keys() == {"versions"}:
+        for g, part in enumerate(written["versions"].split(list(sizes))):
+            assert torch.equal(part, layout.block(state.versions, g))
     again, at = checkpoint.load(tmp_path / "a.safetensors", CPU)
     assert again.tensors().keys() == state.tensors().keys()
     assert again.read is None
@@ -48,8 +67,6 @@ def test_damage_is_named(tmp_path):
 
 
 def test_files_of_others_are_refused(tmp_path):
-    from safetensors.torch import save_file
-
     save_file({"x": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="checkpoint must be one that batchednodes wrote"):
         checkpoint.load(tmp_path / "other.safetensors", CPU)

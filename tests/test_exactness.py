@@ -14,6 +14,7 @@ from batchednodes.algorithms.state import State
 from batchednodes.assembly import Chunks
 from batchednodes.engine import Progress
 from batchednodes.training import Result
+from batchednodes.versions import Layout
 
 LINEAR = 1e-12  # relative, float64: the same sums in another order, a few hundred of them
 SMALL = [
@@ -148,7 +149,7 @@ def test_cpu_and_cuda_agree():
     same(run(*options, "device=cuda"), run(*options, "device=cpu"))
 
 
-def finish(configs: list[Config], restart: Path | None = None) -> State:
+def finish(configs: list[Config], restart: Path | None = None) -> tuple[State, Layout]:
     """Runs networks in one batch; `restart` names a file through which the run passes halfway."""
     events = assembly.timeline(configs)
     batch = assembly.assemble(configs, events, Chunks(update=64, evaluate=64))
@@ -162,10 +163,10 @@ def finish(configs: list[Config], restart: Path | None = None) -> State:
 
     if restart is not None:
         batch.engine.run_(state, clocks, stop_halfway, lambda _: None)
-        checkpoint.save(restart, state, half.clocks)
+        checkpoint.save(restart, state, half.clocks, batch.meter.layout)
         state, clocks = checkpoint.load(restart, torch.device("cpu"))
     batch.engine.run_(state, clocks, lambda _: True, lambda _: None)
-    return state
+    return state, batch.meter.layout
 
 
 def networks() -> list[Config]:
@@ -180,10 +181,10 @@ def networks() -> list[Config]:
 
 def test_networks_in_one_batch_have_the_trajectories_they_have_alone():
     configs = networks()
-    together, first = finish(configs), 0
-    for config in configs:
-        alone, last = finish([config]), first + config.network.nodes
-        assert torch.equal(together.versions[first:last, : config.network.nodes], alone.versions)
+    (together, layout), first = finish(configs), 0
+    for g, config in enumerate(configs):
+        (alone, own), last = finish([config]), first + config.network.nodes
+        assert torch.equal(layout.block(together.versions, g), own.block(alone.versions, 0))
         error = (together.x[first:last] - alone.x).abs().max() / alone.x.abs().max()
         assert float(error) <= LINEAR
         first = last
@@ -193,10 +194,26 @@ def test_a_run_that_passes_through_a_file_is_bit_identical(tmp_path):
     config = load(
         {"run": {"until": 6.0}, "network": {"nodes": 15}, "local": {"momentum": 0.5}, "update": {"applies": "delta"}}
     )
-    straight, restarted = finish([config]), finish([config], restart=tmp_path / "half.safetensors")
+    (straight, _), (restarted, _) = finish([config]), finish([config], restart=tmp_path / "half.safetensors")
     assert straight.tensors().keys() == restarted.tensors().keys() >= {"x", "v", "read", "versions"}
     for name, tensor in straight.tensors().items():
         assert torch.equal(tensor, restarted.tensors()[name]), name
+
+
+@pytest.mark.parametrize("mixing", ["auto", "sparse"])
+@pytest.mark.parametrize(
+    ("dtype", "last"), [(torch.int8, torch.int16), (torch.int32, torch.int32), (torch.int64, torch.int64)]
+)
+def test_the_type_of_counts_changes_nothing_even_where_they_outgrow_it(dtype, last, mixing, monkeypatch):
+    options = ["network.nodes=5", "update.clock={kind: exponential, rate: 40}", f"run.mixing={mixing}"]
+    wide = run(*options)
+    monkeypatch.setattr(assembly, "dtype_for", lambda _: dtype)  # int8 holds 127 updates; about 240 come
+    narrow = run(*options)
+    assert wide.versions.max() > 127
+    assert (wide.versions.dtype, narrow.versions.dtype) == (torch.int16, last)
+    assert torch.equal(narrow.versions.short(), wide.versions)
+    assert torch.equal(narrow.x, wide.x)
+    assert narrow.metrics.equals(wide.metrics)
 
 
 def test_versions_never_fall_and_staleness_is_not_negative():
@@ -209,8 +226,8 @@ def test_versions_never_fall_and_staleness_is_not_negative():
         now = batch.state.versions
         assert (now >= before).all()
         for g, config in enumerate(networks()):
-            part, n = events.networks.slice(g), config.network.nodes
-            table = now[part, :n]
+            part, table = events.networks.slice(g), batch.meter.layout.block(now, g)
+            assert table.shape == (config.network.nodes, config.network.nodes)
             assert (table.diagonal() == torch.from_numpy(progress.clocks.updates[part])).all()
             assert (table <= table.diagonal()).all()
         before = now.clone()

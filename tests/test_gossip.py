@@ -13,6 +13,7 @@ from batchednodes.schedule import schedule
 from batchednodes.schemes import Uniform
 from batchednodes.timeline import Timeline
 from batchednodes.topology import Networks, stack
+from batchednodes.versions import Layout
 
 
 def phase(n: int, exchange: str, seed: int, weight: torch.Tensor) -> tuple[Mixing, list[tuple[int, int, str]]]:
@@ -27,7 +28,11 @@ def phase(n: int, exchange: str, seed: int, weight: torch.Tensor) -> tuple[Mixin
     w = writes(events, plan, 0, plan.waves.size - 1)
     j, i, actors, times = (torch.from_numpy(a) for a in (w.receivers, w.senders, w.actors, w.times))
     contacts = [(int(a), int(p), exchange) for a, p in zip(events.actor, events.peer, strict=True)]
-    return Mixing(j, i, weight[actors], times, w.waves, w.pairs), contacts
+    return Mixing(j, i, weight[actors], times, w.waves, w.cuts, w.pairs), contacts
+
+
+def one_network(n: int, t: int) -> Layout:
+    return Layout.of([n], [t], torch.device("cpu"))
 
 
 @pytest.mark.parametrize("exchange", ["push", "pull", "meet"])
@@ -111,14 +116,15 @@ def test_blocks_are_the_reference_kernel(exchange, dtype, threads, monkeypatch):
             assert torch.allclose(fast, slow, rtol=tolerance, atol=tolerance)
         fast, slow = versions.clone(), versions.clone()
         moments = torch.zeros(2, 40, dtype=torch.float64)
-        merge_(fast, moments[0], half, "auto")
-        merge_(slow, moments[1], half, "sparse")
+        merge_(fast.view(-1), moments[0], half, one_network(40, p), "auto")
+        merge_(slow.view(-1), moments[1], half, one_network(40, p), "sparse")
         assert torch.equal(fast, slow)
         assert torch.allclose(moments[0], moments[1], rtol=1e-14, atol=0)  # the same terms in another order
 
 
 def test_blocks_take_what_they_can_compute():
     assert blocks.takes(torch.zeros(2, 2))
+    assert blocks.takes(torch.zeros(4, dtype=torch.int16))
     assert not blocks.takes(torch.zeros(2, 2, dtype=torch.bfloat16))
     assert not blocks.takes(torch.zeros(2, 4)[:, ::2])
 
@@ -132,9 +138,52 @@ def test_versions_take_the_elementwise_maximum():
         expected[j] = torch.maximum(expected[j], expected[i])
         gained[j] += expected[j].sum() - before
     moment = torch.zeros(8, dtype=torch.float64)
-    sparse.merge_(versions, moment, dataclasses.replace(mixing, times=torch.full_like(mixing.times, 2.0)))
+    mixing = dataclasses.replace(mixing, times=torch.full_like(mixing.times, 2.0))
+    sparse.merge_(versions.view(-1), moment, mixing, one_network(8, 5))
     assert torch.equal(versions, expected)
     assert torch.equal(moment, -2.0 * gained.double())
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int32])
+@pytest.mark.parametrize("exchange", ["push", "pull", "meet"])
+@pytest.mark.parametrize("kernel", ["auto", "sparse"])
+def test_networks_of_many_widths_merge_as_each_alone(kernel, exchange, dtype, threads, monkeypatch):
+    monkeypatch.setattr(blocks, "_CACHE", 64 * 12 * dtype.itemsize)  # a few columns of 16 a block
+    monkeypatch.setattr(blocks, "_WORTH", 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    sizes, widths = [12, 5, 9, 12, 7], [40, 5, 0, 1, 40]
+    networks = Networks(np.cumsum([0, *sizes]), np.arange(5, dtype=np.uint64))
+    never, capacity = Never().gaps(45, 0, "u"), Poisson(2.0).gaps(45, 0, "g")
+    laws = Timeline(networks, stack(networks, [None] * 5), never, capacity, exchange, (Uniform(),) * 5)
+    events, _ = laws.window(laws.begin(), 3.0)
+    layout = Layout.of(sizes, widths, torch.device("cpu"))
+    versions = torch.randint(0, 30_000, (layout.numbers,), generator=torch.Generator().manual_seed(1), dtype=dtype)
+    expected, moments = versions.clone(), torch.zeros(2, 45, dtype=torch.float64)
+    network = networks.network_of()
+    for i, j, time in zip(events.actor.tolist(), events.peer.tolist(), events.time.tolist(), strict=True):
+        g, first = network[i], networks.offsets[network[i]]
+        table = layout.block(expected, g)
+        both = torch.maximum(table[i - first], table[j - first])
+        for node in {"push": [j], "pull": [i], "meet": [i, j]}[exchange]:
+            moments[0, node] -= time * int((both - table[node - first]).sum())
+            table[node - first] = both
+    plan = schedule(events, 45)
+    w = writes(events, plan, 0, plan.waves.size - 1)
+    if kernel == "sparse":
+        w = w.by_table(layout.table, layout.kinds.size)
+    j, i, times = (torch.from_numpy(a) for a in (w.receivers, w.senders, w.times))
+    mixing = Mixing(j, i, torch.full(j.shape, 0.5), times, w.waves, w.cuts, w.pairs)
+    merge_(versions, moments[1], mixing, layout, kernel)
+    assert torch.equal(versions, expected)
+    assert torch.allclose(moments[0], moments[1], rtol=1e-13, atol=0)  # the same terms in another order
+    x = torch.randn(45, 3, generator=torch.Generator().manual_seed(2))
+    cut, whole = x.clone(), x.clone()
+    mix_(cut, mixing, "sparse")  # the order of networks within a wave does not matter to the models
+    whole_writes = writes(events, plan, 0, plan.waves.size - 1)
+    j, i, times = (torch.from_numpy(a) for a in (whole_writes.receivers, whole_writes.senders, whole_writes.times))
+    mix_(whole, Mixing(j, i, torch.full(j.shape, 0.5), times, w.waves, w.waves, w.pairs), "sparse")
+    assert torch.equal(cut, whole)
 
 
 def test_meetings_contract_consensus_by_theory():

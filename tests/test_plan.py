@@ -27,10 +27,16 @@ def test_memory_by_part():
     sizes = made("local.momentum=0.9", "update.applies=delta", "dtype=float64", "staleness.track=50").memory
     row = 200 * 11 * 8
     assert sizes["models"] == sizes["momentum"] == sizes["models read (delta)"] == row
-    assert sizes["versions"] == 200 * 50 * 4
+    assert sizes["versions"] == 200 * 50 * 2
+    assert made("staleness.track=50", "run.until=40000").memory["versions"] == 200 * 50 * 4  # counts near 40,000
     assert made().memory["models"] == row // 2
     assert made().memory["momentum"] == made().memory["models read (delta)"] == 0
     assert made("staleness.track=none").memory["versions"] == 0
+
+
+def test_networks_of_a_batch_take_their_own_versions():
+    configs = [load({"network": {"nodes": n}}, ["run.until=8"]) for n in (10, 200)]
+    assert plan(configs, assembly.timeline(configs)).memory["versions"] == (10 * 10 + 200 * 200) * 2
 
 
 def test_chunks_follow_the_workspace_and_the_setting():

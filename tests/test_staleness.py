@@ -17,6 +17,7 @@ def test_sources_are_chosen_by_address():
     everyone = staleness.choose(networks, ["all", "all"])
     assert [s.tolist() for s in everyone.nodes] == [list(range(6)), list(range(6, 10))]
     assert everyone.column.tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2, 3]
+    assert everyone.widths.tolist() == [6, 4]
     assert everyone.width == 6
     some = staleness.choose(networks, [3, 3])
     assert [s.size for s in some.nodes] == [3, 3]
@@ -30,47 +31,51 @@ def test_sources_are_chosen_by_address():
     assert staleness.choose(networks, ["none", "none"]).width == 0
 
 
-def test_measure_is_the_definition():
+@pytest.mark.parametrize("tracks", [("all", "all"), (3, 3), (1, "all"), ("all", "none")])
+def test_measure_is_the_definition(tracks):
     networks, generator = two_networks(), torch.Generator().manual_seed(0)
-    for track in ("all", 3, 1):
-        sources = staleness.choose(networks, [track, track])
-        versions = torch.randint(0, 50, (10, sources.width), generator=generator, dtype=torch.int32)
-        for g, nodes in enumerate(sources.nodes):
-            for c, k in enumerate(nodes):
-                versions[k, c] = 100 + c  # a source has its own updates
-            pairs = {
-                (j, k): int(versions[k, c] - versions[j, c])
-                for c, k in enumerate(nodes)
-                for j in range(networks.offsets[g], networks.offsets[g + 1])
-                if j != k
-            }
-            found = staleness.measure(versions, torch.zeros(10, dtype=torch.float64), 0.0, sources, networks, g)
-            assert found is not None
-            assert found.mean == pytest.approx(np.mean(list(pairs.values())), rel=1e-14)
-            assert found.max == max(pairs.values())
-            for row, j in enumerate(range(networks.offsets[g], networks.offsets[g + 1])):
-                of_j = [s for (node, _), s in pairs.items() if node == j]
-                assert float(found.of_node[row]) == pytest.approx(np.mean(of_j) if of_j else 0, rel=1e-14)
+    sources = staleness.choose(networks, list(tracks))
+    layout = sources.layout(networks, torch.device("cpu"))
+    versions = torch.randint(0, 50, (layout.numbers,), generator=generator, dtype=torch.int32)
+    for g, nodes in enumerate(sources.nodes):
+        table = layout.block(versions, g)
+        for c, k in enumerate(nodes - networks.offsets[g]):
+            table[k, c] = 100 + c  # a source has its own updates
+        pairs = {
+            (j, k): int(table[k, c] - table[j, c])
+            for c, k in enumerate(nodes - networks.offsets[g])
+            for j in range(table.shape[0])
+            if j != k
+        }
+        moment = torch.zeros(10, dtype=torch.float64)
+        found = staleness.measure(versions, layout, moment, 0.0, sources, networks, g)
+        if not pairs:
+            assert found is None
+            continue
+        assert found is not None
+        assert found.mean == pytest.approx(np.mean(list(pairs.values())), rel=1e-14)
+        assert found.max == max(pairs.values())
+        for j in range(table.shape[0]):
+            of_j = [s for (node, _), s in pairs.items() if node == j]
+            assert float(found.of_node[j]) == pytest.approx(np.mean(of_j) if of_j else 0, rel=1e-14)
 
 
 def test_nothing_to_measure():
-    lone = Networks(np.array([0, 1]), np.array([0], np.uint64))
-    zeros, everyone = torch.zeros(1, 1, dtype=torch.int32), staleness.choose(lone, ["all"])
-    assert staleness.measure(zeros, torch.zeros(1, dtype=torch.float64), 0.0, everyone, lone, 0) is None
-    networks = two_networks()
-    none = staleness.choose(networks, ["none", "none"])
-    assert (
-        staleness.measure(
-            torch.zeros(10, 0, dtype=torch.int32), torch.zeros(10, dtype=torch.float64), 0.0, none, networks, 0
-        )
-        is None
-    )
+    lone, moment = Networks(np.array([0, 1]), np.array([0], np.uint64)), torch.zeros(1, dtype=torch.float64)
+    everyone = staleness.choose(lone, ["all"])
+    layout = everyone.layout(lone, torch.device("cpu"))
+    assert staleness.measure(layout.zeros(torch.int32), layout, moment, 0.0, everyone, lone, 0) is None
 
 
 def test_counting_leaves_untracked_nodes_alone():
-    versions = torch.zeros(4, 2, dtype=torch.int32)
-    staleness.count_(versions, torch.tensor([0, 1, 3]), torch.tensor([1, -1, 0]))
-    assert versions.tolist() == [[0, 1], [0, 0], [0, 0], [1, 0]]
+    networks = Networks(np.array([0, 4, 6]), np.array([0, 0], np.uint64))
+    sources = staleness.Sources((np.array([1, 3]), np.array([4, 5])), np.array([-1, 0, -1, 1, 0, 1]))
+    layout = sources.layout(networks, torch.device("cpu"))
+    own, versions = sources.own(layout), layout.zeros(torch.int32)
+    staleness.count_(versions, own[torch.tensor([0, 1, 5, 2])])
+    staleness.count_(versions, own[torch.tensor([1])])
+    assert layout.block(versions, 0).tolist() == [[0, 0], [2, 0], [0, 0], [0, 0]]
+    assert layout.block(versions, 1).tolist() == [[0, 0], [0, 1]]
 
 
 def test_the_recursion_for_two_and_three_nodes():

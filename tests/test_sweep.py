@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from batchednodes import load, train
@@ -82,7 +83,7 @@ def test_each_network_has_the_trajectory_that_it_has_alone(sweep):
     together, first = train(swept(sweep, replicas=2)), 0
     for g, point in enumerate(points(load(swept(sweep, replicas=2)))):
         alone, last = train(point.config), first + point.config.network.nodes
-        assert torch.equal(together.versions[first:last, : alone.versions.shape[1]], alone.versions)
+        assert torch.equal(together.tables[g], alone.versions)
         error = (together.x[first:last] - alone.x).abs().max() / alone.x.abs().max()
         assert float(error) <= 1e-12  # the same sums in another order
         mine = together.metrics[together.metrics["network"] == g].reset_index(drop=True)
@@ -90,6 +91,25 @@ def test_each_network_has_the_trajectory_that_it_has_alone(sweep):
             assert mine[key].astype(float).equals(alone.metrics[key].astype(float)), key
         first = last
     assert first == together.x.shape[0]
+
+
+@pytest.mark.parametrize("options", [[], ["executor=serial"], ["run.mixing=sparse"]])
+def test_versions_are_not_padded_to_the_largest_network(options, tmp_path):
+    result = train(swept({"network.nodes": [7, 3, 5], "staleness.track": ["all", 2]}), *options, out=tmp_path / "run")
+    assert [list(t.shape) for t in result.tables] == [[7, 7], [7, 2], [3, 3], [3, 2], [5, 5], [5, 2]]
+    with pytest.raises(ValueError, match=r"versions must have one width, got networks with \[7, 2, .*; use tables"):
+        _ = result.versions
+    final = load_file(tmp_path / "run" / "final.safetensors")
+    for g, table in enumerate(result.tables):
+        assert torch.equal(final[f"versions.{g}"], table)
+    alone = train(BASE, "network.nodes=5", "staleness.track=2", *options)
+    assert torch.equal(result.tables[5], alone.versions)
+
+
+def test_networks_of_one_width_are_one_table():
+    result = train(swept({"network.nodes": [7, 3]}), "staleness.track=2")
+    assert result.versions.shape == (10, 2)
+    assert torch.equal(result.versions[7:], result.tables[1])
 
 
 def test_rows_carry_their_settings_and_networks_have_their_own_curves(tmp_path):

@@ -26,6 +26,7 @@ from batchednodes.local import Rates, sgd
 from batchednodes.mixing import Kernel, merge_, mix_
 from batchednodes.staleness import count_
 from batchednodes.tasks import Problem
+from batchednodes.versions import Layout
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,10 @@ class GossipSGD:
     rates: Rates
     weight: Float[Tensor, " n"]
     """w of each node, that of the contacts it makes; dimensionless."""
-    column: Int64[Tensor, " n"]
-    """Column of each node in the version table; -1: not tracked."""
+    layout: Layout
+    """Where the versions of each node lie."""
+    own: Int64[Tensor, " n"]
+    """Place of each node's count of its own updates among the versions; -1: not tracked."""
     audience: Float64[Tensor, " n"]
     """Nodes that fall behind when a node updates: n - 1 of its network, or 0 where it is not tracked."""
     chunk: int
@@ -57,18 +60,15 @@ class GossipSGD:
     kernel: Kernel
     """How phases of gossip are applied."""
 
-    def update_(self, state: State, wave: UpdateWave) -> None:
-        """Runs local SGD for the nodes of a wave, in chunks of rows."""
-        device = state.x.device
-        rows = torch.from_numpy(wave.nodes).to(device, non_blocking=True)
-        times = torch.from_numpy(wave.times).to(device, non_blocking=True)
+    def update_(self, state: State, wave: UpdateWave, rows: Int64[Tensor, " w"], times: Float64[Tensor, " w"]) -> None:
+        """Runs local SGD for the nodes of a wave, in chunks; rows and times are the wave's own, on the device."""
         for first in range(0, rows.numel(), self.chunk):
             part = slice(first, first + self.chunk)
             loss = self._descend_(state, rows[part], self.problem.draw(wave.nodes[part], wave.counts[part]))
             since = torch.where(loss.isfinite(), torch.inf, times[part])
             state.diverged_at[rows[part]] = torch.minimum(state.diverged_at[rows[part]], since)
-        if state.versions.shape[1]:
-            count_(state.versions, rows, self.column[rows])
+        if state.versions.numel():
+            count_(state.versions, self.own[rows])
             state.moment.index_add_(0, rows, self.audience[rows] * times)
 
     def _descend_(self, state: State, rows: Tensor, index: Int64[Tensor, "w s b"]) -> Float[Tensor, " w"]:
@@ -86,5 +86,5 @@ class GossipSGD:
     def mix_(self, state: State, phase: Mixing) -> None:
         """Applies a phase of gossip to models and versions."""
         mix_(state.x, phase, self.kernel)
-        if state.versions.shape[1]:
-            merge_(state.versions, state.moment, phase, self.kernel)
+        if state.versions.numel():
+            merge_(state.versions, state.moment, phase, self.layout, self.kernel)

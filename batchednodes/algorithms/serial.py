@@ -18,6 +18,7 @@ from batchednodes.algorithms.state import State
 from batchednodes.local import Rates
 from batchednodes.tasks import Problem
 from batchednodes.timeline import MEET, PULL, UPDATE, Events
+from batchednodes.versions import Layout
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,10 @@ class SerialGossipSGD:
     rates: Rates
     weight: Float[Tensor, " n"]
     """w of each node, that of the contacts it makes; dimensionless."""
-    column: Int64[Tensor, " n"]
-    """Column of each node in the version table; -1: not tracked."""
+    layout: Layout
+    """Where the versions of each node lie."""
+    own: Int64[Tensor, " n"]
+    """Place of each node's count of its own updates among the versions; -1: not tracked."""
     audience: Float64[Tensor, " n"]
     """Nodes that fall behind when a node updates: n - 1 of its network, or 0 where it is not tracked."""
 
@@ -43,18 +46,19 @@ class SerialGossipSGD:
                 self._meet_(state, actor, peer, time)
             else:
                 j, i = (actor, peer) if kind == PULL else (peer, actor)
-                self._write_(state, j, self.weight[actor], state.x[i], state.versions[i], time)
+                self._write_(state, j, self.weight[actor], state.x[i], self.layout.of_node(state.versions, i), time)
 
     def _meet_(self, state: State, i: int, j: int, time: float) -> None:
-        x_i, versions_i = state.x[i].clone(), state.versions[i].clone()
-        self._write_(state, i, self.weight[i], state.x[j], state.versions[j], time)
+        x_i, versions_i = state.x[i].clone(), self.layout.of_node(state.versions, i).clone()
+        self._write_(state, i, self.weight[i], state.x[j], self.layout.of_node(state.versions, j), time)
         self._write_(state, j, self.weight[i], x_i, versions_i, time)
 
     def _write_(self, state: State, j: int, w: Tensor, x_i: Tensor, versions_i: Tensor, time: float) -> None:
         state.x[j] = (1 - w) * state.x[j] + w * x_i
-        before = int(state.versions[j].sum())
-        state.versions[j] = torch.maximum(state.versions[j], versions_i)
-        state.moment[j] -= time * (int(state.versions[j].sum()) - before)
+        versions_j = self.layout.of_node(state.versions, j)
+        before = int(versions_j.sum())
+        versions_j.copy_(torch.maximum(versions_j, versions_i))
+        state.moment[j] -= time * (int(versions_j.sum()) - before)
 
     def _update_(self, state: State, i: int, count: int, time: float) -> None:
         start = (state.x if state.read is None else state.read)[i]
@@ -75,8 +79,8 @@ class SerialGossipSGD:
             state.v[i] = optimizer.state[row]["momentum_buffer"]
         if not total.isfinite():
             state.diverged_at[i] = min(time, float(state.diverged_at[i]))
-        if state.versions.shape[1] and self.column[i] >= 0:
-            state.versions[i, self.column[i]] += 1
+        if self.own[i] >= 0:
+            state.versions[self.own[i]] += 1
             state.moment[i] += self.audience[i] * time
 
     def _optimizer(self, state: State, i: int, row: nn.Parameter) -> torch.optim.SGD:

@@ -1,12 +1,12 @@
 """State: everything that changes on the device during a run.
 
-Letters: n nodes, p parameters, t tracked sources, x models, v momentum buffers.
+Letters: n nodes, p parameters, N versions, x models, v momentum buffers.
 """
 
 from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Float, Float64, Int32
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 
@@ -16,8 +16,8 @@ class State:
 
     x: Float[Tensor, "n p"]
     """Models."""
-    versions: Int32[Tensor, "n t"]
-    """N[j, c]: updates of source c that node j's model contains, at most."""
+    versions: Int[Tensor, " numbers"]
+    """N[j, c]: updates of source c that node j's model contains, at most; a block for each network, see versions.py."""
     moment: Float64[Tensor, " n"]
     """Of each node, what the time integral of staleness needs: the sum of t (n - 1) over its own updates, if it is a
     tracked source, less the sum of t times the versions gained over the contacts that it received [updates s]."""
@@ -34,10 +34,9 @@ class State:
         return {name: tensor for name, tensor in named.items() if tensor is not None}
 
 
-def begin(x: Float[Tensor, "n p"], tracked: int, momentum: bool, delta: bool) -> State:
-    """Returns the state at t = 0 from the initial models, which it takes over without a copy."""
+def begin(x: Float[Tensor, "n p"], versions: Int[Tensor, " numbers"], momentum: bool, delta: bool) -> State:
+    """Returns the state at t = 0 from the initial models and versions, which it takes over without a copy."""
     n = x.shape[0]
-    versions = torch.zeros(n, tracked, dtype=torch.int32, device=x.device)
     moment = torch.zeros(n, dtype=torch.float64, device=x.device)
     diverged = torch.full((n,), torch.inf, dtype=torch.float64, device=x.device)
     return State(x, versions, moment, diverged, torch.zeros_like(x) if momentum else None, x.clone() if delta else None)

@@ -8,7 +8,7 @@ one that reads what it writes.
 Letters: n nodes, e writes, p columns, x models, N versions.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar, no_type_check
 
@@ -19,11 +19,18 @@ from numba import njit
 from torch import Tensor
 
 from batchednodes.gossip import Mixing
+from batchednodes.versions import Layout
 
 T = TypeVar("T")
 
 _CACHE = 1 << 20
 """Bytes of x that one core works on at a time: about its second-level cache."""
+
+_TYPES = (torch.float32, torch.float64, torch.int16, torch.int32)
+"""Types of numbers that these kernels are compiled for."""
+
+_NARROW = 1 << 16
+"""Columns of int16 whose sum of gains fits in int32: 2^16 (2^15 - 1) < 2^31."""
 
 _WORTH = 1 << 22
 """Numbers written by a phase above which a second thread pays."""
@@ -31,49 +38,65 @@ _WORTH = 1 << 22
 
 def takes(x: Tensor) -> bool:
     """Returns whether these kernels can work on a tensor."""
-    return x.device.type == "cpu" and x.is_contiguous() and x.dtype in (torch.float32, torch.float64, torch.int32)
+    return x.device.type == "cpu" and x.is_contiguous() and x.dtype in _TYPES
 
 
 def mix_(x: Float[Tensor, "n p"], phase: Mixing) -> None:
     """Applies a phase of gossip to the models in place: x <- W_k ... W_1 x."""
     keep, take = (1 - phase.weights).numpy(), phase.weights.numpy()
     rows, others = phase.receivers.numpy(), phase.senders.numpy()
-    values = x.numpy()
-    _each_part(x, rows.size, lambda a, b, w: _mix(values, rows, others, keep, take, phase.pairs, a, b, w))
+    values, cache = x.numpy(), _CACHE // x.element_size()
+    _each_part(rows.size * x.shape[1], lambda k, of: _mix(values, rows, others, keep, take, phase.pairs, cache, k, of))
 
 
-def merge_(versions: Int[Tensor, "n t"], moment: Float64[Tensor, " n"], phase: Mixing) -> None:
+def merge_(versions: Int[Tensor, " numbers"], moment: Float64[Tensor, " n"], phase: Mixing, layout: Layout) -> None:
     """Merges versions in place as models are mixed, and takes note of when node j gained how much.
 
     N[j] <- max(N[j], N[i]),    moment[j] <- moment[j] - t sum_c (gain of N[j, c]).
     """
     rows, others, values = phase.receivers.numpy(), phase.senders.numpy(), versions.numpy()
-    gains = _each_part(versions, rows.size, lambda a, b, w: _merge(values, rows, others, a, b, w))
+    where, cache = (layout.place.numpy(), layout.network, layout.sizes, layout.widths), _CACHE // values.itemsize
+    numbers = rows.size * versions.numel() / moment.numel()  # if all networks gossip alike
+    gains = _each_part(numbers, lambda k, of: _merge(values, *where, rows, others, cache, k, of))
     moment.index_add_(0, phase.receivers, torch.from_numpy(sum(gains)) * phase.times, alpha=-1)
 
 
-def _each_part(x: Tensor, writes: int, kernel: Callable[[int, int, int], T]) -> list[T]:
-    """Returns what a kernel gives for all columns, in one thread or in as many as torch uses, without Python's lock."""
-    n, p = x.shape
-    width = max(16, _CACHE // (n * x.element_size()) // 16 * 16)
-    threads = torch.get_num_threads() if writes * p > _WORTH else 1
+def _each_part(numbers: float, kernel: Callable[[int, int], T]) -> list[T]:
+    """Returns what a kernel gives for all columns, in one thread or in as many as torch uses, without Python's lock.
+
+    Args:
+        numbers: how many are written.
+        kernel: works on part k of some number of parts of the columns.
+    """
+    threads = torch.get_num_threads() if numbers > _WORTH else 1
     if threads == 1:
-        return [kernel(0, p, width)]
+        return [kernel(0, 1)]
     with ThreadPoolExecutor(threads) as pool:
-        return [part.result() for part in [pool.submit(kernel, a, b, width) for a, b in _parts(p, threads)]]
-
-
-def _parts(p: int, threads: int) -> Iterator[tuple[int, int]]:
-    """Yields the columns of each thread, in multiples of 16, so that no cache line belongs to two."""
-    step = -(-p // (16 * threads)) * 16
-    for first in range(0, p, step):
-        yield first, min(p, first + step)
+        return [part.result() for part in [pool.submit(kernel, k, threads) for k in range(threads)]]
 
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _mix(x, rows, others, keep, take, pairs, first, last, width):  # noqa: ANN001, ANN202
-    """Applies all writes to the columns first, ..., last - 1; pairs: writes 2k and 2k + 1 are one meeting."""
+def _share(columns, part, parts):  # noqa: ANN001, ANN202
+    """Returns the first column of a part and of the next, in multiples of 16: few cache lines belong to two."""
+    step = (columns + 16 * parts - 1) // (16 * parts) * 16
+    first = min(columns, part * step)
+    return first, min(columns, first + step)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _block(cache, n):  # noqa: ANN001, ANN202
+    """Returns how many columns of n rows are worked on at a time: as many as the cache holds, in multiples of 16."""
+    return max(16, cache // n // 16 * 16)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _mix(x, rows, others, keep, take, pairs, cache, part, parts):  # noqa: ANN001, ANN202
+    """Applies all writes to a part of the columns; pairs: writes 2k and 2k + 1 are one meeting."""
+    first, last = _share(x.shape[1], part, parts)
+    width = _block(cache, x.shape[0])
     for begin in range(first, last, width):
         end = min(last, begin + width)
         if pairs:
@@ -93,20 +116,62 @@ def _mix(x, rows, others, keep, take, pairs, first, last, width):  # noqa: ANN00
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _merge(versions, rows, others, first, last, width):  # noqa: ANN001, ANN202
-    """Merges all writes into the columns first, ..., last - 1, and returns the sum of what each write gained.
+def _merge(versions, place, network, sizes, widths, rows, others, cache, part, parts):  # noqa: ANN001, ANN202
+    """Merges all writes, network by network, into a part of the columns; returns the sum of what each write gained.
 
     A meeting's two writes give the same in any order.
     """
     gains = np.zeros(rows.size, np.int64)
-    for begin in range(first, last, width):
-        end = min(last, begin + width)
-        for e in range(rows.size):
-            own, other = versions[rows[e], begin:end], versions[others[e], begin:end]
-            gain = 0
-            for c in range(own.size):
-                more = max(other[c] - own[c], 0)
-                own[c] += more
-                gain += more
-            gains[e] += gain
+    order, ends = _by_network(network, rows, sizes.size)
+    for g in range(sizes.size):
+        first, last = _share(widths[g], part, parts)
+        width = min(_block(cache, sizes[g]), _NARROW)
+        for begin in range(first, last if ends[g] < ends[g + 1] else first, width):
+            end = min(last, begin + width)
+            for k in range(ends[g], ends[g + 1]):
+                e = order[k]
+                j, i = place[rows[e]], place[others[e]]
+                own, other = versions[j + begin : j + end], versions[i + begin : i + end]
+                gains[e] += _take_short(own, other) if versions.itemsize == 2 else _take(own, other)
     return gains
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _by_network(network, rows, count):  # noqa: ANN001, ANN202
+    """Returns the order of writes by network, stably, and where each network's begin in it; the last entry ends it."""
+    ends = np.zeros(count + 1, np.int64)
+    for e in range(rows.size):
+        ends[network[rows[e]] + 1] += 1
+    for g in range(count):
+        ends[g + 1] += ends[g]
+    order, place = np.empty(rows.size, np.int64), ends[:count].copy()
+    for e in range(rows.size):
+        g = network[rows[e]]
+        order[place[g]] = e
+        place[g] += 1
+    return order, ends
+
+
+@njit(nogil=True, cache=True, inline="always")
+@no_type_check
+def _take(own, other):  # noqa: ANN001, ANN202
+    """Raises `own` to the elementwise maximum of both, in place; returns the sum of what it gained."""
+    gain = 0
+    for c in range(own.size):
+        more = max(other[c] - own[c], 0)
+        own[c] += more
+        gain += more
+    return gain
+
+
+@njit(nogil=True, cache=True, inline="always")
+@no_type_check
+def _take_short(own, other):  # noqa: ANN001, ANN202
+    """Does the same for int16, with sums in int32, so that a vector holds more of them."""
+    gain = np.int32(0)
+    for c in range(own.size):
+        old, new = own[c], max(own[c], other[c])
+        own[c] = new
+        gain = np.int32(gain + np.int32(np.int32(new) - np.int32(old)))
+    return np.int64(gain)

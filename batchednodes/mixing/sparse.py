@@ -3,12 +3,15 @@
 Letters: n nodes, p parameters, W gossip matrix, x models, N versions.
 """
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from batchednodes.gossip import Mixing
+from batchednodes.versions import Layout
 
 
 def mix_(x: Float[Tensor, "n p"], phase: Mixing) -> None:
@@ -24,16 +27,24 @@ def mix_(x: Float[Tensor, "n p"], phase: Mixing) -> None:
         matrix.apply_(x)
 
 
-def merge_(versions: Int[Tensor, "n t"], moment: Float64[Tensor, " n"], phase: Mixing) -> None:
-    """Merges versions in place as models are mixed, wave by wave, and takes note of when node j gained how much.
+def merge_(versions: Int[Tensor, " numbers"], moment: Float64[Tensor, " n"], phase: Mixing, layout: Layout) -> None:
+    """Merges versions in place as models are mixed, and takes note of when node j gained how much.
 
-    N[j] <- max(N[j], N[i]),    moment[j] <- moment[j] - t sum_c (gain of N[j, c]).
+    It goes wave by wave, and table by table of one width:
+
+        N[j] <- max(N[j], N[i]),    moment[j] <- moment[j] - t sum_c (gain of N[j, c]).
     """
-    for (j, i, _), t in zip(_waves(phase), phase.times.split(np.diff(phase.waves).tolist()), strict=True):
-        old = versions[j]
-        new = torch.maximum(old, versions[i])
-        versions.index_copy_(0, j, new)
-        moment.index_add_(0, j, (new - old).sum(1, dtype=torch.int64) * t, alpha=-1)
+    tables, cuts = layout.by_width(versions), phase.cuts.tolist()
+    assert phase.cuts.size - 1 == (phase.waves.size - 1) * len(tables)
+    receivers, senders = layout.row[phase.receivers], layout.row[phase.senders]
+    for k, (a, b) in enumerate(pairwise(cuts)):
+        table, j, i = tables[k % len(tables)], receivers[a:b], senders[a:b]
+        if b > a and table.shape[1]:
+            old = table[j]
+            new = torch.maximum(old, table[i])
+            table.index_copy_(0, j, new)
+            gain = (new - old).sum(1, dtype=torch.int64)
+            moment.index_add_(0, phase.receivers[a:b], gain * phase.times[a:b], alpha=-1)
 
 
 def _waves(phase: Mixing) -> list[tuple[Tensor, Tensor, Tensor]]:
