@@ -25,8 +25,8 @@ from batchednodes.local import Rates
 from batchednodes.metrics import Meter
 from batchednodes.schemes import Freshest, Uniform
 from batchednodes.stack import Stack, check
-from batchednodes.staleness import Sources, choose, sample
-from batchednodes.tasks import Problem, losses
+from batchednodes.staleness import Sources, Tracking, sample
+from batchednodes.tasks import Problem, Tests, losses
 from batchednodes.timeline import Timeline
 from batchednodes.topology import Complete, Graph, Networks, stack
 from batchednodes.values import per_node
@@ -46,6 +46,8 @@ class Chunks:
     """Rows of one vmap call of local SGD; at least 1."""
     evaluate: int
     """Models scored at once; at least 1."""
+    together: int = 1
+    """Models of several networks scored at once; 1: networks are scored one by one."""
 
 
 @dataclass(frozen=True)
@@ -139,25 +141,23 @@ def assemble(configs: Sequence[Config], events: Timeline, chunks: Chunks) -> Run
     config = configs[0]
     where, dtype = device(config), DTYPES[config.dtype]
     problem = _problem(configs, events.networks, dtype, where)
-    sources = choose(events.networks, [c.staleness.track for c in configs])
+    tracking = Tracking.of(events.networks, [c.staleness.track for c in configs], where)
     coefficients = _rates(configs, dtype, where)
     weight = _weight(configs, dtype, where)
-    layout = sources.layout(events.networks, where)
-    own = sources.own(layout)
-    audience = torch.as_tensor(sources.audience(events.networks), device=where)
+    layout, own = tracking.layout, tracking.own
     if config.executor == "serial":
-        executor = Serial(SerialGossipSGD(problem, coefficients, weight, layout, own, audience))
+        executor = Serial(SerialGossipSGD(problem, coefficients, weight, layout, own))
     else:
-        algorithm = GossipSGD(problem, coefficients, weight, layout, own, audience, chunks.update, config.run.mixing)
+        algorithm = GossipSGD(problem, coefficients, weight, layout, own, chunks.update, config.run.mixing)
         executor = Batched(algorithm)
     x = _initial(configs, problem, events.networks, dtype)
     versions = layout.zeros(counts(events, config))
     state = begin(x, versions, coefficients.momentum is not None, config.update.applies == "delta")
     window = config.run.window or automatic_window(events)
     engine = Engine(events, executor, config.run.until, config.run.mark_every, window)
-    theories = tuple(mean_staleness(c, events, g, sources) for g, c in enumerate(configs))
+    theories = tuple(mean_staleness(c, events, g, tracking.sources) for g, c in enumerate(configs))
     evaluated, peaks = _evaluated(configs, events.networks), tuple(events.peaks())
-    meter = Meter(events.networks, problem, sources, layout, evaluated, theories, peaks, chunks.evaluate)
+    meter = Meter(events.networks, problem, tracking, evaluated, theories, peaks, chunks.evaluate, chunks.together)
     return Run(engine, state, meter, problem)
 
 
@@ -204,13 +204,23 @@ def _problem(configs: Sequence[Config], batch: Networks, dtype: torch.dtype, whe
     sampler = Sampler(seeds, batch.local(), rows, offsets, local.batch_size, local.steps, local.sampling)
     stack_ = skeleton(config, sets[0].sizes, dtype, where)
     send = _Sender(dtype, where)
-    tests = tuple((send(d.test_features), send(d.test_targets)) for d in sets)
+    tests = tuple(_tests(batch, sets, send))
     features, targets = (send(np.concatenate(a)) for a in zip(*((d.features, d.targets) for d in sets), strict=True))
     criterion = losses.choose(config.task.loss, sets[0].classes)
     problem = Problem(stack_, criterion, sets[0].classes, features, targets, tests, sampler)
     minibatch = problem.batch(problem.draw(np.zeros(1, np.int64), np.zeros(1, np.int64))[0, 0])
     check(stack_, problem.loss, *minibatch, problem.classes)
     return problem
+
+
+def _tests(batch: Networks, sets: list[Dataset], send: "_Sender") -> Iterator[Tests]:
+    """Yields the test sets of all networks, those of networks with equally many nodes and examples together."""
+    keys = np.array([(int(n), len(d.test_features)) for n, d in zip(batch.sizes, sets, strict=True)])
+    for key in np.unique(keys, axis=0):
+        alike = np.flatnonzero((keys == key).all(1))
+        pairs = [(sets[g].test_features, sets[g].test_targets) for g in alike]
+        features, targets = (send(np.stack(arrays)) for arrays in zip(*pairs, strict=True))
+        yield Tests(alike, features, targets)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Letters: n nodes, p parameters, t tracked sources.
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 
@@ -26,12 +27,23 @@ _VERSIONS = "versions"
 each has its own, "versions.0", "versions.1", and so on."""
 
 
-def save(path: Path, state: State, clocks: Clocks, layout: Layout) -> None:
-    """Writes state and clocks under another name, then renames, so that `path` is never half written."""
+def save(
+    path: Path, state: State, clocks: Clocks, layout: Layout, extra: Mapping[str, np.ndarray] | None = None
+) -> None:
+    """Writes state and clocks under another name, then renames, so that `path` is never half written.
+
+    Args:
+        path: of the file.
+        state: of the run.
+        clocks: of the run.
+        layout: of the versions.
+        extra: results to keep beside them, which `load` passes over.
+    """
     arrays = {f.name: getattr(clocks, f.name) for f in fields(clocks) if f.name != "time"}
     named = {name: t for name, t in state.tensors().items() if name != _VERSIONS} | _tables(state.versions, layout)
     tensors = {name: t.detach().cpu().contiguous() for name, t in named.items()}
     tensors |= {_CLOCKS + name: torch.from_numpy(a.copy()) for name, a in arrays.items()}
+    tensors |= {name: torch.from_numpy(a) for name, a in (extra or {}).items()}
     temporary = path.with_name(path.name + ".partial")
     about = {"time": clocks.time, "nodes": layout.sizes.tolist(), "tracked": layout.widths.tolist()}
     metadata = {key: json.dumps(value) for key, value in about.items()} | {"format": "batchednodes-1"}

@@ -50,7 +50,7 @@ _LABELS = {
     "loss": "test loss",
     "accuracy": "test accuracy",
     "consensus": "consensus distance",
-    "staleness": "mean staleness [updates]",
+    "staleness": "staleness [updates]",
 }
 
 
@@ -93,7 +93,9 @@ def curves(frames: Mapping[str, pd.DataFrame]) -> Figure:
     places = figure.subplots(lines, columns, squeeze=False).flatten()
     for axes, panel in zip(places, panels, strict=False):
         for k, frame in enumerate(frames.values()):
-            _draw(axes, panel, frame, _LINES[k % len(_LINES)], f"C{k}")
+            _draw(axes, panel, frame, _LINES[k % len(_LINES)], f"C{k}", shade=len(frames) < 3)
+        if panel == "staleness":
+            axes.set_ylim(bottom=0)
         axes.set(xlabel="simulated time [s]", ylabel=_LABELS[panel])
         axes.grid(alpha=0.3)
         shown = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
@@ -135,7 +137,8 @@ def _over_replicas(frame: pd.DataFrame) -> pd.DataFrame:
     return means.reset_index()
 
 
-def _draw(axes: Axes, panel: str, frame: pd.DataFrame, line: str, colour: str) -> None:
+def _draw(axes: Axes, panel: str, frame: pd.DataFrame, line: str, colour: str, shade: bool) -> None:
+    """Draws one run; shade: whether quantiles of staleness are a band, not a line, which many runs would hide."""
     t = frame["time"]
     if panel in _NODES:
         low, high, worst = _NODES[panel]
@@ -148,9 +151,15 @@ def _draw(axes: Axes, panel: str, frame: pd.DataFrame, line: str, colour: str) -
     elif panel == "consensus":
         axes.plot(t, frame["consensus_distance"], line, color=colour, label="over nodes")
     else:
-        axes.plot(t, frame["staleness_mean"], line, color=colour, label="measured, mean between marks")
-        axes.plot(t, frame["staleness_theory"], ":", color=colour, label="exact law, long run")
-        axes.set_ylim(bottom=0)
+        axes.plot(t, frame["staleness_mean"], line, color=colour, label="mean between marks")
+        axes.plot(t, frame["staleness_theory"], ":", color=colour, label="exact law")
+        if "staleness_p99" not in frame:  # a run of an earlier version
+            return
+        if shade:
+            low, high = frame["staleness_median"], frame["staleness_p99"]
+            axes.fill_between(t, low, high, color=colour, alpha=0.1, linewidth=0, label="median to 99% of pairs")
+        else:
+            axes.plot(t, frame["staleness_p99"], line, color=colour, linewidth=0.6, label="99% of pairs")
 
 
 def save(figure: Figure, paths: Sequence[Path]) -> None:

@@ -34,6 +34,10 @@ _SHARE = 0.9
 _WORTH = 1 << 23
 """Numbers that an operation of local SGD works on, above which more than one thread pays."""
 
+_CACHE = 16 << 20
+"""Temporaries of models of several networks that are scored in one call on the CPU [B]: more are slower than one call
+for each network, since caches do not hold them."""
+
 _WORKSPACE = {"cpu": 64 << 20, "cuda": 2 << 30}
 """Memory that the temporaries of one vmap call may take [B]."""
 
@@ -112,7 +116,7 @@ def plan(configs: Sequence[Config], events: Timeline) -> Plan:
     models = events.networks.n * stack.p * dtype.itemsize
     activations = 0 if models > free(where) else stack.activations(sizes[0].features, dtype, where)
     needs = _Needs(configs, stack, sizes, activations, dtype.itemsize)
-    chunks = needs.chunks(_WORKSPACE[where.type], events.networks.n)
+    chunks = needs.chunks(where.type == "cuda", events.networks.n)
     sources = choose(events.networks, [c.staleness.track for c in configs])
     window = min(config.run.until, config.run.window or automatic_window(events)) * sum(events.expected(1.0))
     versions = int((events.networks.sizes * sources.widths).sum()) * assembly.counts(events, config).itemsize
@@ -191,9 +195,12 @@ class _Needs:
         tests = max(s.test_samples for s in self.sizes)
         return self.item * (self.stack.p + 2 * tests * self.activations)
 
-    def chunks(self, budget: int, n: int) -> Chunks:
+    def chunks(self, cuda: bool, n: int) -> Chunks:
+        """Returns the rows handled at once of n."""
+        budget = _WORKSPACE["cuda" if cuda else "cpu"]
         rows = self.config.local.chunk or max(1, min(n, budget // self.update_row))
-        return Chunks(rows, max(1, min(n, budget // self.evaluated_row)))
+        scored = max(1, min(n, budget // self.evaluated_row))
+        return Chunks(rows, scored, scored if cuda else max(1, _CACHE // self.evaluated_row))
 
     def threads(self, rows: int) -> int:
         """Returns how many threads pay for waves of some rows: all of them, or one.

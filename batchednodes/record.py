@@ -4,14 +4,15 @@ import itertools
 import json
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.tensorboard.summary import hparams
-from torch.utils.tensorboard.writer import SummaryWriter
+from torch.utils.tensorboard.summary import custom_scalars, histogram_raw, hparams, scalar, text
 
+from batchednodes.board import Board
 from batchednodes.metrics import Observation
 
 _CURVES = {
@@ -26,6 +27,9 @@ _CURVES = {
     "consensus_distance": "consensus/distance",
     "staleness_mean": "staleness/mean",
     "staleness_max": "staleness/max",
+    "staleness_median": "staleness/median",
+    "staleness_p90": "staleness/p90",
+    "staleness_p99": "staleness/p99",
     "staleness_now": "staleness/at_mark",
     "staleness_theory": "staleness/exact_law",
     "time": "progress/simulated_time",
@@ -44,7 +48,10 @@ def _chart(*tags: str) -> list[Any]:
 
 
 _HISTOGRAM = 1e20
-"""TensorBoard's histograms have no buckets beyond."""
+"""Larger values are left out of histograms, which show nothing beside them."""
+
+_BUCKETS = 64
+"""Buckets of a histogram, at most; TensorBoard shows about 30."""
 
 _LAYOUT = {
     "batchednodes": {
@@ -82,7 +89,7 @@ class Record:
     """The folder of one run, and its open TensorBoard files: one for each network, in a folder named after it."""
 
     folder: Path
-    boards: tuple[SummaryWriter, ...]
+    boards: tuple[Board, ...]
 
     @staticmethod
     def open(folder: Path, config: str, labels: list[str]) -> "Record":
@@ -94,10 +101,11 @@ class Record:
             labels: folder of each network's curves inside it; "" is the folder itself.
         """
         (folder / "config.yaml").write_text(config, encoding="utf-8")
-        boards = tuple(SummaryWriter(str(folder / label)) for label in labels)
+        boards = tuple(Board(folder / label) for label in labels)
+        about = text("config", f"```yaml\n{config}\n```"), custom_scalars(_LAYOUT)
         for board in boards:
-            board.add_text("config", f"```yaml\n{config}\n```")
-            board.add_custom_scalars(_LAYOUT)
+            for part in about:
+                board.add(part)
         return Record(folder, boards)
 
     def observe(self, mark: int, observations: list[Observation], speed: dict[str, float]) -> None:
@@ -106,13 +114,11 @@ class Record:
         with (self.folder / "metrics.jsonl").open("a") as metrics:
             metrics.writelines(lines)
         for board, observation in zip(self.boards, observations, strict=True):
-            for key, value in (observation.row | speed).items():
-                if key in _CURVES and value is not None:
-                    board.add_scalar(_CURVES[key], value, mark)
-            for name, values in observation.over_nodes.items():
-                shown = values[np.abs(values) < _HISTOGRAM]
-                if shown.size:
-                    board.add_histogram(f"nodes/{name}", shown, mark)
+            first, *others = _shown(observation, speed)
+            for part in others:
+                first.MergeFrom(part)  # one event of many values is far cheaper than many events
+            board.add(first, mark)
+        for board in self.boards:
             board.flush()
 
     def finish(self, summary: dict[str, Any], settings: list[dict[str, Any]]) -> None:
@@ -120,16 +126,53 @@ class Record:
         shown = {key: tag for key, tag in _CURVES.items() if not tag.startswith(("progress/", "throughput/"))}
         for board, own, row in zip(self.boards, settings, summary["networks"], strict=True):
             final = {shown[k]: float(v) for k, v in row.items() if k in shown and v is not None}
-            writer = board.file_writer
-            assert writer is not None
             for part in hparams(_flat(own), final):
-                writer.add_summary(part)
+                board.add(part)
         write_json(self.folder / "summary.json", summary)
 
     def close(self) -> None:
         """Closes the files of TensorBoard."""
         for board in self.boards:
             board.close()
+
+
+def _shown(observation: Observation, speed: dict[str, float]) -> Iterator[Any]:
+    """Yields the curves, the histograms over nodes, and those of staleness over sources and over pairs."""
+    for key, value in (observation.row | speed).items():
+        if key in _CURVES and value is not None:
+            yield scalar(_CURVES[key], value)
+    spreads, stale = {f"nodes/{name}": values for name, values in observation.over_nodes.items()}, observation.staleness
+    if stale is not None:
+        spreads |= {"nodes/staleness": stale.of_node, "sources/staleness": stale.of_source}
+        yield _of_counts("staleness/pairs", stale.pairs, 1 << stale.shift)
+    for tag, values in spreads.items():
+        shown = values[np.abs(values) < _HISTOGRAM]
+        if shown.size:
+            yield _of_values(tag, shown)
+
+
+def _of_values(tag: str, values: np.ndarray) -> Any:
+    """Returns a histogram with buckets of equal width from the smallest to the largest value."""
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        limits, counts = [low], [values.size]
+    else:
+        places = ((values - low) / (high - low) * _BUCKETS).astype(np.int64).clip(max=_BUCKETS - 1)
+        limits = np.linspace(low, high, _BUCKETS + 1)[1:].tolist()
+        counts = np.bincount(places, minlength=_BUCKETS).tolist()
+    squares = float(values @ values)
+    return histogram_raw(tag, low, high, values.size, float(values.sum()), squares, limits, counts)
+
+
+def _of_counts(tag: str, counts: np.ndarray, width: int) -> Any:
+    """Returns a histogram of the numbers 0, width, 2 width, ... from how often each occurs."""
+    numbers = width * np.arange(counts.size, dtype=np.float64)
+    step = -(-counts.size // _BUCKETS)
+    bars = np.add.reduceat(counts, np.arange(0, counts.size, step)).tolist()
+    limits = (width * (step * np.arange(1.0, len(bars) + 1) - 0.5)).tolist()  # halfway between two numbers
+    low, high = numbers[counts > 0][[0, -1]].tolist()
+    total, squares = float(counts @ numbers), float(counts @ numbers**2)
+    return histogram_raw(tag, low, high, int(counts.sum()), total, squares, limits, bars)
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, str | int | float]:

@@ -17,6 +17,7 @@ from jaxtyping import Float64, Int, Int64
 from torch import Tensor
 
 from batchednodes import rng
+from batchednodes.tally import Tally, tally
 from batchednodes.topology import Networks
 from batchednodes.versions import Layout
 
@@ -41,19 +42,6 @@ class Sources:
     def width(self) -> int:
         """Largest number of sources of a network."""
         return int(self.widths.max(initial=0))
-
-    def layout(self, networks: Networks, device: torch.device) -> Layout:
-        """Returns where the versions of each network lie, with what the device needs to know on it."""
-        return Layout.of(networks.sizes, self.widths, device)
-
-    def own(self, layout: Layout) -> Int64[Tensor, " n"]:
-        """Returns the place of each node's count of its own updates among the versions; -1: not tracked."""
-        column = torch.as_tensor(self.column, device=layout.place.device)
-        return torch.where(column >= 0, layout.place + column, -1)
-
-    def audience(self, networks: Networks) -> Float64[np.ndarray, " n"]:
-        """Returns how many nodes fall behind when a node updates: n - 1 of its network, or 0 if it is not tracked."""
-        return np.where(self.column >= 0, np.repeat(networks.sizes - 1, networks.sizes), 0).astype(np.float64)
 
 
 def choose(networks: Networks, tracks: Sequence[Track]) -> Sources:
@@ -81,7 +69,7 @@ def count_(versions: Int[Tensor, " numbers"], own: Int64[Tensor, " w"]) -> None:
     versions.index_put_((own.clamp(min=0),), (own >= 0).to(versions.dtype), accumulate=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Staleness:
     """Staleness of one network at one instant."""
 
@@ -91,39 +79,130 @@ class Staleness:
     """Integral of that mean from time 0 until now, exact between events too [updates s]."""
     max: int
     """Largest S."""
-    of_node: Float64[Tensor, " n"]
-    """Mean of S over the sources other than the node itself, for each node."""
+    median: int
+    """Smallest s such that half of the pairs have S <= s; exact below 2^20, as p90 and p99 are."""
+    p90: int
+    """The same for 90% of the pairs."""
+    p99: int
+    """The same for 99% of the pairs."""
+    of_node: Float64[np.ndarray, " n"]
+    """Mean of S over the sources other than the node itself, for each node; NaN where there is none."""
+    of_source: Float64[np.ndarray, " n"]
+    """Mean of S over the other nodes, for each node as a source; NaN where it is not tracked."""
+    integral_of_node: Float64[np.ndarray, " n"]
+    """Integral of `of_node` from time 0 until now, exact between events too [updates s]."""
+    pairs: Int64[np.ndarray, " b"]
+    """Number of pairs with S in [k 2^shift, (k + 1) 2^shift), for each k."""
+    shift: int
+    """Logarithm of the width of a bin; 0 below 2^20."""
 
 
-def measure(
-    versions: Int[Tensor, " numbers"],
-    layout: Layout,
-    moment: Float64[Tensor, " n"],
-    time: float,
-    sources: Sources,
-    networks: Networks,
-    g: int,
-) -> Staleness | None:
-    r"""Returns the staleness of network g; None where nothing is tracked or the network is a lone node.
+@dataclass(frozen=True, eq=False)
+class Tracking:
+    """What is followed of a batch of networks, and where it lies."""
 
-    The sum A of S over all pairs jumps at events only, so its integral from 0 to t is
+    networks: Networks
+    sources: Sources
+    layout: Layout
+    own: Int64[Tensor, " n"]
+    """Place of each node's count of its own updates among the versions; -1: not tracked."""
 
-        t A(t) - sum over the jumps of (jump) (its time),
+    @staticmethod
+    def of(networks: Networks, tracks: Sequence[Track], device: torch.device) -> "Tracking":
+        """Returns what is followed of networks, with what the device needs to know on it."""
+        sources = choose(networks, tracks)
+        layout = Layout.of(networks.sizes, sources.widths, device)
+        column = torch.as_tensor(sources.column, device=device)
+        return Tracking(networks, sources, layout, torch.where(column >= 0, layout.place + column, -1))
 
-    and `moment` holds the second term. All is computed from sums and minima of columns, so that nothing of the size of
-    the table is allocated.
-    """
-    nodes, table = sources.nodes[g], layout.block(versions, g)
-    n, t = table.shape[0], nodes.size
-    if n < 2 or t == 0:
-        return None
-    rows = torch.as_tensor(nodes - networks.offsets[g], device=versions.device)
-    own = table[rows, torch.arange(t, device=versions.device)].long()
-    total = n * own - table.sum(0, dtype=torch.int64)
-    others = torch.full((n,), float(t), dtype=torch.float64, device=versions.device)
-    others[rows] -= 1
-    of_node = (own.sum() - table.sum(1, dtype=torch.int64)) / others.clamp(min=1)
-    largest = (own - table.amin(0)).max()
-    pairs, now = t * (n - 1), float(total.sum())
-    integral = time * now - float(moment[networks.slice(g)].sum())
-    return Staleness(now / pairs, integral / pairs, int(largest), of_node)
+    def measure(
+        self,
+        versions: Int[Tensor, " numbers"],
+        updated: Float64[Tensor, " n"],
+        gained: Float64[Tensor, " n"],
+        time: float,
+    ) -> list[Staleness | None]:
+        """Returns the staleness of each network; None where nothing is tracked or the network is a lone node.
+
+        Args:
+            versions: of the state.
+            updated: of the state.
+            gained: of the state.
+            time: now [s].
+        """
+        found: list[Staleness | None] = [None] * self.networks.count
+        moments = torch.stack([updated, gained]).cpu().numpy()
+        for stack in self.layout.stacks:
+            if self.layout.sizes[stack[0]] < 2 or self.layout.widths[stack[0]] == 0:
+                continue
+            rows = torch.as_tensor(np.stack([self.sources.nodes[g] for g in stack]), device=versions.device)
+            sums = tally(self.layout.view(versions, stack), versions[self.own[rows]])
+            for k, g in enumerate(stack):
+                found[g] = self._staleness(sums, k, moments[:, self.networks.slice(int(g))], time, int(g))
+        return found
+
+    def _staleness(self, sums: Tally, k: int, moments: Float64[np.ndarray, "2 n"], time: float, g: int) -> Staleness:
+        r"""Returns the staleness of network g, number k of its stack.
+
+        The sum A of S over the sources at one node jumps at events only, so its integral from 0 to t is
+
+            t A(t) - sum over the jumps of (jump) (its time).
+
+        A rises by one at each update of a source but the node itself, and falls by what the node's contacts gain.
+        """
+        sources, (updated, gained) = self.sources.nodes[g] - self.networks.offsets[g], moments
+        n, t = updated.size, sources.size
+        others = np.full(n, float(t))
+        others[sources] -= 1
+        integral = time * sums.of_row[k] - (updated.sum() - updated - gained)
+        of_source = np.full(n, np.nan)
+        of_source[sources] = sums.of_column[k] / (n - 1)
+        pairs = sums.pairs[k].copy()
+        pairs[0] -= t  # a source does not lag behind itself
+        ends = np.cumsum(pairs)
+        least = -(-ends[-1] * np.array([50, 90, 99]) // 100)
+        median, p90, p99 = (np.searchsorted(ends, least) << sums.shift).tolist()
+        with np.errstate(invalid="ignore"):
+            of_node, integral_of_node = sums.of_row[k] / others, integral / others  # 0 / 0 at a lone source
+        mean, whole = float(sums.of_row[k].sum()) / (t * (n - 1)), float(integral.sum()) / (t * (n - 1))
+        return Staleness(
+            mean, whole, int(sums.largest[k]), median, p90, p99, of_node, of_source, integral_of_node, pairs, sums.shift
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """Staleness node by node and source by source over the marks of a span of time, for nodes of all networks."""
+
+    since: float
+    """Time of the first mark [s]."""
+    until: float
+    """Time of the last mark [s]."""
+    marks: int
+    """Number of marks."""
+    before: Float64[np.ndarray, " n"]
+    """Integral of each node's staleness until the first mark [updates s]; NaN where there is none."""
+    integral: Float64[np.ndarray, " n"]
+    """The same until the last mark [updates s]."""
+    of_source: Float64[np.ndarray, " n"]
+    """Sum over the marks of each source's staleness; NaN where a node is not tracked."""
+
+    @staticmethod
+    def of(measured: Sequence[Staleness | None], networks: Networks, time: float) -> "Curves":
+        """Returns the curves of one mark."""
+        integral, of_source = np.full((2, networks.n), np.nan)
+        for g, stale in enumerate(measured):
+            if stale is not None:
+                integral[networks.slice(g)], of_source[networks.slice(g)] = stale.integral_of_node, stale.of_source
+        return Curves(time, time, 1, integral, integral, of_source)
+
+    def then(self, later: "Curves") -> "Curves":
+        """Returns the curves over these marks and later ones."""
+        of_source = self.of_source + later.of_source
+        return Curves(self.since, later.until, self.marks + later.marks, self.before, later.integral, of_source)
+
+    def averages(self) -> dict[str, Float64[np.ndarray, " n"]]:
+        """Returns each node's exact time average of staleness (NaN for one mark), and each source's mean over marks."""
+        span = self.until - self.since
+        of_node = (self.integral - self.before) / span if span else np.full_like(self.integral, np.nan)
+        return {"staleness_of_node": of_node, "staleness_of_source": self.of_source / self.marks}

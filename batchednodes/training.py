@@ -31,6 +31,7 @@ from batchednodes.metrics import diverged
 from batchednodes.plan import plan
 from batchednodes.record import Record, new_folder
 from batchednodes.stack import Stack
+from batchednodes.staleness import Curves
 from batchednodes.sweep import Point
 
 Watch = Callable[[Config, Progress, dict[str, Any]], None]
@@ -129,7 +130,7 @@ def _run(settings: Config, points: list[Point], recorder: "_Recorder") -> Result
         isolated = _isolated(settings, points, recorder.watch)
     summary = recorder.summary(progress, isolated)
     recorder.finish(summary)
-    layout, versions = run.meter.layout, run.state.versions
+    layout, versions = run.meter.tracking.layout, run.state.versions
     tables = tuple(layout.block(versions, g) for g in range(len(points)))
     return Result(pd.DataFrame(recorder.rows), summary, run.state.x, tables, recorder.folder, run.problem.stack)
 
@@ -160,6 +161,7 @@ class _Recorder:
         labels = [f"{p.label}/replica-{p.replica}" for p in points] if len(points) > 1 else [""]
         self.record = None if folder is None else Record.open(folder, config.dump(settings), labels)
         self.rows: list[dict[str, Any]] = []
+        self.late: Curves | None = None
         self.diverged: list[tuple[int, float]] = []
         self.mark = 0
         self.begun = self.last = time.perf_counter()
@@ -179,7 +181,10 @@ class _Recorder:
         for observation, before in zip_longest(observations, self.rows[-len(observations) :]):
             point = self.points[observation.row["network"]]
             observation.row["staleness_mean"] = _time_mean(observation.row, before)
-            observation.row.update({"replica": point.replica} | point.settings)
+            observation.row.update({"replica": point.replica} | point.settings | {"seed": point.config.seed})
+        if progress.clocks.time >= self.settings.run.until / 2:
+            now = Curves.of([o.staleness for o in observations], self.run.meter.networks, progress.clocks.time)
+            self.late = now if self.late is None else self.late.then(now)
         if self.record is not None:
             self.record.observe(self.mark, observations, speed)
         self.rows += [o.row for o in observations]
@@ -244,7 +249,9 @@ class _Recorder:
     def save(self, progress: Progress) -> None:
         """Writes the final state, before anything else is run."""
         if self.folder is not None:
-            checkpoint.save(self.folder / "final.safetensors", self.run.state, progress.clocks, self.run.meter.layout)
+            curves = {} if self.late is None else self.late.averages()
+            layout = self.run.meter.tracking.layout
+            checkpoint.save(self.folder / "final.safetensors", self.run.state, progress.clocks, layout, curves)
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Writes the summary, here and in TensorBoard."""

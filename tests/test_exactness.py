@@ -163,10 +163,10 @@ def finish(configs: list[Config], restart: Path | None = None) -> tuple[State, L
 
     if restart is not None:
         batch.engine.run_(state, clocks, stop_halfway, lambda _: None)
-        checkpoint.save(restart, state, half.clocks, batch.meter.layout)
+        checkpoint.save(restart, state, half.clocks, batch.meter.tracking.layout)
         state, clocks = checkpoint.load(restart, torch.device("cpu"))
     batch.engine.run_(state, clocks, lambda _: True, lambda _: None)
-    return state, batch.meter.layout
+    return state, batch.meter.tracking.layout
 
 
 def networks() -> list[Config]:
@@ -226,7 +226,7 @@ def test_versions_never_fall_and_staleness_is_not_negative():
         now = batch.state.versions
         assert (now >= before).all()
         for g, config in enumerate(networks()):
-            part, table = events.networks.slice(g), batch.meter.layout.block(now, g)
+            part, table = events.networks.slice(g), batch.meter.tracking.layout.block(now, g)
             assert table.shape == (config.network.nodes, config.network.nodes)
             assert (table.diagonal() == torch.from_numpy(progress.clocks.updates[part])).all()
             assert (table <= table.diagonal()).all()

@@ -141,7 +141,7 @@ def test_versions_take_the_elementwise_maximum():
     mixing = dataclasses.replace(mixing, times=torch.full_like(mixing.times, 2.0))
     sparse.merge_(versions.view(-1), moment, mixing, one_network(8, 5))
     assert torch.equal(versions, expected)
-    assert torch.equal(moment, -2.0 * gained.double())
+    assert torch.equal(moment, 2.0 * gained.double())
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -166,7 +166,7 @@ def test_networks_of_many_widths_merge_as_each_alone(kernel, exchange, dtype, th
         table = layout.block(expected, g)
         both = torch.maximum(table[i - first], table[j - first])
         for node in {"push": [j], "pull": [i], "meet": [i, j]}[exchange]:
-            moments[0, node] -= time * int((both - table[node - first]).sum())
+            moments[0, node] += time * int((both - table[node - first]).sum())
             table[node - first] = both
     plan = schedule(events, 45)
     w = writes(events, plan, 0, plan.waves.size - 1)

@@ -31,51 +31,64 @@ def test_sources_are_chosen_by_address():
     assert staleness.choose(networks, ["none", "none"]).width == 0
 
 
+def versions_of(tracking: staleness.Tracking, seed: int) -> torch.Tensor:
+    """Returns random versions, in which a source has more of its own updates than anyone else."""
+    versions = torch.randint(0, 50, (tracking.layout.numbers,), generator=torch.Generator().manual_seed(seed)).short()
+    for g, nodes in enumerate(tracking.sources.nodes):
+        for c, k in enumerate(nodes - tracking.networks.offsets[g]):
+            tracking.layout.block(versions, g)[k, c] = 100 + c
+    return versions
+
+
 @pytest.mark.parametrize("tracks", [("all", "all"), (3, 3), (1, "all"), ("all", "none")])
 def test_measure_is_the_definition(tracks):
-    networks, generator = two_networks(), torch.Generator().manual_seed(0)
-    sources = staleness.choose(networks, list(tracks))
-    layout = sources.layout(networks, torch.device("cpu"))
-    versions = torch.randint(0, 50, (layout.numbers,), generator=generator, dtype=torch.int32)
-    for g, nodes in enumerate(sources.nodes):
-        table = layout.block(versions, g)
-        for c, k in enumerate(nodes - networks.offsets[g]):
-            table[k, c] = 100 + c  # a source has its own updates
+    networks = two_networks()
+    tracking = staleness.Tracking.of(networks, list(tracks), torch.device("cpu"))
+    versions, zeros = versions_of(tracking, 0), torch.zeros(10, dtype=torch.float64)
+    measured = tracking.measure(versions, zeros, zeros, 2.0)
+    for g, nodes in enumerate(tracking.sources.nodes):
+        table, found, first = tracking.layout.block(versions, g), measured[g], networks.offsets[g]
         pairs = {
             (j, k): int(table[k, c] - table[j, c])
-            for c, k in enumerate(nodes - networks.offsets[g])
+            for c, k in enumerate(nodes - first)
             for j in range(table.shape[0])
             if j != k
         }
-        moment = torch.zeros(10, dtype=torch.float64)
-        found = staleness.measure(versions, layout, moment, 0.0, sources, networks, g)
         if not pairs:
             assert found is None
             continue
         assert found is not None
-        assert found.mean == pytest.approx(np.mean(list(pairs.values())), rel=1e-14)
-        assert found.max == max(pairs.values())
-        for j in range(table.shape[0]):
-            of_j = [s for (node, _), s in pairs.items() if node == j]
-            assert float(found.of_node[j]) == pytest.approx(np.mean(of_j) if of_j else 0, rel=1e-14)
+        values = np.array(list(pairs.values()))
+        assert found.mean == pytest.approx(values.mean(), rel=1e-14)
+        assert found.integral == pytest.approx(2.0 * values.mean(), rel=1e-14)
+        assert found.max == values.max()
+        for part, quantile in ((50, found.median), (90, found.p90), (99, found.p99)):
+            assert quantile == np.quantile(values, part / 100, method="inverted_cdf")
+        assert found.pairs.sum() == values.size
+        assert found.pairs.tolist()[: values.max() + 1] == np.bincount(values).tolist()
+        for i in range(table.shape[0]):
+            for curve, place in ((found.of_node, 0), (found.of_source, 1)):
+                own = [s for pair, s in pairs.items() if pair[place] == i]
+                assert curve[i] == pytest.approx(np.mean(own) if own else np.nan, rel=1e-14, nan_ok=True)
+        assert found.integral_of_node == pytest.approx(2.0 * found.of_node, rel=1e-14, nan_ok=True)
 
 
 def test_nothing_to_measure():
-    lone, moment = Networks(np.array([0, 1]), np.array([0], np.uint64)), torch.zeros(1, dtype=torch.float64)
-    everyone = staleness.choose(lone, ["all"])
-    layout = everyone.layout(lone, torch.device("cpu"))
-    assert staleness.measure(layout.zeros(torch.int32), layout, moment, 0.0, everyone, lone, 0) is None
+    lone, zeros = Networks(np.array([0, 1]), np.array([0], np.uint64)), torch.zeros(1, dtype=torch.float64)
+    tracking = staleness.Tracking.of(lone, ["all"], torch.device("cpu"))
+    assert tracking.measure(tracking.layout.zeros(torch.int32), zeros, zeros, 0.0) == [None]
 
 
 def test_counting_leaves_untracked_nodes_alone():
     networks = Networks(np.array([0, 4, 6]), np.array([0, 0], np.uint64))
-    sources = staleness.Sources((np.array([1, 3]), np.array([4, 5])), np.array([-1, 0, -1, 1, 0, 1]))
-    layout = sources.layout(networks, torch.device("cpu"))
-    own, versions = sources.own(layout), layout.zeros(torch.int32)
-    staleness.count_(versions, own[torch.tensor([0, 1, 5, 2])])
-    staleness.count_(versions, own[torch.tensor([1])])
-    assert layout.block(versions, 0).tolist() == [[0, 0], [2, 0], [0, 0], [0, 0]]
-    assert layout.block(versions, 1).tolist() == [[0, 0], [0, 1]]
+    tracking = staleness.Tracking.of(networks, [2, "all"], torch.device("cpu"))
+    versions, (a, b) = tracking.layout.zeros(torch.int32), tracking.sources.nodes[0].tolist()
+    others = sorted({0, 1, 2, 3} - {a, b})
+    staleness.count_(versions, tracking.own[torch.tensor([others[0], a, 5, others[1]])])
+    staleness.count_(versions, tracking.own[torch.tensor([a])])
+    assert tracking.layout.block(versions, 0)[a].tolist() == [2, 0]
+    assert tracking.layout.block(versions, 0).sum() == 2
+    assert tracking.layout.block(versions, 1).tolist() == [[0, 0], [0, 1]]
 
 
 def test_the_recursion_for_two_and_three_nodes():

@@ -279,3 +279,82 @@ def test_threads_are_set_for_the_run_and_restored():
     train(TINY, watch=lambda *_: seen.append(torch.get_num_threads()))
     assert set(seen) == {1}  # small waves
     assert torch.get_num_threads() == before
+
+
+def test_staleness_by_node_and_source_over_the_second_half(tmp_path):
+    # Constant between events: marks every 5 ms miss only the events inside a step, about 1% of the changes.
+    options = ["network.nodes=5", "staleness.track=3", "run.until=8"]
+    result = train(TINY, *options, "run.mark_every=2", out=tmp_path / "run")
+    final = load_file(tmp_path / "run" / "final.safetensors")
+    of_node, of_source = final["staleness_of_node"], final["staleness_of_source"]
+    assert of_node.dtype == of_source.dtype == torch.float64
+    tracked = ~of_source.isnan()
+    assert tracked.sum() == 3
+    weights = torch.where(tracked, 2.0, 3.0)  # sources other than the node itself
+    average = float((of_node * weights).sum() / weights.sum())
+    assert average == pytest.approx(result.summary["networks"][0]["staleness_average"], rel=1e-12)
+    marks, events = assembly_of(*options, "run.mark_every=0.005"), []
+    marks.engine.run_(
+        marks.state,
+        marks.engine.timeline.begin(),
+        lambda p: events.append((p.clocks.time, marks.meter.observe(marks.state, p.clocks)[0].staleness)) or True,
+        lambda _: None,
+    )
+    sampled = np.mean([s.of_node for time, s in events if time > 4], axis=0)
+    assert of_node.numpy() == pytest.approx(sampled, rel=0.02)
+    seen = np.mean([s.of_source for time, s in events if time >= 4 and abs(time % 2) < 1e-9], axis=0)
+    assert of_source.numpy() == pytest.approx(seen, rel=1e-12, nan_ok=True)
+    serial = train(TINY, *options, "run.mark_every=2", "executor=serial", out=tmp_path / "serial")
+    again = load_file(serial.folder / "final.safetensors")
+    assert again["staleness_of_node"].numpy() == pytest.approx(of_node.numpy(), rel=1e-12)  # sums in another order
+
+
+def test_a_run_without_staleness_or_a_second_half_leaves_no_numbers_for_it(tmp_path):
+    train(TINY, "staleness.track=none", out=tmp_path / "none")
+    train(TINY, "run.mark_every=9", out=tmp_path / "end")
+    for run, unknown in (("none", {"staleness_of_node", "staleness_of_source"}), ("end", {"staleness_of_node"})):
+        final = load_file(tmp_path / run / "final.safetensors")
+        for name in ("staleness_of_node", "staleness_of_source"):
+            assert bool(final[name].isnan().all()) == (name in unknown)
+
+
+def test_quantiles_of_staleness_are_in_order_and_shown(tmp_path):
+    result = train(TINY, "network.nodes=20", "run.until=20", out=tmp_path / "run")
+    last = result.metrics.iloc[-1]
+    keys = ["staleness_median", "staleness_p90", "staleness_p99", "staleness_max"]
+    assert last[keys].is_monotonic_increasing
+    assert 0 < last["staleness_p90"] < last["staleness_max"]
+    assert list(result.metrics.columns)[: len(FIRST_KEYS)] == FIRST_KEYS
+    board = EventAccumulator(str(tmp_path / "run"), {"histograms": 0, "scalars": 0})
+    board.Reload()
+    assert [e.value for e in board.Scalars("staleness/p99")] == result.metrics["staleness_p99"].tolist()
+    pairs = board.Histograms("staleness/pairs")[-1].histogram_value
+    assert (pairs.num, pairs.max) == (20 * 19, last["staleness_max"])
+    assert sum(pairs.bucket) == 20 * 19
+    assert pairs.sum == pytest.approx(last["staleness_now"] * 20 * 19)
+    for tag in ("nodes/staleness", "sources/staleness"):
+        spread = board.Histograms(tag)[-1].histogram_value
+        assert (spread.num, sum(spread.bucket)) == (20, 20)
+        assert spread.sum == pytest.approx(last["staleness_now"] * 20)
+
+
+@pytest.mark.parametrize("together", [1, 12, 64])
+def test_networks_are_measured_alike_alone_and_together(together):
+    config = batchednodes.load(TINY, ["sweep.network.nodes=[6, 4, 6]", "replicas=2", "dtype=float64"])
+    configs = [p.config for p in batchednodes.sweep.points(config)]
+    events = assembly.timeline(configs)
+    run = assembly.assemble(configs, events, assembly.Chunks(update=9, evaluate=5, together=together))
+    run.state.x.copy_(torch.randn(run.state.x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    observed = run.meter.observe(run.state, events.begin())
+    assert [o.row["network"] for o in observed] == list(range(6))
+    for g, (config, seen) in enumerate(zip(configs, observed, strict=True)):
+        laws = assembly.timeline([config])
+        alone = assembly.assemble([config], laws, assembly.Chunks(update=9, evaluate=64))
+        alone.state.x.copy_(run.state.x[events.networks.slice(g)])
+        (expected,) = alone.meter.observe(alone.state, laws.begin())
+        for key, value in expected.row.items():
+            near = value if value is None else pytest.approx(value, rel=1e-12)  # the same sums in another order
+            assert key == "network" or seen.row[key] == near, key
+        assert seen.over_nodes.keys() == expected.over_nodes.keys()
+        for name, values in expected.over_nodes.items():
+            assert seen.over_nodes[name] == pytest.approx(values, rel=1e-12)

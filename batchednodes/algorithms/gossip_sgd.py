@@ -53,8 +53,6 @@ class GossipSGD:
     """Where the versions of each node lie."""
     own: Int64[Tensor, " n"]
     """Place of each node's count of its own updates among the versions; -1: not tracked."""
-    audience: Float64[Tensor, " n"]
-    """Nodes that fall behind when a node updates: n - 1 of its network, or 0 where it is not tracked."""
     chunk: int
     """Rows of one vmap call, at most."""
     kernel: Kernel
@@ -69,7 +67,7 @@ class GossipSGD:
             state.diverged_at[rows[part]] = torch.minimum(state.diverged_at[rows[part]], since)
         if state.versions.numel():
             count_(state.versions, self.own[rows])
-            state.moment.index_add_(0, rows, self.audience[rows] * times)
+            state.updated.index_add_(0, rows, torch.where(self.own[rows] >= 0, times, 0.0))
 
     def _descend_(self, state: State, rows: Tensor, index: Int64[Tensor, "w s b"]) -> Float[Tensor, " w"]:
         start = (state.x if state.read is None else state.read)[rows]  # r_i, or x_i itself
@@ -87,4 +85,4 @@ class GossipSGD:
         """Applies a phase of gossip to models and versions."""
         mix_(state.x, phase, self.kernel)
         if state.versions.numel():
-            merge_(state.versions, state.moment, phase, self.layout, self.kernel)
+            merge_(state.versions, state.gained, phase, self.layout, self.kernel)

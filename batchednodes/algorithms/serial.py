@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from batchednodes.algorithms.state import State
@@ -33,8 +33,6 @@ class SerialGossipSGD:
     """Where the versions of each node lie."""
     own: Int64[Tensor, " n"]
     """Place of each node's count of its own updates among the versions; -1: not tracked."""
-    audience: Float64[Tensor, " n"]
-    """Nodes that fall behind when a node updates: n - 1 of its network, or 0 where it is not tracked."""
 
     def events_(self, state: State, events: Events) -> None:
         """Runs the events of a window in time order."""
@@ -58,7 +56,7 @@ class SerialGossipSGD:
         versions_j = self.layout.of_node(state.versions, j)
         before = int(versions_j.sum())
         versions_j.copy_(torch.maximum(versions_j, versions_i))
-        state.moment[j] -= time * (int(versions_j.sum()) - before)
+        state.gained[j] += time * (int(versions_j.sum()) - before)
 
     def _update_(self, state: State, i: int, count: int, time: float) -> None:
         start = (state.x if state.read is None else state.read)[i]
@@ -81,7 +79,7 @@ class SerialGossipSGD:
             state.diverged_at[i] = min(time, float(state.diverged_at[i]))
         if self.own[i] >= 0:
             state.versions[self.own[i]] += 1
-            state.moment[i] += self.audience[i] * time
+            state.updated[i] += time
 
     def _optimizer(self, state: State, i: int, row: nn.Parameter) -> torch.optim.SGD:
         lr, momentum, decay = (

@@ -18,9 +18,10 @@ class State:
     """Models."""
     versions: Int[Tensor, " numbers"]
     """N[j, c]: updates of source c that node j's model contains, at most; a block for each network, see versions.py."""
-    moment: Float64[Tensor, " n"]
-    """Of each node, what the time integral of staleness needs: the sum of t (n - 1) over its own updates, if it is a
-    tracked source, less the sum of t times the versions gained over the contacts that it received [updates s]."""
+    updated: Float64[Tensor, " n"]
+    """Sum of the times of each node's updates, if it is a tracked source: what integrals of staleness need [s]."""
+    gained: Float64[Tensor, " n"]
+    """Sum over the contacts that each node received of their time and the versions gained, likewise [updates s]."""
     diverged_at: Float64[Tensor, " n"]
     """Time of the first update of each node that saw a loss that is not finite [s]; inf: none."""
     v: Float[Tensor, "n p"] | None = None
@@ -37,6 +38,7 @@ class State:
 def begin(x: Float[Tensor, "n p"], versions: Int[Tensor, " numbers"], momentum: bool, delta: bool) -> State:
     """Returns the state at t = 0 from the initial models and versions, which it takes over without a copy."""
     n = x.shape[0]
-    moment = torch.zeros(n, dtype=torch.float64, device=x.device)
+    updated, gained = torch.zeros(2, n, dtype=torch.float64, device=x.device)
     diverged = torch.full((n,), torch.inf, dtype=torch.float64, device=x.device)
-    return State(x, versions, moment, diverged, torch.zeros_like(x) if momentum else None, x.clone() if delta else None)
+    v, read = torch.zeros_like(x) if momentum else None, x.clone() if delta else None
+    return State(x, versions, updated, gained, diverged, v, read)

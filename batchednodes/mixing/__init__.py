@@ -21,6 +21,6 @@ def mix_(x: Tensor, phase: Mixing, kernel: Kernel) -> None:
     (blocks if takes_all(x, kernel) else sparse).mix_(x, phase)
 
 
-def merge_(versions: Tensor, moment: Tensor, phase: Mixing, layout: Layout, kernel: Kernel) -> None:
-    """Merges versions, one flat tensor, and their moments [n] in place as models are mixed, likewise."""
-    (blocks if takes_all(versions, kernel) else sparse).merge_(versions, moment, phase, layout)
+def merge_(versions: Tensor, gained: Tensor, phase: Mixing, layout: Layout, kernel: Kernel) -> None:
+    """Merges versions, one flat tensor, and the moments [n] of gains in place as models are mixed, likewise."""
+    (blocks if takes_all(versions, kernel) else sparse).merge_(versions, gained, phase, layout)

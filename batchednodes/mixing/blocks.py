@@ -49,16 +49,16 @@ def mix_(x: Float[Tensor, "n p"], phase: Mixing) -> None:
     _each_part(rows.size * x.shape[1], lambda k, of: _mix(values, rows, others, keep, take, phase.pairs, cache, k, of))
 
 
-def merge_(versions: Int[Tensor, " numbers"], moment: Float64[Tensor, " n"], phase: Mixing, layout: Layout) -> None:
+def merge_(versions: Int[Tensor, " numbers"], gained: Float64[Tensor, " n"], phase: Mixing, layout: Layout) -> None:
     """Merges versions in place as models are mixed, and takes note of when node j gained how much.
 
-    N[j] <- max(N[j], N[i]),    moment[j] <- moment[j] - t sum_c (gain of N[j, c]).
+    N[j] <- max(N[j], N[i]),    gained[j] <- gained[j] + t sum_c (gain of N[j, c]).
     """
     rows, others, values = phase.receivers.numpy(), phase.senders.numpy(), versions.numpy()
     where, cache = (layout.place.numpy(), layout.network, layout.sizes, layout.widths), _CACHE // values.itemsize
-    numbers = rows.size * versions.numel() / moment.numel()  # if all networks gossip alike
+    numbers = rows.size * versions.numel() / gained.numel()  # if all networks gossip alike
     gains = _each_part(numbers, lambda k, of: _merge(values, *where, rows, others, cache, k, of))
-    moment.index_add_(0, phase.receivers, torch.from_numpy(sum(gains)) * phase.times, alpha=-1)
+    gained.index_add_(0, phase.receivers, torch.from_numpy(sum(gains)) * phase.times)
 
 
 def _each_part(numbers: float, kernel: Callable[[int, int], T]) -> list[T]:

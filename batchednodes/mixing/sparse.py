@@ -27,12 +27,12 @@ def mix_(x: Float[Tensor, "n p"], phase: Mixing) -> None:
         matrix.apply_(x)
 
 
-def merge_(versions: Int[Tensor, " numbers"], moment: Float64[Tensor, " n"], phase: Mixing, layout: Layout) -> None:
+def merge_(versions: Int[Tensor, " numbers"], gained: Float64[Tensor, " n"], phase: Mixing, layout: Layout) -> None:
     """Merges versions in place as models are mixed, and takes note of when node j gained how much.
 
     It goes wave by wave, and table by table of one width:
 
-        N[j] <- max(N[j], N[i]),    moment[j] <- moment[j] - t sum_c (gain of N[j, c]).
+        N[j] <- max(N[j], N[i]),    gained[j] <- gained[j] + t sum_c (gain of N[j, c]).
     """
     tables, cuts = layout.by_width(versions), phase.cuts.tolist()
     assert phase.cuts.size - 1 == (phase.waves.size - 1) * len(tables)
@@ -44,7 +44,7 @@ def merge_(versions: Int[Tensor, " numbers"], moment: Float64[Tensor, " n"], pha
             new = torch.maximum(old, table[i])
             table.index_copy_(0, j, new)
             gain = (new - old).sum(1, dtype=torch.int64)
-            moment.index_add_(0, phase.receivers[a:b], gain * phase.times[a:b], alpha=-1)
+            gained.index_add_(0, phase.receivers[a:b], gain * phase.times[a:b])
 
 
 def _waves(phase: Mixing) -> list[tuple[Tensor, Tensor, Tensor]]:

@@ -2,6 +2,6 @@
 
 from batchednodes.tasks.losses import LossName
 from batchednodes.tasks.models import MLP, Linear, Model, PythonModule
-from batchednodes.tasks.problem import Problem
+from batchednodes.tasks.problem import Problem, Tests
 
-__all__ = ["MLP", "Linear", "LossName", "Model", "Problem", "PythonModule"]
+__all__ = ["MLP", "Linear", "LossName", "Model", "Problem", "PythonModule", "Tests"]

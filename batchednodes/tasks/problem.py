@@ -1,6 +1,6 @@
 r"""Problem: what is learned, on the device: model, loss, the nodes' examples and a shared test set.
 
-Letters: n nodes, p parameters, s steps, b examples of a minibatch, t test examples, x models [n, p].
+Letters: g networks, n nodes, p parameters, s steps, b examples of a minibatch, t test examples, x models [n, p].
 """
 
 from collections.abc import Callable
@@ -13,6 +13,22 @@ from torch import Tensor
 
 from batchednodes.data import Sampler
 from batchednodes.stack import Stack
+
+
+@dataclass(frozen=True, eq=False)
+class Tests:
+    """The test sets of networks with equally many nodes and test examples, which are scored together."""
+
+    networks: Int64[np.ndarray, " g"]
+    """Numbers of the networks."""
+    features: Tensor
+    """Test inputs of each [g, t, ...]."""
+    targets: Tensor
+    """Test labels [g, t] or values [g, t, k]."""
+
+    def of(self, part: slice) -> "Tests":
+        """Returns the test sets of some of the networks, without a copy."""
+        return Tests(self.networks[part], self.features[part], self.targets[part])
 
 
 @dataclass(frozen=True)
@@ -29,8 +45,8 @@ class Problem:
     """Training inputs of all nodes [S, ...]."""
     targets: Tensor
     """Training labels [S] or values [S, k]."""
-    tests: tuple[tuple[Tensor, Tensor], ...]
-    """For each network, test inputs [t, ...] and labels [t] or values [t, k], shared by all its nodes."""
+    tests: tuple[Tests, ...]
+    """Test sets of all networks, each shared by all nodes of its network."""
     sampler: Sampler
     """Which examples are in each minibatch of each node."""
 
@@ -49,9 +65,8 @@ class Problem:
         index = torch.from_numpy(self.sampler.draw(nodes, counts))
         return index.to(self.features.device, non_blocking=True)
 
-    def score(self, row: Float[Tensor, " p"], network: int) -> tuple[Tensor, Tensor]:
-        """Returns test loss and test accuracy (NaN for real-valued targets) of one model of a network."""
-        features, targets = self.tests[network]
+    def score(self, row: Float[Tensor, " p"], features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns loss and accuracy (NaN for real-valued targets) of one model on a test set."""
         outputs = self.stack.call(row, features)
         loss = self.criterion(outputs, targets)
         if self.classes is None:

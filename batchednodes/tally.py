@@ -1,0 +1,115 @@
+r"""Tally: sums, maxima and counts of S[j, c] = own[c] - N[j, c] over the tables of networks of one shape.
+
+A table is read twice, and nothing of its size is allocated but, on CUDA, for some rows at a time.
+
+Letters: g networks, n nodes, t sources of a network, b bins, N versions, S staleness.
+"""
+
+from dataclasses import dataclass
+from typing import no_type_check
+
+import numpy as np
+import torch
+from jaxtyping import Int, Int64
+from numba import njit
+from torch import Tensor
+
+_BINS = 1 << 20
+"""The most bins of a histogram; above, a bin holds several values."""
+
+_BLOCK = 1 << 24
+"""Numbers of tables that the reference works on at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """What the tables of some networks of one shape add up to; on the host."""
+
+    of_row: Int64[np.ndarray, "g n"]
+    """Sum of S over the sources, for each node."""
+    of_column: Int64[np.ndarray, "g t"]
+    """Sum of S over the nodes, for each source."""
+    largest: Int64[np.ndarray, " g"]
+    """Largest S."""
+    pairs: Int64[np.ndarray, "g b"]
+    """Number of entries with S in [k 2^shift, (k + 1) 2^shift), for each bin k."""
+    shift: int
+    """Logarithm of the width of a bin; 0, each value has its own, while the largest S is below 2^20."""
+
+
+def tally(tables: Int[Tensor, "g n t"], own: Int[Tensor, "g t"]) -> Tally:
+    """Returns the tally of some tables.
+
+    Args:
+        tables: versions of networks of one shape; t is at least 1.
+        own: number of updates of each source, at least all of its column.
+    """
+    return by_loops(tables, own) if tables.device.type == "cpu" else by_blocks(tables, own)
+
+
+def by_loops(tables: Int[Tensor, "g n t"], own: Int[Tensor, "g t"]) -> Tally:
+    """Returns the tally by compiled loops on the CPU."""
+    of_row, of_column, largest = _sums(tables.numpy(), own.numpy())
+    shift, bins = _bins(int(largest.max()))
+    return Tally(of_row, of_column, largest, _counts(tables.numpy(), own.numpy(), shift, bins), shift)
+
+
+def by_blocks(tables: Int[Tensor, "g n t"], own: Int[Tensor, "g t"]) -> Tally:
+    """Returns the tally by operations on blocks of rows, on any device: the reference."""
+    networks, n, t = tables.shape
+    counts = own.long()
+    of_row = counts.sum(1, keepdim=True) - tables.sum(2, dtype=torch.int64)
+    of_column = n * counts - tables.sum(1, dtype=torch.int64)
+    highest = (own - tables.amin(1)).amax(1)
+    sums = torch.cat([highest.long(), of_row.flatten(), of_column.flatten()]).cpu().numpy()
+    largest, rows, columns = np.split(sums, [networks, networks + networks * n])
+    shift, bins = _bins(int(largest.max()))
+    first = bins * torch.arange(networks, device=tables.device).view(-1, 1, 1)
+    pairs = torch.zeros(networks * bins, dtype=torch.int64, device=tables.device)
+    for block in tables.split(max(1, _BLOCK // (networks * t)), dim=1):
+        places = first + ((own.unsqueeze(1) - block) >> shift)
+        pairs += torch.bincount(places.flatten(), minlength=networks * bins)
+    counted = pairs.view(networks, bins).cpu().numpy()
+    return Tally(rows.reshape(networks, n), columns.reshape(networks, t), largest, counted, shift)
+
+
+def _bins(largest: int) -> tuple[int, int]:
+    """Returns the logarithm of the width of a bin, and the number of bins."""
+    shift = max(0, largest.bit_length() - _BINS.bit_length() + 1)
+    return shift, (largest >> shift) + 1
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _sums(tables, own):  # noqa: ANN001, ANN202
+    """Returns the sums of S by row and by column, and the largest S of each table."""
+    networks, n, t = tables.shape
+    rows, columns = np.zeros((networks, n), np.int64), np.zeros((networks, t), np.int64)
+    largest = np.zeros(networks, np.int64)
+    for g in range(networks):
+        counts, column = own[g], columns[g]
+        for j in range(n):
+            row, total, top = tables[g, j], 0, 0
+            for c in range(t):
+                s = np.int64(counts[c]) - np.int64(row[c])
+                total += s
+                top = max(top, s)
+                column[c] += s
+            rows[g, j] = total
+            largest[g] = max(largest[g], top)
+    return rows, columns, largest
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _counts(tables, own, shift, bins):  # noqa: ANN001, ANN202
+    """Returns the histogram of S of each table."""
+    networks, n, t = tables.shape
+    pairs = np.zeros((networks, bins), np.int64)
+    for g in range(networks):
+        counts, bars = own[g], pairs[g]
+        for j in range(n):
+            row = tables[g, j]
+            for c in range(t):
+                bars[(counts[c] - row[c]) >> shift] += 1
+    return pairs

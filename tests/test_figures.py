@@ -1,0 +1,52 @@
+"""Curves of runs: what is drawn from the files that a run left."""
+
+import json
+
+import pytest
+
+from batchednodes import figures, train
+
+TINY = {
+    "network": {"nodes": 6},
+    "run": {"until": 3, "mark_every": 1},
+    "task": {"data": {"samples_per_node": 5, "test_samples": 30}},
+}
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Figures that are drawn from now on; none is saved."""
+    shown = []
+    monkeypatch.setattr(figures, "_save", lambda figure, folder: shown.append(figure) or [])
+    return shown
+
+
+def panel(figure, label):
+    (axes,) = [axes for axes in figure.axes if axes.get_ylabel() == label]
+    return axes
+
+
+def test_quantiles_of_staleness_are_a_band_around_few_runs_and_lines_beside_many(drawn, tmp_path):
+    train(TINY, "gossip.clock.rate=0.2", out=tmp_path / "one")
+    train(TINY, "sweep.gossip.clock.rate=[0.2, 1, 5]", out=tmp_path / "three")
+    figures.plot([tmp_path / "one"], None)
+    figures.plot([tmp_path / "three"], None)
+    one, three = (panel(figure, "staleness [updates]") for figure in drawn)
+    assert "median to 99% of pairs" in one.get_legend_handles_labels()[1]
+    rows = [json.loads(line) for line in (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()]
+    highest = max(row["staleness_p99"] for row in rows)
+    assert one.collections[0].get_datalim(one.transData).ymax == highest
+    assert one.get_ylim()[0] == 0
+    assert not three.collections
+    assert three.get_legend_handles_labels()[1].count("99% of pairs") == 3
+    assert three.get_ylim()[1] >= max(line.get_ydata().max() for line in three.lines)  # nothing is cut off
+
+
+def test_runs_of_versions_without_quantiles_are_still_drawn(drawn, tmp_path):
+    train(TINY, out=tmp_path / "run")
+    path = tmp_path / "run" / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    kept = [{key: value for key, value in row.items() if not key.startswith("staleness_p")} for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    figures.plot([tmp_path / "run"], None)
+    assert panel(drawn[0], "staleness [updates]").get_legend_handles_labels()[1] == ["mean between marks", "exact law"]
