@@ -107,7 +107,6 @@ class Meter:
             "gossip_rate_mean": _per_second(clocks.gossips[part].mean(), clocks.time),
             "gossip_rate_max": _per_second(clocks.gossips[part].max(), clocks.time),
             "gossip_rate_peak": self.peaks[g],
-            "loss_median": float(loss.median()),
         }
         if self.problem.classes is None:
             over_nodes = {name: values for name, values in over_nodes.items() if name != "accuracy"}
@@ -148,6 +147,7 @@ class _Scores:
             "loss_mean_model": self.loss[:, 0],
             "consensus_distance": self.distances.square().mean(1).sqrt(),
             "loss_min": loss.amin(1),
+            "loss_median": loss.median(1).values,
         }
         shares = {
             "accuracy_mean": accuracy.mean(1),

@@ -17,7 +17,7 @@ from batchednodes.experiments.experiment import Experiment, Size
 _KEPT = (
     *("time", "n", "loss_mean", "loss_min", "loss_max", "loss_mean_model"),
     *("accuracy_mean", "accuracy_min", "accuracy_max", "accuracy_mean_model"),
-    *("consensus_distance", "staleness_mean", "staleness_theory"),
+    *("consensus_distance", "staleness_mean", "staleness_theory", "staleness_median", "staleness_p99"),
 )
 """Metrics that are drawn."""
 
