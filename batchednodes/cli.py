@@ -1,4 +1,4 @@
-"""Command line: train, plan, list, plot, compare."""
+"""Command line: train, plan, list, plot, compare, figure."""
 
 import sys
 import time
@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -16,6 +17,7 @@ from batchednodes import assembly, comparison, config, figures, sweep, training
 from batchednodes.catalogue import Kind, catalogue
 from batchednodes.config import Config
 from batchednodes.engine import Progress as Advance
+from batchednodes.experiments import EXPERIMENTS, publish
 from batchednodes.plan import Plan, gib, plan
 from batchednodes.record import next_folder
 
@@ -104,6 +106,27 @@ def compare(
     """Prints the final metrics of runs side by side, with 95% intervals over replicas."""
     rows = [row for run in runs for row in comparison.read(run)]
     Console().print(comparison.table(rows, None, "final metrics"))
+
+
+@app.command()
+def figure(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(EXPERIMENTS)}.", metavar="NAME")],
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Smaller networks: two or three minutes on two cores.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the picture, its numbers and settings.")] = Path("figures"),
+) -> None:
+    """Runs and draws a published figure: PNG, PDF, the plotted numbers as CSV, the settings of its runs as YAML."""
+    if name not in EXPERIMENTS:
+        raise ValueError(f"NAME must be one of {', '.join(EXPERIMENTS)}, got {name!r}")
+    size = "quick" if quick else "cuda" if torch.cuda.is_available() else "cpu"
+    console = Console()
+    with _bar(console) as bar:
+        published = publish(name, EXPERIMENTS[name](size), out, _Watch(bar))
+    for table in published.findings:
+        console.print(table)
+    for path in published.paths:
+        console.print(path, highlight=False, soft_wrap=True)
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ Letters: n nodes.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,24 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+
+PAPER: dict[Any, Any] = {
+    "pdf.fonttype": 42,
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8,
+    "legend.fontsize": 7,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 4,
+    "grid.linewidth": 0.4,
+    "grid.alpha": 0.4,
+    "legend.frameon": False,
+    "savefig.dpi": 300,
+}
+"""Style of figures in print, at most 7.2 in wide; fonts are embedded as TrueType."""
 
 _LINES = ("-", "--", "-.")
 """Styles of runs in turn, so that a print in grey can be read; dots are for averages and laws."""
@@ -51,6 +69,23 @@ def plot(runs: Sequence[Path], out: Path | None) -> list[Path]:
         for run in runs
         for name, frame in _read(run).items()
     }
+    folder = out or runs[0] / "figures"
+    paths = [folder / f"curves.{kind}" for kind in ("png", "pdf")]
+    for path in paths:
+        if path.exists():
+            raise ValueError(f"--out must not hold {path.name} yet, got {str(folder)!r}; nothing is ever overwritten")
+    folder.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context({"pdf.fonttype": 42, "savefig.dpi": 160}):
+        save(curves(frames), paths)
+    return paths
+
+
+def curves(frames: Mapping[str, pd.DataFrame]) -> Figure:
+    """Returns the picture of runs, by name: loss, accuracy, consensus and staleness, whichever there are.
+
+    Args:
+        frames: rows of metrics in order of time.
+    """
     panels = [p for p, key in _PANELS.items() if any(f[key].notna().to_numpy().any() for f in frames.values())]
     columns = min(2, len(panels))
     lines = -(-len(panels) // columns)
@@ -78,7 +113,7 @@ def plot(runs: Sequence[Path], out: Path | None) -> list[Path]:
     if len(frames) > 1:
         handles = [Line2D([], [], color=f"C{k}", linestyle=_LINES[k % len(_LINES)]) for k in range(len(frames))]
         figure.legend(handles, list(frames), loc="outside lower center", ncols=columns, fontsize="small", frameon=False)
-    return _save(figure, out or runs[0] / "figures")
+    return figure
 
 
 def _read(run: Path) -> dict[str, pd.DataFrame]:
@@ -127,13 +162,7 @@ def _draw(axes: Axes, panel: str, frame: pd.DataFrame, line: str, colour: str, s
             axes.plot(t, frame["staleness_p99"], line, color=colour, linewidth=0.6, label="99% of pairs")
 
 
-def _save(figure: Figure, folder: Path) -> list[Path]:
-    paths = [folder / f"curves.{kind}" for kind in ("png", "pdf")]
+def save(figure: Figure, paths: Sequence[Path]) -> None:
+    """Writes a picture to each path, in the format of its suffix."""
     for path in paths:
-        if path.exists():
-            raise ValueError(f"--out must not hold {path.name} yet, got {str(folder)!r}; nothing is ever overwritten")
-    folder.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context({"pdf.fonttype": 42}):
-        for path in paths:
-            figure.savefig(path, dpi=160)
-    return paths
+        figure.savefig(path)

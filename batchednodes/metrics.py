@@ -107,6 +107,7 @@ class Meter:
             "gossip_rate_mean": _per_second(clocks.gossips[part].mean(), clocks.time),
             "gossip_rate_max": _per_second(clocks.gossips[part].max(), clocks.time),
             "gossip_rate_peak": self.peaks[g],
+            "loss_median": float(loss.median()),
         }
         if self.problem.classes is None:
             over_nodes = {name: values for name, values in over_nodes.items() if name != "accuracy"}

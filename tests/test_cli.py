@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from batchednodes import cli
+from batchednodes.experiments.quickstart import Quickstart
 
 TINY = "network: {nodes: 6}\nrun: {until: 3, mark_every: 1}\ntask: {data: {samples_per_node: 5, test_samples: 30}}\n"
 
@@ -105,6 +106,21 @@ def test_plot_draws_runs_together(monkeypatch, capsys):
     assert "DIR must be the folder of a run, got 'elsewhere' without metrics.jsonl" in err
 
 
+def test_figure_leaves_a_picture_and_never_overwrites_it(monkeypatch, capsys):
+    sizes = []
+    monkeypatch.setitem(cli.EXPERIMENTS, "quickstart", lambda size: sizes.append(size) or Quickstart(20.0))
+    code, out, err = call(monkeypatch, capsys, "figure", "quickstart", "--quick")
+    assert (code, err, sizes) == (0, "", ["quick"])
+    assert "staleness" in out
+    kinds = ("png", "pdf", "csv", "yaml")
+    assert out.split()[-4:] == [f"figures/quickstart.{kind}" for kind in kinds]
+    assert call(monkeypatch, capsys, "figure", "quickstart", "--quick", "--out", "else/where")[0] == 0
+    assert sorted(Path("else/where").iterdir()) == sorted(Path("else/where") / f"quickstart.{kind}" for kind in kinds)
+    code, _, err = call(monkeypatch, capsys, "figure", "quickstart", "--quick")
+    assert code == 2
+    assert err == "error: --out must not hold quickstart.png yet, got 'figures'; nothing is ever overwritten\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -118,6 +134,7 @@ def test_plot_draws_runs_together(monkeypatch, capsys):
         (["train", "tiny.yaml", "device=cuda:77"], "device must be one of this machine"),
         (["train", "tiny.yaml", "local.lr=-1"], "local.lr must be"),
         (["plan", "tiny.yaml", "task.data.kind=npz", "task.data.path=no.npz"], "no.npz"),
+        (["figure", "staleness"], "NAME must be one of staleness-scaling, linear-regression, nonlinear-regression, "),
     ],
     ids=lambda a: " ".join(a[1:]) if isinstance(a, list) else "",
 )
@@ -147,7 +164,8 @@ def test_warnings_are_one_line(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "--help"], ["plan", "--help"], ["list", "--help"], ["plot", "--help"]]
+    "arguments",
+    [["--help"], ["train", "--help"], ["plan", "--help"], ["list", "--help"], ["plot", "--help"], ["figure", "--help"]],
 )
 def test_help(monkeypatch, capsys, arguments):
     code, out, _ = call(monkeypatch, capsys, *arguments)

@@ -103,6 +103,7 @@ def test_metrics_are_those_of_the_models():
     row = result.metrics.iloc[-1]
     assert row["loss_mean"] == pytest.approx(np.mean(losses), rel=1e-12)  # another order of the same sums
     assert row["loss_max"] == pytest.approx(max(losses), rel=1e-12)
+    assert row["loss_median"] == pytest.approx(sorted(losses)[1], rel=1e-12)  # of an even number, the lower of two
     assert row["accuracy_mean"] == pytest.approx(np.mean(accuracies), rel=1e-12)
     assert row["accuracy_min"] == pytest.approx(min(accuracies), rel=1e-12)
     distances = (result.x - result.x.mean(0)).norm(dim=1)
