@@ -6,10 +6,12 @@ Letters: r replicas.
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 from rich.table import Table
 from scipy import stats
 
@@ -40,47 +42,90 @@ def read(run: Path) -> list[dict[str, Any]]:
     return [{"run": str(run)} | row for row in networks]
 
 
-def table(networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, Any]] | None, title: str) -> Table:
-    """Returns a table with a line for each setting, means over its replicas with 95% half-widths.
+@dataclass(frozen=True)
+class Cells:
+    """A table in words: a line for each setting, means over its replicas with 95% half-widths."""
+
+    settings: list[str]
+    """Heads of the columns that tell settings apart."""
+    columns: list[str]
+    """Heads of all other columns."""
+    lines: list[list[str]]
+    """The cells of each line, in the order of both."""
+
+
+def cells(networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, Any]] | None) -> Cells:
+    """Returns the final metrics of networks in words.
 
     Args:
         networks: final metrics of each network.
         isolated: those of the same networks without gossip, of which the mean node is shown; None: no such column.
-        title: above the table.
     """
-    swept = _swept(networks)
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for k, row in enumerate(networks):
-        groups.setdefault(tuple(str(row.get(key, "")) for key in swept), []).append(k)
+    keys = swept(networks)
     measure = "loss" if all(row["accuracy_mean"] is None for row in networks) else "accuracy"
     columns = {name: key for name, key in _ALWAYS.items() if any(row.get(key) is not None for row in networks)}
     columns = {f"{measure}, {name}": key for name, key in _COLUMNS[measure].items()} | columns
-    last = [key.rsplit(".", 1)[-1] for key in swept]
-    heads = [short if last.count(short) == 1 else key for short, key in zip(last, swept, strict=True)]
-    shown = Table(*heads, "replicas", *columns, *(["isolated"] if isolated else []), title=title)
-    for names, members in groups.items():
-        cells = [_mean([networks[k].get(key) for k in members]) for key in columns.values()]
+    last = [key.rsplit(".", 1)[-1] for key in keys]
+    heads = [short if last.count(short) == 1 else key for short, key in zip(last, keys, strict=True)]
+    lines = []
+    for names, members in groups(networks, keys).items():
+        values = [known([networks[k] for k in members], key) for key in columns.values()]
         if isolated:
-            cells.append(_mean([isolated[k][f"{measure}_mean"] for k in members]))
-        shown.add_row(*names, str(len(members)), *cells)
-    for column in shown.columns[len(swept) :]:
+            values.append(known([isolated[k] for k in members], f"{measure}_mean"))
+        lines.append([*names, str(len(members)), *map(_words, values)])
+    return Cells(heads, ["replicas", *columns, *(["isolated"] if isolated else [])], lines)
+
+
+def table(networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, Any]] | None, title: str) -> Table:
+    """Returns the same as a table for the terminal, with a title above."""
+    found = cells(networks, isolated)
+    shown = Table(*found.settings, *found.columns, title=title)
+    for line in found.lines:
+        shown.add_row(*line)
+    for column in shown.columns[len(found.settings) :]:
         column.justify = "right"
     return shown
 
 
-def _swept(networks: Sequence[dict[str, Any]]) -> list[str]:
+def markdown(networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, Any]] | None) -> str:
+    """Returns the same as a table in Markdown."""
+    found = cells(networks, isolated)
+    heads = [found.settings + found.columns, ["---"] * len(found.settings) + ["---:"] * len(found.columns)]
+    lines = heads + [[cell.replace("|", "\\|") for cell in line] for line in found.lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def groups(networks: Sequence[dict[str, Any]], keys: Sequence[str]) -> dict[tuple[str, ...], list[int]]:
+    """Returns the numbers of the networks that agree in some settings, by the words for these."""
+    found: dict[tuple[str, ...], list[int]] = {}
+    for k, row in enumerate(networks):
+        found.setdefault(tuple(str(row.get(key, "")) for key in keys), []).append(k)
+    return found
+
+
+def swept(networks: Sequence[dict[str, Any]]) -> list[str]:
     """Returns the keys that tell settings apart: the run, and what was swept."""
     keys = dict.fromkeys(key for row in networks for key in row if "." in key)
     several = len({row.get("run") for row in networks}) > 1
     return [*(["run"] if several else []), *(key for key in keys if key not in _OWN)]
 
 
-def _mean(values: list[float | None]) -> str:
-    """Returns the mean with the half-width of its 95% interval by Student's t; the value itself if there is one."""
-    known = np.array([v for v in values if v is not None], dtype=float)
-    if known.size == 0:
+def known(rows: Sequence[dict[str, Any]], key: str) -> Float64[np.ndarray, " r"]:
+    """Returns the finite values of a key."""
+    values = np.array([row[key] for row in rows if row.get(key) is not None], dtype=np.float64)
+    return values[np.isfinite(values)]
+
+
+def half_width(values: Float64[np.ndarray, " r"]) -> float | None:
+    """Returns the half-width of their mean's 95% interval by Student's t; None for one value or equal ones."""
+    if values.size < 2 or np.allclose(values, values[0], rtol=1e-12, atol=0):  # equal but for rounding
+        return None
+    return float(stats.t.ppf(0.975, values.size - 1) * values.std(ddof=1) / math.sqrt(values.size))
+
+
+def _words(values: Float64[np.ndarray, " r"]) -> str:
+    """Returns their mean and half-width in words; nothing if there is no value."""
+    if values.size == 0:
         return ""
-    if known.size == 1 or not known.std():
-        return f"{known.mean():.4g}"
-    half = stats.t.ppf(0.975, known.size - 1) * known.std(ddof=1) / math.sqrt(known.size)
-    return f"{known.mean():.4g} ± {half:.2g}"
+    half = half_width(values)
+    return f"{values.mean():.4g}" + ("" if half is None else f" ± {half:.2g}")

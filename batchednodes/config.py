@@ -84,9 +84,6 @@ MARKS = 1_000_000
 """The largest number of marks, and of windows, of a run."""
 
 
-# --------------------------------------------------------------------------------------------------------- settings
-
-
 @dataclass(frozen=True)
 class Network:
     """The nodes, and who may contact whom."""
@@ -267,7 +264,6 @@ class Config:
             raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {self.device!r}")
         count(self.replicas, 1, "replicas", high=100_000)
         _check_together(self)
-        _check_serial(self)
         _check_nodes(self)
 
 
@@ -277,14 +273,9 @@ def _check_together(c: Config) -> None:
         raise ValueError(f"run.eval_nodes must be at most network.nodes = {n}, got {c.run.eval_nodes}; null means all")
     if isinstance(c.staleness.track, int) and c.staleness.track > n:
         raise ValueError(f"staleness.track must be at most network.nodes = {n}, got {c.staleness.track}; use 'all'")
-
-
-def _check_serial(c: Config) -> None:
-    """Refuses what only the batched executor has."""
-    if c.executor == "serial":
-        for key, value, default in (("local.chunk", c.local.chunk, None), ("run.mixing", c.run.mixing, "auto")):
-            if value != default:
-                raise ValueError(f"{key} must be left out with executor=serial, which has no batches, got {value!r}")
+    for key, value, default in (("local.chunk", c.local.chunk, None), ("run.mixing", c.run.mixing, "auto")):
+        if c.executor == "serial" and value != default:
+            raise ValueError(f"{key} must be left out with executor=serial, which has no batches, got {value!r}")
 
 
 def _check_nodes(c: Config) -> None:
@@ -300,9 +291,6 @@ def _check_nodes(c: Config) -> None:
     if c.local.nesterov and still.size:
         where = f"at node {still[0]}" if still.size < n else "at every node"
         raise ValueError(f"local.nesterov must be false where local.momentum is 0, got true and momentum 0 {where}")
-
-
-# ---------------------------------------------------------------------------------------------- reading and writing
 
 
 def load(source: str | Path | Mapping[str, Any] | Config, overrides: Sequence[str] = ()) -> Config:

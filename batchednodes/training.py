@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from batchednodes import assembly, checkpoint, config, sweep, theory
+from batchednodes import assembly, checkpoint, config, overview, sweep, theory
 from batchednodes.assembly import Run
 from batchednodes.clocks import Never
 from batchednodes.config import Config
@@ -257,6 +257,8 @@ class _Recorder:
         """Writes the summary, here and in TensorBoard."""
         if self.record is not None:
             self.record.finish(summary, [config.to_dict(p.config) for p in self.points])
+        if self.folder is not None and len(self.points) > 1:
+            overview.write(self.folder / "summary", summary["networks"], summary["isolated"])
 
 
 def _time_mean(now: dict[str, Any], before: dict[str, Any] | None) -> float | None:

@@ -13,7 +13,7 @@ ROOT = "__init__"
 ORDER = (
     "rng values clocks topology versions tally stack schemes timeline schedule gossip mixing staleness theory local "
     "data tasks algorithms metrics board record checkpoint engine reading config sweep catalogue assembly plan "
-    f"training comparison figures experiments {ROOT} cli __main__"
+    f"comparison overview training figures experiments {ROOT} cli __main__"
 ).split()
 """Modules and folders, each after all that it may import; a folder's own modules may import each other."""
 

@@ -124,6 +124,7 @@ def test_rows_carry_their_settings_and_networks_have_their_own_curves(tmp_path):
         (0, 1, 0, 0), (1, 1, 1, 1), (2, "n/4", 0, 0), (3, "n/4", 1, 1),
     }  # fmt: skip
     folders = sorted(str(p.parent.relative_to(tmp_path / "run")) for p in Path(tmp_path).rglob("*tfevents*"))
+    assert folders.pop() == "summary"
     assert folders == [f"gossip.clock.rate={rate}/replica-{r}" for rate in ("1", "n|4") for r in (0, 1)]
     board = EventAccumulator(str(tmp_path / "run" / folders[2]))
     board.Reload()

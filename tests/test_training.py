@@ -330,6 +330,7 @@ def test_quantiles_of_staleness_are_in_order_and_shown(tmp_path):
     assert [e.value for e in board.Scalars("staleness/p99")] == result.metrics["staleness_p99"].tolist()
     pairs = board.Histograms("staleness/pairs")[-1].histogram_value
     assert (pairs.num, pairs.max) == (20 * 19, last["staleness_max"])
+    assert pairs.bucket_limit[:2] == [0.5, 1.5]  # each small number has its own bucket
     assert sum(pairs.bucket) == 20 * 19
     assert pairs.sum == pytest.approx(last["staleness_now"] * 20 * 19)
     for tag in ("nodes/staleness", "sources/staleness"):
