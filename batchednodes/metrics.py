@@ -185,7 +185,7 @@ def _to_host(scores: list[_Scores]) -> list[_Scores]:
     return [_Scores(*host[k : k + 3]) for k in range(0, len(host), 3)]
 
 
-def _models(x: Float[Tensor, "n p"], parts: list[slice]) -> Float[Tensor, "g n p"]:
+def _models(x: Float[Tensor, "rows p"], parts: list[slice]) -> Float[Tensor, "g n p"]:
     """Returns the models of networks of one size; without a copy where they lie one after the other."""
     if all(a.stop == b.start for a, b in pairwise(parts)):
         return x[parts[0].start : parts[-1].stop].view(len(parts), -1, x.shape[1])

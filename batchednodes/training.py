@@ -48,8 +48,8 @@ class Result:
     """The content of summary.json."""
     x: Float[Tensor, "n p"]
     """Final models."""
-    tables: tuple[Int[Tensor, "n t"], ...]
-    """Final versions of each network's tracked sources; a column for each, in increasing order of nodes."""
+    tables: tuple[Int[Tensor, "_ _"], ...]
+    """Final versions of each network: a row for each of its nodes, a column for each of its tracked sources."""
     folder: Path | None
     """Where the files lie; None if none were asked for."""
     stack: Stack = field(repr=False)

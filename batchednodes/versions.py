@@ -33,7 +33,7 @@ def dtype_for(updates: float) -> torch.dtype:
 def widen_(versions: Int[Tensor, " numbers"], largest: int) -> None:
     """Turns the versions into a larger type, in place, if theirs does not hold the largest count to come."""
     if largest > torch.iinfo(versions.dtype).max:
-        versions.data = versions.to(_fitting(largest))
+        versions.data = versions.to(_fitting(float(largest)))
 
 
 def _fitting(count: float) -> torch.dtype:

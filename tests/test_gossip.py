@@ -162,7 +162,7 @@ def test_networks_of_many_widths_merge_as_each_alone(kernel, exchange, dtype, th
     expected, moments = versions.clone(), torch.zeros(2, 45, dtype=torch.float64)
     network = networks.network_of()
     for i, j, time in zip(events.actor.tolist(), events.peer.tolist(), events.time.tolist(), strict=True):
-        g, first = network[i], networks.offsets[network[i]]
+        g, first = int(network[i]), networks.offsets[network[i]]
         table = layout.block(expected, g)
         both = torch.maximum(table[i - first], table[j - first])
         for node in {"push": [j], "pull": [i], "meet": [i, j]}[exchange]:

@@ -33,7 +33,7 @@ def test_every_number_has_one_place(sizes, widths):
     assert sorted(np.concatenate(layout.stacks).tolist()) == list(range(len(sizes)))
     for stack in layout.stacks:
         assert len({(sizes[g], widths[g]) for g in stack}) == 1
-        for block, g in zip(layout.view(versions, stack), stack, strict=True):
+        for block, g in zip(layout.view(versions, stack), stack.tolist(), strict=True):
             assert block.equal(layout.block(versions, g))
 
 
@@ -42,8 +42,8 @@ def test_networks_of_one_shape_are_one_stack():
 
 
 def test_counts_are_stored_in_the_smallest_type_that_surely_holds_them():
-    assert dtype_for(0) == dtype_for(30_000) == torch.int16
-    assert dtype_for(31_000) == dtype_for(2e9) == torch.int32  # 31,000 + 10 sqrt(31,000) > 2^15
+    assert dtype_for(0.0) == dtype_for(30_000.0) == torch.int16
+    assert dtype_for(31_000.0) == dtype_for(2e9) == torch.int32  # 31,000 + 10 sqrt(31,000) > 2^15
     assert dtype_for(3e9) == torch.int64
 
 

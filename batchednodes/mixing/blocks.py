@@ -56,12 +56,12 @@ def merge_(versions: Int[Tensor, " numbers"], gained: Float64[Tensor, " n"], pha
     """
     rows, others, values = phase.receivers.numpy(), phase.senders.numpy(), versions.numpy()
     where, cache = (layout.place.numpy(), layout.network, layout.sizes, layout.widths), _CACHE // values.itemsize
-    numbers = rows.size * versions.numel() / gained.numel()  # if all networks gossip alike
+    numbers = rows.size * versions.numel() // gained.numel()  # if all networks gossip alike
     gains = _each_part(numbers, lambda k, of: _merge(values, *where, rows, others, cache, k, of))
     gained.index_add_(0, phase.receivers, torch.from_numpy(sum(gains)) * phase.times)
 
 
-def _each_part(numbers: float, kernel: Callable[[int, int], T]) -> list[T]:
+def _each_part(numbers: int, kernel: Callable[[int, int], T]) -> list[T]:
     """Returns what a kernel gives for all columns, in one thread or in as many as torch uses, without Python's lock.
 
     Args:
