@@ -6,7 +6,8 @@ points scatter about it, and whether one scheme lies above the other.
 
 Choices that the paper leaves open. Linear regression with 10 features and two samples a node, so that no user can learn
 alone; a step size that suits every user, so that errors stay bounded and stale users are merely slow. All runs last 60
-update times in the mean, since a rate of updates only sets the unit of time.
+update times in the mean, since a rate of updates only sets the unit of time. Staleness is the mean over the second
+half; where it is large it has not become stationary by then. Losses are geometric means over replicas.
 
 Letters: n nodes, lambda gossip capacity, c fixed part and 1/mu mean of the random part of an update's time.
 """
