@@ -104,8 +104,8 @@ class Meter:
             "staleness_median": None if stale is None else stale.median,
             "staleness_p90": None if stale is None else stale.p90,
             "staleness_p99": None if stale is None else stale.p99,
-            "gossip_rate_mean": _per_second(clocks.gossips[part].mean(), clocks.time),
-            "gossip_rate_max": _per_second(clocks.gossips[part].max(), clocks.time),
+            "gossip_rate_mean": _per_second(float(clocks.gossips[part].mean()), clocks.time),
+            "gossip_rate_max": _per_second(float(clocks.gossips[part].max()), clocks.time),
             "gossip_rate_peak": self.peaks[g],
         }
         if self.problem.classes is None:
@@ -208,7 +208,7 @@ def diverged(state: State) -> list[tuple[int, float]]:
 
 
 def _per_second(contacts: float, time: float) -> float | None:
-    return float(contacts) / time if time else None
+    return contacts / time if time else None
 
 
 def _known(value: float) -> float | None:
