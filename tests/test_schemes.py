@@ -24,7 +24,7 @@ def timeline(scheme, n=12, rate=2.0, seed=1, exchange="push", graph=None, clock=
 
 
 def events_of(laws: Timeline, until: float) -> Events:
-    return laws.window(laws.begin(), until)[0]
+    return laws.window(laws.begin(), float(until))[0]
 
 
 def in_time(events: Events):
