@@ -60,6 +60,8 @@ class Layout:
     """Place of the first number of each node's row; on the device."""
     row: Int64[Tensor, " n"]
     """Row of each node in the table of its width; on the device."""
+    width: Int64[Tensor, " n"]
+    """Columns of each node's row; on the device."""
     table: Int32[np.ndarray, " n"]
     """Number of the table of each node, in increasing order of widths; on the host."""
 
@@ -75,10 +77,10 @@ class Layout:
         inside = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n)
         place = np.repeat(first, n) + inside * np.repeat(t, n)
         row = np.repeat(base - begins[table], n) + inside
-        place, row = (torch.as_tensor(a, device=device) for a in (place, row))
+        place, row, width = (torch.as_tensor(a, device=device) for a in (place, row, np.repeat(t, n)))
         stacks = tuple(np.split(order, steps))
         network = np.repeat(np.arange(n.size, dtype=np.int32), n)
-        return Layout(n, t, network, first, kinds, stacks, place, row, table[network].astype(np.int32))
+        return Layout(n, t, network, first, kinds, stacks, place, row, width, table[network].astype(np.int32))
 
     @property
     def numbers(self) -> int:

@@ -6,6 +6,9 @@ import hypothesis
 import pytest
 import torch
 
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel is defined: before the package is imported
+
 
 def pytest_configure() -> None:
     """Makes runs repeatable: operations without a deterministic form are refused, and examples are always the same."""

@@ -141,7 +141,7 @@ def test_all_that_requirements_bring_is_pinned():
     assert {name for name in unpinned if not name.startswith(("nvidia-", "cuda-", "triton"))} == set()
 
 
-@pytest.mark.parametrize("requirement", requirements("test"), ids=lambda requirement: requirement.name)
+@pytest.mark.parametrize("requirement", [r for r in requirements("test") if r.name != "triton"], ids=lambda r: r.name)
 def test_requirement_is_pinned(requirement: Requirement):
     assert requirement.specifier.contains(pins()[normal(requirement.name)])
 

@@ -1,11 +1,12 @@
 """Ways to apply a phase of gossip to the rows of a tensor; the sparse matrix product is the reference."""
 
+from types import ModuleType
 from typing import Literal
 
 from torch import Tensor
 
 from batchednodes.gossip import Mixing
-from batchednodes.mixing import blocks, sparse
+from batchednodes.mixing import blocks, columns, sparse
 from batchednodes.versions import Layout
 
 Kernel = Literal["auto", "sparse"]
@@ -18,9 +19,16 @@ def takes_all(x: Tensor, kernel: Kernel) -> bool:
 
 def mix_(x: Tensor, phase: Mixing, kernel: Kernel) -> None:
     """Applies a phase of gossip to the models [n, p] in place, by the fastest kernel or by the reference."""
-    (blocks if takes_all(x, kernel) else sparse).mix_(x, phase)
+    _choose(x, x.shape[1], phase, kernel).mix_(x, phase)
 
 
 def merge_(versions: Tensor, gained: Tensor, phase: Mixing, layout: Layout, kernel: Kernel) -> None:
     """Merges versions, one flat tensor, and the moments [n] of gains in place as models are mixed, likewise."""
-    (blocks if takes_all(versions, kernel) else sparse).merge_(versions, gained, phase, layout)
+    _choose(versions, int(layout.kinds.max()), phase, kernel).merge_(versions, gained, phase, layout)
+
+
+def _choose(x: Tensor, p: int, phase: Mixing, kernel: Kernel) -> ModuleType:
+    """Returns the module that applies a phase to a tensor with rows of p numbers, at most."""
+    if takes_all(x, kernel):
+        return blocks
+    return columns if kernel == "auto" and columns.takes(x, p, phase) else sparse
