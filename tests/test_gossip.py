@@ -99,6 +99,7 @@ def test_matrices_of_a_phase_multiply_to_its_effect():
 @pytest.mark.parametrize("exchange", ["push", "pull", "meet"])
 def test_blocks_are_the_reference_kernel(exchange, dtype, threads, monkeypatch):
     monkeypatch.setattr(blocks, "_CACHE", 64 * 40 * dtype.itemsize)  # 64 columns a block
+    monkeypatch.setattr(blocks, "_NARROWEST", 16)
     monkeypatch.setattr(blocks, "_WORTH", 0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     for p in (1, 16, 201):  # less than a block, one step of a thread, several blocks and a rest
@@ -150,6 +151,7 @@ def test_versions_take_the_elementwise_maximum():
 @pytest.mark.parametrize("kernel", ["auto", "sparse"])
 def test_networks_of_many_widths_merge_as_each_alone(kernel, exchange, dtype, threads, monkeypatch):
     monkeypatch.setattr(blocks, "_CACHE", 64 * 12 * dtype.itemsize)  # a few columns of 16 a block
+    monkeypatch.setattr(blocks, "_NARROWEST", 16)
     monkeypatch.setattr(blocks, "_WORTH", 0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     sizes, widths = [12, 5, 9, 12, 7], [40, 5, 0, 1, 40]

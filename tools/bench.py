@@ -1,124 +1,114 @@
 #!/usr/bin/env python3
-"""Measures the executors against each other, and the scheduler, in one process; prints a table and writes JSON.
+"""Measures the package against the machine's limits and against other ways to do the same, in one process.
 
-    python tools/bench.py [--device cpu|cuda] [--nodes 1000] [--repeats 5] [--json FILE]
+    python tools/bench.py [--device cpu|cuda] [--only SECTION ...] [--nodes 100 1000 10000] [--repeats 5] [--json FILE]
 
 Absolute times differ from machine to machine: what counts are the ratios, each from interleaved repeats of one run.
 """
 
 import argparse
 import json
+import os
 import platform
-import statistics
-import tempfile
-import time
+import sys
+from collections.abc import Callable
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import numba
 import torch
+from measure import parts, whole
+from measure.limits import limits
+from measure.workloads import LOGREG, WORKLOADS
+from rich.console import Console
+from rich.table import Table
 
-from batchednodes import assembly, load, train
-from batchednodes.schedule import schedule
+MIXED = ((1_000, 1_000), (1_000, 10_000), (100, 100_000), (10_000, 1_000))
+"""Sizes (n, p) at which mixing is measured; on CUDA also larger ones."""
 
-FEATURES, SAMPLES = 57, 20
-"""Logistic regression 57 -> 2, with 20 examples a node, batch 32."""
-
-
-def data(folder: Path, nodes: int) -> Path:
-    """Writes a separable problem with two labels, and returns its path."""
-    draw = np.random.default_rng(0)
-    features = draw.normal(size=(nodes * SAMPLES, FEATURES)).astype(np.float32)
-    labels = (features @ draw.normal(size=FEATURES) > 0).astype(np.int64)
-    path = folder / "logistic.npz"
-    np.savez(path, features=features, targets=labels)
-    return path
+SECTIONS = ("limits", "scheduling", "mixing", "merging", "local", "whole", "memory", "growth")
 
 
-def settings(path: Path, nodes: int, device: str) -> dict[str, Any]:
-    """Returns the workload: rate log(n), one update a second."""
+def sections(device: torch.device, nodes: list[int], repeats: int) -> dict[str, list[tuple[str, Callable[[], Any]]]]:
+    """Returns what each section measures, as (name, measurement)."""
+    mixed = MIXED + (((10_000, 10_000), (1_000, 100_000)) if device.type == "cuda" else ())
+    largest = {"cnn": 1_000}
+    pairs = [(w, n) for w in WORKLOADS.values() for n in nodes if n <= largest.get(w.name, n)]
+    grown = [10**k for k in range(2, 6 if device.type == "cpu" else 7)]
     return {
-        "network": {"nodes": nodes},
-        "device": device,
-        "local": {"batch_size": 32, "lr": 0.1},
-        "task": {"data": {"kind": "npz", "path": str(path)}},
-        "run": {"eval_nodes": min(nodes, 10)},
+        "limits": [("machine", lambda: limits(device, repeats))],
+        "scheduling": [
+            *((f"n={n}", lambda n=n: parts.scheduling(n, repeats)) for n in nodes),
+            *((f"logreg n={n}", lambda n=n: parts.hidden(LOGREG, n, device, repeats)) for n in nodes),
+        ],
+        "mixing": [(f"n={n} p={p}", lambda n=n, p=p: parts.mixing(n, p, device, repeats)) for n, p in mixed],
+        "merging": [(f"n={n} t={n}", lambda n=n: parts.merging(n, min(n, 10_000), device, repeats)) for n in nodes],
+        "local": [(f"{w.name} n={n}", lambda w=w, n=n: parts.local(w, n, device, repeats)) for w, n in pairs],
+        "whole": [
+            (f"{w.name} n={n} rate={rate}", lambda w=w, n=n, rate=rate: whole.against(w, n, rate, device, repeats))
+            for w, n in pairs
+            for rate in ("1", "log(n)")
+        ],
+        "memory": [(f"{w.name} n={n}", lambda w=w, n=n: whole.memory(w, n, device)) for w, n in pairs if n >= 1_000],
+        "growth": [("logreg", lambda: whole.growth(LOGREG, grown, device))],
     }
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Returns minimum, median and maximum."""
-    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
+def table(report: dict[str, Any]) -> Table:
+    """Returns the report as a table: median, and the smallest and largest of the repeats."""
+    shown = Table("section", "case", "measured", "median", "min", "max")
+    for column in shown.columns[3:]:
+        column.justify = "right"
+    for section in SECTIONS:
+        for case, found in report.get(section, {}).items():
+            for name, spread in found.items():
+                shown.add_row(section, case, name, *(f"{spread[key]:,.4g}" for key in ("median", "min", "max")))
+    return shown
 
 
-def executors(base: dict[str, Any], repeats: int, track: str) -> dict[str, Any]:
-    """Returns events per second of both executors, interleaved, and their ratio pair by pair.
-
-    The serial executor runs a shorter time of the same workload; both rates hold from their first to their last event.
-    """
-    spans = {"batched": 5.0, "serial": 0.8}
-    speed: dict[str, list[float]] = {name: [] for name in spans}
-    for repeat in range(repeats + 1):
-        for name, until in spans.items():
-            options = [f"executor={name}", f"staleness.track={track}", f"run.until={until}", f"run.mark_every={until}"]
-            found = train(base, *options).summary["events_per_second"]
-            if repeat:  # the first round compiles and warms up
-                speed[name].append(found)
-    ratios = [b / s for b, s in zip(speed["batched"], speed["serial"], strict=True)]
-    return {"events_per_second": {k: spread(v) for k, v in speed.items()}, "batched_over_serial": spread(ratios)}
-
-
-def scheduler(base: dict[str, Any], repeats: int) -> dict[str, Any]:
-    """Returns host nanoseconds per event of the timeline and of the schedule, and the mean wave."""
-    config = load(base)
-    laws = assembly.timeline([config])
-    made, timeline, waves = schedule(laws.window(laws.begin(), 1.0)[0], laws.networks.n), [], []
-    for _ in range(repeats):
-        begun = time.perf_counter()
-        events, _ = laws.window(laws.begin(), 5.0)
-        between = time.perf_counter()
-        made = schedule(events, laws.networks.n)
-        done = time.perf_counter()
-        timeline.append((between - begun) / len(events) * 1e9)
-        waves.append((done - between) / len(events) * 1e9)
+def header(device: torch.device) -> dict[str, Any]:
+    """Returns date, hardware and versions."""
     return {
-        "timeline_ns_per_event": spread(timeline),
-        "schedule_ns_per_event": spread(waves),
-        "mean_wave": made.order.size / (made.waves.size - 1),
+        "date": date.today().isoformat(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numba": numba.__version__,
+        "version": version("batchednodes"),
     }
+
+
+def processor() -> str:
+    """Returns the name of the CPU."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--nodes", type=int, default=1000)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--nodes", type=int, nargs="+", default=[100, 1_000, 10_000])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        base = settings(data(Path(folder), chosen.nodes), chosen.nodes, chosen.device)
-        tracks = ("all", "64", "none")
-        report = {
-            "date": date.today().isoformat(),
-            "device": torch.cuda.get_device_name()
-            if chosen.device.startswith("cuda")
-            else platform.processor() or "cpu",
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "version": version("batchednodes"),
-            "nodes": chosen.nodes,
-            "workload": f"logistic regression {FEATURES} -> 2, batch 32, gossip rate log(n), one update a second",
-            "scheduler": scheduler(base, chosen.repeats),
-            "executors": {f"track {t}": executors(base, chosen.repeats, t) for t in tracks},
-        }
-    text = json.dumps(report, indent=2)
-    print(text)
+    device = torch.device(chosen.device)
+    report: dict[str, Any] = header(device) | {"repeats": chosen.repeats}
+    for section, cases in sections(device, chosen.nodes, chosen.repeats).items():
+        for name, measure in cases if section in chosen.only else []:
+            print(f"{section} {name}", file=sys.stderr, flush=True)
+            report.setdefault(section, {})[name] = measure()
+    Console(width=140).print(table(report))
     if chosen.json:
         chosen.json.parent.mkdir(parents=True, exist_ok=True)
-        chosen.json.write_text(text + "\n")
+        chosen.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

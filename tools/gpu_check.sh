@@ -14,7 +14,7 @@ if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; 
 fi
 tests=passed
 "$python" -m pytest -m cuda || tests=failed
-"$python" tools/bench.py --device cuda --nodes 10000 --repeats 3 --json "$out"
+"$python" tools/bench.py --device cuda --nodes 1000 10000 --repeats 3 --json "$out"
 "$python" - "$out" "$tests" <<'PYTHON'
 import json, pathlib, sys
 path, tests = pathlib.Path(sys.argv[1]), sys.argv[2]

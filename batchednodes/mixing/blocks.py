@@ -23,11 +23,18 @@ from batchednodes.versions import Layout
 
 T = TypeVar("T")
 
-_CACHE = 1 << 20
-"""Bytes of x that one core works on at a time: about its second-level cache."""
+_CACHE = 16 << 20
+"""Bytes of x that one core works on at a time: a part of the cache that cores share. Blocks that fit in the cache next
+to a core are slower, since their short rows cost more steps and fill no stream of reads."""
+
+_NARROWEST = 512
+"""Columns below which a block is not worth its steps; if that many are far beyond the cache, all are taken at once."""
 
 _TYPES = (torch.float32, torch.float64, torch.int16, torch.int32)
 """Types of numbers that these kernels are compiled for."""
+
+_ALL = 1 << 40
+"""More columns than there are."""
 
 _NARROW = 1 << 16
 """Columns of int16 whose sum of gains fits in int32: 2^16 (2^15 - 1) < 2^31."""
@@ -45,8 +52,8 @@ def mix_(x: Float[Tensor, "n p"], phase: Mixing) -> None:
     """Applies a phase of gossip to the models in place: x <- W_k ... W_1 x."""
     keep, take = (1 - phase.weights).numpy(), phase.weights.numpy()
     rows, others = phase.receivers.numpy(), phase.senders.numpy()
-    values, cache = x.numpy(), _CACHE // x.element_size()
-    _each_part(rows.size * x.shape[1], lambda k, of: _mix(values, rows, others, keep, take, phase.pairs, cache, k, of))
+    values, width = x.numpy(), _width(x.shape[0], x.element_size())
+    _each_part(rows.size * x.shape[1], lambda k, of: _mix(values, rows, others, keep, take, phase.pairs, width, k, of))
 
 
 def merge_(versions: Int[Tensor, " numbers"], gained: Float64[Tensor, " n"], phase: Mixing, layout: Layout) -> None:
@@ -55,10 +62,24 @@ def merge_(versions: Int[Tensor, " numbers"], gained: Float64[Tensor, " n"], pha
     N[j] <- max(N[j], N[i]),    gained[j] <- gained[j] + t sum_c (gain of N[j, c]).
     """
     rows, others, values = phase.receivers.numpy(), phase.senders.numpy(), versions.numpy()
-    where, cache = (layout.place.numpy(), layout.network, layout.sizes, layout.widths), _CACHE // values.itemsize
+    where = (layout.place.numpy(), layout.network, layout.widths)
+    widths = np.array([min(_width(n, values.itemsize), _NARROW) for n in layout.sizes.tolist()])
     numbers = rows.size * versions.numel() // gained.numel()  # if all networks gossip alike
-    gains = _each_part(numbers, lambda k, of: _merge(values, *where, rows, others, cache, k, of))
+    gains = _each_part(numbers, lambda k, of: _merge(values, *where, rows, others, widths, k, of))
     gained.index_add_(0, phase.receivers, torch.from_numpy(sum(gains)) * phase.times)
+
+
+def _width(n: int, size: int) -> int:
+    """Returns how many columns are worked on at a time.
+
+    Args:
+        n: rows.
+        size: bytes of a number [B].
+    """
+    fit = _CACHE // (n * size) // 16 * 16
+    if fit >= _NARROWEST:
+        return fit
+    return _NARROWEST if n * size * _NARROWEST <= 4 * _CACHE else _ALL
 
 
 def _each_part(numbers: int, kernel: Callable[[int, int], T]) -> list[T]:
@@ -86,17 +107,9 @@ def _share(columns, part, parts):  # noqa: ANN001, ANN202
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _block(cache, n):  # noqa: ANN001, ANN202
-    """Returns how many columns of n rows are worked on at a time: as many as the cache holds, in multiples of 16."""
-    return max(16, cache // n // 16 * 16)
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
-def _mix(x, rows, others, keep, take, pairs, cache, part, parts):  # noqa: ANN001, ANN202
+def _mix(x, rows, others, keep, take, pairs, width, part, parts):  # noqa: ANN001, ANN202
     """Applies all writes to a part of the columns; pairs: writes 2k and 2k + 1 are one meeting."""
     first, last = _share(x.shape[1], part, parts)
-    width = _block(cache, x.shape[0])
     for begin in range(first, last, width):
         end = min(last, begin + width)
         if pairs:
@@ -116,16 +129,16 @@ def _mix(x, rows, others, keep, take, pairs, cache, part, parts):  # noqa: ANN00
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _merge(versions, place, network, sizes, widths, rows, others, cache, part, parts):  # noqa: ANN001, ANN202
+def _merge(versions, place, network, widths, rows, others, blocks, part, parts):  # noqa: ANN001, ANN202
     """Merges all writes, network by network, into a part of the columns; returns the sum of what each write gained.
 
     A meeting's two writes give the same in any order.
     """
     gains = np.zeros(rows.size, np.int64)
-    order, ends = _by_network(network, rows, sizes.size)
-    for g in range(sizes.size):
+    order, ends = _by_network(network, rows, widths.size)
+    for g in range(widths.size):
         first, last = _share(widths[g], part, parts)
-        width = min(_block(cache, sizes[g]), _NARROW)
+        width = blocks[g]
         for begin in range(first, last if ends[g] < ends[g + 1] else first, width):
             end = min(last, begin + width)
             for k in range(ends[g], ends[g + 1]):

@@ -1,0 +1,1 @@
+"""What `tools/bench.py` measures: limits of the machine, parts of the package, whole runs."""
