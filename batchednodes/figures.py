@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+
+from batchednodes import comparison
 
 PAPER: dict[Any, Any] = {
     "pdf.fonttype": 42,
@@ -45,6 +48,9 @@ _PANELS = {
     "staleness": "staleness_mean",
 }
 """Panel and the key that must be there for it."""
+
+_INTERVALS = ("consensus_distance", "staleness_mean")
+"""Keys whose interval over replicas is drawn; loss and accuracy show the range over nodes."""
 
 _LABELS = {
     "loss": "test loss",
@@ -132,8 +138,13 @@ def _read(run: Path) -> dict[str, pd.DataFrame]:
 
 
 def _over_replicas(frame: pd.DataFrame) -> pd.DataFrame:
-    means = frame.groupby("time").mean()
+    """Returns the means over replicas at each time, and the half-widths of their 95% intervals; NaN for one replica."""
+    replicas = frame.groupby("time")
+    means = replicas.mean()
     assert isinstance(means, pd.DataFrame)
+    for key in _INTERVALS:
+        halves = [comparison.half_width(values.to_numpy(float)) for _, values in replicas[key]]
+        means[f"{key}_half_width"] = np.array(halves, dtype=float)
     return means.reset_index()
 
 
@@ -149,9 +160,9 @@ def _draw(axes: Axes, panel: str, frame: pd.DataFrame, line: str, colour: str, s
         if panel == "loss" and (frame[low].to_numpy() > 0).all():
             axes.set_yscale("log")
     elif panel == "consensus":
-        axes.plot(t, frame["consensus_distance"], line, color=colour, label="over nodes")
+        _mean(axes, frame, "consensus_distance", line, colour, "over nodes")
     else:
-        axes.plot(t, frame["staleness_mean"], line, color=colour, label="mean between marks")
+        _mean(axes, frame, "staleness_mean", line, colour, "mean between marks")
         axes.plot(t, frame["staleness_theory"], ":", color=colour, label="exact law")
         if "staleness_p99" not in frame:  # a run of an earlier version
             return
@@ -160,6 +171,14 @@ def _draw(axes: Axes, panel: str, frame: pd.DataFrame, line: str, colour: str, s
             axes.fill_between(t, low, high, color=colour, alpha=0.1, linewidth=0, label="median to 99% of pairs")
         else:
             axes.plot(t, frame["staleness_p99"], line, color=colour, linewidth=0.6, label="99% of pairs")
+
+
+def _mean(axes: Axes, frame: pd.DataFrame, key: str, line: str, colour: str, label: str) -> None:
+    """Draws a curve, and the 95% interval over replicas around it where there are several."""
+    t, mean, half = (frame[name].to_numpy(float) for name in ("time", key, f"{key}_half_width"))
+    axes.plot(t, mean, line, color=colour, label=label)
+    if np.isfinite(half).any():
+        axes.fill_between(t, mean - half, mean + half, color=colour, alpha=0.25, linewidth=0)
 
 
 def save(figure: Figure, paths: Sequence[Path]) -> None:

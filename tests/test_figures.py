@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from batchednodes import figures, train
 
@@ -40,6 +42,19 @@ def test_quantiles_of_staleness_are_a_band_around_few_runs_and_lines_beside_many
     assert not three.collections
     assert three.get_legend_handles_labels()[1].count("99% of pairs") == 3
     assert three.get_ylim()[1] >= max(line.get_ydata().max() for line in three.lines)  # nothing is cut off
+
+
+def test_means_over_replicas_have_their_interval(drawn, tmp_path):
+    train(TINY, "replicas=3", out=tmp_path / "run")
+    figures.plot([tmp_path / "run"], None)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    last = np.array([row["consensus_distance"] for row in rows if row["time"] == 3])
+    half = stats.t.ppf(0.975, 2) * last.std(ddof=1) / np.sqrt(3)
+    axes = panel(drawn[0], "consensus distance")
+    (band,) = axes.collections
+    ends = [y for t, y in band.get_paths()[0].vertices if t == 3]
+    assert min(ends) == pytest.approx(last.mean() - half)
+    assert max(ends) == pytest.approx(last.mean() + half)
 
 
 def test_runs_of_versions_without_quantiles_are_still_drawn(drawn, tmp_path):
