@@ -14,7 +14,8 @@ if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; 
 fi
 tests=passed
 "$python" -m pytest -m cuda || tests=failed
-"$python" tools/bench.py --device cuda --nodes 1000 10000 --repeats 3 --json "$out"
+"$python" tools/bench.py --device cuda --only limits scheduling mixing merging local whole --nodes 1000 --repeats 2 \
+  --json "$out"
 "$python" - "$out" "$tests" <<'PYTHON'
 import json, pathlib, sys
 path, tests = pathlib.Path(sys.argv[1]), sys.argv[2]
