@@ -175,9 +175,10 @@ def _draw(axes: Axes, panel: str, frame: pd.DataFrame, line: str, colour: str, s
 
 def _mean(axes: Axes, frame: pd.DataFrame, key: str, line: str, colour: str, label: str) -> None:
     """Draws a curve, and the 95% interval over replicas around it where there are several."""
-    t, mean, half = (frame[name].to_numpy(float) for name in ("time", key, f"{key}_half_width"))
+    t, mean = frame["time"], frame[key]
     axes.plot(t, mean, line, color=colour, label=label)
-    if np.isfinite(half).any():
+    half = frame.get(f"{key}_half_width")
+    if half is not None and half.notna().any():
         axes.fill_between(t, mean - half, mean + half, color=colour, alpha=0.25, linewidth=0)
 
 
