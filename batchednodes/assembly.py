@@ -21,8 +21,9 @@ from batchednodes.algorithms.state import State, begin
 from batchednodes.config import Config
 from batchednodes.data import IID, Dataset, DataSizes, Natural, Partition, Sampler, Shards
 from batchednodes.engine import Batched, Engine, Serial, automatic_window
-from batchednodes.local import Rates
+from batchednodes.local import Descent, Rates
 from batchednodes.metrics import Meter
+from batchednodes.program import UntraceableError
 from batchednodes.schemes import Freshest, Uniform
 from batchednodes.stack import Stack, check
 from batchednodes.staleness import Sources, Tracking, sample
@@ -33,6 +34,10 @@ from batchednodes.values import per_node
 from batchednodes.versions import dtype_for
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+
+PROGRAMS = 1_000
+"""Minibatch steps of a run, each of a whole wave, above which a program pays: it takes a tenth of a second to a second
+to trace, and saves a millisecond a step."""
 
 LARGEST_FRESHEST = 300
 """Nodes up to which a run computes the law of `freshest`, whose work is n^3; a tenth of a second at this size."""
@@ -148,8 +153,10 @@ def assemble(configs: Sequence[Config], events: Timeline, chunks: Chunks) -> Run
     if config.executor == "serial":
         executor = Serial(SerialGossipSGD(problem, coefficients, weight, layout, own))
     else:
-        algorithm = GossipSGD(problem, coefficients, weight, layout, own, chunks.update, config.run.mixing)
-        executor = Batched(algorithm)
+        descent = _descent(config, problem, coefficients, events.expected(config.run.until)[0], chunks.update)
+        executor = Batched(
+            GossipSGD(problem, descent, coefficients, weight, layout, own, chunks.update, config.run.mixing)
+        )
     x = _initial(configs, problem, events.networks, dtype)
     versions = layout.zeros(counts(events, config))
     state = begin(x, versions, coefficients.momentum is not None, config.update.applies == "delta")
@@ -159,6 +166,36 @@ def assemble(configs: Sequence[Config], events: Timeline, chunks: Chunks) -> Run
     evaluated, peaks = _evaluated(configs, events.networks), tuple(events.peaks())
     meter = Meter(events.networks, problem, tracking, evaluated, theories, peaks, chunks.evaluate, chunks.together)
     return Run(engine, state, meter, problem)
+
+
+def _descent(config: Config, problem: Problem, rates: Rates, updates: float, chunk: int) -> Descent:
+    """Returns the way to make minibatch steps, as a program if asked for, or if enough of them are expected.
+
+    Args:
+        config: settings that all networks share.
+        problem: what is learned.
+        rates: coefficients of all nodes.
+        updates: expected in the whole run.
+        chunk: rows that descend at once, at most.
+
+    Raises:
+        ValueError: a compiled program is asked for, and cannot be made.
+    """
+    calls = config.local.steps * updates / min(chunk, max(1, rates.lr.numel() // 8))  # a wave updates about n/8 nodes
+    descent = Descent.of(problem.objective, problem.stack.views, rates, problem.features, problem.targets)
+    local = config.local
+    if local.compile == "off" or (local.compile == "auto" and calls < PROGRAMS):
+        return descent
+    try:
+        program = descent.traced(problem.stack.p, local.batch_size, rates, local.compile == "on")
+    except UntraceableError as error:
+        if local.compile == "auto":
+            return descent
+        raise ValueError(
+            f"local.compile must be auto or off where torch.compile cannot compile the update, got 'on': "
+            f"{str(error).strip().splitlines()[0][:300]}"
+        ) from error
+    return program.recorded(chunk) if rates.lr.is_cuda else program
 
 
 def counts(events: Timeline, config: Config) -> torch.dtype:

@@ -273,9 +273,9 @@ def _check_together(c: Config) -> None:
         raise ValueError(f"run.eval_nodes must be at most network.nodes = {n}, got {c.run.eval_nodes}; null means all")
     if isinstance(c.staleness.track, int) and c.staleness.track > n:
         raise ValueError(f"staleness.track must be at most network.nodes = {n}, got {c.staleness.track}; use 'all'")
-    for key, value, default in (("local.chunk", c.local.chunk, None), ("run.mixing", c.run.mixing, "auto")):
-        if c.executor == "serial" and value != default:
-            raise ValueError(f"{key} must be left out with executor=serial, which has no batches, got {value!r}")
+    batching = {"local.chunk": c.local.chunk, "local.compile": c.local.compile, "run.mixing": c.run.mixing}
+    for key in [key for key, value in batching.items() if c.executor == "serial" and value not in (None, "auto")]:
+        raise ValueError(f"{key} must be left out with executor=serial, which has no batches, got {batching[key]!r}")
 
 
 def _check_nodes(c: Config) -> None:

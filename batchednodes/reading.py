@@ -177,7 +177,8 @@ class Reader:
         words = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
         lists = [part for part in parts if (get_origin(part) or part) in (list, tuple)]
         if isinstance(value, bool):
-            result = value if bool in parts else MISSING
+            word = "on" if value else "off"  # YAML 1.1 reads these words as truth values
+            result = value if bool in parts else word if word in words else MISSING
         elif isinstance(value, int | float):
             result = _number(value, parts, path)
         elif isinstance(value, str):

@@ -51,14 +51,18 @@ class Stack:
         """Number of parameters of a row."""
         return sum(math.prod(s) for s in self.shapes.values())
 
-    def views(self, row: Float[Tensor, " p"]) -> dict[str, Tensor]:
-        """Returns the named parameters as views of a row."""
-        parts = row.split([math.prod(s) for s in self.shapes.values()])
-        return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+    def views(self, rows: Float[Tensor, "*w p"]) -> dict[str, Tensor]:
+        """Returns the named parameters as views of a row, or of rows."""
+        parts, w = rows.split([math.prod(s) for s in self.shapes.values()], -1), rows.shape[:-1]
+        return {name: part.view(*w, *shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
     def call(self, row: Float[Tensor, " p"], features: Float[Tensor, "b ..."]) -> Any:
         """Returns what the module puts out for b examples, computed with the parameters of a row; see `check`."""
-        return functional_call(self.skeleton, self.views(row), (features,))
+        return self.call_named(self.views(row), features)
+
+    def call_named(self, parameters: Mapping[str, Tensor], features: Float[Tensor, "b ..."]) -> Any:
+        """Returns the same with parameters given by name."""
+        return functional_call(self.skeleton, dict(parameters), (features,))
 
     def row(self, module: nn.Module) -> Float[Tensor, " p"]:
         """Returns the trainable parameters of a module of this layout as a new row."""

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import fx
 
 from batchednodes import Config, assembly, checkpoint, load, train
 from batchednodes.algorithms.state import State
 from batchednodes.assembly import Chunks
-from batchednodes.engine import Progress
+from batchednodes.engine import Batched, Progress
 from batchednodes.training import Result
 from batchednodes.versions import Layout
 
@@ -113,6 +114,31 @@ def test_batched_equals_serial_for_a_users_convolutions():
     options = ["network.nodes=5", "task.model={kind: python, target: 'example_models:small_cnn', args: {channels: 2}}"]
     options += ["task.data={kind: digits}", "local.batch_size=4", "dtype=float64", "run.until=3"]
     same(run(*options, base=[]), run(*options, "executor=serial", base=[]), 1e-9)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["network.nodes=12"],
+        ["network.nodes=12", "local.steps=3", "local.nesterov=true", "local.momentum=0.5", "local.weight_decay=0.1"],
+        ["network.nodes=12", "local.lr={kind: choice, values: [0.01, 0.1]}", "update.applies=delta"],
+    ],
+    ids=" ".join,
+)
+def test_programs_equal_serial(options, device, monkeypatch):
+    monkeypatch.setattr(assembly, "PROGRAMS", 0)
+    same(run(*options, f"device={device}"), run(*options, f"device={device}", "executor=serial"))
+
+
+def test_a_long_run_is_a_program_and_the_same_to_rounding():
+    options = [*SMALL, "network.nodes=8", "run.until=400", "run.mark_every=400"]
+    configs = [load({}, [*options, change]) for change in ("local.compile=auto", "run.until=20", "local.compile=off")]
+    laws = [(c, assembly.timeline([c])) for c in configs]
+    executors = [assembly.assemble([c], events, Chunks(8, 8)).engine.executor for c, events in laws]
+    programs = [isinstance(e, Batched) and isinstance(e.algorithm.descent.step_, fx.GraphModule) for e in executors]
+    assert programs == [True, False, False]
+    same(train(configs[0]), train(configs[2]))
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from batchednodes.local import Local, Rates, sgd
+from batchednodes.local import Descent, Local, Rates
 
 ROWS, STEPS, BATCH, P = 5, 4, 3, 6
 
 
-def loss(row, features, targets):
-    return (torch.tanh(features @ row[:-1]) + row[-1] - targets).square().mean()
+def views(rows):
+    return {"weight": rows[..., :-1], "bias": rows[..., -1]}
+
+
+def loss(parameters, features, targets):
+    return (torch.tanh(features @ parameters["weight"]) + parameters["bias"] - targets).square().mean()
 
 
 @pytest.mark.parametrize(("momentum", "nesterov", "decay"), list(itertools.product([False, True], repeat=3)))
@@ -21,13 +25,15 @@ def test_each_row_takes_the_steps_of_torch_optim(momentum, nesterov, decay):
         pytest.skip("Nesterov needs momentum")
     draw = torch.Generator().manual_seed(1)
     x = torch.randn(ROWS, P, generator=draw, dtype=torch.float64)
-    features = torch.randn(ROWS, STEPS, BATCH, P - 1, generator=draw, dtype=torch.float64)
-    targets = torch.randn(ROWS, STEPS, BATCH, generator=draw, dtype=torch.float64)
+    features = torch.randn(20, P - 1, generator=draw, dtype=torch.float64)
+    targets = torch.randn(20, generator=draw, dtype=torch.float64)
+    examples = torch.randint(0, 20, (ROWS, STEPS, BATCH), generator=draw)
     lr = torch.linspace(0.05, 0.3, ROWS, dtype=torch.float64)
     m = torch.linspace(0.1, 0.9, ROWS, dtype=torch.float64) if momentum else None
     wd = torch.linspace(0, 0.2, ROWS, dtype=torch.float64) if decay else None
-    rates = Rates(lr, m, wd, nesterov).of(torch.arange(ROWS))
-    new, v, losses = sgd(loss, x, torch.zeros_like(x) if momentum else None, features, targets, rates)
+    rates = Rates(lr, m, wd, nesterov)
+    new, v = x.clone(), torch.zeros_like(x) if momentum else None
+    losses = Descent.of(loss, views, rates, features, targets).run_(new, v, examples, rates)
     for i in range(ROWS):
         row = nn.Parameter(x[i].clone())
         options = {"momentum": float(m[i]) if momentum else 0, "weight_decay": float(wd[i]) if decay else 0}
@@ -35,7 +41,7 @@ def test_each_row_takes_the_steps_of_torch_optim(momentum, nesterov, decay):
         seen = []
         for s in range(STEPS):
             optimizer.zero_grad()
-            value = loss(row, features[i, s], targets[i, s])
+            value = loss(views(row), features[examples[i, s]], targets[examples[i, s]])
             seen.append(float(value.detach()))
             value.backward()
             optimizer.step()

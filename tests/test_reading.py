@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchednodes import clocks
-from batchednodes.config import KINDS, Config, Gossip, Network, Run, Staleness, Update, load
+from batchednodes.config import KINDS, Config, Gossip, Network, Run, Staleness, Update, dump, load
 
 TOP = "name, seed, device, dtype, executor, network, update, gossip, local, task, run, staleness"
 TOP += ", sweep, sweep_mode, replicas"
@@ -176,6 +176,15 @@ def test_files_that_are_no_configs(file, content, reason):
     path = file(content)
     with pytest.raises(ValueError, match="^" + re.escape(f"config file {str(path)!r} {reason}")):
         load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"), [("on", "on"), ("off", "off"), ("true", "on"), ("auto", "auto"), ("'on'", "on")]
+)
+def test_on_and_off_are_words_although_yaml_reads_truth_values(text, word, file):
+    config = load(file(f"local: {{compile: {text}}}"), [])
+    assert config.local.compile == load({}, [f"local.compile={text}"]).local.compile == word
+    assert load(file(dump(config))) == config
 
 
 def test_sources_that_are_no_files(tmp_path):

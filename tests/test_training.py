@@ -174,6 +174,7 @@ def test_divergence_stops_at_the_next_mark_and_keeps_what_was_written(tmp_path):
         (["task.data.kind=npz", "task.data.path=missing.npz"], "task.data.path must .*missing.npz"),
         (["gossip.clock.rate=1e17"], "run.until times the rates of .* at most 1e.12 events, got"),
         (["executor=serial", "local.chunk=3"], "local.chunk must be left out with executor=serial"),
+        (["executor=serial", "local.compile=on"], "local.compile must be left out with executor=serial"),
         (["network.nodes=30000", "staleness.track=all", "task.model={kind: mlp, hidden: [4000000]}"],
          "the run must fit in memory, got .* GiB needed"),
     ],

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from batchednodes.algorithms.state import State
 from batchednodes.gossip import Mixing
-from batchednodes.local import Rates, sgd
+from batchednodes.local import Descent, Rates
 from batchednodes.mixing import Kernel, merge_, mix_
 from batchednodes.staleness import count_
 from batchednodes.tasks import Problem
@@ -46,6 +46,7 @@ class GossipSGD:
     """The algorithm's choices for a batch of networks; all that changes is in `State`."""
 
     problem: Problem
+    descent: Descent
     rates: Rates
     weight: Float[Tensor, " n"]
     """w of each node, that of the contacts it makes; dimensionless."""
@@ -54,7 +55,7 @@ class GossipSGD:
     own: Int64[Tensor, " n"]
     """Place of each node's count of its own updates among the versions; -1: not tracked."""
     chunk: int
-    """Rows of one vmap call, at most."""
+    """Rows that descend at once, at most."""
     kernel: Kernel
     """How phases of gossip are applied."""
 
@@ -70,10 +71,11 @@ class GossipSGD:
             state.updated.index_add_(0, rows, torch.where(self.own[rows] >= 0, times, 0.0))
 
     def _descend_(self, state: State, rows: Tensor, index: Int64[Tensor, "w s b"]) -> Float[Tensor, " w"]:
-        start = (state.x if state.read is None else state.read)[rows]  # r_i, or x_i itself
-        v = None if state.v is None else state.v[rows]
-        x, v, loss = sgd(self.problem.loss, start, v, *self.problem.batch(index), self.rates.of(rows))
-        if state.read is not None:
+        x = (state.x if state.read is None else state.read).index_select(0, rows)  # r_i, or x_i itself
+        v = None if state.v is None else state.v.index_select(0, rows)
+        start = None if state.read is None else x.clone()
+        loss = self.descent.run_(x, v, index, self.rates.of(rows))
+        if start is not None and state.read is not None:
             x = state.x[rows] + (x - start)
             state.read.index_copy_(0, rows, x)
         state.x.index_copy_(0, rows, x)

@@ -3,7 +3,7 @@ r"""Problem: what is learned, on the device: model, loss, the nodes' examples an
 Letters: g networks, n nodes, p parameters, s steps, b examples of a minibatch, t test examples, x models [n, p].
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +53,10 @@ class Problem:
     def loss(self, row: Float[Tensor, " p"], features: Tensor, targets: Tensor) -> Tensor:
         """Returns the mean loss of one model on one minibatch."""
         return self.criterion(self.stack.call(row, features), targets)
+
+    def objective(self, parameters: Mapping[str, Tensor], features: Tensor, targets: Tensor) -> Tensor:
+        """Returns the mean loss of one model, whose parameters are given by name, on one minibatch."""
+        return self.criterion(self.stack.call_named(parameters, features), targets)
 
     def batch(self, index: Int64[Tensor, "*shape"]) -> tuple[Tensor, Tensor]:
         """Returns inputs and targets of the examples given."""

@@ -4,6 +4,7 @@ Letters: n nodes, p parameters, t tracked sources, w rows of a wave, b examples.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,11 +18,12 @@ from batchednodes.algorithms.gossip_sgd import UpdateWave
 from batchednodes.assembly import Run
 from batchednodes.engine import Batched, Window
 from batchednodes.gossip import Mixing, writes
+from batchednodes.local import Descent
 from batchednodes.mixing import merge_, mix_
 from batchednodes.schedule import schedule
 from batchednodes.versions import Layout
 from measure.limits import copying, products
-from measure.timing import interleaved, rates, ratios, spread
+from measure.timing import Work, interleaved, rates, ratios, spread
 from measure.workloads import Workload, built, settings
 
 PHASES = 8
@@ -131,7 +133,11 @@ def _loop(run: Run, modules: list[tuple[nn.Module, torch.optim.Optimizer]], batc
 
 
 def local(workload: Workload, n: int, device: torch.device, repeats: int) -> dict[str, Any]:
-    """Returns rows per second of updates in waves of n / 8 rows, over one vmapped step on all rows and over a loop."""
+    """Returns rows per second of updates in waves of n / 8 rows, over one vmapped step on all rows and over a loop.
+
+    The waves are updated in each way that `local.compile` knows; the synchronous step neither gathers nor scatters, and
+    goes by the same chunks of rows.
+    """
     with settings(workload, n, str(device)) as source:
         run = built(source)
     assert isinstance(run.engine.executor, Batched)
@@ -147,23 +153,28 @@ def local(workload: Workload, n: int, device: torch.device, repeats: int) -> dic
             g, _ = step(state.x[part], features[part], targets[part])
             state.x[part] -= 0.05 * g
 
-    few = min(n, 50)
+    def updates(descent: Descent) -> Work:
+        chosen = replace(algorithm, descent=descent)
+        return lambda: [chosen.update_(state, w, *both) for w, both in zip(waves, on_device, strict=True)]
+
+    few, descent = min(n, 50), algorithm.descent
+    traced = partial(descent.traced, problem.stack.p, workload.batch, algorithm.rates)
     modules, some = _modules(run, few), (features[:few], targets[:few])
     works = {
-        "waves": lambda: [algorithm.update_(state, w, *both) for w, both in zip(waves, on_device, strict=True)],
+        "vmap": updates(descent),
+        "program": updates(traced(compiled=False)),
+        "compiled": updates(traced(compiled=True)),
         "synchronous": synchronous,
         "loop": lambda: _loop(run, modules, some),
     }
-    operations = 0.0
+    operations, w = 0.0, min(chunk, n)
     if workload.layers:
-        w = min(chunk, n)
         works["products"], operations = products(workload.layers, w, workload.batch, device)
     times = interleaved(works, repeats, device)
-    found = {
-        "updates in waves, rows/s": rates(n, times["waves"]),
-        "waves over one synchronous step": ratios(times["synchronous"], times["waves"]),
-        "waves over a Python loop": ratios(times["loop"], times["waves"], n / few),
-    }
+    found = {"updates in waves, rows/s": rates(n, times["program"])}
+    for way in ("vmap", "program", "compiled"):
+        found[f"waves ({way}) over one synchronous step"] = ratios(times["synchronous"], times[way])
+    found["waves (program) over a Python loop"] = ratios(times["loop"], times["program"], n / few)
     if operations:
-        found["waves over batched products"] = ratios(times["products"], times["waves"], n / min(chunk, n))
+        found["waves (program) over batched products"] = ratios(times["products"], times["program"], n / w)
     return found

@@ -1,0 +1,195 @@
+r"""Program: a function of the rows of a wave, traced once into a list of tensor operations for any number of rows.
+
+A call of `torch.func.vmap` finds the batched operation for each of the model's again and again, in Python, which costs
+a small model more than its arithmetic. A program holds what vmap found. It is traced for two numbers of rows: an
+integer of the list that differs between the two is a multiple of the rows and a constant, all others are constants.
+
+Letters: w rows of a wave, m, k, o sizes of a product [m, k] times [k, o].
+"""
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+
+Function = Callable[..., Tensor]
+"""Maps tensors, the first of which has a row for each of a wave, to a tensor; it may write into its arguments."""
+
+Arguments = Callable[[int], Sequence[Tensor]]
+"""Gives arguments with some number of rows."""
+
+_NARROW = 16
+"""Columns of a product below which its transpose, with longer rows, is faster on a CPU: 2 to 10 times at 1 to 10."""
+
+_ATEN = torch.ops.aten
+
+_SHAPED = (_ATEN.expand.default, _ATEN.view.default, _ATEN._unsafe_view.default, _ATEN.reshape.default)
+"""Operations that do nothing where they keep the shape."""
+
+_SOFTMAX = (
+    _ATEN._softmax.default,
+    _ATEN._softmax_backward_data.default,
+    _ATEN._log_softmax.default,
+    _ATEN._log_softmax_backward_data.default,
+)
+"""Operations along one dimension, which is named after their tensors."""
+
+_SCALED = (_ATEN.mul.Scalar, _ATEN.mul.Tensor, _ATEN.div.Scalar, _ATEN.div.Tensor)
+"""Operations that do nothing with the number 1."""
+
+
+class UntraceableError(Exception):
+    """What a function does depends on its number of rows, or on values."""
+
+
+_ROWS = 9
+"""Rows of the larger trace."""
+
+
+def trace(function: Function, arguments: Arguments, compiled: bool = False) -> Function:
+    """Returns the program of a function: the same values but for rounding, with any number of rows.
+
+    Args:
+        function: what is traced; runs a few times.
+        arguments: gives new arguments; what the function writes into them is lost.
+        compiled: whether `torch.compile` compiles the program.
+
+    Raises:
+        UntraceableError: no program gives what the function gives, or it cannot be compiled here.
+    """
+    try:
+        small, large = (make_fx(function)(*arguments(w)) for w in (_ROWS - 1, _ROWS))
+        _Joint(small, large).join_()
+        _drop_idle_(large.graph)
+        _turn_narrow_(large.graph)
+        large.recompile()
+        program = torch.compile(large, dynamic=True) if compiled else large
+        with torch.no_grad():
+            for w in (2 * _ROWS, 3):
+                _compare(function, program, arguments, w)
+    except UntraceableError:
+        raise
+    except Exception as error:  # tracing and compiling refuse in many ways what runs without them
+        raise UntraceableError(str(error)) from error
+    return program
+
+
+def _compare(function: Function, program: Function, arguments: Arguments, w: int) -> None:
+    """Raises UntraceableError unless a program gives what its function gives, with a number of rows not traced."""
+    wanted, got = arguments(w), arguments(w)
+    for a, b in zip((function(*wanted), *wanted), (program(*got), *got), strict=True):
+        # Sums in another order differ by some units in the last place of their largest term.
+        close = 1e3 * torch.finfo(a.dtype).eps if a.is_floating_point() else 0
+        if not torch.allclose(a, b, close, close, equal_nan=True):
+            raise UntraceableError(f"its program gives other values with {w} rows")
+
+
+@dataclass
+class _Joint:
+    """Two traces of one function, with _ROWS - 1 and with _ROWS rows, of which the second becomes the program."""
+
+    small: fx.GraphModule
+    large: fx.GraphModule
+    made: dict[fx.Node, fx.Node] = field(default_factory=dict)
+    """Node of the second trace for each of the first."""
+    sizes: dict[tuple[int, int], fx.Node] = field(default_factory=dict)
+    """Node that computes slope w + rest, by (slope, rest)."""
+
+    def join_(self) -> None:
+        """Makes the second trace hold for any number of rows."""
+        nodes = list(self.small.graph.nodes), list(self.large.graph.nodes)
+        if len(nodes[0]) != len(nodes[1]):
+            raise UntraceableError("its operations depend on the number of rows")
+        inputs = [node for node in nodes[1] if node.op == "placeholder"]
+        with self.large.graph.inserting_after(inputs[-1]):
+            self.sizes[1, 0] = self.large.graph.call_function(_ATEN.sym_size.int, (inputs[0], 0))
+        for a, b in zip(*nodes, strict=True):
+            self.made[a] = b
+            b.meta["shapes"] = _shape(a), _shape(b)
+            if a.op != b.op or not (self._equal_constants(a, b) if a.op == "get_attr" else a.target == b.target):
+                raise UntraceableError("its operations depend on the number of rows")
+            b.args, b.kwargs = self._joined(a.args, b.args), self._joined(dict(a.kwargs), dict(b.kwargs))
+
+    def _equal_constants(self, a: fx.Node, b: fx.Node) -> bool:
+        first, second = getattr(self.small, str(a.target)), getattr(self.large, str(b.target))
+        return isinstance(first, Tensor) and first.shape == second.shape and torch.equal(first, second)
+
+    def _joined(self, a: Any, b: Any) -> Any:
+        """Returns an argument of both traces for any number of rows."""
+        if isinstance(a, fx.Node):
+            same = self.made.get(a) is b
+        elif isinstance(a, dict):
+            return {key: self._joined(a[key], value) for key, value in b.items()}
+        elif isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
+            return type(b)(self._joined(x, y) for x, y in zip(a, b, strict=True))
+        elif type(a) is int and type(b) is int and a != b:
+            return self._size(b - a, b - (b - a) * _ROWS)
+        else:
+            same = type(a) is type(b) and a == b
+        if not same:
+            raise UntraceableError("its operations depend on the number of rows")
+        return b
+
+    def _size(self, slope: int, rest: int) -> fx.Node:
+        """Returns the node that computes slope w + rest."""
+        if (slope, rest) not in self.sizes:
+            graph, base = self.large.graph, self.sizes[1, 0] if rest == 0 else self._size(slope, 0)
+            with graph.inserting_after(base):
+                made = (operator.mul, (base, slope)) if rest == 0 else (operator.add, (base, rest))
+                self.sizes[slope, rest] = graph.call_function(*made)
+        return self.sizes[slope, rest]
+
+
+def _shape(node: fx.Node) -> tuple[int, ...] | None:
+    """Returns the shape of the tensor that a node of a trace gives."""
+    value = node.meta.get("val")
+    return tuple(value.shape) if isinstance(value, Tensor) else None
+
+
+def _drop_idle_(graph: fx.Graph) -> None:
+    """Drops the operations that do nothing: each costs microseconds, and a product by 1 a pass over its tensor."""
+    for node in list(graph.nodes):
+        if node.op != "call_function" or not node.args or not isinstance(node.args[0], fx.Node):
+            continue
+        source = node.args[0]
+        kept = "shapes" in source.meta and node.meta.get("shapes") == source.meta["shapes"] is not None
+        scaled = node.target in _SCALED and node.args[1] == 1
+        if (kept and (node.target in _SHAPED or scaled)) or node.target is _ATEN.detach.default:
+            node.replace_all_uses_with(source)
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+
+
+def _turn_narrow_(graph: fx.Graph) -> None:
+    """Computes what has few columns, and more rows, as the transpose of what has few rows and more columns.
+
+    A product is A B = (B' A')'; a softmax along rows of few numbers is one along the columns of its transpose.
+    """
+    for node in list(graph.nodes):
+        shapes = [arg.meta["shapes"][1] for arg in node.args if isinstance(arg, fx.Node) and "shapes" in arg.meta]
+        if node.target is _ATEN.bmm.default and _narrow(shapes[0][1], shapes[1][2]):
+            _turn_(graph, node, (node.args[1], node.args[0]), ())
+        elif node.target in _SOFTMAX:
+            tensors = node.args[: len(shapes)]
+            if len(shapes[0]) == 3 and node.args[len(shapes)] in (2, -1) and _narrow(*shapes[0][1:]):
+                _turn_(graph, node, tensors, (1, *node.args[len(shapes) + 1 :]))
+
+
+def _narrow(rows: int, columns: int) -> bool:
+    return columns < _NARROW and columns < rows
+
+
+def _turn_(graph: fx.Graph, node: fx.Node, tensors: Sequence[Any], rest: Sequence[Any]) -> None:
+    """Puts the transpose of an operation on transposed tensors in place of a node."""
+    with graph.inserting_before(node):
+        turned = [graph.call_function(_ATEN.transpose.int, (t, 1, 2)) for t in tensors]
+        assert callable(node.target)
+        result = graph.call_function(node.target, (*turned, *rest))
+        back = graph.call_function(_ATEN.transpose.int, (result, 1, 2))
+    back.meta["shapes"] = node.meta["shapes"]
+    node.replace_all_uses_with(back)
+    graph.erase_node(node)

@@ -1,0 +1,165 @@
+"""Programs of functions of rows, and graphs of them, against the functions themselves."""
+
+import itertools
+import shutil
+
+import example_models
+import pytest
+import torch
+from torch import nn
+
+from batchednodes.graphs import Graphs, padded
+from batchednodes.local import Descent, Rates
+from batchednodes.program import UntraceableError, trace
+from batchednodes.stack import Stack
+from batchednodes.tasks.losses import cross_entropy
+
+CUDA = pytest.param("cuda", marks=pytest.mark.cuda)
+SAMPLES = 50
+STRADDLED = [1, 2, 7, 8, 9, 10, 31]
+"""Numbers of rows below, at and above those that programs are traced with."""
+
+MODELS = {
+    "linear": (lambda: nn.Linear(16, 3), 16),
+    "mlp": (lambda: nn.Sequential(nn.Linear(16, 20), nn.ReLU(), nn.Linear(20, 3)), 16),
+    "wide": (lambda: nn.Sequential(nn.Linear(16, 20), nn.GELU(), nn.LayerNorm(20), nn.Linear(20, 17)), 16),
+    "softmax": (lambda: nn.Sequential(nn.Linear(16, 4), nn.Softmax(-1), nn.Linear(4, 3, bias=False)), 16),
+    "cnn": (example_models.small_cnn, 64),
+}
+
+
+def descent(model: str, momentum: bool = False, decay: bool = False, nesterov: bool = False, device: str = "cpu"):
+    """Returns the descent of a model on random data, its rates of 40 nodes, and its number of parameters."""
+    make, inputs = MODELS[model]
+    torch.manual_seed(0)
+    stack = Stack.of(make(), torch.float64, torch.device(device))
+    features = torch.randn(SAMPLES, inputs, dtype=torch.float64).to(device)
+    targets = torch.randint(0, 3, (SAMPLES,)).to(device)
+    lr, m, d = (torch.linspace(low, 0.3, 40, dtype=torch.float64).to(device) for low in (0.05, 0.1, 0.0))
+    rates = Rates(lr, m if momentum else None, d if decay else None, nesterov)
+
+    def objective(parameters, features, targets):
+        return cross_entropy(stack.call_named(parameters, features), targets)
+
+    return Descent.of(objective, stack.views, rates, features, targets), rates, stack.p
+
+
+def updated(one: Descent, rates: Rates, p: int, w: int, steps: int = 1):
+    """Returns models, momentum buffers and losses after an update of w rows."""
+    draw = torch.Generator().manual_seed(w)
+    x, v = (torch.randn(w, p, generator=draw, dtype=torch.float64).to(rates.lr) for _ in range(2))
+    examples = torch.randint(0, SAMPLES, (w, steps, 5), generator=draw).to(rates.lr.device)
+    rows = torch.randperm(40, generator=draw)[:w].to(rates.lr.device)
+    v = None if rates.momentum is None else v
+    loss = one.run_(x, v, examples, rates.of(rows))
+    return [x, loss.clone(), *([] if v is None else [v])]
+
+
+def same(first, second):
+    for a, b in zip(first, second, strict=True):
+        assert torch.allclose(a, b, rtol=1e-12, atol=1e-13)  # products of transposes sum in another order
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_program_gives_what_vmap_gives_for_any_number_of_rows(model):
+    plain, rates, p = descent(model)
+    program = plain.traced(p, 5, rates, compiled=False)
+    for w in STRADDLED:
+        same(updated(program, rates, p, w), updated(plain, rates, p, w))
+
+
+@pytest.mark.parametrize(("momentum", "decay", "nesterov"), list(itertools.product([False, True], repeat=3)))
+def test_a_program_makes_all_kinds_of_steps(momentum, decay, nesterov):
+    if nesterov and not momentum:
+        pytest.skip("Nesterov needs momentum")
+    plain, rates, p = descent("mlp", momentum, decay, nesterov)
+    program = plain.traced(p, 5, rates, compiled=False)
+    same(updated(program, rates, p, 12, steps=3), updated(plain, rates, p, 12, steps=3))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "c++", "clang++"))), reason="needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own
+def test_a_compiled_program_gives_what_vmap_gives_without_compiling_again():
+    plain, rates, p = descent("mlp", momentum=True)
+    program = plain.traced(p, 5, rates, compiled=True)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for w in STRADDLED[1:]:  # a size of 1 is always compiled on its own
+            same(updated(program, rates, p, w), updated(plain, rates, p, w))
+
+
+def test_what_is_narrow_is_computed_as_its_transpose():
+    plain, rates, p = descent("mlp")
+    nodes = plain.traced(p, 5, rates, compiled=False).step_.graph.nodes
+    last = [n for n in nodes if n.target is torch.ops.aten.bmm.default]
+    assert len(last) == 5
+    assert not [n for n in nodes if n.target is torch.ops.aten._log_softmax.default and n.args[1] != 1]
+
+
+def test_sizes_follow_the_rows():
+    def spread_(x, shift):
+        x.sub_(x.reshape(-1).sum() / x.shape[0])
+        return torch.cat([x.reshape(-1), shift.expand(x.shape[0] + 3)])
+
+    program = trace(spread_, lambda w: (torch.arange(2.0 * w).view(w, 2), torch.ones(1)))
+    for w in STRADDLED:
+        first, second = torch.ones(w, 2), torch.ones(w, 2)
+        assert torch.equal(program(first, torch.ones(1)), spread_(second, torch.ones(1)))
+        assert torch.equal(first, second)
+
+
+def branches(x):
+    return x * 2 if x.shape[0] > 8 else x
+
+
+def scales(x):
+    return x * (1.0 / x.shape[0])
+
+
+def counts(x):
+    return x + torch.arange(x.shape[0] ** 2)[-1]
+
+
+def looks(x):
+    return x if x.sum() > 0 else -x
+
+
+@pytest.mark.parametrize("function", [branches, scales, counts, looks], ids=lambda f: f.__name__)
+def test_a_function_that_is_another_one_for_other_rows_or_values_has_no_program(function):
+    draw = torch.Generator().manual_seed(0)
+    with pytest.raises(UntraceableError):
+        trace(function, lambda w: (torch.randn(w, generator=draw),))
+
+
+def replayed(function, tensors):
+    """Runs a function again on the same tensors, as a CUDA graph does."""
+    result = function(*tensors)
+
+    def replay():
+        result.copy_(function(*tensors))
+
+    return replay, result
+
+
+def test_graphs_give_what_the_function_gives_whatever_ran_before():
+    plain, rates, p = descent("mlp", momentum=True, decay=True)
+    graphs = Graphs(plain._steps_, 11, replayed)
+    recorded = Descent(plain.step_, plain.features, plain.targets, graphs)
+    for w in (9, 3, 11, 9, 1):
+        same(updated(recorded, rates, p, w, steps=2), updated(plain, rates, p, w, steps=2))
+    assert sorted(graphs._made) == [1, 3, 10, 11]
+
+
+@pytest.mark.parametrize("device", [CUDA])
+def test_cuda_graphs_give_what_vmap_gives(device):
+    plain, rates, p = descent("cnn", momentum=True, decay=True, device=device)
+    recorded = plain.traced(p, 5, rates, compiled=False).recorded(31)
+    for w in (*STRADDLED, *STRADDLED):
+        same(updated(recorded, rates, p, w, steps=2), updated(plain, rates, p, w, steps=2))
+
+
+def test_padding_is_at_most_a_quarter():
+    sizes = [padded(w) for w in range(1, 2000)]
+    assert all(w <= size <= 1.25 * w for w, size in enumerate(sizes, 1))
+    assert len(set(sizes)) < 4 * 11
+    assert [padded(size) for size in sizes] == sizes
