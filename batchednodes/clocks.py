@@ -55,6 +55,60 @@ def gap(shift, scale, bits):  # noqa: ANN001, ANN201  (numba infers the types)
     return shift - scale * math.log(unit(bits)) if scale > 0.0 else shift
 
 
+@njit(nogil=True, cache=True)
+@no_type_check
+def due(nodes, first, following, until, out):  # noqa: ANN001, ANN201
+    """Lists the nodes that act up to some time, by their numbers in the network; returns how many they are.
+
+    Args:
+        nodes: the first node to look at, and one more than the last.
+        first: first node of the network.
+        following: time of the next action of each node [s].
+        until: the time [s].
+        out: receives the list.
+    """
+    size = 0
+    for i in range(nodes[0], nodes[1]):
+        out[size] = i - first
+        size += following[i] <= until
+    return size
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def act(nodes, first, bits, laws, following, made, until, time, actor):  # noqa: ANN001, ANN201
+    """Notes the next action of each node and draws the time of the one after; returns how many act again in time.
+
+    Nothing here depends on a branch that a processor cannot foresee, however many actions each node has.
+
+    Args:
+        nodes: numbers in the network; those that act again come first afterwards, in their order.
+        first: first node of the network.
+        bits: random bits for the gap of each.
+        laws: shift and scale of the gaps of all nodes [s].
+        following: time of the next action of each node [s].
+        made: actions of each node so far.
+        until: the time [s].
+        time: receives the time of each action [s].
+        actor: receives its node.
+    """
+    (shift, scale), kept = laws, 0
+    for a in range(time.size):
+        i = first + nodes[a]
+        time[a], actor[a] = following[i], i
+        made[i] += 1
+        again = following[i] + gap(shift[i], scale[i], bits[a])
+        if scale[i] == 0.0:
+            again = (made[i] + 1) * shift[i]  # exact multiples
+        following[i] = again
+        nodes[kept] = nodes[a]
+        kept += again <= until
+    for a in range(time.size, nodes.size):
+        nodes[kept] = nodes[a]
+        kept += 1
+    return kept
+
+
 def join(parts: "list[Gaps]") -> Gaps:
     """Returns the laws of several networks, one after the other."""
     return Gaps(np.concatenate([g.shift for g in parts]), np.concatenate([g.scale for g in parts]))

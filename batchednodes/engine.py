@@ -7,9 +7,10 @@ Letters: n nodes, m events of a window, x models.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -19,11 +20,11 @@ from torch import Tensor
 from batchednodes.algorithms.gossip_sgd import GossipSGD, UpdateWave
 from batchednodes.algorithms.serial import SerialGossipSGD
 from batchednodes.algorithms.state import State
-from batchednodes.gossip import Mixing, Writes, writes
+from batchednodes.gossip import Mixing, Writes, written
 from batchednodes.mixing import takes_all
-from batchednodes.schedule import Schedule, schedule
-from batchednodes.timeline import UPDATE, Clocks, Events, Timeline
-from batchednodes.versions import widen_
+from batchednodes.schedule import count_lines, lines, schedule
+from batchednodes.timeline import Clocks, Events, Timeline
+from batchednodes.versions import Layout, widen_
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Serial(Executor):
     algorithm: SerialGossipSGD
 
     def prepare(self, events: Events, clocks: Clocks, state: State) -> Window:
-        return Window(events, clocks, (), len(events), _columns((), state.x.device))
+        return Window(events, clocks, (), len(events), _columns(0, state.x.device))
 
     def run_(self, state: State, window: Window) -> None:
         self.algorithm.events_(state, window.events)
@@ -77,14 +78,18 @@ class Batched(Executor):
     def prepare(self, events: Events, clocks: Clocks, state: State) -> Window:
         plan, layout = schedule(events, state.x.shape[0]), self.algorithm.layout
         cut = layout.kinds.size > 1 and not takes_all(state.versions, self.algorithm.kernel)
-        phases = []
-        for first, last in zip(plan.phases[:-1].tolist(), plan.phases[1:].tolist(), strict=True):
-            if events.kind[plan.order[plan.waves[first]]] == UPDATE:
-                phases.append(_updates(events, plan, first))
+        columns = _columns(count_lines(events), state.x.device)
+        said, phases, u = lines(events, plan, columns[0].numpy(), columns[1].numpy()), [], 0
+        for first, last in pairwise(plan.phases.tolist()):
+            if plan.updates[first]:
+                part = slice(said.waves[first], said.waves[last])
+                done, u = u, u + part.stop - part.start
+                phases.append(UpdateWave(said.receivers[part], said.counts[done:u], said.times[part]))
             else:
-                said = writes(events, plan, first, last)
-                phases.append(said.by_table(layout.table, layout.kinds.size) if cut else said)
-        return Window(events, clocks, tuple(phases), plan.waves.size - 1, _columns(phases, state.x.device))
+                phases.append(written(said, first, last))
+        if cut:
+            phases = [_cut(phase, layout) if isinstance(phase, Writes) else phase for phase in phases]
+        return Window(events, clocks, tuple(phases), plan.waves.size - 1, columns)
 
     def run_(self, state: State, window: Window) -> None:
         nodes, times = (column.to(state.x.device, non_blocking=True) for column in window.columns)
@@ -100,27 +105,21 @@ class Batched(Executor):
                 self.algorithm.mix_(state, Mixing(*columns, phase.waves, phase.cuts, phase.pairs))
 
 
-def _updates(events: Events, plan: Schedule, wave: int) -> UpdateWave:
-    chosen = plan.order[plan.waves[wave] : plan.waves[wave + 1]]
-    return UpdateWave(events.actor[chosen].astype(np.int64), events.count[chosen], events.time[chosen])
+def _cut(phase: Writes, layout: Layout) -> Writes:
+    """Returns the writes of a phase cut into the tables of the versions, in the memory where they were."""
+    by_table = phase.by_table(layout.table, layout.kinds.size)
+    for name in ("receivers", "senders", "actors", "times"):
+        np.copyto(getattr(phase, name), getattr(by_table, name))
+    return replace(phase, cuts=by_table.cuts)
 
 
-def _columns(phases: Sequence[UpdateWave | Writes], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Returns the nodes and times of all phases, see `Window`."""
-    e = sum(phase.times.size for phase in phases)
-    pin = device.type == "cuda"
-    nodes = torch.empty((3, e), dtype=torch.int64, pin_memory=pin)
-    times = torch.empty(e, dtype=torch.float64, pin_memory=pin)
-    first = 0
-    for phase in phases:
-        part = slice(first, first + phase.times.size)
-        first = part.stop
-        update = isinstance(phase, UpdateWave)
-        rows = (phase.nodes,) * 3 if update else (phase.receivers, phase.senders, phase.actors)
-        for row, column in zip(nodes.numpy(), rows, strict=True):
-            row[part] = column
-        times.numpy()[part] = phase.times
-    return nodes, times
+def _columns(e: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Returns memory for the nodes and times of e lines, see `Window`."""
+    if device.type == "cuda":
+        return torch.empty((3, e), dtype=torch.int64, pin_memory=True), torch.empty(
+            e, dtype=torch.float64, pin_memory=True
+        )
+    return torch.from_numpy(np.empty((3, e), np.int64)), torch.from_numpy(np.empty(e))  # NumPy asks for huge pages
 
 
 @dataclass(frozen=True)

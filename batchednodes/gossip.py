@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float, Float64, Int32, Int64
 from torch import Tensor
 
-from batchednodes.schedule import Schedule
-from batchednodes.timeline import MEET, PULL, Events
+from batchednodes.schedule import Lines, Schedule, count_lines, lines
+from batchednodes.timeline import Events
 
 
 @dataclass(frozen=True)
@@ -157,13 +157,12 @@ class Writes:
 
 def writes(events: Events, plan: Schedule, first: int, last: int) -> Writes:
     """Returns the writes of the gossip waves first, ..., last - 1 of a schedule."""
-    begins = plan.waves[first : last + 1]
-    chosen = plan.order[begins[0] : begins[-1]]
-    actor, peer = events.actor[chosen].astype(np.int64), events.peer[chosen].astype(np.int64)
-    kind, times, waves = events.kind[chosen], events.time[chosen], begins - begins[0]
-    if kind.size and kind[0] == MEET:
-        pairs = np.stack([actor, peer], 1)
-        actors, times, waves = np.repeat(actor, 2), np.repeat(times, 2), 2 * waves
-        return Writes(pairs.flatten(), pairs[:, ::-1].flatten(), actors, times, waves, waves, True)
-    pull = kind == PULL
-    return Writes(np.where(pull, actor, peer), np.where(pull, peer, actor), actor, times, waves, waves, False)
+    e = count_lines(events)
+    return written(lines(events, plan, np.empty((3, e), np.int64), np.empty(e)), first, last)
+
+
+def written(said: Lines, first: int, last: int) -> Writes:
+    """Returns the writes of the gossip waves first, ..., last - 1, as views of the lines of a schedule."""
+    part, waves = slice(said.waves[first], said.waves[last]), said.waves[first : last + 1] - said.waves[first]
+    columns = (said.receivers[part], said.senders[part], said.actors[part], said.times[part])
+    return Writes(*columns, waves, waves, said.pairs)

@@ -20,7 +20,7 @@ from batchednodes.engine import automatic_window
 from batchednodes.schedule import schedule
 from batchednodes.stack import Stack
 from batchednodes.staleness import choose
-from batchednodes.timeline import MEET, UPDATE, Timeline
+from batchednodes.timeline import MEET, Timeline
 
 _EVENT_BYTES = 160
 """Host memory of one event while a window is made and scheduled [B]: columns, their sorted copies, places, order."""
@@ -161,8 +161,8 @@ def _sample(events: Timeline, config: Config) -> tuple[float, int]:
     if len(some) == 0:
         return 1.0, 0
     made = schedule(some, events.networks.n)
-    sizes, gossip = np.diff(made.waves), some.kind[made.order[made.waves[:-1]]] != UPDATE
-    writes = sizes[gossip].max(initial=0) * (2 if MEET in some.kind else 1)
+    sizes = np.diff(made.waves)
+    writes = sizes[~made.updates].max(initial=0) * (2 if MEET in some.kind else 1)
     return sizes.size / len(some), int(writes)
 
 

@@ -17,109 +17,155 @@ from dataclasses import dataclass
 from typing import no_type_check
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Float64, Int32, Int64
 from numba import njit
 
-from batchednodes.timeline import MEET, PULL, UPDATE, Events
+from batchednodes.timeline import MEET, PULL, PUSH, UPDATE, Events
 
 _BITS = 32
-"""A place is one integer, phase * 2^32 + wave."""
+"""A place is one integer, phase * 2^32 + wave. Rows remember that of an update as the last place of its phase."""
+
+_WAVE = (1 << _BITS) - 1
+"""The bits of a place that number the wave."""
 
 
 @dataclass(frozen=True)
 class Schedule:
     """Waves of a window, phase by phase; empty phases and waves do not occur."""
 
-    order: Int64[np.ndarray, " m"]
-    """Indices into the events, wave by wave, in time order within a wave."""
+    wave: Int32[np.ndarray, " m"]
+    """Number of the wave of each event."""
     waves: Int64[np.ndarray, " W1"]
-    """Wave k holds the events order[waves[k]:waves[k + 1]]."""
+    """Wave k holds waves[k + 1] - waves[k] events: order[waves[k]:waves[k + 1]]."""
     phases: Int64[np.ndarray, " P1"]
     """Phase q holds the waves phases[q], ..., phases[q + 1] - 1: one wave of updates, or waves of gossip."""
+    updates: Bool[np.ndarray, " W"]
+    """Whether wave k is one of updates."""
 
-    def wave_of(self) -> Int64[np.ndarray, " m"]:
-        """Returns the wave of each event, in the order of the events."""
-        out = np.empty(self.order.size, np.int64)
-        out[self.order] = np.repeat(np.arange(self.waves.size - 1), np.diff(self.waves))
-        return out
+    @property
+    def order(self) -> Int32[np.ndarray, " m"]:
+        """Indices into the events, wave by wave, in time order within a wave."""
+        return np.argsort(self.wave, kind="stable").astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """What events do to rows of x, wave by wave: a line for each update, push or pull, two for each meeting."""
+
+    receivers: Int64[np.ndarray, " e"]
+    """Row that changes; of an update all three are its node."""
+    senders: Int64[np.ndarray, " e"]
+    """Row that is read besides."""
+    actors: Int64[np.ndarray, " e"]
+    """The node that made the contact."""
+    times: Float64[np.ndarray, " e"]
+    """Instant [s]."""
+    counts: Int64[np.ndarray, " u"]
+    """Numbers of the updates among those of their nodes, line by line; contacts have none."""
+    waves: Int64[np.ndarray, " W1"]
+    """Wave k holds the lines waves[k]:waves[k + 1], in time order."""
+    pairs: bool
+    """Whether contacts are meetings, whose two lines follow each other."""
+
+
+def lines(events: Events, plan: Schedule, nodes: Int64[np.ndarray, "3 e"], times: Float64[np.ndarray, " e"]) -> Lines:
+    """Returns the lines of a schedule, in arrays of as many as `count_lines` says.
+
+    Args:
+        events: of a window.
+        plan: their schedule.
+        nodes: receives receivers, senders and actors.
+        times: receives the instants [s].
+    """
+    pairs, sizes = times.size > len(events), np.diff(plan.waves)
+    waves = np.append(0, np.cumsum(sizes * np.where(plan.updates | (not pairs), 1, 2)))
+    numbers = np.append(0, np.cumsum(np.where(plan.updates, sizes, 0)))
+    counts = np.empty(numbers[-1], np.int64)
+    columns = (events.kind, events.actor, events.peer, events.time, events.count)
+    begins = (waves.astype(np.uint64), numbers.astype(np.uint64))  # an index without a sign needs no check
+    _fill(*columns, plan.wave, *begins, nodes[0], nodes[1], nodes[2], times, counts)
+    return Lines(nodes[0], nodes[1], nodes[2], times, counts, waves, pairs)
+
+
+def count_lines(events: Events) -> int:
+    """Returns the number of lines of a window."""
+    return len(events) + int(np.count_nonzero(events.kind == MEET))
 
 
 def schedule(events: Events, n: int) -> Schedule:
     """Returns the earliest-place schedule of a window's events on n rows."""
-    place = _place(events.kind, events.actor, events.peer, n)
-    wave, phase_of_wave = _rank(place)
-    order, waves = _group(wave, phase_of_wave.size)
-    phases = np.concatenate([[0], np.flatnonzero(np.diff(phase_of_wave)) + 1, [phase_of_wave.size]])
-    return Schedule(order, waves, phases if phase_of_wave.size else np.zeros(1, np.int64))
-
-
-@njit(nogil=True, cache=True, inline="always")
-@no_type_check
-def _gossip_place(place):  # noqa: ANN001, ANN202
-    """Returns the first place for a gossip that must come after `place`."""
-    if (place >> _BITS) % 2 == 0:
-        return place + 1
-    return ((place >> _BITS) + 1) << _BITS
+    rows, place, wave = np.full((n, 2), -1, np.int64), np.empty(len(events), np.int64), np.empty(len(events), np.int32)
+    base = _place(events.kind, events.actor, events.peer, rows, place)
+    waves, updates = _rank(place, base, wave), np.zeros(base[-1], np.bool_)
+    updates[base[1:-1:2]] = True  # odd phases
+    return Schedule(wave, waves, np.unique(base), updates)  # phase 0 is empty if all nodes update before they gossip
 
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _place(kind, actor, peer, n):  # noqa: ANN001, ANN202
-    """Returns the place of each event; `write` and `read` hold the last places that wrote and read each row."""
-    write, read = np.full(n, -1, np.int64), np.full(n, -1, np.int64)  # phase -1 counts as one of updates
-    place = np.empty(kind.size, np.int64)
+def _place(kind, actor, peer, rows, place):  # noqa: ANN001, ANN202  (numba infers the types)
+    """Writes the place of each event; returns the number of waves before each phase, and of all.
+
+    Each row knows the last places that wrote it and read it; one that was written has also been read. Before all
+    events that is place -1, of phase -1, which counts as one of updates.
+    """
+    top = np.int64(-1)
     for e in range(kind.size):
         i, j = actor[e], peer[e]
         if kind[e] == UPDATE:
-            phase = max(write[i], read[i]) >> _BITS
-            phase += 1 if phase % 2 == 0 else 2
+            phase = ((rows[i, 1] >> _BITS) + 1) | 1  # the next odd one
             place[e] = phase << _BITS
-            write[i] = read[i] = place[e]
-            continue
-        if kind[e] == PULL:
-            i, j = j, i
-        at = max(_gossip_place(max(write[i], write[j])), read[j])
-        if kind[e] == MEET:
-            at = max(at, read[i])
-            write[i] = at
-        place[e] = write[j] = at
-        read[i], read[j] = max(read[i], at), max(read[j], at)
-    return place
+            rows[i, 0] = rows[i, 1] = ((phase + 1) << _BITS) - 1  # the next place is one of gossip
+        else:
+            if kind[e] == PULL:
+                i, j = j, i
+            at = max(max(rows[i, 0], rows[j, 0]) + 1, rows[j, 1])
+            if kind[e] == MEET:
+                at = max(at, rows[i, 1])
+                rows[i, 0] = at
+            place[e] = rows[j, 0] = at
+            rows[i, 1], rows[j, 1] = max(rows[i, 1], at), max(rows[j, 1], at)
+        top = max(top, place[e])
+    base = np.zeros((top >> _BITS) + 2, np.int64)
+    for e in range(kind.size):
+        phase, wave = place[e] >> _BITS, place[e] & _WAVE
+        base[phase + 1] = max(base[phase + 1], wave + 1)
+    for phase in range(base.size - 1):
+        base[phase + 1] += base[phase]
+    return base
 
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _rank(place):  # noqa: ANN001, ANN202
-    """Numbers the places that occur; returns the number of each event's place, and the phase of each number."""
-    phases = 0
+def _rank(place, base, wave):  # noqa: ANN001, ANN202
+    """Writes the number of the wave of each place; returns where each wave begins if they lie one after the other."""
+    begins = np.zeros(base[-1] + 1, np.int64)
     for e in range(place.size):
-        phases = max(phases, (place[e] >> _BITS) + 1)
-    base = np.zeros(phases + 1, np.int64)
-    mask = (1 << _BITS) - 1
-    for e in range(place.size):
-        q = place[e] >> _BITS
-        base[q + 1] = max(base[q + 1], (place[e] & mask) + 1)
-    phase = np.empty(base.sum(), np.int64)
-    for q in range(phases):
-        base[q + 1] += base[q]
-        phase[base[q] : base[q + 1]] = q
-    wave = np.empty(place.size, np.int64)
-    for e in range(place.size):
-        wave[e] = base[place[e] >> _BITS] + (place[e] & mask)
-    return wave, phase
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
-def _group(wave, count):  # noqa: ANN001, ANN202
-    """Returns the events sorted by wave, stably, and where each wave begins."""
-    begins = np.zeros(count + 1, np.int64)
-    for e in range(wave.size):
+        wave[e] = base[place[e] >> _BITS] + (place[e] & _WAVE)
         begins[wave[e] + 1] += 1
-    for k in range(count):
+    for k in range(begins.size - 1):
         begins[k + 1] += begins[k]
-    order, next_ = np.empty(wave.size, np.int64), begins.copy()
-    for e in range(wave.size):
-        order[next_[wave[e]]] = e
-        next_[wave[e]] += 1
-    return order, begins
+    return begins
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _fill(kind, actor, peer, time, count, wave, place, number, receivers, senders, actors, times, counts):  # noqa: ANN001, ANN202
+    """Writes the line of each event to the next place of its wave, and the count of each update likewise."""
+    for e in range(kind.size):
+        i, j, k = actor[e], peer[e], wave[e]
+        at = place[k]
+        place[k] += 1
+        times[at], actors[at] = time[e], i
+        if kind[e] == UPDATE:
+            receivers[at] = senders[at] = i
+            counts[number[k]] = count[e]
+            number[k] += 1
+        elif kind[e] == PUSH:
+            receivers[at], senders[at] = j, i
+        else:
+            receivers[at], senders[at] = i, j
+            if kind[e] == MEET:
+                at = place[k]
+                place[k] += 1
+                receivers[at], senders[at], actors[at], times[at] = j, i, i, time[e]

@@ -17,8 +17,9 @@ from jaxtyping import Float64, Int8, Int32, Int64
 from numba import njit, uint64
 
 from batchednodes import rng
-from batchednodes.clocks import Gaps, gap
-from batchednodes.schemes import Scheme, Speech, Stage, Voices
+from batchednodes.chronology import merged
+from batchednodes.clocks import Gaps, act, due, gap
+from batchednodes.schemes import Scheme, Stage, Voices
 from batchednodes.topology import Contacts, Networks
 
 UPDATE, PUSH, PULL, MEET = range(4)
@@ -40,7 +41,7 @@ class Events:
     peer: Int32[np.ndarray, " m"]
     """The node contacted; -1 for updates."""
     count: Int64[np.ndarray, " m"]
-    """Number of the event among those of the actor's clock: 0, 1, 2, ..."""
+    """Number of the update among those of its node: 0, 1, 2, ...; -1 for contacts."""
 
     def __len__(self) -> int:
         return self.time.size
@@ -107,13 +108,10 @@ class Timeline:
         u = self._updates(clocks, until)
         voices, stages = clocks.voices(), self._stages(u, clocks.time, until)
         spoken = [scheme.contacts_(stage, voices) for scheme, stage in zip(self.schemes, stages, strict=True)]
-        said = Speech(*(np.concatenate(columns) for columns in zip(*spoken, strict=True)))
-        time = np.concatenate([u.time, said.time])
-        order = time_order(time, clocks.time, until)
-        kinds = np.repeat(np.array([UPDATE, EXCHANGES[self.exchange]], np.int8), [u.time.size, said.time.size])
-        columns = ((u.actor, said.actor), (np.full(u.time.size, -1, np.int32), said.peer), (u.count, said.number))
-        actor, peer, count = (np.concatenate(column)[order] for column in columns)
-        return Events(time[order], kinds[order], actor, peer, count), _clocks(until, u.next, u.counts, voices)
+        time, late, actor, peer = merged((u.time, u.actor, u.number), spoken, clocks.time, until)
+        kind, count = late * np.int8(EXCHANGES[self.exchange]), np.empty(time.size, np.int64)
+        _number(kind, actor, clocks.updates, peer, count)
+        return Events(time, kind, actor, peer, count), _clocks(until, u.next, u.counts, voices)
 
     def expected(self, span: float) -> tuple[float, float]:
         """Returns about how many updates and contacts to expect in a long span of time [s], by renewal rates."""
@@ -147,15 +145,15 @@ class Timeline:
 
     def _updates(self, clocks: Clocks, until: float) -> "_Actions":
         """Returns the updates of a window; asks for more room until all of them fit."""
-        laws = (self.update.shift, self.update.scale, *self._addresses())
+        laws = (self.networks.offsets, self.networks.seeds, (self.update.shift, self.update.scale))
         expected = (until - clocks.time) * float(self.update.rate.sum())
         room = int(expected + 6 * math.sqrt(expected)) + self.networks.n // 8 + 64
         while True:
-            out = _Actions(np.empty(room), np.empty(room, np.int32), np.empty(room, np.int64),
+            out = _Actions(np.empty(room), np.empty(room, np.int32), np.empty(room, np.int32),
                            clocks.next_update.copy(), clocks.updates.copy())  # fmt: skip
-            size = _emit(*laws, until, out.time, out.actor, out.count, out.next, out.counts)
+            size = _emit(*laws, until, clocks.updates, out.time, out.actor, out.number, out.next, out.counts)
             if size <= room:
-                return _Actions(out.time[:size], out.actor[:size], out.count[:size], out.next, out.counts)
+                return _Actions(out.time[:size], out.actor[:size], out.number[:size], out.next, out.counts)
             room = 2 * room
 
 
@@ -165,14 +163,15 @@ class _Actions:
 
     time: np.ndarray
     actor: np.ndarray
-    count: np.ndarray
+    number: np.ndarray
+    """0, 1, ... for the first, second, ... of a node in the window."""
     next: np.ndarray
     counts: np.ndarray
 
     @staticmethod
     def none(n: int) -> "_Actions":
         """Returns no updates of n nodes."""
-        nothing = (np.zeros(0), np.zeros(0, np.int32), np.zeros(0, np.int64))
+        nothing = (np.zeros(0), np.zeros(0, np.int32), np.zeros(0, np.int32))
         return _Actions(*nothing, np.zeros(n), np.zeros(n, np.int64))
 
 
@@ -188,58 +187,36 @@ def _first(shift, scale, seeds, local):  # noqa: ANN001, ANN202  (numba infers t
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _emit(shift, scale, seeds, local, until, time, actor, count, following, counts):  # noqa: ANN001, ANN202
-    """Writes each node's updates up to `until`, node by node; returns their number, or one more than fit."""
-    m = 0
-    for i in range(shift.size):
-        t, k = following[i], counts[i]
-        while t <= until:
-            if m == time.size:
-                return m + 1
-            bits, _ = rng.block(seeds[i], rng.UPDATE, local[i], uint64(k + 1))
-            time[m], actor[m], count[m] = t, i, k
-            m += 1
-            k += 1
-            t = t + gap(shift[i], scale[i], bits) if scale[i] > 0.0 else (k + 1) * shift[i]  # exact multiples
-        following[i], counts[i] = t, k
+def _emit(offsets, seeds, laws, until, before, time, actor, number, following, counts):  # noqa: ANN001, ANN202
+    """Writes the updates of all nodes up to `until`; returns their number, or more than fit.
+
+    Some nodes at a time have one update each, again and again, until none of them has another.
+    """
+    nodes, draws = np.empty(rng.TOGETHER, np.int64), np.empty(rng.TOGETHER, np.int64)
+    high, low, m = np.empty(rng.TOGETHER, np.uint64), np.empty(rng.TOGETHER, np.uint64), 0
+    for g in range(seeds.size):
+        first, last = offsets[g], offsets[g + 1]
+        for i in range(first, last, rng.TOGETHER):
+            size = due((i, min(last, i + rng.TOGETHER)), first, following, until, nodes)
+            while size > 0:
+                new = slice(m, m + size)
+                if new.stop > time.size:
+                    return new.stop
+                for a in range(size):
+                    draws[a] = counts[first + nodes[a]] + 1
+                    number[m + a] = draws[a] - 1 - before[first + nodes[a]]
+                rng.blocks(seeds[g], rng.UPDATE, nodes[:size], draws, high, low)
+                size = act(nodes[:size], first, high, laws, following, counts, until, time[new], actor[new])
+                m = new.stop
     return m
 
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def time_order(time, start, until):  # noqa: ANN001, ANN201
-    """Returns the stable order of times in [start, until]: buckets of equal width, each then sorted.
-
-    Events are spread almost evenly over a window, so this is linear; where they are not, a merge sort bounds it.
-    """
-    m = time.size
-    bucket, ends = np.empty(m, np.int64), np.zeros(m + 2, np.int64)
-    width = m / (until - start) if until > start else 0.0
-    for e in range(m):
-        bucket[e] = min(m, max(0, int((time[e] - start) * width)))
-        ends[bucket[e] + 1] += 1
-    for b in range(m + 1):
-        ends[b + 1] += ends[b]
-    order, place = np.empty(m, np.int64), ends[: m + 1].copy()
-    for e in range(m):
-        order[place[bucket[e]]] = e
-        place[bucket[e]] += 1
-    for b in range(m + 1):
-        _sort(order, time, ends[b], ends[b + 1])
-    return order
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
-def _sort(order, time, first, last):  # noqa: ANN001, ANN202
-    """Sorts order[first:last] by time, stably."""
-    if last - first > 32:
-        part = order[first:last].copy()
-        order[first:last] = part[np.argsort(time[part], kind="mergesort")]
-        return
-    for a in range(first + 1, last):
-        e, b = order[a], a - 1
-        while b >= first and time[order[b]] > time[e]:
-            order[b + 1] = order[b]
-            b -= 1
-        order[b + 1] = e
+def _number(kind, actor, before, peer, count):  # noqa: ANN001, ANN202
+    """Numbers the updates of a window from that in `peer`, and takes away their peers."""
+    for e in range(kind.size):
+        count[e] = -1
+        if kind[e] == UPDATE:
+            count[e] = before[actor[e]] + peer[e]
+            peer[e] = -1

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from batchednodes.clocks import Deterministic, Poisson, ShiftedExponential
-from batchednodes.schedule import Schedule, schedule
+from batchednodes.schedule import Schedule, count_lines, lines, schedule
 from batchednodes.schemes import Uniform
 from batchednodes.timeline import MEET, PULL, PUSH, UPDATE, Events, Timeline
 from batchednodes.topology import Complete, ErdosRenyi, Networks, Ring, Star, stack
@@ -50,6 +50,7 @@ def check_shape(events: Events, plan: Schedule) -> None:
     assert plan.phases[0] == 0
     assert plan.phases[-1] == plan.waves.size - 1
     is_update = events.kind == UPDATE
+    assert (plan.updates[plan.wave] == is_update).all()
     kinds = []
     for first, last in zip(plan.phases[:-1], plan.phases[1:], strict=True):
         chosen = is_update[plan.order[plan.waves[first] : plan.waves[last]]]
@@ -71,7 +72,29 @@ def test_every_dependency_is_kept(exchange, clock, topology):
             events = random_events(n, exchange, topology.graph(n, seed), clock, seed, until=100 / n**0.8)
             plan = schedule(events, n)
             check_shape(events, plan)
-            assert violations(events, plan.wave_of()) == []
+            assert violations(events, plan.wave) == []
+
+
+@pytest.mark.parametrize("exchange", ["push", "pull", "meet"])
+def test_lines_are_the_events_wave_by_wave(exchange):
+    events = random_events(20, exchange, None, ShiftedExponential(), 0, until=8.0)
+    plan, size = schedule(events, 20), count_lines(events)
+    said = lines(events, plan, np.empty((3, size), np.int64), np.empty(size))
+    expected, updates = [], []
+    for k in range(plan.waves.size - 1):
+        assert said.waves[k] == len(expected)
+        for e in plan.order[plan.waves[k] : plan.waves[k + 1]]:
+            i, j, time = int(events.actor[e]), int(events.peer[e]), float(events.time[e])
+            if events.kind[e] == UPDATE:
+                expected.append((i, i, i, time))
+                updates.append(int(events.count[e]))
+            else:
+                both = [(j, i, i, time), (i, j, i, time)]
+                expected += {"push": both[:1], "pull": both[1:], "meet": both[::-1]}[exchange]
+    columns = (said.receivers, said.senders, said.actors, said.times)
+    assert list(zip(*(c.tolist() for c in columns), strict=True)) == expected
+    assert said.counts.tolist() == updates
+    assert said.pairs == (exchange == "meet")
 
 
 def test_the_checker_sees_a_schedule_that_forgets_write_after_read():
@@ -93,7 +116,7 @@ def test_places_are_the_earliest():
         np.array([-1, 1, 2, 3], np.int32), np.zeros(4, np.int64),
     )  # fmt: skip
     plan = schedule(events, 4)
-    assert plan.wave_of().tolist() == [0, 1, 1, 2]
+    assert plan.wave.tolist() == [0, 1, 1, 2]
     assert plan.phases.tolist() == [0, 1, 3]
 
 

@@ -182,13 +182,10 @@ def test_networks_of_a_batch_have_the_contacts_that_they_have_alone():
 
 
 @pytest.mark.parametrize("scheme", SPEAKING, ids=repr)
-def test_counts_are_those_of_each_nodes_contacts(scheme):
+def test_clocks_count_each_nodes_contacts(scheme):
     laws = timeline(scheme)
     events, clocks = laws.window(laws.begin(), 20.0)
-    gossip = events.kind != UPDATE
-    assert (np.bincount(events.actor[gossip], minlength=12) == clocks.gossips).all()
-    for i in range(12):
-        assert events.count[gossip & (events.actor == i)].tolist() == list(range(clocks.gossips[i]))
+    assert (np.bincount(events.actor[events.kind != UPDATE], minlength=12) == clocks.gossips).all()
 
 
 @pytest.mark.parametrize("scheme", SPEAKING, ids=repr)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from batchednodes import rng
 from batchednodes.clocks import Deterministic, Never, Poisson, ShiftedExponential, join
 from batchednodes.schemes import Uniform
-from batchednodes.timeline import MEET, PULL, PUSH, UPDATE, Events, Timeline, time_order
+from batchednodes.timeline import MEET, PULL, PUSH, UPDATE, Events, Timeline
 from batchednodes.topology import Networks, Ring, Star, stack
 
 UNIFORM = Uniform()
@@ -32,8 +33,10 @@ def test_events_are_in_time_order_and_complete():
     for kind, counts in ((UPDATE, clocks.updates), (PUSH, clocks.gossips)):
         of_kind = events.kind == kind
         assert (np.bincount(events.actor[of_kind], minlength=20) == counts).all()
-        for i in range(20):  # each node's events are numbered 0, 1, 2, ... in time order
-            assert events.count[of_kind & (events.actor == i)].tolist() == list(range(counts[i]))
+    for i in range(20):  # each node's updates are numbered 0, 1, 2, ... in time order
+        updates = (events.kind == UPDATE) & (events.actor == i)
+        assert events.count[updates].tolist() == list(range(clocks.updates[i]))
+    assert (events.count[events.kind == PUSH] == -1).all()
     assert (events.peer[events.kind == UPDATE] == -1).all()
 
 
@@ -112,6 +115,38 @@ def test_simultaneous_events_come_updates_first_then_by_node():
     assert events.actor.tolist() == [0, 1, 2] * 4
 
 
+def test_simultaneous_events_of_different_periods_come_in_the_order_of_nodes():
+    networks = Networks(np.array([0, 3]), np.array([0], np.uint64))
+    tick = join([Deterministic(period).gaps(1, 0, "u") for period in (1.0, 2.0, 0.5)])
+    laws = Timeline(networks, stack(networks, [None]), tick, tick, "push", (Uniform(),))
+    events, _ = laws.window(laws.begin(), 2.0)
+    last = events.time == 2.0
+    assert events.actor[last].tolist() == [0, 1, 2] * 2
+    assert events.kind[last].tolist() == [UPDATE] * 3 + [PUSH] * 3
+
+
+def test_many_nodes_contact_as_each_of_them_would_alone():
+    # Nodes go through their draws together; here each goes through its own, by the definition of the addresses.
+    laws = timeline(700, rate=3.0, seed=5)
+    events, _ = laws.window(laws.begin(), 4.0)
+    for i in range(0, 700, 87):
+        t, k, expected = -np.log(draw(5, i, 0)[0]) / 3.0, 0, []
+        while t <= 4.0:
+            gap, other = draw(5, i, k + 1)
+            j = int(other * 699)
+            expected.append((t, j + (j >= i)))
+            t, k = t - np.log(gap) / 3.0, k + 1
+        own = (events.kind == PUSH) & (events.actor == i)
+        assert events.peer[own].tolist() == [j for _, j in expected]
+        assert np.allclose(events.time[own], [t for t, _ in expected], rtol=1e-14, atol=0)  # a scale for a division
+
+
+def draw(seed: int, node: int, count: int) -> tuple[float, float]:
+    """Returns the two uniform numbers at an address of gossip."""
+    high, low = rng.block(np.uint64(seed), rng.GOSSIP, node, count)
+    return rng.unit(np.uint64(high)), rng.unit(np.uint64(low))
+
+
 @pytest.mark.parametrize(("exchange", "kind"), [("push", PUSH), ("pull", PULL), ("meet", MEET)])
 def test_exchanges_share_their_contacts(exchange, kind):
     laws, push = timeline(exchange=exchange), timeline(exchange="push")
@@ -119,17 +154,6 @@ def test_exchanges_share_their_contacts(exchange, kind):
     reference, _ = push.window(push.begin(), 5.0)
     assert set(events.kind.tolist()) == {UPDATE, kind}
     assert events.peer.tolist() == reference.peer.tolist()
-
-
-@pytest.mark.parametrize("spread", ["even", "clustered", "equal"])
-def test_time_order_is_the_stable_sort(spread):
-    draw = np.random.default_rng(4)
-    time = {
-        "even": draw.random(5000) * 3 + 1,
-        "clustered": 1 + 3 * draw.beta(0.02, 0.02, 5000),
-        "equal": draw.choice([1.0, 2.5, 4.0], 5000),
-    }[spread]
-    assert time_order(time, 1.0, 4.0).tolist() == np.argsort(time, kind="stable").tolist()
 
 
 def test_room_for_events_grows_when_more_come_than_expected():

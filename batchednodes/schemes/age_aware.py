@@ -103,7 +103,7 @@ def _speak(laws, contacts, updates, until, voices, place, out):  # noqa: ANN001,
         j = peer(i, bits, contacts)
         if j < 0:
             continue
-        out.time[m], out.actor[m], out.peer[m], out.number[m] = t, i, j, voices.made[i]
+        out.time[m], out.actor[m], out.peer[m] = t, i, j
         voices.made[i] += 1
         m += 1
         young, old = (i, j) if stamp[i] > stamp[j] else (j, i)

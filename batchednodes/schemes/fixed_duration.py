@@ -72,7 +72,7 @@ def _speak(laws, contacts, updates, until, voices, place, out):  # noqa: ANN001,
             if m == out.time.size:
                 return m, step
             t, low = voices.next[i], _wait(i, voices.next[i], laws, voices)
-            out.time[m], out.actor[m], out.peer[m], out.number[m] = t, i, peer(i, low, contacts), voices.made[i]
+            out.time[m], out.actor[m], out.peer[m] = t, i, peer(i, low, contacts)
             voices.made[i] += 1
             m += 1
         if not ends:

@@ -83,7 +83,7 @@ def _speak(laws, contacts, updates, until, voices, place, out):  # noqa: ANN001,
             i = heap[0]
             t, low = following[i], _wait(i, following[i], laws, voices)
             j = peer(i, low, contacts)
-            out.time[m], out.actor[m], out.peer[m], out.number[m] = t, i, j, voices.made[i]
+            out.time[m], out.actor[m], out.peer[m] = t, i, j
             voices.made[i] += 1
             m += 1
             _sink(heap, waiting, following)

@@ -83,8 +83,6 @@ class Speech(NamedTuple):
     """The node that makes the contact."""
     peer: Int32[np.ndarray, " m"]
     """The node contacted."""
-    number: Int64[np.ndarray, " m"]
-    """Number of the contact among those that the actor has made: 0, 1, 2, ..."""
 
 
 class Scheme(ABC):
@@ -130,7 +128,7 @@ def gather(expected: float, speak: Callable[[int, Speech], tuple[int, int]]) -> 
     """
     room, place, parts = int(min(expected + 4 * math.sqrt(expected), 1e8)) + 64, 0, []
     while place >= 0:
-        part = Speech(np.empty(room), np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.int64))
+        part = Speech(np.empty(room), np.empty(room, np.int32), np.empty(room, np.int32))
         size, place = speak(place, part)
         parts.append(Speech(*(column[:size] for column in part)))
     return parts[0] if len(parts) == 1 else Speech(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))

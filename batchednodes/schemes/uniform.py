@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import no_type_check
 
+import numpy as np
 from numba import njit, uint64
 
 from batchednodes import rng
-from batchednodes.clocks import Gaps, gap
+from batchednodes.clocks import Gaps, act, due, gap
 from batchednodes.schemes.scheme import Scheme, Speech, Stage, Voices, gather
-from batchednodes.topology import peer
+from batchednodes.topology import peers
 
 
 @dataclass(frozen=True)
@@ -52,17 +53,24 @@ def _begin(first, last, seed, shift, scale, following):  # noqa: ANN001, ANN202 
 @njit(nogil=True, cache=True)
 @no_type_check
 def _speak(first, last, seed, laws, contacts, until, voices, place, out):  # noqa: ANN001, ANN202
-    """Writes contacts node by node; the k-th gap is from draw k, and the peer of the k-th contact from draw k + 1."""
-    m, (shift, scale) = 0, laws
-    for i in range(first + place, last):
-        t, k = voices.next[i], voices.made[i]
-        while t <= until and m < out.time.size:
-            high, low = rng.block(seed, rng.GOSSIP, i - first, uint64(k + 1))
-            out.time[m], out.actor[m], out.peer[m], out.number[m] = t, i, peer(i, low, contacts), k
-            m += 1
-            k += 1
-            t = t + gap(shift[i], scale[i], high) if scale[i] > 0.0 else (k + 1) * shift[i]  # exact multiples
-        voices.next[i], voices.made[i] = t, k
-        if t <= until:
-            return m, i - first
+    """Writes contacts; the k-th gap is from draw k, and the peer of the k-th contact from draw k + 1.
+
+    Some nodes at a time make one contact each, again and again, until none of them has another.
+    """
+    nodes, counts = np.empty(rng.TOGETHER, np.int64), np.empty(rng.TOGETHER, np.int64)
+    high, low = np.empty(rng.TOGETHER, np.uint64), np.empty(rng.TOGETHER, np.uint64)
+    time, actor, other, following, made = out.time, out.actor, out.peer, voices.next, voices.made
+    m = 0
+    for i in range(first + place, last, rng.TOGETHER):
+        size = due((i, min(last, i + rng.TOGETHER)), first, following, until, nodes)
+        while size > 0:
+            new = slice(m, min(time.size, m + size))
+            for a in range(size):
+                counts[a] = made[first + nodes[a]] + 1
+            rng.blocks(seed, rng.GOSSIP, nodes[:size], counts, high, low)
+            size = act(nodes[:size], first, high, laws, following, made, until, time[new], actor[new])
+            peers(actor[new], low, contacts, other[new])
+            m = new.stop
+            if m == time.size and size > 0:
+                return m, i - first
     return m, -1

@@ -4,7 +4,7 @@ A complete graph is never stored. Any other graph lists the contacts of each nod
 networks are stacked into one `Contacts`, from which `peer` draws.
 """
 
-from batchednodes.topology.contacts import Contacts, Networks, peer, stack
+from batchednodes.topology.contacts import Contacts, Networks, peer, peers, stack
 from batchednodes.topology.graphs import Graph
 from batchednodes.topology.kinds import (
     BarabasiAlbert,
@@ -38,5 +38,6 @@ __all__ = [
     "Torus",
     "WattsStrogatz",
     "peer",
+    "peers",
     "stack",
 ]

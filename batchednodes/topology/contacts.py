@@ -11,9 +11,9 @@ from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Bool, Int32, Int64, UInt64
-from numba import njit
+from numba import int32, njit
 
-from batchednodes.rng import below
+from batchednodes.rng import below, unit
 from batchednodes.topology.graphs import Graph
 
 
@@ -123,3 +123,20 @@ def peer(node, bits, lists):  # noqa: ANN001, ANN201  (numba infers the types)
         if others > 0:
             found = np.int64(indices[first + below(bits, others)])
     return found if others > 0 else np.int64(-1)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def peers(nodes, bits, lists, out):  # noqa: ANN001, ANN201
+    """Writes a uniformly random contact of each node; all of them are of one network, and have someone to contact."""
+    start, size, complete, _, _ = lists
+    if nodes.size == 0:
+        return
+    if not complete[nodes[0]]:
+        for e in range(nodes.size):
+            out[e] = peer(nodes[e], bits[e], lists)
+        return
+    first, others = int32(start[nodes[0]]), size[nodes[0]] - 1
+    for e in range(nodes.size):  # the same as `peer`, in vector instructions
+        j = first + int32(unit(bits[e]) * others)
+        out[e] = j + (j >= nodes[e])

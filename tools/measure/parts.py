@@ -3,9 +3,11 @@
 Letters: n nodes, p parameters, t tracked sources, w rows of a wave, b examples.
 """
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,15 @@ from torch.func import grad_and_value, vmap
 
 from batchednodes import assembly, load
 from batchednodes.algorithms.gossip_sgd import UpdateWave
+from batchednodes.algorithms.state import State
 from batchednodes.assembly import Run
-from batchednodes.engine import Batched, Window
+from batchednodes.engine import Batched, Executor, Window
 from batchednodes.gossip import Mixing, writes
 from batchednodes.local import Descent
 from batchednodes.mixing import merge_, mix_
-from batchednodes.schedule import schedule
+from batchednodes.plan import plan
+from batchednodes.schedule import count_lines, lines, schedule
+from batchednodes.timeline import Clocks, Events
 from batchednodes.versions import Layout
 from measure.limits import copying, products
 from measure.timing import Work, interleaved, rates, ratios, spread
@@ -31,58 +36,101 @@ PHASES = 8
 
 
 def scheduling(n: int, repeats: int) -> dict[str, Any]:
-    """Returns host nanoseconds per event of the timeline and of its waves, and their size."""
+    """Returns host nanoseconds per event of the timeline, of its waves and of what the device reads, and their size."""
     laws = assembly.timeline([load({"network": {"nodes": n}})])
-    span = 500_000 / sum(laws.expected(1.0))
-    events, _ = laws.window(laws.begin(), span)
+    span = 1_000_000 / sum(laws.expected(1.0))
+    _, clocks = laws.window(laws.begin(), span)
+    events, _ = laws.window(clocks, 2 * span)
+    made, e = schedule(events, n), count_lines(events)
+    nodes, times = np.empty((3, e), np.int64), np.empty(e)
     works = {
-        "timeline": lambda: laws.window(laws.begin(), span),
+        "timeline": lambda: laws.window(clocks, 2 * span),
         "waves": lambda: schedule(events, n),
+        "columns": lambda: lines(events, made, nodes, times),
     }
-    times = interleaved(works, repeats, torch.device("cpu"))
-    made = schedule(events, n)
-    return {
-        "timeline, ns/event": spread([t / len(events) * 1e9 for t in times["timeline"]]),
-        "waves, ns/event": spread([t / len(events) * 1e9 for t in times["waves"]]),
-        "events a wave": spread([len(events) / (made.waves.size - 1)]),
-    }
+    found = interleaved(works, repeats, torch.device("cpu"))
+    found["together"] = [sum(parts) for parts in zip(*found.values(), strict=True)]
+    shown = {f"{name}, ns/event": spread([t / len(events) * 1e9 for t in ts]) for name, ts in found.items()}
+    return shown | {"events a wave": spread([len(events) / (made.waves.size - 1)])}
+
+
+class Watched(Executor):
+    """Another executor, with a note of when the main thread runs windows and how long the host thread makes them."""
+
+    def __init__(self, inner: Executor) -> None:
+        self.inner = inner
+        self.made: list[float] = []
+        self.runs: list[tuple[float, float]] = []
+
+    def prepare(self, events: Events, clocks: Clocks, state: State) -> Window:
+        """Returns the window, and notes the processor time that the thread has used since it began."""
+        window = self.inner.prepare(events, clocks, state)
+        self.made.append(time.thread_time())
+        return window
+
+    def run_(self, state: State, window: Window) -> None:
+        """Runs the window to its end on the device."""
+        begun = time.perf_counter()
+        self.inner.run_(state, window)
+        if state.x.device.type == "cuda":
+            torch.cuda.synchronize(state.x.device)
+        self.runs.append((begun, time.perf_counter()))
 
 
 def hidden(workload: Workload, n: int, device: torch.device, repeats: int) -> dict[str, Any]:
-    """Returns the part of the scheduling that costs no time, since the host does it while the device works.
+    """Returns the part of the scheduling that costs no wall time, and how much it slows down the work beside it.
 
-    With E the time of ready windows, S that of making them and T that of both together, it is (E + S - T) / S.
+    From the second window on, the main thread waits from the end of a window to the begin of the next; the host thread
+    spends processor time to make it. What it does not wait for is hidden. The first window never is.
     """
-    laws = assembly.timeline([load({"network": {"nodes": n}})])
-    span = min(100_000, 50 * n) / sum(laws.expected(1.0))
-    with settings(workload, n, str(device), until=8 * span, mark_every=8 * span, window=span) as source:
+    span = min(300_000, 100 * n) / sum(assembly.timeline([load({"network": {"nodes": n}})]).expected(1.0))
+    with settings(workload, n, str(device), until=6 * span, mark_every=6 * span, window=span) as source:
+        config = load(source)
+        threads = plan([config], assembly.timeline([config])).threads
         run = built(source)
-    engine, state = run.engine, run.state
-
-    def make() -> Iterator[Window]:
-        clocks = engine.timeline.begin()
-        for k in range(8):
-            window = engine.executor.prepare(*engine.timeline.window(clocks, (k + 1) * span), state)
-            clocks = window.clocks
-            yield window
-
-    ready = list(make())
-    works = {
-        "run": lambda: [engine.executor.run_(state, window) for window in ready],
-        "make": lambda: list(make()),
-        "both": lambda: engine.run_(state, engine.timeline.begin(), lambda _: True, lambda _: None),
+    before, found = torch.get_num_threads(), {"share": [], "over": [], "slower": []}
+    torch.set_num_threads(threads)
+    ready = list(_ready(run, span, 6))
+    for repeat in range(repeats + 1):
+        alone, beside = Watched(run.engine.executor), Watched(run.engine.executor)
+        for window in ready:
+            alone.run_(run.state, window)
+        replace(run.engine, executor=beside).run_(
+            run.state, run.engine.timeline.begin(), lambda _: True, lambda _: None
+        )
+        waited = sum(b[0] - a[1] for a, b in pairwise(beside.runs))
+        made, worked, undisturbed = beside.made[-1] - beside.made[0], _busy(beside.runs), _busy(alone.runs)
+        if repeat:
+            found["share"].append(1 - waited / made)
+            found["over"].append(made / undisturbed)
+            found["slower"].append(worked / undisturbed)
+    torch.set_num_threads(before)
+    return {
+        "scheduling hidden, share": spread(found["share"]),
+        "scheduling over work": spread(found["over"]),
+        "work beside scheduling over work alone": spread(found["slower"]),
     }
-    times = interleaved(works, repeats, device)
-    shares = [(e + s - b) / s for e, s, b in zip(times["run"], times["make"], times["both"], strict=True)]
-    return {"scheduling hidden, share": spread(shares), "scheduling over work": ratios(times["make"], times["run"])}
+
+
+def _ready(run: Run, span: float, count: int) -> Iterator[Window]:
+    clocks = run.engine.timeline.begin()
+    for k in range(count):
+        window = run.engine.executor.prepare(*run.engine.timeline.window(clocks, (k + 1) * span), run.state)
+        clocks = window.clocks
+        yield window
+
+
+def _busy(runs: list[tuple[float, float]]) -> float:
+    """Returns the time of all windows but the last [s], beside which none is made."""
+    return sum(end - begun for begun, end in runs[:-1])
 
 
 def _phase(n: int, device: torch.device) -> Mixing:
     """Returns one phase of pushes of rate log n, with its waves."""
     laws = assembly.timeline([load({"network": {"nodes": n}, "update": {"clock": {"kind": "never"}}})])
     events, _ = laws.window(laws.begin(), 1 / PHASES)
-    plan = schedule(events, n)
-    said = writes(events, plan, 0, plan.waves.size - 1)
+    waves = schedule(events, n)
+    said = writes(events, waves, 0, waves.waves.size - 1)
     j, i, times = (torch.from_numpy(a).to(device) for a in (said.receivers, said.senders, said.times))
     return Mixing(j, i, torch.full((j.numel(),), 0.5, device=device), times, said.waves, said.cuts)
 

@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import time
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -113,3 +115,17 @@ def growth(workload: Workload, sizes: list[int], device: torch.device) -> dict[s
             found[f"n = {n:,}, events/s"] = spread(speed)
             found[f"n = {n:,}, wall seconds a simulated second"] = spread([per_second / s for s in speed])
     return found
+
+
+def million(repeats: int) -> dict[str, Any]:
+    """Returns seconds and peak bytes of the command `train configs/million.yaml`, each in a process of its own."""
+    config = Path(__file__).parents[2] / "configs" / "million.yaml"
+    times, peaks = [], []
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            out, begun = Path(folder) / "run", time.perf_counter()
+            command = [sys.executable, "-m", "batchednodes", "train", str(config), "--out", str(out), "device=cpu"]
+            subprocess.run(command, capture_output=True, check=True)
+            times.append(time.perf_counter() - begun)
+            peaks.append(json.loads((out / "summary.json").read_text())["peak_memory_bytes"])
+    return {"whole command, s": spread(times), "peak, bytes": spread(peaks)}
