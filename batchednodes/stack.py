@@ -18,6 +18,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from batchednodes import layers
+
 _REMEDY = "; see 'Any model' in README.md for what a stacked model may hold"
 
 
@@ -39,6 +41,7 @@ class Stack:
         """
         _refuse_modules(module)
         skeleton = copy.deepcopy(module)
+        layers.replace_(skeleton, dtype, device)
         shapes = {name: w.shape for name, w in skeleton.named_parameters() if w.requires_grad}
         if not shapes:
             raise ValueError(f"task.model must have trainable parameters, got {type(module).__name__} with none")
@@ -69,6 +72,7 @@ class Stack:
         """Returns a module of its own with the parameters of a row, copied."""
         module, views = copy.deepcopy(self.skeleton), self.views(row)
         _replace(module, lambda name, _: views[name].detach().clone())
+        layers.restore_(module)
         return module
 
     def activations(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> int:
