@@ -35,7 +35,7 @@ _WORTH = 1 << 23
 """Numbers that an operation of local SGD works on, above which more than one thread pays."""
 
 _WORTH_CONVOLVED = 1 << 25
-"""Multiply-adds of convolutions in one call, forward, above which more than one thread pays: a millisecond of a core."""
+"""Multiply-adds of convolutions in one call, forward, above which a second thread pays: a millisecond."""
 
 _CACHE = 16 << 20
 """Temporaries of models of several networks that are scored in one call on the CPU [B]: more are slower than one call
@@ -43,6 +43,10 @@ for each network, since caches do not hold them."""
 
 _WORKSPACE = {"cpu": 64 << 20, "cuda": 2 << 30}
 """Memory that the temporaries of one vmap call may take [B]."""
+
+_CONVOLVED = 192 << 20
+"""The same on the CPU where there are convolutions [B]: their kernels stay in the cache whatever the rows, and a call
+costs some milliseconds beside its work."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +208,8 @@ class _Needs:
     def chunks(self, cuda: bool, n: int) -> Chunks:
         """Returns the rows handled at once of n."""
         budget = _WORKSPACE["cuda" if cuda else "cpu"]
-        rows = self.config.local.chunk or max(1, min(n, budget // self.update_row))
+        updated = budget if cuda or not self.convolved else _CONVOLVED
+        rows = self.config.local.chunk or max(1, min(n, updated // self.update_row))
         scored = max(1, min(n, budget // self.evaluated_row))
         return Chunks(rows, scored, scored if cuda else max(1, _CACHE // self.evaluated_row))
 

@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "batchednodes"
 ROOT = "__init__"
 """The package itself: it shows the public names, so it comes after everything but the command line."""
 ORDER = (
-    "rng values clocks topology versions tally layers stack schemes timeline schedule gossip mixing staleness theory local "
-    "data tasks algorithms metrics board record checkpoint engine reading config sweep catalogue assembly plan "
+    "rng values clocks topology versions tally layers stack schemes timeline schedule gossip mixing staleness theory "
+    "local data tasks algorithms metrics board record checkpoint engine reading config sweep catalogue assembly plan "
     f"comparison overview training figures experiments {ROOT} cli __main__"
 ).split()
 """Modules and folders, each after all that it may import; a folder's own modules may import each other."""

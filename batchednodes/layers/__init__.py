@@ -10,13 +10,15 @@ from batchednodes.layers.convolution import Conv2d
 
 def replace_(module: nn.Module) -> None:
     """Gives the faster computation to layers of a module that are exactly `nn.Conv2d`, however deep they lie."""
-    for part in module.modules():
-        if type(part) is nn.Conv2d:
-            part.__class__ = Conv2d
+    _exchange_(module, nn.Conv2d, Conv2d)
 
 
 def restore_(module: nn.Module) -> None:
     """Gives the layers of a module the classes of PyTorch again."""
+    _exchange_(module, Conv2d, nn.Conv2d)
+
+
+def _exchange_(module: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> None:
     for part in module.modules():
-        if type(part) is Conv2d:
-            part.__class__ = nn.Conv2d
+        if type(part) is old:
+            part.__class__ = new

@@ -25,6 +25,9 @@ from batchednodes.layers import direct, products
 from batchednodes.layers.shape import Pair, Shape
 from batchednodes.layers.threads import each_part
 
+Dims = tuple[int | None, ...]
+"""Where each argument has the dimension of a vmap; None: nowhere."""
+
 _STACKED = 5
 """Dimensions of stacked inputs and weights."""
 
@@ -42,8 +45,7 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, numbers: list[int]
     y = torch.empty_like(_convolve_fake(x, weight, bias, numbers))
     start = weight.new_zeros(weight.shape[:2]) if bias is None else bias
     arrays = [t.detach().contiguous().numpy() for t in (x, weight, start)]
-    settings = (shape.stride, shape.padding, shape.dilation, shape.groups, y.numpy())
-    each_part(len(y), y.numel() * weight[0, 0].numel(), lambda a, b: direct.forward(*arrays, *settings, a, b))
+    each_part(len(y), y.numel() * weight[0, 0].numel(), direct.forward, *arrays, *shape.arguments, y.numpy())
     return y
 
 
@@ -61,8 +63,7 @@ def _input(g: Tensor, weight: Tensor, size: list[int], numbers: list[int]) -> Te
         return products.input_gradient(g, weight, (size[0], size[1]), shape)
     out = torch.empty_like(_input_fake(g, weight, size, numbers))
     arrays = [t.detach().contiguous().numpy() for t in (g, weight)]
-    settings = (shape.stride, shape.padding, shape.dilation, shape.groups, out.numpy())
-    each_part(len(out), g.numel() * weight[0, 0].numel(), lambda a, b: direct.input_gradient(*arrays, *settings, a, b))
+    each_part(len(out), g.numel() * weight[0, 0].numel(), direct.input_gradient, *arrays, *shape.arguments, out.numpy())
     return out
 
 
@@ -78,8 +79,7 @@ def _weight(g: Tensor, x: Tensor, size: list[int], numbers: list[int]) -> Tensor
     if not _is_direct(g):
         return products.weight_gradient(g, x, tuple(out.shape), shape)
     arrays = [t.detach().contiguous().numpy() for t in (g, x)]
-    settings = (shape.stride, shape.padding, shape.dilation, shape.groups, out.numpy())
-    each_part(len(out), g.numel() * out[0, 0].numel(), lambda a, b: direct.weight_gradient(*arrays, *settings, a, b))
+    each_part(len(out), g.numel() * out[0, 0].numel(), direct.weight_gradient, *arrays, *shape.arguments, out.numpy())
     return out
 
 
@@ -113,7 +113,7 @@ class _Convolve(Function):
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None, shape: Shape) -> Tensor:
         if weight.ndim == _STACKED:
             return _convolve(x, weight, bias, shape.numbers)
-        return F.conv2d(x, weight, bias, shape.stride, shape.padding, shape.dilation, shape.groups)
+        return F.conv2d(x, weight, bias, *shape.arguments)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -135,7 +135,8 @@ class _Convolve(Function):
         return of_x, of_weight, of_bias, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], x: Tensor, weight: Tensor, bias: Tensor | None, shape: Shape) -> tuple[Tensor, int]:  # fmt: skip
+    def vmap(info: Any, in_dims: Dims, *args: Any) -> tuple[Tensor, int]:
+        x, weight, bias, shape = args
         n, stacked = info.batch_size, weight.ndim - (in_dims[1] is not None) == _STACKED
         if in_dims[1] is None and in_dims[2] is None and not stacked:
             x = x.movedim(in_dims[0] or 0, 0)
@@ -153,7 +154,7 @@ class _InputGradient(Function):
         if weight.ndim == _STACKED:
             return _input(g, weight, list(size), shape.numbers)
         inputs = (g.shape[0], weight.shape[1] * shape.groups, *size)
-        return conv2d_input(inputs, weight, g, shape.stride, shape.padding, shape.dilation, shape.groups)
+        return conv2d_input(inputs, weight, g, *shape.arguments)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -168,7 +169,8 @@ class _InputGradient(Function):
         return of_g, of_weight, None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], g: Tensor, weight: Tensor, size: Sequence[int], shape: Shape) -> tuple[Tensor, int]:  # fmt: skip
+    def vmap(info: Any, in_dims: Dims, *args: Any) -> tuple[Tensor, int]:
+        g, weight, size, shape = args
         n, stacked = info.batch_size, weight.ndim - (in_dims[1] is not None) == _STACKED
         if in_dims[1] is None and not stacked:
             g = g.movedim(in_dims[0] or 0, 0)
@@ -185,7 +187,7 @@ class _WeightGradient(Function):
         if g.ndim == _STACKED:
             return _weight(g, x, list(size), shape.numbers)
         weights = (g.shape[1], x.shape[1] // shape.groups, *size)
-        return conv2d_weight(x, weights, g, shape.stride, shape.padding, shape.dilation, shape.groups)
+        return conv2d_weight(x, weights, g, *shape.arguments)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -204,7 +206,8 @@ class _WeightGradient(Function):
         return of_g, of_x, None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], g: Tensor, x: Tensor, size: Sequence[int], shape: Shape) -> tuple[Tensor, int]:  # fmt: skip
+    def vmap(info: Any, in_dims: Dims, *args: Any) -> tuple[Tensor, int]:
+        g, x, size, shape = args
         n, stacked = info.batch_size, g.ndim - (in_dims[0] is not None) == _STACKED
         g, x = _rows(g, in_dims[0], n, stacked), _rows(x, in_dims[1], n, stacked, shared=True)
         return _apart(_WeightGradient.apply(g, x, size, shape), n, stacked), 0
@@ -213,19 +216,17 @@ class _WeightGradient(Function):
 class Conv2d(nn.Conv2d):
     """The computation of `nn.Conv2d`, with kernels of our own where many models are stacked."""
 
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002
-        kernel, dilation = self.kernel_size, self.dilation
-        padding = self.padding
-        if padding == "same":
-            totals = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
-            padding = None if any(t % 2 for t in totals) else [t // 2 for t in totals]
-        elif padding == "valid":
-            padding = (0, 0)
-        if padding is None or self.padding_mode != "zeros":
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        total = [d * (k - 1) for k, d in zip(self.kernel_size, self.dilation, strict=True)]
+        padding = tuple(t // 2 for t in total) if self.padding == "same" else (0, 0)
+        if not isinstance(self.padding, str):
+            padding = self.padding
+        uneven = self.padding == "same" and any(t % 2 for t in total)
+        if uneven or self.padding_mode != "zeros":
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             input, padding = F.pad(input, self._reversed_padding_repeated_twice, mode), (0, 0)
-        shape = Shape(_pair(self.stride), _pair(padding), _pair(dilation), self.groups)
-        if input.ndim == 3:
+        shape = Shape(_pair(self.stride), _pair(padding), _pair(self.dilation), self.groups)
+        if input.ndim == 3:  # one example
             return _Convolve.apply(input[None], weight, bias, shape)[0]
         return _Convolve.apply(input, weight, bias, shape)
 

@@ -3,8 +3,8 @@ r"""Convolutions of stacked models, directly on the CPU: the kernels, for a part
     y[r, e, o, i, j] = bias[r, o] + sum_{c, u, v} weight[r, o, c, u, v] x[r', e, c, i s + u d - p, j s + v d - p]
 
 (stride s, dilation d, padding p, in each direction; x is 0 outside), and its two adjoints. Examples are laid side by
-side as the last dimension of a scratch copy, so that a line of an image is one long run of numbers, whatever the stride,
-the dilation and the kernel: columns are sorted by their remainder modulo the stride.
+side as the last dimension of a scratch copy, so that a line of an image is one long run of numbers, whatever the
+stride, the dilation and the kernel: columns are sorted by their remainder modulo the stride.
 
 Letters: w rows, m rows that share their inputs (r' = r // m), b examples, c input channels and o output channels of a
 group, u v places in a kernel, s stride, d dilation, p padding.
@@ -41,7 +41,7 @@ def _together(b, line, lines, size):  # noqa: ANN001, ANN202
 @njit(nogil=True, cache=True)
 @no_type_check
 def _pack(image, rows, stride, pad, left, wide, out):  # noqa: ANN001, ANN202
-    """Copies images [e, c, H, W] to out as [c, rows, stride, wide, e], beginning `pad` rows and `left` columns outside."""
+    """Copies images [e, c, H, W] to out as [c, rows, stride, wide, e], from `pad` rows and `left` columns outside."""
     e, c, height, width = image.shape
     for place in range(c * rows * stride * wide * e):
         out[place] = 0

@@ -49,7 +49,7 @@ def weight_gradient(g: Tensor, x: Tensor, weight: tuple[int, ...], shape: Shape)
     total = torch.zeros((), dtype=g.dtype, device=g.device)
     for a, part in zip(g.split(step, 1), x.split(step, 1), strict=True):
         outputs = a.reshape(x.shape[0], -1, a.shape[1], shape.groups, weight[1] // shape.groups, a[0, 0, 0].numel())
-        total = total + torch.einsum("rmbgol,rbgkl->rmgok", outputs, _columns(part, weight[3:], shape))
+        total = total + torch.einsum("rmbgol,rbgkl->rmgok", outputs, _columns(part, (weight[3], weight[4]), shape))
     return total.reshape(weight)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 Pair = tuple[int, int]
 
@@ -19,6 +20,11 @@ class Shape:
     def numbers(self) -> list[int]:
         """The numbers, in order."""
         return [*self.stride, *self.padding, *self.dilation, self.groups]
+
+    @property
+    def arguments(self) -> tuple[Any, Any, Any, int]:
+        """The pairs and the groups, as PyTorch's functions take them one after the other."""
+        return self.stride, self.padding, self.dilation, self.groups
 
     @staticmethod
     def of(numbers: Sequence[int]) -> "Shape":

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 
@@ -9,21 +10,21 @@ _WORTH = 1 << 22
 """Multiply-adds above which a second thread pays for its start: a fifth of a millisecond of one core."""
 
 
-def each_part(rows: int, work: int, kernel: Callable[[int, int], None]) -> None:
+def each_part(rows: int, work: int, kernel: Callable[..., None], *arguments: Any) -> None:
     """Runs a kernel on all rows, in one thread or in as many as torch uses.
 
     Args:
         rows: how many there are.
         work: multiply-adds of all of them.
-        kernel: works on rows first to last.
+        kernel: of the arguments, first and last; works on rows first to last.
     """
     threads = min(rows, torch.get_num_threads()) if work > _WORTH else 1
     ends = [rows * k // threads for k in range(threads + 1)]
     if threads == 1:
-        kernel(0, rows)
+        kernel(*arguments, 0, rows)
         return
     with ThreadPoolExecutor(threads - 1) as pool:
-        others = [pool.submit(kernel, ends[k], ends[k + 1]) for k in range(1, threads)]
-        kernel(0, ends[1])
+        others = [pool.submit(kernel, *arguments, ends[k], ends[k + 1]) for k in range(1, threads)]
+        kernel(*arguments, 0, ends[1])
         for other in others:
             other.result()

@@ -10,9 +10,12 @@ Letters: k terms, n numbers along a line.
 
 from typing import Any, no_type_check
 
-from llvmlite import ir
+import llvmlite.ir
 from numba import types
 from numba.extending import intrinsic
+
+ir: Any = llvmlite.ir
+"""Its types are not written down."""
 
 BYTES = 32
 """Bytes of a vector [B]."""
@@ -31,43 +34,43 @@ _LANE = ir.IntType(32)
 class _Emitter:
     """Writes the code of loads, stores and loops; places are counted in numbers, addresses in bytes."""
 
-    def __init__(self, context: Any, builder: ir.IRBuilder, number: Any) -> None:
+    def __init__(self, context: Any, builder: Any, number: Any) -> None:
         self.builder = builder
         self.scalar = context.get_value_type(number)
         self.size = number.bitwidth // 8
         self.lanes = BYTES // self.size
         self.vector = ir.VectorType(self.scalar, self.lanes)
 
-    def at(self, base: ir.Value, place: ir.Value, kind: ir.Type, size: int) -> ir.Value:
+    def at(self, base: Any, place: Any, kind: Any, size: int) -> Any:
         """Returns the pointer to a place after an address."""
         b = self.builder
         return b.inttoptr(b.add(base, b.mul(place, _INT(size))), kind.as_pointer())
 
-    def load(self, base: ir.Value, place: ir.Value) -> ir.Value:
+    def load(self, base: Any, place: Any) -> Any:
         """Returns the vector that begins at a place."""
         return self.builder.load(self.at(base, place, self.vector, self.size), align=self.size)
 
-    def store(self, vector: ir.Value, base: ir.Value, place: ir.Value) -> None:
+    def store(self, vector: Any, base: Any, place: Any) -> None:
         """Writes a vector to a place."""
         self.builder.store(vector, self.at(base, place, self.vector, self.size), align=self.size)
 
-    def integer(self, base: ir.Value, place: ir.Value) -> ir.Value:
+    def integer(self, base: Any, place: Any) -> Any:
         """Returns an entry of an array of int64."""
         return self.builder.load(self.at(base, place, _INT, 8))
 
-    def fill(self, base: ir.Value, place: ir.Value) -> ir.Value:
+    def fill(self, base: Any, place: Any) -> Any:
         """Returns a vector of equal numbers, the one at a place."""
         b, none = self.builder, ir.Constant(self.vector, ir.Undefined)
         number = b.load(self.at(base, place, self.scalar, self.size))
         equal = ir.Constant(ir.VectorType(_LANE, self.lanes), [0] * self.lanes)
         return b.shuffle_vector(b.insert_element(none, number, _LANE(0)), none, equal)
 
-    def add_product(self, total: ir.Value, a: ir.Value, b: ir.Value) -> ir.Value:
+    def add_product(self, total: Any, a: Any, b: Any) -> Any:
         """Returns total + a b, rounded once where the machine can."""
         product = self.builder.fmul(a, b, flags=("contract",))
         return self.builder.fadd(total, product, flags=("contract",))
 
-    def loop(self, count: ir.Value, state: list[ir.Value], body: Any) -> list[ir.Value]:
+    def loop(self, count: Any, state: list[Any], body: Any) -> list[Any]:
         """Returns the state after a body (index, state) -> state has run `count` times."""
         b = self.builder
         before, inside, after = b.block, b.append_basic_block(), b.append_basic_block()
@@ -101,11 +104,11 @@ def combine(_, out, apart, x, shifts, w, places, terms, start, number):  # noqa:
         number: any number of the type of out, x, w and start.
     """
 
-    def code(context: Any, builder: ir.IRBuilder, _: Any, args: list[ir.Value]) -> ir.Value:
+    def code(context: Any, builder: Any, _: Any, args: list[Any]) -> Any:
         out, apart, x, shifts, w, places, terms, start, _ = args
         emit = _Emitter(context, builder, number)
 
-        def term(k: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
+        def term(k: Any, sums: list[Any]) -> list[Any]:
             shift, place = emit.integer(shifts, k), emit.integer(places, k)
             values = [emit.load(x, builder.add(shift, _INT(v * emit.lanes))) for v in range(VECTORS)]
             weights = [emit.fill(w, builder.add(place, _INT(r))) for r in range(ROWS)]
@@ -137,17 +140,17 @@ def correlate(_, out, g, apart, g_line, x, shifts, x_line, lines, steps, number)
         number: any number of the type of out, g and x.
     """
 
-    def code(context: Any, builder: ir.IRBuilder, _: Any, args: list[ir.Value]) -> ir.Value:
+    def code(context: Any, builder: Any, _: Any, args: list[Any]) -> Any:
         out, g, apart, g_line, x, shifts, x_line, lines, steps, _ = args
         emit = _Emitter(context, builder, number)
         firsts = [emit.integer(shifts, _INT(k)) for k in range(VECTORS)]
 
-        def line(y: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
+        def line(y: Any, sums: list[Any]) -> list[Any]:
             g_from, x_from = builder.mul(y, g_line), builder.mul(y, x_line)
             rows = [builder.add(g_from, builder.mul(apart, _INT(r))) for r in range(ROWS)]
             terms = [builder.add(x_from, first) for first in firsts]
 
-            def step(n: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
+            def step(n: Any, sums: list[Any]) -> list[Any]:
                 past = builder.mul(n, _INT(emit.lanes))
                 gs = [emit.load(g, builder.add(row, past)) for row in rows]
                 xs = [emit.load(x, builder.add(term, past)) for term in terms]
