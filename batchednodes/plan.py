@@ -34,12 +34,19 @@ _SHARE = 0.9
 _WORTH = 1 << 23
 """Numbers that an operation of local SGD works on, above which more than one thread pays."""
 
+_WORTH_CONVOLVED = 1 << 25
+"""Multiply-adds of convolutions in one call, forward, above which a second thread pays: a millisecond."""
+
 _CACHE = 16 << 20
 """Temporaries of models of several networks that are scored in one call on the CPU [B]: more are slower than one call
 for each network, since caches do not hold them."""
 
 _WORKSPACE = {"cpu": 64 << 20, "cuda": 2 << 30}
 """Memory that the temporaries of one vmap call may take [B]."""
+
+_CONVOLVED = 192 << 20
+"""The same on the CPU where there are convolutions [B]: their kernels stay in the cache whatever the rows, and a call
+costs some milliseconds beside its work."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +121,10 @@ def plan(configs: Sequence[Config], events: Timeline) -> Plan:
     _refuse_endless(updates + gossips)
     per_event, writes = _sample(events, config)
     models = events.networks.n * stack.p * dtype.itemsize
-    activations = 0 if models > free(where) else stack.activations(sizes[0].features, dtype, where)
-    needs = _Needs(configs, stack, sizes, activations, dtype.itemsize)
+    example, known = (sizes[0].features, dtype, where), models <= free(where)
+    activations = stack.activations(*example) if known else 0
+    convolved = stack.convolved(*example) if known else 0
+    needs = _Needs(configs, stack, sizes, activations, convolved, dtype.itemsize)
     chunks = needs.chunks(where.type == "cuda", events.networks.n)
     sources = choose(events.networks, [c.staleness.track for c in configs])
     window = min(config.run.until, config.run.window or automatic_window(events)) * sum(events.expected(1.0))
@@ -174,6 +183,7 @@ class _Needs:
     stack: Stack
     sizes: list[DataSizes]
     activations: int
+    convolved: int
     item: int
 
     @property
@@ -198,7 +208,8 @@ class _Needs:
     def chunks(self, cuda: bool, n: int) -> Chunks:
         """Returns the rows handled at once of n."""
         budget = _WORKSPACE["cuda" if cuda else "cpu"]
-        rows = self.config.local.chunk or max(1, min(n, budget // self.update_row))
+        updated = budget if cuda or not self.convolved else _CONVOLVED
+        rows = self.config.local.chunk or max(1, min(n, updated // self.update_row))
         scored = max(1, min(n, budget // self.evaluated_row))
         return Chunks(rows, scored, scored if cuda else max(1, _CACHE // self.evaluated_row))
 
@@ -208,8 +219,9 @@ class _Needs:
         Small operations gain a tenth from a second thread on an idle machine, and lose most of their speed where
         another process wants that core, since every operation then waits for a thread that does not run.
         """
-        numbers = rows * (self.config.local.batch_size * self.activations + self.stack.p)
-        return torch.get_num_threads() if numbers > _WORTH else 1
+        examples = rows * self.config.local.batch_size
+        many = examples * self.activations + rows * self.stack.p > _WORTH
+        return torch.get_num_threads() if many or examples * self.convolved > _WORTH_CONVOLVED else 1
 
     def tensors(self, n: int, versions: int) -> dict[str, int]:
         """Returns the bytes of what lives as long as the run; versions: theirs [B]."""

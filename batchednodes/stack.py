@@ -18,6 +18,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from batchednodes.layers import replace_, restore_
+
 _REMEDY = "; see 'Any model' in README.md for what a stacked model may hold"
 
 
@@ -39,6 +41,7 @@ class Stack:
         """
         _refuse_modules(module)
         skeleton = copy.deepcopy(module)
+        replace_(skeleton)
         shapes = {name: w.shape for name, w in skeleton.named_parameters() if w.requires_grad}
         if not shapes:
             raise ValueError(f"task.model must have trainable parameters, got {type(module).__name__} with none")
@@ -73,6 +76,7 @@ class Stack:
         """Returns a module of its own with the parameters of a row, copied."""
         module, views = copy.deepcopy(self.skeleton), self.views(row)
         _replace(module, lambda name, _: views[name].detach().clone())
+        restore_(module)
         return module
 
     def activations(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> int:
@@ -81,9 +85,22 @@ class Stack:
         Raises:
             ValueError: the module does not take features of that shape.
         """
-        sizes: list[int] = []
+        return sum(size for _, size in self._outputs(shape, dtype, device))
+
+    def convolved(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> int:
+        """Returns how many multiply-adds the convolutions take for one example of features of a shape.
+
+        Raises:
+            ValueError: the module does not take features of that shape.
+        """
+        outputs = self._outputs(shape, dtype, device)
+        return sum(size * part.weight[0].numel() for part, size in outputs if isinstance(part, nn.Conv2d))
+
+    def _outputs(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> list[tuple[nn.Module, int]]:
+        """Returns each leaf module that is called, with how many numbers it puts out for one example."""
+        sizes: list[tuple[nn.Module, int]] = []
         leaves = [m for m in self.skeleton.modules() if not list(m.children())]
-        hooks = [m.register_forward_hook(lambda _m, _i, out: sizes.append(_numel(out))) for m in leaves]
+        hooks = [m.register_forward_hook(lambda m, _, out: sizes.append((m, _numel(out) // 2))) for m in leaves]
         try:
             zeros = torch.zeros(2, *shape, dtype=dtype, device=device)  # two: batch statistics need more than one
             self.call(torch.zeros(self.p, dtype=dtype, device=device), zeros)
@@ -92,7 +109,7 @@ class Stack:
         finally:
             for hook in hooks:
                 hook.remove()
-        return sum(sizes) // 2
+        return sizes
 
 
 def _numel(out: object) -> int:

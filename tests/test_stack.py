@@ -120,6 +120,12 @@ def test_activations_count_what_leaf_modules_put_out():
         stacked(module).activations((7,), torch.float64, CPU)
 
 
+def test_work_of_convolutions_counts_each_place_of_the_output():
+    module = nn.Sequential(nn.Conv2d(4, 6, (3, 2), groups=2), nn.ReLU(), nn.Conv2d(6, 1, 1), nn.Flatten())
+    assert stacked(module).convolved((4, 5, 5), torch.float64, CPU) == 6 * 3 * 4 * (2 * 6) + 3 * 4 * 6
+    assert stacked(nn.Linear(3, 2)).convolved((3,), torch.float64, CPU) == 0
+
+
 def test_outputs_must_cover_the_labels():
     stack, labels = stacked(nn.Linear(4, 3)), torch.tensor([0, 1])
     features = torch.ones(2, 4, dtype=torch.float64)
