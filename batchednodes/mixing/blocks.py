@@ -12,13 +12,14 @@ Letters: n nodes, e writes, p columns, x models, N versions.
 """
 
 import functools
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int
-from numba import carray, cfunc, njit, types
+from numba import cfunc, njit, types
 from numba.extending import overload
+from numba.np.numpy_support import carray
 from torch import Tensor
 
 from batchednodes.gossip import Mixing
@@ -46,11 +47,8 @@ _TYPES = {
 }
 """Types of numbers that these kernels are compiled for; NumPy does not know bfloat16, whose bits are taken."""
 
-_PIECE = 512
-"""Numbers of a row that are asked for at once, before as many of an earlier row are computed."""
-
-_NARROW = 1 << 16
-"""Columns of int16 whose sum of gains fits in int32: 2^16 (2^15 - 1) < 2^31."""
+_PIECE = 1 << 10
+"""Bytes of a row that are asked for at once, before as many of an earlier row are computed [B]."""
 
 _WORTH = 1 << 21
 """Numbers written by a phase above which a second thread pays."""
@@ -65,10 +63,11 @@ def mix_(x: Float[Tensor, "n p"], phase: Mixing) -> None:
     """Applies a phase of gossip to the models in place: x <- W_k ... W_1 x."""
     (n, p), writes = x.shape, phase.receivers.numel()
     weights = phase.weights.to(x.dtype)
+    assert all(a.is_contiguous() for a in (phase.receivers, phase.senders, weights))
     threads = _threads(writes * p)
     width = _width(n, p, x.element_size(), threads)
     places = [a.data_ptr() for a in (x, phase.receivers, phase.senders, weights)]
-    team.run(_mixes(_TYPES[x.dtype]), (*places, n, p, writes, phase.pairs, width, threads), threads)
+    team.run(_mixes(_TYPES[x.dtype]).address, (*places, n, p, writes, phase.pairs, width, threads), threads)
 
 
 def merge_(versions: Int[Tensor, " numbers"], gained: Float64[Tensor, " n"], phase: Mixing, layout: Layout) -> None:
@@ -79,16 +78,19 @@ def merge_(versions: Int[Tensor, " numbers"], gained: Float64[Tensor, " n"], pha
     rows, writes = phase.receivers.numpy(), phase.receivers.numel()
     threads = _threads(writes * versions.numel() // gained.numel())  # if all networks gossip alike
     shapes, size = zip(layout.sizes.tolist(), layout.widths.tolist(), strict=True), versions.element_size()
-    widths = np.array([min(_width(n, t, size, threads), _NARROW) for n, t in shapes])
+    widths = np.array([_width(n, t, size, threads) for n, t in shapes])
     blocks, (order, ends) = _cut(layout.widths, widths), _by_network(layout.network, rows, widths.size)
+    assert all(a.is_contiguous() for a in (phase.receivers, phase.senders, layout.place))
     gains = torch.zeros(threads, writes, dtype=torch.int64)
     places = [a.data_ptr() for a in (versions, layout.place, phase.receivers, phase.senders, gains)]
     places += [a.ctypes.data for a in (order, ends, blocks)]
     sizes = (versions.numel(), layout.place.numel(), writes, ends.size, len(blocks), threads, 1)
-    team.run(_merges(_TYPES[versions.dtype]), (*places, *sizes), threads)
-    gained.index_add_(0, phase.receivers, gains.sum(0) * phase.times)
+    team.run(_merges(_TYPES[versions.dtype]).address, (*places, *sizes), threads)
+    total = gains[0] if threads == 1 else gains.sum(0)
+    gained.index_add_(0, phase.receivers, total * phase.times)
 
 
+@functools.cache
 def _width(n: int, p: int, size: int, threads: int) -> int:
     """Returns how many columns are worked on at a time: a multiple of 16, so that few cache lines belong to two blocks.
 
@@ -113,8 +115,8 @@ def _threads(numbers: int) -> int:
 
 
 @functools.cache
-def _mixes(number: type) -> int:
-    """Returns the address of the function that mixes numbers of a type, see team.py."""
+def _mixes(number: type) -> Any:
+    """Returns the compiled function that mixes numbers of a type, see team.py."""
 
     @cfunc(types.void(types.voidptr), cache=True)
     @no_type_check
@@ -126,12 +128,12 @@ def _mixes(number: type) -> int:
         task = carray(data, LINE * (1 + parts), np.int64)
         _mix(x, p, rows, others, weights, pairs != 0, width, task, parts)
 
-    return mixes.address
+    return mixes
 
 
 @functools.cache
-def _merges(number: type) -> int:
-    """Returns the address of the function that merges versions of a type, see team.py."""
+def _merges(number: type) -> Any:
+    """Returns the compiled function that merges versions of a type, see team.py."""
 
     @cfunc(types.void(types.voidptr), cache=True)
     @no_type_check
@@ -145,7 +147,7 @@ def _merges(number: type) -> int:
         blocks, task = carray(pointer(head[8]), (count, 3), np.int64), carray(data, LINE * (1 + parts), np.int64)
         _merge(versions, place, rows, others, order, ends, blocks, np.int16(head[15]), gains, task, parts)
 
-    return merges.address
+    return merges
 
 
 @no_type_check
@@ -233,30 +235,33 @@ def _mix(x, p, rows, others, weights, pairs, width, task, parts):  # noqa: ANN00
     block = piece(task, count, part, parts)
     while block >= 0:
         begin, end = block * width, min(p, (block + 1) * width)
-        ahead = step * _steps(end - begin, x.itemsize)
+        ahead, most = step * _steps(end - begin, x.itemsize), _PIECE // x.itemsize
         for e in range(0, rows.size, step):
             soon, (a, b) = min(e + ahead, rows.size - 1), _shares(weights[e])
-            for first in range(begin, end, _PIECE):
-                size = min(end - first, _PIECE)
+            for first in range(begin, end, most):
+                size = min(end - first, most)
                 for row in (rows[soon], others[soon]):
                     _ask(x, row * p + first, row * p + first + size)
                 j, i = rows[e] * p + first, others[e] * p + first
-                _apply(x[j : j + size], x[i : i + size], a, b, pairs)
+                _apply(x, j, i, size, a, b, pairs)
         block = piece(task, count, part, parts)
 
 
 @njit(nogil=True, cache=True, inline="always")
 @no_type_check
-def _apply(x_j, x_i, a, b, pairs):  # noqa: ANN001, ANN202
-    """Applies one write, or one meeting, to a part of two rows."""
+def _apply(x, j, i, size, a, b, pairs):  # noqa: ANN001, ANN202
+    """Applies one write, or one meeting, to numbers from j and from i on.
+
+    With indices of no sign numba asks not whether they count from the end, and makes vectors of the loops.
+    """
     if pairs:
-        for c in range(x_j.size):
-            at_j, at_i = x_j[c], x_i[c]
-            x_j[c] = _mean(a, at_j, b, at_i)
-            x_i[c] = _mean(a, at_i, b, at_j)
+        for c in range(size):
+            at_j, at_i = x[np.uintp(j + c)], x[np.uintp(i + c)]
+            x[np.uintp(j + c)] = _mean(a, at_j, b, at_i)
+            x[np.uintp(i + c)] = _mean(a, at_i, b, at_j)
     else:
-        for c in range(x_j.size):
-            x_j[c] = _mean(a, x_j[c], b, x_i[c])
+        for c in range(size):
+            x[np.uintp(j + c)] = _mean(a, x[np.uintp(j + c)], b, x[np.uintp(i + c)])
 
 
 @njit(nogil=True, cache=True)
@@ -270,16 +275,18 @@ def _merge(versions, place, rows, others, order, ends, blocks, one, gains, task,
     b = piece(task, len(blocks), part, parts)
     while b >= 0:
         g, begin, end = blocks[b]
-        ahead = _steps(end - begin, versions.itemsize)
+        ahead, most = _steps(end - begin, versions.itemsize), _PIECE // versions.itemsize
         for k in range(ends[g], ends[g + 1]):
             e, soon = order[k], order[min(k + ahead, ends[g + 1] - 1)]
-            for first in range(begin, end, _PIECE):
-                size = min(end - first, _PIECE)
+            for first in range(begin, end, most):
+                size = min(end - first, most)
                 for row in (rows[soon], others[soon]):
                     _ask(versions, place[row] + first, place[row] + first + size)
                 j, i = place[rows[e]] + first, place[others[e]] + first
-                own, other = versions[j : j + size], versions[i : i + size]
-                gains[part, e] += _take_short(own, other, one) if versions.itemsize == 2 else _take(own, other)
+                if versions.itemsize == 2:
+                    gains[part, e] += _take_short(versions, j, i, size, one)
+                else:
+                    gains[part, e] += _take(versions, j, i, size)
         b = piece(task, len(blocks), part, parts)
 
 
@@ -302,26 +309,28 @@ def _by_network(network, rows, count):  # noqa: ANN001, ANN202
 
 @njit(nogil=True, cache=True, inline="always")
 @no_type_check
-def _take(own, other):  # noqa: ANN001, ANN202
-    """Raises `own` to the elementwise maximum of both, in place; returns the sum of what it gained."""
+def _take(versions, j, i, size):  # noqa: ANN001, ANN202
+    """Raises numbers from j on to the elementwise maximum with those from i on; returns the sum of what they gained."""
     gain = 0
-    for c in range(own.size):
-        more = max(other[c] - own[c], 0)
-        own[c] += more
+    for c in range(size):
+        own = versions[np.uintp(j + c)]
+        more = max(versions[np.uintp(i + c)] - own, 0)
+        versions[np.uintp(j + c)] = own + more
         gain += more
     return gain
 
 
 @njit(nogil=True, cache=True, inline="always")
 @no_type_check
-def _take_short(own, other, one):  # noqa: ANN001, ANN202
-    """Does the same for int16, with sums in int32, so that a vector holds more of them.
+def _take_short(versions, j, i, size, one):  # noqa: ANN001, ANN202
+    """Does the same for int16, with sums in int32, so that a vector holds more of them; a piece's sum fits.
 
     A product by a one that the compiler does not know makes it multiply and add pairs, in one instruction.
     """
     gain = np.int32(0)
-    for c in range(own.size):
-        old, new = own[c], max(own[c], other[c])
-        own[c] = new
+    for c in range(size):
+        old = versions[np.uintp(j + c)]
+        new = max(old, versions[np.uintp(i + c)])
+        versions[np.uintp(j + c)] = new
         gain = np.int32(gain + np.int32(np.int32(np.int16(new - old)) * np.int32(one)))
     return np.int64(gain)
