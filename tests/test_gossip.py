@@ -1,6 +1,7 @@
 """Gossip matrices: their laws, and mixing against sums written out."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from batchednodes.clocks import Never, Poisson
 from batchednodes.gossip import GossipMatrix, Mixing, writes
-from batchednodes.mixing import blocks, merge_, mix_, sparse
+from batchednodes.mixing import blocks, merge_, mix_, sparse, team
 from batchednodes.schedule import schedule
 from batchednodes.schemes import Uniform
 from batchednodes.timeline import Timeline
@@ -94,15 +95,21 @@ def test_matrices_of_a_phase_multiply_to_its_effect():
     assert torch.allclose(mixed.mean(0), x.mean(0), rtol=0, atol=1e-14)
 
 
+def divided(monkeypatch, threads, bytes_a_row):
+    """Has the kernels work in some threads on narrow blocks of columns."""
+    blocks._width.cache_clear()
+    monkeypatch.setattr(blocks, "_NARROWEST", bytes_a_row)
+    monkeypatch.setattr(blocks, "_WIDEST", bytes_a_row)
+    monkeypatch.setattr(blocks, "_WORTH", 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("exchange", ["push", "pull", "meet"])
 def test_blocks_are_the_reference_kernel(exchange, dtype, threads, monkeypatch):
-    monkeypatch.setattr(blocks, "_CACHE", 64 * 40 * dtype.itemsize)  # 64 columns a block
-    monkeypatch.setattr(blocks, "_NARROWEST", 16)
-    monkeypatch.setattr(blocks, "_WORTH", 0)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    for p in (1, 16, 201):  # less than a block, one step of a thread, several blocks and a rest
+    divided(monkeypatch, threads, 320 * dtype.itemsize)
+    for p in (1, 16, 333, 1001):  # less than a block, one step of a thread, blocks of several pieces and a rest
         x = torch.randn(40, p, generator=torch.Generator().manual_seed(p)).to(dtype)
         versions = torch.randint(0, 99, (40, p), generator=torch.Generator().manual_seed(p), dtype=torch.int32)
         half, _ = phase(40, exchange, p, torch.full((40,), 0.5, dtype=dtype))
@@ -123,10 +130,44 @@ def test_blocks_are_the_reference_kernel(exchange, dtype, threads, monkeypatch):
         assert torch.allclose(moments[0], moments[1], rtol=1e-14, atol=0)  # the same terms in another order
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("exchange", ["push", "pull", "meet"])
+def test_bfloat16_in_blocks_is_rounded_as_torch_does(exchange, threads, monkeypatch):
+    divided(monkeypatch, threads, 64)
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(40, 77, generator=generator).mul(torch.logspace(-38, 37, 77)).to(torch.bfloat16)
+    x[3, 5], x[7, 9], x[2, 1] = torch.inf, -torch.inf, 3e38  # sums of two opposite infinities are NaN
+    x[9, 5] = -torch.inf
+    mixing, _ = phase(40, exchange, 8, torch.rand(40, generator=generator).to(torch.bfloat16))
+    expected = x.clone()
+    mix_(x, mixing, "auto")
+    mix_(expected, mixing, "sparse")
+    assert expected.isnan().any()
+    assert torch.equal(x.nan_to_num(nan=1.5), expected.nan_to_num(nan=1.5))  # bit for bit; no infinity becomes 1.5
+
+
+def test_without_openmp_threads_of_python_share_the_task(monkeypatch):
+    divided(monkeypatch, 3, 64)
+    mixing, _ = phase(40, "push", 9, torch.full((40,), 0.5))
+    x = torch.randn(40, 200, generator=torch.Generator().manual_seed(4))
+    expected = x.clone()
+    mix_(expected, mixing, "auto")
+    monkeypatch.setattr(team, "_team", lambda: None)
+    mix_(x, mixing, "auto")
+    assert torch.equal(x, expected)
+    assert team._pool.cache_info().currsize == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere torch may have an OpenMP that does not know it")
+def test_torch_lends_its_threads():
+    assert team._team() is not None
+
+
 def test_blocks_take_what_they_can_compute():
     assert blocks.takes(torch.zeros(2, 2))
     assert blocks.takes(torch.zeros(4, dtype=torch.int16))
-    assert not blocks.takes(torch.zeros(2, 2, dtype=torch.bfloat16))
+    assert blocks.takes(torch.zeros(2, 2, dtype=torch.bfloat16))
+    assert not blocks.takes(torch.zeros(2, 2, dtype=torch.float16))
     assert not blocks.takes(torch.zeros(2, 4)[:, ::2])
 
 
@@ -150,10 +191,7 @@ def test_versions_take_the_elementwise_maximum():
 @pytest.mark.parametrize("exchange", ["push", "pull", "meet"])
 @pytest.mark.parametrize("kernel", ["auto", "sparse"])
 def test_networks_of_many_widths_merge_as_each_alone(kernel, exchange, dtype, threads, monkeypatch):
-    monkeypatch.setattr(blocks, "_CACHE", 64 * 12 * dtype.itemsize)  # a few columns of 16 a block
-    monkeypatch.setattr(blocks, "_NARROWEST", 16)
-    monkeypatch.setattr(blocks, "_WORTH", 0)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    divided(monkeypatch, threads, 16 * dtype.itemsize)
     sizes, widths = [12, 5, 9, 12, 7], [40, 5, 0, 1, 40]
     networks = Networks(np.cumsum([0, *sizes]), np.arange(5, dtype=np.uint64))
     never, capacity = Never().gaps(45, 0, "u"), Poisson(2.0).gaps(45, 0, "g")

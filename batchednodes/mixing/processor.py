@@ -1,0 +1,63 @@
+"""Instructions of the processor that numba has no names for: to ask for memory ahead, to count in many threads at once.
+
+Each is a function that numba compiles into the instruction itself, in the place of a call.
+"""
+
+from typing import no_type_check
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+_INT32 = ir.IntType(32)
+_PREFETCH = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, _INT32, _INT32, _INT32])
+"""Arguments: address, 0 to read, 3 to keep it in all caches, 1 for data."""
+
+
+@no_type_check
+def _place(context, builder, signature, args):  # noqa: ANN001, ANN202
+    """Returns the address of an entry of a flat array; args: the array and the index."""
+    array = context.make_array(signature.args[0])(context, builder, args[0])
+    index = context.cast(builder, args[1], signature.args[1], types.intp)
+    return builder.gep(array.data, [index])
+
+
+@intrinsic
+@no_type_check
+def fetch(typing, array, index):  # noqa: ANN001, ANN201
+    """Asks for the cache line of array[index], without waiting for it; any index is harmless."""
+
+    @no_type_check
+    def generate(context, builder, signature, args):  # noqa: ANN001, ANN202
+        place = builder.bitcast(_place(context, builder, signature, args), cgutils.voidptr_t)
+        prefetch = cgutils.get_or_insert_function(builder.module, _PREFETCH, "llvm.prefetch.p0i8")
+        builder.call(prefetch, [place, _INT32(0), _INT32(3), _INT32(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, index), generate
+
+
+@intrinsic
+@no_type_check
+def claim(typing, array, index):  # noqa: ANN001, ANN201
+    """Adds one to array[index], int64, at once even if other threads do so too; returns what it was before."""
+
+    @no_type_check
+    def generate(context, builder, signature, args):  # noqa: ANN001, ANN202
+        place = _place(context, builder, signature, args)
+        return builder.atomic_rmw("add", place, ir.IntType(64)(1), "monotonic")
+
+    return types.int64(array, index), generate
+
+
+@intrinsic
+@no_type_check
+def pointer(typing, address):  # noqa: ANN001, ANN201
+    """Returns the pointer to an address, int64."""
+
+    @no_type_check
+    def generate(context, builder, signature, args):  # noqa: ANN001, ANN202
+        return builder.inttoptr(args[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.int64), generate
