@@ -16,7 +16,7 @@ from typing import Any, no_type_check
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float64, Int, Int64
 from numba import cfunc, njit, types
 from numba.extending import overload
 from numba.np.numpy_support import carray
@@ -25,7 +25,7 @@ from torch import Tensor
 from batchednodes.gossip import Mixing
 from batchednodes.mixing import team
 from batchednodes.mixing.processor import claim, fetch, pointer
-from batchednodes.mixing.team import LINE, piece
+from batchednodes.mixing.team import LINE, home, piece
 from batchednodes.versions import Layout
 
 _CACHE = 16 << 20
@@ -50,7 +50,7 @@ _TYPES = {
 _PIECE = 1 << 10
 """Bytes of a row that are asked for at once, before as many of an earlier row are computed [B]."""
 
-_WORTH = 1 << 21
+_WORTH = 1 << 19
 """Numbers written by a phase above which a second thread pays."""
 
 
@@ -77,9 +77,7 @@ def merge_(versions: Int[Tensor, " numbers"], gained: Float64[Tensor, " n"], pha
     """
     rows, writes = phase.receivers.numpy(), phase.receivers.numel()
     threads = _threads(writes * versions.numel() // gained.numel())  # if all networks gossip alike
-    shapes, size = zip(layout.sizes.tolist(), layout.widths.tolist(), strict=True), versions.element_size()
-    widths = np.array([_width(n, t, size, threads) for n, t in shapes])
-    blocks, (order, ends) = _cut(layout.widths, widths), _by_network(layout.network, rows, widths.size)
+    blocks, (order, ends) = _blocks(layout, versions.element_size(), threads), _by_network(layout, rows)
     assert all(a.is_contiguous() for a in (phase.receivers, phase.senders, layout.place))
     gains = torch.zeros(threads, writes, dtype=torch.int64)
     places = [a.data_ptr() for a in (versions, layout.place, phase.receivers, phase.senders, gains)]
@@ -88,6 +86,20 @@ def merge_(versions: Int[Tensor, " numbers"], gained: Float64[Tensor, " n"], pha
     team.run(_merges(_TYPES[versions.dtype]).address, (*places, *sizes), threads)
     total = gains[0] if threads == 1 else gains.sum(0)
     gained.index_add_(0, phase.receivers, total * phase.times)
+
+
+@functools.lru_cache(maxsize=4)
+def _blocks(layout: Layout, size: int, threads: int) -> Int64[np.ndarray, "blocks 3"]:
+    """Returns network, first column and the one after the last of each block of versions of some bytes."""
+    shapes = zip(layout.sizes.tolist(), layout.widths.tolist(), strict=True)
+    return _cut(layout.widths, np.array([_width(n, t, size, threads) for n, t in shapes]))
+
+
+def _by_network(layout: Layout, rows: Int64[np.ndarray, " e"]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the order of writes by network, stably, and where each network's begin in it; the last entry ends it."""
+    if layout.sizes.size == 1:
+        return np.arange(rows.size), np.array([0, rows.size])
+    return _sorted(layout.network, rows, layout.sizes.size)
 
 
 @functools.cache
@@ -231,7 +243,7 @@ def _ask(x, first, last):  # noqa: ANN001, ANN202
 @no_type_check
 def _mix(x, p, rows, others, weights, pairs, width, task, parts):  # noqa: ANN001, ANN202
     """Applies all writes to blocks of columns until none is left; pairs: writes 2k and 2k + 1 are one meeting."""
-    step, count, part = 2 if pairs else 1, (p + width - 1) // width, claim(task, 0)
+    step, count, part = 2 if pairs else 1, (p + width - 1) // width, home(task, parts)
     block = piece(task, count, part, parts)
     while block >= 0:
         begin, end = block * width, min(p, (block + 1) * width)
@@ -271,7 +283,7 @@ def _merge(versions, place, rows, others, order, ends, blocks, one, gains, task,
 
     A meeting's two writes give the same in any order.
     """
-    part = claim(task, 0)
+    part, own = home(task, parts), claim(task, 0)
     b = piece(task, len(blocks), part, parts)
     while b >= 0:
         g, begin, end = blocks[b]
@@ -284,16 +296,16 @@ def _merge(versions, place, rows, others, order, ends, blocks, one, gains, task,
                     _ask(versions, place[row] + first, place[row] + first + size)
                 j, i = place[rows[e]] + first, place[others[e]] + first
                 if versions.itemsize == 2:
-                    gains[part, e] += _take_short(versions, j, i, size, one)
+                    gains[own, e] += _take_short(versions, j, i, size, one)
                 else:
-                    gains[part, e] += _take(versions, j, i, size)
+                    gains[own, e] += _take(versions, j, i, size)
         b = piece(task, len(blocks), part, parts)
 
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _by_network(network, rows, count):  # noqa: ANN001, ANN202
-    """Returns the order of writes by network, stably, and where each network's begin in it; the last entry ends it."""
+def _sorted(network, rows, count):  # noqa: ANN001, ANN202
+    """Returns the same for several networks."""
     ends = np.zeros(count + 1, np.int64)
     for e in range(rows.size):
         ends[network[rows[e]] + 1] += 1

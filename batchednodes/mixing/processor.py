@@ -1,4 +1,4 @@
-"""Instructions of the processor that numba has no names for: to ask for memory ahead, to count in many threads at once.
+"""What numba has no names for: to ask for memory ahead, to count in many threads at once, to call what C compiled.
 
 Each is a function that numba compiles into the instruction itself, in the place of a call.
 """
@@ -61,3 +61,16 @@ def pointer(typing, address):  # noqa: ANN001, ANN201
         return builder.inttoptr(args[0], cgutils.voidptr_t)
 
     return types.voidptr(types.int64), generate
+
+
+@intrinsic
+@no_type_check
+def call(typing, address):  # noqa: ANN001, ANN201
+    """Returns what the C function at an address returns, an int; it takes nothing."""
+
+    @no_type_check
+    def generate(context, builder, signature, args):  # noqa: ANN001, ANN202
+        function = ir.FunctionType(_INT32, []).as_pointer()
+        return builder.sext(builder.call(builder.inttoptr(args[0], function), []), ir.IntType(64))
+
+    return types.int64(address), generate

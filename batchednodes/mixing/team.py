@@ -2,7 +2,8 @@
 
 They stand ready after torch's own work, while a thread of Python's takes as long to wake as a small phase. A task is a
 vector of integers [16 (1 + k)] for k threads: 0 counts those that have begun; 1, ..., 15 say what to do; each of the
-following lines of 16 begins with the number of pieces that are taken of one thread's part.
+following lines of 16 begins with the number of pieces that are taken of one thread's part. The first of these goes on
+with the address of what numbers the threads, 0 if nothing does, and how many have numbered themselves.
 
 Letters: k threads.
 """
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from numba import njit
 
-from batchednodes.mixing.processor import claim
+from batchednodes.mixing.processor import call, claim
 
 LINE = 16
 """Integers of a line: 128 B, which the processor fetches together."""
@@ -38,7 +39,8 @@ def run(kernel: int, orders: Sequence[int], threads: int) -> None:
     if threads == 1:
         _function(kernel)(place)
     elif team is not None:
-        team(kernel, place, threads, 0)
+        begin, task[LINE + 1] = team
+        begin(kernel, place, threads, 0)
     else:
         _run_in_pool(_function(kernel), place, threads)
 
@@ -59,18 +61,21 @@ def _function(kernel: int) -> Any:
 
 
 @functools.cache
-def _team() -> Any:
-    """Returns what calls a function in the threads of torch's OpenMP, or None where torch has none that says how.
+def _team() -> tuple[Any, int] | None:
+    """Returns what calls a function in the threads of torch's OpenMP, and the address of what numbers them.
 
-    GOMP_parallel(function, its argument, threads, flags) is what GCC calls at the head of a parallel region; LLVM's and
-    Intel's libraries know it too. It is looked for among what torch itself is linked to.
+    None where torch has none that says how. GOMP_parallel(function, its argument, threads, flags) is what GCC calls at
+    the head of a parallel region; LLVM's and Intel's libraries know it too. It is looked for among what torch itself is
+    linked to.
     """
     try:
-        call = ctypes.CDLL(torch._C.__file__).GOMP_parallel
+        library = ctypes.CDLL(torch._C.__file__)
+        begin, number = library.GOMP_parallel, library.omp_get_thread_num
     except (OSError, AttributeError):
         return None
-    call.argtypes, call.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
-    return call
+    begin.argtypes, begin.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
+    address = ctypes.cast(number, ctypes.c_void_p).value
+    return None if address is None else (begin, address)
 
 
 @functools.cache
@@ -82,6 +87,14 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
         process: that they belong to; a fork of it has none of them.
     """
     return ThreadPoolExecutor(threads - 1, f"mixing-{process}")
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def home(task, parts):  # noqa: ANN001, ANN201
+    """Returns the part with which this thread begins, each time the same: the cache next to its core holds it."""
+    number = task[LINE + 1]
+    return (call(number) if number else claim(task, LINE + 2)) % parts
 
 
 @njit(nogil=True, cache=True)
