@@ -31,8 +31,8 @@ _EVENTS = 1e12
 _SHARE = 0.9
 """Part of the free memory that a plan may use; the rest is for what it cannot see (libraries, fragmentation)."""
 
-_WORTH = 1 << 23
-"""Numbers that an operation of local SGD works on, above which more than one thread pays."""
+_WORTH = 1 << 20
+"""Numbers that local SGD works on in one call, above which more than one thread pays: a millisecond's work."""
 
 _WORTH_CONVOLVED = 1 << 25
 """Multiply-adds of convolutions in one call, forward, above which a second thread pays: a millisecond."""
@@ -216,8 +216,8 @@ class _Needs:
     def threads(self, rows: int) -> int:
         """Returns how many threads pay for waves of some rows: all of them, or one.
 
-        Small operations gain a tenth from a second thread on an idle machine, and lose most of their speed where
-        another process wants that core, since every operation then waits for a thread that does not run.
+        Small operations gain little from a second thread on an idle machine, and lose most of their speed where another
+        process wants that core, since every operation then waits for a thread that does not run.
         """
         examples = rows * self.config.local.batch_size
         many = examples * self.activations + rows * self.stack.p > _WORTH

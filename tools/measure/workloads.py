@@ -56,7 +56,10 @@ def lenet() -> nn.Module:
 
 @contextmanager
 def settings(workload: Workload, n: int, device: str, rate: str = "log(n)", **run: Any) -> Iterator[dict[str, Any]]:
-    """Gives the settings of n nodes with data in a temporary file; one update a second, gossip of some rate."""
+    """Gives the settings of n nodes with data in a temporary file; one update a second, gossip of some rate.
+
+    Updates are memoryless, so that any span of a run holds as many for each gossip.
+    """
     draw = np.random.default_rng(0)
     features = draw.standard_normal((n * workload.samples, workload.features), np.float32)
     scores = features @ draw.standard_normal((workload.features, workload.classes), np.float32)
@@ -67,6 +70,7 @@ def settings(workload: Workload, n: int, device: str, rate: str = "log(n)", **ru
         yield {
             "network": {"nodes": n},
             "device": device,
+            "update": {"clock": {"kind": "exponential", "rate": 1.0}},
             "gossip": {"clock": {"rate": rate}},
             "local": {"batch_size": workload.batch, "lr": 0.05},
             "task": {"data": {"kind": "npz", "path": str(path)}, "model": workload.model},
