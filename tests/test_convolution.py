@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, grad_and_value, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from batchednodes.layers import convolution, products, replace_, restore_, threads
+from batchednodes.layers import convolution, parts, products, replace_, restore_
 from batchednodes.stack import Stack
 
 ROWS = 3
@@ -128,7 +128,7 @@ def test_a_trace_holds_few_operations_that_can_be_replayed(mode):
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_threads_and_chunks_change_no_bit(count, monkeypatch):
-    monkeypatch.setattr(threads, "_WORTH", 0)
+    monkeypatch.setattr(parts, "_WORTH", 0)
     _, own, weights, numbers = pair(SETTINGS[5][0], torch.float64)
     step, x, before = vmap(grad(loss(own))), numbers[: ROWS * 576].view(ROWS, 2, 4, 9, 8), torch.get_num_threads()
     alone = [step({name: w[r : r + 1] for name, w in weights.items()}, x[r : r + 1]) for r in range(ROWS)]

@@ -22,8 +22,8 @@ from torch.library import custom_op
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 from batchednodes.layers import direct, products
+from batchednodes.layers.parts import each_part
 from batchednodes.layers.shape import Pair, Shape
-from batchednodes.layers.threads import each_part
 
 Dims = tuple[int | None, ...]
 """Where each argument has the dimension of a vmap; None: nowhere."""

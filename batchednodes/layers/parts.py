@@ -1,10 +1,11 @@
 """Threads: kernels that release Python's lock, each on a part of the rows."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
+
+from batchednodes import threads
 
 _WORTH = 1 << 22
 """Multiply-adds above which a second thread pays for its start: a fifth of a millisecond of one core."""
@@ -18,13 +19,6 @@ def each_part(rows: int, work: int, kernel: Callable[..., None], *arguments: Any
         work: multiply-adds of all of them.
         kernel: of the arguments, first and last; works on rows first to last.
     """
-    threads = min(rows, torch.get_num_threads()) if work > _WORTH else 1
-    ends = [rows * k // threads for k in range(threads + 1)]
-    if threads == 1:
-        kernel(*arguments, 0, rows)
-        return
-    with ThreadPoolExecutor(threads - 1) as pool:
-        others = [pool.submit(kernel, *arguments, ends[k], ends[k + 1]) for k in range(1, threads)]
-        kernel(*arguments, 0, ends[1])
-        for other in others:
-            other.result()
+    k = min(rows, torch.get_num_threads()) if work > _WORTH else 1
+    ends = [rows * part // k for part in range(k + 1)]
+    threads.run(lambda part: kernel(*arguments, ends[part], ends[part + 1]), k)
