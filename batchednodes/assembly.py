@@ -35,9 +35,9 @@ from batchednodes.versions import dtype_for
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
-PROGRAMS = 1_000
-"""Minibatch steps of a run, each of a whole wave, above which a program pays: it takes a tenth of a second to a second
-to trace, and saves a millisecond a step."""
+PROGRAMS = 250
+"""Minibatch steps of a run, each of a whole wave, above which a program pays: to trace it takes as long as vmap takes
+to find the operations of about as many steps."""
 
 LARGEST_FRESHEST = 300
 """Nodes up to which a run computes the law of `freshest`, whose work is n^3; a tenth of a second at this size."""

@@ -27,6 +27,9 @@ from batchednodes.topology import Networks
 _ROWS = 1 << 24
 """Numbers handled at once where a reduction over x needs a copy in float64."""
 
+_BLOCK = {"cpu": 1 << 20, "cuda": 1 << 24}
+"""Numbers of models whose sums are taken at once: on the CPU so few that caches hold them in float64."""
+
 
 @dataclass(frozen=True)
 class Meter:
@@ -194,14 +197,14 @@ def _models(x: Float[Tensor, "rows p"], parts: list[slice]) -> Float[Tensor, "g 
 
 def consensus(x: Float[Tensor, "g n p"]) -> tuple[Float64[Tensor, "g p"], Float64[Tensor, "g n"]]:
     """Returns the mean model of each network and the distance of each model from it, summed in float64."""
-    blocks = x.split(max(1, _ROWS // (x.shape[0] * x.shape[2])), dim=1)
+    blocks = x.split(max(1, _BLOCK[x.device.type] // (x.shape[0] * x.shape[2])), dim=1)
     mean = torch.stack([b.sum(1, dtype=torch.float64) for b in blocks]).sum(0) / x.shape[1]
     return mean, torch.cat([(b.double() - mean.unsqueeze(1)).norm(dim=2) for b in blocks], 1)
 
 
 def diverged(state: State) -> list[tuple[int, float]]:
     """Returns the nodes whose loss or model is not finite, with the time when that was first seen (inf: just now)."""
-    blocks = state.x.split(max(1, _ROWS // state.x.shape[1]))
+    blocks = state.x.split(max(1, _BLOCK[state.x.device.type] // state.x.shape[1]))
     finite = torch.cat([b.isfinite().all(1) for b in blocks])
     bad = torch.nonzero(state.diverged_at.isfinite() | ~finite)[:, 0].cpu()
     return list(zip(bad.tolist(), state.diverged_at.cpu()[bad].tolist(), strict=True))
