@@ -20,17 +20,22 @@ Recorder = Callable[[Function, Sequence[Tensor]], tuple[Callable[[], None], Tens
 """Maps a function and its arguments to what runs it again on them, and the tensor that holds its result then."""
 
 
-def record(function: Function, tensors: Sequence[Tensor]) -> tuple[Callable[[], None], Tensor]:
-    """Returns the replay of a function as a CUDA graph, and its result."""
-    here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
-    aside.wait_stream(here)
-    with torch.cuda.stream(aside):
-        function(*tensors)  # libraries make their workspaces, and kernels are compiled, at the first call
-    here.wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # the host's thread pins memory meanwhile
-        result = function(*tensors)
-    return graph.replay, result
+def recorder() -> Recorder:
+    """Returns what records CUDA graphs whose temporaries share their memory: they never run at the same time."""
+    pool = torch.cuda.graph_pool_handle()
+
+    def record(function: Function, tensors: Sequence[Tensor]) -> tuple[Callable[[], None], Tensor]:
+        here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+        aside.wait_stream(here)
+        with torch.cuda.stream(aside):
+            function(*tensors)  # libraries make their workspaces, and kernels are compiled, at the first call
+        here.wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):  # the host's thread pins memory
+            result = function(*tensors)
+        return graph.replay, result
+
+    return record
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +46,7 @@ class Graphs:
     """Maps tensors with a row for each of a wave to such a tensor; writes into those shaped as the first."""
     largest: int
     """Rows of a call, at most."""
-    record: Recorder = record
+    record: Recorder
     """How a graph is made."""
     _made: dict[int, tuple[list[Tensor], Callable[[], None], Tensor]] = field(default_factory=dict, repr=False)
 

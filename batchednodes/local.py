@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from batchednodes import program
-from batchednodes.graphs import Graphs
+from batchednodes.graphs import Graphs, recorder
 from batchednodes.program import Function
 from batchednodes.values import PerNode
 
@@ -144,7 +144,7 @@ class Descent:
 
     def recorded(self, largest: int) -> "Descent":
         """Returns the same as CUDA graphs, for at most `largest` rows at once."""
-        return replace(self, graphs=Graphs(self._steps_, largest))
+        return replace(self, graphs=Graphs(self._steps_, largest, recorder()))
 
     def run_(
         self,

@@ -130,7 +130,7 @@ def plan(configs: Sequence[Config], events: Timeline) -> Plan:
     window = min(config.run.until, config.run.window or automatic_window(events)) * sum(events.expected(1.0))
     versions = int((events.networks.sizes * sources.widths).sum()) * assembly.counts(events, config).itemsize
     memory = needs.tensors(events.networks.n, versions)
-    memory |= needs.workspace(chunks, writes, sources.width)
+    memory |= needs.workspace(chunks, writes, sources.width, where.type == "cuda")
     memory["timeline and schedule (host)"] = int(2 * window * _EVENT_BYTES)  # one runs, one is made
     waves = per_event * (updates + gossips)
     name = str(where)
@@ -238,10 +238,10 @@ class _Needs:
             "sampler and clocks (host)": 12 * samples + 260 * n,
         }
 
-    def workspace(self, chunks: Chunks, writes: int, tracked: int) -> dict[str, int]:
-        """Returns the bytes of temporaries."""
+    def workspace(self, chunks: Chunks, writes: int, tracked: int, graphs: bool) -> dict[str, int]:
+        """Returns the bytes of temporaries; graphs: whether updates are CUDA graphs, which have rows of their own."""
         return {
-            "local updates": chunks.update * self.update_row,
+            "local updates": chunks.update * self.update_row * (2 if graphs else 1),
             "evaluation": chunks.evaluate * self.evaluated_row,
             "mixing": writes * (self.stack.p * self.item + 12 * tracked + 64),
         }

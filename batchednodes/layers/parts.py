@@ -1,4 +1,4 @@
-"""Threads: kernels that release Python's lock, each on a part of the rows."""
+"""Parts: kernels that release Python's lock, each on a part of the rows."""
 
 from collections.abc import Callable
 from typing import Any
