@@ -6,7 +6,7 @@ import shutil
 import example_models
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
 from batchednodes.graphs import Graphs, padded
 from batchednodes.local import Descent, Rates
@@ -88,12 +88,26 @@ def test_a_compiled_program_gives_what_vmap_gives_without_compiling_again():
             same(updated(program, rates, p, w), updated(plain, rates, p, w))
 
 
+class Watched(fx.Interpreter):
+    """Runs a program, and keeps the shapes of what its products and softmaxes give."""
+
+    def __init__(self, program):
+        super().__init__(program)
+        self.shapes = []
+
+    def run_node(self, n):
+        result = super().run_node(n)
+        if n.target in (torch.ops.aten.bmm.default, torch.ops.aten._log_softmax.default):
+            self.shapes.append(tuple(result.shape))
+        return result
+
+
 def test_what_is_narrow_is_computed_as_its_transpose():
     plain, rates, p = descent("mlp")
-    nodes = plain.traced(p, 5, rates, compiled=False).step_.graph.nodes
-    last = [n for n in nodes if n.target is torch.ops.aten.bmm.default]
-    assert len(last) == 5
-    assert not [n for n in nodes if n.target is torch.ops.aten._log_softmax.default and n.args[1] != 1]
+    program = Watched(plain.traced(p, 5, rates, compiled=False).step_)
+    lr, examples = rates.lr[:7], torch.zeros(7, 5, dtype=torch.int64)
+    program.run(torch.zeros(7, p, dtype=torch.float64), examples, plain.features, plain.targets, lr)
+    assert sorted(program.shapes) == sorted([(7, 5, 20), (7, 3, 5), (7, 3, 5), (7, 5, 20), (7, 3, 20), (7, 20, 16)])
 
 
 def test_sizes_follow_the_rows():

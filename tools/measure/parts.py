@@ -201,8 +201,8 @@ def local(workload: Workload, n: int, device: torch.device, repeats: int) -> dic
             g, _ = step(state.x[part], features[part], targets[part])
             state.x[part] -= 0.05 * g
 
-    def updates(descent: Descent) -> Work:
-        chosen = replace(algorithm, descent=descent)
+    def updates(descent: Descent, record: bool = False) -> Work:
+        chosen = replace(algorithm, descent=descent.recorded(chunk) if record else descent)
         return lambda: [chosen.update_(state, w, *both) for w, both in zip(waves, on_device, strict=True)]
 
     few, descent = min(n, 50), algorithm.descent
@@ -210,8 +210,8 @@ def local(workload: Workload, n: int, device: torch.device, repeats: int) -> dic
     modules, some = _modules(run, few), (features[:few], targets[:few])
     works = {
         "vmap": updates(descent),
-        "program": updates(traced(compiled=False)),
-        "compiled": updates(traced(compiled=True)),
+        "program": updates(traced(compiled=False), device.type == "cuda"),
+        "compiled": updates(traced(compiled=True), device.type == "cuda"),
         "synchronous": synchronous,
         "loop": lambda: _loop(run, modules, some),
     }
