@@ -102,6 +102,7 @@ def divided(monkeypatch, threads, bytes_a_row):
     monkeypatch.setattr(blocks, "_NARROWEST", bytes_a_row)
     monkeypatch.setattr(blocks, "_WIDEST", bytes_a_row)
     monkeypatch.setattr(blocks, "_WORTH", 0)
+    monkeypatch.setattr(blocks, "_WORTH_MERGED", 0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
 
 

@@ -25,8 +25,8 @@ from batchednodes.layers import direct, products
 from batchednodes.layers.parts import each_part
 from batchednodes.layers.shape import Pair, Shape
 
-Dims = tuple[int | None, ...]
-"""Where each argument has the dimension of a vmap; None: nowhere."""
+Dims = tuple[Any, ...]
+"""Where each argument has the dimension of a vmap; None: nowhere; of a tuple, a tuple of them."""
 
 _STACKED = 5
 """Dimensions of stacked inputs and weights."""

@@ -50,8 +50,9 @@ _TYPES = {
 _PIECE = 1 << 10
 """Bytes of a row that are asked for at once, before as many of an earlier row are computed [B]."""
 
-_WORTH = 1 << 19
-"""Numbers written by a phase above which a second thread pays."""
+_WORTH, _WORTH_MERGED = 1 << 19, 1 << 22
+"""Numbers of models, and of versions, written by a phase above which a second thread pays: rows of versions are short,
+and the cache lines that lie across the border of two threads' columns go to and fro."""
 
 
 def takes(x: Tensor) -> bool:
@@ -64,7 +65,7 @@ def mix_(x: Float[Tensor, "n p"], phase: Mixing) -> None:
     (n, p), writes = x.shape, phase.receivers.numel()
     weights = phase.weights.to(x.dtype)
     assert all(a.is_contiguous() for a in (phase.receivers, phase.senders, weights))
-    threads = _threads(writes * p)
+    threads = _threads(writes * p, _WORTH)
     width = _width(n, p, x.element_size(), threads)
     places = [a.data_ptr() for a in (x, phase.receivers, phase.senders, weights)]
     team.run(_mixes(_TYPES[x.dtype]).address, (*places, n, p, writes, phase.pairs, width, threads), threads)
@@ -76,7 +77,7 @@ def merge_(versions: Int[Tensor, " numbers"], gained: Float64[Tensor, " n"], pha
     N[j] <- max(N[j], N[i]),    gained[j] <- gained[j] + t sum_c (gain of N[j, c]).
     """
     rows, writes = phase.receivers.numpy(), phase.receivers.numel()
-    threads = _threads(writes * versions.numel() // gained.numel())  # if all networks gossip alike
+    threads = _threads(writes * versions.numel() // gained.numel(), _WORTH_MERGED)  # if all gossip alike
     blocks, (order, ends) = _blocks(layout, versions.element_size(), threads), _by_network(layout, rows)
     assert all(a.is_contiguous() for a in (phase.receivers, phase.senders, layout.place))
     gains = torch.zeros(threads, writes, dtype=torch.int64)
@@ -121,9 +122,9 @@ def _width(n: int, p: int, size: int, threads: int) -> int:
     return max(1, -(-p // (16 * even))) * 16
 
 
-def _threads(numbers: int) -> int:
+def _threads(numbers: int, worth: int) -> int:
     """Returns how many threads pay for a phase that writes some numbers: as many as torch uses, or one."""
-    return torch.get_num_threads() if numbers > _WORTH else 1
+    return torch.get_num_threads() if numbers > worth else 1
 
 
 @functools.cache
