@@ -67,7 +67,7 @@ def trace(function: Function, arguments: Arguments, compiled: bool = False) -> F
         _drop_idle_(large.graph)
         _turn_narrow_(large.graph)
         large.recompile()
-        program = torch.compile(large, dynamic=True) if compiled else large
+        program = _compiled(large) if compiled else large
         with torch.no_grad():
             for w in (2 * _ROWS, 3):
                 _compare(function, program, arguments, w)
@@ -76,6 +76,12 @@ def trace(function: Function, arguments: Arguments, compiled: bool = False) -> F
     except Exception as error:  # tracing and compiling refuse in many ways what runs without them
         raise UntraceableError(str(error)) from error
     return program
+
+
+def _compiled(program: fx.GraphModule) -> Function:
+    """Returns a program compiled for two rows or more; torch.compile would compile it for one row anew."""
+    compiled = torch.compile(program, dynamic=True)
+    return lambda first, *more: (program if first.shape[0] == 1 else compiled)(first, *more)
 
 
 def _compare(function: Function, program: Function, arguments: Arguments, w: int) -> None:
