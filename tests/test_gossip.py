@@ -161,6 +161,21 @@ def test_without_openmp_threads_of_python_share_the_task(monkeypatch):
     assert threads.pool.cache_info().hits + threads.pool.cache_info().misses > used
 
 
+def test_fewer_threads_than_asked_for_leave_nothing(monkeypatch):
+    found = threads.team()
+    if found is None:
+        pytest.skip("torch lends no threads here")
+    begin, number = found
+    divided(monkeypatch, 3, 64)
+    mixing, _ = phase(40, "push", 9, torch.full((40,), 0.5))
+    x = torch.randn(40, 200, generator=torch.Generator().manual_seed(4))
+    expected = x.clone()
+    mix_(expected, mixing, "auto")
+    monkeypatch.setattr(threads, "team", lambda: (lambda *call: begin(*call[:2], 1, call[3]), number))
+    mix_(x, mixing, "auto")
+    assert torch.equal(x, expected)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere torch may have an OpenMP that does not know it")
 def test_torch_lends_its_threads():
     assert threads.team() is not None

@@ -6,7 +6,7 @@ of time within a wave, one write at a time gives the result of the waves, since 
 one that reads what it writes.
 
 Rows come in no order that the processor could foresee, so those of the writes to come are asked for ahead of time.
-Threads take one block after the other until none is left: one that starts late, or shares its core, takes fewer.
+Each thread works on the same part of the columns in every phase, which stay in the cache next to its core.
 
 Letters: n nodes, e writes, p columns, x models, N versions.
 """
@@ -80,7 +80,7 @@ def merge_(versions: Int[Tensor, " numbers"], gained: Float64[Tensor, " n"], pha
     threads = _threads(writes * versions.numel() // gained.numel(), _WORTH_MERGED)  # if all gossip alike
     blocks, (order, ends) = _blocks(layout, versions.element_size(), threads), _by_network(layout, rows)
     assert all(a.is_contiguous() for a in (phase.receivers, phase.senders, layout.place))
-    gains = torch.zeros(threads, writes, dtype=torch.int64)
+    gains = torch.zeros(threads + 1, writes, dtype=torch.int64)  # one for what is left
     places = [a.data_ptr() for a in (versions, layout.place, phase.receivers, phase.senders, gains)]
     places += [a.ctypes.data for a in (order, ends, blocks)]
     sizes = (versions.numel(), layout.place.numel(), writes, ends.size, len(blocks), threads, 1)
@@ -155,7 +155,7 @@ def _merges(number: type) -> Any:
         numbers, n, e, networks, count, parts = head[9:15]
         versions, place = carray(pointer(head[1]), numbers, number), carray(pointer(head[2]), n, np.int64)
         rows, others = carray(pointer(head[3]), e, np.int64), carray(pointer(head[4]), e, np.int64)
-        gains = carray(pointer(head[5]), (parts, e), np.int64)
+        gains = carray(pointer(head[5]), (parts + 1, e), np.int64)
         order, ends = carray(pointer(head[6]), e, np.int64), carray(pointer(head[7]), networks, np.int64)
         blocks, task = carray(pointer(head[8]), (count, 3), np.int64), carray(data, LINE * (1 + parts), np.int64)
         _merge(versions, place, rows, others, order, ends, blocks, np.int16(head[15]), gains, task, parts)

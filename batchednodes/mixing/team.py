@@ -2,7 +2,8 @@
 
 A task is a vector of integers [16 (1 + k)] for k threads: 0 counts those that have begun; 1, ..., 15 say what to do;
 each of the following lines of 16 begins with the number of pieces that are taken of one thread's part. The first of
-these goes on with the address of what numbers the threads, 0 if nothing does, and how many have numbered themselves.
+these goes on with the address of what numbers the threads, 0 if nothing does; how many have numbered themselves; and
+whether a thread also takes pieces of other parts: what it takes moves from the cache of one core to that of another.
 
 Letters: k threads.
 """
@@ -40,7 +41,10 @@ def run(kernel: int, orders: Sequence[int], k: int) -> None:
         begin, number = team
         task[LINE + 1] = ctypes.cast(number, ctypes.c_void_p).value or 0
         begin(kernel, place, k, 0)
+        task[LINE + 3] = 1
+        _function(kernel)(place)  # what is left if there were fewer threads; mostly nothing
     else:
+        task[LINE + 3] = 1
         _run_in_pool(_function(kernel), place, k)
 
 
@@ -70,8 +74,8 @@ def home(task, parts):  # noqa: ANN001, ANN201
 @njit(nogil=True, cache=True)
 @no_type_check
 def piece(task, pieces, part, parts):  # noqa: ANN001, ANN201
-    """Takes a piece of work, of this part of them or else of another; returns its number, or -1 if none is left."""
-    for q in range(parts):
+    """Takes a piece of work, of this part or else perhaps of another; returns its number, or -1 if none is left."""
+    for q in range(parts if task[LINE + 3] else 1):
         k = (part + q) % parts
         b = pieces * k // parts + claim(task, (1 + k) * LINE)
         if b < pieces * (k + 1) // parts:
