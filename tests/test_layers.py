@@ -82,7 +82,7 @@ def test_order_names_each_module_once():
 
 def test_only_the_reader_of_settings_knows_omegaconf():
     users = [name for name, path in modules(PACKAGE).items() if "omegaconf" in imported(path)]
-    assert set(users) <= {"config", "reading"}
+    assert set(users) <= {"config.files", "reading"}
     assert len(users) <= 1
 
 

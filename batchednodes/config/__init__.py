@@ -1,0 +1,23 @@
+"""A `Config` says everything about a run; reading one changes nothing. The only package that knows OmegaConf.
+
+The dataclasses can be made in Python too, `Config(network=Network(nodes=50))`: the checks are the same.
+"""
+
+from batchednodes.config.files import dump, load, to_dict
+from batchednodes.config.kinds import KINDS, READER
+from batchednodes.config.settings import Config, Gossip, Network, Run, Staleness, Task, Update
+
+__all__ = [
+    "KINDS",
+    "READER",
+    "Config",
+    "Gossip",
+    "Network",
+    "Run",
+    "Staleness",
+    "Task",
+    "Update",
+    "dump",
+    "load",
+    "to_dict",
+]

@@ -1,0 +1,62 @@
+"""The one table of kinds: what may stand where.
+
+Letters: none.
+"""
+
+from batchednodes import clocks, schemes, tasks, values
+from batchednodes import data as sources
+from batchednodes import topology as graphs
+from batchednodes.reading import Reader
+
+KINDS: dict[str, dict[str, type]] = {
+    "network.topology": {
+        "complete": graphs.Complete,
+        "ring": graphs.Ring,
+        "torus": graphs.Torus,
+        "hypercube": graphs.Hypercube,
+        "star": graphs.Star,
+        "k_regular": graphs.KRegular,
+        "erdos_renyi": graphs.ErdosRenyi,
+        "watts_strogatz": graphs.WattsStrogatz,
+        "barabasi_albert": graphs.BarabasiAlbert,
+        "exponential": graphs.Exponential,
+        "edge_list": graphs.EdgeList,
+    },
+    "update.clock": {
+        "shifted_exponential": clocks.ShiftedExponential,
+        "deterministic": clocks.Deterministic,
+        "exponential": clocks.Exponential,
+        "never": clocks.Never,
+    },
+    "gossip.clock": {"poisson": clocks.Poisson, "never": clocks.Never},
+    "gossip.scheme": {
+        "uniform": schemes.Uniform,
+        "freshest": schemes.Freshest,
+        "fixed_duration": schemes.FixedDuration,
+        "age_aware": schemes.AgeAware,
+    },
+    "task.data": {
+        "linear_regression": sources.LinearRegression,
+        "nonlinear_regression": sources.NonlinearRegression,
+        "digits": sources.Digits,
+        "npz": sources.Npz,
+    },
+    "task.partition": {
+        "iid": sources.IID,
+        "dirichlet": sources.Dirichlet,
+        "shards": sources.LabelShards,
+        "quantity_skew": sources.QuantitySkew,
+        "natural": sources.Natural,
+    },
+    "task.model": {"linear": tasks.Linear, "mlp": tasks.MLP, "python": tasks.PythonModule},
+    "distribution": {
+        "lognormal": values.LogNormal,
+        "uniform": values.Uniform,
+        "exponential": values.Exponential,
+        "choice": values.Choice,
+    },
+}
+"""Section -> kind -> class: what may stand where. "distribution" may stand for any per-node quantity."""
+
+READER = Reader(KINDS)
+"""Turns plain data into settings and back, with this table."""
