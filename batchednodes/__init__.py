@@ -4,8 +4,8 @@ from importlib.metadata import version
 
 from batchednodes.config import Config, load
 from batchednodes.gossip import GossipMatrix
-from batchednodes.training import Result, train
+from batchednodes.training import Result, resume, train
 
 __version__ = version("batchednodes")
 
-__all__ = ["Config", "GossipMatrix", "Result", "__version__", "load", "train"]
+__all__ = ["Config", "GossipMatrix", "Result", "__version__", "load", "resume", "train"]

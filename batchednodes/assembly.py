@@ -35,10 +35,6 @@ from batchednodes.versions import dtype_for
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
-PROGRAMS = 250
-"""Minibatch steps of a run, each of a whole wave, above which a program pays: to trace it takes as long as vmap takes
-to find the operations of about as many steps."""
-
 LARGEST_FRESHEST = 300
 """Nodes up to which a run computes the law of `freshest`, whose work is n^3; a tenth of a second at this size."""
 
@@ -53,6 +49,8 @@ class Chunks:
     """Models scored at once; at least 1."""
     together: int = 1
     """Models of several networks scored at once; 1: networks are scored one by one."""
+    traced: bool = False
+    """Whether minibatch steps go by a program traced from vmap, where `local.compile` leaves it open."""
 
 
 @dataclass(frozen=True)
@@ -132,16 +130,17 @@ def _warn_if_disconnected(graph: Graph | None) -> None:
         )
 
 
-def assemble(configs: Sequence[Config], events: Timeline, chunks: Chunks) -> Run:
-    """Returns everything that a run needs, built on its device, with models initialised.
+def assemble(configs: Sequence[Config], events: Timeline, chunks: Chunks, state: State | None = None) -> Run:
+    """Returns everything that a run needs, built on its device.
 
     Args:
         configs: settings of each network; they share model, data shape, dtype, device and run.
         events: the timeline of these networks.
         chunks: rows handled at once, from the plan.
+        state: where the run stands; None: at its start, with models initialised.
 
     Raises:
-        ValueError: data, partition or model do not fit together.
+        ValueError: data, partition or model do not fit together, or the state does not fit them.
     """
     config = configs[0]
     where, dtype = device(config), DTYPES[config.dtype]
@@ -153,13 +152,16 @@ def assemble(configs: Sequence[Config], events: Timeline, chunks: Chunks) -> Run
     if config.executor == "serial":
         executor = Serial(SerialGossipSGD(problem, coefficients, weight, layout, own))
     else:
-        descent = _descent(config, problem, coefficients, events.expected(config.run.until)[0], chunks.update)
+        descent = _descent(config, problem, coefficients, chunks)
         executor = Batched(
             GossipSGD(problem, descent, coefficients, weight, layout, own, chunks.update, config.run.mixing)
         )
-    x = _initial(configs, problem, events.networks, dtype)
-    versions = layout.zeros(counts(events, config))
-    state = begin(x, versions, coefficients.momentum is not None, config.update.applies == "delta")
+    momentum, delta = coefficients.momentum is not None, config.update.applies == "delta"
+    if state is None:
+        x = _initial(configs, problem, events.networks, dtype)
+        state = begin(x, layout.zeros(counts(events, config)), momentum, delta)
+    else:
+        _check_state(state, (events.networks.n, problem.stack.p), layout.numbers, (momentum, delta))
     window = config.run.window or automatic_window(events)
     engine = Engine(events, executor, config.run.until, config.run.mark_every, window)
     theories = tuple(mean_staleness(c, events, g, tracking.sources) for g, c in enumerate(configs))
@@ -168,23 +170,30 @@ def assemble(configs: Sequence[Config], events: Timeline, chunks: Chunks) -> Run
     return Run(engine, state, meter, problem)
 
 
-def _descent(config: Config, problem: Problem, rates: Rates, updates: float, chunk: int) -> Descent:
-    """Returns the way to make minibatch steps, as a program if asked for, or if enough of them are expected.
+def _check_state(state: State, shape: tuple[int, int], versions: int, has: tuple[bool, bool]) -> None:
+    found = tuple(state.x.shape), state.versions.numel(), (state.v is not None, state.read is not None)
+    if found != (shape, versions, has):
+        raise ValueError(
+            f"the checkpoint must fit the settings: models {list(shape)} and {versions} versions, got models "
+            f"{list(state.x.shape)} and {state.versions.numel()} versions; did the data or the model's code change?"
+        )
+
+
+def _descent(config: Config, problem: Problem, rates: Rates, chunks: Chunks) -> Descent:
+    """Returns the way to make minibatch steps.
 
     Args:
         config: settings that all networks share.
         problem: what is learned.
         rates: coefficients of all nodes.
-        updates: expected in the whole run.
-        chunk: rows that descend at once, at most.
+        chunks: rows that descend at once, at most, and whether by a program.
 
     Raises:
         ValueError: a compiled program is asked for, and cannot be made.
     """
-    calls = config.local.steps * updates / min(chunk, max(1, rates.lr.numel() // 8))  # a wave updates about n/8 nodes
     descent = Descent.of(problem.objective, problem.stack.views, rates, problem.features, problem.targets)
     local = config.local
-    if local.compile == "off" or (local.compile == "auto" and calls < PROGRAMS):
+    if local.compile == "off" or (local.compile == "auto" and not chunks.traced):
         return descent
     try:
         program = descent.traced(problem.stack.p, local.batch_size, rates, local.compile == "on")
@@ -195,7 +204,7 @@ def _descent(config: Config, problem: Problem, rates: Rates, updates: float, chu
             f"local.compile must be auto or off where torch.compile cannot compile the update, got 'on': "
             f"{str(error).strip().splitlines()[0][:300]}"
         ) from error
-    return program.recorded(chunk) if rates.lr.is_cuda else program
+    return program.recorded(chunks.update) if rates.lr.is_cuda else program
 
 
 def counts(events: Timeline, config: Config) -> torch.dtype:

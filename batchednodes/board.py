@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, no_type_check
 
@@ -26,11 +27,18 @@ _NUMBERS = itertools.count()
 class Board:
     """A new file of events in a folder, which it makes; each event is on disk at the next `flush`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, step: int = 0) -> None:
+        """Begins a file, the first one or one that follows others.
+
+        Args:
+            folder: of the file.
+            step: of the first event; TensorBoard drops what older files of the folder say of it and later ones.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_NUMBERS)}"
         self.file = (folder / name).open("xb")
         self._write(_field(3, b"brain.Event:2"))  # the version of the format
+        self._write(_STEP + _varint(step) + _field(7, b"\x08\x01"))  # a session starts
 
     def add(self, summary: Any, step: int = 0) -> None:
         """Appends one summary, as `torch.utils.tensorboard.summary` makes it; step is at least 0."""
@@ -43,6 +51,11 @@ class Board:
     def close(self) -> None:
         """Closes the file."""
         self.file.close()
+
+    def abandon(self) -> None:
+        """Closes the file without what could not be written."""
+        with suppress(OSError):
+            self.file.close()
 
     def _write(self, what: bytes) -> None:
         data = _TIME + struct.pack("<d", time.time()) + what

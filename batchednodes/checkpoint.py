@@ -1,13 +1,17 @@
-"""Checkpoints: the state and the clocks in one safetensors file, which with the config continues a run.
+"""Checkpoints: the state, the clocks and the journal of a run, in one safetensors file that continues it.
 
-Letters: n nodes, p parameters, t tracked sources.
+The file's metadata holds a checksum of everything else in it, so that damage is found when it is read.
+
+Letters: n nodes, t tracked sources.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +23,8 @@ from batchednodes.algorithms.state import State
 from batchednodes.timeline import Clocks
 from batchednodes.versions import Layout
 
+_FORMAT = "batchednodes-2"
+
 _CLOCKS = "clocks."
 """Prefix of the clocks' arrays among the tensors of a file."""
 
@@ -27,58 +33,146 @@ _VERSIONS = "versions"
 each has its own, "versions.0", "versions.1", and so on."""
 
 
-def save(
-    path: Path, state: State, clocks: Clocks, layout: Layout, extra: Mapping[str, np.ndarray] | None = None
-) -> None:
-    """Writes state and clocks under another name, then renames, so that `path` is never half written.
+@dataclass(frozen=True)
+class Journal:
+    """What a run knows beside its state and clocks."""
 
-    Args:
-        path: of the file.
-        state: of the run.
-        clocks: of the run.
-        layout: of the versions.
-        extra: results to keep beside them, which `load` passes over.
+    config: dict[str, Any]
+    """Its settings, resolved, as plain data."""
+    status: str = "running"
+    """running, interrupted, finished or diverged."""
+    events: int = 0
+    """Events executed, see `engine.Progress`, as the next four."""
+    waves: int = 0
+    """Waves that they took."""
+    marks: int = 0
+    """Marks observed."""
+    done: int = 0
+    """Steps that the state has seen of a window that has begun."""
+    end: float | None = None
+    """End of that window [s]."""
+    seconds: float = 0.0
+    """Wall time that the run has taken so far, evaluation included [s]."""
+    metrics: tuple[int, str] = (0, "")
+    """Length [B] and SHA-256 of metrics.jsonl."""
+    chunks: dict[str, Any] = field(default_factory=dict)
+    """Rows handled at once, which rounding depends on."""
+    threads: int = 1
+    """Threads of the CPU, likewise."""
+    curves: tuple[float, float, int] | None = None
+    """Scalars of the staleness averaged so far, see `staleness.Curves`."""
+    devices: tuple[str, ...] = ()
+    """Devices that the run has been on, one after the other."""
+    resumed: tuple[dict[str, Any], ...] = ()
+    """Simulated time [s] and device of each resumption."""
+    start: dict[str, Any] | None = None
+    """The run whose models were the initial ones, see `branch.Origin`; None: models were drawn."""
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """All that a checkpoint holds."""
+
+    state: State
+    """Where the models lie; a copy, if it is written while the run goes on."""
+    clocks: Clocks
+    layout: Layout
+    """Of the versions."""
+    journal: Journal
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Results to keep beside them, on the host."""
+
+
+def save(path: Path, snapshot: Snapshot) -> None:
+    """Writes a snapshot under another name, then renames, so that `path` is whole or not there.
+
+    Raises:
+        OSError: the file cannot be written; nothing of it is left.
     """
-    arrays = {f.name: getattr(clocks, f.name) for f in fields(clocks) if f.name != "time"}
-    named = {name: t for name, t in state.tensors().items() if name != _VERSIONS} | _tables(state.versions, layout)
-    tensors = {name: t.detach().cpu().contiguous() for name, t in named.items()}
-    tensors |= {_CLOCKS + name: torch.from_numpy(a.copy()) for name, a in arrays.items()}
-    tensors |= {name: torch.from_numpy(a) for name, a in (extra or {}).items()}
+    tensors = _tensors(snapshot)
+    layout = snapshot.layout
+    about = {"time": snapshot.clocks.time, "nodes": layout.sizes.tolist(), "tracked": layout.widths.tolist()}
+    about |= {"journal": asdict(snapshot.journal), "state": sorted(snapshot.state.tensors())}
+    metadata = {"format": _FORMAT, "about": json.dumps(about)}
     temporary = path.with_name(path.name + ".partial")
-    about = {"time": clocks.time, "nodes": layout.sizes.tolist(), "tracked": layout.widths.tolist()}
-    metadata = {key: json.dumps(value) for key, value in about.items()} | {"format": "batchednodes-1"}
-    save_file(tensors, temporary, metadata=metadata)
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        save_file(tensors, temporary, metadata=metadata | {"sha256": _checksum(tensors, metadata)})
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OSError(f"{path} cannot be written: {reason}") from error
 
 
-def load(path: Path, device: torch.device) -> tuple[State, Clocks]:
+def load(path: Path, device: torch.device) -> Snapshot:
     """Reads what `save` wrote.
 
     Raises:
         ValueError: the file is missing, damaged, or not one of ours.
     """
+    tensors, metadata = _read(path)
+    about = json.loads(metadata["about"])
+    clocks = {name.removeprefix(_CLOCKS): tensors.pop(name).numpy() for name in [*tensors] if name.startswith(_CLOCKS)}
+    layout = Layout.of(about["nodes"], about["tracked"], device)
+    versions = _flat(tensors, layout).to(device)
+    kept = {name: tensors.pop(name).to(device) for name in about["state"] if name != _VERSIONS}
+    named = {f.name for f in fields(Journal)}
+    journal = {key: _frozen(value) for key, value in about["journal"].items() if key in named}
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items() if not name.startswith(_VERSIONS)}
+    state = State(versions=versions, **kept)
+    return Snapshot(state, Clocks(time=about["time"], **clocks), layout, Journal(**journal), arrays)
+
+
+def age(path: Path) -> tuple[float, int, int]:
+    """Returns simulated time, steps of the window begun and marks of a checkpoint: the larger, the later.
+
+    Raises:
+        ValueError: the file is missing, damaged where that shows, or not one of ours.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})["about"])
+        return about["time"], about["journal"]["done"], about["journal"]["marks"]
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"checkpoint must be a readable safetensors file, got {path}: {error}") from error
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Returns the tensors of a file, in memory of their own, and its metadata."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # clones: a tensor of a file may begin at any byte, and vector instructions round by where rows begin
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise ValueError(f"checkpoint must be a readable safetensors file, got {path}: {error}") from error
-    if metadata.get("format") != "batchednodes-1":
-        raise ValueError(f"checkpoint must be one that batchednodes wrote, got {path}")
-    arrays: dict[str, np.ndarray] = {
-        name.removeprefix(_CLOCKS): t.numpy() for name, t in tensors.items() if name.startswith(_CLOCKS)
-    }
-    time, sizes, widths = (json.loads(metadata[key]) for key in ("time", "nodes", "tracked"))
-    kept = {f.name for f in fields(State)} & tensors.keys() - {_VERSIONS}
-    state = {name: tensors[name].to(device) for name in kept}
-    versions = _flat(tensors, Layout.of(sizes, widths, device))
-    return State(versions=versions.to(device), **state), Clocks(time=time, **arrays)
+    given = metadata.pop("sha256", None)
+    if metadata.get("format") != _FORMAT or given is None:
+        raise ValueError(f"checkpoint must be one that this version of batchednodes wrote, got {path}")
+    if given != _checksum(tensors, metadata):
+        raise ValueError(f"checkpoint must be as it was written, got {path} with another checksum: it is damaged")
+    return tensors, metadata
 
 
-def _tables(versions: Tensor, layout: Layout) -> dict[str, Tensor]:
+def _tensors(snapshot: Snapshot) -> dict[str, Tensor]:
+    """Returns everything of a snapshot by its name in a file."""
+    state, clocks = snapshot.state, snapshot.clocks
+    named = {name: t for name, t in state.tensors().items() if name != _VERSIONS}
+    tensors = {name: t.detach().cpu().contiguous() for name, t in (named | _tables(snapshot)).items()}
+    tensors |= {_CLOCKS + f.name: _tensor(getattr(clocks, f.name)) for f in fields(clocks) if f.name != "time"}
+    return tensors | {name: _tensor(array) for name, array in snapshot.arrays.items()}
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array).copy())
+
+
+def _tables(snapshot: Snapshot) -> dict[str, Tensor]:
     """Returns the versions under the names that they have in a file."""
+    layout, versions = snapshot.layout, snapshot.state.versions
     if layout.kinds.size == 1:
         return {_VERSIONS: layout.joined(versions)}
     return {f"{_VERSIONS}.{g}": layout.block(versions, g) for g in range(layout.sizes.size)}
@@ -91,3 +185,26 @@ def _flat(tensors: dict[str, Tensor], layout: Layout) -> Tensor:
     else:
         blocks = [tensors[f"{_VERSIONS}.{g}"] for g in range(layout.sizes.size)]
     return torch.cat([blocks[g].flatten() for stack in layout.stacks for g in stack])
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Returns the SHA-256 of metadata, and of names, types, shapes and bytes of tensors."""
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(memoryview(tensor.flatten().view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def _frozen(value: Any) -> Any:
+    """Returns a JSON value with lists as tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the names of files in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,8 +1,11 @@
-"""Command line: train, plan, list, plot, compare, figure."""
+"""Command line: train, resume, plan, list, plot, compare, figure."""
 
+import shlex
 import sys
 import time
 import warnings
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,11 +16,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from batchednodes import assembly, comparison, config, figures, sweep, training
+from batchednodes import assembly, branch, comparison, config, figures, sweep, training
 from batchednodes.catalogue import Kind, catalogue
 from batchednodes.config import Config
 from batchednodes.engine import Progress as Advance
 from batchednodes.experiments import EXPERIMENTS, publish
+from batchednodes.interruption import Interruption, seconds
 from batchednodes.plan import Plan, gib, plan
 from batchednodes.record import next_folder
 
@@ -42,26 +46,68 @@ Overrides = Annotated[
     ),
 ]
 Out = Annotated[Path | None, typer.Option(help="New folder for the results.", show_default="runs/<name>-<n>")]
+TimeLimit = Annotated[
+    str | None,
+    typer.Option(help="Wall time after which to halt with a checkpoint: `2h`, `90min`; exit code 124.", metavar="TIME"),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 
 
 @app.command()
 def train(
     settings: ConfigFile,
     overrides: Overrides = None,
-    out: Annotated[
-        Path | None, typer.Option(help="New folder for the results.", show_default="runs/<name>-<n>")
+    out: Out = None,
+    start_from: Annotated[
+        str | None, typer.Option("--from", help="Folder of a run whose models are the initial ones.", metavar="DIR")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    time_limit: TimeLimit = None,
+    quiet: Quiet = False,
 ) -> None:
     """Trains the nodes of a config and leaves curves, metrics and final models in a new folder."""
     chosen = config.load(settings, overrides or [])
-    console = Console(quiet=quiet)
-    with _bar(console) as bar:
-        result = training.train(chosen, out=out or next_folder(chosen.name), watch=_Watch(bar))
-    assert result.folder is not None
-    if result.summary["status"] == "diverged":
-        raise ValueError(f"{result.summary['message']}; everything until then is in {result.folder}")
-    _report(console, result)
+    if start_from is not None:
+        chosen = replace(chosen, run=replace(chosen.run, start_from=start_from))
+    folder = out or next_folder(chosen.name)
+    _run(lambda watch, stop: training.train(chosen, out=folder, watch=watch, stop=stop), folder, time_limit, quiet)
+
+
+@app.command()
+def resume(
+    folder: Annotated[Path, typer.Argument(help="Folder of the run.", metavar="DIR", show_default=False)],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="What may change: `run.until=200`.", metavar="KEY=VALUE", show_default=False),
+    ] = None,
+    time_limit: TimeLimit = None,
+    quiet: Quiet = False,
+) -> None:
+    """Goes on with a run that was killed or interrupted, in place and bit for bit; or extends a finished one."""
+    changed = overrides or []
+    _run(lambda watch, stop: training.resume(folder, *changed, watch=watch, stop=stop), folder, time_limit, quiet)
+
+
+def _run(
+    start: Callable[[training.Watch, Interruption], training.Result], folder: Path, time_limit: str | None, quiet: bool
+) -> None:
+    """Runs to the end, or until interrupted, and reports.
+
+    Raises:
+        ValueError: the run diverged.
+        typer.Exit: it was interrupted.
+    """
+    console, limit = Console(quiet=quiet), None if time_limit is None else seconds(time_limit)
+    with Interruption(limit) as interruption:
+        with _bar(console) as bar:
+            result = start(_Watch(bar), interruption)
+        summary = result.summary
+        if summary["status"] == "diverged":
+            raise ValueError(f"{summary['message']}; everything until then is in {result.folder}")
+        if summary["status"] == "interrupted":
+            at = f"t = {summary['networks'][0]['time']:g} s or later"
+            _say("[yellow]interrupted[/yellow]", f"at {at}; to go on: batchednodes resume {shlex.quote(str(folder))}")
+            raise typer.Exit(interruption.code)
+        _report(console, result)
 
 
 @app.command("plan")
@@ -139,6 +185,9 @@ def main() -> None:
         except (ValueError, OSError, MemoryError) as error:
             _say("[bold red]error:[/bold red]", error or type(error).__name__)
             sys.exit(2)
+        except KeyboardInterrupt:
+            _say("[yellow]interrupted[/yellow]", "before anything was written")
+            sys.exit(130)
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:
@@ -206,12 +255,19 @@ def _notes(result: training.Result, networks: list[dict[str, Any]]) -> list[str]
     summary = result.summary
     speed = f"{summary['events_per_second']:,.0f} events/s, {summary['updates_per_second']:,.0f} updates/s"
     wave = f", {summary['mean_wave']:.1f} events a wave" if summary["mean_wave"] else ""
+    start = summary["start"]
     return [
+        *([_origin(start)] if start else []),
         *(_staleness(networks[0]) if len(networks) == 1 else []),
         f"speed       {speed}{wave}, {summary['wall_seconds']:.1f} s on {summary['device']}",
         f"results     {result.folder}",
         f"curves      tensorboard --logdir {result.folder} --host localhost",
     ]
+
+
+def _origin(start: dict[str, Any]) -> str:
+    changed = branch.words(start["changed"])
+    return f"started     from {start['folder']} at t = {start['time']:g} s{'; ' if changed else ''}{changed}"
 
 
 def _staleness(final: dict[str, Any]) -> list[str]:

@@ -26,6 +26,14 @@ from batchednodes.schedule import count_lines, lines, schedule
 from batchednodes.timeline import Clocks, Events, Timeline
 from batchednodes.versions import Layout, widen_
 
+Pause = Callable[[], bool]
+"""Whether a run should pause as soon as it can, for a checkpoint or to stop."""
+
+
+def never() -> bool:
+    """Returns False: go on."""
+    return False
+
 
 @dataclass(frozen=True)
 class Window:
@@ -37,6 +45,8 @@ class Window:
     """Where the clocks stand after them."""
     phases: tuple[UpdateWave | Writes, ...]
     """Waves of updates and phases of gossip, in order; empty where events run one by one."""
+    steps: int
+    """What runs without a pause: phases, or single events."""
     waves: int
     """Waves of all phases."""
     columns: tuple[Int64[Tensor, "3 e"], Float64[Tensor, " e"]]
@@ -52,8 +62,18 @@ class Executor(ABC):
         """Returns a window ready to run; reads nothing of the state that changes, and may be called beside `run_`."""
 
     @abstractmethod
-    def run_(self, state: State, window: Window) -> None:
-        """Runs a window in place."""
+    def run_(self, state: State, window: Window, done: int = 0, pause: Pause = never) -> int:
+        """Runs a window in place, from one of its steps on, to its end or until asked to pause.
+
+        Args:
+            state: changed.
+            window: what `prepare` made.
+            done: steps of the window that the state has seen.
+            pause: asked before each step but the first of a call, so that calls always get on.
+
+        Returns:
+            The steps that the state has seen now; `window.steps` at the end.
+        """
 
 
 @dataclass(frozen=True)
@@ -63,10 +83,14 @@ class Serial(Executor):
     algorithm: SerialGossipSGD
 
     def prepare(self, events: Events, clocks: Clocks, state: State) -> Window:
-        return Window(events, clocks, (), len(events), _columns(0, state.x.device))
+        return Window(events, clocks, (), len(events), len(events), _columns(0, state.x.device))
 
-    def run_(self, state: State, window: Window) -> None:
-        self.algorithm.events_(state, window.events)
+    def run_(self, state: State, window: Window, done: int = 0, pause: Pause = never) -> int:
+        for step in range(done, window.steps):
+            if step > done and pause():
+                return step
+            self.algorithm.event_(state, window.events, step)
+        return window.steps
 
 
 @dataclass(frozen=True)
@@ -89,20 +113,25 @@ class Batched(Executor):
                 phases.append(written(said, first, last))
         if cut:
             phases = [_cut(phase, layout) if isinstance(phase, Writes) else phase for phase in phases]
-        return Window(events, clocks, tuple(phases), plan.waves.size - 1, columns)
+        return Window(events, clocks, tuple(phases), len(phases), plan.waves.size - 1, columns)
 
-    def run_(self, state: State, window: Window) -> None:
+    def run_(self, state: State, window: Window, done: int = 0, pause: Pause = never) -> int:
         nodes, times = (column.to(state.x.device, non_blocking=True) for column in window.columns)
         j, i, weights = nodes[0], nodes[1], self.algorithm.weight[nodes[2]]
         first = 0
-        for phase in window.phases:
+        for step, phase in enumerate(window.phases):
             part = slice(first, first + phase.times.size)
             first = part.stop
+            if step < done:
+                continue
+            if step > done and pause():
+                return step
             if isinstance(phase, UpdateWave):
                 self.algorithm.update_(state, phase, j[part], times[part])
             else:
                 columns = (j[part], i[part], weights[part], times[part])
                 self.algorithm.mix_(state, Mixing(*columns, phase.waves, phase.cuts, phase.pairs))
+        return window.steps
 
 
 def _cut(phase: Writes, layout: Layout) -> Writes:
@@ -129,9 +158,48 @@ class Progress:
     clocks: Clocks
     """Where the clocks stand; clocks.time is the simulated time [s]."""
     events: int
-    """Events executed since the start of this run."""
+    """Events executed since t = 0, but for those of a window that is not at its end."""
     waves: int
     """Waves that they took."""
+    marks: int = 0
+    """Marks observed so far: the number of the next one."""
+    done: int = 0
+    """Steps that the state has seen of the window after `clocks`."""
+    end: float | None = None
+    """End of that window [s]; None: none has begun."""
+
+    def after(self, window: Window) -> "Progress":
+        """Returns the progress at the end of the window."""
+        return Progress(window.clocks, self.events + len(window.events), self.waves + window.waves, self.marks)
+
+
+class Observer(ABC):
+    """Who watches a run, and may halt it."""
+
+    @abstractmethod
+    def pause(self) -> bool:
+        """Returns whether to call `advance` as soon as possible; called often, from within windows."""
+
+    @abstractmethod
+    def advance(self, progress: Progress) -> bool:
+        """Takes note of progress, at the end of a window or after a pause; returns whether to go on."""
+
+    @abstractmethod
+    def observe(self, progress: Progress) -> bool:
+        """Takes note of mark number `progress.marks`, in place of `advance`; returns whether to go on."""
+
+
+class Unobserved(Observer):
+    """Nobody watches, and the run goes to its end."""
+
+    def pause(self) -> bool:
+        return False
+
+    def advance(self, progress: Progress) -> bool:
+        return True
+
+    def observe(self, progress: Progress) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
@@ -147,6 +215,10 @@ class Engine:
     window: float
     """Longest simulated time that is scheduled at once [s]; never changes a result but for rounding."""
 
+    def begin(self) -> Progress:
+        """Returns the progress of a run that has not begun."""
+        return Progress(self.timeline.begin(), 0, 0)
+
     def marks(self, after: float) -> Iterator[float]:
         """Yields the times of the marks later than `after`: multiples of mark_every, and the end."""
         k = math.floor(after / self.mark_every)
@@ -157,43 +229,50 @@ class Engine:
         if after < self.until:
             yield self.until
 
-    def run_(
-        self,
-        state: State,
-        clocks: Clocks,
-        observe: Callable[[Progress], bool],
-        advance: Callable[[Progress], None],
-    ) -> Progress:
-        """Runs to the end in place, or until an observer asks to stop.
+    def run_(self, state: State, progress: Progress, observer: Observer) -> Progress:
+        """Runs to the end in place, or until the observer halts it.
+
+        Windows end where they end without pauses, so that a run which was halted anywhere, and goes on from its
+        progress and state, is bit for bit the same.
 
         Args:
             state: changed in place.
-            clocks: where the clocks stand.
-            observe: called at each mark, and at the start of a run from t = 0; returns whether to go on.
-            advance: called after each window, to show progress.
+            progress: how far the state has come.
+            observer: called at each mark (first at t = 0, when the run begins), window and pause.
+
+        Returns:
+            How far the state has come now.
         """
-        progress = Progress(clocks, 0, 0)
-        if clocks.time == 0 and not observe(progress):
-            return progress
+        if progress.marks == 0:
+            going, progress = observer.observe(progress), replace(progress, marks=1)
+            if not going:
+                return progress
         with ThreadPoolExecutor(1) as host:
-            for window, marked in self._windows(state, clocks, host):
+            for window, marked in self._windows(state, progress, host):
                 widen_(state.versions, int(window.clocks.updates.max()))
-                self.executor.run_(state, window)
-                progress = Progress(window.clocks, progress.events + len(window.events), progress.waves + window.waves)
-                advance(progress)
-                if marked and not observe(progress):
+                done = self.executor.run_(state, window, progress.done, observer.pause)
+                while done < window.steps:
+                    progress = replace(progress, done=done, end=window.clocks.time)
+                    if not observer.advance(progress):
+                        return progress
+                    done = self.executor.run_(state, window, done, observer.pause)
+                progress = progress.after(window)
+                going = (observer.observe if marked else observer.advance)(progress)
+                progress = replace(progress, marks=progress.marks + marked)
+                if not going:
                     break
         return progress
 
-    def _windows(self, state: State, clocks: Clocks, host: ThreadPoolExecutor) -> Iterator[tuple[Window, bool]]:
+    def _windows(self, state: State, start: Progress, host: ThreadPoolExecutor) -> Iterator[tuple[Window, bool]]:
         """Yields the windows up to the end and whether each ends at a mark.
 
         A thread of the host makes the next one while the caller runs, or observes, the one before.
         """
         ahead: tuple[Future[Window], bool] | None = None
-        for until, marked in self._ends(clocks.time):
+        for until, marked in self._ends(start.clocks.time, start.end):
             window = None if ahead is None else (ahead[0].result(), ahead[1])
-            ahead = (host.submit(self._prepare, state, clocks if window is None else window[0].clocks, until), marked)
+            clocks = start.clocks if window is None else window[0].clocks
+            ahead = (host.submit(self._prepare, state, clocks, until), marked)
             if window is not None:
                 yield window
         if ahead is not None:
@@ -202,12 +281,13 @@ class Engine:
     def _prepare(self, state: State, clocks: Clocks, until: float) -> Window:
         return self.executor.prepare(*self.timeline.window(clocks, until), state)
 
-    def _ends(self, after: float) -> Iterator[tuple[float, bool]]:
-        """Yields the ends of the windows later than `after`, and whether each is a mark."""
+    def _ends(self, after: float, first: float | None) -> Iterator[tuple[float, bool]]:
+        """Yields the ends of the windows later than `after`, and whether each is a mark; `first`: of one begun."""
         time = after
         for mark in self.marks(after):
             while time < mark:
-                time = min(mark, time + self.window)
+                time = min(mark, time + self.window if first is None else first)
+                first = None
                 yield time, time == mark
 
 

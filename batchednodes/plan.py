@@ -28,6 +28,10 @@ _EVENT_BYTES = 160
 _EVENTS = 1e12
 """The most expected events of a run: days of scheduling alone, and far below where clocks lose their precision."""
 
+_PROGRAMS = 250
+"""Minibatch steps of a run, each of a whole wave, above which a program pays: to trace it takes as long as vmap takes
+to find the operations of about as many steps."""
+
 _SHARE = 0.9
 """Part of the free memory that a plan may use; the rest is for what it cannot see (libraries, fragmentation)."""
 
@@ -75,11 +79,13 @@ class Plan:
     """Rows handled at once."""
     threads: int
     """Threads of the CPU to compute with."""
+    copies: bool
+    """Whether there is memory to copy the state for checkpoints; else the run waits while they are written."""
 
     @property
     def total(self) -> int:
-        """Bytes of all parts [B]."""
-        return sum(self.memory.values())
+        """Bytes of all parts on the device [B]."""
+        return sum(size for _, size in self._parts())
 
     @property
     def fits(self) -> bool:
@@ -89,13 +95,17 @@ class Plan:
     def refuse_unless_fits(self) -> None:
         """Raises ValueError, with the numbers, if the run does not fit."""
         if not self.fits:
-            largest = sorted(self.memory.items(), key=lambda part: -part[1])[:3]
+            largest = sorted(self._parts(), key=lambda part: -part[1])[:3]
             parts = ", ".join(f"{name} {gib(size)}" for name, size in largest)
             raise ValueError(
                 f"the run must fit in memory, got {gib(self.total)} needed with {gib(self.available)} free on "
                 f"{self.device} (largest: {parts}); lower network.nodes, the model or staleness.track, or use a "
                 "smaller dtype"
             )
+
+    def _parts(self) -> list[tuple[str, int]]:
+        """Returns name and bytes of each part on the device; where that is the CPU, the host's are."""
+        return [part for part in self.memory.items() if self.device == "cpu" or "(host)" not in part[0]]
 
 
 def gib(size: int) -> str:
@@ -125,7 +135,7 @@ def plan(configs: Sequence[Config], events: Timeline) -> Plan:
     activations = stack.activations(*example) if known else 0
     convolved = stack.convolved(*example) if known else 0
     needs = _Needs(configs, stack, sizes, activations, convolved, dtype.itemsize)
-    chunks = needs.chunks(where.type == "cuda", events.networks.n)
+    chunks = needs.chunks(where.type == "cuda", events.networks.n, updates)
     sources = choose(events.networks, [c.staleness.track for c in configs])
     window = min(config.run.until, config.run.window or automatic_window(events)) * sum(events.expected(1.0))
     versions = int((events.networks.sizes * sources.widths).sum()) * assembly.counts(events, config).itemsize
@@ -135,6 +145,11 @@ def plan(configs: Sequence[Config], events: Timeline) -> Plan:
     waves = per_event * (updates + gossips)
     name = str(where)
     threads = config.run.threads or needs.threads(min(chunks.update, events.networks.n // 8))
+    every = config.run.checkpoint_every
+    copy = needs.state(events.networks.n, versions) if every.time is not None or every.minutes is not None else 0
+    hosted = sum(size for part, size in memory.items() if where.type == "cpu" or "(host)" in part)
+    copies = hosted + copy <= _SHARE * free(torch.device("cpu"))
+    memory["copy for checkpoints (host)"] = copy if copies else 0
     return Plan(
         events.networks.count,
         events.networks.n,
@@ -147,6 +162,7 @@ def plan(configs: Sequence[Config], events: Timeline) -> Plan:
         name,
         chunks,
         threads,
+        copies,
     )
 
 
@@ -205,13 +221,15 @@ class _Needs:
         tests = max(s.test_samples for s in self.sizes)
         return self.item * (self.stack.p + 2 * tests * self.activations)
 
-    def chunks(self, cuda: bool, n: int) -> Chunks:
-        """Returns the rows handled at once of n."""
+    def chunks(self, cuda: bool, n: int, updates: float) -> Chunks:
+        """Returns the rows handled at once of n, in a run of some updates."""
         budget = _WORKSPACE["cuda" if cuda else "cpu"]
         updated = budget if cuda or not self.convolved else _CONVOLVED
         rows = self.config.local.chunk or max(1, min(n, updated // self.update_row))
         scored = max(1, min(n, budget // self.evaluated_row))
-        return Chunks(rows, scored, scored if cuda else max(1, _CACHE // self.evaluated_row))
+        calls = self.config.local.steps * updates / min(rows, max(1, n // 8))  # a wave updates about n/8 nodes
+        together = scored if cuda else max(1, _CACHE // self.evaluated_row)
+        return Chunks(rows, scored, together, calls >= _PROGRAMS)
 
     def threads(self, rows: int) -> int:
         """Returns how many threads pay for waves of some rows: all of them, or one.
@@ -222,6 +240,11 @@ class _Needs:
         examples = rows * self.config.local.batch_size
         many = examples * self.activations + rows * self.stack.p > _WORTH
         return torch.get_num_threads() if many or examples * self.convolved > _WORTH_CONVOLVED else 1
+
+    def state(self, n: int, versions: int) -> int:
+        """Returns the bytes of what a checkpoint holds; versions: theirs [B]."""
+        parts = self.tensors(n, versions)
+        return sum(parts[name] for name in ("models", "momentum", "models read (delta)", "versions"))
 
     def tensors(self, n: int, versions: int) -> dict[str, int]:
         """Returns the bytes of what lives as long as the run; versions: theirs [B]."""

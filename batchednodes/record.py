@@ -1,10 +1,16 @@
 """Record: what a run leaves behind in its folder, files and TensorBoard curves."""
 
+import errno
+import hashlib
 import itertools
 import json
 import math
+import os
 import re
+import shutil
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +19,7 @@ import numpy as np
 from torch.utils.tensorboard.summary import custom_scalars, histogram_raw, hparams, scalar, text
 
 from batchednodes.board import Board
+from batchednodes.lock import Lock
 from batchednodes.metrics import Observation
 
 _CURVES = {
@@ -69,71 +76,175 @@ def next_folder(name: str) -> Path:
     return next(folder for k in numbers if not (folder := Path("runs") / f"{name}-{k}").exists())
 
 
-def new_folder(folder: Path) -> Path:
-    """Makes the folder of a run.
+def new_folder(folder: Path, config: str) -> Lock:
+    """Makes the folder of a run, with its settings in it from the first moment, and locks it.
 
     Raises:
         ValueError: the folder exists, or cannot be made.
     """
+    place = None
     try:
-        folder.mkdir(parents=True)
-    except FileExistsError as error:
-        raise ValueError(f"--out must not exist yet, got {str(folder)!r}; nothing is ever overwritten") from error
+        if folder.exists():
+            raise FileExistsError(errno.EEXIST, "it is there")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        place = _new_place(folder.parent)
+        lock = Lock(place)
+        replace_text(place / "config.yaml", config)
+        place.rename(folder)
     except OSError as error:
+        if place is not None:
+            shutil.rmtree(place, ignore_errors=True)
+        if folder.exists():
+            raise ValueError(f"--out must not exist yet, got {str(folder)!r}; nothing is ever overwritten") from error
         raise ValueError(f"--out must be a folder that can be made, got {str(folder)!r}: {error.strerror}") from error
-    return folder
+    lock.moved(folder)
+    return lock
 
 
-@dataclass(frozen=True)
+def _new_place(parent: Path) -> Path:
+    """Makes a folder of this process."""
+    for k in itertools.count():
+        place = parent / f".new-{os.getpid()}-{k}"
+        if not place.exists():
+            place.mkdir()
+            return place
+    raise AssertionError
+
+
+@dataclass(eq=False)
 class Record:
-    """The folder of one run, and its open TensorBoard files: one for each network, in a folder named after it."""
+    """The files that one run appends to: metrics.jsonl, and one of TensorBoard for each network."""
 
     folder: Path
     boards: tuple[Board, ...]
+    """In folders named after their networks; none, if TensorBoard's files could not be written."""
+    size: int
+    """Length of metrics.jsonl [B]."""
+    digest: "hashlib._Hash"
+    """Checksum of that part of it."""
 
     @staticmethod
-    def open(folder: Path, config: str, labels: list[str]) -> "Record":
-        """Starts the record of a run in its new folder, with the resolved settings as YAML.
+    def open(
+        folder: Path, labels: list[str], config: str | None, mark: int = 0, metrics: tuple[int, str] = (0, "")
+    ) -> "Record":
+        """Opens the record of a run where it left off; what was recorded later is cut off.
 
         Args:
             folder: of the run.
-            config: its settings.
             labels: folder of each network's curves inside it; "" is the folder itself.
+            config: settings to show in TensorBoard; None: they are there.
+            mark: number of the next mark; TensorBoard drops what it knows of this one and later ones.
+            metrics: length [B] and checksum of what metrics.jsonl must begin with.
+
+        Raises:
+            ValueError: metrics.jsonl begins with something else.
         """
-        (folder / "config.yaml").write_text(config, encoding="utf-8")
-        boards = tuple(Board(folder / label) for label in labels)
-        about = text("config", f"```yaml\n{config}\n```"), custom_scalars(_LAYOUT)
-        for board in boards:
-            for part in about:
-                board.add(part)
-        return Record(folder, boards)
+        digest = hashlib.sha256(_beginning(folder / "metrics.jsonl", *metrics))
+        record = Record(folder, (), metrics[0], digest)
+        record._cut()
+        with record._curves():
+            record.boards = tuple(Board(folder / label, mark) for label in labels)
+            for board in record.boards if config is not None else ():
+                board.add(text("config", f"```yaml\n{config}\n```"), mark)
+                board.add(custom_scalars(_LAYOUT), mark)
+        return record
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Returns the rows of metrics so far; numbers that were not finite are None."""
+        if not self.size:
+            return []
+        return [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+
+    @property
+    def metrics(self) -> tuple[int, str]:
+        """Length [B] and checksum of metrics.jsonl."""
+        return self.size, self.digest.hexdigest()
 
     def observe(self, mark: int, observations: list[Observation], speed: dict[str, float]) -> None:
-        """Appends one mark to metrics.jsonl and to TensorBoard, where its step is the number of the mark."""
-        lines = [json.dumps(strict(observation.row), allow_nan=False) + "\n" for observation in observations]
-        with (self.folder / "metrics.jsonl").open("a") as metrics:
-            metrics.writelines(lines)
-        for board, observation in zip(self.boards, observations, strict=True):
-            first, *others = _shown(observation, speed)
-            for part in others:
-                first.MergeFrom(part)  # one event of many values is far cheaper than many events
-            board.add(first, mark)
-        for board in self.boards:
-            board.flush()
+        """Appends one mark to metrics.jsonl and to TensorBoard, where its step is the number of the mark.
+
+        Raises:
+            OSError: metrics.jsonl cannot be written; what it held before is whole.
+        """
+        rows = [json.dumps(strict(observation.row), allow_nan=False) + "\n" for observation in observations]
+        lines = "".join(rows).encode()
+        try:
+            with (self.folder / "metrics.jsonl").open("r+b" if self.size else "wb") as file:
+                file.seek(self.size)
+                file.write(lines)
+        except OSError as error:
+            with suppress(OSError):
+                self._cut()
+            raise OSError(f"{self.folder / 'metrics.jsonl'} cannot be written: {error.strerror}") from error
+        self.size += len(lines)
+        self.digest.update(lines)
+        with self._curves():
+            for board, observation in zip(self.boards, observations, strict=bool(self.boards)):
+                first, *others = _shown(observation, speed)
+                for part in others:
+                    first.MergeFrom(part)  # one event of many values is far cheaper than many events
+                board.add(first, mark)
+            for board in self.boards:
+                board.flush()
 
     def finish(self, summary: dict[str, Any], settings: list[dict[str, Any]]) -> None:
-        """Writes summary.json, and TensorBoard's hyperparameters of each network with its final metrics."""
+        """Writes TensorBoard's hyperparameters of each network with its final metrics."""
         shown = {key: tag for key, tag in _CURVES.items() if not tag.startswith(("progress/", "throughput/"))}
-        for board, own, row in zip(self.boards, settings, summary["networks"], strict=True):
-            final = {shown[k]: float(v) for k, v in row.items() if k in shown and v is not None}
-            for part in hparams(_flat(own), final):
-                board.add(part)
-        write_json(self.folder / "summary.json", summary)
+        with self._curves():
+            for board, own, row in zip(self.boards, settings, summary["networks"], strict=bool(self.boards)):
+                final = {shown[k]: float(v) for k, v in row.items() if k in shown and v is not None}
+                for part in hparams(_flat(own), final):
+                    board.add(part)
 
     def close(self) -> None:
         """Closes the files of TensorBoard."""
-        for board in self.boards:
-            board.close()
+        with self._curves():
+            for board in self.boards:
+                board.close()
+
+    def _cut(self) -> None:
+        """Drops what metrics.jsonl holds beyond its length."""
+        path = self.folder / "metrics.jsonl"
+        if path.exists():
+            os.truncate(path, self.size)
+
+    @contextmanager
+    def _curves(self) -> Iterator[None]:
+        """Goes on without TensorBoard, with a warning, where its files cannot be written."""
+        try:
+            yield
+        except OSError as error:
+            boards, self.boards = self.boards, ()
+            for board in boards:
+                board.abandon()
+            warnings.warn(
+                f"TensorBoard's files in {self.folder} cannot be written: {error.strerror}; the run goes on without "
+                "them, metrics.jsonl has every number",
+                stacklevel=3,
+            )
+
+
+def check_metrics(folder: Path, metrics: tuple[int, str]) -> None:
+    """Checks that metrics.jsonl of a run begins with text of some length [B] and checksum.
+
+    Raises:
+        ValueError: it does not.
+    """
+    _beginning(folder / "metrics.jsonl", *metrics)
+
+
+def _beginning(path: Path, size: int, checksum: str) -> bytes:
+    """Returns the first bytes of a file, which must be those with the checksum."""
+    if not size:
+        return b""
+    try:
+        with path.open("rb") as file:
+            found = file.read(size)
+    except OSError as error:
+        raise ValueError(f"{path} must be as the run left it, got none that can be read: {error.strerror}") from error
+    if hashlib.sha256(found).hexdigest() != checksum:
+        raise ValueError(f"{path} must begin as the run left it, got another text in its first {size} bytes")
+    return found
 
 
 def _shown(observation: Observation, speed: dict[str, float]) -> Iterator[Any]:
@@ -197,6 +308,20 @@ def strict(value: Any) -> Any:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a JSON file under another name, then renames it."""
+    replace_text(path, json.dumps(strict(content), indent=2, allow_nan=False) + "\n")
+
+
+def replace_text(path: Path, content: str) -> None:
+    """Writes a text under another name, then renames it.
+
+    Raises:
+        OSError: it cannot be written; what was there before still is.
+    """
     temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(json.dumps(strict(content), indent=2, allow_nan=False) + "\n")
-    temporary.replace(path)
+    try:
+        temporary.write_text(content, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, f"{path} cannot be written: {error.strerror}") from error

@@ -68,7 +68,7 @@ def points(config: Config) -> list[Point]:
 
 def _lists(config: Config) -> dict[str, list[Any]]:
     """Returns key and values of each swept setting."""
-    swept = dict(_leaves(config.sweep, ""))
+    swept = dict(leaves(config.sweep))
     for key, values in swept.items():
         if not any(key == part or key.startswith(f"{part}.") for part in _MAY_DIFFER):
             raise ValueError(
@@ -80,11 +80,12 @@ def _lists(config: Config) -> dict[str, list[Any]]:
     return swept
 
 
-def _leaves(tree: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+def leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields each value of nested settings with its full key."""
     for key, value in tree.items():
         full = f"{path}.{key}" if path else str(key)
-        if isinstance(value, Mapping):
-            yield from _leaves(value, full)
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, full)
         else:
             yield full, value
 

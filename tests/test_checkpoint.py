@@ -9,10 +9,23 @@ from safetensors.torch import load_file, save_file
 
 from batchednodes import checkpoint
 from batchednodes.algorithms.state import begin
+from batchednodes.checkpoint import Journal, Snapshot
 from batchednodes.timeline import Clocks
 from batchednodes.versions import Layout
 
 CPU = torch.device("cpu")
+JOURNAL = Journal(
+    {"name": "a", "run": {"until": 2.0}},
+    status="interrupted",
+    events=7,
+    marks=3,
+    done=2,
+    end=0.5,
+    metrics=(10, "ab"),
+    curves=(0.1, 0.3, 2),
+    devices=("cpu",),
+    resumed=({"time": 1.0, "device": "cpu"},),
+)
 
 
 def example(sizes=(3,), widths=(2,)):
@@ -35,14 +48,17 @@ def example(sizes=(3,), widths=(2,)):
     ],
 )
 def test_what_is_read_is_what_was_written(sizes, widths, names, tmp_path):
-    state, clocks, layout = example(sizes, widths)
-    checkpoint.save(tmp_path / "a.safetensors", state, clocks, layout)
+    (state, clocks, layout), arrays = example(sizes, widths), {"curves.before": np.array([1.0, 2.0])}
+    checkpoint.save(tmp_path / "a.safetensors", Snapshot(state, clocks, layout, JOURNAL, arrays))
     written = load_file(tmp_path / "a.safetensors")
     assert {name: list(t.shape) for name, t in written.items() if name.startswith("versions")} == names
     if names.keys() == {"versions"}:
         for g, part in enumerate(written["versions"].split(list(sizes))):
             assert torch.equal(part, layout.block(state.versions, g))
-    again, at = checkpoint.load(tmp_path / "a.safetensors", CPU)
+    found = checkpoint.load(tmp_path / "a.safetensors", CPU)
+    again, at = found.state, found.clocks
+    assert found.journal == JOURNAL
+    assert {name: array.tolist() for name, array in found.arrays.items()} == {"curves.before": [1.0, 2.0]}
     assert again.tensors().keys() == state.tensors().keys()
     assert again.read is None
     for name, tensor in state.tensors().items():
@@ -55,7 +71,7 @@ def test_what_is_read_is_what_was_written(sizes, widths, names, tmp_path):
 
 
 def test_damage_is_named(tmp_path):
-    checkpoint.save(tmp_path / "a.safetensors", *example())
+    checkpoint.save(tmp_path / "a.safetensors", Snapshot(*example(), JOURNAL))
     whole = (tmp_path / "a.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "junk.safetensors").write_bytes(b"no tensors here")
@@ -68,5 +84,5 @@ def test_damage_is_named(tmp_path):
 
 def test_files_of_others_are_refused(tmp_path):
     save_file({"x": torch.zeros(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="checkpoint must be one that batchednodes wrote"):
+    with pytest.raises(ValueError, match="checkpoint must be one that this version of batchednodes wrote"):
         checkpoint.load(tmp_path / "other.safetensors", CPU)

@@ -3,17 +3,20 @@
 Marks, chunks, windows, batch-mates and restarts change nothing.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from observers import Watching
 from torch import fx
 
-from batchednodes import Config, assembly, checkpoint, load, train
+from batchednodes import Config, assembly, checkpoint, load, plan, train
 from batchednodes.algorithms.state import State
 from batchednodes.assembly import Chunks
-from batchednodes.engine import Batched, Progress
+from batchednodes.checkpoint import Journal, Snapshot
+from batchednodes.engine import Batched, Progress, Unobserved
 from batchednodes.training import Result
 from batchednodes.versions import Layout
 
@@ -127,7 +130,7 @@ def test_batched_equals_serial_for_a_users_convolutions():
     ids=" ".join,
 )
 def test_programs_equal_serial(options, device, monkeypatch):
-    monkeypatch.setattr(assembly, "PROGRAMS", 0)
+    monkeypatch.setattr(plan, "_PROGRAMS", 0)
     same(run(*options, f"device={device}"), run(*options, f"device={device}", "executor=serial"))
 
 
@@ -135,7 +138,7 @@ def test_a_long_run_is_a_program_and_the_same_to_rounding():
     options = [*SMALL, "network.nodes=8", "run.until=400", "run.mark_every=400"]
     configs = [load({}, [*options, change]) for change in ("local.compile=auto", "run.until=20", "local.compile=off")]
     laws = [(c, assembly.timeline([c])) for c in configs]
-    executors = [assembly.assemble([c], events, Chunks(8, 8)).engine.executor for c, events in laws]
+    executors = [assembly.assemble([c], law, plan.plan([c], law).chunks).engine.executor for c, law in laws]
     programs = [isinstance(e, Batched) and isinstance(e.algorithm.descent.step_, fx.GraphModule) for e in executors]
     assert programs == [True, False, False]
     same(train(configs[0]), train(configs[2]))
@@ -179,20 +182,14 @@ def finish(configs: list[Config], restart: Path | None = None) -> tuple[State, L
     """Runs networks in one batch; `restart` names a file through which the run passes halfway."""
     events = assembly.timeline(configs)
     batch = assembly.assemble(configs, events, Chunks(update=64, evaluate=64))
-    state, clocks = batch.state, events.begin()
-    half = Progress(clocks, 0, 0)
-
-    def stop_halfway(progress: Progress) -> bool:
-        nonlocal half
-        half = progress
-        return progress.clocks.time < 3
-
+    state, progress, layout = batch.state, batch.engine.begin(), batch.meter.tracking.layout
     if restart is not None:
-        batch.engine.run_(state, clocks, stop_halfway, lambda _: None)
-        checkpoint.save(restart, state, half.clocks, batch.meter.tracking.layout)
-        state, clocks = checkpoint.load(restart, torch.device("cpu"))
-    batch.engine.run_(state, clocks, lambda _: True, lambda _: None)
-    return state, batch.meter.tracking.layout
+        progress = batch.engine.run_(state, progress, Watching(lambda progress: progress.clocks.time < 3))
+        checkpoint.save(restart, Snapshot(state, progress.clocks, layout, Journal({})))
+        again = checkpoint.load(restart, torch.device("cpu"))
+        state, progress = again.state, replace(progress, clocks=again.clocks)
+    batch.engine.run_(state, progress, Unobserved())
+    return state, layout
 
 
 def networks() -> list[Config]:
@@ -259,7 +256,7 @@ def test_versions_never_fall_and_staleness_is_not_negative():
         before = now.clone()
         return True
 
-    batch.engine.run_(batch.state, events.begin(), watch, lambda _: None)
+    batch.engine.run_(batch.state, batch.engine.begin(), Watching(watch))
     assert before.sum() > 0
 
 

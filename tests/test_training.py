@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from observers import Watching
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -295,12 +296,10 @@ def test_staleness_by_node_and_source_over_the_second_half(tmp_path):
     average = float((of_node * weights).sum() / weights.sum())
     assert average == pytest.approx(result.summary["networks"][0]["staleness_average"], rel=1e-12)
     marks, events = assembly_of(*options, "run.mark_every=0.005"), []
-    marks.engine.run_(
-        marks.state,
-        marks.engine.timeline.begin(),
-        lambda p: events.append((p.clocks.time, marks.meter.observe(marks.state, p.clocks)[0].staleness)) or True,
-        lambda _: None,
+    watching = Watching(
+        lambda p: events.append((p.clocks.time, marks.meter.observe(marks.state, p.clocks)[0].staleness)) or True
     )
+    marks.engine.run_(marks.state, marks.engine.begin(), watching)
     sampled = np.mean([s.of_node for time, s in events if time > 4], axis=0)
     assert of_node.numpy() == pytest.approx(sampled, rel=0.02)
     seen = np.mean([s.of_source for time, s in events if time >= 4 and abs(time % 2) < 1e-9], axis=0)

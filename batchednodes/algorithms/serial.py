@@ -34,17 +34,16 @@ class SerialGossipSGD:
     own: Int64[Tensor, " n"]
     """Place of each node's count of its own updates among the versions; -1: not tracked."""
 
-    def events_(self, state: State, events: Events) -> None:
-        """Runs the events of a window in time order."""
-        columns = (events.kind, events.time, events.actor, events.peer, events.count)
-        for kind, time, actor, peer, count in zip(*(c.tolist() for c in columns), strict=True):
-            if kind == UPDATE:
-                self._update_(state, actor, count, time)
-            elif kind == MEET:
-                self._meet_(state, actor, peer, time)
-            else:
-                j, i = (actor, peer) if kind == PULL else (peer, actor)
-                self._write_(state, j, self.weight[actor], state.x[i], self.layout.of_node(state.versions, i), time)
+    def event_(self, state: State, events: Events, k: int) -> None:
+        """Runs event k of a window."""
+        kind, actor, peer, time = events.kind[k], int(events.actor[k]), int(events.peer[k]), float(events.time[k])
+        if kind == UPDATE:
+            self._update_(state, actor, int(events.count[k]), time)
+        elif kind == MEET:
+            self._meet_(state, actor, peer, time)
+        else:
+            j, i = (actor, peer) if kind == PULL else (peer, actor)
+            self._write_(state, j, self.weight[actor], state.x[i], self.layout.of_node(state.versions, i), time)
 
     def _meet_(self, state: State, i: int, j: int, time: float) -> None:
         x_i, versions_i = state.x[i].clone(), self.layout.of_node(state.versions, i).clone()

@@ -5,12 +5,13 @@ The dataclasses can be made in Python too, `Config(network=Network(nodes=50))`: 
 
 from batchednodes.config.files import dump, load, to_dict
 from batchednodes.config.kinds import KINDS, READER
-from batchednodes.config.settings import Config, Gossip, Network, Run, Staleness, Task, Update
+from batchednodes.config.settings import Config, Every, Gossip, Network, Run, Staleness, Task, Update
 
 __all__ = [
     "KINDS",
     "READER",
     "Config",
+    "Every",
     "Gossip",
     "Network",
     "Run",

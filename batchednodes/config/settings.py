@@ -83,6 +83,23 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Every:
+    """When checkpoints are written: by either clock; with both null, only when a run is interrupted."""
+
+    time: float | None = None
+    """Simulated time between two of them [s], each at the first end of a window or mark that comes then; positive and
+    finite; null: not by this clock."""
+
+    minutes: float | None = 10.0
+    """Wall time between two of them [min]; positive and finite; null: not by this clock."""
+
+    def __post_init__(self) -> None:
+        for key, unit in (("time", "s"), ("minutes", "min")):
+            if getattr(self, key) is not None:
+                number(getattr(self, key), 1, key, open_low=True, unit=unit)
+
+
+@dataclass(frozen=True)
 class Run:
     """How long, and how often the run is observed."""
 
@@ -110,6 +127,16 @@ class Run:
     baseline: Literal["none", "isolated"] = "none"
     """What to run beside: `isolated` trains the same nodes without gossip, and reports them too."""
 
+    start_from: str | None = None
+    """Folder of another run whose latest models are the initial ones, of the same model and as many nodes; a run of one
+    network serves each network of a sweep; null: `task.model` draws them."""
+
+    checkpoint_every: Every = Every()
+    """When the whole state is written into the run's folder, so that `batchednodes resume` can go on from it."""
+
+    keep_checkpoints: int = 2
+    """How many of them stay, the newest; at least 1."""
+
     def __post_init__(self) -> None:
         number(self.until, 1, "until", open_low=True, unit="s")
         for key in ("mark_every", "window"):
@@ -120,6 +147,7 @@ class Run:
             if isinstance(step, int | float) and isinstance(self.until, int | float) and self.until > MARKS * step:
                 least = f"at least until / {MARKS:,} = {self.until / MARKS:g} [s]"
                 raise ValueError(f"{key} must be {least}, got {step!r}; make it larger, or run.until smaller")
+        count(self.keep_checkpoints, 1, "keep_checkpoints", high=10**6)
         for key, high in (("eval_nodes", 10**8), ("threads", os.cpu_count() or 1)):
             if getattr(self, key) is not None:
                 count(getattr(self, key), 1, key, high=high)

@@ -19,7 +19,7 @@ from batchednodes import assembly, load
 from batchednodes.algorithms.gossip_sgd import UpdateWave
 from batchednodes.algorithms.state import State
 from batchednodes.assembly import Run
-from batchednodes.engine import Batched, Executor, Window
+from batchednodes.engine import Batched, Executor, Pause, Unobserved, Window, never
 from batchednodes.gossip import Mixing, writes
 from batchednodes.local import Descent
 from batchednodes.mixing import merge_, mix_
@@ -68,13 +68,14 @@ class Watched(Executor):
         self.made.append(time.thread_time())
         return window
 
-    def run_(self, state: State, window: Window) -> None:
+    def run_(self, state: State, window: Window, done: int = 0, pause: Pause = never) -> int:
         """Runs the window to its end on the device."""
         begun = time.perf_counter()
-        self.inner.run_(state, window)
+        steps = self.inner.run_(state, window, done, pause)
         if state.x.device.type == "cuda":
             torch.cuda.synchronize(state.x.device)
         self.runs.append((begun, time.perf_counter()))
+        return steps
 
 
 def hidden(workload: Workload, n: int, device: torch.device, repeats: int) -> dict[str, Any]:
@@ -95,9 +96,7 @@ def hidden(workload: Workload, n: int, device: torch.device, repeats: int) -> di
         alone, beside = Watched(run.engine.executor), Watched(run.engine.executor)
         for window in ready:
             alone.run_(run.state, window)
-        replace(run.engine, executor=beside).run_(
-            run.state, run.engine.timeline.begin(), lambda _: True, lambda _: None
-        )
+        replace(run.engine, executor=beside).run_(run.state, run.engine.begin(), Unobserved())
         waited = sum(b[0] - a[1] for a, b in pairwise(beside.runs))
         made, worked, undisturbed = beside.made[-1] - beside.made[0], _busy(beside.runs), _busy(alone.runs)
         if repeat:

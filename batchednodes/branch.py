@@ -1,0 +1,139 @@
+"""Branch: a run that starts from another run's models, or goes on with other settings; what may change, and what did.
+
+Letters: n nodes, p parameters.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from batchednodes import config
+from batchednodes.algorithms.state import State
+from batchednodes.config import Config
+from batchednodes.keeper import latest
+from batchednodes.sweep import leaves
+
+_GOES_ON = ("run.until", "run.checkpoint_every", "run.keep_checkpoints", "run.baseline", "device")
+"""Settings, and sections, that may change when a run is resumed: the events so far stay what they were."""
+
+_KEPT = ("task.model",)
+"""Section that must not change when a run starts from another's models."""
+
+_DRAWN = ("task.model.init",)
+"""What may change of it all the same: how models would be drawn."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Whose models a run starts from."""
+
+    folder: str
+    """Of that run."""
+    time: float
+    """Simulated time of that run then [s]."""
+    changed: dict[str, list[Any]]
+    """Settings that differ: the other run's value, and the new one."""
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Returns the settings that differ between two configs as plain data, each with its old and its new value."""
+    before, after = dict(leaves(old)), dict(leaves(new))
+    keys = [*after, *(key for key in before if key not in after)]
+    return {key: [before.get(key), after.get(key)] for key in keys if before.get(key) != after.get(key)}
+
+
+def words(changed: Mapping[str, list[Any]]) -> str:
+    """Returns changes in words: "local.lr 0.1 -> 0.01, ..."."""
+    some = [f"{key} {old!r} -> {new!r}" for key, (old, new) in [*changed.items()][:10]]
+    return ", ".join(some) + (", ..." if len(changed) > 10 else "")
+
+
+def check_resumed(old: Mapping[str, Any], new: Mapping[str, Any], time: float) -> None:
+    """Checks that a run which has come to some time may go on with other settings.
+
+    Args:
+        old: settings so far, as plain data.
+        new: settings from now on.
+        time: simulated time that the run has reached [s].
+
+    Raises:
+        ValueError: a setting must not change, or the run is past its new end.
+    """
+    for key, (before, after) in changes(old, new).items():
+        if not _inside(key, _GOES_ON):
+            raise ValueError(
+                f"{key} must not change when a run is resumed ({', '.join(_GOES_ON)} may), got {after!r} instead of "
+                f"{before!r}; `batchednodes train CONFIG --from DIR` starts from the run's models with other settings"
+            )
+    if new["run"]["until"] < time:
+        raise ValueError(
+            f"run.until must be at least what the run has reached, {time:g} [s], got {new['run']['until']}"
+        )
+
+
+def start_(state: State, sizes: Int64[np.ndarray, " g"], settings: Config) -> Origin:
+    """Writes the latest models of the run that the settings start from into a state at t = 0.
+
+    Args:
+        state: of the new run; changed.
+        sizes: nodes of its networks.
+        settings: of the new run.
+
+    Raises:
+        ValueError: there is no such run, or its models or networks are of another kind or size.
+    """
+    folder = settings.run.start_from
+    assert folder is not None
+    try:
+        found = latest(Path(folder), torch.device("cpu"))
+    except ValueError as error:
+        raise ValueError(f"run.start_from must be the folder of a run, {error}") from None
+    changed = changes(found.journal.config, config.to_dict(settings))
+    for key, (before, after) in changed.items():
+        if _inside(key, _KEPT) and key not in _DRAWN:
+            raise ValueError(
+                f"{key} must be that of the run that run.start_from names, {before!r}, got {after!r}; models of "
+                "another kind cannot be taken over"
+            )
+    _write_(state.x, sizes, found.state.x, found.layout.sizes)
+    if state.read is not None:
+        state.read.copy_(state.x)
+    changed.pop("run.start_from", None)
+    return Origin(folder, found.clocks.time, changed)
+
+
+def _write_(
+    x: Float[Tensor, "n p"],
+    sizes: Int64[np.ndarray, " g"],
+    models: Float[Tensor, "rows p"],
+    theirs: Int64[np.ndarray, " h"],
+) -> None:
+    """Writes the models of another run, whose networks have some sizes, into those of a new one."""
+    if models.shape[1] != x.shape[1]:
+        raise ValueError(
+            f"run.start_from must name a run of models with {x.shape[1]} parameters, got {models.shape[1]}; did the "
+            "data's features or classes change?"
+        )
+    if np.array_equal(sizes, theirs):
+        x.copy_(models)
+    elif theirs.size == 1 and (sizes == theirs).all():
+        x.view(sizes.size, *models.shape).copy_(models)
+    else:
+        raise ValueError(
+            f"run.start_from must name a run of networks with {_listed(sizes)} nodes, got {_listed(theirs)}; or of one "
+            "such network, which then serves all"
+        )
+
+
+def _listed(sizes: Int64[np.ndarray, " g"]) -> str:
+    return ", ".join(str(n) for n in sizes[:10]) + (", ..." if sizes.size > 10 else "")
+
+
+def _inside(key: str, sections: Sequence[str]) -> bool:
+    return any(key == section or key.startswith(f"{section}.") for section in sections)

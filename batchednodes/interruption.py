@@ -1,0 +1,65 @@
+"""Interruption: signals and a time limit that ask a command to halt, and what it says and returns then.
+
+Letters: none.
+"""
+
+import os
+import re
+import signal
+import sys
+import time
+from types import FrameType
+
+TIMED_OUT = 124
+"""Exit code of a command that halted at its time limit; the same as that of `timeout`."""
+
+_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption:
+    """While it is entered, SIGINT and SIGTERM are noted; a second SIGINT ends the process at once."""
+
+    def __init__(self, limit: float | None) -> None:
+        """Begins to count; limit: seconds from now after which to halt, None: never."""
+        self.deadline = None if limit is None else time.monotonic() + limit
+        self.signal: int | None = None
+
+    def __enter__(self) -> "Interruption":
+        self.before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def __call__(self) -> bool:
+        """Returns whether to halt."""
+        return self.signal is not None or (self.deadline is not None and time.monotonic() >= self.deadline)
+
+    @property
+    def code(self) -> int:
+        """Exit code of a command that halted."""
+        return TIMED_OUT if self.signal is None else 128 + self.signal
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.signal == signal.SIGINT:
+            sys.stderr.write("\nstopped at once; the last checkpoint is as it was\n")
+            sys.stderr.flush()
+            os._exit(128 + number)
+        self.signal = self.signal or number
+        if number == signal.SIGINT:
+            sys.stderr.write("\nhalting with a checkpoint; once more, and it stops at once\n")
+
+
+def seconds(text: str) -> float:
+    """Returns a span of time, as "2h", "90min" or "1h30m", in seconds; a bare number is seconds.
+
+    Raises:
+        ValueError: it is none, or not positive.
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)?\s*", text)
+    if not re.fullmatch(r"(\d+(\.\d+)?\s*(s|min|m|h|d)?\s*)+", text) or not any(float(n) for n, _ in parts):
+        raise ValueError(f"--time-limit must be a positive time such as 2h, 90min or 1h30m, got {text!r}")
+    return sum(float(number) * _UNITS[unit or "s"] for number, unit in parts)

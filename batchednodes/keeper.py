@@ -1,0 +1,191 @@
+"""Keeper: checkpoints of a run in its folder, when they are due, written beside the run; and the way back to them.
+
+Letters: none.
+"""
+
+import math
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from batchednodes import checkpoint
+from batchednodes.algorithms.state import State
+from batchednodes.checkpoint import Snapshot
+from batchednodes.config import Every
+
+FINAL = "final.safetensors"
+"""File of the final state, inside the folder of a run."""
+
+_FOLDER = "checkpoints"
+
+
+class Keeper:
+    """Writes checkpoints of one run and keeps the newest."""
+
+    def __init__(self, folder: Path, every: Every, keep: int, now: float, beside: bool) -> None:
+        """Makes the folder of the checkpoints, and removes what a killed process left half written.
+
+        Args:
+            folder: of the run.
+            every: when checkpoints are due.
+            keep: how many stay.
+            now: simulated time [s].
+            beside: whether a thread writes a copy of the state while the run goes on; else the run waits.
+        """
+        self.folder, self.every, self.keep, self.beside = folder / _FOLDER, every, keep, beside
+        self.folder.mkdir(exist_ok=True)
+        for path in self.folder.glob("*.partial"):
+            path.unlink()
+        self.number = max((_number(path) for path in self.folder.iterdir()), default=0)
+        self.copies: dict[str, Tensor] = {}
+        self.writer = ThreadPoolExecutor(1)
+        self.writing: Future[None] | None = None
+        self.wait(now)
+
+    def wait(self, now: float) -> None:
+        """Lets the next checkpoint be due after a whole interval; now is the simulated time [s]."""
+        self.wall = time.monotonic()
+        step = self.every.time
+        self.simulated = math.inf if step is None else (math.floor(now / step) + 1) * step
+
+    def overdue(self) -> bool:
+        """Returns whether a checkpoint is due by the clock on the wall."""
+        return self.every.minutes is not None and time.monotonic() - self.wall >= 60 * self.every.minutes
+
+    def due(self, now: float) -> bool:
+        """Returns whether a checkpoint is due by either clock; now is the simulated time [s]."""
+        return now >= self.simulated or self.overdue()
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Writes a checkpoint, after the one before; on return the state may change again."""
+        self.settle()
+        self.wait(snapshot.clocks.time)
+        self.number += 1
+        path = self.folder / f"{self.number:06}.safetensors"
+        if self.beside:
+            copy = replace(snapshot, state=self._copy(snapshot.state))
+            self.writing = self.writer.submit(self._write, path, copy)
+        else:
+            self._write_or_warn(path, snapshot)
+
+    def settle(self) -> None:
+        """Waits until nothing is being written; a failure becomes a warning, since the run can go on."""
+        if self.writing is not None:
+            self._warn_of(self.writing.exception())
+            self.writing = None
+
+    def write_now(self, snapshot: Snapshot) -> Path:
+        """Writes a checkpoint before it returns.
+
+        Raises:
+            OSError: it cannot be written; older ones are untouched.
+        """
+        self.settle()
+        self.number += 1
+        path = self.folder / f"{self.number:06}.safetensors"
+        self._write(path, snapshot)
+        return path
+
+    def close(self) -> None:
+        """Waits until nothing is being written; a folder without checkpoints goes away."""
+        self.settle()
+        self.writer.shutdown()
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    def _write_or_warn(self, path: Path, snapshot: Snapshot) -> None:
+        try:
+            self._write(path, snapshot)
+        except OSError as error:
+            self._warn_of(error)
+
+    def _write(self, path: Path, snapshot: Snapshot) -> None:
+        checkpoint.save(path, snapshot)
+        for old in sorted(self.folder.glob("*.safetensors"), key=_number)[: -self.keep]:
+            old.unlink()
+
+    def _warn_of(self, error: BaseException | None) -> None:
+        if isinstance(error, OSError):
+            warnings.warn(
+                f"no checkpoint: {error}; the run goes on, and tries again when the next is due", stacklevel=2
+            )
+        elif error is not None:
+            raise error
+
+    def _copy(self, state: State) -> State:
+        """Returns a copy of the state on the host, in memory that the next copy will reuse."""
+        for name, tensor in state.tensors().items():
+            old = self.copies.get(name)
+            if old is None or old.shape != tensor.shape or old.dtype != tensor.dtype:
+                self.copies[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+            self.copies[name].copy_(tensor, non_blocking=True)
+        if state.x.is_cuda:
+            torch.cuda.synchronize(state.x.device)
+        return State(**self.copies)
+
+
+def newest(folder: Path, device: torch.device, check: Callable[[Snapshot], None]) -> Snapshot | None:
+    """Returns the latest state of a run that can be read and passes a check; None where there is none.
+
+    A file that is of no use is named in a warning, and renamed, so that it does not count as a checkpoint any more.
+
+    Args:
+        folder: of the run.
+        device: where the state goes.
+        check: raises ValueError if a snapshot cannot be used.
+    """
+    for path in sorted(_files(folder), key=_age, reverse=True):
+        try:
+            snapshot = checkpoint.load(path, device)
+            check(snapshot)
+            return snapshot
+        except ValueError as error:
+            path.rename(path.with_name(path.name + ".unusable"))
+            warnings.warn(f"{error}; renamed to {path.name}.unusable, going on from the one before", stacklevel=2)
+    return None
+
+
+def latest(folder: Path, device: torch.device) -> Snapshot:
+    """Returns the latest state of a run that can be read and is finite; changes nothing.
+
+    Raises:
+        ValueError: there is none.
+    """
+    reasons = []
+    for path in sorted(_files(folder), key=_age, reverse=True):
+        try:
+            snapshot = checkpoint.load(path, device)
+        except ValueError as error:
+            reasons.append(str(error))
+            continue
+        if snapshot.journal.status != "diverged":
+            return snapshot
+        reasons.append(f"{path} diverged")
+    raise ValueError(f"got {str(folder)!r} without a state to start from{': ' if reasons else ''}{'; '.join(reasons)}")
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    if (folder / FINAL).exists():
+        yield folder / FINAL
+    yield from (folder / _FOLDER).glob("*.safetensors")
+
+
+def _age(path: Path) -> tuple[float, int, int]:
+    """Returns what orders the states of a run; those that cannot be read come last, to be named first."""
+    try:
+        return checkpoint.age(path)
+    except ValueError:
+        return math.inf, 0, _number(path)
+
+
+def _number(path: Path) -> int:
+    """Returns the number of a checkpoint; 0 for other files."""
+    digits = re.match(r"\d+", path.name)
+    return int(digits[0]) if digits else 0
