@@ -104,8 +104,8 @@ def _run(
         if summary["status"] == "diverged":
             raise ValueError(f"{summary['message']}; everything until then is in {result.folder}")
         if summary["status"] == "interrupted":
-            at = f"t = {summary['networks'][0]['time']:g} s or later"
-            _say("[yellow]interrupted[/yellow]", f"at {at}; to go on: batchednodes resume {shlex.quote(str(folder))}")
+            go_on = f"to go on: batchednodes resume {shlex.quote(str(folder))}"
+            _say("[yellow]interrupted:[/yellow]", f"{summary['message']}; {go_on}")
             raise typer.Exit(interruption.code)
         _report(console, result)
 
@@ -186,7 +186,7 @@ def main() -> None:
             _say("[bold red]error:[/bold red]", error or type(error).__name__)
             sys.exit(2)
         except KeyboardInterrupt:
-            _say("[yellow]interrupted[/yellow]", "before anything was written")
+            _say("[yellow]interrupted:[/yellow]", "before anything was written")
             sys.exit(130)
 
 

@@ -143,7 +143,8 @@ class Record:
         record = Record(folder, (), metrics[0], digest)
         record._cut()
         with record._curves():
-            record.boards = tuple(Board(folder / label, mark) for label in labels)
+            for label in labels:
+                record.boards += (Board(folder / label, mark),)
             for board in record.boards if config is not None else ():
                 board.add(text("config", f"```yaml\n{config}\n```"), mark)
                 board.add(custom_scalars(_LAYOUT), mark)

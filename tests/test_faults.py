@@ -1,0 +1,141 @@
+"""Faults of disks and files, provoked for real: results stay correct, or one message says what happened."""
+
+import os
+import resource
+import shutil
+import subprocess
+from contextlib import contextmanager, suppress
+
+import pytest
+from safetensors.torch import load_file
+from test_resume import TINY, same_files
+
+from batchednodes import resume, train
+
+BIG = [
+    "run.checkpoint_every={time: 1, minutes: null}",
+    "task.data={kind: digits}",
+    "task.model={kind: mlp, hidden: [256]}",
+    "local.batch_size=2",
+]
+"""A state of about 600 KB."""
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """Returns a function that mounts a small disk, or gives it another size."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def mount(size):
+        how = (
+            ["-o", f"remount,size={size}"] if os.path.ismount(place) else ["-t", "tmpfs", "-o", f"size={size}", "none"]
+        )
+        if subprocess.run(["mount", *how, str(place)], capture_output=True).returncode:
+            pytest.skip("this user may not mount a disk")
+        return place
+
+    yield mount
+    if os.path.ismount(place):
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@contextmanager
+def files_of_at_most(size):
+    """Lets the operating system refuse longer files [B]."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_costs_checkpoints_and_then_the_end_but_no_results(disk, tmp_path):
+    train(TINY, *BIG, out=tmp_path / "whole")
+    place = disk("1m")
+    with (
+        pytest.warns(UserWarning, match="no checkpoint: .* cannot be written: .*No space left on device") as warned,
+        pytest.raises(OSError, match=r"final.safetensors cannot be written: .*No space left on device"),
+    ):
+        train(TINY, *BIG, out=place / "run")
+    assert all("the run goes on" in str(w.message) for w in warned)
+    assert [p.name for p in (place / "run" / "checkpoints").iterdir()] == ["000001.safetensors"]
+    assert not list((place / "run").rglob("*.partial"))
+    disk("50m")
+    resume(place / "run")
+    same_files(tmp_path / "whole", place / "run")
+
+
+@pytest.mark.filterwarnings("ignore:TensorBoard's files:UserWarning", "ignore:no checkpoint:UserWarning")
+def test_a_disk_too_full_for_metrics_stops_the_run_at_the_mark_before(disk, tmp_path):
+    options = [*BIG, "run.mark_every=0.4"]
+    train(TINY, *options, out=tmp_path / "whole")
+    place = disk("2m")
+
+    def watch(config, progress, row):
+        if progress.clocks.time > 3:
+            fill(place / "filler")
+
+    with pytest.raises(OSError, match=r"metrics.jsonl cannot be written: No space left on device"):
+        train(TINY, *options, out=place / "run", watch=watch)
+    kept = (place / "run" / "metrics.jsonl").read_bytes()
+    assert (tmp_path / "whole" / "metrics.jsonl").read_bytes().startswith(kept)
+    assert kept.endswith(b"}\n")
+    (place / "filler").unlink()
+    disk("50m")
+    resume(place / "run")
+    same_files(tmp_path / "whole", place / "run")
+
+
+def fill(path):
+    """Leaves no page on a disk."""
+    with path.open("ab", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
+@pytest.mark.filterwarnings("ignore:TensorBoard's files:UserWarning", "ignore:no checkpoint:UserWarning")
+def test_a_limit_on_files_ends_in_one_message(tmp_path):
+    with files_of_at_most(3000), pytest.raises(OSError, match=r"run/.* cannot be written: .*File too large"):
+        train(TINY, out=tmp_path / "run")
+    train(TINY, out=tmp_path / "whole")
+    resume(tmp_path / "run")
+    same_files(tmp_path / "whole", tmp_path / "run")
+
+
+def test_tensorboard_may_fail_alone(tmp_path):
+    options = ["run.mark_every=0.1", "run.checkpoint_every.time=null", "staleness.track=1"]
+    whole = train(TINY, *options, out=tmp_path / "whole")
+    longest = max(p.stat().st_size for p in (tmp_path / "whole").iterdir() if "tfevents" not in p.name)
+    assert longest < 100_000
+    with files_of_at_most(longest + 10), pytest.warns(UserWarning, match="TensorBoard's files in .* File too large"):
+        alone = train(TINY, *options, out=tmp_path / "run")
+    assert alone.summary["networks"] == whole.summary["networks"]
+    same_files(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_file_in_tensorboards_place_costs_the_curves_only(tmp_path):
+    options = ["sweep.local.lr=[0.1, 0.2]"]
+    train(TINY, *options, out=tmp_path / "whole")
+    train(TINY, *options, out=tmp_path / "run", stop=lambda: True)
+    shutil.rmtree(tmp_path / "run" / "local.lr=0.2")
+    (tmp_path / "run" / "local.lr=0.2").write_text("in the way")
+    with pytest.warns(
+        UserWarning, match="TensorBoard's files in .* cannot be written: .*; the run goes on without them"
+    ):
+        resume(tmp_path / "run")
+    first, second = (load_file(tmp_path / name / "final.safetensors") for name in ("whole", "run"))
+    assert first["x"].equal(second["x"])
+    assert (tmp_path / "whole" / "metrics.jsonl").read_bytes() == (tmp_path / "run" / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore:no checkpoint:UserWarning")
+def test_a_folder_that_is_removed_ends_the_run_in_one_message(tmp_path):
+    def watch(config, progress, row):
+        if progress.clocks.time > 3:
+            shutil.rmtree(tmp_path / "run", ignore_errors=True)
+
+    with pytest.raises(OSError, match=r"run/metrics.jsonl cannot be written: No such file or directory"):
+        train(TINY, out=tmp_path / "run", watch=watch)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,121 @@
+"""Signals and time limits, sent to real processes; and the lock on a folder."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from batchednodes import resume, train
+from batchednodes.interruption import Interruption, seconds
+from batchednodes.lock import Lock
+
+LONG = {
+    "network": {"nodes": 20},
+    "task": {"data": {"samples_per_node": 5, "test_samples": 30}},
+    "run": {"until": 1e6, "mark_every": 1e4},
+}
+"""Minutes of work."""
+
+
+def started(folder, *options):
+    """Starts a long run in a process of its own, and returns it at its first mark."""
+    (folder / "c.yaml").write_text(json.dumps(LONG))
+    command = [sys.executable, "-m", "batchednodes", "train", "c.yaml", "--out", "run", *options]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (folder / "run" / "metrics.jsonl").exists():
+        time.sleep(0.01)
+    return process
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(number, code, tmp_path):
+    process = started(tmp_path)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in out + err
+    assert "to go on: batchednodes resume run" in err
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["000001.safetensors"]
+    assert not (tmp_path / "run" / "lock").exists()
+    again = resume(tmp_path / "run", stop=lambda: True)
+    assert again.summary["resumed"][0]["time"] >= 0
+
+
+@pytest.mark.slow
+def test_a_second_interrupt_stops_at_once(tmp_path):
+    process = started(tmp_path)
+    os.kill(process.pid, signal.SIGSTOP)  # so that it finds both: the first noted, the second obeyed
+    process.send_signal(signal.SIGINT)
+    os.kill(process.pid, signal.SIGCONT)
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.001)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_a_time_limit_does_the_same(tmp_path):
+    process = started(tmp_path, "--time-limit", "0.2s", "--quiet")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (124, "")
+    assert "to go on: batchednodes resume run" in err
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("2h", 7200), ("90min", 5400), ("1h30m", 5400), ("45", 45), ("1.5 h", 5400), ("2d", 172800)]
+)
+def test_spans_of_time(text, expected):
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1h", "h", "1y", "1h x", "2 weeks", "inf"])
+def test_what_is_no_span_of_time_is_refused(text):
+    with pytest.raises(ValueError, match="--time-limit must be a positive time such as 2h, 90min or 1h30m, got"):
+        seconds(text)
+
+
+def test_handlers_are_put_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with Interruption(None) as interruption:
+        assert not interruption()
+        signal.raise_signal(signal.SIGTERM)
+        assert interruption()
+        assert interruption.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.slow
+def test_a_second_process_in_one_folder_is_refused(tmp_path):
+    process = started(tmp_path)
+    with pytest.raises(
+        ValueError, match=rf"must not be in use, got a run in it by process {process.pid} on .* since 20"
+    ):
+        resume(tmp_path / "run")
+    process.kill()
+    process.communicate(timeout=60)
+    assert (tmp_path / "run" / "lock").exists()  # stale: its process is dead
+    assert resume(tmp_path / "run", stop=lambda: True).summary["status"] == "interrupted"
+    assert not (tmp_path / "run" / "lock").exists()
+
+
+def test_the_lock_of_a_run_in_this_process_counts_too(tmp_path):
+    refused = []
+
+    def watch(*_):
+        with pytest.raises(ValueError, match=rf"must not be in use, got a run in it by process {os.getpid()}"):
+            Lock(tmp_path / "run")
+        refused.append(True)
+
+    train(LONG, "run.until=1", out=tmp_path / "run", watch=watch)
+    assert refused
+    assert not Path(tmp_path / "run" / "lock").exists()
