@@ -21,14 +21,14 @@ import numba
 import torch
 from measure import parts, whole
 from measure.limits import limits
-from measure.workloads import LOGREG, WORKLOADS
+from measure.workloads import LOGREG, MLP, WORKLOADS
 from rich.console import Console
 from rich.table import Table
 
 MIXED = ((1_000, 1_000), (1_000, 10_000), (100, 100_000), (10_000, 1_000))
 """Sizes (n, p) at which mixing is measured; on CUDA also larger ones."""
 
-SECTIONS = ("limits", "scheduling", "mixing", "merging", "local", "whole", "memory", "growth", "million")
+SECTIONS = ("limits", "scheduling", "mixing", "merging", "local", "whole", "memory", "growth", "checkpoints", "million")
 
 
 def sections(device: torch.device, nodes: list[int], repeats: int) -> dict[str, list[tuple[str, Callable[[], Any]]]]:
@@ -53,6 +53,7 @@ def sections(device: torch.device, nodes: list[int], repeats: int) -> dict[str, 
         ],
         "memory": [(f"{w.name} n={n}", lambda w=w, n=n: whole.memory(w, n, device)) for w, n in pairs if n >= 1_000],
         "growth": [("logreg", lambda: whole.growth(LOGREG, grown, device))],
+        "checkpoints": [(f"mlp n={max(nodes)}", lambda: whole.checkpoints(MLP, max(nodes), device, repeats))],
         "million": [("linear regression", lambda: whole.million(1))] if device.type == "cpu" else [],
     }
 

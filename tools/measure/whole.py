@@ -3,8 +3,10 @@
 Letters: n nodes, p parameters.
 """
 
+import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -115,6 +117,32 @@ def growth(workload: Workload, sizes: list[int], device: torch.device) -> dict[s
             found[f"n = {n:,}, events/s"] = spread(speed)
             found[f"n = {n:,}, wall seconds a simulated second"] = spread([per_second / s for s in speed])
     return found
+
+
+def checkpoints(workload: Workload, n: int, device: torch.device, repeats: int) -> dict[str, Any]:
+    """Returns what checkpoints cost a run that writes one a minute, from runs with a few and with none."""
+    with settings(workload, n, str(device), baseline="none") as source, tempfile.TemporaryDirectory() as folder:
+        source |= {"staleness": {"track": "all"}}
+        until = 400_000 / sum(assembly.timeline([load(source)]).expected(1.0))
+        options = [f"run.until={until}", f"run.mark_every={until}", f"run.window={until / 12}"]
+        count = itertools.count()
+
+        def wall(every: float | None) -> float:
+            chosen = json.dumps({"time": every, "minutes": None})
+            out = Path(folder, str(next(count)))
+            summary = train(source, *options, f"run.checkpoint_every={chosen}", out=out).summary
+            size.append((out / "final.safetensors").stat().st_size)
+            shutil.rmtree(out)
+            return summary["wall_seconds"]
+
+        size: list[int] = []
+        times = gathered({"none": lambda: wall(None), "three": lambda: wall(until / 3.5)}, repeats)
+    each = [(with_ - without) / 3 for with_, without in zip(times["three"], times["none"], strict=True)]
+    return {
+        "share of a run, at one a minute": spread([cost / 60 for cost in each]),
+        "seconds each": spread(each),
+        "bytes each": spread([float(size[-1])]),
+    }
 
 
 def million(repeats: int) -> dict[str, Any]:
