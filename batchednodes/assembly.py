@@ -6,7 +6,7 @@ Letters: n nodes of all networks, p parameters, x models [n, p].
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,7 +22,8 @@ from batchednodes.config import Config
 from batchednodes.data import IID, Dataset, DataSizes, Natural, Partition, Sampler, Shards
 from batchednodes.engine import Batched, Engine, Serial, automatic_window
 from batchednodes.local import Descent, Rates
-from batchednodes.metrics import Meter
+from batchednodes.memory import Chunk
+from batchednodes.metrics import Meter, quarantine_
 from batchednodes.program import UntraceableError
 from batchednodes.schemes import Freshest, Uniform
 from batchednodes.stack import Stack, check
@@ -51,6 +52,10 @@ class Chunks:
     """Models of several networks scored at once; 1: networks are scored one by one."""
     traced: bool = False
     """Whether minibatch steps go by a program traced from vmap, where `local.compile` leaves it open."""
+    update_row: int | None = None
+    """Temporaries of a row of local SGD, as far as they are known [B]."""
+    evaluate_row: int | None = None
+    """Temporaries of a model that is scored, likewise [B]."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,20 @@ class Run:
     state: State
     meter: Meter
     problem: Problem
+    planned: Chunks
+    """Rows to handle at once."""
+    chunk: Chunk
+    """Rows that descend at once, now."""
+
+    @property
+    def chunks(self) -> Chunks:
+        """Rows that are handled at once now: fewer than planned after memory did not hold them.
+
+        A checkpoint that keeps them, for `assemble`, continues bit for bit: sums over fewer rows round otherwise.
+        """
+        scored = self.meter.chunk.rows
+        together = self.planned.together if scored == self.planned.evaluate else min(self.planned.together, scored)
+        return replace(self.planned, update=self.chunk.rows, evaluate=scored, together=together)
 
 
 def device(config: Config) -> torch.device:
@@ -148,26 +167,41 @@ def assemble(configs: Sequence[Config], events: Timeline, chunks: Chunks, state:
     tracking = Tracking.of(events.networks, [c.staleness.track for c in configs], where)
     coefficients = _rates(configs, dtype, where)
     weight = _weight(configs, dtype, where)
-    layout, own = tracking.layout, tracking.own
+    layout, own, quarantine = tracking.layout, tracking.own, config.run.on_divergence == "quarantine"
+    updated, scored = _chunks(chunks)
     if config.executor == "serial":
-        executor = Serial(SerialGossipSGD(problem, coefficients, weight, layout, own))
+        executor = Serial(SerialGossipSGD(problem, coefficients, weight, layout, own, quarantine))
     else:
         descent = _descent(config, problem, coefficients, chunks)
-        executor = Batched(
-            GossipSGD(problem, descent, coefficients, weight, layout, own, chunks.update, config.run.mixing)
-        )
+        choices = (coefficients, weight, layout, own, updated, config.run.mixing, quarantine)
+        executor = Batched(GossipSGD(problem, descent, *choices))
     momentum, delta = coefficients.momentum is not None, config.update.applies == "delta"
     if state is None:
         x = _initial(configs, problem, events.networks, dtype)
         state = begin(x, layout.zeros(counts(events, config)), momentum, delta)
+        if quarantine:
+            quarantine_(state)  # a user's model may begin with anything
     else:
         _check_state(state, (events.networks.n, problem.stack.p), layout.numbers, (momentum, delta))
     window = config.run.window or automatic_window(events)
     engine = Engine(events, executor, config.run.until, config.run.mark_every, window)
     theories = tuple(mean_staleness(c, events, g, tracking.sources) for g, c in enumerate(configs))
     evaluated, peaks = _evaluated(configs, events.networks), tuple(events.peaks())
-    meter = Meter(events.networks, problem, tracking, evaluated, theories, peaks, chunks.evaluate, chunks.together)
-    return Run(engine, state, meter, problem)
+    constants = (evaluated, theories, peaks, scored, chunks.together, quarantine)
+    meter = Meter(events.networks, problem, tracking, *constants)
+    return Run(engine, state, meter, problem, chunks, updated)
+
+
+def _chunks(planned: Chunks) -> tuple[Chunk, Chunk]:
+    """Returns how many rows descend, and how many models are scored, at once."""
+    smaller = "the model, or use a smaller dtype"
+    updated = Chunk(
+        planned.update, "local.chunk", planned.update_row, f"lower local.batch_size, local.steps or {smaller}"
+    )
+    scored = Chunk(
+        planned.evaluate, "evaluation", planned.evaluate_row, f"lower the number of test examples or {smaller}"
+    )
+    return updated, scored
 
 
 def _check_state(state: State, shape: tuple[int, int], versions: int, has: tuple[bool, bool]) -> None:

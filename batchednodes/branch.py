@@ -17,6 +17,7 @@ from batchednodes import config
 from batchednodes.algorithms.state import State
 from batchednodes.config import Config
 from batchednodes.keeper import latest
+from batchednodes.metrics import quarantine_
 from batchednodes.sweep import leaves
 
 _GOES_ON = ("run.until", "run.checkpoint_every", "run.keep_checkpoints", "run.baseline", "device")
@@ -104,6 +105,8 @@ def start_(state: State, sizes: Int64[np.ndarray, " g"], settings: Config) -> Or
     _write_(state.x, sizes, found.state.x, found.layout.sizes)
     if state.read is not None:
         state.read.copy_(state.x)
+    if settings.run.on_divergence == "quarantine":
+        quarantine_(state)
     changed.pop("run.start_from", None)
     return Origin(folder, found.clocks.time, changed)
 

@@ -16,13 +16,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from batchednodes import assembly, branch, comparison, config, figures, sweep, training
+from batchednodes import assembly, branch, comparison, config, figures, memory, sweep, training
 from batchednodes.catalogue import Kind, catalogue
 from batchednodes.config import Config
 from batchednodes.engine import Progress as Advance
 from batchednodes.experiments import EXPERIMENTS, publish
 from batchednodes.interruption import Interruption, seconds
-from batchednodes.plan import Plan, gib, plan
+from batchednodes.memory import gib
+from batchednodes.plan import Plan, plan
 from batchednodes.record import next_folder
 
 app = typer.Typer(
@@ -182,8 +183,13 @@ def main() -> None:
         warnings.filterwarnings("always", message=r"network\.topology", category=UserWarning)
         try:
             app(prog_name="batchednodes")
-        except (ValueError, OSError, MemoryError) as error:
-            _say("[bold red]error:[/bold red]", error or type(error).__name__)
+        except (ValueError, OSError, MemoryError, RuntimeError) as error:
+            if memory.exhausted(error):
+                advice = "lower network.nodes, the model or staleness.track, or use a smaller dtype"
+                error = f"the run must fit in memory, got: {memory.reason(error)}; {advice}"
+            elif isinstance(error, RuntimeError):
+                raise
+            _say("[bold red]error:[/bold red]", error)
             sys.exit(2)
         except KeyboardInterrupt:
             _say("[yellow]interrupted:[/yellow]", "before anything was written")
@@ -259,6 +265,7 @@ def _notes(result: training.Result, networks: list[dict[str, Any]]) -> list[str]
     return [
         *([_origin(start)] if start else []),
         *(_staleness(networks[0]) if len(networks) == 1 else []),
+        *_diverged(summary["diverged"], networks[0]["quarantined"] is not None),
         f"speed       {speed}{wave}, {summary['wall_seconds']:.1f} s on {summary['device']}",
         f"results     {result.folder}",
         f"curves      tensorboard --logdir {result.folder} --host localhost",
@@ -281,6 +288,14 @@ def _staleness(final: dict[str, Any]) -> list[str]:
         measured = f"{final['staleness_average']:.4f}{interval}, mean over the second half"
     law = final["staleness_theory"]
     return [f"staleness   {measured}" + (f"; exact law {law:.4f}" if law is not None else "")]
+
+
+def _diverged(found: dict[str, Any], quarantined: bool) -> list[str]:
+    """Returns one line on nodes that are not finite; none if all are."""
+    if not found["count"]:
+        return []
+    done = "quarantined" if quarantined else "not finite"
+    return [f"divergence  {found['count']} node{'s' * (found['count'] > 1)} {done}; summary.json names them"]
 
 
 def _show_plan(console: Console, made: Plan) -> None:

@@ -11,11 +11,11 @@ Letters: n nodes, e writes of a wave, p parameters, W gossip matrix, w weight of
 import functools
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int32, Int64
+from jaxtyping import Bool, Float, Float64, Int32, Int64
 from torch import Tensor
 
 from batchednodes.schedule import Lines, Schedule, count_lines, lines
@@ -43,7 +43,7 @@ class GossipMatrix:
 
         Args:
             receivers: rows j, each at most once.
-            senders: row i of each write; i != j.
+            senders: row i of each write; i = j only with w = 0, see `Mixing.without`.
             weights: w of each write, 0 <= w <= 1, dimensionless; sets the dtype of W.
             n: number of rows of x.
         """
@@ -109,6 +109,16 @@ class Mixing:
     """On the host: the same with each wave cut into the tables of the versions; see `Writes.by_table`."""
     pairs: bool = False
     """Whether writes 2k and 2k + 1 are the two sides of one meeting."""
+
+    def without(self, nodes: Bool[Tensor, " n"]) -> "Mixing":
+        """Returns the same phase with the contacts of some nodes made to do nothing, to either side.
+
+        Each of their writes reads, with weight 0, the row that it changes: x_j <- 1 x_j + 0 x_j is x_j where that is
+        finite, and max(N_j, N_j) is N_j. A weight of 0 alone would not do: 0 times infinity is NaN.
+        """
+        idle = nodes[self.receivers] | nodes[self.senders]
+        senders = torch.where(idle, self.receivers, self.senders)
+        return replace(self, senders=senders, weights=torch.where(idle, 0.0, self.weights))
 
     def matrices(self, n: int) -> "Iterator[GossipMatrix]":
         """Yields the gossip matrix of each wave, for n rows."""

@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+import torch.nn.functional as F  # noqa: N812  (the name PyTorch's own documentation uses)
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 from torch.func import vmap
 
 from batchednodes.algorithms.state import State
+from batchednodes.memory import Chunk
 from batchednodes.staleness import Staleness, Tracking
 from batchednodes.tasks import Problem, Tests
 from batchednodes.timeline import Clocks
@@ -44,32 +46,64 @@ class Meter:
     """Exact long-run mean staleness of each network; None where there is no law."""
     peaks: tuple[float, ...]
     """Largest rate at which any one node of each network ever transmits [1/s]."""
-    chunk: int
+    chunk: Chunk
     """Models scored by one vmap call, at most."""
     together: int
     """The same for models of several networks."""
+    quarantine: bool = False
+    """Whether nodes that diverged are left out of what is said of models, and counted."""
 
     def observe(self, state: State, clocks: Clocks) -> "list[Observation]":
         """Returns what holds now for each network; the numbers of all models come to the host at once."""
-        parts = list(self._parts(state.x.shape[1]))
-        scores = _to_host([self._score(state.x, part) for part in parts])
-        models = {g: own for part, score in zip(parts, scores, strict=True) for g, own in score.networks(part.networks)}
+        out = state.diverged_at.isfinite() if self.quarantine else None
+        most = (1 + max(rows.size for rows in self.evaluated)) * self.networks.count
+        parts, scores = self.chunk.attempt(most, lambda size: self._scores(state.x, out, size))
+        cut = np.zeros(self.networks.n, bool) if out is None else out.cpu().numpy()
+        models = {g: own for p, score in zip(parts, scores, strict=True) for g, own in self._models(p, score, cut)}
         stale = self.tracking.measure(state.versions, state.updated, state.gained, clocks.time)
-        return [self._network(clocks, g, *models[g], stale[g]) for g in range(self.networks.count)]
+        return [self._network(clocks, g, *models[g], stale[g], cut) for g in range(self.networks.count)]
 
-    def _parts(self, p: int) -> Iterator[Tests]:
+    def _scores(
+        self, x: Float[Tensor, "n p"], out: Bool[Tensor, " n"] | None, size: int
+    ) -> tuple[list[Tests], "list[_Scores]"]:
+        """Returns the test sets of networks that are measured together, and how the models do on them.
+
+        Args:
+            x: models.
+            out: nodes that are left out of the mean model; None: none.
+            size: models scored at once, at most.
+        """
+        parts = list(self._parts(x.shape[1], size))
+        return parts, _to_host([self._score(x, out, part, size) for part in parts])
+
+    def _parts(self, p: int, size: int) -> Iterator[Tests]:
         """Yields the test sets of as many networks as are measured together."""
         for tests in self.problem.tests:
             n, k = int(self.networks.sizes[tests.networks[0]]), self.evaluated[tests.networks[0]].size
-            step = max(1, min(_ROWS // (n * p), self.together // (k + 1)))
+            together = self.together if self.chunk.rows == self.chunk.planned else min(self.together, size)
+            step = max(1, min(_ROWS // (n * p), together // (k + 1)))
             for first in range(0, tests.networks.size, step):
                 yield tests.of(slice(first, first + step))
 
-    def _score(self, x: Float[Tensor, "n p"], tests: Tests) -> "_Scores":
+    def _models(
+        self, tests: Tests, scores: "_Scores", cut: Bool[np.ndarray, " n"]
+    ) -> Iterator[tuple[int, tuple[dict[str, Any], dict[str, np.ndarray]]]]:
+        """Yields the number of each network, its part of a row, and its values node by node, without some nodes."""
+        for k, (g, known) in enumerate(scores.networks(tests.networks)):
+            nodes, scored = cut[self.networks.slice(g)], cut[self.evaluated[g]]
+            yield (
+                next(scores.without(k, nodes, scored).networks(tests.networks[k : k + 1]))
+                if nodes.any()
+                else (g, known)
+            )
+
+    def _score(self, x: Float[Tensor, "n p"], out: Bool[Tensor, " n"] | None, tests: Tests, size: int) -> "_Scores":
         """Returns how some networks' models, and the mean of each network's, do on the test sets."""
-        mean, distances = consensus(_models(x, [self.networks.slice(int(g)) for g in tests.networks]))
+        parts = [self.networks.slice(int(g)) for g in tests.networks]
+        kept = None if out is None else torch.stack([~out[part] for part in parts])
+        mean, distances = consensus(_models(x, parts), kept)
         rows = torch.from_numpy(np.stack([self.evaluated[g] for g in tests.networks])).to(x.device)
-        models = (x[some] for some in rows.split(max(1, self.chunk // len(rows)), dim=1))
+        models = (x[some] for some in rows.split(max(1, size // len(rows)), dim=1))
         first = torch.cat([mean.to(x.dtype).unsqueeze(1), next(models)], 1)
         with torch.no_grad():
             scores = [self._score_models(some, tests) for some in chain([first], models)]
@@ -87,9 +121,16 @@ class Meter:
         return vmap(vmap(self.problem.score, in_dims=(0, None, 0)))(models, tests.features, targets)
 
     def _network(
-        self, clocks: Clocks, g: int, known: dict[str, Any], over_nodes: dict[str, np.ndarray], stale: Staleness | None
+        self,
+        clocks: Clocks,
+        g: int,
+        known: dict[str, Any],
+        over_nodes: dict[str, np.ndarray],
+        stale: Staleness | None,
+        cut: Bool[np.ndarray, " n"],
     ) -> "Observation":
         part = self.networks.slice(g)
+        quarantined = int(cut[part].sum())
         row = {
             "time": clocks.time,
             "network": g,
@@ -100,7 +141,7 @@ class Meter:
             **{key: known[key] for key in _FIRST},
             "staleness_mean": None,
             "staleness_max": None if stale is None else stale.max,
-            "staleness_theory": self.theory[g],
+            "staleness_theory": None if quarantined else self.theory[g],
             **{key: value for key, value in known.items() if key not in _FIRST},
             "staleness_now": None if stale is None else stale.mean,
             "staleness_integral": None if stale is None else stale.integral,
@@ -110,6 +151,7 @@ class Meter:
             "gossip_rate_mean": _per_second(float(clocks.gossips[part].mean()), clocks.time),
             "gossip_rate_max": _per_second(float(clocks.gossips[part].max()), clocks.time),
             "gossip_rate_peak": self.peaks[g],
+            "quarantined": quarantined if self.quarantine else None,
         }
         if self.problem.classes is None:
             over_nodes = {name: values for name, values in over_nodes.items() if name != "accuracy"}
@@ -138,6 +180,17 @@ class _Scores:
     """Test accuracy, first of the mean model; NaN where there are no labels."""
     distances: Float64[Tensor, "g n"]
     """Distance of each model from the mean model."""
+
+    def without(self, k: int, nodes: Bool[np.ndarray, " n"], scored: Bool[np.ndarray, " k"]) -> "_Scores":
+        """Returns the numbers of one network without some nodes, and without those that are scored among them.
+
+        NaN stands for the test loss and accuracy if none is left.
+        """
+        columns = torch.from_numpy(np.flatnonzero(np.append(True, ~scored)))
+        loss, accuracy = (
+            F.pad(t[k, columns], (0, int(scored.all())), value=math.nan) for t in (self.loss, self.accuracy)
+        )
+        return _Scores(loss[None], accuracy[None], self.distances[k, torch.from_numpy(~nodes)][None])
 
     def networks(
         self, numbers: Int64[np.ndarray, " g"]
@@ -195,19 +248,40 @@ def _models(x: Float[Tensor, "rows p"], parts: list[slice]) -> Float[Tensor, "g 
     return torch.stack([x[part] for part in parts])
 
 
-def consensus(x: Float[Tensor, "g n p"]) -> tuple[Float64[Tensor, "g p"], Float64[Tensor, "g n"]]:
-    """Returns the mean model of each network and the distance of each model from it, summed in float64."""
+def consensus(
+    x: Float[Tensor, "g n p"], kept: Bool[Tensor, "g n"] | None = None
+) -> tuple[Float64[Tensor, "g p"], Float64[Tensor, "g n"]]:
+    """Returns the mean model of each network and the distance of each model from it, summed in float64.
+
+    Args:
+        x: models.
+        kept: nodes that count for the mean; None: all.
+    """
     blocks = x.split(max(1, _BLOCK[x.device.type] // (x.shape[0] * x.shape[2])), dim=1)
-    mean = torch.stack([b.sum(1, dtype=torch.float64) for b in blocks]).sum(0) / x.shape[1]
+    if kept is None:
+        mean = torch.stack([b.sum(1, dtype=torch.float64) for b in blocks]).sum(0) / x.shape[1]
+    else:
+        pairs = zip(blocks, kept.unsqueeze(2).split(blocks[0].shape[1], dim=1), strict=True)
+        sums = [torch.where(some, b, 0.0).sum(1, dtype=torch.float64) for b, some in pairs]
+        mean = torch.stack(sums).sum(0) / kept.sum(1, keepdim=True)
     return mean, torch.cat([(b.double() - mean.unsqueeze(1)).norm(dim=2) for b in blocks], 1)
+
+
+def finite(x: Float[Tensor, "n p"]) -> Bool[Tensor, " n"]:
+    """Returns whether all numbers of each row are finite."""
+    blocks = x.split(max(1, _BLOCK[x.device.type] // x.shape[1]))
+    return torch.cat([b.isfinite().all(1) for b in blocks])
 
 
 def diverged(state: State) -> list[tuple[int, float]]:
     """Returns the nodes whose loss or model is not finite, with the time when that was first seen (inf: just now)."""
-    blocks = state.x.split(max(1, _BLOCK[state.x.device.type] // state.x.shape[1]))
-    finite = torch.cat([b.isfinite().all(1) for b in blocks])
-    bad = torch.nonzero(state.diverged_at.isfinite() | ~finite)[:, 0].cpu()
+    bad = torch.nonzero(state.diverged_at.isfinite() | ~finite(state.x))[:, 0].cpu()
     return list(zip(bad.tolist(), state.diverged_at.cpu()[bad].tolist(), strict=True))
+
+
+def quarantine_(state: State) -> None:
+    """Takes note of the nodes whose models are not finite before the first update."""
+    state.diverged_at[~finite(state.x)] = 0.0
 
 
 def _per_second(contacts: float, time: float) -> float | None:

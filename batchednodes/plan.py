@@ -17,6 +17,7 @@ from batchednodes.assembly import DTYPES, Chunks
 from batchednodes.config import Config
 from batchednodes.data import DataSizes
 from batchednodes.engine import automatic_window
+from batchednodes.memory import gib
 from batchednodes.schedule import schedule
 from batchednodes.stack import Stack
 from batchednodes.staleness import choose
@@ -106,11 +107,6 @@ class Plan:
     def _parts(self) -> list[tuple[str, int]]:
         """Returns name and bytes of each part on the device; where that is the CPU, the host's are."""
         return [part for part in self.memory.items() if self.device == "cpu" or "(host)" not in part[0]]
-
-
-def gib(size: int) -> str:
-    """Returns a number of bytes in words."""
-    return f"{size / 2**30:.2f} GiB" if size >= 2**28 else f"{size / 2**20:.1f} MiB"
 
 
 def plan(configs: Sequence[Config], events: Timeline) -> Plan:
@@ -229,7 +225,7 @@ class _Needs:
         scored = max(1, min(n, budget // self.evaluated_row))
         calls = self.config.local.steps * updates / min(rows, max(1, n // 8))  # a wave updates about n/8 nodes
         together = scored if cuda else max(1, _CACHE // self.evaluated_row)
-        return Chunks(rows, scored, together, calls >= _PROGRAMS)
+        return Chunks(rows, scored, together, calls >= _PROGRAMS, self.update_row, self.evaluated_row)
 
     def threads(self, rows: int) -> int:
         """Returns how many threads pay for waves of some rows: all of them, or one.

@@ -44,6 +44,7 @@ _CURVES = {
     "gossips": "progress/gossips",
     "gossip_rate_mean": "gossip/rate_mean",
     "gossip_rate_max": "gossip/rate_max",
+    "quarantined": "divergence/quarantined",
     "events_per_second": "throughput/events_per_second",
     "updates_per_second": "throughput/updates_per_second",
 }

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from batchednodes import checkpoint, config, overview, theory
+from batchednodes import checkpoint, config, divergence, overview, theory
 from batchednodes.assembly import Chunks, Run
 from batchednodes.branch import Origin
 from batchednodes.checkpoint import Journal, Snapshot
@@ -82,7 +82,7 @@ class Recorder(Observer):
         self.keeper = None if folder is None else self._keeper(folder, means.beside)
         self.rows: list[dict[str, Any]] = [] if self.record is None else self.record.rows()
         self.late = _late(self.start, task.settings.run.until)
-        self.diverged: list[tuple[int, float]] = []
+        self.stopped = False
         self.last = time.perf_counter()
         self.begun = self.last - self.journal.seconds
         self.progress: Progress | None = None
@@ -144,14 +144,19 @@ class Recorder(Observer):
             self.record.observe(progress.marks, observations, speed)
         self.rows += [o.row for o in observations]
         self.last, self.progress = time.perf_counter(), progress
-        self.diverged = diverged(self.run.state)
-        return self.advance(replace(progress, marks=progress.marks + 1)) and not self.diverged
+        self.stopped = self._hopeless()
+        return self.advance(replace(progress, marks=progress.marks + 1)) and not self.stopped
+
+    def _hopeless(self) -> bool:
+        """Returns whether the run is to stop because of nodes that are not finite."""
+        state = self.run.state
+        return divergence.stops(self.settings.run.on_divergence, diverged(state), state.x.shape[0])
 
     def advance(self, progress: Progress) -> bool:
         if self.task.watch is not None:
             self.task.watch(self.settings, progress, self.rows[-1])
         if self.keeper is not None and self.keeper.due(progress.clocks.time):
-            if diverged(self.run.state):
+            if self._hopeless():
                 self.keeper.wait(progress.clocks.time)  # older checkpoints are of more use
             else:
                 self.keeper.write(self._snapshot(progress, "running"))
@@ -178,13 +183,15 @@ class Recorder(Observer):
             **{name: getattr(progress, name) for name in ("events", "waves", "marks", "done", "end")},
             seconds=time.perf_counter() - self.begun,
             metrics=(0, "") if self.record is None else self.record.metrics,
+            chunks=asdict(self.run.chunks),
             curves=curves,
         )
         return Snapshot(self.run.state, progress.clocks, self.run.meter.tracking.layout, journal, arrays)
 
     def summary(self, progress: Progress, status: str, isolated: list[dict[str, Any]] | None) -> dict[str, Any]:
         """Returns the content of summary.json."""
-        seconds, state = self.last - self.begun, self.run.state
+        seconds, state, now = self.last - self.begun, self.run.state, progress.clocks.time
+        nodes = diverged(state)
         count = self.run.meter.networks.count
         summary = {
             "networks": [row | self._average(row["network"]) for row in self.rows[-count:]],
@@ -201,9 +208,10 @@ class Recorder(Observer):
             "torch": torch.__version__,
             "version": version("batchednodes"),
             "status": status,
+            "diverged": divergence.summary(self.run, nodes, now),
         }
-        if self.diverged:
-            summary["message"] = _divergence(self.diverged, progress.clocks.time)
+        if status == "diverged":
+            summary["message"] = divergence.message(self.run, [p.config for p in self.task.points], nodes, now)
         return summary
 
     def _average(self, network: int) -> dict[str, float | None]:
@@ -228,7 +236,7 @@ class Recorder(Observer):
         if self.folder is not None and self.keeper is not None and not self._ended():
             self.keeper.settle()
             averages = {} if self.late is None else self.late.averages()
-            status = "diverged" if self.diverged else "finished"
+            status = "diverged" if self.stopped else "finished"
             checkpoint.save(self.folder / FINAL, self._snapshot(progress, status, averages))
 
     def interrupt(self, progress: Progress) -> dict[str, Any]:
@@ -283,16 +291,6 @@ def _time_mean(now: dict[str, Any], before: dict[str, Any] | None) -> float | No
     if before is None or now["staleness_integral"] is None:
         return now["staleness_now"]
     return (now["staleness_integral"] - before["staleness_integral"]) / (now["time"] - before["time"])
-
-
-def _divergence(nodes: list[tuple[int, float]], now: float) -> str:
-    first, when = min(nodes, key=lambda pair: pair[1])
-    when = min(when, now)
-    some = ", ".join(str(i) for i, _ in nodes[:10]) + (", ..." if len(nodes) > 10 else "")
-    return (
-        f"the loss or the model of {len(nodes)} nodes is not finite (nodes {some}; the first was node {first}, at "
-        f"t = {when:g} s); the run stopped at t = {now:g} s; lower local.lr"
-    )
 
 
 def _peak_memory(device: torch.device) -> int:

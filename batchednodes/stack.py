@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from batchednodes import memory
 from batchednodes.layers import replace_, restore_
 
 _REMEDY = "; see 'Any model' in README.md for what a stacked model may hold"
@@ -116,7 +117,10 @@ def _numel(out: object) -> int:
     return out.numel() if isinstance(out, Tensor) else 0
 
 
-def _refusal(rule: str, error: Exception) -> ValueError:
+def _refusal(rule: str, error: Exception) -> Exception:
+    """Returns the error to raise for one that a user's model raised."""
+    if memory.exhausted(error):
+        return MemoryError(memory.reason(error))
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
     return ValueError(f"task.model must {rule}, got: {reason}{_REMEDY}")
 

@@ -182,19 +182,19 @@ def _run(task: Task, run: Run, recorder: Recorder) -> Result:
         progress = recorder.begin(run.engine.begin())
         if progress.clocks.time < task.settings.run.until:
             progress = run.engine.run_(run.state, progress, recorder)
-            if progress.clocks.time < task.settings.run.until and not recorder.diverged:
+            if progress.clocks.time < task.settings.run.until and not recorder.stopped:
                 return _result(run, recorder, recorder.interrupt(progress))
         recorder.save(progress)
         known = recorder.known()
         if known is not None:
             return _result(run, recorder, known)
         isolated = None
-        if task.settings.run.baseline == "isolated" and not recorder.diverged:
+        if task.settings.run.baseline == "isolated" and not recorder.stopped:
             alone = _isolated(task, recorder.folder)
             if alone["status"] == "interrupted":
                 return _result(run, recorder, recorder.interrupt(progress))
             isolated = alone["networks"]
-        summary = recorder.summary(progress, "diverged" if recorder.diverged else "finished", isolated)
+        summary = recorder.summary(progress, "diverged" if recorder.stopped else "finished", isolated)
         recorder.finish(summary)
         return _result(run, recorder, summary)
 

@@ -78,3 +78,21 @@ def empty() -> nn.Module:
 
 def not_a_module() -> int:
     return 3
+
+
+class Distances(nn.Module):
+    """Puts out the distance to a centre, whose second derivative PyTorch does not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.centre = nn.Parameter(torch.ones(1, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cdist(x, self.centre, p=1.5)
+
+
+def nowhere() -> nn.Module:
+    """A linear module whose weights are not finite."""
+    module = nn.Linear(4, 1)
+    nn.init.constant_(module.bias, torch.inf)
+    return module

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from batchednodes import assembly, load, train
-from batchednodes.plan import free, gib, plan
+from batchednodes.memory import gib
+from batchednodes.plan import free, plan
 
 
 def made(*overrides: str):

@@ -17,12 +17,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from batchednodes.algorithms.state import State
 from batchednodes.gossip import Mixing
 from batchednodes.local import Descent, Rates
+from batchednodes.memory import Chunk
 from batchednodes.mixing import Kernel, merge_, mix_
 from batchednodes.staleness import count_
 from batchednodes.tasks import Problem
@@ -54,37 +55,64 @@ class GossipSGD:
     """Where the versions of each node lie."""
     own: Int64[Tensor, " n"]
     """Place of each node's count of its own updates among the versions; -1: not tracked."""
-    chunk: int
+    chunk: Chunk
     """Rows that descend at once, at most."""
     kernel: Kernel
     """How phases of gossip are applied."""
+    quarantine: bool = False
+    """Whether a node whose loss or model became non-finite in an update is cut off: contacts with it do nothing."""
 
     def update_(self, state: State, wave: UpdateWave, rows: Int64[Tensor, " w"], times: Float64[Tensor, " w"]) -> None:
         """Runs local SGD for the nodes of a wave, in chunks; rows and times are the wave's own, on the device."""
-        for first in range(0, rows.numel(), self.chunk):
-            part = slice(first, first + self.chunk)
-            loss = self._descend_(state, rows[part], self.problem.draw(wave.nodes[part], wave.counts[part]))
-            since = torch.where(loss.isfinite(), torch.inf, times[part])
-            state.diverged_at[rows[part]] = torch.minimum(state.diverged_at[rows[part]], since)
+        self.chunk.run_(
+            rows.numel(),
+            lambda part: self._descended(state, rows[part], self.problem.draw(wave.nodes[part], wave.counts[part])),
+            lambda part, new: _write_(state, rows[part], times[part], new),
+        )
         if state.versions.numel():
             count_(state.versions, self.own[rows])
             state.updated.index_add_(0, rows, torch.where(self.own[rows] >= 0, times, 0.0))
 
-    def _descend_(self, state: State, rows: Tensor, index: Int64[Tensor, "w s b"]) -> Float[Tensor, " w"]:
+    def _descended(self, state: State, rows: Tensor, index: Int64[Tensor, "w s b"]) -> "_Descended":
+        """Returns what an update makes of some rows, and writes nothing."""
         x = (state.x if state.read is None else state.read).index_select(0, rows)  # r_i, or x_i itself
         v = None if state.v is None else state.v.index_select(0, rows)
         start = None if state.read is None else x.clone()
         loss = self.descent.run_(x, v, index, self.rates.of(rows))
-        if start is not None and state.read is not None:
+        if start is not None:
             x = state.x[rows] + (x - start)
-            state.read.index_copy_(0, rows, x)
-        state.x.index_copy_(0, rows, x)
-        if state.v is not None and v is not None:
-            state.v.index_copy_(0, rows, v)
-        return loss
+        sound = loss.isfinite()
+        if self.quarantine:
+            low, high = x.aminmax(dim=1)
+            sound &= low.isfinite() & high.isfinite()
+        return _Descended(x, v, sound)
 
     def mix_(self, state: State, phase: Mixing) -> None:
         """Applies a phase of gossip to models and versions."""
+        if self.quarantine:
+            phase = phase.without(state.diverged_at.isfinite())
         mix_(state.x, phase, self.kernel)
         if state.versions.numel():
             merge_(state.versions, state.gained, phase, self.layout, self.kernel)
+
+
+@dataclass(frozen=True, eq=False)
+class _Descended:
+    """What an update makes of some rows."""
+
+    x: Float[Tensor, "w p"]
+    """New models."""
+    v: Float[Tensor, "w p"] | None
+    """New momentum buffers; None without momentum."""
+    sound: Bool[Tensor, " w"]
+    """Whether the loss was finite and, where nodes are quarantined, whether the new model is."""
+
+
+def _write_(state: State, rows: Tensor, times: Tensor, new: _Descended) -> None:
+    if state.read is not None:
+        state.read.index_copy_(0, rows, new.x)
+    state.x.index_copy_(0, rows, new.x)
+    if state.v is not None and new.v is not None:
+        state.v.index_copy_(0, rows, new.v)
+    since = torch.where(new.sound, torch.inf, times)
+    state.diverged_at[rows] = torch.minimum(state.diverged_at[rows], since)

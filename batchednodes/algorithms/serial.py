@@ -33,12 +33,16 @@ class SerialGossipSGD:
     """Where the versions of each node lie."""
     own: Int64[Tensor, " n"]
     """Place of each node's count of its own updates among the versions; -1: not tracked."""
+    quarantine: bool = False
+    """Whether a node whose loss or model became non-finite in an update is cut off: contacts with it do nothing."""
 
     def event_(self, state: State, events: Events, k: int) -> None:
         """Runs event k of a window."""
         kind, actor, peer, time = events.kind[k], int(events.actor[k]), int(events.peer[k]), float(events.time[k])
         if kind == UPDATE:
             self._update_(state, actor, int(events.count[k]), time)
+        elif self.quarantine and bool(state.diverged_at[[actor, peer]].isfinite().any()):
+            return
         elif kind == MEET:
             self._meet_(state, actor, peer, time)
         else:
@@ -74,7 +78,7 @@ class SerialGossipSGD:
             state.read[i] = state.x[i]
         if state.v is not None:
             state.v[i] = optimizer.state[row]["momentum_buffer"]
-        if not total.isfinite():
+        if not total.isfinite() or (self.quarantine and not state.x[i].isfinite().all()):
             state.diverged_at[i] = min(time, float(state.diverged_at[i]))
         if self.own[i] >= 0:
             state.versions[self.own[i]] += 1

@@ -23,7 +23,8 @@ class State:
     gained: Float64[Tensor, " n"]
     """Sum over the contacts that each node received of their time and the versions gained, likewise [updates s]."""
     diverged_at: Float64[Tensor, " n"]
-    """Time of the first update of each node that saw a loss that is not finite [s]; inf: none."""
+    """Time of the first update of each node that saw a loss that is not finite, or where nodes are quarantined made its
+    model so [s]; inf: none."""
     v: Float[Tensor, "n p"] | None = None
     """Momentum buffers; None without momentum."""
     read: Float[Tensor, "n p"] | None = None

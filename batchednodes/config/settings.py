@@ -127,6 +127,11 @@ class Run:
     baseline: Literal["none", "isolated"] = "none"
     """What to run beside: `isolated` trains the same nodes without gossip, and reports them too."""
 
+    on_divergence: Literal["stop", "quarantine", "ignore"] = "stop"
+    """What to do about nodes whose loss or model is not finite: `stop` ends the run at the next mark, and says which,
+    when and why; `quarantine` cuts each off from its update on: contacts with it do nothing, and loss, accuracy and
+    consensus are of the others; `ignore` lets them spread, and counts them at the end."""
+
     start_from: str | None = None
     """Folder of another run whose latest models are the initial ones, of the same model and as many nodes; a run of one
     network serves each network of a sweep; null: `task.model` draws them."""

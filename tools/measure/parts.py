@@ -193,7 +193,7 @@ def local(workload: Workload, n: int, device: torch.device, repeats: int) -> dic
     waves = [UpdateWave(w, np.zeros(w.size, np.int64), zeros[: w.size]) for w in np.array_split(order, 8) if w.size]
     on_device = [(torch.from_numpy(w.nodes).to(device), torch.from_numpy(w.times).to(device)) for w in waves]
     features, targets = (a[:, 0] for a in problem.batch(problem.draw(np.arange(n), np.zeros(n, np.int64))))
-    step, chunk = vmap(grad_and_value(problem.loss)), algorithm.chunk
+    step, chunk = vmap(grad_and_value(problem.loss)), algorithm.chunk.rows
 
     def synchronous() -> None:
         for part in (slice(first, first + chunk) for first in range(0, n, chunk)):

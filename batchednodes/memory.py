@@ -1,0 +1,107 @@
+r"""Memory: what to do where the system gives none. Work goes on with fewer rows at once, or ends in words.
+
+Letters: none.
+"""
+
+import gc
+import re
+import warnings
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+_WORDS = re.compile(r"allocate memory|(not enough|out of) memory|bad_alloc|ALLOC_FAILED|memory object", re.IGNORECASE)
+"""How torch and the libraries under it say so in a RuntimeError."""
+
+
+def gib(size: int) -> str:
+    """Returns a number of bytes in words."""
+    return f"{size / 2**30:.2f} GiB" if size >= 2**28 else f"{size / 2**20:.1f} MiB"
+
+
+def exhausted(error: BaseException) -> bool:
+    """Returns whether an error says that memory could not be allocated, on the host or on the device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and _WORDS.search(str(error)) is not None
+
+
+def reason(error: BaseException) -> str:
+    """Returns what such an error says, in one line."""
+    words = re.sub(r"^\[enforce.*?\] [^.]*\. ", "", str(error).strip())
+    return (words.splitlines() or ["memory could not be allocated"])[0][:200]
+
+
+class Chunk:
+    """How many rows are worked on at once, at most; fewer from when memory did not hold their temporaries.
+
+    The only thing but the `State` that changes during a run; it changes rounding only. A checkpoint that is to continue
+    bit for bit keeps it, see `assembly.Run.chunks`.
+    """
+
+    def __init__(self, rows: int, work: str = "the work", need: int | None = None, remedy: str = "") -> None:
+        """Begins with some rows.
+
+        Args:
+            rows: at least 1.
+            work: what is done to them, in words that begin with the setting or part of the run.
+            need: temporaries of one row, as far as a plan knows [B].
+            remedy: settings that would help.
+        """
+        self.rows, self.planned, self.work, self.need, self.remedy = rows, rows, work, need, remedy
+
+    def run_(self, total: int, work: Callable[[slice], T], write: Callable[[slice, T], None]) -> None:
+        """Works on all of some rows, a part after the other, and writes what each part gave.
+
+        Args:
+            total: number of rows.
+            work: changes nothing that lasts, since it is called again, for fewer rows, where memory ended.
+            write: allocates little.
+        """
+        first = 0
+        while first < total:
+            part, result = self.attempt(total - first, lambda size, first=first: _part(work, first, size))
+            write(part, result)
+            first = part.stop
+            del result  # else it would live beside the next one
+
+    def attempt(self, most: int, work: Callable[[int], T]) -> T:
+        """Returns what some work gives on as many rows as memory holds.
+
+        Args:
+            most: rows that there are; at least 1.
+            work: maps a number of rows to a result; changes nothing that lasts.
+
+        Raises:
+            ValueError: memory does not hold the temporaries of one row.
+        """
+        while True:
+            size = min(self.rows, most)
+            try:
+                return work(size)
+            except (MemoryError, RuntimeError) as error:
+                if not exhausted(error):
+                    raise
+                why = reason(error)
+            gc.collect()  # what the error held is free only now
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self._halve_(size, why)
+
+    def _halve_(self, size: int, why: str) -> None:
+        if size == 1:
+            plan = "" if self.need is None else f", which takes {gib(self.need)} by the plan"
+            raise ValueError(f"{self.work} must fit in memory, got none for one row{plan} ({why}); {self.remedy}")
+        self.rows = size // 2
+        warnings.warn(
+            f"{self.work} did not fit in memory with {size} rows at once ({why}); the run goes on with {self.rows}",
+            stacklevel=4,
+        )
+
+
+def _part(work: Callable[[slice], T], first: int, size: int) -> tuple[slice, T]:
+    part = slice(first, first + size)
+    return part, work(part)
