@@ -137,7 +137,7 @@ def curvature(run: Run, config: Config, row: int, features: Tensor, targets: Ten
 
 
 def _largest(run: Run, x: Float[Tensor, " p"], features: Tensor, targets: Tensor) -> float:
-    _, product = vjp(grad(lambda w: run.problem.loss(w, features, targets)), x)
+    product = vjp(grad(lambda w: run.problem.loss(w, features, targets)), x)[1]
     v = torch.randn(x.numel(), generator=torch.Generator().manual_seed(0)).to(x)
     h = x.new_zeros(())
     for _ in range(_PRODUCTS):
