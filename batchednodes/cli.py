@@ -294,8 +294,8 @@ def _diverged(found: dict[str, Any], quarantined: bool) -> list[str]:
     """Returns one line on nodes that are not finite; none if all are."""
     if not found["count"]:
         return []
-    done = "quarantined" if quarantined else "not finite"
-    return [f"divergence  {found['count']} node{'s' * (found['count'] > 1)} {done}; summary.json names them"]
+    count, it = (f"{found['count']} nodes", "them") if found["count"] > 1 else ("one node", "it")
+    return [f"divergence  {count} {'quarantined' if quarantined else 'not finite'}; summary.json names {it}"]
 
 
 def _show_plan(console: Console, made: Plan) -> None:

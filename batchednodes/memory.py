@@ -13,8 +13,11 @@ import torch
 
 T = TypeVar("T")
 
-_WORDS = re.compile(r"allocate memory|(not enough|out of) memory|bad_alloc|ALLOC_FAILED|memory object", re.IGNORECASE)
-"""How torch and the libraries under it say so in a RuntimeError."""
+_WORDS = re.compile(
+    r"allocate memory|(not enough|out of) memory|bad_alloc|ALLOC_FAILED|memory object|can't start new thread",
+    re.IGNORECASE,
+)
+"""How torch, the libraries under it, and Python where a thread's stack does not fit, say so in a RuntimeError."""
 
 
 def gib(size: int) -> str:

@@ -155,6 +155,29 @@ def test_divergence_ends_with_code_2_and_keeps_the_folder(monkeypatch, capsys):
     assert json.loads(Path("run/summary.json").read_text())["status"] == "diverged"
 
 
+@pytest.mark.parametrize(("mode", "done"), [("quarantine", "one node quarantined"), ("ignore", "6 nodes not finite")])
+def test_a_run_that_outlives_divergence_says_so_and_ends_with_code_0(mode, done, monkeypatch, capsys):
+    lr = "local.lr=[1e30, 0.1, 0.1, 0.1, 0.1, 0.1]"
+    options = ["local.steps=3", "run.until=20", f"run.on_divergence={mode}"]
+    code, out, err = call(monkeypatch, capsys, "train", "tiny.yaml", lr, *options, "--out", "run")
+    assert (code, err) == (0, "")
+    assert f"divergence  {done}; summary.json names " in out
+    assert json.loads(Path("run/summary.json").read_text())["diverged"]["count"] == int(
+        done[0] if mode == "ignore" else 1
+    )
+    rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["quarantined"] == (1 if mode == "quarantine" else None)
+    assert (rows[-1]["loss_mean"] is None) == (mode == "ignore")
+
+
+def test_a_run_without_a_node_left_ends_with_code_2(monkeypatch, capsys):
+    options = ["local.lr=1e30", "local.steps=3", "run.on_divergence=quarantine", "run.until=40"]
+    code, _, err = call(monkeypatch, capsys, "train", "tiny.yaml", *options, "--out", "run")
+    assert code == 2
+    assert "the loss or the model of 6 nodes is not finite" in err
+    assert json.loads(Path("run/summary.json").read_text())["status"] == "diverged"
+
+
 def test_warnings_are_one_line(monkeypatch, capsys):
     code, _, err = call(
         monkeypatch, capsys, "train", "tiny.yaml", "network.topology={kind: erdos_renyi, probability: 0}"

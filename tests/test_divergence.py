@@ -87,7 +87,7 @@ def test_batched_equals_serial_under_quarantine_in_corners(options):
 @pytest.mark.parametrize("change", ["local.chunk=1", "run.mark_every=0.37", "run.window=0.11", "local.compile=auto"])
 def test_nothing_but_the_settings_of_the_trajectory_changes_who_is_cut_off(change, monkeypatch):
     first = train(TINY, CUT, LOSS, "local.compile=off")
-    monkeypatch.setattr(assembly, "PROGRAMS", 0)  # updates are programs from here on
+    monkeypatch.setattr("batchednodes.plan._PROGRAMS", 0)  # updates are programs from here on
     second = train(TINY, CUT, LOSS, change)
     assert first.summary["diverged"] == second.summary["diverged"]
     error = (first.x - second.x)[healthy()].abs().max() / first.x[healthy()].abs().max()

@@ -153,7 +153,8 @@ def test_divergence_stops_at_the_next_mark_and_keeps_what_was_written(tmp_path):
     message = result.summary["message"]
     assert "is not finite" in message
     assert "the first was node" in message
-    assert f"the run stopped at t = {rows[-1]['time']:g} s; lower local.lr" in message
+    assert f"the run stopped at t = {rows[-1]['time']:g} s; local.lr of node " in message
+    assert message.endswith("measured on its data: lower local.lr")
     first = float(message.split("at t = ")[1].split(" s")[0])
     assert rows[-2]["time"] < first <= rows[-1]["time"]
 
