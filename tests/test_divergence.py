@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_exactness import LINEAR, finish
 from test_gossip import one_network, phase
 
-from batchednodes import assembly, divergence, load, train
+from batchednodes import assembly, divergence, load, resume, train
 from batchednodes.data import LinearRegression
 from batchednodes.mixing import blocks, columns, sparse
 from batchednodes.plan import plan
@@ -238,6 +238,23 @@ def test_models_that_are_not_finite_at_the_start_are_never_sent():
     assert (run.state.diverged_at == 0).all()
     assert train(TINY, CUT, model).metrics["quarantined"].tolist() == [10]
     assert (assembly_of(model).state.diverged_at == torch.inf).all()
+
+
+def test_a_branch_cuts_off_the_nodes_whose_models_were_not_finite(tmp_path):
+    train(TINY, CUT, LOSS, out=tmp_path / "run")
+    result = train(TINY, CUT, f"run.start_from={tmp_path / 'run'}")
+    assert set(result.metrics["quarantined"]) == {2}
+    assert {(node["node"], node["time"]) for node in result.summary["diverged"]["nodes"]} == {(i, 0.0) for i in BAD}
+    assert result.x[healthy()].isfinite().all()
+
+
+def test_a_cut_run_goes_on_as_it_was(tmp_path):
+    straight = train(TINY, CUT, LOSS)
+    train(TINY, CUT, LOSS, "run.until=3", out=tmp_path / "run")
+    again = resume(tmp_path / "run", "run.until=6")
+    assert torch.equal(again.x[healthy()], straight.x[healthy()])
+    assert again.summary["diverged"] == straight.summary["diverged"]
+    assert again.metrics["quarantined"].tolist() == straight.metrics["quarantined"].tolist()
 
 
 # ------------------------------------------------------------------------------------------------------ stop, ignore
