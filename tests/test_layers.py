@@ -11,9 +11,10 @@ PACKAGE = Path(__file__).parents[1] / "batchednodes"
 ROOT = "__init__"
 """The package itself: it shows the public names, so it comes after everything but the command line."""
 ORDER = (
-    "rng values clocks topology versions tally threads layers stack schemes chronology timeline schedule gossip mixing "
-    "staleness theory program graphs local data tasks algorithms metrics board record checkpoint engine reading config "
-    f"sweep catalogue assembly plan comparison overview training figures experiments {ROOT} cli __main__"
+    "rng logarithm pages values clocks topology versions tally threads layers stack schemes chronology timeline "
+    "schedule gossip mixing staleness theory program graphs local data tasks algorithms metrics board record checkpoint "
+    "engine reading config sweep catalogue assembly plan comparison overview training figures experiments "
+    f"{ROOT} cli __main__"
 ).split()
 """Modules and folders, each after all that it may import; a folder's own modules may import each other."""
 
