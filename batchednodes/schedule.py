@@ -18,8 +18,9 @@ from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64
-from numba import njit
+from numba import njit, uint64
 
+from batchednodes import pages
 from batchednodes.timeline import MEET, PULL, PUSH, UPDATE, Events
 
 _BITS = 32
@@ -94,8 +95,10 @@ def count_lines(events: Events) -> int:
 
 def schedule(events: Events, n: int) -> Schedule:
     """Returns the earliest-place schedule of a window's events on n rows."""
-    rows, place, wave = np.full((n, 2), -1, np.int64), np.empty(len(events), np.int64), np.empty(len(events), np.int32)
-    base = _place(events.kind, events.actor, events.peer, rows, place)
+    rows, (place,) = np.full((n, 2), -1, np.int64), pages.empty(len(events), np.int64)
+    wave = place.view(np.int32)[: len(events)]  # that of an event is written when its place, and those after, are read
+    sizes = np.zeros(2 * np.count_nonzero(events.kind == UPDATE) + 2, np.int64)
+    base = _place(events.kind, events.actor, events.peer, rows, place, sizes)
     waves, updates = _rank(place, base, wave), np.zeros(base[-1], np.bool_)
     updates[base[1:-1:2]] = True  # odd phases
     return Schedule(wave, waves, np.unique(base), updates)  # phase 0 is empty if all nodes update before they gossip
@@ -103,36 +106,31 @@ def schedule(events: Events, n: int) -> Schedule:
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _place(kind, actor, peer, rows, place):  # noqa: ANN001, ANN202  (numba infers the types)
+def _place(kind, actor, peer, rows, place, sizes):  # noqa: ANN001, ANN202  (numba infers the types)
     """Writes the place of each event; returns the number of waves before each phase, and of all.
 
     Each row knows the last places that wrote it and read it; one that was written has also been read. Before all
-    events that is place -1, of phase -1, which counts as one of updates.
+    events that is place -1, of phase -1, which counts as one of updates. `sizes` receives the waves of each phase.
     """
-    top = np.int64(-1)
     for e in range(kind.size):
-        i, j = actor[e], peer[e]
+        i, j, one = uint64(actor[e]), uint64(peer[e]), uint64(1)  # an index without a sign needs no check
         if kind[e] == UPDATE:
-            phase = ((rows[i, 1] >> _BITS) + 1) | 1  # the next odd one
-            place[e] = phase << _BITS
-            rows[i, 0] = rows[i, 1] = ((phase + 1) << _BITS) - 1  # the next place is one of gossip
+            phase = ((rows[i, one] >> _BITS) + 1) | 1  # the next odd one
+            at = phase << _BITS
+            rows[i, 0] = rows[i, one] = ((phase + 1) << _BITS) - 1  # the next place is one of gossip
         else:
             if kind[e] == PULL:
                 i, j = j, i
-            at = max(max(rows[i, 0], rows[j, 0]) + 1, rows[j, 1])
+            at = max(max(rows[i, 0], rows[j, 0]) + 1, rows[j, one])
             if kind[e] == MEET:
-                at = max(at, rows[i, 1])
+                at = max(at, rows[i, one])
                 rows[i, 0] = at
-            place[e] = rows[j, 0] = at
-            rows[i, 1], rows[j, 1] = max(rows[i, 1], at), max(rows[j, 1], at)
-        top = max(top, place[e])
-    base = np.zeros((top >> _BITS) + 2, np.int64)
-    for e in range(kind.size):
-        phase, wave = place[e] >> _BITS, place[e] & _WAVE
-        base[phase + 1] = max(base[phase + 1], wave + 1)
-    for phase in range(base.size - 1):
-        base[phase + 1] += base[phase]
-    return base
+            rows[j, 0] = at
+            rows[i, one], rows[j, one] = max(rows[i, one], at), max(rows[j, one], at)
+            phase = at >> _BITS
+        place[e], k = at, uint64(phase)
+        sizes[k] = max(sizes[k], (at & _WAVE) + 1)
+    return np.append(0, np.cumsum(sizes[: np.flatnonzero(sizes)[-1] + 1])) if kind.size else np.zeros(1, np.int64)
 
 
 @njit(nogil=True, cache=True)
@@ -141,8 +139,9 @@ def _rank(place, base, wave):  # noqa: ANN001, ANN202
     """Writes the number of the wave of each place; returns where each wave begins if they lie one after the other."""
     begins = np.zeros(base[-1] + 1, np.int64)
     for e in range(place.size):
-        wave[e] = base[place[e] >> _BITS] + (place[e] & _WAVE)
-        begins[wave[e] + 1] += 1
+        k = base[uint64(place[e] >> _BITS)] + (place[e] & _WAVE)
+        wave[e] = k
+        begins[uint64(k + 1)] += 1
     for k in range(begins.size - 1):
         begins[k + 1] += begins[k]
     return begins
@@ -153,19 +152,19 @@ def _rank(place, base, wave):  # noqa: ANN001, ANN202
 def _fill(kind, actor, peer, time, count, wave, place, number, receivers, senders, actors, times, counts):  # noqa: ANN001, ANN202
     """Writes the line of each event to the next place of its wave, and the count of each update likewise."""
     for e in range(kind.size):
-        i, j, k = actor[e], peer[e], wave[e]
+        i, j, k = actor[e], peer[e], uint64(wave[e])
         at = place[k]
-        place[k] += 1
+        place[k] = at + uint64(1)
         times[at], actors[at] = time[e], i
         if kind[e] == UPDATE:
             receivers[at] = senders[at] = i
             counts[number[k]] = count[e]
-            number[k] += 1
+            number[k] += uint64(1)
         elif kind[e] == PUSH:
             receivers[at], senders[at] = j, i
         else:
             receivers[at], senders[at] = i, j
             if kind[e] == MEET:
                 at = place[k]
-                place[k] += 1
+                place[k] = at + uint64(1)
                 receivers[at], senders[at], actors[at], times[at] = j, i, i, time[e]

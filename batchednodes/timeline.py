@@ -17,15 +17,20 @@ from jaxtyping import Float64, Int8, Int32, Int64
 from numba import njit, uint64
 
 from batchednodes import rng
-from batchednodes.chronology import merged
-from batchednodes.clocks import Gaps, act, due, gap
-from batchednodes.schemes import Scheme, Stage, Voices
+from batchednodes.chronology import Columns, merge_
+from batchednodes.clocks import Gaps, act, due, gap, waits
+from batchednodes.schemes import Scheme, Speech, Stage, Voices
 from batchednodes.topology import Contacts, Networks
 
 UPDATE, PUSH, PULL, MEET = range(4)
 """Kinds of event. At one instant updates come before gossip, then the order is that of node numbers."""
 
 EXCHANGES = {"push": PUSH, "pull": PULL, "meet": MEET}
+
+
+_PART, _PART_NODE = 1 << 18, 4
+"""About how many events are made at once, and how many more for each node: more would not fit in the cache between the
+passes over them, fewer would have each pass look at all nodes for little."""
 
 
 @dataclass(frozen=True)
@@ -105,13 +110,26 @@ class Timeline:
 
     def window(self, clocks: Clocks, until: float) -> tuple[Events, Clocks]:
         """Returns the events of (clocks.time, until] in time order, and the clocks after them."""
+        start, expected, m = clocks.time, sum(self.expected(until - clocks.time)), 0
+        parts = max(1, int(expected / (_PART + _PART_NODE * self.networks.n)))
+        out = Columns.empty(int(expected + 6 * math.sqrt(expected)) if parts > 1 else 0)
+        for k in range(parts):
+            end = until if k == parts - 1 else start + (until - start) * (k + 1) / parts
+            u, spoken, following = self._part(clocks, end)
+            first, m = m, m + u.time.size + sum(speech.time.size for speech in spoken)
+            if m > out.time.size:
+                out = _copied(out, first, m if parts == 1 else 2 * m)
+            now, kind = out.part(first, m), EXCHANGES[self.exchange]
+            merge_(now, (u.time, u.actor, u.number), spoken, kind, clocks.updates, clocks.time, end)
+            clocks = following
+        return Events(*out.part(0, m)), clocks
+
+    def _part(self, clocks: Clocks, until: float) -> "tuple[_Actions, list[Speech], Clocks]":
+        """Returns the updates and the contacts of a part of a window, node by node, and the clocks after them."""
         u = self._updates(clocks, until)
         voices, stages = clocks.voices(), self._stages(u, clocks.time, until)
         spoken = [scheme.contacts_(stage, voices) for scheme, stage in zip(self.schemes, stages, strict=True)]
-        time, late, actor, peer = merged((u.time, u.actor, u.number), spoken, clocks.time, until)
-        kind, count = late * np.int8(EXCHANGES[self.exchange]), np.empty(time.size, np.int64)
-        _number(kind, actor, clocks.updates, peer, count)
-        return Events(time, kind, actor, peer, count), _clocks(until, u.next, u.counts, voices)
+        return u, spoken, _clocks(until, u.next, u.counts, voices)
 
     def expected(self, span: float) -> tuple[float, float]:
         """Returns about how many updates and contacts to expect in a long span of time [s], by renewal rates."""
@@ -175,6 +193,14 @@ class _Actions:
         return _Actions(*nothing, np.zeros(n), np.zeros(n, np.int64))
 
 
+def _copied(columns: Columns, size: int, room: int) -> Columns:
+    """Returns the columns of some events in memory with room for more."""
+    out = Columns.empty(room)
+    for target, column in zip(out, columns, strict=True):
+        target[:size] = column[:size]
+    return out
+
+
 @njit(nogil=True, cache=True)
 @no_type_check
 def _first(shift, scale, seeds, local):  # noqa: ANN001, ANN202  (numba infers the types)
@@ -192,8 +218,9 @@ def _emit(offsets, seeds, laws, until, before, time, actor, number, following, c
 
     Some nodes at a time have one update each, again and again, until none of them has another.
     """
-    nodes, draws = np.empty(rng.TOGETHER, np.int64), np.empty(rng.TOGETHER, np.int64)
-    high, low, m = np.empty(rng.TOGETHER, np.uint64), np.empty(rng.TOGETHER, np.uint64), 0
+    nodes, draws = np.empty(rng.TOGETHER, np.uint64), np.empty(rng.TOGETHER, np.uint64)
+    high, low, wait = np.empty(rng.TOGETHER, np.uint64), np.empty(rng.TOGETHER, np.uint64), np.empty(rng.TOGETHER)
+    m = 0
     for g in range(seeds.size):
         first, last = offsets[g], offsets[g + 1]
         for i in range(first, last, rng.TOGETHER):
@@ -203,20 +230,10 @@ def _emit(offsets, seeds, laws, until, before, time, actor, number, following, c
                 if new.stop > time.size:
                     return new.stop
                 for a in range(size):
-                    draws[a] = counts[first + nodes[a]] + 1
-                    number[m + a] = draws[a] - 1 - before[first + nodes[a]]
+                    i = uint64(first) + nodes[a]
+                    draws[a], number[m + a] = counts[i] + 1, counts[i] - before[i]
                 rng.blocks(seeds[g], rng.UPDATE, nodes[:size], draws, high, low)
-                size = act(nodes[:size], first, high, laws, following, counts, until, time[new], actor[new])
+                waits(high[:size], wait)
+                size = act(nodes[:size], first, wait, laws, following, counts, until, time[new], actor[new])
                 m = new.stop
     return m
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
-def _number(kind, actor, before, peer, count):  # noqa: ANN001, ANN202
-    """Numbers the updates of a window from that in `peer`, and takes away their peers."""
-    for e in range(kind.size):
-        count[e] = -1
-        if kind[e] == UPDATE:
-            count[e] = before[actor[e]] + peer[e]
-            peer[e] = -1

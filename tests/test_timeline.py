@@ -8,7 +8,7 @@ from scipy import stats
 
 from batchednodes import rng
 from batchednodes.clocks import Deterministic, Never, Poisson, ShiftedExponential, join
-from batchednodes.schemes import Uniform
+from batchednodes.schemes import AgeAware, FixedDuration, Freshest, Uniform
 from batchednodes.timeline import MEET, PULL, PUSH, UPDATE, Events, Timeline
 from batchednodes.topology import Networks, Ring, Star, stack
 
@@ -50,6 +50,32 @@ def test_windows_do_not_change_events():
     assert {k: [x for p in parts for x in p[k]] for k in parts[0]} == columns(whole)
     assert (clocks.next_gossip == end.next_gossip).all()
     assert (clocks.gossips == end.gossips).all()
+
+
+@pytest.mark.parametrize(
+    "scheme", [UNIFORM, Freshest(), FixedDuration(0.5), AgeAware(1.0)], ids=lambda s: type(s).__name__
+)
+def test_parts_do_not_change_events(scheme, monkeypatch):
+    laws = timeline(30, scheme=scheme)
+    clocks = laws.window(laws.begin(), 1.0)[1]
+    whole, end = laws.window(clocks, 9.0)
+    assert sum(laws.expected(8.0)) > 200  # so that there are several parts now
+    monkeypatch.setattr("batchednodes.timeline._PART", 40)
+    monkeypatch.setattr("batchednodes.timeline._PART_NODE", 0)
+    parts, last = laws.window(clocks, 9.0)
+    assert columns(parts) == columns(whole)
+    for field in fields(end)[1:]:
+        assert getattr(end, field.name).tolist() == getattr(last, field.name).tolist(), field.name
+
+
+def test_a_part_may_hold_more_events_than_a_window_is_expected_to(monkeypatch):
+    laws = timeline(1000, rate=0.001, clock=Deterministic(1.0))
+    monkeypatch.setattr("batchednodes.timeline._PART", 10)
+    monkeypatch.setattr("batchednodes.timeline._PART_NODE", 0)
+    events, _ = laws.window(laws.window(laws.begin(), 0.98)[1], 1.02)  # in it every node has its update
+    updates = events.kind == UPDATE
+    assert events.actor[updates].tolist() == list(range(1000))
+    assert sum(laws.expected(0.04)) < 50
 
 
 def test_a_network_in_a_batch_has_the_events_it_has_alone():

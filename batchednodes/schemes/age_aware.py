@@ -26,6 +26,7 @@ from numba import njit, uint64
 
 from batchednodes import rng
 from batchednodes.clocks import Gaps
+from batchednodes.logarithm import log
 from batchednodes.schemes.scheme import Scheme, Speech, Stage, Voices, gather, refuse_pull
 from batchednodes.topology import peer
 from batchednodes.values import number
@@ -41,7 +42,7 @@ class AgeAware(Scheme):
     def begin_(self, stage: Stage, voices: Voices) -> None:
         voices.order[stage.first : stage.last] = np.arange(stage.first, stage.last)
         bits, _ = rng.block(stage.seed, rng.SHARED, 0, 0)
-        voices.next[stage.first] = -math.log(rng.unit(np.uint64(bits))) * self._mean_gap(stage)
+        voices.next[stage.first] = -log(rng.unit(np.uint64(bits))) * self._mean_gap(stage)
 
     def contacts_(self, stage: Stage, voices: Voices) -> Speech:
         wait = self._wait(stage.last - stage.first)
@@ -94,7 +95,7 @@ def _speak(laws, contacts, updates, until, voices, place, out):  # noqa: ANN001,
             return m, place if t <= until else -1
         voices.draws[first] += 1
         high, low = rng.block(seed, rng.SHARED, 0, uint64(voices.draws[first]))
-        voices.next[first] = t - math.log(rng.unit(high)) * mean_gap
+        voices.next[first] = t - log(rng.unit(high)) * mean_gap
         while a > 0 and asleep != last and t >= now + wait * (now - stamp[asleep]):
             awake[first + a], a, asleep = asleep, a + 1, after[asleep - first]
         if a == 0:

@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit, uint64
 
 from batchednodes import rng
-from batchednodes.clocks import Gaps, act, due, gap
+from batchednodes.clocks import Gaps, act, due, gap, waits
 from batchednodes.schemes.scheme import Scheme, Speech, Stage, Voices, gather
 from batchednodes.topology import peers
 
@@ -57,8 +57,8 @@ def _speak(first, last, seed, laws, contacts, until, voices, place, out):  # noq
 
     Some nodes at a time make one contact each, again and again, until none of them has another.
     """
-    nodes, counts = np.empty(rng.TOGETHER, np.int64), np.empty(rng.TOGETHER, np.int64)
-    high, low = np.empty(rng.TOGETHER, np.uint64), np.empty(rng.TOGETHER, np.uint64)
+    nodes, counts = np.empty(rng.TOGETHER, np.uint64), np.empty(rng.TOGETHER, np.uint64)
+    high, low, wait = np.empty(rng.TOGETHER, np.uint64), np.empty(rng.TOGETHER, np.uint64), np.empty(rng.TOGETHER)
     time, actor, other, following, made = out.time, out.actor, out.peer, voices.next, voices.made
     m = 0
     for i in range(first + place, last, rng.TOGETHER):
@@ -66,9 +66,10 @@ def _speak(first, last, seed, laws, contacts, until, voices, place, out):  # noq
         while size > 0:
             new = slice(m, min(time.size, m + size))
             for a in range(size):
-                counts[a] = made[first + nodes[a]] + 1
+                counts[a] = made[uint64(first) + nodes[a]] + 1
             rng.blocks(seed, rng.GOSSIP, nodes[:size], counts, high, low)
-            size = act(nodes[:size], first, high, laws, following, made, until, time[new], actor[new])
+            waits(high[:size], wait)
+            size = act(nodes[:size], first, wait, laws, following, made, until, time[new], actor[new])
             peers(actor[new], low, contacts, other[new])
             m = new.stop
             if m == time.size and size > 0:
