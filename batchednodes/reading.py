@@ -4,7 +4,6 @@ The type of a field says what it accepts; where several kinds of object may stan
 begins with the full path of the setting.
 """
 
-import copy
 import difflib
 import types
 from collections.abc import Iterable, Mapping
@@ -86,17 +85,24 @@ def _number(value: Any, parts: tuple[Any, ...], path: str) -> Any:
     return int(value) if int in parts and value.is_integer() else MISSING
 
 
-def _check_plain(value: Any, path: str) -> None:
+def _plain_copy(value: Any, path: str) -> Any:
+    """Returns a copy of plain data.
+
+    Raises:
+        ValueError: the value is, or holds, something else.
+    """
     if isinstance(value, dict):
-        for key, item in value.items():
+        for key in value:
             if not isinstance(key, str):
                 raise ValueError(f"{path} must have texts as keys, got {shown(key)}; quote it")
-            _check_plain(item, join(path, key))
-    elif isinstance(value, list):
-        for i, item in enumerate(value):
-            _check_plain(item, f"{path}[{i}]")
-    elif value is not None and not isinstance(value, bool | int | float | str):
+        return {key: _plain_copy(item, join(path, key)) for key, item in value.items()}
+    if isinstance(value, list):
+        if all(type(item) in (float, int, str) for item in value):  # such lists may be long
+            return list(value)
+        return [_plain_copy(item, f"{path}[{i}]") for i, item in enumerate(value)]
+    if value is not None and not isinstance(value, bool | int | float | str):
         raise ValueError(f"{path} must be plain data (numbers, text, lists, mappings), got {shown(value)}")
+    return value
 
 
 @dataclass(frozen=True)
@@ -200,8 +206,7 @@ class Reader:
                 items = [self.read(x, item, f"{path}[{i}]") for i, x in enumerate(value)]
                 result = (get_origin(lists[0]) or list)(items)
         elif isinstance(value, dict) and dict in {get_origin(part) or part for part in parts}:
-            _check_plain(value, path)
-            result = copy.deepcopy(value)
+            result = _plain_copy(value, path)
         if result is MISSING:
             raise ValueError(f"{path} must be {describe(hint)}, got {shown(value)}{self._advice(value, words, parts)}")
         return result

@@ -104,7 +104,7 @@ class Stack:
         try:
             zeros = torch.zeros(2, *shape, dtype=dtype, device=device)  # two: batch statistics need more than one
             self.call(torch.zeros(self.p, dtype=dtype, device=device), zeros)
-        except Exception as error:  # whatever the user's forward raises
+        except (Exception, SystemExit) as error:  # whatever the user's forward raises
             raise _refusal(f"take features of shape [b, {', '.join(map(str, shape))}]", error) from error
         finally:
             for hook in hooks:
@@ -116,7 +116,7 @@ def _numel(out: object) -> int:
     return out.numel() if isinstance(out, Tensor) else 0
 
 
-def _refusal(rule: str, error: Exception) -> ValueError:
+def _refusal(rule: str, error: BaseException) -> ValueError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
     return ValueError(f"task.model must {rule}, got: {reason}{_REMEDY}")
 
@@ -150,7 +150,7 @@ def check(stack: Stack, loss: Callable[..., Tensor], features: Tensor, targets: 
     before = {name: b.clone() for name, b in stack.skeleton.named_buffers()}
     try:
         first, second = stack.call(row, features), stack.call(row, features)
-    except Exception as error:  # whatever the user's forward raises
+    except (Exception, SystemExit) as error:  # whatever the user's forward raises
         raise _refusal(f"take features of shape {list(features.shape)}", error) from error
     changed = [name for name, b in stack.skeleton.named_buffers() if not torch.equal(b, before[name])]
     if changed:
@@ -160,7 +160,7 @@ def check(stack: Stack, loss: Callable[..., Tensor], features: Tensor, targets: 
         raise ValueError(f"task.model must be a function of its input, got two different outputs for one{_REMEDY}")
     try:
         vmap(grad(loss))(*(torch.stack([part, part]) for part in (row, features, targets)))
-    except Exception as error:  # vmap's refusals are of many types
+    except (Exception, SystemExit) as error:  # vmap's refusals are of many types
         raise _refusal("run under torch.func.vmap", error) from error
 
 

@@ -20,7 +20,11 @@ from batchednodes.plan import plan, screen
 LATE = 2.0
 """The longest time that a refusal may take [s]."""
 
-TINY = b"network: {nodes: 3}\nrun: {until: 1, mark_every: 1}\ntask: {data: {samples_per_node: 3, test_samples: 5, features: 2}}\n"
+TINY = b"""
+network: {nodes: 3}
+run: {until: 1, mark_every: 1}
+task: {data: {samples_per_node: 3, test_samples: 5, features: 2}}
+"""
 """A config whose runs take a tenth of a second."""
 
 LONG = 2000

@@ -11,32 +11,38 @@ from fuzzing import TINY, Case, call, case, listing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-LINES, DAMAGED, TRAINED = 400, 250, 50
+LINES, DAMAGED, RUNS = 400, 250, 50
 """Cases of each test."""
 
 COMMANDS = {
     "train": ["c.yaml"],
+    "resume": ["run"],
     "plan": ["c.yaml"],
     "list": ["gossip"],
     "plot": ["run"],
     "compare": ["run"],
     "figure": ["quickstart"],
 }
-"""Every command but `resume` with the arguments that it needs: a new command needs one line here."""
+"""Every command with the arguments that it needs: a new command needs one line here."""
 
 WORDS = (
-    "", " ", "-", "--", "-x", "--out", "--out=", "--quiet", "--quick", "--no-such", "--help", "-h", "c.yaml", "missing.yaml",
-    ".", "/", "/dev/null", "run", "seed=1", "seed=", "=1", "seed", "seed==1", "a.b=1", "seed.=1", ".seed=1", "seed..x=1",
-    "\udcff", "c\udcff.yaml", "name=\udcff", "x" * 300, "x" * 5000, "é", "\u202e", "a\nb", "network.nodes=0", "network.nodes=[",
-    "network.nodes={a: 1}", "gossip.clock.kind=never", "task.model={kind: python, target: 'os:getcwd'}", "run={", "sweep=3",
-    "sweep.seed=[1, 2]", "sweep.network.nodes=[2, 3]", "local.lr=&a 1", "local.lr=*a", "name=${seed}", "seed=${oc.env:HOME}",
-    "name=../x", "name=/etc", "name=..", "name=.", "name=a b", "task.data={kind: npz, path: /dev/zero}", "replicas=2",
+    "", " ", "-", "--", "-x", "--out", "--out=", "--quiet", "--quick", "--no-such", "--help", "-h", "c.yaml",
+    "missing.yaml", ".", "/", "/dev/null", "run", "seed=1", "seed=", "=1", "seed", "seed==1", "a.b=1", "seed.=1",
+    ".seed=1", "seed..x=1", "\udcff", "c\udcff.yaml", "name=\udcff", "x" * 300, "x" * 5000, "é", "\u202e", "a\nb",
+    "network.nodes=0", "network.nodes=[", "network.nodes={a: 1}", "gossip.clock.kind=never",
+    "task.model={kind: python, target: 'os:getcwd'}", "run={", "sweep=3", "sweep.seed=[1, 2]",
+    "sweep.network.nodes=[2, 3]", "local.lr=&a 1", "local.lr=*a", "name=${seed}", "seed=${oc.env:HOME}", "name=../x",
+    "name=/etc", "name=..", "name=.", "name=a b", "task.data={kind: npz, path: /dev/zero}", "replicas=2",
     "task.data={kind: npz, path: ../../etc/passwd}", "device=cuda:9", "train", "plan", "resume", "gosip", "task.data",
-    "network.topology={kind: edge_list, path: c.yaml}", "network.topology={kind: edge_list, path: fifo}", "[bold]", "%s", "{}",
-    "dtype=float64", "staleness.track=none", "executor=serial", "run.baseline=isolated", "sweep.name=[../a, /b]", "\x1b[31m",
+    "network.topology={kind: edge_list, path: c.yaml}", "network.topology={kind: edge_list, path: fifo}", "[bold]",
+    "%s", "{}", "dtype=float64", "staleness.track=none", "executor=serial", "run.baseline=isolated",
+    "sweep.name=[../a, /b]", "\x1b[31m",
 )  # fmt: skip
-OUTS = ("", ".", "..", "/", "c.yaml", "c.yaml/x", "run", "there", "there/x", "a/b/c", "x" * 300, "a\nb", "\udcff", "link", "fifo",
-        "dangling", "/proc/x", "/dev/null", "/dev/null/x", "~", "-", "--quiet", "é", "new", "new", "deep/" + "x" * 300)  # fmt: skip
+OUTS = (
+    "", ".", "..", "/", "c.yaml", "c.yaml/x", "run", "there", "there/x", "a/b/c", "x" * 300, "a\nb", "\udcff", "link",
+    "fifo", "dangling", "/proc/x", "/dev/null", "/dev/null/x", "~", "-", "--quiet", "é", "new", "new",
+    "deep/" + "x" * 300,
+)  # fmt: skip
 
 
 def furnish(folder: Path, run: Path | None = None) -> None:
@@ -91,9 +97,12 @@ def test_lines(run, random):
         Case(here.folder).call(*words)
 
 
-BITS = (b"", b"\n", b"{}", b"[]", b"null", b"3", b'"x"', b"\xff\xfe", b"{", b'{"time": 1}\n', b'{"networks": []}', b'{"networks": [3]}',
-        b'{"networks": {}}', b'{"networks": [{}]}', b"[" * 100_000, b'{"time": NaN}', b'{"time": 1e999}', b'{"time": "x"}',
-        b'{"time": true}', b'{"time": ' + b"9" * 5000 + b"}", b'{"time": ' + b"9" * 400 + b"}", b"\x00" * 50, b'{"networks": null}')  # fmt: skip
+BITS = (
+    b"", b"\n", b"{}", b"[]", b"null", b"3", b'"x"', b"\xff\xfe", b"{", b'{"time": 1}\n', b'{"networks": []}',
+    b'{"networks": [3]}', b'{"networks": {}}', b'{"networks": [{}]}', b"[" * 100_000, b'{"time": NaN}',
+    b'{"time": 1e999}', b'{"time": "x"}', b'{"time": true}', b'{"time": ' + b"9" * 5000 + b"}",
+    b'{"time": ' + b"9" * 400 + b"}", b"\x00" * 50, b'{"networks": null}',
+)  # fmt: skip
 ODD = (None, True, "x", "$\\frac", [], {}, float("nan"), float("inf"), -1, 0, 1e308, -1e308, 1e-320, 10**400, 2**70)
 
 
@@ -143,20 +152,24 @@ def test_damaged_runs(run, random):
 def tiny(random: Random) -> list[str]:
     """Returns overrides that fit, as a rule, and keep a run short."""
     some = [
-        f"network.nodes={random.choice([1, 2, 3, 5])}", f"name={random.choice(['a', 'a b', '.x', 'é', '../x', 'x' * 100, 'a..'])}",
+        f"network.nodes={random.choice([1, 2, 3, 5])}",
+        f"name={random.choice(['a', 'a b', '.x', 'é', '../x', 'x' * 100, 'a..'])}",
         f"replicas={random.choice([1, 1, 2])}", f"run.mark_every={random.choice([0.5, 1, 5, '1/3'])}",
-        f"dtype={random.choice(['float32', 'float64', 'bfloat16'])}", f"local.lr={random.choice([0.1, 1e30, 'log(n)', -1])}",
-        f"gossip.exchange={random.choice(['push', 'pull', 'meet'])}", f"gossip.clock.rate={random.choice([0, 1, 'n', '1/n', '1/0'])}",
-        "sweep.gossip.clock.rate=[1, n/2]", "sweep.update.clock.delay=['1/n', '../x']", "sweep.network.nodes=[2, 3]",
+        f"dtype={random.choice(['float32', 'float64', 'bfloat16'])}",
+        f"local.lr={random.choice([0.1, 1e30, 'log(n)', -1])}",
+        f"gossip.exchange={random.choice(['push', 'pull', 'meet'])}",
+        f"gossip.clock.rate={random.choice([0, 1, 'n', '1/n', '1/0'])}", "sweep.gossip.clock.rate=[1, n/2]",
+        "sweep.update.clock.delay=['1/n', '../x']", "sweep.network.nodes=[2, 3]",
         "sweep.network.topology.kind=[ring, star]", "staleness.track=1", "run.baseline=isolated", "executor=serial",
         "sweep.gossip.clock.rate=[[1, 2, 3], [1, 1, 1]]", "task.model={kind: mlp, hidden: [3]}", "run.eval_nodes=1",
-        "task.model={kind: python, target: 'example_models:not_a_module'}", "network.topology.kind=ring", "run.until=0.001",
-        "task.model={kind: python, target: 'example_models:batch_norm'}", "update.clock.kind=never", "gossip.clock.kind=never",
+        "task.model={kind: python, target: 'example_models:not_a_module'}", "network.topology.kind=ring",
+        "run.until=0.001", "task.model={kind: python, target: 'example_models:batch_norm'}",
+        "update.clock.kind=never", "gossip.clock.kind=never",
     ]  # fmt: skip
     return random.sample(some, random.choice([1, 2, 3, 4]))
 
 
-@settings(max_examples=TRAINED)
+@settings(max_examples=RUNS)
 @given(st.randoms(use_true_random=True))
 def test_runs(random):
     words = ["train", "c.yaml", *tiny(random), *random.choice([[], ["--quiet"], ["--out", random.choice(OUTS)]])]

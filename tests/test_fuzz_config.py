@@ -66,23 +66,24 @@ NAMES = {join(path, name) for path, kinds in SECTIONS.items() for hints in kinds
 }
 NUMBERS = (
     0, 1, -1, 2, 3, 4, 6, 7, 10, 0.5, 1.0, 1.5, 2.5, -0.0, 1e-9, 1e-300, 5e-324, 1e9, 1e17, 1e300, 1.7e308, 1e400,
-     float("nan"), float("-inf"), 2**31, 2**31 - 1, 2**32, 2**53 + 1, 2**63 - 1, 2**63, 2**64, 10**30, 10**399, -(2**63),
-     100, 1000, 10**6, 10**8, 10**9, 10**12,
+    float("nan"), float("-inf"), 2**31, 2**31 - 1, 2**32, 2**53 + 1, 2**63 - 1, 2**63, 2**64, 10**30, 10**399,
+    -(2**63), 100, 1000, 10**6, 10**8, 10**9, 10**12,
 )  # fmt: skip
 EXPRESSIONS = (
     "log(n)", "n**n", "n**n**n", "1/n", "1/0", "n/(n-n)", "log(0)", "sqrt(-1)", "(-1)**0.5", "exp(1000)", "9**9**9",
-     "1e308*10", "-n", "--n", "n-6", "n/6", "min(n, 4)", "min(n)", "max()", "min(1, 2, 3)", "log2(n)", "n n", "n;n", "(n",
-     "n)", "()", "", " ", "m", "N", "\u0661+1", "\u00b2", "n\u00b2", "lambda: 1", "__import__('os').system('x')", "n.real",
-     "n[0]", "1 if n else 2", "True", "None", "0x10", "1_000", "1j", "n if", "'n'", "[n]", "{n}", "n < 3", "n and 1", "@n",
-     "(" * 60 + "n" + ")" * 60, "(" * 99 + "n" + ")" * 99, "-" * 150 + "n", "+".join("n" * 100), "n" * 201, "1" * 200,
-     "2**" * 60 + "2", "n//2", "n%2", "~n", "not n", "nan", "inf", "\t", "n\n", "\x00", "# n", "f(n)", "log(n, 2)",
-     "log(x=1)", "sqrt", "n:=1", "*n", "log(*[1])", "1.e5", "1e5n",
+    "1e308*10", "-n", "--n", "n-6", "n/6", "min(n, 4)", "min(n)", "max()", "min(1, 2, 3)", "log2(n)", "n n", "n;n",
+    "(n", "n)", "()", "", " ", "m", "N", "\u0661+1", "\u00b2", "n\u00b2", "lambda: 1", "__import__('os').system('x')",
+    "n.real", "n[0]", "1 if n else 2", "True", "None", "0x10", "1_000", "1j", "n if", "'n'", "[n]", "{n}", "n < 3",
+    "n and 1", "@n", "(" * 60 + "n" + ")" * 60, "(" * 99 + "n" + ")" * 99, "-" * 150 + "n", "+".join("n" * 100),
+    "n" * 201, "1" * 200, "2**" * 60 + "2", "n//2", "n%2", "~n", "not n", "nan", "inf", "\t", "n\n", "\x00", "# n",
+    "f(n)", "log(n, 2)", "log(x=1)", "sqrt", "n:=1", "*n", "log(*[1])", "1.e5", "1e5n",
 )  # fmt: skip
 TEXTS = (
-    "", "a", "auto", "on", "yes", "~", "null", "../x", "/etc/passwd", ".", "..", "a/b", "a\\b", "nul\x00l", "\u202e", "é",
-     "x" * 300, "cpu", "cuda", "cuda:0", "cuda:999", "cuda:\u0661", "${", "${seed}", "${network.nodes}", "${oc.env:HOME}",
-     "${no.such}", "\\${seed}", "???", "a:b", "no_such_module:f", "os:getcwd", "os:abort_", ":", "a:b:c", "missing.npz",
-     ".", "/dev/null", "/dev/zero", "\n", "\ud800", "2012-01-01", "1:30", "010", "1e3", "all", "none",
+    "", "a", "auto", "on", "yes", "~", "null", "../x", "/etc/passwd", ".", "..", "a/b", "a\\b", "nul\x00l", "\u202e",
+    "é", "x" * 300, "cpu", "cuda", "cuda:0", "cuda:999", "cuda:\u0661", "${", "${seed}", "${network.nodes}",
+    "${oc.env:HOME}", "${no.such}", "\\${seed}", "???", "a:b", "no_such_module:f", "os:getcwd", "os:abort_", ":",
+    "a:b:c", "missing.npz", ".", "/dev/null", "/dev/zero", "\n", "\ud800", "2012-01-01", "1:30", "010", "1e3", "all",
+    "none",
 )  # fmt: skip
 
 
@@ -180,22 +181,25 @@ def test_trees(random):
 
 
 ODD_VALUES = (
-    "yes", "off", "~", "NULL", "010", "0o17", "0x1F", "0b11", "1_000", "1__0", "1:30", "1:30.5", "2012-01-01", "=", "<<",
-    "2012-01-01T00:00:00Z", ".inf", "-.INF", ".nan", "1e400", "-0", "+5", "9" * 400, "9" * 5000, "0x" + "f" * 290, "&a 1",
-    "*a", "&a [*a]", "!!python/object/apply:os.system ['x']", "!!python/name:os.system", "!!binary aGk=", "!!str 3", "!x 1",
-    "!!int '3'", "!!timestamp 2012-01-01", "[", "]", "{", "}", "[1, 2", "{a: 1", "'", '"', '"\\ud800"', '"\\x00"', '"\\q"',
-    "|\n  text", ">-\n  text", "%", "@", "`", "- 1", "? a", "[[[[[[[[[[1]]]]]]]]]]", "[" * 60 + "]" * 60, "{a: {b: {c: 1}}}",
-    "\t1", "1\t", "\u2028", "\x85", "\x00", "\x07", "\x7f", "\ufeff", "\ufffe", "${seed}", "${a}", "${.seed}", "${oc.env:HOME}",
-    "${oc.create:[1]}", "${network.${seed}}", "${seed}${seed}", "${", "$", "${}", "\\\\${seed}", "a" * 2000, "[" + "1, " * 500 + "1]",
+    "yes", "off", "~", "NULL", "010", "0o17", "0x1F", "0b11", "1_000", "1__0", "1:30", "1:30.5", "2012-01-01", "=",
+    "<<", "2012-01-01T00:00:00Z", ".inf", "-.INF", ".nan", "1e400", "-0", "+5", "9" * 400, "9" * 5000,
+    "0x" + "f" * 290, "&a 1", "*a", "&a [*a]", "!!python/object/apply:os.system ['x']", "!!python/name:os.system",
+    "!!binary aGk=", "!!str 3", "!x 1", "!!int '3'", "!!timestamp 2012-01-01", "[", "]", "{", "}", "[1, 2", "{a: 1",
+    "'", '"', '"\\ud800"', '"\\x00"', '"\\q"', "|\n  text", ">-\n  text", "%", "@", "`", "- 1", "? a",
+    "[[[[[[[[[[1]]]]]]]]]]", "[" * 60 + "]" * 60, "{a: {b: {c: 1}}}", "\t1", "1\t", "\u2028", "\x85", "\x00", "\x07",
+    "\x7f", "\ufeff", "\ufffe", "${seed}", "${a}", "${.seed}", "${oc.env:HOME}", "${oc.create:[1]}",
+    "${network.${seed}}", "${seed}${seed}", "${", "$", "${}", "\\\\${seed}", "a" * 2000, "[" + "1, " * 500 + "1]",
 )  # fmt: skip
 ODD_LINES = (
-    "seed: 1\nseed: 2", "a: &a {x: 1}\n<<: *a", "<<: {seed: 4}", "<<: [{seed: 4}, {seed: 5}]", "<<: 3", "<<: *missing", "---",
-    "---\nseed: 1", "...", "--- 1", "%YAML 1.1\n---", "%TAG ! x", "? [1, 2]\n: 3", "? {a: 1}\n: 3", "1: 2", "null: 1", "true: 1",
-    "1.5: 2", "'': 1", "\tseed: 1", "  seed: 1", "seed 1", "seed:1", "- seed", "# comment", "network:", "run: []", "task: 3",
-    "update: text", "gossip: {clock}", "sweep: {seed: [1, 2]}", "sweep: {seed: 1}", "sweep: {nodes: [1]}", "sweep: [1]",
+    "seed: 1\nseed: 2", "a: &a {x: 1}\n<<: *a", "<<: {seed: 4}", "<<: [{seed: 4}, {seed: 5}]", "<<: 3",
+    "<<: *missing", "---", "---\nseed: 1", "...", "--- 1", "%YAML 1.1\n---", "%TAG ! x", "? [1, 2]\n: 3",
+    "? {a: 1}\n: 3", "1: 2", "null: 1", "true: 1", "1.5: 2", "'': 1", "\tseed: 1", "  seed: 1", "seed 1", "seed:1",
+    "- seed", "# comment", "network:", "run: []", "task: 3", "update: text", "gossip: {clock}",
+    "sweep: {seed: [1, 2]}", "sweep: {seed: 1}", "sweep: {nodes: [1]}", "sweep: [1]",
     "sweep: {network: {nodes: [2, 3]}}", "sweep: {gossip.clock.rate: [1, log(n)], seed: [1, 2, 3]}\nsweep_mode: zip",
-    "sweep: {name: [../x, /a]}", "sweep: {network.nodes: [2, x]}", "replicas: 3", "replicas: 1000000", "a" * 3000 + ": 1",
-    "sweep: {seed: &s [1, 2], network.nodes: *s}", "&a seed: *a", "&x seed: 1\nreplicas: *x", "{seed: 1}", "[1]", "text", "",
+    "sweep: {name: [../x, /a]}", "sweep: {network.nodes: [2, x]}", "replicas: 3", "replicas: 1000000",
+    "a" * 3000 + ": 1", "sweep: {seed: &s [1, 2], network.nodes: *s}", "&a seed: *a", "&x seed: 1\nreplicas: *x",
+    "{seed: 1}", "[1]", "text", "",
 )  # fmt: skip
 
 

@@ -115,8 +115,11 @@ def lines(random: Random) -> bytes:
         i, j = random.randrange(4), random.randrange(4)
         made.append(f"{i} {j}" if i != j or random.random() < 0.1 else f"{i} {(i + 1) % 4}")
     if random.random() < 0.6:
-        odd = ["", "#", "# 1 2", "0 1 # x", "0", "0 1 2", "a b", "-1 0", "0 9", "0 0", "0.0 1", "1e0 2", "+0 1", "\t0\t1\t",
-               "0,1", "\u0661 \u0662", "0 1\r", "9" * 30 + " 1", "0 " + "1" * 100_000, "\x00", "0\x0b1", "0\u20281", "nan 1"]  # fmt: skip
+        odd = [
+            "", "#", "# 1 2", "0 1 # x", "0", "0 1 2", "a b", "-1 0", "0 9", "0 0", "0.0 1", "1e0 2", "+0 1",
+            "\t0\t1\t", "0,1", "\u0661 \u0662", "0 1\r", "9" * 30 + " 1", "0 " + "1" * 100_000, "\x00", "0\x0b1",
+            "0\u20281", "nan 1",
+        ]  # fmt: skip
         made.insert(random.randrange(len(made) + 1), random.choice(odd))
     content = random.choice(["\n", "\n", "\r\n"]).join(made).encode()
     return random.choice([b"", b"", b"", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe"]) + content

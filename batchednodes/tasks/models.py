@@ -163,7 +163,7 @@ class PythonModule(Model):
             torch.manual_seed(seed)
             try:
                 module = make(**self.args)
-            except Exception as error:  # whatever the user's function raises
+            except (Exception, SystemExit) as error:  # whatever the user's function raises
                 reason = f"{type(error).__name__}: {error}"
                 raise ValueError(
                     f"task.model.target {shown(self.target)} must take args {self.args}, got {reason}"
@@ -178,7 +178,7 @@ def _import(target: str) -> Callable[..., Any]:
     sys.path.insert(0, os.getcwd())
     try:
         return getattr(importlib.import_module(name), attribute)
-    except Exception as error:  # whatever the user's module raises when it is imported
+    except (Exception, SystemExit) as error:  # whatever the user's module raises when it is imported
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"task.model.target must be importable, got {shown(target)}: {reason}") from error
     finally:
