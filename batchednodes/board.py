@@ -13,7 +13,6 @@ import os
 import socket
 import struct
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, no_type_check
 
@@ -59,9 +58,8 @@ class Board:
         self.flush()
 
     def abandon(self) -> None:
-        """Closes the file without what could not be written."""
-        with suppress(OSError):
-            self.file.close()
+        """Forgets what could not be written."""
+        self.waiting.clear()
 
     def _write(self, what: bytes) -> None:
         data = _TIME + struct.pack("<d", time.time()) + what

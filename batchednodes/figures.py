@@ -189,7 +189,9 @@ def _draw(axes: Axes, panel: str, frame: pd.DataFrame, line: str, colour: str, s
     else:
         _mean(axes, frame, "staleness_mean", line, colour, "mean between marks")
         axes.plot(t, frame["staleness_theory"], ":", color=colour, label="exact law")
-        if "staleness_p99" not in frame or frame["staleness_p99"].isna().all():  # a run of an earlier version
+        if (
+            "staleness_p99" not in frame or not frame["staleness_p99"].notna().to_numpy().any()
+        ):  # a run of an earlier version
             return
         if shade:
             low, high = frame["staleness_median"], frame["staleness_p99"]

@@ -128,8 +128,7 @@ def screen(configs: Sequence[Config]) -> None:
     dtype, sizes = DTYPES[config.dtype], assembly.sizes(configs)
     stack = assembly.skeleton(config, sizes[0], dtype, where)
     n = sum(c.network.nodes for c in configs)
-    tracked = [{"all": c.network.nodes, "none": 0}.get(c.staleness.track, c.staleness.track) for c in configs]
-    versions = 2 * sum(c.network.nodes * t for c, t in zip(configs, tracked, strict=True))
+    versions = sum(2 * c.network.nodes * _tracked(c) for c in configs)
     memory = _Needs(configs, stack, sizes, 0, 0, dtype.itemsize).tensors(n, versions)
     memory["graphs (host)"] = int(_CONTACT_BYTES * sum(assembly.contacts(configs)))
     for place in {where, torch.device("cpu")}:
@@ -138,6 +137,12 @@ def screen(configs: Sequence[Config]) -> None:
         ]
         if sum(size for _, size in parts) > _SHARE * free(place):
             raise ValueError(_misfit(parts, free(place), str(place)))
+
+
+def _tracked(config: Config) -> int:
+    """Returns the number of sources whose versions a network keeps."""
+    track = config.staleness.track
+    return track if isinstance(track, int) else config.network.nodes if track == "all" else 0
 
 
 def plan(configs: Sequence[Config], events: Timeline) -> Plan:

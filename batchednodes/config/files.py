@@ -185,7 +185,7 @@ def _change_(tree: dict[Any, Any], key: str, value: Any) -> None:
 
 def _entered_(place: Any, part: str, key: str) -> Any:
     """Returns the section at a part of a key; an empty one is put in the place of what is none."""
-    at = _place(place, part, key) if isinstance(place, list) else part
+    at: Any = _place(place, part, key) if isinstance(place, list) else part
     inner = place[at] if isinstance(place, list) else place.get(at)
     if not isinstance(inner, dict | list):
         inner = place[at] = {}
