@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 from rich.table import Table
-from scipy import stats
+from scipy.special import stdtrit
 
 from batchednodes.values import shown
 
@@ -176,7 +176,7 @@ def half_width(values: Float64[np.ndarray, " r"]) -> float | None:
     """Returns the half-width of their mean's 95% interval by Student's t; None for one value or equal ones."""
     if values.size < 2 or np.allclose(values, values[0], rtol=1e-12, atol=0):  # equal but for rounding
         return None
-    return float(stats.t.ppf(0.975, values.size - 1) * values.std(ddof=1) / math.sqrt(values.size))
+    return float(stdtrit(values.size - 1, 0.975) * values.std(ddof=1) / math.sqrt(values.size))
 
 
 def _words(values: Float64[np.ndarray, " r"]) -> str:

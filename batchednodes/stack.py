@@ -45,7 +45,7 @@ class Stack:
         shapes = {name: w.shape for name, w in skeleton.named_parameters() if w.requires_grad}
         if not shapes:
             raise ValueError(f"task.model must have trainable parameters, got {type(module).__name__} with none")
-        _replace(skeleton, lambda _, w: torch.empty_like(w, device="meta", dtype=dtype))
+        _replace(skeleton, lambda _, w: torch.empty(w.shape, device="meta", dtype=dtype))
         skeleton._apply(lambda t: t if t.is_meta else t.to(device, dtype if t.is_floating_point() else None))
         return Stack(skeleton, shapes)
 
