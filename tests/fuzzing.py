@@ -17,8 +17,9 @@ from batchednodes import assembly, cli, sweep
 from batchednodes.config import load
 from batchednodes.plan import plan, screen
 
-LATE = 2.0
-"""The longest time that a refusal may take [s]."""
+LATE, HANGS = 2.0, 60.0
+"""The longest time of a processor that a refusal may take, and the longest time of the clock [s]: the machine may be
+busy with other things."""
 
 TINY = b"""
 network: {nodes: 3}
@@ -65,7 +66,7 @@ def listing(folder: Path) -> set[str]:
 def call(folder: Path, *arguments: str) -> Outcome:
     """Runs the command with a working directory; its streams are those of a terminal in UTF-8."""
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", errors) for errors in ("strict", "backslashreplace"))
-    before, argv, begun = Path.cwd(), sys.argv, time.perf_counter()
+    before, argv, begun, clock = Path.cwd(), sys.argv, time.process_time(), time.perf_counter()
     code = 0
     try:
         os.chdir(folder)
@@ -77,7 +78,8 @@ def call(folder: Path, *arguments: str) -> Outcome:
     finally:
         os.chdir(before)
         sys.argv = argv
-    seconds = time.perf_counter() - begun
+    seconds = time.process_time() - begun
+    assert time.perf_counter() - clock < HANGS
     texts = []
     for stream in (out, err):
         stream.flush()
@@ -114,7 +116,7 @@ def settle(source: object, overrides: tuple[str, ...] = (), build: bool = False,
         build: whether all parts of the run are made too: data, models.
         folder: the working directory, in which nothing may be left.
     """
-    begun, before, message = time.perf_counter(), Path.cwd(), ""
+    begun, clock, before, message = time.process_time(), time.perf_counter(), Path.cwd(), ""
     there = listing(folder) if folder else set()
     try:
         os.chdir(folder or before)
@@ -130,7 +132,8 @@ def settle(source: object, overrides: tuple[str, ...] = (), build: bool = False,
         message = str(error) or type(error).__name__
     finally:
         os.chdir(before)
-    seconds = time.perf_counter() - begun
+    seconds = time.process_time() - begun
+    assert time.perf_counter() - clock < HANGS
     assert not message or seconds < LATE, (seconds, source, overrides, message)
     assert len(message) < LONG, message
     assert not folder or listing(folder) == there

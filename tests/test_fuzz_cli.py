@@ -11,7 +11,7 @@ from fuzzing import TINY, Case, call, case, listing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-LINES, DAMAGED, RUNS = 400, 250, 50
+LINES, DAMAGED, RUNS = 350, 200, 30
 """Cases of each test."""
 
 COMMANDS = {
@@ -71,7 +71,7 @@ def line(random: Random) -> list[str]:
     words = [
         random.choice(
             [
-                *(name for name in COMMANDS if name not in ("plot", "list") or random.random() < 0.1),
+                *(name for name in COMMANDS if name not in ("plot", "list") or random.random() < 0.03),
                 "trian",
                 "",
                 "--version",
@@ -145,7 +145,7 @@ def test_damaged_runs(run, random):
         furnish(here.folder, run)
         for name in random.choice([["metrics.jsonl"], ["summary.json"], ["metrics.jsonl", "summary.json"]]):
             damage(random, here.folder / "run" / name)
-        command = random.choice(["compare"] * 20 + ["plot"])
+        command = random.choice(["compare"] * 30 + ["plot"])
         Case(here.folder).call(command, "run", *random.choice([[], [], ["run"], ["there"], ["c.yaml"], ["missing"]]))
 
 

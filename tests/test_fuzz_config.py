@@ -20,7 +20,7 @@ from batchednodes.config import KINDS, Config
 from batchednodes.reading import join, members
 from batchednodes.values import Distribution
 
-TREES, FILES, OVERRIDES = 3500, 3500, 1500
+TREES, FILES, OVERRIDES = 3600, 3600, 1500
 """Cases of each test."""
 
 SMALL: dict[str, Any] = {"network": {"nodes": 6}, "run": {"until": 3.0}, "task": {}}

@@ -10,7 +10,7 @@ from fuzzing import case, settle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-ARCHIVES, EDGES = 1000, 800
+ARCHIVES, EDGES = 900, 500
 """Cases of each test."""
 
 DTYPES = ("float64", "float32", "float16", "int64", "int32", "uint8", "uint64", "bool", "complex64", ">f8", ">i4", "S3",
