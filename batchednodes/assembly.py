@@ -3,6 +3,7 @@ r"""Assembly: from the settings of some networks to what runs. Networks of one b
 Letters: n nodes of all networks, p parameters, x models [n, p].
 """
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ from batchednodes.staleness import Sources, Tracking, sample
 from batchednodes.tasks import Problem, Tests, losses
 from batchednodes.timeline import Timeline
 from batchednodes.topology import Complete, Graph, Networks, stack
-from batchednodes.values import per_node
+from batchednodes.values import per_node, shown
 from batchednodes.versions import dtype_for
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
@@ -95,7 +96,7 @@ def device(config: Config) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if chosen.type == "cuda" and (chosen.index or 0) >= count:
         raise ValueError(
-            f"device must be one of this machine, got {config.device!r} with {count} CUDA devices; use auto or cpu"
+            f"device must be one of this machine, got {shown(config.device)} with {count} CUDA devices; use auto or cpu"
         )
     return chosen
 
@@ -117,6 +118,12 @@ def timeline(configs: Sequence[Config]) -> Timeline:
     gossip = [c.gossip.clock.gaps(c.network.nodes, c.seed, "gossip.clock") for c in configs]
     exchange, schemes = configs[0].gossip.exchange, tuple(c.gossip.scheme for c in configs)
     return Timeline(batch, stack(batch, graphs), clock.join(update), clock.join(gossip), exchange, schemes)
+
+
+def contacts(configs: Sequence[Config]) -> list[float]:
+    """Returns about how many contacts the graph of each network stores; no graph is made."""
+    with _section("network.topology"):
+        return [c.network.topology.contacts(c.network.nodes) for c in configs]
 
 
 def sizes(configs: Sequence[Config]) -> list[DataSizes]:
@@ -324,8 +331,8 @@ def _split(config: Config, dataset: Dataset) -> Shards:
 def _rates(configs: Sequence[Config], dtype: torch.dtype, where: torch.device) -> Rates:
     parts = [(c.local, c.network.nodes, c.seed) for c in configs]
     lr, momentum, decay = (
-        np.concatenate([per_node(getattr(local, key), n, seed, f"local.{key}") for local, n, seed in parts])
-        for key in ("lr", "momentum", "weight_decay")
+        np.concatenate([per_node(getattr(local, key), n, seed, f"local.{key}", high=high) for local, n, seed in parts])
+        for key, high in (("lr", math.inf), ("momentum", 1.0), ("weight_decay", math.inf))
     )
     send = _Sender(dtype, where)
     return Rates(

@@ -13,7 +13,6 @@ import os
 import socket
 import struct
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, no_type_check
 
@@ -36,7 +35,8 @@ class Board:
         """
         folder.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_NUMBERS)}"
-        self.file = (folder / name).open("xb")
+        self.path, self.waiting = folder / name, bytearray()
+        self.path.open("xb").close()
         self._write(_field(3, b"brain.Event:2"))  # the version of the format
         self._write(_STEP + _varint(step) + _field(7, b"\x08\x01"))  # a session starts
 
@@ -45,22 +45,26 @@ class Board:
         self._write(_STEP + _varint(step) + _field(5, summary.SerializeToString()))
 
     def flush(self) -> None:
-        """Hands what was added to the operating system, so that TensorBoard sees it."""
-        self.file.flush()
+        """Hands what was added to the operating system, so that TensorBoard sees it.
+
+        The file is open only now: a sweep may have more networks than a process may have open files.
+        """
+        with self.path.open("ab") as file:
+            file.write(self.waiting)
+        self.waiting.clear()
 
     def close(self) -> None:
-        """Closes the file."""
-        self.file.close()
+        """Writes what is left."""
+        self.flush()
 
     def abandon(self) -> None:
-        """Closes the file without what could not be written."""
-        with suppress(OSError):
-            self.file.close()
+        """Forgets what could not be written."""
+        self.waiting.clear()
 
     def _write(self, what: bytes) -> None:
         data = _TIME + struct.pack("<d", time.time()) + what
         length = struct.pack("<Q", len(data))
-        self.file.write(length + _checksum(length) + data + _checksum(data))
+        self.waiting.extend(length + _checksum(length) + data + _checksum(data))
 
 
 _TIME, _STEP = b"\x09", b"\x10"

@@ -1,5 +1,6 @@
 """Command line: train, resume, plan, list, plot, compare, figure."""
 
+import io
 import shlex
 import sys
 import time
@@ -23,8 +24,9 @@ from batchednodes.engine import Progress as Advance
 from batchednodes.experiments import EXPERIMENTS, publish
 from batchednodes.interruption import Interruption, seconds
 from batchednodes.memory import gib
-from batchednodes.plan import Plan, plan
+from batchednodes.plan import Plan, plan, screen
 from batchednodes.record import next_folder
+from batchednodes.values import shown
 
 app = typer.Typer(
     help="Asynchronous decentralized learning of many nodes, simulated exactly and at scale.",
@@ -116,6 +118,7 @@ def plan_command(settings: ConfigFile, overrides: Overrides = None) -> None:
     """Shows expected events, waves and memory of a config, and whether it fits; runs nothing."""
     chosen = config.load(settings, overrides or [])
     configs = [p.config for p in sweep.points(chosen)]
+    screen(configs)
     _show_plan(Console(), plan(configs, assembly.timeline(configs)))
 
 
@@ -126,7 +129,7 @@ def list_command(
     """Lists every section and kind of the settings, with defaults, units and ranges."""
     console, kinds = Console(), [k for k in catalogue() if k.section.startswith(section)]
     if not kinds:
-        raise ValueError(f"section must be one of the settings, got {section!r}; `batchednodes list` shows all")
+        raise ValueError(f"section must be one of the settings, got {shown(section)}; `batchednodes list` shows all")
     for kind in kinds:
         title = f"[bold]{kind.section or 'top level'}[/bold]" + (
             f": kind [bold]{kind.name}[/bold]" if kind.name else ""
@@ -165,7 +168,7 @@ def figure(
 ) -> None:
     """Runs and draws a published figure: PNG, PDF, the plotted numbers as CSV, the settings of its runs as YAML."""
     if name not in EXPERIMENTS:
-        raise ValueError(f"NAME must be one of {', '.join(EXPERIMENTS)}, got {name!r}")
+        raise ValueError(f"NAME must be one of {', '.join(EXPERIMENTS)}, got {shown(name)}")
     size = "quick" if quick else "cuda" if torch.cuda.is_available() else "cpu"
     console = Console()
     with _bar(console) as bar:
@@ -178,6 +181,9 @@ def figure(
 
 def main() -> None:
     """Runs the command line; what a user can cause ends in one message and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         warnings.filterwarnings("always", message=r"network\.topology", category=UserWarning)

@@ -124,13 +124,14 @@ class Clock(ABC):
     """A law of gaps between a node's actions; every node starts at t = 0 and has its own, independent draws."""
 
     @abstractmethod
-    def gaps(self, n: int, seed: int, key: str) -> Gaps:
-        """Returns the law of each of n nodes.
+    def gaps(self, n: int, seed: int, key: str, size: int | None = None) -> Gaps:
+        """Returns the law of each of n nodes, or of the first of them.
 
         Args:
             n: number of nodes of the network.
             seed: of the network; used where a setting is a distribution over nodes.
             key: path of this clock in the settings, for error messages and addresses of draws.
+            size: number of nodes whose laws are asked for, the first ones; None: all n.
 
         Raises:
             ValueError: a setting is out of range for some node.
@@ -151,8 +152,8 @@ class Poisson(Clock):
     rate: PerNode = "log(n)"
     """Mean number of actions of one node per second [1/s]; non-negative and finite; 0: never."""
 
-    def gaps(self, n: int, seed: int, key: str) -> Gaps:
-        return _memoryless(per_node(self.rate, n, seed, f"{key}.rate", unit="1/s"))
+    def gaps(self, n: int, seed: int, key: str, size: int | None = None) -> Gaps:
+        return _memoryless(per_node(self.rate, n, seed, f"{key}.rate", unit="1/s", size=size))
 
 
 @dataclass(frozen=True)
@@ -162,8 +163,8 @@ class Exponential(Clock):
     rate: PerNode = 1.0
     """Mean number of updates of one node per second [1/s]; non-negative and finite; 0: never."""
 
-    def gaps(self, n: int, seed: int, key: str) -> Gaps:
-        return _memoryless(per_node(self.rate, n, seed, f"{key}.rate", unit="1/s"))
+    def gaps(self, n: int, seed: int, key: str, size: int | None = None) -> Gaps:
+        return _memoryless(per_node(self.rate, n, seed, f"{key}.rate", unit="1/s", size=size))
 
 
 @dataclass(frozen=True)
@@ -176,9 +177,9 @@ class ShiftedExponential(Clock):
     rate: PerNode = 2.0
     """Rate mu of the exponential wait that follows [1/s]; positive and finite; its mean is 1/mu."""
 
-    def gaps(self, n: int, seed: int, key: str) -> Gaps:
-        shift = per_node(self.delay, n, seed, f"{key}.delay", unit="s")
-        return Gaps(shift, 1.0 / per_node(self.rate, n, seed, f"{key}.rate", open_low=True, unit="1/s"))
+    def gaps(self, n: int, seed: int, key: str, size: int | None = None) -> Gaps:
+        shift = per_node(self.delay, n, seed, f"{key}.delay", unit="s", size=size)
+        return Gaps(shift, 1.0 / per_node(self.rate, n, seed, f"{key}.rate", open_low=True, unit="1/s", size=size))
 
 
 @dataclass(frozen=True)
@@ -188,13 +189,15 @@ class Deterministic(Clock):
     period: PerNode = 1.0
     """Time between two actions of one node [s]; positive and finite."""
 
-    def gaps(self, n: int, seed: int, key: str) -> Gaps:
-        return Gaps(per_node(self.period, n, seed, f"{key}.period", open_low=True, unit="s"), np.zeros(n))
+    def gaps(self, n: int, seed: int, key: str, size: int | None = None) -> Gaps:
+        shift = per_node(self.period, n, seed, f"{key}.period", open_low=True, unit="s", size=size)
+        return Gaps(shift, np.zeros(shift.size))
 
 
 @dataclass(frozen=True)
 class Never(Clock):
     """The node never acts."""
 
-    def gaps(self, n: int, seed: int, key: str) -> Gaps:
-        return Gaps(np.full(n, math.inf), np.zeros(n))
+    def gaps(self, n: int, seed: int, key: str, size: int | None = None) -> Gaps:
+        some = n if size is None else size
+        return Gaps(np.full(some, math.inf), np.zeros(some))

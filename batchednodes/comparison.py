@@ -5,6 +5,7 @@ Letters: r replicas.
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 from rich.table import Table
-from scipy import stats
+from scipy.special import stdtrit
+
+from batchednodes.values import shown
 
 _COLUMNS = {
     "accuracy": {"mean": "accuracy_mean", "worst": "accuracy_min", "average": "accuracy_mean_model"},
@@ -23,6 +26,18 @@ _COLUMNS = {
 
 _ALWAYS = {"consensus": "consensus_distance", "staleness": "staleness_average", "law": "staleness_theory"}
 """Title and key of the other columns; those that no network has are left out."""
+
+_STEMS = ("loss", "accuracy")
+MEASURES = (
+    "time",
+    *(f"{stem}_{part}" for stem in _STEMS for part in ("mean", "min", "max", "mean_model")),
+    "consensus_distance",
+    *(f"staleness_{part}" for part in ("mean", "median", "p99", "average", "theory")),
+)
+"""Keys of metrics that tables and figures show."""
+
+_HUGE, _LARGEST = 1e150, 1 << 30
+"""The largest number that is shown, far from where its square is infinite, and the largest file that is read [B]."""
 
 _OWN = ("network", "replica", "seed")
 """Keys in which replicas of one setting differ."""
@@ -34,12 +49,53 @@ def read(run: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: the folder holds no summary.
     """
-    path = run / "summary.json"
+    text = text_of(run, "summary.json", "finished run")
     try:
-        networks = json.loads(path.read_text())["networks"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"DIR must be the folder of a finished run, got {str(run)!r} without summary.json") from error
-    return [{"run": str(run)} | row for row in networks]
+        networks = json.loads(text)["networks"]
+        if not isinstance(networks, list) or not networks:
+            raise ValueError("networks must be a list of at least one")
+        return [{"run": str(run)} | checked(row) for row in networks]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise ValueError(f"DIR must hold a whole summary.json, got {shown(str(run))}: {error}") from None
+
+
+def text_of(run: Path, name: str, what: str) -> str:
+    """Returns the text of a file in the folder of a run.
+
+    Raises:
+        ValueError: there is no such file, or it is no text of at most 1 GiB.
+    """
+    path = run / name
+    if not os.path.isfile(path):  # False, too, for a path that is too long; to open a pipe would wait for its writer
+        raise ValueError(f"DIR must be the folder of a {what}, got {shown(str(run))} without {name}")
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise ValueError(f"it has more than {_LARGEST >> 30} GiB")
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or error
+        raise ValueError(f"DIR must hold a readable {name}, got {shown(str(run))}: {reason}") from None
+
+
+def checked(row: Any) -> dict[str, Any]:
+    """Returns one row of metrics in which each known measure is there: a finite number, or None.
+
+    Raises:
+        ValueError: it is no row, or a measure is no number; the message says which.
+    """
+    if not isinstance(row, dict):
+        raise ValueError(f"a row of metrics must be a mapping, got {shown(row)}")
+    for key in (*MEASURES, *row):
+        value = row.get(key)
+        if key in MEASURES and (isinstance(value, bool) or not isinstance(value, int | float | None)):
+            raise ValueError(f"{key} must be a number or null, got {shown(value)}")
+    known_ = {key: _finite(row.get(key)) for key in MEASURES}
+    return row | known_
+
+
+def _finite(value: float | None) -> float | None:
+    """Returns a number that figures can show; None for others."""
+    return None if value is None or not abs(value) <= _HUGE else value
 
 
 @dataclass(frozen=True)
@@ -120,7 +176,7 @@ def half_width(values: Float64[np.ndarray, " r"]) -> float | None:
     """Returns the half-width of their mean's 95% interval by Student's t; None for one value or equal ones."""
     if values.size < 2 or np.allclose(values, values[0], rtol=1e-12, atol=0):  # equal but for rounding
         return None
-    return float(stats.t.ppf(0.975, values.size - 1) * values.std(ddof=1) / math.sqrt(values.size))
+    return float(stdtrit(values.size - 1, 0.975) * values.std(ddof=1) / math.sqrt(values.size))
 
 
 def _words(values: Float64[np.ndarray, " r"]) -> str:

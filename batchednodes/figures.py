@@ -4,6 +4,7 @@ Letters: n nodes.
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from batchednodes import comparison
+from batchednodes.record import make
+from batchednodes.values import shown
 
 PAPER: dict[Any, Any] = {
     "pdf.fonttype": 42,
@@ -78,11 +81,17 @@ def plot(runs: Sequence[Path], out: Path | None) -> list[Path]:
     folder = out or runs[0] / "figures"
     paths = [folder / f"curves.{kind}" for kind in ("png", "pdf")]
     for path in paths:
-        if path.exists():
-            raise ValueError(f"--out must not hold {path.name} yet, got {str(folder)!r}; nothing is ever overwritten")
-    folder.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(path):
+            got = shown(str(folder))
+            raise ValueError(f"--out must not hold {path.name} yet, got {got}; nothing is ever overwritten")
     with matplotlib.rc_context({"pdf.fonttype": 42, "savefig.dpi": 160}):
-        save(curves(frames), paths)
+        figure = curves(frames)
+        make(folder)
+        try:
+            save(figure, paths)
+        except OSError as error:
+            got = f"{shown(str(folder))}: {error.strerror}"
+            raise ValueError(f"--out must be a folder that can be written, got {got}") from error
     return paths
 
 
@@ -93,6 +102,8 @@ def curves(frames: Mapping[str, pd.DataFrame]) -> Figure:
         frames: rows of metrics in order of time.
     """
     panels = [p for p, key in _PANELS.items() if any(f[key].notna().to_numpy().any() for f in frames.values())]
+    if not panels:
+        raise ValueError("DIR must be the folder of a run with measures to draw, got none: no loss, accuracy, ...")
     columns = min(2, len(panels))
     lines = -(-len(panels) // columns)
     figure = Figure(figsize=(4.6 * columns, 3 * lines + 0.2 * len(frames)), layout="constrained")
@@ -118,22 +129,36 @@ def curves(frames: Mapping[str, pd.DataFrame]) -> Figure:
         axes.remove()
     if len(frames) > 1:
         handles = [Line2D([], [], color=f"C{k}", linestyle=_LINES[k % len(_LINES)]) for k in range(len(frames))]
-        figure.legend(handles, list(frames), loc="outside lower center", ncols=columns, fontsize="small", frameon=False)
+        figure.legend(
+            handles,
+            [name.replace("$", r"\$") for name in frames],
+            loc="outside lower center",
+            ncols=columns,
+            fontsize="small",
+            frameon=False,
+        )
     return figure
 
 
 def _read(run: Path) -> dict[str, pd.DataFrame]:
     """Returns the metrics of each setting of a run by its name, as means over its replicas."""
-    path = run / "metrics.jsonl"
-    if not path.is_file():
-        raise ValueError(f"DIR must be the folder of a run, got {str(run)!r} without metrics.jsonl")
-    rows: list[dict[str, Any]] = [json.loads(line) for line in path.read_text().splitlines()]
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(comparison.text_of(run, "metrics.jsonl", "run").split("\n"), 1):
+        if not line:
+            continue
+        try:
+            rows.append(comparison.checked(json.loads(line)))
+            if rows[-1]["time"] is None:
+                raise ValueError("time must be a number, got none")
+        except (ValueError, RecursionError) as error:
+            place = f"got {shown(str(run))}, where line {number} is damaged"
+            raise ValueError(f"DIR must hold a whole metrics.jsonl, {place}: {error}") from None
     if not rows:
-        raise ValueError(f"DIR must be the folder of a run with at least one mark, got {str(run)!r} with none")
+        raise ValueError(f"DIR must be the folder of a run with at least one mark, got {shown(str(run))} with none")
     settings: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         name = ", ".join(f"{key.rsplit('.', 1)[-1]} = {value}" for key, value in row.items() if "." in key)
-        settings.setdefault(name, []).append({key: value for key, value in row.items() if "." not in key})
+        settings.setdefault(name, []).append({key: row[key] for key in comparison.MEASURES})
     return {name: _over_replicas(pd.DataFrame(group, dtype=float)) for name, group in settings.items()}
 
 
@@ -164,7 +189,9 @@ def _draw(axes: Axes, panel: str, frame: pd.DataFrame, line: str, colour: str, s
     else:
         _mean(axes, frame, "staleness_mean", line, colour, "mean between marks")
         axes.plot(t, frame["staleness_theory"], ":", color=colour, label="exact law")
-        if "staleness_p99" not in frame:  # a run of an earlier version
+        if (
+            "staleness_p99" not in frame or not frame["staleness_p99"].notna().to_numpy().any()
+        ):  # a run of an earlier version
             return
         if shade:
             low, high = frame["staleness_median"], frame["staleness_p99"]

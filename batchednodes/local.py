@@ -22,7 +22,7 @@ from torch.func import grad, vmap
 from batchednodes import program
 from batchednodes.graphs import Graphs, recorder
 from batchednodes.program import Function
-from batchednodes.values import PerNode
+from batchednodes.values import PerNode, check_sizes
 
 Compile = Literal["auto", "on", "off"]
 
@@ -60,10 +60,7 @@ class Local:
     """Rows updated by one vmap call; at least 1; null: as many as fit the workspace. Changes rounding only."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "chunk"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        check_sizes(steps=self.steps, batch_size=self.batch_size, chunk=self.chunk)
 
 
 Coefficient = Float[Tensor, " n"]

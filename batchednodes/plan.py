@@ -26,6 +26,9 @@ from batchednodes.timeline import MEET, Timeline
 _EVENT_BYTES = 160
 """Host memory of one event while a window is made and scheduled [B]: columns, their sorted copies, places, order."""
 
+_CONTACT_BYTES = 40
+"""Host memory of one contact of a graph while it is made [B]: its ends, their sorted copies, the lists."""
+
 _EVENTS = 1e12
 """The most expected events of a run: days of scheduling alone, and far below where clocks lose their precision."""
 
@@ -96,17 +99,46 @@ class Plan:
     def refuse_unless_fits(self) -> None:
         """Raises ValueError, with the numbers, if the run does not fit."""
         if not self.fits:
-            largest = sorted(self._parts(), key=lambda part: -part[1])[:3]
-            parts = ", ".join(f"{name} {gib(size)}" for name, size in largest)
-            raise ValueError(
-                f"the run must fit in memory, got {gib(self.total)} needed with {gib(self.available)} free on "
-                f"{self.device} (largest: {parts}); lower network.nodes, the model or staleness.track, or use a "
-                "smaller dtype"
-            )
+            raise ValueError(_misfit(self._parts(), self.available, self.device))
 
     def _parts(self) -> list[tuple[str, int]]:
         """Returns name and bytes of each part on the device; where that is the CPU, the host's are."""
         return [part for part in self.memory.items() if self.device == "cpu" or "(host)" not in part[0]]
+
+
+def _misfit(parts: Sequence[tuple[str, int]], available: int, device: str) -> str:
+    """Returns the message about parts that do not fit together."""
+    largest = ", ".join(f"{name} {gib(size)}" for name, size in sorted(parts, key=lambda part: -part[1])[:3])
+    needed = f"{gib(sum(size for _, size in parts))} needed with {gib(available)} free on {device}"
+    remedy = "lower network.nodes, the model or staleness.track, or use a smaller dtype"
+    return f"the run must fit in memory, got {needed} (largest: {largest}); {remedy}"
+
+
+def screen(configs: Sequence[Config]) -> None:
+    """Checks that what the settings alone say fits in memory, before anything of the size of n is made.
+
+    Raises:
+        ValueError: graphs, models, data and clocks do not fit; or the model, the data or the device does not exist.
+    """
+    config, where = configs[0], assembly.device(configs[0])
+    dtype, sizes = DTYPES[config.dtype], assembly.sizes(configs)
+    stack = assembly.skeleton(config, sizes[0], dtype, where)
+    n = sum(c.network.nodes for c in configs)
+    versions = sum(2 * c.network.nodes * _tracked(c) for c in configs)
+    memory = _Needs(configs, stack, sizes, 0, 0, dtype.itemsize).tensors(n, versions)
+    memory["graphs (host)"] = int(_CONTACT_BYTES * sum(assembly.contacts(configs)))
+    for place in {where, torch.device("cpu")}:
+        parts = [
+            part for part in memory.items() if where.type == "cpu" or ("(host)" in part[0]) == (place.type == "cpu")
+        ]
+        if sum(size for _, size in parts) > _SHARE * free(place):
+            raise ValueError(_misfit(parts, free(place), str(place)))
+
+
+def _tracked(config: Config) -> int:
+    """Returns the number of sources whose versions a network keeps."""
+    track = config.staleness.track
+    return track if isinstance(track, int) else config.network.nodes if track == "all" else 0
 
 
 def plan(configs: Sequence[Config], events: Timeline) -> Plan:

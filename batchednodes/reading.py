@@ -4,17 +4,17 @@ The type of a field says what it accepts; where several kinds of object may stan
 begins with the full path of the setting.
 """
 
-import copy
 import difflib
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from batchednodes.values import Distribution
+from batchednodes.values import Distribution, shown
 
 _WORDS: dict[Any, str] = {
     bool: "true or false",
@@ -25,6 +25,12 @@ _WORDS: dict[Any, str] = {
     list: "a list of n numbers",
     types.NoneType: "null",
 }
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    """Returns the type of each field; Python takes as long to find them as all else takes here."""
+    return get_type_hints(cls)
 
 
 def members(hint: Any) -> tuple[Any, ...]:
@@ -79,17 +85,24 @@ def _number(value: Any, parts: tuple[Any, ...], path: str) -> Any:
     return int(value) if int in parts and value.is_integer() else MISSING
 
 
-def _check_plain(value: Any, path: str) -> None:
+def _plain_copy(value: Any, path: str) -> Any:
+    """Returns a copy of plain data.
+
+    Raises:
+        ValueError: the value is, or holds, something else.
+    """
     if isinstance(value, dict):
-        for key, item in value.items():
+        for key in value:
             if not isinstance(key, str):
-                raise ValueError(f"{path} must have texts as keys, got {key!r}; quote it")
-            _check_plain(item, join(path, key))
-    elif isinstance(value, list):
-        for i, item in enumerate(value):
-            _check_plain(item, f"{path}[{i}]")
-    elif value is not None and not isinstance(value, bool | int | float | str):
-        raise ValueError(f"{path} must be plain data (numbers, text, lists, mappings), got {value!r}")
+                raise ValueError(f"{path} must have texts as keys, got {shown(key)}; quote it")
+        return {key: _plain_copy(item, join(path, key)) for key, item in value.items()}
+    if isinstance(value, list):
+        if all(type(item) in (float, int, str) for item in value):  # such lists may be long
+            return list(value)
+        return [_plain_copy(item, f"{path}[{i}]") for i, item in enumerate(value)]
+    if value is not None and not isinstance(value, bool | int | float | str):
+        raise ValueError(f"{path} must be plain data (numbers, text, lists, mappings), got {shown(value)}")
+    return value
 
 
 @dataclass(frozen=True)
@@ -111,10 +124,10 @@ class Reader:
         Raises:
             ValueError: a key is unknown or missing, a value is of a wrong type, or the class refuses it.
         """
-        hints, known = get_type_hints(cls), {field.name: field for field in fields(cls)}
+        hints, known = _hints(cls), {field.name: field for field in fields(cls)}
         for key in data:
             if key not in known:
-                raise ValueError(f"unknown key {join(path, key)!r}" + self._hint(key, hints, path, kind))
+                raise ValueError(f"unknown key {shown(join(path, key))}" + self._hint(key, hints, path, kind))
         given = {key: self.read(value, hints[key], join(path, key), known[key]) for key, value in data.items()}
         for name, field in known.items():
             if name not in given and default_of(field) is MISSING:
@@ -152,10 +165,12 @@ class Reader:
         if kinds and isinstance(value, Mapping):
             return self._kind(value, kinds, path, field)
         if path in self.kinds:
-            raise ValueError(f"{path} must be a section such as {{kind: {next(iter(kinds))}}}, got {value!r}")
+            raise ValueError(f"{path} must be a section such as {{kind: {next(iter(kinds))}}}, got {shown(value)}")
         if isinstance(parts[0], type) and is_dataclass(parts[0]):
             if not isinstance(value, Mapping):
-                raise ValueError(f"{path} must be a section of settings (leave it out for its defaults), got {value!r}")
+                raise ValueError(
+                    f"{path} must be a section of settings (leave it out for its defaults), got {shown(value)}"
+                )
             return self.build(parts[0], value, path)
         return self._leaf(value, hint, path)
 
@@ -165,7 +180,7 @@ class Reader:
         if name is None:
             raise ValueError(f"{path}.kind must be given: one of {choices}")
         if name not in list(kinds):
-            raise ValueError(f"{path}.kind must be one of {choices}, got {name!r}{nearest(name, kinds)}")
+            raise ValueError(f"{path}.kind must be one of {choices}, got {shown(name)}{nearest(name, kinds)}")
         return self.build(kinds[name], {key: v for key, v in data.items() if key != "kind"}, path, name)
 
     @staticmethod
@@ -185,12 +200,15 @@ class Reader:
             result = value if value in words or str in parts else MISSING
         elif isinstance(value, list | tuple) and lists:
             item, *_ = *get_args(lists[0]), float
-            result = (get_origin(lists[0]) or list)(self.read(x, item, f"{path}[{i}]") for i, x in enumerate(value))
+            if item is float and all(type(x) is float for x in value):  # lists of n numbers may be long
+                result = (get_origin(lists[0]) or list)(value)
+            else:
+                items = [self.read(x, item, f"{path}[{i}]") for i, x in enumerate(value)]
+                result = (get_origin(lists[0]) or list)(items)
         elif isinstance(value, dict) and dict in {get_origin(part) or part for part in parts}:
-            _check_plain(value, path)
-            result = copy.deepcopy(value)
+            result = _plain_copy(value, path)
         if result is MISSING:
-            raise ValueError(f"{path} must be {describe(hint)}, got {value!r}{self._advice(value, words, parts)}")
+            raise ValueError(f"{path} must be {describe(hint)}, got {shown(value)}{self._advice(value, words, parts)}")
         return result
 
     @staticmethod
@@ -216,6 +234,8 @@ class Reader:
             return {"kind": name, **own} if kinds else own
         if isinstance(value, Mapping):
             return {key: self.plain(item, join(path, key)) for key, item in value.items()}
+        if isinstance(value, list | tuple) and all(type(item) in (float, int, str) for item in value):
+            return list(value)
         if isinstance(value, list | tuple):
             return [self.plain(item, f"{path}[{i}]") for i, item in enumerate(value)]
         if isinstance(value, np.generic):
@@ -233,7 +253,7 @@ class Reader:
             cls: class of the section at this path.
             path: of the section.
         """
-        hints = get_type_hints(cls)
+        hints = _hints(cls)
         for field in fields(cls):
             old, new, at = data.get(field.name), change.get(field.name), join(path, field.name)
             if not isinstance(old, dict) or not isinstance(new, Mapping):

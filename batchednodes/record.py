@@ -21,6 +21,7 @@ from torch.utils.tensorboard.summary import custom_scalars, histogram_raw, hpara
 from batchednodes.board import Board
 from batchednodes.lock import Lock
 from batchednodes.metrics import Observation
+from batchednodes.values import shown
 
 _CURVES = {
     "loss_mean": "loss/node_mean",
@@ -74,7 +75,7 @@ _LAYOUT = {
 def next_folder(name: str) -> Path:
     """Returns the first of runs/<name>-1, runs/<name>-2, ... that does not exist."""
     numbers = itertools.count(1)
-    return next(folder for k in numbers if not (folder := Path("runs") / f"{name}-{k}").exists())
+    return next(folder for k in numbers if not os.path.lexists(folder := Path("runs") / f"{name}-{k}"))
 
 
 def new_folder(folder: Path, config: str) -> Lock:
@@ -83,9 +84,9 @@ def new_folder(folder: Path, config: str) -> Lock:
     Raises:
         ValueError: the folder exists, or cannot be made.
     """
-    place = None
+    place, missing = None, [path for path in folder.parents if not os.path.lexists(path)]
     try:
-        if folder.exists():
+        if os.path.lexists(folder):
             raise FileExistsError(errno.EEXIST, "it is there")
         folder.parent.mkdir(parents=True, exist_ok=True)
         place = _new_place(folder.parent)
@@ -95,11 +96,39 @@ def new_folder(folder: Path, config: str) -> Lock:
     except OSError as error:
         if place is not None:
             shutil.rmtree(place, ignore_errors=True)
-        if folder.exists():
-            raise ValueError(f"--out must not exist yet, got {str(folder)!r}; nothing is ever overwritten") from error
-        raise ValueError(f"--out must be a folder that can be made, got {str(folder)!r}: {error.strerror}") from error
+        if os.path.lexists(folder):
+            raise ValueError(
+                f"--out must not exist yet, got {shown(str(folder))}; nothing is ever overwritten"
+            ) from error
+        _unmake(missing)
+        raise ValueError(
+            f"--out must be a folder that can be made, got {shown(str(folder))}: {error.strerror}"
+        ) from error
     lock.moved(folder)
     return lock
+
+
+def make(folder: Path) -> None:
+    """Makes a folder and those above it, or none of them; one that is there already stays as it is.
+
+    Raises:
+        ValueError: it cannot be made.
+    """
+    missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _unmake(missing)
+        raise ValueError(
+            f"--out must be a folder that can be made, got {shown(str(folder))}: {error.strerror}"
+        ) from error
+
+
+def _unmake(folders: list[Path]) -> None:
+    """Removes folders, the innermost first, as far as they are there and empty."""
+    for path in folders:
+        with suppress(OSError):
+            path.rmdir()
 
 
 def _new_place(parent: Path) -> Path:
@@ -191,10 +220,10 @@ class Record:
 
     def finish(self, summary: dict[str, Any], settings: list[dict[str, Any]]) -> None:
         """Writes TensorBoard's hyperparameters of each network with its final metrics."""
-        shown = {key: tag for key, tag in _CURVES.items() if not tag.startswith(("progress/", "throughput/"))}
+        named = {key: tag for key, tag in _CURVES.items() if not tag.startswith(("progress/", "throughput/"))}
         with self._curves():
             for board, own, row in zip(self.boards, settings, summary["networks"], strict=bool(self.boards)):
-                final = {shown[k]: float(v) for k, v in row.items() if k in shown and v is not None}
+                final = {named[k]: float(v) for k, v in row.items() if k in named and v is not None}
                 for part in hparams(_flat(own), final):
                     board.add(part)
 

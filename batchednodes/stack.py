@@ -46,7 +46,7 @@ class Stack:
         shapes = {name: w.shape for name, w in skeleton.named_parameters() if w.requires_grad}
         if not shapes:
             raise ValueError(f"task.model must have trainable parameters, got {type(module).__name__} with none")
-        _replace(skeleton, lambda _, w: torch.empty_like(w, device="meta", dtype=dtype))
+        _replace(skeleton, lambda _, w: torch.empty(w.shape, device="meta", dtype=dtype))
         skeleton._apply(lambda t: t if t.is_meta else t.to(device, dtype if t.is_floating_point() else None))
         return Stack(skeleton, shapes)
 
@@ -105,7 +105,7 @@ class Stack:
         try:
             zeros = torch.zeros(2, *shape, dtype=dtype, device=device)  # two: batch statistics need more than one
             self.call(torch.zeros(self.p, dtype=dtype, device=device), zeros)
-        except Exception as error:  # whatever the user's forward raises
+        except (Exception, SystemExit) as error:  # whatever the user's forward raises
             raise _refusal(f"take features of shape [b, {', '.join(map(str, shape))}]", error) from error
         finally:
             for hook in hooks:
@@ -117,7 +117,7 @@ def _numel(out: object) -> int:
     return out.numel() if isinstance(out, Tensor) else 0
 
 
-def _refusal(rule: str, error: Exception) -> Exception:
+def _refusal(rule: str, error: BaseException) -> BaseException:
     """Returns the error to raise for one that a user's model raised."""
     if memory.exhausted(error):
         return MemoryError(memory.reason(error))
@@ -154,7 +154,7 @@ def check(stack: Stack, loss: Callable[..., Tensor], features: Tensor, targets: 
     before = {name: b.clone() for name, b in stack.skeleton.named_buffers()}
     try:
         first, second = stack.call(row, features), stack.call(row, features)
-    except Exception as error:  # whatever the user's forward raises
+    except (Exception, SystemExit) as error:  # whatever the user's forward raises
         raise _refusal(f"take features of shape {list(features.shape)}", error) from error
     changed = [name for name, b in stack.skeleton.named_buffers() if not torch.equal(b, before[name])]
     if changed:
@@ -164,7 +164,7 @@ def check(stack: Stack, loss: Callable[..., Tensor], features: Tensor, targets: 
         raise ValueError(f"task.model must be a function of its input, got two different outputs for one{_REMEDY}")
     try:
         vmap(grad(loss))(*(torch.stack([part, part]) for part in (row, features, targets)))
-    except Exception as error:  # vmap's refusals are of many types
+    except (Exception, SystemExit) as error:  # vmap's refusals are of many types
         raise _refusal("run under torch.func.vmap", error) from error
 
 

@@ -6,11 +6,14 @@ the events and models that it has alone, with its own settings and seed.
 
 import itertools
 import json
+import math
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from batchednodes.config import Config, load
+from batchednodes.config import Config, load, reseeded
+from batchednodes.values import shown
 
 _MAY_DIFFER = (
     "seed",
@@ -28,6 +31,12 @@ _MAY_DIFFER = (
 )
 """Settings, and sections, in which the networks of one batch can differ; all others shape the batch itself."""
 
+NETWORKS, NODES = 100_000, 10**8
+"""The most networks of a batch, and the most nodes of all of them."""
+
+LABEL = 180
+"""The longest label of a network [B], which names a folder: file systems take 255."""
+
 
 @dataclass(frozen=True)
 class Point:
@@ -42,28 +51,52 @@ class Point:
 
     @property
     def label(self) -> str:
-        """Name of the network in paths: "network.nodes=10,gossip.clock.rate=log(n)"; "all" where nothing is swept."""
+        """Name of the network in paths: "network.nodes=10,gossip.clock.rate=log(n)"; "all" where nothing is swept.
+
+        A long one is cut, and told apart by its checksum.
+        """
         named = [
             f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in self.settings.items()
         ]
-        return ",".join(named).replace("/", "|").replace(" ", "") or "all"
+        label = ",".join(named).replace("/", "|").replace(" ", "") or "all"
+        plain = "".join(letter if letter.isprintable() else "?" for letter in label)
+        if len(plain.encode()) <= LABEL and plain == label:
+            return label
+        cut = plain.encode()[:LABEL].decode(errors="ignore")
+        return f"{cut}~{zlib.crc32(label.encode('utf-8', 'surrogatepass')):08x}"
 
 
 def points(config: Config) -> list[Point]:
     """Returns the networks of a config: combinations of the swept settings, each with all its replicas.
 
     Raises:
-        ValueError: a swept setting does not exist, is wrong, or cannot differ between networks of one batch.
+        ValueError: a swept setting does not exist, is wrong, or cannot differ between networks of one batch; or the
+            networks, or their nodes, are too many.
     """
     swept = _lists(config)
-    base = replace(config, sweep={}, replicas=1)
-    found = []
+    _check_number(config, swept)
+    base = replace(config, sweep={}, replicas=1) if config.sweep or config.replicas > 1 else config
+    found, nodes = list[Point](), 0
     for values in _combinations(config, swept):
         settings = dict(zip(swept, values, strict=True))
-        alone = load(base, [f"{key}={json.dumps(value)}" for key, value in settings.items()])
-        found += [Point(replace(alone, seed=alone.seed + r), settings, r) for r in range(config.replicas)]
+        changes = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+        alone = load(base, changes) if changes else base
+        nodes += alone.network.nodes * config.replicas
+        if nodes > NODES:
+            rule = f"network.nodes of all networks must be at most {NODES:,} together"
+            raise ValueError(f"{rule}, got {nodes:,} or more; sweep less")
+        found.append(Point(alone, settings, 0))
+        found += [Point(reseeded(alone, alone.seed + r), settings, r) for r in range(1, config.replicas)]
     _check_data([p.config for p in found])
     return found
+
+
+def _check_number(config: Config, swept: dict[str, list[Any]]) -> None:
+    lengths = [len(values) for values in swept.values()]
+    number = config.replicas * (math.prod(lengths) if config.sweep_mode == "product" else max(lengths, default=1))
+    if number > NETWORKS:
+        rule = f"sweep and replicas must make at most {NETWORKS:,} networks"
+        raise ValueError(f"{rule}, got {shown(number)}; sweep less")
 
 
 def _lists(config: Config) -> dict[str, list[Any]]:
@@ -73,10 +106,10 @@ def _lists(config: Config) -> dict[str, list[Any]]:
         if not any(key == part or key.startswith(f"{part}.") for part in _MAY_DIFFER):
             raise ValueError(
                 f"sweep.{key} must be a setting in which networks of one batch can differ ({', '.join(_MAY_DIFFER)}), "
-                f"got {key!r}; run separate commands for it"
+                f"got {shown(key)}; run separate commands for it"
             )
         if not isinstance(values, list | tuple) or not values:
-            raise ValueError(f"sweep.{key} must be a list of at least one value, got {values!r}")
+            raise ValueError(f"sweep.{key} must be a list of at least one value, got {shown(values)}")
     return swept
 
 
@@ -104,8 +137,10 @@ def _check_data(configs: list[Config]) -> None:
     first = configs[0].task.data
     for c in configs:
         data = c.task.data
-        same = type(data) is type(first) and (data == first or data.sizes(1).shape == first.sizes(1).shape)
-        if not same:
+        if data is first:
+            continue
+        alike = type(data) is type(first) and (data == first or data.sizes(1).shape == first.sizes(1).shape)
+        if not alike:
             raise ValueError(
                 "sweep.task.data must keep the kind, the features and the targets of the data, got a network with "
                 "others; run separate commands for them"

@@ -134,11 +134,12 @@ class Timeline:
     def expected(self, span: float) -> tuple[float, float]:
         """Returns about how many updates and contacts to expect in a long span of time [s], by renewal rates."""
         capacity, slices = self._capacity(), [self.networks.slice(g) for g in range(self.networks.count)]
-        contacts = [
-            scheme.expected(capacity.part(nodes), self.update.part(nodes))
-            for scheme, nodes in zip(self.schemes, slices, strict=True)
-        ]
-        return span * float(self.update.rate.sum()), span * sum(contacts)
+        with np.errstate(over="ignore", invalid="ignore"):  # infinitely many: a plan refuses them
+            contacts = [
+                scheme.expected(capacity.part(nodes), self.update.part(nodes))
+                for scheme, nodes in zip(self.schemes, slices, strict=True)
+            ]
+            return span * float(self.update.rate.sum()), span * sum(contacts)
 
     def peaks(self) -> list[float]:
         """Returns the largest rate at which any one node of each network ever transmits [1/s]."""

@@ -5,6 +5,7 @@ r"""Training: from a config to a result, in one call.
 Letters: n nodes, p parameters, t tracked sources.
 """
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,10 +27,11 @@ from batchednodes.config import Config
 from batchednodes.engine import Pause, never
 from batchednodes.keeper import newest
 from batchednodes.lock import Lock
-from batchednodes.plan import plan
+from batchednodes.plan import plan, screen
 from batchednodes.record import check_metrics, new_folder, replace_text
 from batchednodes.recorder import Means, Recorder, Task, Watch, device_name
 from batchednodes.stack import Stack
+from batchednodes.values import shown
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,8 @@ def train(
         OSError: a file cannot be written; what was written before is whole, and `resume` goes on from it.
     """
     settings = config.load(source, overrides)
-    if out is not None and Path(out).exists():
-        raise ValueError(f"--out must not exist yet, got {str(out)!r}; nothing is ever overwritten")
+    if out is not None and os.path.lexists(out):
+        raise ValueError(f"--out must not exist yet, got {shown(str(out))}; nothing is ever overwritten")
     return _new(Task(settings, sweep.points(settings), True, watch, stop), None if out is None else Path(out))
 
 
@@ -153,6 +155,7 @@ def _continued(task: Task, folder: Path) -> Result:
 def _assembled(task: Task, start: Snapshot | None) -> Iterator[tuple[Run, Means, Origin | None]]:
     """Yields all parts of a run, and where its models come from, with torch's threads set as the run needs them."""
     configs = [p.config for p in task.points]
+    screen(configs)
     events = assembly.timeline(configs)
     need = plan(configs, events)
     need.refuse_unless_fits()

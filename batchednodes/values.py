@@ -25,6 +25,9 @@ from batchednodes import rng
 LENGTH, DEPTH = 200, 100
 """The longest expression [characters] and the deepest nesting that is read [levels]."""
 
+LARGEST = 10**9
+"""The largest size of anything: features, widths, examples of a minibatch; products of two fit 64 bits."""
+
 _OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -35,6 +38,28 @@ _OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
 _ONE: dict[str, Callable[[float], float]] = {"log": math.log, "log2": math.log2, "sqrt": math.sqrt, "exp": math.exp}
 _MANY: dict[str, Callable[..., float]] = {"min": min, "max": max}
 _ALLOWED = "expressions may use n, numbers, + - * / ** ( ), log, log2, sqrt, exp, min, max"
+
+
+def shown(value: object) -> str:
+    """Returns a value as Python writes it, shortened if it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of over 4,300 digits, which Python does not write
+        return "an integer of thousands of digits"
+    return text if len(text) <= LENGTH else f"{text[:60]}... ({len(text):,} characters)"
+
+
+def check_sizes(**sizes: int | None) -> None:
+    """Checks that sizes are in 1..LARGEST, or None.
+
+    Raises:
+        ValueError: names the first that is not.
+    """
+    for name, value in sizes.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {shown(value)}")
+        if value is not None and value > LARGEST:
+            raise ValueError(f"{name} must be at most {LARGEST:,}, got {shown(value)}")
 
 
 # ---------------------------------------------------------------------------------------------------- distributions
@@ -82,7 +107,8 @@ class LogNormal(Distribution):
 
     def draw(self, n: int, seed: int, key: str) -> Float64[np.ndarray, " n"]:
         """Returns median exp(sigma z), z = Phi^-1(u)."""
-        return self.median * np.exp(self.sigma * ndtri(_draws(n, seed, key)))
+        with np.errstate(over="ignore"):  # infinite, and refused as out of range
+            return self.median * np.exp(self.sigma * ndtri(_draws(n, seed, key)))
 
 
 @dataclass(frozen=True)
@@ -176,8 +202,7 @@ def evaluate(text: str, n: int, key: str) -> float:
         reason = f"the value is too large at n = {n}"
     except ValueError as error:
         reason = str(error)
-    shown = text if len(text) <= LENGTH else text[:40] + "..."
-    raise ValueError(f"{key} must be a number or an expression in n, got {shown!r}: {reason}")
+    raise ValueError(f"{key} must be a number or an expression in n, got {shown(text)}: {reason}")
 
 
 def _parse(text: str) -> ast.expr:
@@ -200,7 +225,7 @@ def _value(node: ast.expr, n: float, depth: int) -> float:
         case ast.Name(id="n"):
             result = n
         case ast.Name(id=name):
-            raise ValueError(f"unknown name {name!r}; {_ALLOWED}")
+            raise ValueError(f"unknown name {shown(name)}; {_ALLOWED}")
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             result = -_value(operand, n, depth + 1)
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
@@ -211,7 +236,7 @@ def _value(node: ast.expr, n: float, depth: int) -> float:
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]):
             result = _call(name, [_value(arg, n, depth + 1) for arg in args])
         case _:
-            raise ValueError(f"{ast.unparse(node)!r} is not arithmetic; {_ALLOWED}")
+            raise ValueError(f"{shown(ast.unparse(node))} is not arithmetic; {_ALLOWED}")
     if not math.isfinite(result):
         raise OverflowError
     return result
@@ -223,7 +248,7 @@ def _call(name: str, args: list[float]) -> float:
             raise ValueError(f"{name} takes two or more values, got {len(args)}")
         return _MANY[name](*args)
     if name not in _ONE:
-        raise ValueError(f"unknown name {name!r}; {_ALLOWED}")
+        raise ValueError(f"unknown name {shown(name)}; {_ALLOWED}")
     if len(args) != 1:
         raise ValueError(f"{name} takes one value, got {len(args)}")
     try:
@@ -275,7 +300,7 @@ def _listed(value: list | tuple, n: int, key: str, span: _Range) -> Float64[np.n
         raise ValueError(f"{key} must be a number, or a list of n = {n} numbers, got a list of {len(value)}")
     for i, x in enumerate(value):
         if not _is_number(x):
-            raise ValueError(f"{key} must be a list of numbers, got {x!r} at position {i}")
+            raise ValueError(f"{key} must be a list of numbers, got {shown(x)} at position {i}")
     out = np.array([_plain(x, key) for x in value], dtype=np.float64)
     return _checked(out, key, span, "position")
 
@@ -298,8 +323,9 @@ def per_node(
     open_low: bool = False,
     open_high: bool = True,
     unit: str = "",
-) -> Float64[np.ndarray, " n"]:
-    """Returns one number for each node, each within its range.
+    size: int | None = None,
+) -> Float64[np.ndarray, " _"]:
+    """Returns one number for each node, or for the first nodes, each within its range.
 
     Args:
         value: what the user wrote: a number, an expression in n, a list of n numbers, or a distribution over nodes.
@@ -309,17 +335,18 @@ def per_node(
         low, high: the range [unit].
         open_low, open_high: whether an end itself is excluded; NaN always is.
         unit: shown in messages, as "1/s".
+        size: number of nodes that count, 0 <= size <= n; None: all.
 
     Raises:
-        ValueError: value is none of these, or leaves the range at some node.
+        ValueError: value is none of these, or leaves the range at one of these nodes.
     """
-    span = _Range(low, high, open_low, open_high, unit)
+    span, some = _Range(low, high, open_low, open_high, unit), n if size is None else size
     if isinstance(value, Distribution):
-        return _checked(value.draw(n, seed, key), key, span, "node")
+        return _checked(value.draw(some, seed, key), key, span, "node")
     if isinstance(value, list | tuple):
-        return _listed(value, n, key, span)
+        return _listed(value, n, key, span)[:some]
     kinds = f"a number, a list of n = {n} numbers, an expression in n or a distribution"
-    return np.full(n, _single(value, n, key, span, kinds))
+    return np.full(some, _single(value, n, key, span, kinds))
 
 
 def number(
@@ -343,13 +370,13 @@ def number(
 
 def _single(value: object, n: int, key: str, span: _Range, kinds: str) -> float:
     if isinstance(value, str):
-        x, shown = evaluate(value, n, key), None
+        x, got = evaluate(value, n, key), None
     elif _is_number(value):
-        x, shown = _plain(value, key), repr(value)
+        x, got = _plain(value, key), shown(value)
     else:
-        raise ValueError(f"{key} must be {kinds}, got {value!r}")
+        raise ValueError(f"{key} must be {kinds}, got {shown(value)}")
     if not span.holds(np.array([x])).all():
-        raise ValueError(f"{key} must be {span.rule()}, got {shown or f'{value!r} = {x:g} at n = {n}'}")
+        raise ValueError(f"{key} must be {span.rule()}, got {got or f'{shown(value)} = {x:g} at n = {n}'}")
     return x
 
 
@@ -365,8 +392,8 @@ def count(value: Any, n: int, key: str, *, low: int = 1, high: int | None = None
     elif _is_number(value) and abs(value) < 2**63 and value == int(value):
         x = int(value)
     else:
-        raise ValueError(f"{key} must be {rule}, got {value!r}")
+        raise ValueError(f"{key} must be {rule}, got {shown(value)}")
     if x < low or (high is not None and x > high):
-        shown = f"{value!r} = {x} at n = {n}" if isinstance(value, str) else f"{value!r}"
-        raise ValueError(f"{key} must be {rule}, got {shown}")
+        got = f"{shown(value)} = {shown(x)} at n = {n}" if isinstance(value, str) else shown(value)
+        raise ValueError(f"{key} must be {rule}, got {got}")
     return x

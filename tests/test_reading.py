@@ -34,7 +34,6 @@ def refused(message):
         ("nodes: 50", "unknown key 'nodes'; did you mean 'network.nodes'?"),
         ("foo: 1", f"unknown key 'foo'; a config has: {TOP}"),
         ("on: 1", f"unknown key 'True'; a config has: {TOP}"),
-        ("hello", f"unknown key 'hello'; a config has: {TOP}"),
         ("network: {foo: 3}", "unknown key 'network.foo'; network has: nodes, topology"),
         (
             "gossip: {clock: {kind: never, rate: 3}}",
@@ -150,7 +149,7 @@ def refused(message):
             "seed cannot be read: Interpolation key 'sed' not found; interpolations see what the source and the "
             "overrides set, not defaults",
         ),
-        ("seed: ???", "seed cannot be read: Missing mandatory value: seed"),
+        ("seed: ???", "seed must be an integer, got '???'"),
     ],
 )
 def test_errors_in_a_file(file, text, message):
@@ -162,12 +161,16 @@ def test_errors_in_a_file(file, text, message):
     ("content", "reason"),
     [
         ("\tseed: 1", "is not valid YAML: while scanning for the next token"),
-        ("seed: 1\nseed: 2", "is not valid YAML: while constructing a mapping"),
+        ("seed: 1\nseed: 2", "must give each key once, got 'seed' again at line 2"),
         ("seed: [1", "is not valid YAML: while parsing a flow sequence"),
-        ("a: &a [*a]", "is not valid YAML: YAML recursive aliases are not supported"),
-        ("seed: !!python/object/apply:os.getcwd []", "is not valid YAML: could not determine a constructor"),
-        ("3", "is not valid YAML: Invalid loaded object type: int"),
-        (b"seed: \x00", "is not valid YAML: unacceptable character"),
+        ("a: &a [*a]", "must name complete anchors by its aliases, got *a at line 1"),
+        (
+            "seed: !!python/object/apply:os.getcwd []",
+            "must be plain data without tags, got '!!python/object/apply:os.getcwd' at line 1",
+        ),
+        ("hello", "must hold keys and values (nodes: 50), got 'hello'"),
+        ("3", "must hold keys and values (nodes: 50), got 3"),
+        (b"seed: \x00", "is not valid YAML: unacceptable character #x0000"),
         (b"name: caf\xe9", "must be UTF-8 text, byte 9 is not"),
         ("- 1\n- 2", "must hold keys and values (nodes: 50), got a list"),
     ],
@@ -188,13 +191,13 @@ def test_on_and_off_are_words_although_yaml_reads_truth_values(text, word, file)
 
 
 def test_sources_that_are_no_files(tmp_path):
-    with refused("no config file 'nowhere.yaml'; paths are relative to the working directory"):
+    with refused("config file 'nowhere.yaml' does not exist; paths are relative to the working directory"):
         load("nowhere.yaml")
-    with refused(f"config file {str(tmp_path)!r} cannot be read: Is a directory"):
+    with refused(f"config file {str(tmp_path)!r} must be a file, got a folder; write the settings to a file"):
         load(tmp_path)
     with refused("config file '\\x00' cannot be read: embedded null byte"):
         load("\0")
-    with refused("seed cannot be read: Value 'set' is not a supported primitive type"):
+    with refused("seed must be an integer, got {1}"):
         load({"seed": {1}})
 
 
@@ -212,8 +215,16 @@ def test_a_mapping_that_contains_itself():
         ("=3", "overrides are key=value, as network.nodes=50, got '=3'"),
         ("a b=3", "overrides are key=value, as network.nodes=50, got 'a b=3'"),
         ("+seed=3", "overrides are key=value, as network.nodes=50, got '+seed=3'"),
-        ("local.lr=[1", "overrides are key=value, value is YAML, got 'local.lr=[1'"),
-        ("name=${", "overrides are key=value, value is YAML, got 'name=${'"),
+        (
+            "local.lr=[1",
+            "overrides are key=value, value is YAML, got 'local.lr=[1', which is not valid YAML: while parsing a flow "
+            "sequence at line 1, column 1 did not find expected ',' or ']' at line 2, column 1",
+        ),
+        (
+            "name=${",
+            "name cannot be read: interpolations are ${section.key}, the full key of another setting; what comes from "
+            "the environment is no setting, got '${'",
+        ),
         ("network.nodes=", "network.nodes must be an integer, got None"),
         ("nodes=5", "unknown key 'nodes'; did you mean 'network.nodes'?"),
         ("seed.x=2", "seed must be an integer, got {'x': 2}"),

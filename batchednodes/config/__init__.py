@@ -5,7 +5,7 @@ The dataclasses can be made in Python too, `Config(network=Network(nodes=50))`: 
 
 from batchednodes.config.files import dump, load, to_dict
 from batchednodes.config.kinds import KINDS, READER
-from batchednodes.config.settings import Config, Every, Gossip, Network, Run, Staleness, Task, Update
+from batchednodes.config.settings import Config, Every, Gossip, Network, Run, Staleness, Task, Update, reseeded
 
 __all__ = [
     "KINDS",
@@ -20,5 +20,6 @@ __all__ = [
     "Update",
     "dump",
     "load",
+    "reseeded",
     "to_dict",
 ]

@@ -5,18 +5,24 @@
 Letters: none.
 """
 
-import io
+import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
+from batchednodes.config.document import parse, read_file
 from batchednodes.config.kinds import READER
 from batchednodes.config.settings import Config
+from batchednodes.values import shown
+
+EXPANDED = 5_000
+"""The most values of a config with interpolations, written out: half a second's work."""
+
+_REFERENCE = re.compile(r"(\\*)\$\{([^{}]*\}?)")
 
 
 def load(source: str | Path | Mapping[str, Any] | Config, overrides: Sequence[str] = ()) -> Config:
@@ -33,13 +39,14 @@ def load(source: str | Path | Mapping[str, Any] | Config, overrides: Sequence[st
         ValueError: the file cannot be read, or a key or a value is wrong; the message begins with its path.
     """
     try:
-        tree = _source(source)
-        changes = [_override(text) for text in overrides]
-        READER.forget_(tree, _plain(OmegaConf.from_dotlist(list(overrides))), Config, "")
-        merged = OmegaConf.create(tree)
+        tree, changes = _source(source), [_override(text) for text in overrides]
+        change: dict[str, Any] = {}
         for key, value in changes:
-            _change_(merged, key, value)
-        resolved = _plain(merged, resolve=True)
+            _change_(change, key, value)
+        READER.forget_(tree, change, Config, "")
+        for key, value in changes:
+            _change_(tree, key, value)
+        resolved = _resolved(tree)
     except OmegaConfBaseException as error:
         raise ValueError(_unresolved(error)) from None
     except RecursionError:
@@ -47,18 +54,82 @@ def load(source: str | Path | Mapping[str, Any] | Config, overrides: Sequence[st
     return READER.build(Config, resolved, "")
 
 
-def _plain(tree: DictConfig, resolve: bool = False) -> dict[Any, Any]:
-    """Returns a mapping of OmegaConf as plain data, with its interpolations as they are or resolved."""
-    plain = OmegaConf.to_container(tree, resolve=resolve, throw_on_missing=resolve)
+# -------------------------------------------------------------------------------------------------- interpolations
+
+
+def _resolved(tree: dict[Any, Any]) -> dict[Any, Any]:
+    """Returns the tree with the value of another key in place of each interpolation ${section.key}."""
+    if not any("${" in text for text in _texts(tree)):
+        return tree
+    _Expansion(tree).check()
+    plain = OmegaConf.to_container(OmegaConf.create(tree), resolve=True)
     assert isinstance(plain, dict)
     return plain
 
 
-def _change_(tree: DictConfig, key: str, value: Any) -> None:
-    try:
-        OmegaConf.update(tree, key, value, merge=True)
-    except (LookupError, TypeError, ValueError):
-        raise ValueError(f"{key} cannot be set: part of it is a list, whose keys are positions 0, 1, ...") from None
+def _texts(value: Any) -> Iterator[str]:
+    """Yields the texts among the values of plain data."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
+
+
+class _Expansion:
+    """Counts the values of a tree with its interpolations written out, without writing them."""
+
+    def __init__(self, tree: dict[Any, Any]) -> None:
+        self.tree, self.known, self.open = tree, dict[str, int](), set[str]()
+
+    def check(self) -> None:
+        """Refuses interpolations that are none, that form a circle, or that make too many values."""
+        total = sum(self.size(value, str(key)) for key, value in self.tree.items())
+        if total > EXPANDED:
+            raise ValueError(
+                f"a config with interpolations (${{...}}) must hold at most {EXPANDED:,} values, got {shown(total)} "
+                "when they are written out; write the values themselves"
+            )
+
+    def size(self, value: Any, path: str) -> int:
+        """Returns the number of values that stand at a path; a long text counts as several."""
+        if isinstance(value, dict):
+            return 1 + sum(self.size(item, f"{path}.{key}") for key, item in value.items())
+        if isinstance(value, list):
+            return 1 + sum(self.size(item, f"{path}.{i}") for i, item in enumerate(value))
+        total = 1 + (len(value) // 100 if isinstance(value, str) else 0)
+        for slashes, name in _REFERENCE.findall(value) if isinstance(value, str) else ():
+            if len(slashes) % 2 == 0:  # else it is escaped: text
+                total += self.named(name, path)
+        return total
+
+    def named(self, name: str, path: str) -> int:
+        """Returns the number of values that an interpolation at a path stands for; name: with its closing brace."""
+        if not re.fullmatch(r"\s*[\w-]+(\.[\w-]+)*\s*\}", name):
+            rule = "${section.key}, the full key of another setting; what comes from the environment is no setting"
+            raise ValueError(f"{path} cannot be read: interpolations are {rule}, got {shown('${' + name)}")
+        key = name[:-1].strip()
+        if key in self.open:
+            raise ValueError(f"{path} cannot be read: interpolations must not form a circle, got one through {key!r}")
+        if key not in self.known:
+            self.open.add(key)
+            self.known[key] = self.size(_at(self.tree, key), key)
+            self.open.remove(key)
+        return self.known[key]
+
+
+def _at(tree: Any, key: str) -> Any:
+    """Returns what stands at a full key; None where there is nothing."""
+    for part in key.split("."):
+        if isinstance(tree, dict):
+            tree = tree.get(part)
+        else:
+            tree = tree[int(part)] if isinstance(tree, list) and _is_place(part, tree) else None
+    return tree
+
+
+def _is_place(part: str, items: list[Any]) -> bool:
+    return part.isascii() and part.isdigit() and len(part) < 10 and int(part) < len(items)
 
 
 def _unresolved(error: OmegaConfBaseException) -> str:
@@ -67,45 +138,72 @@ def _unresolved(error: OmegaConfBaseException) -> str:
     return f"{key} cannot be read: {reason}{seen if isinstance(error, InterpolationKeyError) else ''}"
 
 
-def _source(source: str | Path | Mapping[str, Any] | Config) -> dict:
+# ----------------------------------------------------------------------------------------------- source, overrides
+
+
+def _source(source: str | Path | Mapping[str, Any] | Config) -> dict[Any, Any]:
     if isinstance(source, Config):
         return _escape(to_dict(source))
     if isinstance(source, DictConfig):
-        return _plain(source)
+        plain = OmegaConf.to_container(source)
+        assert isinstance(plain, dict)
+        return plain
     if isinstance(source, Mapping):
         return READER.plain(source, "")
     if not isinstance(source, str | Path):
-        raise ValueError(f"a config must be a path, a mapping or a Config, got {source!r}")
-    text = _text(source)
-    try:
-        tree = OmegaConf.load(io.StringIO(text))
-    except (yaml.YAMLError, OSError, ValueError) as error:
-        raise ValueError(f"config file {str(source)!r} is not valid YAML: {error}") from None
-    if not isinstance(tree, DictConfig):
-        raise ValueError(f"config file {str(source)!r} must hold keys and values (nodes: 50), got a list")
-    return _plain(tree)
-
-
-def _text(path: str | Path) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ValueError(f"no config file {str(path)!r}; paths are relative to the working directory") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"config file {str(path)!r} must be UTF-8 text, byte {error.start} is not") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ValueError(f"config file {str(path)!r} cannot be read: {reason}") from None
+        raise ValueError(f"a config must be a path, a mapping or a Config, got {shown(source)}")
+    tree = read_file(source)
+    if tree is not None and not isinstance(tree, dict):
+        got = "a list" if isinstance(tree, list) else shown(tree)
+        raise ValueError(f"config file {shown(str(source))} must hold keys and values (nodes: 50), got {got}")
+    return tree or {}
 
 
 def _override(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
-        raise ValueError(f"overrides are key=value, as network.nodes=50, got {text!r}")
+        raise ValueError(f"overrides are key=value, as network.nodes=50, got {shown(text)}")
     try:
-        return key, _plain(OmegaConf.from_dotlist([f"value={value}"]))["value"]
-    except (yaml.YAMLError, OmegaConfBaseException):
-        raise ValueError(f"overrides are key=value, value is YAML, got {text!r}") from None
+        return key, parse(value)
+    except ValueError as error:
+        raise ValueError(f"overrides are key=value, value is YAML, got {shown(text)}, which {error}") from None
+
+
+def _change_(tree: dict[Any, Any], key: str, value: Any) -> None:
+    """Merges a value into the tree at a full key: mappings key by key; anything else takes the older value's place."""
+    *sections, last = key.split(".")
+    place: Any = tree
+    for part in sections:
+        place = _entered_(place, part, key)
+    if isinstance(place, list):
+        place[_place(place, last, key)] = value
+    elif isinstance(place.get(last), dict) and isinstance(value, dict):
+        _merge_(place[last], value)
+    else:
+        place[last] = copy.deepcopy(value)
+
+
+def _entered_(place: Any, part: str, key: str) -> Any:
+    """Returns the section at a part of a key; an empty one is put in the place of what is none."""
+    at: Any = _place(place, part, key) if isinstance(place, list) else part
+    inner = place[at] if isinstance(place, list) else place.get(at)
+    if not isinstance(inner, dict | list):
+        inner = place[at] = {}
+    return inner
+
+
+def _place(items: list[Any], part: str, key: str) -> int:
+    if not _is_place(part, items):
+        raise ValueError(f"{key} cannot be set: part of it is a list, whose keys are positions 0, 1, ...")
+    return int(part)
+
+
+def _merge_(old: dict[Any, Any], new: dict[Any, Any]) -> None:
+    for key, value in new.items():
+        if isinstance(old.get(key), dict) and isinstance(value, dict):
+            _merge_(old[key], value)
+        else:
+            old[key] = copy.deepcopy(value)
 
 
 def _escape(tree: Any) -> Any:

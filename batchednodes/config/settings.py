@@ -3,6 +3,7 @@
 Letters: n nodes.
 """
 
+import copy
 import os
 import re
 from dataclasses import dataclass, field, fields
@@ -15,10 +16,13 @@ from batchednodes import data as sources
 from batchednodes import topology as graphs
 from batchednodes.config.kinds import READER
 from batchednodes.local import Local
-from batchednodes.values import PerNode, count, number, per_node
+from batchednodes.values import PerNode, count, number, per_node, shown
 
 MARKS = 1_000_000
 """The largest number of marks, and of windows, of a run."""
+
+CHECKED = 1_000_000
+"""Nodes whose quantities are checked when settings are read; those of later nodes are checked when they are made."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,7 @@ class Run:
             number(step, 1, key, open_low=True, unit="s")
             if isinstance(step, int | float) and isinstance(self.until, int | float) and self.until > MARKS * step:
                 least = f"at least until / {MARKS:,} = {self.until / MARKS:g} [s]"
-                raise ValueError(f"{key} must be {least}, got {step!r}; make it larger, or run.until smaller")
+                raise ValueError(f"{key} must be {least}, got {shown(step)}; make it larger, or run.until smaller")
         count(self.keep_checkpoints, 1, "keep_checkpoints", high=10**6)
         for key, high in (("eval_nodes", 10**8), ("threads", os.cpu_count() or 1)):
             if getattr(self, key) is not None:
@@ -227,14 +231,23 @@ class Config:
             READER.read(READER.plain(getattr(self, one.name), one.name), hints[one.name], one.name, one)
         if not re.fullmatch(r"\w[\w .+=,-]{0,99}", self.name):
             rule = "1 to 100 letters, digits, spaces or . + = , - _, the first a letter or digit"
-            raise ValueError(f"name must be {rule}, got {self.name!r}")
+            raise ValueError(f"name must be {rule}, got {shown(self.name)}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must be in [0, 2^63), got {self.seed}")
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", self.device):
-            raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {self.device!r}")
+            raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {shown(self.device)}")
         count(self.replicas, 1, "replicas", high=100_000)
         _check_together(self)
         _check_nodes(self)
+
+
+def reseeded(config: Config, seed: int) -> Config:
+    """Returns the same settings, which are not checked again, with another seed, 0 <= seed < 2^63."""
+    if seed >= 2**63:
+        raise ValueError(f"replicas must leave seeds below 2^63, got {seed} for the last; lower seed")
+    made = copy.copy(config)
+    object.__setattr__(made, "seed", seed)
+    return made
 
 
 def _check_together(c: Config) -> None:
@@ -245,19 +258,21 @@ def _check_together(c: Config) -> None:
         raise ValueError(f"staleness.track must be at most network.nodes = {n}, got {c.staleness.track}; use 'all'")
     batching = {"local.chunk": c.local.chunk, "local.compile": c.local.compile, "run.mixing": c.run.mixing}
     for key in [key for key, value in batching.items() if c.executor == "serial" and value not in (None, "auto")]:
-        raise ValueError(f"{key} must be left out with executor=serial, which has no batches, got {batching[key]!r}")
+        raise ValueError(
+            f"{key} must be left out with executor=serial, which has no batches, got {shown(batching[key])}"
+        )
 
 
 def _check_nodes(c: Config) -> None:
-    n, seed = c.network.nodes, c.seed
-    c.update.clock.gaps(n, seed, "update.clock")
-    c.gossip.clock.gaps(n, seed, "gossip.clock")
+    n, seed, size = c.network.nodes, c.seed, min(c.network.nodes, CHECKED)
+    c.update.clock.gaps(n, seed, "update.clock", size)
+    c.gossip.clock.gaps(n, seed, "gossip.clock", size)
     c.gossip.scheme.check(n, c.gossip.exchange)
-    per_node(c.gossip.weight, n, seed, "gossip.weight", high=1.0, open_high=False)
-    per_node(c.local.lr, n, seed, "local.lr")
-    per_node(c.local.weight_decay, n, seed, "local.weight_decay")
-    momentum = per_node(c.local.momentum, n, seed, "local.momentum", high=1.0)
+    per_node(c.gossip.weight, n, seed, "gossip.weight", high=1.0, open_high=False, size=size)
+    per_node(c.local.lr, n, seed, "local.lr", size=size)
+    per_node(c.local.weight_decay, n, seed, "local.weight_decay", size=size)
+    momentum = per_node(c.local.momentum, n, seed, "local.momentum", high=1.0, size=size)
     still = np.flatnonzero(momentum == 0)
     if c.local.nesterov and still.size:
-        where = f"at node {still[0]}" if still.size < n else "at every node"
+        where = f"at node {still[0]}" if still.size < size else "at every node"
         raise ValueError(f"local.nesterov must be false where local.momentum is 0, got true and momentum 0 {where}")

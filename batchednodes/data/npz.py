@@ -5,22 +5,25 @@ Letters: n nodes, S training samples, T test samples, k targets.
 
 import difflib
 import math
-import struct
+import os
+import warnings
 import zipfile
-import zlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 
 from batchednodes.data.sources import Dataset, DataSizes, Source, check_fraction, check_rows, held_out, split
+from batchednodes.values import LARGEST, shown
 
 _REQUIRED = ("features", "targets")
 _TEST = ("test_features", "test_targets")
 _NAMES = (*_REQUIRED, *_TEST, "node")
 _WRITE = "write one with numpy.savez(path, features=..., targets=...)"
-_DAMAGE = (KeyError, ValueError, EOFError, OSError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile)
+_DENSE, _LOOSE = 100, 1 << 28
+"""The most by which an array may have been compressed, and the bytes [B] from which this counts: a small file that
+unpacks to gigabytes is no data."""
+
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 Header = tuple[tuple[int, ...], np.dtype]
@@ -69,7 +72,7 @@ class Npz(Source):
             try:
                 check_rows(arrays[f"{prefix}features"], arrays[f"{prefix}targets"], classes, prefix)
             except ValueError as error:
-                raise ValueError(f"path must hold usable data, got {self.path!r}, where {error}") from None
+                raise ValueError(f"path must hold usable data, got {shown(self.path)}, where {error}") from None
         if node is not None:
             _check_nodes(self.path, node, n)
         if "test_features" not in arrays:
@@ -80,7 +83,7 @@ class Npz(Source):
 
 
 def _fail(path: str, rule: str, got: str, fix: str) -> NoReturn:
-    raise ValueError(f"path must hold {rule}, got {got} in {path!r}: {fix}")
+    raise ValueError(f"path must hold {rule}, got {got} in {shown(path)}: {fix}")
 
 
 # ---------------------------------------------------------------------------------------------------------- headers
@@ -88,14 +91,17 @@ def _fail(path: str, rule: str, got: str, fix: str) -> NoReturn:
 
 def _headers(path: str) -> dict[str, Header]:
     """Returns shape and type of each known array, checked against one another, without reading the arrays."""
-    if not Path(path).is_file():
+    if not os.path.isfile(path):  # False, too, for paths too long or with a null byte
         raise ValueError(
-            f"path must be an existing .npz file, got {path!r} (relative paths start at the working folder): {_WRITE}"
+            f"path must be an existing .npz file, got {shown(path)} (relative paths start at the working folder): "
+            f"{_WRITE}"
         )
     try:
         archive = zipfile.ZipFile(path)
-    except _DAMAGE:
-        raise ValueError(f"path must be an .npz file, got {path!r}, which is not a zip archive: {_WRITE}") from None
+    except Exception:  # as above
+        raise ValueError(
+            f"path must be an .npz file, got {shown(path)}, which is not a zip archive: {_WRITE}"
+        ) from None
     with archive:
         names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         _check_names(path, names)
@@ -106,33 +112,39 @@ def _headers(path: str) -> dict[str, Header]:
 
 
 def _check_names(path: str, names: list[str]) -> None:
-    held = ", ".join(sorted(names)) or "no arrays"
+    held = ", ".join(name[:40] for name in sorted(names)[:10]) or "no arrays"
     for name in _REQUIRED:
         if name not in names:
             _fail(path, f"an array named {name}", held, _WRITE)
     if len(set(_TEST) & set(names)) == 1:
         _fail(path, "both test_features and test_targets, or neither", held, "add the missing one, or drop the other")
-    for name in sorted(set(names) - set(_NAMES)):
+    for name in sorted(set(names) - set(_NAMES))[:20]:
         near = difflib.get_close_matches(name, _NAMES, n=1, cutoff=0.8)
         if near:
-            _fail(path, f"arrays named {', '.join(_NAMES)}", f"{name!r}", f"did you mean {near[0]!r}?")
+            _fail(path, f"arrays named {', '.join(_NAMES)}", f"{shown(name)}", f"did you mean {near[0]!r}?")
 
 
 def _header(path: str, archive: zipfile.ZipFile, name: str) -> Header:
     info = archive.getinfo(f"{name}.npy")
     try:
-        with archive.open(info) as file:
+        with archive.open(info) as file, warnings.catch_warnings(action="error"):
             shape, _, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
             promised = math.prod(shape) * dtype.itemsize
             held = info.file_size - file.tell()
-    except _DAMAGE:
-        _fail(path, "readable arrays", f"a damaged or unknown header of {name!r}", "write the file again")
+    except Exception:  # whatever a damaged file makes the readers of zip, of headers and of its compression raise
+        _fail(path, "readable arrays", f"a damaged or unknown header of {shown(name)}", "write the file again")
     if dtype.hasobject:
         _fail(
-            path, "plain arrays of numbers", f"the object array {name!r}", "convert it to one number type (no pickle)"
+            path,
+            "plain arrays of numbers",
+            f"the object array {shown(name)}",
+            "convert it to one number type (no pickle)",
         )
-    if promised != held:
-        _fail(path, "whole arrays", f"{held} of the {promised} bytes of {name!r}", "write the file again")
+    if promised != held or info.compress_size > os.path.getsize(path):
+        _fail(path, "whole arrays", f"{held} of the {shown(promised)} bytes of {shown(name)}", "write the file again")
+    if held > max(_LOOSE, _DENSE * info.compress_size):
+        got = f"{shown(name)} of {held >> 20} MiB in {info.compress_size >> 10} KiB"
+        _fail(path, f"arrays compressed at most {_DENSE}-fold", got, "write it with numpy.savez")
     return shape, dtype
 
 
@@ -179,8 +191,8 @@ def _array(path: str, archive: zipfile.ZipFile, name: str) -> np.ndarray:
     try:
         with archive.open(f"{name}.npy") as file:
             return np.lib.format.read_array(file, allow_pickle=False)
-    except _DAMAGE:
-        _fail(path, "readable arrays", f"damaged data of {name!r}", "write the file again")
+    except Exception:  # as above
+        _fail(path, "readable arrays", f"damaged data of {shown(name)}", "write the file again")
 
 
 def _convert(path: str, name: str, array: np.ndarray) -> np.ndarray:
@@ -206,6 +218,8 @@ def _convert(path: str, name: str, array: np.ndarray) -> np.ndarray:
 def _classes(path: str, labels: np.ndarray) -> int:
     if labels.ndim != 1 or labels.max() < 0:
         _fail(path, "labels 0, 1, 2, ... in targets", f"{labels.max()} as the largest", "number the labels from 0")
+    if labels.max() >= LARGEST:
+        _fail(path, f"labels below {LARGEST:,} in targets", str(labels.max()), "number the labels 0, 1, 2, ...")
     return int(labels.max()) + 1
 
 

@@ -17,6 +17,7 @@ from numba import njit
 
 from batchednodes import rng
 from batchednodes.data.sources import Dataset
+from batchednodes.values import check_sizes, shown
 
 _ROWS, _SHARES, _SLOTS, _ORDER = range(4)
 _BLOCK = 4096  # nodes whose label proportions are held at once
@@ -164,8 +165,7 @@ class LabelShards(Partition):
     """Shards of each node; at least 1, and at most the number of samples of a node."""
 
     def __post_init__(self) -> None:
-        if self.shards_per_node < 1:
-            raise ValueError(f"shards_per_node must be at least 1, got {self.shards_per_node!r}")
+        check_sizes(shards_per_node=self.shards_per_node)
 
     def split(self, dataset: Dataset, n: int, seed: int) -> Shards:
         samples, labels, each = _room(dataset, n), _labels(dataset, "shards"), self.shards_per_node
@@ -234,7 +234,7 @@ class Natural(Partition):
 
 def _positive(alpha: float) -> None:
     if not _LEAST <= alpha < math.inf:  # below, draws of Dirichlet's law underflow
-        raise ValueError(f"alpha must be at least {_LEAST} and finite [dimensionless], got {alpha!r}")
+        raise ValueError(f"alpha must be at least {_LEAST} and finite [dimensionless], got {shown(alpha)}")
 
 
 # ---------------------------------------------------------------------------------------------------------- kernels

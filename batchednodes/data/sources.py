@@ -17,6 +17,7 @@ from jaxtyping import Float32, Float64, Int64
 from numba import njit
 
 from batchednodes import rng
+from batchednodes.values import check_sizes, shown
 
 FEATURES, NOISE, WEIGHTS, NODE_WEIGHTS, TEST_FEATURES, TEST_NOISE, SPLIT = range(7)
 """What a draw of the stream `rng.DATA` is for: the second part of its address."""
@@ -152,22 +153,16 @@ def _finite(values: np.ndarray, name: str) -> None:
         )
 
 
-def _at_least_one(**counts: int) -> None:
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value!r}")
-
-
 def _not_negative(unit: str, **values: float) -> None:
     for name, value in values.items():
         if not 0 <= value < math.inf:
-            raise ValueError(f"{name} must be finite and at least 0 [{unit}], got {value!r}")
+            raise ValueError(f"{name} must be finite and at least 0 [{unit}], got {shown(value)}")
 
 
 def check_fraction(fraction: float) -> None:
     """Raises ValueError unless the fraction of test samples lies strictly between 0 and 1."""
     if not 0 < fraction < 1:
-        raise ValueError(f"test_fraction must be between 0 and 1, both excluded [dimensionless], got {fraction!r}")
+        raise ValueError(f"test_fraction must be between 0 and 1, both excluded [dimensionless], got {shown(fraction)}")
 
 
 # ------------------------------------------------------------------------------------------------------------ split
@@ -280,7 +275,7 @@ class LinearRegression(Source):
     Only the natural partition keeps a node's own samples at that node."""
 
     def __post_init__(self) -> None:
-        _at_least_one(features=self.features, samples_per_node=self.samples_per_node, test_samples=self.test_samples)
+        check_sizes(features=self.features, samples_per_node=self.samples_per_node, test_samples=self.test_samples)
         _not_negative("unit of the targets", noise=self.noise)
         _not_negative("dimensionless", heterogeneity=self.heterogeneity)
 
@@ -325,8 +320,8 @@ class NonlinearRegression(Source):
     """Hidden units of the teacher; at least 1."""
 
     def __post_init__(self) -> None:
-        _at_least_one(features=self.features, samples_per_node=self.samples_per_node, test_samples=self.test_samples)
-        _at_least_one(hidden=self.hidden)
+        check_sizes(features=self.features, samples_per_node=self.samples_per_node, test_samples=self.test_samples)
+        check_sizes(hidden=self.hidden)
         _not_negative("unit of the targets", noise=self.noise)
 
     def sizes(self, n: int) -> DataSizes:

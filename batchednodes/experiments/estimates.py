@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float64
-from scipy import stats
+from scipy.special import stdtrit
 
 from batchednodes.experiments.tables import column, groups, take
 
@@ -44,7 +44,7 @@ def interval(values: Float64[np.ndarray, " m"], confidence: float) -> Interval:
     m = values.size
     if m < 2:
         return Interval(float(values.mean()), math.inf)
-    quantile = float(stats.t.ppf((1 + confidence) / 2, m - 1))
+    quantile = float(stdtrit(m - 1, (1 + confidence) / 2))
     return Interval(float(values.mean()), quantile * float(values.std(ddof=1)) / math.sqrt(m))
 
 
@@ -124,7 +124,7 @@ def growth(n: Float64[np.ndarray, " k"], v: Float64[np.ndarray, " k"]) -> Growth
     half_width = math.inf
     if n.size > 2:
         scatter = math.sqrt(float(error @ error) / (n.size - 2) / float(((x - x.mean()) ** 2).sum()))
-        half_width = float(stats.t.ppf(0.975, n.size - 2)) * scatter
+        half_width = float(stdtrit(n.size - 2, 0.975)) * scatter
     design = np.stack([np.ones_like(x), x], 1) / v[:, None]
     logarithmic = design @ np.linalg.lstsq(design, np.ones_like(v), rcond=None)[0] - 1
     law = "log n" if float(logarithmic @ logarithmic) <= float(np.square(np.expm1(-error)).sum()) else "power"

@@ -5,6 +5,7 @@ r"""Experiment: a published figure as runs, numbers and a drawing of those numbe
 The drawing and the findings need the table only, so both can be made again from the CSV.
 """
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from batchednodes import config, figures, training
+from batchednodes.record import make
 from batchednodes.training import Watch
 
 Size = Literal["quick", "cpu", "cuda"]
@@ -84,12 +86,9 @@ def publish(name: str, experiment: Experiment, out: Path, watch: Watch | None = 
 
 def _refuse_existing(paths: Sequence[Path], out: Path) -> None:
     for path in paths:
-        if path.exists():
+        if os.path.lexists(path):  # False for paths too long
             raise ValueError(f"--out must not hold {path.name} yet, got {str(out)!r}; nothing is ever overwritten")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"--out must be a folder that can be made, got {str(out)!r}: {error.strerror}") from error
+    make(out)
 
 
 def _metrics(chosen: config.Config, watch: Watch | None) -> pd.DataFrame:

@@ -22,7 +22,6 @@ import pandas as pd
 from jaxtyping import Float64
 from matplotlib.figure import Figure
 from rich.table import Table
-from scipy import stats
 
 from batchednodes.experiments.estimates import interval, time_averages
 from batchednodes.experiments.experiment import Experiment, Size
@@ -121,7 +120,7 @@ class StalenessCriterion(Experiment):
     def findings(self, table: pd.DataFrame) -> list[Table]:
         shown = Table("", "rank correlation", "scatter about the curve", *_COLOURS, title="one curve for all networks?")
         for user, key in _USERS.items():
-            ranks = [stats.rankdata(column(table, one)) for one in ("staleness", key)]
+            ranks = [pd.Series(column(table, one)).rank() for one in ("staleness", key)]
             rank = float(np.corrcoef(*ranks)[0, 1])
             error = np.log(column(table, key) / column(table, f"{key}_fit"))
             means = [_factor(float(error[table["scheme"] == scheme].mean())) for scheme in _COLOURS]

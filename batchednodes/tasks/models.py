@@ -20,11 +20,16 @@ from torch import Tensor, nn
 
 from batchednodes import rng
 from batchednodes.stack import Stack
+from batchednodes.values import LARGEST, shown
 
 Init = Literal["same", "independent"]
 
 _CHUNK = 1 << 22
 """Numbers drawn at once when rows are initialised, so that little is held besides x."""
+
+
+LAYERS = 1_000
+"""The most hidden layers of a perceptron."""
 
 
 class Model(ABC):
@@ -41,7 +46,7 @@ class Model(ABC):
 
 def _check_init(init: str) -> None:
     if init not in ("same", "independent"):
-        raise ValueError(f"init must be one of same, independent, got {init!r}")
+        raise ValueError(f"init must be one of same, independent, got {shown(init)}")
 
 
 def _uniform_(x: Tensor, module: nn.Module, stack: Stack, seed: int, init: str) -> None:
@@ -93,7 +98,7 @@ class MLP(Model):
     """A multilayer perceptron."""
 
     hidden: tuple[int, ...] = (64,)
-    """Width of each hidden layer; each at least 1."""
+    """Width of each hidden layer; each at least 1; at most 1,000 layers."""
 
     activation: Literal["relu", "tanh", "gelu"] = "relu"
     """What follows each hidden layer."""
@@ -103,10 +108,12 @@ class MLP(Model):
 
     def __post_init__(self) -> None:
         _check_init(self.init)
-        if any(width < 1 for width in self.hidden):
-            raise ValueError(f"hidden must be widths of at least 1, got {list(self.hidden)}")
+        if len(self.hidden) > LAYERS:
+            raise ValueError(f"hidden must be a list of at most {LAYERS} widths, got {len(self.hidden)} of them")
+        if any(not 1 <= width <= LARGEST for width in self.hidden):
+            raise ValueError(f"hidden must be widths of 1 to {LARGEST:,}, got {shown(list(self.hidden))}")
         if self.activation not in _ACTIVATIONS:
-            raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, got {self.activation!r}")
+            raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, got {shown(self.activation)}")
 
     def module(self, shape: tuple[int, ...], outputs: int) -> nn.Module:
         widths = [math.prod(shape), *self.hidden]
@@ -136,7 +143,7 @@ class PythonModule(Model):
     def __post_init__(self) -> None:
         _check_init(self.init)
         if self.target.count(":") != 1 or not all(self.target.split(":")):
-            raise ValueError(f'target must be "package.module:name", got {self.target!r}')
+            raise ValueError(f'target must be "package.module:name", got {shown(self.target)}')
 
     def module(self, shape: tuple[int, ...], outputs: int) -> nn.Module:
         return self._make(0)
@@ -156,10 +163,10 @@ class PythonModule(Model):
             torch.manual_seed(seed)
             try:
                 module = make(**self.args)
-            except Exception as error:  # whatever the user's function raises
+            except (Exception, SystemExit) as error:  # whatever the user's function raises
                 reason = f"{type(error).__name__}: {error}"
                 raise ValueError(
-                    f"task.model.target {self.target!r} must take args {self.args}, got {reason}"
+                    f"task.model.target {shown(self.target)} must take args {self.args}, got {reason}"
                 ) from error
         if not isinstance(module, nn.Module):
             raise ValueError(f"task.model.target must return an nn.Module, got {type(module).__name__}")
@@ -171,8 +178,8 @@ def _import(target: str) -> Callable[..., Any]:
     sys.path.insert(0, os.getcwd())
     try:
         return getattr(importlib.import_module(name), attribute)
-    except Exception as error:  # whatever the user's module raises when it is imported
+    except (Exception, SystemExit) as error:  # whatever the user's module raises when it is imported
         reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"task.model.target must be importable, got {target!r}: {reason}") from error
+        raise ValueError(f"task.model.target must be importable, got {shown(target)}: {reason}") from error
     finally:
         sys.path.remove(os.getcwd())

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 from jaxtyping import Float64
-from scipy import stats
+from scipy.special import stdtrit
 
 
 def batch_means(samples: Float64[np.ndarray, " m"], batches: int, confidence: float) -> tuple[float, float]:
@@ -21,5 +21,5 @@ def batch_means(samples: Float64[np.ndarray, " m"], batches: int, confidence: fl
     assert 2 <= batches <= samples.size
     size = samples.size // batches
     means = samples[samples.size - size * batches :].reshape(batches, size).mean(1)
-    quantile = stats.t.ppf((1 + confidence) / 2, batches - 1)
+    quantile = stdtrit(batches - 1, (1 + confidence) / 2)
     return float(means.mean()), float(quantile * means.std(ddof=1) / math.sqrt(batches))

@@ -3,9 +3,12 @@ r"""The kinds of graphs: one frozen dataclass each, which makes the graph of n n
 Letters: n nodes, i a node, j its neighbour, p probability of an edge, pairs edges as rows (i, j).
 """
 
+import errno
 import itertools
 import math
+import os
 import re
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +21,7 @@ from numba import njit
 
 from batchednodes import rng
 from batchednodes.topology.graphs import Graph
-from batchednodes.values import number
+from batchednodes.values import number, shown
 
 SWEEPS = 4
 """Times that every edge of a random regular graph tries to swap ends, so that it forgets how it was made simple."""
@@ -26,7 +29,7 @@ SWEEPS = 4
 
 def _at_least(name: str, value: int, low: int) -> None:
     if value < low:
-        raise ValueError(f"{name} must be at least {low}, got {value!r}")
+        raise ValueError(f"{name} must be at least {low}, got {shown(value)}")
 
 
 def _below_n(name: str, value: int, n: int, remedy: str) -> None:
@@ -52,10 +55,17 @@ class Topology(ABC):
             ValueError: the kind does not exist, or is not possible, at this n; the message says what it needs.
         """
 
+    @abstractmethod
+    def contacts(self, n: int) -> float:
+        """Returns about how many contacts the graph of n nodes stores, an undirected edge as two, without making it."""
+
 
 @dataclass(frozen=True)
 class Complete(Topology):
     """Everyone may contact everyone; takes no memory."""
+
+    def contacts(self, n: int) -> float:
+        return 0.0
 
     def graph(self, n: int, seed: int) -> Graph | None:
         """None: nobody needs a list of everyone else."""
@@ -65,6 +75,9 @@ class Complete(Topology):
 @dataclass(frozen=True)
 class Ring(Topology):
     """A cycle: node i and node i + 1 mod n are neighbours. Two nodes share one edge."""
+
+    def contacts(self, n: int) -> float:
+        return 2.0 * n
 
     def graph(self, n: int, seed: int) -> Graph | None:
         """Returns the edges {i, i + 1 mod n}."""
@@ -82,6 +95,9 @@ class Torus(Topology):
     def __post_init__(self) -> None:
         if self.rows is not None:
             _at_least("rows", self.rows, 1)
+
+    def contacts(self, n: int) -> float:
+        return 4.0 * n
 
     def graph(self, n: int, seed: int) -> Graph | None:
         """Returns the grid, numbered row by row."""
@@ -105,6 +121,9 @@ class Torus(Topology):
 class Hypercube(Topology):
     """Nodes whose numbers differ in one bit are neighbours: log2(n) each."""
 
+    def contacts(self, n: int) -> float:
+        return float(n * (n.bit_length() - 1))
+
     def graph(self, n: int, seed: int) -> Graph | None:
         """Returns the edges {i, i xor 2^k}."""
         bits = n.bit_length() - 1
@@ -120,6 +139,9 @@ class Hypercube(Topology):
 @dataclass(frozen=True)
 class Star(Topology):
     """Node 0, the hub, is the neighbour of all others, which have no other."""
+
+    def contacts(self, n: int) -> float:
+        return 2.0 * n
 
     def graph(self, n: int, seed: int) -> Graph | None:
         """Returns the edges {0, j}."""
@@ -143,6 +165,9 @@ class KRegular(Topology):
 
     def __post_init__(self) -> None:
         _at_least("degree", self.degree, 1)
+
+    def contacts(self, n: int) -> float:
+        return float(n * min(self.degree, n - 1))
 
     def graph(self, n: int, seed: int) -> Graph | None:
         """Returns the pairing, once it is simple."""
@@ -215,6 +240,9 @@ class ErdosRenyi(Topology):
     def _p(self, n: int) -> float:
         return number(self.probability, n, "probability", high=1.0, open_high=False)
 
+    def contacts(self, n: int) -> float:
+        return self._p(n) * n * (n - 1)
+
     def graph(self, n: int, seed: int) -> Graph | None:
         """Returns the edges met by geometric gaps."""
         p, total = self._p(n), n * (n - 1) // 2
@@ -252,8 +280,11 @@ class WattsStrogatz(Topology):
     def __post_init__(self) -> None:
         _at_least("neighbours", self.neighbours, 2)
         if self.neighbours % 2:
-            raise ValueError(f"neighbours must be even (half on each side), got {self.neighbours!r}")
+            raise ValueError(f"neighbours must be even (half on each side), got {shown(self.neighbours)}")
         number(self.rewire, 1, "rewire", high=1.0, open_high=False)
+
+    def contacts(self, n: int) -> float:
+        return float(n * min(self.neighbours, n - 1))
 
     def graph(self, n: int, seed: int) -> Graph | None:
         """Returns the ring with some edges moved."""
@@ -287,6 +318,9 @@ class BarabasiAlbert(Topology):
 
     def __post_init__(self) -> None:
         _at_least("attach", self.attach, 1)
+
+    def contacts(self, n: int) -> float:
+        return 2.0 * n * min(self.attach, n - 1)
 
     def graph(self, n: int, seed: int) -> Graph | None:
         """Returns the grown graph."""
@@ -322,6 +356,9 @@ class Exponential(Topology):
         B. Ying et al., "Exponential graph is provably efficient for decentralized deep training", NeurIPS 2021.
     """
 
+    def contacts(self, n: int) -> float:
+        return float(n * (n - 1).bit_length())
+
     def graph(self, n: int, seed: int) -> Graph | None:
         """Returns the contacts i + 2^k mod n, 2^k < n."""
         hops = 1 << np.arange((n - 1).bit_length())  # 2^k < n
@@ -341,13 +378,19 @@ class EdgeList(Topology):
     directed: bool = False
     """Whether a line "i j" lets only i contact j; if not, both contact each other."""
 
+    def contacts(self, n: int) -> float:
+        size = os.path.getsize(self.path) if os.path.isfile(self.path) else 0
+        return size / 4  # a line has 4 bytes or more, and two contacts
+
     def graph(self, n: int, seed: int) -> Graph | None:
         """Reads the file."""
         try:
+            if stat.S_IFMT(os.stat(self.path).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+                raise OSError(errno.EINVAL, "it is a pipe or a device")  # to open a pipe would wait for its writer
             text = Path(self.path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-            raise ValueError(f"path must be a readable text file of edges, got {self.path!r}: {reason}") from None
+            raise ValueError(f"path must be a readable text file of edges, got {shown(self.path)}: {reason}") from None
         pairs = np.array(list(self._edges(text, n)), np.int64).reshape(-1, 2)
         return Graph.of(n, *pairs.T, directed=self.directed)
 
@@ -358,11 +401,13 @@ class EdgeList(Topology):
                 continue
             match = _EDGE.fullmatch(edge)
             if match is None:
-                raise ValueError(f"path: line {line} of {self.path!r} must be two node numbers, got {edge.strip()!r}")
+                raise ValueError(
+                    f"path: line {line} of {shown(self.path)} must be two node numbers, got {shown(edge.strip())}"
+                )
             i, j = int(match[1]), int(match[2])
             if not (0 <= i < n and 0 <= j < n):
                 bad = j if 0 <= i < n else i
-                raise ValueError(f"path: line {line} of {self.path!r} must name nodes of 0 .. {n - 1}, got {bad}")
+                raise ValueError(f"path: line {line} of {shown(self.path)} must name nodes of 0 .. {n - 1}, got {bad}")
             if i == j:
-                raise ValueError(f"path: line {line} of {self.path!r} must join two nodes, got the loop {i} {j}")
+                raise ValueError(f"path: line {line} of {shown(self.path)} must join two nodes, got the loop {i} {j}")
             yield i, j

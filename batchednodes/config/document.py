@@ -1,0 +1,189 @@
+r"""One YAML document as plain data, read in bounded time and memory whatever it holds.
+
+Numbers are decimal, 0x, 0o or 0b; what YAML 1.1 reads as octal (010), base 60 (1:30) or a date stays text, so that it
+is refused where a number is due.
+
+Letters: none.
+"""
+
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from batchednodes.values import shown
+
+LARGEST, VALUES, DEPTH = 4 << 20, 120_000, 50
+"""The largest file [B], the most values of a document with its aliases written out, and the deepest nesting [levels]:
+less than a second's work."""
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_WORDS: dict[str, bool | None] = {
+    **{form: None for word in ("null", "~", "") for form in (word, word.title(), word.upper())},
+    **{form: True for word in ("true", "yes", "on") for form in (word, word.title(), word.upper())},
+    **{form: False for word in ("false", "no", "off") for form in (word, word.title(), word.upper())},
+}
+_INTEGER = re.compile(r"[-+]?(?:[0-9][0-9_]{0,400}|0x[0-9a-fA-F_]{1,300}|0o[0-7_]{1,400}|0b[01_]{1,400})")
+_REAL = re.compile(r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?|"
+                   r"[0-9][0-9_]*[eE][-+]?[0-9]+)")  # fmt: skip
+_LIMITS = re.compile(r"([-+]?)\.(inf|Inf|INF|nan|NaN|NAN)")
+
+
+def read_file(path: str | Path) -> Any:
+    """Returns the plain data of a YAML file; None if it holds nothing.
+
+    Raises:
+        ValueError: the file is no regular file, too large, or not one valid document; the message begins with its name.
+    """
+    try:
+        return parse(_text(path))
+    except ValueError as error:
+        raise ValueError(f"config file {shown(str(path))} {error}") from None
+
+
+def _text(path: str | Path) -> str:
+    try:
+        mode = Path(path).stat().st_mode  # before it is opened, since to open a pipe waits for its writer
+        content = None
+        if stat.S_ISREG(mode):
+            with Path(path).open("rb") as file:
+                content = file.read(LARGEST + 1)
+    except FileNotFoundError:
+        raise ValueError("does not exist; paths are relative to the working directory") from None
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    except ValueError as error:  # a null byte in the path
+        raise ValueError(f"cannot be read: {error}") from None
+    if content is None:
+        got = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise ValueError(f"must be a file, got {got}; write the settings to a file")
+    if len(content) > LARGEST:
+        raise ValueError(f"must be at most {LARGEST >> 20} MiB; keep long lists in data files")
+    try:
+        return content.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"must be UTF-8 text, byte {error.start} is not") from None
+
+
+def parse(text: str) -> Any:
+    """Returns the plain data of one YAML document; None if it holds nothing.
+
+    Raises:
+        ValueError: the text is not valid, too large, too deep, gives a key twice or uses a tag.
+    """
+    try:
+        return _Builder(yaml.parse(text, Loader=_LOADER)).document()
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split()).replace('in "<unicode string>",', "at")
+        raise ValueError(f"is not valid YAML: {reason}") from None
+    except UnicodeEncodeError:
+        raise ValueError("must be UTF-8 text, got bytes that are not") from None
+
+
+class _Builder:
+    """Makes plain data from the events of a parser, and counts them as it goes."""
+
+    def __init__(self, events: Iterator[Any]) -> None:
+        self.events, self.values, self.anchors = events, 0, dict[str, tuple[Any, int]]()
+
+    def document(self) -> Any:
+        """Returns the only document; None if there is none."""
+        found = None
+        for event in self.events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                if self.values:
+                    raise ValueError(f"must hold one document, another begins at line {event.start_mark.line + 1}")
+                found = self.value(next(self.events), 1)
+        return found
+
+    def value(self, event: Any, depth: int) -> Any:
+        """Returns the value that begins with an event."""
+        before = self.values
+        self.count(1)
+        if depth > DEPTH:
+            raise ValueError(f"must be nested at most {DEPTH} levels deep, line {event.start_mark.line + 1} is deeper")
+        if isinstance(event, yaml.AliasEvent):
+            return self.alias(event)
+        if event.tag is not None and event.tag not in ("!", "tag:yaml.org,2002:str"):
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+            raise ValueError(f"must be plain data without tags, got {tag[:60]!r} at line {event.start_mark.line + 1}")
+        if isinstance(event, yaml.ScalarEvent):
+            made: Any = scalar(event.value) if event.implicit[0] else event.value
+        elif isinstance(event, yaml.SequenceStartEvent):
+            made = [self.value(e, depth + 1) for e in self.until(yaml.SequenceEndEvent)]
+        else:
+            made = self.mapping(depth)
+        if event.anchor is not None:
+            self.anchors[event.anchor] = made, self.values - before
+        return made
+
+    def until(self, end: type) -> Iterator[Any]:
+        """Yields events up to the end of a list or mapping."""
+        for event in self.events:
+            if isinstance(event, end):
+                return
+            yield event
+
+    def mapping(self, depth: int) -> dict[Any, Any]:
+        """Returns a mapping, with what `<<` names merged under its own keys."""
+        made, merged = dict[Any, Any](), dict[Any, Any]()
+        for event in self.until(yaml.MappingEndEvent):
+            line, is_merge = event.start_mark.line + 1, isinstance(event, yaml.ScalarEvent) and event.value == "<<"
+            key = "<<" if is_merge and event.implicit[0] else self.value(event, depth + 1)
+            if isinstance(key, list | dict):
+                raise ValueError(f"must have texts as keys, got a list or mapping at line {line}")
+            if key in made:
+                raise ValueError(f"must give each key once, got {str(key)[:60]!r} again at line {line}")
+            value = self.value(next(self.events), depth + 1)
+            if is_merge and event.implicit[0]:
+                merged = self.merge(value, line) | merged
+            else:
+                made[key] = value
+        return merged | made
+
+    @staticmethod
+    def merge(value: Any, line: int) -> dict[Any, Any]:
+        """Returns one mapping for what stands after `<<`: a mapping, or a list of them, of which the first counts."""
+        parts = value if isinstance(value, list) else [value]
+        if not all(isinstance(part, dict) for part in parts):
+            raise ValueError(f"must merge mappings only (<<), got another value at line {line}")
+        return {key: item for part in reversed(parts) for key, item in part.items()}
+
+    def alias(self, event: Any) -> Any:
+        """Returns a copy of the value that an alias names."""
+        if event.anchor not in self.anchors:
+            line = event.start_mark.line + 1
+            raise ValueError(f"must name complete anchors by its aliases, got *{event.anchor[:60]} at line {line}")
+        value, size = self.anchors[event.anchor]
+        self.count(size)
+        return _copied(value)
+
+    def count(self, more: int) -> None:
+        """Counts values, and refuses too many before they are made."""
+        self.values += more
+        if self.values > VALUES:
+            raise ValueError(f"must hold at most {VALUES:,} values, aliases written out; keep long lists in data files")
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
+
+
+def scalar(text: str) -> Any:
+    """Returns what a plain scalar stands for: null, a truth value, a number, else text."""
+    if text in _WORDS:
+        return _WORDS[text]
+    try:
+        if _INTEGER.fullmatch(text):
+            return int(text, 0)
+        if _REAL.fullmatch(text):
+            return float(text)
+    except ValueError:  # 010, 1__0: Python takes them for mistakes too
+        return text
+    limit = _LIMITS.fullmatch(text)
+    return float(limit[1] + limit[2]) if limit else text
