@@ -175,7 +175,7 @@ def assemble(configs: Sequence[Config], events: Timeline, chunks: Chunks, state:
     coefficients = _rates(configs, dtype, where)
     weight = _weight(configs, dtype, where)
     layout, own, quarantine = tracking.layout, tracking.own, config.run.on_divergence == "quarantine"
-    updated, scored = _chunks(chunks)
+    (updated, scored), window = _chunks(chunks), config.run.window or automatic_window(events)
     if config.executor == "serial":
         executor = Serial(SerialGossipSGD(problem, coefficients, weight, layout, own, quarantine))
     else:
@@ -190,7 +190,6 @@ def assemble(configs: Sequence[Config], events: Timeline, chunks: Chunks, state:
             quarantine_(state)  # a user's model may begin with anything
     else:
         _check_state(state, (events.networks.n, problem.stack.p), layout.numbers, (momentum, delta))
-    window = config.run.window or automatic_window(events)
     engine = Engine(events, executor, config.run.until, config.run.mark_every, window)
     theories = tuple(mean_staleness(c, events, g, tracking.sources) for g, c in enumerate(configs))
     evaluated, peaks = _evaluated(configs, events.networks), tuple(events.peaks())
