@@ -120,8 +120,8 @@ class StalenessCriterion(Experiment):
     def findings(self, table: pd.DataFrame) -> list[Table]:
         shown = Table("", "rank correlation", "scatter about the curve", *_COLOURS, title="one curve for all networks?")
         for user, key in _USERS.items():
-            ranks = [pd.Series(column(table, one)).rank() for one in ("staleness", key)]
-            rank = float(np.corrcoef(*ranks)[0, 1])
+            ranks = np.stack([pd.Series(column(table, one)).rank() for one in ("staleness", key)])
+            rank = float(np.corrcoef(ranks)[0, 1])
             error = np.log(column(table, key) / column(table, f"{key}_fit"))
             means = [_factor(float(error[table["scheme"] == scheme].mean())) for scheme in _COLOURS]
             shown.add_row(user, f"{rank:.3f}", _factor(math.sqrt(float((error**2).mean()))), *means)
