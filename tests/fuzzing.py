@@ -10,12 +10,15 @@ import sys
 import tempfile
 import time
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from batchednodes import assembly, cli, sweep
 from batchednodes.config import load
 from batchednodes.plan import plan, screen
+from batchednodes.training import train
 
 LATE, HANGS = 2.0, 60.0
 """The longest time of a processor that a refusal may take, and the longest time of the clock [s]: the machine may be
@@ -66,6 +69,7 @@ def listing(folder: Path) -> set[str]:
 def call(folder: Path, *arguments: str) -> Outcome:
     """Runs the command with a working directory; its streams are those of a terminal in UTF-8."""
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", errors) for errors in ("strict", "backslashreplace"))
+    warm()
     before, argv, begun, clock = Path.cwd(), sys.argv, time.process_time(), time.perf_counter()
     code = 0
     try:
@@ -107,6 +111,18 @@ def case(**files: bytes):
         yield Case(folder)
 
 
+@cache
+def warm() -> None:
+    """Has numba compile what plans and runs need, which takes seconds the first time and is no refusal's fault."""
+    train({"network": {"nodes": 3}, "run": {"until": 1.0}, "local": {"lr": {"kind": "lognormal"}}})
+    for scheme in ("uniform", "freshest", "fixed_duration", "age_aware"):
+        for topology in ("complete", "barabasi_albert"):
+            tree = {"network": {"nodes": 4, "topology": {"kind": topology}}, "gossip": {"scheme": {"kind": scheme}}}
+            with suppress(ValueError):  # not every scheme runs on every graph
+                configs = [load(tree)]
+                plan(configs, assembly.timeline(configs))
+
+
 def settle(source: object, overrides: tuple[str, ...] = (), build: bool = False, folder: Path | None = None) -> str:
     """Plans a config as `batchednodes plan` does; returns the message if it is refused, in time, else nothing.
 
@@ -116,6 +132,7 @@ def settle(source: object, overrides: tuple[str, ...] = (), build: bool = False,
         build: whether all parts of the run are made too: data, models.
         folder: the working directory, in which nothing may be left.
     """
+    warm()
     begun, clock, before, message = time.process_time(), time.perf_counter(), Path.cwd(), ""
     there = listing(folder) if folder else set()
     try:
