@@ -5,11 +5,11 @@ networks are stacked into one `Contacts`, from which `peer` draws.
 """
 
 from batchednodes.topology.contacts import Contacts, Networks, peer, peers, stack
+from batchednodes.topology.edge_list import EdgeList
 from batchednodes.topology.graphs import Graph
 from batchednodes.topology.kinds import (
     BarabasiAlbert,
     Complete,
-    EdgeList,
     ErdosRenyi,
     Exponential,
     Hypercube,
