@@ -92,13 +92,13 @@ def device(config: Config) -> torch.device:
     name = config.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    chosen = torch.device(name)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if chosen.type == "cuda" and (chosen.index or 0) >= count:
+    kind, _, number = name.partition(":")
+    if kind == "cuda" and int(number or 0) >= count:  # torch takes the number modulo 256
         raise ValueError(
             f"device must be one of this machine, got {shown(config.device)} with {count} CUDA devices; use auto or cpu"
         )
-    return chosen
+    return torch.device(name)
 
 
 def networks(configs: Sequence[Config]) -> Networks:

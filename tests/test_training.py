@@ -163,6 +163,7 @@ def test_divergence_stops_at_the_next_mark_and_keeps_what_was_written(tmp_path):
     ("options", "message"),
     [
         (["device=cuda:99"], "device must be one of this machine, got 'cuda:99' with"),
+        (["device=cuda:999"], "device must be one of this machine, got 'cuda:999' with"),
         (["network.nodes=2000", "task.data.kind=digits"],
          "network.nodes must be at most the number of training samples"),
         (["task.loss=cross_entropy"], "task.loss must be mse for real-valued targets, got 'cross_entropy'"),
