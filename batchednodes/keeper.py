@@ -4,7 +4,10 @@ Letters: none.
 """
 
 import math
+import os
 import re
+import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,7 +49,7 @@ class Keeper:
             path.unlink()
         self.number = max((_number(path) for path in self.folder.iterdir()), default=0)
         self.copies: dict[str, Tensor] = {}
-        self.writer = ThreadPoolExecutor(1)
+        self.writer = ThreadPoolExecutor(1, initializer=_yield_to_others)
         self.writing: Future[None] | None = None
         self.wait(now)
 
@@ -57,11 +61,21 @@ class Keeper:
 
     def overdue(self) -> bool:
         """Returns whether a checkpoint is due by the clock on the wall."""
-        return self.every.minutes is not None and time.monotonic() - self.wall >= 60 * self.every.minutes
+        return self._waited(1.0)
+
+    def _waited(self, share: float) -> bool:
+        """Returns whether some share of the wait by the clock on the wall is over."""
+        return self.every.minutes is not None and time.monotonic() - self.wall >= 60 * share * self.every.minutes
 
     def due(self, now: float) -> bool:
         """Returns whether a checkpoint is due by either clock; now is the simulated time [s]."""
         return now >= self.simulated or self.overdue()
+
+    def prepare(self, state: State, now: float) -> None:
+        """Gets memory for a copy of the state, beside the run, once half of the first wait is over."""
+        half = self.simulated - (self.every.time or 0.0) / 2
+        if self.beside and not self.copies and self.writing is None and (now >= half or self._waited(0.5)):
+            self.writing = self.writer.submit(self._reserve, state)
 
     def write(self, snapshot: Snapshot) -> None:
         """Writes a checkpoint, after the one before; on return the state may change again."""
@@ -69,11 +83,11 @@ class Keeper:
         self.wait(snapshot.clocks.time)
         self.number += 1
         path = self.folder / f"{self.number:06}.safetensors"
-        if self.beside:
-            copy = replace(snapshot, state=self._copy(snapshot.state))
-            self.writing = self.writer.submit(self._write, path, copy)
-        else:
+        copy = self._copy(snapshot.state)
+        if copy is None:
             self._write_or_warn(path, snapshot)
+        else:
+            self.writing = self.writer.submit(self._write, path, replace(snapshot, state=copy))
 
     def settle(self) -> None:
         """Waits until nothing is being written; a failure becomes a warning, since the run can go on."""
@@ -112,23 +126,54 @@ class Keeper:
             old.unlink()
 
     def _warn_of(self, error: BaseException | None) -> None:
-        if isinstance(error, OSError):
+        if isinstance(error, MemoryError):
+            self.beside, self.copies = False, {}  # from now on the run waits while checkpoints are written
+        elif isinstance(error, OSError):
             warnings.warn(
                 f"no checkpoint: {error}; the run goes on, and tries again when the next is due", stacklevel=2
             )
         elif error is not None:
             raise error
 
-    def _copy(self, state: State) -> State:
-        """Returns a copy of the state on the host, in memory that the next copy will reuse."""
+    def _reserve(self, state: State) -> None:
+        """Gets memory for a copy of each tensor of the state that has none."""
         for name, tensor in state.tensors().items():
             old = self.copies.get(name)
             if old is None or old.shape != tensor.shape or old.dtype != tensor.dtype:
-                self.copies[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+                self.copies[name] = _memory(tensor)
+
+    def _copy(self, state: State) -> State | None:
+        """Returns a copy of the state on the host, in memory that the next one will reuse; None: there is no memory."""
+        try:
+            if self.beside:
+                self._reserve(state)
+        except MemoryError as error:
+            self._warn_of(error)
+        if not self.beside:
+            return None
+        for name, tensor in state.tensors().items():
             self.copies[name].copy_(tensor, non_blocking=True)
         if state.x.is_cuda:
             torch.cuda.synchronize(state.x.device)
         return State(**self.copies)
+
+
+def _memory(tensor: Tensor) -> Tensor:
+    """Returns memory on the host for a copy of a tensor."""
+    if tensor.is_cuda or tensor.numel() == 0:
+        return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+    raw = np.empty(tensor.numel() * tensor.element_size(), np.uint8)  # NumPy asks for huge pages
+    raw.fill(0)  # the system gives memory when it is first written, which takes longer than to copy
+    return torch.from_numpy(raw).view(tensor.dtype).view(tensor.shape)
+
+
+def _yield_to_others() -> None:
+    """Lets this thread compute only where a core would be idle: a run of as many threads as cores stays undisturbed.
+
+    Linux counts threads as processes here; elsewhere nothing changes.
+    """
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def newest(folder: Path, device: torch.device, check: Callable[[Snapshot], None]) -> Snapshot | None:

@@ -155,12 +155,19 @@ class Recorder(Observer):
     def advance(self, progress: Progress) -> bool:
         if self.task.watch is not None:
             self.task.watch(self.settings, progress, self.rows[-1])
-        if self.keeper is not None and self.keeper.due(progress.clocks.time):
-            if self._hopeless():
-                self.keeper.wait(progress.clocks.time)  # older checkpoints are of more use
-            else:
-                self.keeper.write(self._snapshot(progress, "running"))
+        if self.keeper is not None:
+            self._keep(self.keeper, progress)
         return not self.task.stop()
+
+    def _keep(self, keeper: Keeper, progress: Progress) -> None:
+        """Writes a checkpoint if one is due."""
+        now = progress.clocks.time
+        if not keeper.due(now):
+            keeper.prepare(self.run.state, now)
+        elif self._hopeless():
+            keeper.wait(now)  # older checkpoints are of more use
+        else:
+            keeper.write(self._snapshot(progress, "running"))
 
     def _speed(self, progress: Progress) -> dict[str, float]:
         """Returns events and updates per wall second since the last mark; nothing at the first mark."""

@@ -130,7 +130,7 @@ def test_a_file_in_tensorboards_place_costs_the_curves_only(tmp_path):
     assert (tmp_path / "whole" / "metrics.jsonl").read_bytes() == (tmp_path / "run" / "metrics.jsonl").read_bytes()
 
 
-@pytest.mark.filterwarnings("ignore:no checkpoint:UserWarning")
+@pytest.mark.filterwarnings("ignore:no checkpoint:UserWarning", "ignore:TensorBoard's files:UserWarning")
 def test_a_folder_that_is_removed_ends_the_run_in_one_message(tmp_path):
     def watch(config, progress, row):
         if progress.clocks.time > 3:

@@ -120,24 +120,24 @@ def growth(workload: Workload, sizes: list[int], device: torch.device) -> dict[s
 
 
 def checkpoints(workload: Workload, n: int, device: torch.device, repeats: int) -> dict[str, Any]:
-    """Returns what checkpoints cost a run that writes one a minute, from runs with a few and with none."""
+    """Returns what checkpoints cost a run that writes one a minute, from runs with one and with none."""
     with settings(workload, n, str(device), baseline="none") as source, tempfile.TemporaryDirectory() as folder:
         source |= {"staleness": {"track": "all"}}
-        until = 400_000 / sum(assembly.timeline([load(source)]).expected(1.0))
-        options = [f"run.until={until}", f"run.mark_every={until}", f"run.window={until / 12}"]
+        until = 1_000_000 / sum(assembly.timeline([load(source)]).expected(1.0))
+        options = [f"run.until={until}", f"run.mark_every={until}", f"run.window={until / 20}"]
         count = itertools.count()
 
         def wall(every: float | None) -> float:
             chosen = json.dumps({"time": every, "minutes": None})
             out = Path(folder, str(next(count)))
-            summary = train(source, *options, f"run.checkpoint_every={chosen}", out=out).summary
+            seconds = train(source, *options, f"run.checkpoint_every={chosen}", out=out).summary["wall_seconds"]
             size.append((out / "final.safetensors").stat().st_size)
             shutil.rmtree(out)
-            return summary["wall_seconds"]
+            return seconds
 
         size: list[int] = []
-        times = gathered({"none": lambda: wall(None), "three": lambda: wall(until / 3.5)}, repeats)
-    each = [(with_ - without) / 3 for with_, without in zip(times["three"], times["none"], strict=True)]
+        times = gathered({"none": lambda: wall(None), "one": lambda: wall(0.6 * until)}, repeats)
+    each = [one - none for one, none in zip(times["one"], times["none"], strict=True)]
     return {
         "share of a run, at one a minute": spread([cost / 60 for cost in each]),
         "seconds each": spread(each),
