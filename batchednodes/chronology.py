@@ -130,9 +130,11 @@ def _settle(events, grid, ends, before, kind, out):  # noqa: ANN001, ANN202
         m = some.shape[0]
         if m > cells.size:
             cells, to = np.empty(2 * m, np.uint32), np.empty((2 * m, 2), np.uint64)
+        place[:] = 0
         for e in range(m):
             cells[e] = _cell(real(some[e, 0]), grid) - (uint32(k) << grid[3])
-        largest = _places(cells[:m], place)
+            place[cells[e]] += uint32(1)
+        largest = _begins(place)
         for e in range(m):
             at = place[cells[e]]
             place[cells[e]] = at + uint32(1)
@@ -156,11 +158,8 @@ def _unpack(events, before, kind, first, last, out):  # noqa: ANN001, ANN202
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _places(cells, place):  # noqa: ANN001, ANN202
-    """Writes where each cell begins if they lie one after the other; returns the size of the largest."""
-    place[:] = 0
-    for e in range(cells.size):
-        place[cells[e]] += uint32(1)
+def _begins(place):  # noqa: ANN001, ANN202
+    """Puts where each cell begins, if they lie one after the other, for its size; returns the largest size."""
     total, largest = uint32(0), uint32(0)
     for c in range(place.size):
         size = place[c]

@@ -35,10 +35,10 @@ def block(seed, stream, node, count):  # noqa: ANN001, ANN201  (numba infers the
     c0, c1 = uint64(count) & _LOW, uint64(count) >> _SHIFT
     c2, c3 = uint64(node) & _LOW, uint64(stream)
     for _ in range(10):
-        a, b = _M0 * c0, _M1 * c2
-        c0, c1, c2, c3 = (b >> _SHIFT) ^ c1 ^ k0, b & _LOW, (a >> _SHIFT) ^ c3 ^ k1, a & _LOW
+        a, b = _M0 * (c0 & _LOW), _M1 * (c2 & _LOW)  # a vector's product takes the lower halves of words by itself
+        c0, c1, c2, c3 = (b >> _SHIFT) ^ c1 ^ k0, b, (a >> _SHIFT) ^ c3 ^ k1, a
         k0, k1 = (k0 + _W0) & _LOW, (k1 + _W1) & _LOW
-    return (c0 << _SHIFT) | c1, (c2 << _SHIFT) | c3
+    return (c0 << _SHIFT) | (c1 & _LOW), (c2 << _SHIFT) | (c3 & _LOW)
 
 
 @njit(nogil=True, cache=True)

@@ -104,7 +104,7 @@ class Timeline:
         order, awake = np.arange(n, dtype=np.int32), np.full(n, -1, np.int32)
         voices = Voices(np.full(n, math.inf), counts[0], counts[1], np.zeros(n), order, awake)
         first = _first(self.update.shift, self.update.scale, *self._addresses())
-        for scheme, stage in zip(self.schemes, self._stages(_Actions.none(n), 0.0, 0.0), strict=True):
+        for scheme, stage in zip(self.schemes, self._stages(_Actions.none(n), self._capacity(), 0.0, 0.0), strict=True):
             scheme.begin_(stage, voices)
         return _clocks(0.0, first, counts[2], voices)
 
@@ -112,10 +112,10 @@ class Timeline:
         """Returns the events of (clocks.time, until] in time order, and the clocks after them."""
         start, expected, m = clocks.time, sum(self.expected(until - clocks.time)), 0
         parts = max(1, int(expected / (_PART + _PART_NODE * self.networks.n)))
-        out = Columns.empty(int(expected + 6 * math.sqrt(expected)) if parts > 1 else 0)
+        capacity, out = self._capacity(), Columns.empty(int(expected + 6 * math.sqrt(expected)) if parts > 1 else 0)
         for k in range(parts):
             end = until if k == parts - 1 else start + (until - start) * (k + 1) / parts
-            u, spoken, following = self._part(clocks, end)
+            u, spoken, following = self._part(clocks, capacity, end)
             first, m = m, m + u.time.size + sum(speech.time.size for speech in spoken)
             if m > out.time.size:
                 out = _copied(out, first, m if parts == 1 else 2 * m)
@@ -124,10 +124,10 @@ class Timeline:
             clocks = following
         return Events(*out.part(0, m)), clocks
 
-    def _part(self, clocks: Clocks, until: float) -> "tuple[_Actions, list[Speech], Clocks]":
+    def _part(self, clocks: Clocks, capacity: Gaps, until: float) -> "tuple[_Actions, list[Speech], Clocks]":
         """Returns the updates and the contacts of a part of a window, node by node, and the clocks after them."""
         u = self._updates(clocks, until)
-        voices, stages = clocks.voices(), self._stages(u, clocks.time, until)
+        voices, stages = clocks.voices(), self._stages(u, capacity, clocks.time, until)
         spoken = [scheme.contacts_(stage, voices) for scheme, stage in zip(self.schemes, stages, strict=True)]
         return u, spoken, _clocks(until, u.next, u.counts, voices)
 
@@ -153,9 +153,9 @@ class Timeline:
         """Returns the seed of each node's network, and the node's number in it."""
         return self.networks.seeds[self.networks.network_of()], self.networks.local()
 
-    def _stages(self, u: "_Actions", start: float, until: float) -> Iterator[Stage]:
+    def _stages(self, u: "_Actions", capacity: Gaps, start: float, until: float) -> Iterator[Stage]:
         """Yields what the scheme of each network sees of a window, given all updates, node by node."""
-        capacity, meet = self._capacity(), self.exchange == "meet"
+        meet = self.exchange == "meet"
         bounds = np.searchsorted(u.actor, self.networks.offsets)
         for g, seed in enumerate(self.networks.seeds):
             nodes, part = self.networks.slice(g), slice(bounds[g], bounds[g + 1])

@@ -43,7 +43,7 @@ class Stage:
 
     def rates(self) -> Float64[np.ndarray, " _"]:
         """Returns the gossip capacity of each node of this network [1/s]."""
-        return self.capacity.rate[self.first : self.last]
+        return self.capacity.part(slice(self.first, self.last)).rate
 
     def updates(self) -> tuple[Float64[np.ndarray, " u"], Int32[np.ndarray, " u"]]:
         """Returns the updates in time order, those at one instant in the order of nodes."""
