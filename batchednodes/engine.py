@@ -7,7 +7,7 @@ Letters: n nodes, m events of a window, x models.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -26,6 +26,9 @@ from batchednodes.mixing import takes_all
 from batchednodes.schedule import count_lines, lines, schedule
 from batchednodes.timeline import Clocks, Events, Timeline
 from batchednodes.versions import Layout, widen_
+
+AHEAD = 64 << 20
+"""Memory of the minibatches of a window up to which they are drawn ahead, beside the work [B]; else wave by wave."""
 
 Pause = Callable[[], bool]
 """Whether a run should pause as soon as it can, for a checkpoint or to stop."""
@@ -53,6 +56,8 @@ class Window:
     columns: tuple[Int64[Tensor, "3 e"], Float64[Tensor, " e"]]
     """Receivers, senders and actors, and times [s], of the writes of all phases, one after the other; of an update all
     three are its node. On the host, in pinned memory where the models are on another device: they go there at once."""
+    examples: Int64[Tensor, "u s b"] | None = None
+    """Minibatches of all updates, wave by wave, likewise; None: they are drawn as they are needed."""
 
 
 class Executor(ABC):
@@ -114,21 +119,37 @@ class Batched(Executor):
                 phases.append(written(said, first, last))
         if cut:
             phases = [_cut(phase, layout) if isinstance(phase, Writes) else phase for phase in phases]
-        return Window(events, clocks, tuple(phases), len(phases), plan.waves.size - 1, columns)
+        examples = self._drawn([phase for phase in phases if isinstance(phase, UpdateWave)], state.x.device)
+        return Window(events, clocks, tuple(phases), len(phases), plan.waves.size - 1, columns, examples)
+
+    def _drawn(self, waves: Sequence[UpdateWave], device: torch.device) -> Int64[Tensor, "u s b"] | None:
+        """Returns the minibatches of waves, in memory that goes to a device at once; None if they take too much."""
+        sampler = self.algorithm.problem.sampler
+        shape = sum(wave.nodes.size for wave in waves), sampler.steps, sampler.batch_size
+        if not 0 < 8 * math.prod(shape) <= AHEAD:
+            return None
+        found = _host(shape, torch.int64, device)
+        nodes, counts = (np.concatenate(parts) for parts in zip(*((w.nodes, w.counts) for w in waves), strict=True))
+        sampler.draw(nodes, counts, found.numpy())
+        return found
 
     def run_(self, state: State, window: Window, done: int = 0, pause: Pause = never) -> int:
         nodes, times = (column.to(state.x.device, non_blocking=True) for column in window.columns)
         j, i, weights = nodes[0], nodes[1], self.algorithm.weight[nodes[2]]
-        first = 0
+        drawn = None if window.examples is None else window.examples.to(state.x.device, non_blocking=True)
+        first = u = 0
         for step, phase in enumerate(window.phases):
             part = slice(first, first + phase.times.size)
             first = part.stop
+            updates = slice(u, u + phase.times.size if isinstance(phase, UpdateWave) else u)
+            u = updates.stop
             if step < done:
                 continue
             if step > done and pause():
                 return step
             if isinstance(phase, UpdateWave):
-                self.algorithm.update_(state, phase, j[part], times[part])
+                examples = None if drawn is None else drawn[updates]
+                self.algorithm.update_(state, phase, j[part], times[part], examples)
             else:
                 columns = (j[part], i[part], weights[part], times[part])
                 self.algorithm.mix_(state, Mixing(*columns, phase.waves, phase.cuts, phase.pairs))
@@ -145,11 +166,14 @@ def _cut(phase: Writes, layout: Layout) -> Writes:
 
 def _columns(e: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Returns memory for the nodes and times of e lines, see `Window`."""
+    return _host((3, e), torch.int64, device), _host((e,), torch.float64, device)
+
+
+def _host(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Returns memory of the host, pinned where it goes to a device of another kind."""
     if device.type == "cuda":
-        return torch.empty((3, e), dtype=torch.int64, pin_memory=True), torch.empty(
-            e, dtype=torch.float64, pin_memory=True
-        )
-    return torch.from_numpy(np.empty((3, e), np.int64)), torch.from_numpy(np.empty(e))  # NumPy asks for huge pages
+        return torch.empty(shape, dtype=dtype, pin_memory=True)
+    return torch.from_numpy(np.empty(shape, str(dtype)[6:]))  # NumPy asks for huge pages
 
 
 @dataclass(frozen=True)

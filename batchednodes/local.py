@@ -165,10 +165,11 @@ class Descent:
             return (self.graphs or self._steps_)(*_tensors(x, v, examples, rates))
 
     def _steps_(self, x: Tensor, examples: Tensor, *more: Tensor) -> Tensor:
-        total = torch.zeros(x.shape[0], dtype=x.dtype, device=x.device)
-        for some in examples.unbind(1):
-            total += self.step_(x, some.contiguous(), self.features, self.targets, *more)
-        return total / examples.shape[1]
+        first, *rest = examples.unbind(1)
+        total = self.step_(x, first.contiguous(), self.features, self.targets, *more)
+        for some in rest:
+            total = total + self.step_(x, some.contiguous(), self.features, self.targets, *more)
+        return total / examples.shape[1] if rest else total
 
 
 def _tensors(x: Tensor, v: Tensor | None, examples: Tensor, rates: Rates) -> list[Tensor]:

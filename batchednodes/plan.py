@@ -16,7 +16,7 @@ from batchednodes import assembly
 from batchednodes.assembly import DTYPES, Chunks
 from batchednodes.config import Config
 from batchednodes.data import DataSizes
-from batchednodes.engine import automatic_window
+from batchednodes.engine import AHEAD, automatic_window
 from batchednodes.memory import gib
 from batchednodes.schedule import schedule
 from batchednodes.stack import Stack
@@ -165,11 +165,14 @@ def plan(configs: Sequence[Config], events: Timeline) -> Plan:
     needs = _Needs(configs, stack, sizes, activations, convolved, dtype.itemsize)
     chunks = needs.chunks(where.type == "cuda", events.networks.n, updates)
     sources = choose(events.networks, [c.staleness.track for c in configs])
-    window = min(config.run.until, config.run.window or automatic_window(events)) * sum(events.expected(1.0))
+    span = min(config.run.until, config.run.window or automatic_window(events))
+    window = span * sum(events.expected(1.0))
     versions = int((events.networks.sizes * sources.widths).sum()) * assembly.counts(events, config).itemsize
     memory = needs.tensors(events.networks.n, versions)
     memory |= needs.workspace(chunks, writes, sources.width, where.type == "cuda")
     memory["timeline and schedule (host)"] = int(2 * window * _EVENT_BYTES)  # one runs, one is made
+    memory["minibatches drawn ahead (host)"] = 2 * needs.ahead(span * events.expected(1.0)[0])
+    memory["minibatches"] = needs.ahead(span * events.expected(1.0)[0]) if where.type == "cuda" else 0
     waves = per_event * (updates + gossips)
     name = str(where)
     threads = config.run.threads or needs.threads(min(chunks.update, events.networks.n // 8))
@@ -268,6 +271,11 @@ class _Needs:
         examples = rows * self.config.local.batch_size
         many = examples * self.activations + rows * self.stack.p > _WORTH
         return torch.get_num_threads() if many or examples * self.convolved > _WORTH_CONVOLVED else 1
+
+    def ahead(self, updates: float) -> int:
+        """Returns the bytes of the minibatches of a window of some updates, if they are drawn ahead."""
+        size = int(8 * self.config.local.steps * self.config.local.batch_size * updates)
+        return size if size <= 1.1 * AHEAD else 0  # the updates that come are a few more or less
 
     def state(self, n: int, versions: int) -> int:
         """Returns the bytes of what a checkpoint holds; versions: theirs [B]."""

@@ -38,8 +38,18 @@ _SOFTMAX = (
 )
 """Operations along one dimension, which is named after their tensors."""
 
+_INDEXED = (_ATEN.gather.default, _ATEN.scatter_add.default)
+"""Operations along one dimension, which is named after their first tensor."""
+
 _SCALED = (_ATEN.mul.Scalar, _ATEN.mul.Tensor, _ATEN.div.Scalar, _ATEN.div.Tensor)
 """Operations that do nothing with the number 1."""
+
+
+_FACTORED = (_ATEN.mul.Scalar, _ATEN.div.Scalar)
+"""Products by a constant."""
+
+_REPEATED = (_ATEN.expand.default,)
+"""What gives numbers several times; the more often, the earlier a constant factor belongs."""
 
 
 class UntraceableError(Exception):
@@ -66,6 +76,7 @@ def trace(function: Function, arguments: Arguments, compiled: bool = False) -> F
         _Joint(small, large).join_()
         _drop_idle_(large.graph)
         _turn_narrow_(large.graph)
+        _shorten_(large.graph)
         large.recompile()
         program = _compiled(large) if compiled else large
         with torch.no_grad():
@@ -173,29 +184,90 @@ def _drop_idle_(graph: fx.Graph) -> None:
 def _turn_narrow_(graph: fx.Graph) -> None:
     """Computes what has few columns, and more rows, as the transpose of what has few rows and more columns.
 
-    A product is A B = (B' A')'; a softmax along rows of few numbers is one along the columns of its transpose.
+    A product is A B = (B' A')'; what goes along rows of few numbers goes along the columns of their transpose.
     """
     for node in list(graph.nodes):
         shapes = [arg.meta["shapes"][1] for arg in node.args if isinstance(arg, fx.Node) and "shapes" in arg.meta]
-        if node.target is _ATEN.bmm.default and _narrow(shapes[0][1], shapes[1][2]):
-            _turn_(graph, node, (node.args[1], node.args[0]), ())
-        elif node.target in _SOFTMAX:
-            tensors = node.args[: len(shapes)]
-            if len(shapes[0]) == 3 and node.args[len(shapes)] in (2, -1) and _narrow(*shapes[0][1:]):
-                _turn_(graph, node, tensors, (1, *node.args[len(shapes) + 1 :]))
+        if node.target is _ATEN.bmm.default:
+            if _narrow(shapes[0][1], shapes[1][2]):
+                _turn_(graph, node, (node.args[1], node.args[0]), ())
+        elif node.target is _ATEN.new_zeros.default:
+            if _is_narrow(node.meta["shapes"][1]):
+                w, rows, columns = node.args[1]
+                _turn_(graph, node, (), (node.args[0], [w, columns, rows]))
+        elif shapes and _is_narrow(shapes[0]):
+            _turn_along_(graph, node, node.args[: len(shapes)])
+
+
+def _turn_along_(graph: fx.Graph, node: fx.Node, tensors: Sequence[Any]) -> None:
+    """Turns an operation that goes along the rows of narrow tensors, or adds them up; leaves any other one."""
+    last = (2, -1)
+    if node.target in _SOFTMAX and node.args[len(tensors)] in last:
+        _turn_(graph, node, tensors, (1, *node.args[len(tensors) + 1 :]))
+    elif node.target in _INDEXED and node.args[1] in last:
+        _turn_(graph, node, (node.args[0], *node.args[2:]), (), 1)
+    elif node.target is _ATEN.sum.dim_IntList and node.args[1:] == ([1], True):
+        _turn_(graph, node, tensors, ([2], True))
+
+
+def _is_narrow(shape: tuple[int, ...] | None) -> bool:
+    return shape is not None and len(shape) == 3 and _narrow(*shape[1:])
 
 
 def _narrow(rows: int, columns: int) -> bool:
     return columns < _NARROW and columns < rows
 
 
-def _turn_(graph: fx.Graph, node: fx.Node, tensors: Sequence[Any], rest: Sequence[Any]) -> None:
-    """Puts the transpose of an operation on transposed tensors in place of a node."""
+def _turn_(graph: fx.Graph, node: fx.Node, tensors: Sequence[Any], rest: Sequence[Any], *second: Any) -> None:
+    """Puts the transpose of an operation on transposed tensors in place of a node; `second`: comes after the first."""
     with graph.inserting_before(node):
         turned = [graph.call_function(_ATEN.transpose.int, (t, 1, 2)) for t in tensors]
         assert callable(node.target)
-        result = graph.call_function(node.target, (*turned, *rest))
+        result = graph.call_function(node.target, (*turned[:1], *second, *turned[1:], *rest), dict(node.kwargs))
         back = graph.call_function(_ATEN.transpose.int, (result, 1, 2))
     back.meta["shapes"] = node.meta["shapes"]
     node.replace_all_uses_with(back)
     graph.erase_node(node)
+
+
+def _shorten_(graph: fx.Graph) -> None:
+    """Takes detours out: transposes of transposes, products by ones, constant factors of what is repeated."""
+    for node in list(graph.nodes):
+        if node.target is _ATEN.transpose.int and _turns_back(node, node.args[0]):
+            node.replace_all_uses_with(node.args[0].args[0])
+        elif node.target is _ATEN.mul.Tensor and _ones(node.args[0]) and _alike(node, node.args[1]):
+            node.replace_all_uses_with(node.args[1])
+        elif node.target in _FACTORED and _is(node.args[0], _REPEATED) and not isinstance(node.args[1], fx.Node):
+            _scale_first_(graph, node, node.args[0])
+    graph.eliminate_dead_code()
+
+
+def _is(node: Any, targets: Sequence[Any]) -> bool:
+    return isinstance(node, fx.Node) and node.target in targets
+
+
+def _turns_back(node: fx.Node, source: Any) -> bool:
+    return _is(source, (_ATEN.transpose.int,)) and set(source.args[1:]) == set(node.args[1:])
+
+
+def _ones(node: Any) -> bool:
+    return _is(node, (_ATEN.ones_like.default,))
+
+
+def _alike(node: fx.Node, other: Any) -> bool:
+    """Returns whether what two nodes give has one shape and type."""
+    if not isinstance(other, fx.Node) or not isinstance(other.meta.get("val"), Tensor):
+        return False
+    a, b = node.meta["val"], other.meta["val"]
+    return a.shape == b.shape and a.dtype == b.dtype
+
+
+def _scale_first_(graph: fx.Graph, node: fx.Node, repeated: fx.Node) -> None:
+    """Scales what is repeated before it is: c expand(x) = expand(c x)."""
+    assert callable(node.target)
+    assert callable(repeated.target)
+    with graph.inserting_before(node):
+        scaled = graph.call_function(node.target, (repeated.args[0], *node.args[1:]))
+        made = graph.call_function(repeated.target, (scaled, *repeated.args[1:]))
+    made.meta.update(node.meta)
+    node.replace_all_uses_with(made)

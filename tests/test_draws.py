@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -149,3 +151,12 @@ def test_our_own_mistakes_are_noticed(change, words):
 def test_nodes_and_counts_out_of_range(node, count):
     with pytest.raises(AssertionError):
         one(sampler(), node, count)
+
+
+def test_threads_may_draw_from_one_sampler():
+    shared, alone = (sampler(sizes=[50] * 40, batch_size=16) for _ in range(2))
+    nodes, rounds = np.arange(40), [np.full(40, count % 7) for count in range(400)]
+    wanted = [alone.draw(nodes, counts) for counts in rounds]
+    with ThreadPoolExecutor(4) as pool:
+        for got, drawn in zip(pool.map(lambda counts: shared.draw(nodes, counts), rounds), wanted, strict=True):
+            assert (got == drawn).all()

@@ -12,7 +12,7 @@ import torch
 from observers import Watching
 from torch import fx
 
-from batchednodes import Config, assembly, checkpoint, load, plan, train
+from batchednodes import Config, assembly, checkpoint, engine, load, plan, train
 from batchednodes.algorithms.state import State
 from batchednodes.assembly import Chunks
 from batchednodes.checkpoint import Journal, Snapshot
@@ -237,6 +237,16 @@ def test_the_type_of_counts_changes_nothing_even_where_they_outgrow_it(dtype, la
     assert torch.equal(narrow.versions.short(), wide.versions)
     assert torch.equal(narrow.x, wide.x)
     assert narrow.metrics.equals(wide.metrics)
+
+
+@pytest.mark.parametrize("sampling", ["shuffle", "replacement"])
+def test_minibatches_that_are_drawn_ahead_are_those_drawn_wave_by_wave(sampling, monkeypatch):
+    options = ["network.nodes=30", "run.window=1", "local.steps=2", "local.chunk=7", f"local.sampling={sampling}"]
+    ahead = run(*options)
+    monkeypatch.setattr(engine, "AHEAD", 8 * 2 * 4 * 30)  # windows with more updates than nodes take more
+    assert torch.equal(run(*options).x, ahead.x)
+    monkeypatch.setattr(engine, "AHEAD", 0)
+    assert torch.equal(run(*options).x, ahead.x)
 
 
 def test_versions_never_fall_and_staleness_is_not_negative():

@@ -110,6 +110,19 @@ def test_what_is_narrow_is_computed_as_its_transpose():
     assert sorted(program.shapes) == sorted([(7, 5, 20), (7, 3, 5), (7, 3, 5), (7, 5, 20), (7, 3, 20), (7, 20, 16)])
 
 
+@pytest.mark.parametrize("model", ["linear", "mlp"])
+def test_a_program_takes_no_detours(model):
+    plain, rates, p = descent(model)
+    program, aten = plain.traced(p, 5, rates, compiled=False).step_, torch.ops.aten
+    assert isinstance(program, fx.GraphModule)
+    nodes = list(program.graph.nodes)
+    for node in nodes:
+        if node.target is aten.transpose.int:
+            assert node.args[0].target is not aten.transpose.int
+    assert not [node for node in nodes if node.target in (aten.ones_like.default, aten.detach.default)]
+    assert [node.args[1] for node in nodes if node.target in (aten.gather.default, aten.scatter_add.default)] == [1, 1]
+
+
 def test_sizes_follow_the_rows():
     def spread_(x, shift):
         x.sub_(x.reshape(-1).sum() / x.shape[0])

@@ -62,16 +62,37 @@ class GossipSGD:
     quarantine: bool = False
     """Whether a node whose loss or model became non-finite in an update is cut off: contacts with it do nothing."""
 
-    def update_(self, state: State, wave: UpdateWave, rows: Int64[Tensor, " w"], times: Float64[Tensor, " w"]) -> None:
-        """Runs local SGD for the nodes of a wave, in chunks; rows and times are the wave's own, on the device."""
+    def update_(
+        self,
+        state: State,
+        wave: UpdateWave,
+        rows: Int64[Tensor, " w"],
+        times: Float64[Tensor, " w"],
+        examples: Int64[Tensor, "w s b"] | None = None,
+    ) -> None:
+        """Runs local SGD for the nodes of a wave, in chunks.
+
+        Args:
+            state: changed.
+            wave: on the host.
+            rows: its nodes, on the device.
+            times: its times, on the device [s].
+            examples: its minibatches, on the device; None: they are drawn now.
+        """
+
+        def work(part: slice) -> _Descended:
+            drawn = self.problem.draw(wave.nodes[part], wave.counts[part]) if examples is None else examples[part]
+            return self._descended(state, rows[part], drawn)
+
         self.chunk.run_(
             rows.numel(),
-            lambda part: self._descended(state, rows[part], self.problem.draw(wave.nodes[part], wave.counts[part])),
+            work,
             lambda part, new: _write_(state, rows[part], times[part], new),
         )
         if state.versions.numel():
-            count_(state.versions, self.own[rows])
-            state.updated.index_add_(0, rows, torch.where(self.own[rows] >= 0, times, 0.0))
+            own = self.own.index_select(0, rows)
+            count_(state.versions, own)
+            state.updated.index_add_(0, rows, torch.where(own >= 0, times, 0.0))
 
     def _descended(self, state: State, rows: Tensor, index: Int64[Tensor, "w s b"]) -> "_Descended":
         """Returns what an update makes of some rows, and writes nothing."""
@@ -114,5 +135,4 @@ def _write_(state: State, rows: Tensor, times: Tensor, new: _Descended) -> None:
     state.x.index_copy_(0, rows, new.x)
     if state.v is not None and new.v is not None:
         state.v.index_copy_(0, rows, new.v)
-    since = torch.where(new.sound, torch.inf, times)
-    state.diverged_at[rows] = torch.minimum(state.diverged_at[rows], since)
+    state.diverged_at.scatter_reduce_(0, rows, torch.where(new.sound, torch.inf, times), "amin")

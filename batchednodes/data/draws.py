@@ -8,6 +8,7 @@ e = q // m its epoch, r = q % m its place in the epoch.
 """
 
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Literal, no_type_check
 
 import numpy as np
@@ -29,7 +30,7 @@ class Sampler:
     batch repeats them.
 
     The order of each node's current epoch is kept (4 R + 16 n bytes): memory of a pure function, which never changes a
-    result. One thread at a time may call a sampler.
+    result. Threads that call a sampler wait for each other.
     """
 
     seeds: UInt64[np.ndarray, " n"]
@@ -56,6 +57,7 @@ class Sampler:
     _order: Int32[np.ndarray, " _"] = field(init=False, repr=False)
     _epoch: Int64[np.ndarray, " n"] = field(init=False, repr=False)
     _done: Int64[np.ndarray, " n"] = field(init=False, repr=False)
+    _lock: Lock = field(init=False, repr=False, default_factory=Lock)
 
     def __post_init__(self) -> None:
         n = len(self.seeds)
@@ -72,23 +74,36 @@ class Sampler:
         object.__setattr__(self, "_done", np.zeros(n, dtype=np.int64))
 
     def draw(
-        self, nodes: Int64[np.ndarray, " w"], counts: Int64[np.ndarray, " w"]
+        self,
+        nodes: Int64[np.ndarray, " w"],
+        counts: Int64[np.ndarray, " w"],
+        out: Int64[np.ndarray, "w steps batch"] | None = None,
     ) -> Int64[np.ndarray, "w steps batch"]:
         """Returns the data set rows of the minibatches of update number counts[k] of nodes[k].
 
         Args:
             nodes: in the whole batch of networks, 0 <= node < n; a node may appear more than once.
             counts: updates that the node completed before this one: 0, 1, 2, ...
+            out: receives the result and is returned, without gaps; None: new memory.
         """
         assert nodes.size == 0 or (nodes.min() >= 0 and nodes.max() < len(self.seeds)), "a node that exists"
         assert counts.size == 0 or counts.min() >= 0, "updates are counted from 0"
-        out = np.empty((len(nodes), self.steps * self.batch_size), dtype=np.int64)
-        parts = (self.seeds, self.local, self.rows, self.offsets, nodes, counts, out)
+        out = np.empty((len(nodes), self.steps, self.batch_size), dtype=np.int64) if out is None else out
+        parts = (
+            self.seeds,
+            self.local,
+            self.rows,
+            self.offsets,
+            nodes,
+            counts,
+            out.reshape(len(nodes), self.steps * self.batch_size),
+        )
         if self.sampling == "shuffle":
-            _shuffled(*parts, self._order, self._epoch, self._done)
+            with self._lock:
+                _shuffled(*parts, self._order, self._epoch, self._done)
         else:
             _replaced(*parts)
-        return out.reshape(len(nodes), self.steps, self.batch_size)
+        return out
 
 
 @njit(nogil=True, cache=True)

@@ -182,7 +182,8 @@ def _loop(run: Run, modules: list[tuple[nn.Module, torch.optim.Optimizer]], batc
 def local(workload: Workload, n: int, device: torch.device, repeats: int) -> dict[str, Any]:
     """Returns rows per second of updates in waves of n / 8 rows, over one vmapped step on all rows and over a loop.
 
-    The waves are updated in each way that `local.compile` knows; the synchronous step neither gathers nor scatters, and
+    The waves are updated in each way that `local.compile` knows, on minibatches that were drawn ahead, as the engine's
+    host thread does; the synchronous step neither gathers nor scatters, and
     goes by the same chunks of rows.
     """
     with settings(workload, n, str(device)) as source:
@@ -191,7 +192,10 @@ def local(workload: Workload, n: int, device: torch.device, repeats: int) -> dic
     algorithm, state, problem = run.engine.executor.algorithm, run.state, run.problem
     order, zeros = np.random.default_rng(0).permutation(n), np.zeros(n)
     waves = [UpdateWave(w, np.zeros(w.size, np.int64), zeros[: w.size]) for w in np.array_split(order, 8) if w.size]
-    on_device = [(torch.from_numpy(w.nodes).to(device), torch.from_numpy(w.times).to(device)) for w in waves]
+    on_device = [
+        (torch.from_numpy(w.nodes).to(device), torch.from_numpy(w.times).to(device), problem.draw(w.nodes, w.counts))
+        for w in waves
+    ]
     features, targets = (a[:, 0] for a in problem.batch(problem.draw(np.arange(n), np.zeros(n, np.int64))))
     step, chunk = vmap(grad_and_value(problem.loss)), algorithm.chunk.rows
 
@@ -202,7 +206,7 @@ def local(workload: Workload, n: int, device: torch.device, repeats: int) -> dic
 
     def updates(descent: Descent, record: bool = False) -> Work:
         chosen = replace(algorithm, descent=descent.recorded(chunk) if record else descent)
-        return lambda: [chosen.update_(state, w, *both) for w, both in zip(waves, on_device, strict=True)]
+        return lambda: [chosen.update_(state, w, *parts) for w, parts in zip(waves, on_device, strict=True)]
 
     few, descent = min(n, 50), algorithm.descent
     traced = partial(descent.traced, problem.stack.p, workload.batch, algorithm.rates)
