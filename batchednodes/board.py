@@ -49,9 +49,10 @@ class Board:
 
         The file is open only now: a sweep may have more networks than a process may have open files.
         """
-        with self.path.open("ab") as file:
-            file.write(self.waiting)
-        self.waiting.clear()
+        if self.waiting:
+            with self.path.open("ab") as file:
+                file.write(self.waiting)
+            self.waiting.clear()
 
     def close(self) -> None:
         """Writes what is left."""

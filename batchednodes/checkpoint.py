@@ -8,7 +8,8 @@ Letters: n nodes, t tracked sources.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from batchednodes.algorithms.state import State
 from batchednodes.timeline import Clocks
+from batchednodes.values import shown
 from batchednodes.versions import Layout
 
 _FORMAT = "batchednodes-2"
@@ -31,6 +33,10 @@ _CLOCKS = "clocks."
 _VERSIONS = "versions"
 """Name of the versions [n, t] among the tensors of a file; where networks differ in their numbers of tracked sources,
 each has its own, "versions.0", "versions.1", and so on."""
+
+
+class DamageError(ValueError):
+    """A file that is not as it was written."""
 
 
 @dataclass(frozen=True)
@@ -102,16 +108,20 @@ def save(path: Path, snapshot: Snapshot) -> None:
         temporary.replace(path)
         _sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or str(error)
         raise OSError(f"{path} cannot be written: {reason}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)  # there is one only after an error
 
 
 def load(path: Path, device: torch.device) -> Snapshot:
     """Reads what `save` wrote.
 
     Raises:
-        ValueError: the file is missing, damaged, or not one of ours.
+        DamageError: the file is not what was written.
+        ValueError: another version of batchednodes wrote it.
+        OSError: it cannot be read; that says nothing of what is in it.
     """
     tensors, metadata = _read(path)
     about = json.loads(metadata["about"])
@@ -130,30 +140,45 @@ def age(path: Path) -> tuple[float, int, int]:
     """Returns simulated time, steps of the window begun and marks of a checkpoint: the larger, the later.
 
     Raises:
-        ValueError: the file is missing, damaged where that shows, or not one of ours.
+        DamageError: the file is not what was written, where that shows.
+        OSError: it cannot be read.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with _open(path) as file:
             about = json.loads((file.metadata() or {})["about"])
         return about["time"], about["journal"]["done"], about["journal"]["marks"]
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"checkpoint must be a readable safetensors file, got {path}: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamageError(f"checkpoint must be a readable safetensors file, got {path}: {error}") from error
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    """Opens a file of tensors, and says of which file an error is."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise DamageError(f"checkpoint must be a readable safetensors file, got {path}: {error}") from error
+    except OSError as error:
+        raise OSError(f"checkpoint must be a file that can be read, got {path}: {error.strerror or error}") from error
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Returns the tensors of a file, in memory of their own, and its metadata."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            # clones: a tensor of a file may begin at any byte, and vector instructions round by where rows begin
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"checkpoint must be a readable safetensors file, got {path}: {error}") from error
-    given = metadata.pop("sha256", None)
-    if metadata.get("format") != _FORMAT or given is None:
-        raise ValueError(f"checkpoint must be one that this version of batchednodes wrote, got {path}")
+    with _open(path) as file:
+        metadata = file.metadata() or {}
+        # clones: a tensor of a file may begin at any byte, and vector instructions round by where rows begin
+        tensors: dict[str, Tensor] = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    given, name = metadata.pop("sha256", None), metadata.get("format", "")
+    if not name.startswith(_FORMAT.rstrip("0123456789")):
+        raise DamageError(f"checkpoint must be one that batchednodes wrote, got {path}")
+    if name != _FORMAT:
+        raise ValueError(
+            f"checkpoint must be one that this version of batchednodes can read, {_FORMAT}, got {path}, {shown(name)}; "
+            "go on with the version that wrote it"
+        )
     if given != _checksum(tensors, metadata):
-        raise ValueError(f"checkpoint must be as it was written, got {path} with another checksum: it is damaged")
+        raise DamageError(f"checkpoint must be as it was written, got {path} with another checksum: it is damaged")
     return tensors, metadata
 
 

@@ -1,6 +1,7 @@
 """Command line: train, resume, plan, list, plot, compare, figure."""
 
 import io
+import math
 import shlex
 import sys
 import time
@@ -234,7 +235,7 @@ class _Watch:
             )
         task, begun = self.tasks[chosen.name]
         speed = progress.events / max(1e-9, time.perf_counter() - begun)
-        status = f"t = {progress.clocks.time:.4g} s  {speed:,.0f} events/s  loss {row['loss_mean']:.4g}"
+        status = f"t = {progress.clocks.time:.4g} s  {speed:,.0f} events/s  loss {_words(row['loss_mean'])}"
         self.bar.update(task, completed=progress.clocks.time, status=status)
 
 
@@ -258,9 +259,14 @@ def _network_table(final: dict[str, Any], isolated: dict[str, Any] | None) -> Ta
     measure, worst, best = ("loss", "max", "min") if final["accuracy_mean"] is None else ("accuracy", "min", "max")
     rows = {"mean node": "mean", "worst node": worst, "best node": best, "average model": "mean_model"}
     for label, key in rows.items():
-        table.add_row(f"{measure}, {label}", *(f"{row[f'{measure}_{key}']:.4g}" for row in (final, isolated) if row))
-    table.add_row("consensus distance", *(f"{row['consensus_distance']:.4g}" for row in (final, isolated) if row))
+        table.add_row(f"{measure}, {label}", *(_words(row[f"{measure}_{key}"]) for row in (final, isolated) if row))
+    table.add_row("consensus distance", *(_words(row["consensus_distance"]) for row in (final, isolated) if row))
     return table
+
+
+def _words(value: float | None) -> str:
+    """Returns a number in words; files have none for one that is not finite."""
+    return "not finite" if value is None or not math.isfinite(value) else f"{value:.4g}"
 
 
 def _notes(result: training.Result, networks: list[dict[str, Any]]) -> list[str]:

@@ -8,7 +8,7 @@ Letters: n nodes, m events of a window, x models.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -21,6 +21,7 @@ from batchednodes.algorithms.gossip_sgd import GossipSGD, UpdateWave
 from batchednodes.algorithms.serial import SerialGossipSGD
 from batchednodes.algorithms.state import State
 from batchednodes.gossip import Mixing, Writes, written
+from batchednodes.memory import Aside
 from batchednodes.mixing import takes_all
 from batchednodes.schedule import count_lines, lines, schedule
 from batchednodes.timeline import Clocks, Events, Timeline
@@ -247,7 +248,7 @@ class Engine:
             going, progress = observer.observe(progress), replace(progress, marks=1)
             if not going:
                 return progress
-        with ThreadPoolExecutor(1) as host:
+        with closing(Aside()) as host:
             for window, marked in self._windows(state, progress, host):
                 widen_(state.versions, int(window.clocks.updates.max()))
                 done = self.executor.run_(state, window, progress.done, observer.pause)
@@ -263,20 +264,20 @@ class Engine:
                     break
         return progress
 
-    def _windows(self, state: State, start: Progress, host: ThreadPoolExecutor) -> Iterator[tuple[Window, bool]]:
+    def _windows(self, state: State, start: Progress, host: Aside) -> Iterator[tuple[Window, bool]]:
         """Yields the windows up to the end and whether each ends at a mark.
 
-        A thread of the host makes the next one while the caller runs, or observes, the one before.
+        A thread of the host, where memory holds one, makes the next while the caller runs, or observes, the one before.
         """
-        ahead: tuple[Future[Window], bool] | None = None
+        ahead: tuple[Callable[[], Window], bool] | None = None
         for until, marked in self._ends(start.clocks.time, start.end):
-            window = None if ahead is None else (ahead[0].result(), ahead[1])
+            window = None if ahead is None else (ahead[0](), ahead[1])
             clocks = start.clocks if window is None else window[0].clocks
             ahead = (host.submit(self._prepare, state, clocks, until), marked)
             if window is not None:
                 yield window
         if ahead is not None:
-            yield ahead[0].result(), ahead[1]
+            yield ahead[0](), ahead[1]
 
     def _prepare(self, state: State, clocks: Clocks, until: float) -> Window:
         return self.executor.prepare(*self.timeline.window(clocks, until), state)

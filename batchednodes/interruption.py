@@ -6,20 +6,25 @@ Letters: none.
 import os
 import re
 import signal
-import sys
 import time
+from contextlib import suppress
 from types import FrameType
+
+from batchednodes.values import shown
 
 TIMED_OUT = 124
 """Exit code of a command that halted at its time limit; the same as that of `timeout`."""
 
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
+_CURSOR = b"\x1b[?25h"
+"""Lets a terminal show its cursor again, which progress bars hide."""
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """While it is entered, SIGINT and SIGTERM are noted; a second SIGINT ends the process at once."""
+    """While it is entered, SIGINT and SIGTERM are noted; a SIGINT after another signal ends the process at once."""
 
     def __init__(self, limit: float | None) -> None:
         """Begins to count; limit: seconds from now after which to halt, None: never."""
@@ -44,13 +49,20 @@ class Interruption:
         return TIMED_OUT if self.signal is None else 128 + self.signal
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.signal == signal.SIGINT:
-            sys.stderr.write("\nstopped at once; the last checkpoint is as it was\n")
-            sys.stderr.flush()
+        if number == signal.SIGINT and self.signal is not None:
+            _say("stopped at once; the last checkpoint is as it was")
+            if os.isatty(1):
+                os.write(1, _CURSOR)
             os._exit(128 + number)
         self.signal = self.signal or number
         if number == signal.SIGINT:
-            sys.stderr.write("\nhalting with a checkpoint; once more, and it stops at once\n")
+            _say("halting with a checkpoint; once more, and it stops at once")
+
+
+def _say(text: str) -> None:
+    """Writes a line where a signal may come while Python's own stream is being written, or nobody reads any more."""
+    with suppress(OSError):
+        os.write(2, f"\n{text}\n".encode())
 
 
 def seconds(text: str) -> float:
@@ -59,7 +71,8 @@ def seconds(text: str) -> float:
     Raises:
         ValueError: it is none, or not positive.
     """
-    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)?\s*", text)
-    if not re.fullmatch(r"(\d+(\.\d+)?\s*(s|min|m|h|d)?\s*)+", text) or not any(float(n) for n, _ in parts):
-        raise ValueError(f"--time-limit must be a positive time such as 2h, 90min or 1h30m, got {text!r}")
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)?", text)
+    rest = re.sub(r"\d+(\.\d+)?\s*(s|min|m|h|d)?|\s", "", text)
+    if rest or not any(float(number) for number, _ in parts):
+        raise ValueError(f"--time-limit must be a positive time such as 2h, 90min or 1h30m, got {shown(text)}")
     return sum(float(number) * _UNITS[unit or "s"] for number, unit in parts)

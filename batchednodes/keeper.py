@@ -6,12 +6,13 @@ Letters: none.
 import math
 import os
 import re
+import shutil
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from torch import Tensor
 
 from batchednodes import checkpoint
 from batchednodes.algorithms.state import State
-from batchednodes.checkpoint import Snapshot
+from batchednodes.checkpoint import DamageError, Snapshot
 from batchednodes.config import Every
+from batchednodes.memory import Aside, exhausted, reason
 
 FINAL = "final.safetensors"
 """File of the final state, inside the folder of a run."""
@@ -45,12 +47,12 @@ class Keeper:
         """
         self.folder, self.every, self.keep, self.beside = folder / _FOLDER, every, keep, beside
         self.folder.mkdir(exist_ok=True)
-        for path in self.folder.glob("*.partial"):
-            path.unlink()
+        for path in [*self.folder.glob("*.partial"), *self.folder.glob(".new-*")]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         self.number = max((_number(path) for path in self.folder.iterdir()), default=0)
         self.copies: dict[str, Tensor] = {}
-        self.writer = ThreadPoolExecutor(1, initializer=_yield_to_others)
-        self.writing: Future[None] | None = None
+        self.writer = Aside(_yield_to_others)
+        self.writing: Callable[[], None] | None = None
         self.wait(now)
 
     def wait(self, now: float) -> None:
@@ -74,7 +76,13 @@ class Keeper:
     def prepare(self, state: State, now: float) -> None:
         """Gets memory for a copy of the state, beside the run, once half of the first wait is over."""
         half = self.simulated - (self.every.time or 0.0) / 2
-        if self.beside and not self.copies and self.writing is None and (now >= half or self._waited(0.5)):
+        if (
+            self.beside
+            and not self.copies
+            and self.writing is None
+            and (now >= half or self._waited(0.5))
+            and self.writer.there()
+        ):
             self.writing = self.writer.submit(self._reserve, state)
 
     def write(self, snapshot: Snapshot) -> None:
@@ -83,17 +91,23 @@ class Keeper:
         self.wait(snapshot.clocks.time)
         self.number += 1
         path = self.folder / f"{self.number:06}.safetensors"
-        copy = self._copy(snapshot.state)
-        if copy is None:
-            self._write_or_warn(path, snapshot)
-        else:
-            self.writing = self.writer.submit(self._write, path, replace(snapshot, state=copy))
+        try:
+            copy = self._copy(snapshot.state) if self.beside and self.writer.there() else None
+            if copy is None:
+                self._write(path, snapshot)
+            else:
+                self.writing = self.writer.submit(self._write, path, replace(snapshot, state=copy))
+        except (OSError, MemoryError, RuntimeError) as error:
+            self._warn_of(error)
 
     def settle(self) -> None:
         """Waits until nothing is being written; a failure becomes a warning, since the run can go on."""
-        if self.writing is not None:
-            self._warn_of(self.writing.exception())
-            self.writing = None
+        writing, self.writing = self.writing, None
+        try:
+            if writing is not None:
+                writing()
+        except (OSError, MemoryError, RuntimeError) as error:
+            self._warn_of(error)
 
     def write_now(self, snapshot: Snapshot) -> Path:
         """Writes a checkpoint before it returns.
@@ -110,45 +124,42 @@ class Keeper:
     def close(self) -> None:
         """Waits until nothing is being written; a folder without checkpoints goes away."""
         self.settle()
-        self.writer.shutdown()
-        if self.folder.is_dir() and not any(self.folder.iterdir()):
+        self.writer.close()
+        with suppress(OSError):  # of one that is not empty, not there, or a link
             self.folder.rmdir()
-
-    def _write_or_warn(self, path: Path, snapshot: Snapshot) -> None:
-        try:
-            self._write(path, snapshot)
-        except OSError as error:
-            self._warn_of(error)
 
     def _write(self, path: Path, snapshot: Snapshot) -> None:
         checkpoint.save(path, snapshot)
-        for old in sorted(self.folder.glob("*.safetensors"), key=_number)[: -self.keep]:
-            old.unlink()
+        ours = [other for other in self.folder.glob("*.safetensors") if re.fullmatch(r"\d{6,}", other.stem)]
+        for old in sorted(ours, key=_number)[: -self.keep]:
+            old.unlink(missing_ok=True)
 
-    def _warn_of(self, error: BaseException | None) -> None:
-        if isinstance(error, MemoryError):
-            self.beside, self.copies = False, {}  # from now on the run waits while checkpoints are written
-        elif isinstance(error, OSError):
-            warnings.warn(
-                f"no checkpoint: {error}; the run goes on, and tries again when the next is due", stacklevel=2
-            )
-        elif error is not None:
+    def _warn_of(self, error: Exception) -> None:
+        """Warns of what leaves the run as it is.
+
+        Raises:
+            RuntimeError: the error is another one.
+        """
+        if not isinstance(error, OSError) and not exhausted(error):
             raise error
+        why = error if isinstance(error, OSError) else f"memory does not hold it ({reason(error)})"
+        warnings.warn(f"no checkpoint: {why}; the run goes on, and tries again when the next is due", stacklevel=3)
 
     def _reserve(self, state: State) -> None:
-        """Gets memory for a copy of each tensor of the state that has none."""
-        for name, tensor in state.tensors().items():
-            old = self.copies.get(name)
-            if old is None or old.shape != tensor.shape or old.dtype != tensor.dtype:
-                self.copies[name] = _memory(tensor)
+        """Gets memory for a copy of each tensor of the state that has none; else the run waits for each checkpoint."""
+        try:
+            for name, tensor in state.tensors().items():
+                old = self.copies.get(name)
+                if old is None or old.shape != tensor.shape or old.dtype != tensor.dtype:
+                    self.copies[name] = _memory(tensor)
+        except (MemoryError, RuntimeError) as error:
+            if not exhausted(error):
+                raise
+            self.beside, self.copies = False, {}
 
     def _copy(self, state: State) -> State | None:
         """Returns a copy of the state on the host, in memory that the next one will reuse; None: there is no memory."""
-        try:
-            if self.beside:
-                self._reserve(state)
-        except MemoryError as error:
-            self._warn_of(error)
+        self._reserve(state)
         if not self.beside:
             return None
         for name, tensor in state.tensors().items():
@@ -177,23 +188,32 @@ def _yield_to_others() -> None:
 
 
 def newest(folder: Path, device: torch.device, check: Callable[[Snapshot], None]) -> Snapshot | None:
-    """Returns the latest state of a run that can be read and passes a check; None where there is none.
+    """Returns the latest state of a run that is whole and passes a check; None where there is none.
 
-    A file that is of no use is named in a warning, and renamed, so that it does not count as a checkpoint any more.
+    A damaged file is named in a warning, and renamed, so that it does not count as a checkpoint any more. What does not
+    pass the check is named too, and left.
 
     Args:
         folder: of the run.
         device: where the state goes.
-        check: raises ValueError if a snapshot cannot be used.
+        check: raises ValueError if the run cannot go on from a snapshot.
+
+    Raises:
+        ValueError: another version of batchednodes wrote a file; nothing has changed.
+        OSError: a file cannot be read, which may pass; nothing has changed.
     """
     for path in sorted(_files(folder), key=_age, reverse=True):
         try:
             snapshot = checkpoint.load(path, device)
+        except DamageError as error:
+            path.rename(path.with_name(path.name + ".unusable"))
+            warnings.warn(f"{error}; renamed to {path.name}.unusable, going on from the one before", stacklevel=2)
+            continue
+        try:
             check(snapshot)
             return snapshot
         except ValueError as error:
-            path.rename(path.with_name(path.name + ".unusable"))
-            warnings.warn(f"{error}; renamed to {path.name}.unusable, going on from the one before", stacklevel=2)
+            warnings.warn(f"{error}, so {path.name} is of no use; going on from the one before", stacklevel=2)
     return None
 
 
@@ -207,7 +227,7 @@ def latest(folder: Path, device: torch.device) -> Snapshot:
     for path in sorted(_files(folder), key=_age, reverse=True):
         try:
             snapshot = checkpoint.load(path, device)
-        except ValueError as error:
+        except (ValueError, OSError) as error:  # a run that goes on may have removed it
             reasons.append(str(error))
             continue
         if snapshot.journal.status != "diverged":
@@ -217,16 +237,16 @@ def latest(folder: Path, device: torch.device) -> Snapshot:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    if (folder / FINAL).exists():
-        yield folder / FINAL
-    yield from (folder / _FOLDER).glob("*.safetensors")
+    """Yields the files that hold states of a run; a pipe is none, and whoever reads it waits for ever."""
+    paths = [folder / FINAL, *(folder / _FOLDER).glob("*.safetensors")]
+    yield from (path for path in paths if path.is_file())
 
 
 def _age(path: Path) -> tuple[float, int, int]:
     """Returns what orders the states of a run; those that cannot be read come last, to be named first."""
     try:
         return checkpoint.age(path)
-    except ValueError:
+    except (ValueError, OSError):
         return math.inf, 0, _number(path)
 
 

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import socket
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -39,8 +40,9 @@ class Lock:
                 break
             os.close(self.handle)  # its last holder removed it between our opening and locking it
         about = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now(UTC).isoformat("T", "seconds")}
-        os.ftruncate(self.handle, 0)
-        os.pwrite(self.handle, (json.dumps(about) + "\n").encode(), 0)
+        with suppress(OSError):  # a full disk leaves the hold, which does not depend on what the file says
+            os.ftruncate(self.handle, 0)
+            os.pwrite(self.handle, (json.dumps(about) + "\n").encode(), 0)
 
     def __enter__(self) -> "Lock":
         return self

@@ -3,10 +3,13 @@ r"""Memory: what to do where the system gives none. Work goes on with fewer rows
 Letters: none.
 """
 
+import functools
 import gc
+import mmap
 import re
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
@@ -18,6 +21,9 @@ _WORDS = re.compile(
     re.IGNORECASE,
 )
 """How torch, the libraries under it, and Python where a thread's stack does not fit, say so in a RuntimeError."""
+
+_THREAD = 32 << 20
+"""What a thread takes to begin with, generously: a stack of 8 MiB as a rule, and what its first work allocates [B]."""
 
 
 def gib(size: int) -> str:
@@ -36,6 +42,53 @@ def reason(error: BaseException) -> str:
     """Returns what such an error says, in one line."""
     words = re.sub(r"^\[enforce.*?\] [^.]*\. ", "", str(error).strip())
     return (words.splitlines() or ["memory could not be allocated"])[0][:200]
+
+
+def room(size: int) -> bool:
+    """Returns whether the system gives so much memory at once [B]; it is given back."""
+    try:
+        mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except (OSError, MemoryError):
+        return False
+    return True
+
+
+class Aside:
+    """One thread beside the caller's, from when there is memory for it.
+
+    Python waits for ever for a thread that gets a stack but then no memory to begin with, so that there must be room
+    for both before one is started.
+    """
+
+    def __init__(self, begin: Callable[[], None] | None = None) -> None:
+        """Starts nothing yet; begin: called in the thread first."""
+        self.begin = begin
+        self.pool: ThreadPoolExecutor | None = None
+
+    def there(self) -> bool:
+        """Returns whether there is a thread; one is started if that can be."""
+        if self.pool is None and room(_THREAD):
+            pool = ThreadPoolExecutor(1, initializer=self.begin)
+            try:
+                pool.submit(int).result()
+            except RuntimeError as error:
+                if not exhausted(error):
+                    raise
+            else:
+                self.pool = pool
+        return self.pool is not None
+
+    def submit(self, work: Callable[..., T], *arguments: object) -> Callable[[], T]:
+        """Returns what waits for a result and gives it; without a thread, the work is done by whoever asks for it."""
+        if self.pool is None and not self.there():
+            return functools.partial(work, *arguments)
+        assert self.pool is not None
+        return self.pool.submit(work, *arguments).result
+
+    def close(self) -> None:
+        """Waits for what is being done, and ends the thread."""
+        if self.pool is not None:
+            self.pool.shutdown()
 
 
 class Chunk:

@@ -180,11 +180,12 @@ class Record:
                 board.add(custom_scalars(_LAYOUT), mark)
         return record
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Returns the rows of metrics so far; numbers that were not finite are None."""
+    def rows(self, last: int | None = None) -> list[dict[str, Any]]:
+        """Returns the rows of metrics so far, or the last of them; numbers that were not finite are None."""
         if not self.size:
             return []
-        return [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+        lines = (self.folder / "metrics.jsonl").read_bytes()[: self.size].splitlines()
+        return [json.loads(line) for line in lines[0 if last is None else -last :]]
 
     @property
     def metrics(self) -> tuple[int, str]:
@@ -236,6 +237,8 @@ class Record:
     def _cut(self) -> None:
         """Drops what metrics.jsonl holds beyond its length."""
         path = self.folder / "metrics.jsonl"
+        if os.path.lexists(path) and not path.is_file():
+            raise FileExistsError(errno.EEXIST, f"{path} must be a file of metrics, or not there")
         if path.exists():
             os.truncate(path, self.size)
 
@@ -269,6 +272,8 @@ def _beginning(path: Path, size: int, checksum: str) -> bytes:
     if not size:
         return b""
     try:
+        if not path.is_file():  # whoever opens a pipe waits for ever
+            raise FileNotFoundError(errno.ENOENT, "No such file")
         with path.open("rb") as file:
             found = file.read(size)
     except OSError as error:

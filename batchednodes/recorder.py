@@ -7,7 +7,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import zip_longest
@@ -80,7 +80,7 @@ class Recorder(Observer):
         self.journal = _journal(config.to_dict(task.settings), means, start, device_name(run.state.x.device))
         self.record = None if folder is None else self._record(folder)
         self.keeper = None if folder is None else self._keeper(folder, means.beside)
-        self.rows: list[dict[str, Any]] = [] if self.record is None else self.record.rows()
+        self.rows: list[dict[str, Any]] = [] if self.record is None else self.record.rows(len(task.points))
         self.late = _late(self.start, task.settings.run.until)
         self.stopped = False
         self.last = time.perf_counter()
@@ -110,17 +110,22 @@ class Recorder(Observer):
     def begin(self, fresh: Progress) -> Progress:
         """Returns how far the run has come; `fresh`, if it has not begun."""
         if self.start is None:
+            if self.journal.start is not None and self.keeper is not None:
+                self.keeper.write(self._snapshot(fresh, "running"))  # the other run may go on, or go away
             return fresh
         j = self.journal
         return Progress(self.start.clocks, j.events, j.waves, j.marks, j.done, j.end)
 
     def known(self) -> dict[str, Any] | None:
         """Returns the summary that the run has left, if it was finished as it is asked for now."""
-        if not self._ended() or self.folder is None or not (self.folder / "summary.json").exists():
+        if not self._ended() or self.folder is None or not (self.folder / "summary.json").is_file():
             return None
-        summary = json.loads((self.folder / "summary.json").read_text())
-        whole = summary["status"] == "finished" and summary["networks"][0]["time"] >= self.settings.run.until
-        return summary if whole and (self.settings.run.baseline == "none" or summary["isolated"]) else None
+        try:
+            summary = json.loads((self.folder / "summary.json").read_bytes())
+            whole = summary["status"] == "finished" and summary["networks"][0]["time"] >= self.settings.run.until
+            return summary if whole and (self.settings.run.baseline == "none" or summary["isolated"]) else None
+        except (ValueError, TypeError, LookupError):  # it is damaged, and will be written again
+            return None
 
     def _ended(self) -> bool:
         """Returns whether the run was at its end before."""
@@ -142,7 +147,8 @@ class Recorder(Observer):
             self.late = now if self.late is None else self.late.then(now)
         if self.record is not None:
             self.record.observe(progress.marks, observations, speed)
-        self.rows += [o.row for o in observations]
+        kept = self.rows if self.record is None else []  # in a long run they are many; metrics.jsonl has them
+        self.rows = kept + [o.row for o in observations]
         self.last, self.progress = time.perf_counter(), progress
         self.stopped = self._hopeless()
         return self.advance(replace(progress, marks=progress.marks + 1)) and not self.stopped
@@ -199,9 +205,9 @@ class Recorder(Observer):
         """Returns the content of summary.json."""
         seconds, state, now = self.last - self.begun, self.run.state, progress.clocks.time
         nodes = diverged(state)
-        count = self.run.meter.networks.count
+        late = self._second_half()
         summary = {
-            "networks": [row | self._average(row["network"]) for row in self.rows[-count:]],
+            "networks": [row | _average(late[row["network"]]) for row in self.rows[-len(self.task.points) :]],
             "isolated": isolated,
             "wall_seconds": seconds,
             "updates_per_second": float(progress.clocks.updates.sum()) / seconds,
@@ -221,22 +227,17 @@ class Recorder(Observer):
             summary["message"] = divergence.message(self.run, [p.config for p in self.task.points], nodes, now)
         return summary
 
-    def _average(self, network: int) -> dict[str, float | None]:
-        """Returns the exact time average of staleness over the second half of the run, with its 95% half-width.
+    def metrics(self) -> list[dict[str, Any]]:
+        """Returns the rows of all marks."""
+        return self.rows if self.record is None else self.record.rows()
 
-        The first half is left out as a warm-up. The half-width comes from ten batch means; it is None where a batch is
-        shorter than twice the time that nodes lag behind, staleness over update rate, or holds no whole mark.
-        """
-        rows = [r for r in self.rows if r["network"] == network and r["time"] >= self.settings.run.until / 2]
-        average: dict[str, float | None] = dict.fromkeys(("staleness_average", "staleness_average_half_width"))
-        if len(rows) > 1 and rows[0]["staleness_integral"] is not None:
-            mean = average["staleness_average"] = _time_mean(rows[-1], rows[0])
-            rate = rows[-1]["updates"] / rows[-1]["n"] / rows[-1]["time"]
-            lag = mean / rate if mean and rate else 0.0
-            if len(rows) > 20 and (rows[-1]["time"] - rows[0]["time"]) / 10 >= 2 * lag:
-                means = np.array([r["staleness_mean"] for r in rows[1:]])
-                average["staleness_average_half_width"] = theory.batch_means(means, 10, 0.95)[1]
-        return average
+    def _second_half(self) -> dict[int, list[dict[str, Any]]]:
+        """Returns the rows of each network over the second half of the run."""
+        found: dict[int, list[dict[str, Any]]] = {network: [] for network in range(len(self.task.points))}
+        for row in self.metrics():
+            if row["time"] >= self.settings.run.until / 2:
+                found[row["network"]].append(row)
+        return found
 
     def save(self, progress: Progress) -> None:
         """Writes the final state, before anything else is run."""
@@ -291,6 +292,26 @@ def _late(start: Snapshot | None, until: float) -> Curves | None:
     since, last, marks = start.journal.curves
     before, integral, of_source = (start.arrays[f"curves.{name}"] for name in _CURVES)
     return Curves(since, last, marks, before, integral, of_source)
+
+
+def _average(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    """Returns the exact time average of staleness over the second half of a run, with its 95% half-width.
+
+    The first half is left out as a warm-up. The half-width comes from ten batch means; it is None where a batch is
+    shorter than twice the time that nodes lag behind, staleness over update rate, or holds no whole mark.
+
+    Args:
+        rows: of one network, over that half.
+    """
+    average: dict[str, float | None] = dict.fromkeys(("staleness_average", "staleness_average_half_width"))
+    if len(rows) > 1 and rows[0]["staleness_integral"] is not None:
+        mean = average["staleness_average"] = _time_mean(rows[-1], rows[0])
+        rate = rows[-1]["updates"] / rows[-1]["n"] / rows[-1]["time"]
+        lag = mean / rate if mean and rate else 0.0
+        if len(rows) > 20 and (rows[-1]["time"] - rows[0]["time"]) / 10 >= 2 * lag:
+            means = np.array([r["staleness_mean"] for r in rows[1:]])
+            average["staleness_average_half_width"] = theory.batch_means(means, 10, 0.95)[1]
+    return average
 
 
 def _time_mean(now: dict[str, Any], before: dict[str, Any] | None) -> float | None:

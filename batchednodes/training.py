@@ -34,12 +34,17 @@ from batchednodes.stack import Stack
 from batchednodes.values import shown
 
 
+class _DivergedError(ValueError):
+    """The run in a folder diverged, so that it cannot go on."""
+
+
 @dataclass(frozen=True)
 class Result:
     """What a run leaves in memory."""
 
     metrics: pd.DataFrame
-    """One row for each mark and network, with the keys of metrics.jsonl."""
+    """One row for each mark and network, with the keys of metrics.jsonl; read from there, where there is a folder, so
+    that numbers which are not finite are None or NaN."""
     summary: dict[str, Any]
     """The content of summary.json."""
     x: Float[Tensor, "n p"]
@@ -140,7 +145,7 @@ def _continued(task: Task, folder: Path) -> Result:
         reached = max(start.clocks.time, start.journal.end or 0.0)
         branch.check_resumed(start.journal.config, config.to_dict(task.settings), reached)
         if start.journal.status == "diverged":
-            raise ValueError(
+            raise _DivergedError(
                 f"DIR must hold a run that can go on, got {str(folder)!r}, which diverged; to start from its last "
                 f"finite models with other settings: `batchednodes train CONFIG --from {folder} local.lr=...`"
             )
@@ -205,7 +210,7 @@ def _run(task: Task, run: Run, recorder: Recorder) -> Result:
 def _result(run: Run, recorder: Recorder, summary: dict[str, Any]) -> Result:
     layout, versions = run.meter.tracking.layout, run.state.versions
     tables = tuple(layout.block(versions, g) for g in range(layout.sizes.size))
-    metrics = pd.DataFrame(recorder.rows)
+    metrics = pd.DataFrame(recorder.metrics())
     return Result(metrics, summary, run.state.x, tables, recorder.folder, run.problem.stack)
 
 
@@ -220,15 +225,27 @@ def _isolated(task: Task, folder: Path | None) -> dict[str, Any]:
     if folder is None:
         return _new(alone, None).summary
     place = folder / "checkpoints" / "isolated"
-    if (place / "config.yaml").is_file() and config.load(place / "config.yaml") == settings:
-        with Lock(place):
-            summary = _continued(alone, place).summary
-    else:
-        shutil.rmtree(place, ignore_errors=True)  # of a run that ended sooner, before it was extended
+    summary = _left(alone, place)
+    if summary is None:
+        shutil.rmtree(place, ignore_errors=True)
         summary = _new(alone, place).summary
     if summary["status"] != "interrupted":
         shutil.rmtree(place)
     return summary
+
+
+def _left(alone: Task, place: Path) -> dict[str, Any] | None:
+    """Returns the summary of isolated nodes that go on in their folder; None where they begin anew.
+
+    That is so where none have begun, where they ended sooner, before the run was extended, and where they diverged.
+    """
+    if not (place / "config.yaml").is_file() or config.load(place / "config.yaml") != alone.settings:
+        return None
+    try:
+        with Lock(place):
+            return _continued(alone, place).summary
+    except _DivergedError:
+        return None
 
 
 def _silent(c: Config) -> Config:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from batchednodes import checkpoint
 from batchednodes.algorithms.state import begin
-from batchednodes.checkpoint import Journal, Snapshot
+from batchednodes.checkpoint import DamageError, Journal, Snapshot
 from batchednodes.timeline import Clocks
 from batchednodes.versions import Layout
 
@@ -75,14 +75,21 @@ def test_damage_is_named(tmp_path):
     whole = (tmp_path / "a.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "junk.safetensors").write_bytes(b"no tensors here")
-    for name in ("cut", "junk", "missing"):
+    for name in ("cut", "junk"):
         with pytest.raises(
-            ValueError, match=f"checkpoint must be a readable safetensors file, got .*{name}.safetensors"
+            DamageError, match=f"checkpoint must be a readable safetensors file, got .*{name}.safetensors"
         ):
             checkpoint.load(tmp_path / f"{name}.safetensors", CPU)
 
 
+def test_a_file_that_cannot_be_read_is_not_called_damaged(tmp_path):
+    with pytest.raises(
+        OSError, match=r"checkpoint must be a file that can be read, got .*missing.safetensors: No such"
+    ):
+        checkpoint.load(tmp_path / "missing.safetensors", CPU)
+
+
 def test_files_of_others_are_refused(tmp_path):
     save_file({"x": torch.zeros(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="checkpoint must be one that this version of batchednodes wrote"):
+    with pytest.raises(ValueError, match="checkpoint must be one that batchednodes wrote"):
         checkpoint.load(tmp_path / "other.safetensors", CPU)
