@@ -2,11 +2,7 @@
 
 import itertools
 import json
-import os
 import shutil
-import warnings
-from contextlib import suppress
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,9 +10,7 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from batchednodes import checkpoint, load, resume, train
-from batchednodes.config import to_dict
-from batchednodes.recorder import Recorder
+from batchednodes import resume, train
 
 TINY = {
     "network": {"nodes": 8},
@@ -277,148 +271,3 @@ def test_a_run_moves_between_devices(tmp_path):
     assert moved.summary["devices"] == ["cpu", torch.cuda.get_device_name()]
     assert np.allclose(moved.x.cpu(), whole.x, rtol=1e-12, atol=1e-12)  # the same sums in another order
     assert torch.equal(moved.versions.cpu(), whole.versions)
-
-
-@pytest.mark.parametrize("left", [0, 700])
-def test_good_checkpoints_stay_where_only_the_metrics_are_damaged(left, tmp_path):
-    parts, files = halted(tmp_path)
-    kept = {file: file.read_bytes() for file in files}
-    metrics = (parts / "metrics.jsonl").read_bytes()
-    (parts / "metrics.jsonl").write_bytes(metrics[:left])
-    with pytest.warns(
-        UserWarning, match=r"metrics.jsonl must begin as the run left it .* going on from the one before"
-    ):
-        resume(parts, "run.keep_checkpoints=100", stop=lambda: True)
-    assert all(file.read_bytes() == content for file, content in kept.items())
-    (parts / "metrics.jsonl").write_bytes(metrics)  # found again
-    resume(parts)
-    same_files(tmp_path / "whole", parts)
-
-
-def test_files_of_another_version_are_left_alone(tmp_path):
-    parts, files = halted(tmp_path)
-    for file in files:
-        file.write_bytes(file.read_bytes().replace(b"batchednodes-2", b"batchednodes-9"))
-    kept = {p: p.read_bytes() for p in parts.rglob("*") if p.is_file()}
-    with pytest.raises(ValueError, match=r"checkpoint must be one that this version of batchednodes can read, batch"):
-        resume(parts)
-    assert {p: p.read_bytes() for p in parts.rglob("*") if p.is_file()} == kept
-
-
-def test_a_file_that_cannot_be_read_now_is_left_alone(tmp_path):
-    parts, files = halted(tmp_path)
-    files[-1].rename(tmp_path / "moved")
-    (files[-1]).symlink_to("/proc/self/mem")  # a file whose beginning nobody may read
-    with pytest.raises(OSError, match=r"checkpoint must be a file that can be read, got .*000"):
-        resume(parts)
-    files[-1].unlink()
-    (tmp_path / "moved").rename(files[-1])
-    resume(parts)
-    same_files(tmp_path / "whole", parts)
-
-
-@pytest.mark.parametrize("name", ["metrics.jsonl", "checkpoints/000099.safetensors", "final.safetensors"])
-def test_nobody_waits_for_a_pipe(name, tmp_path):
-    parts, _ = halted(tmp_path)
-    (parts / name).unlink(missing_ok=True)
-    os.mkfifo(parts / name)
-    with warnings.catch_warnings(), suppress(OSError):  # that metrics.jsonl is none, and the run begins anew
-        warnings.simplefilter("ignore")
-        assert resume(parts).summary["status"] == "finished"
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"status": "finished", "networks": []}', "3"])
-def test_a_damaged_summary_is_written_again(content, tmp_path):
-    train(TINY, out=tmp_path / "run")
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    (tmp_path / "run" / "summary.json").write_text(content)
-    resume(tmp_path / "run")
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["networks"] == summary["networks"]
-
-
-def test_other_files_among_the_checkpoints_stay(tmp_path):
-    parts, files = halted(tmp_path)
-    shutil.copy(files[0], files[0].with_name("mine.safetensors"))
-    (files[0].with_name(".new-1-0")).mkdir()  # of a process that was killed while it made the isolated nodes' folder
-    resume(parts)
-    assert {p.name for p in files[0].parent.iterdir()} > {"mine.safetensors"}
-    assert not files[0].with_name(".new-1-0").exists()
-    files[0].with_name("mine.safetensors").unlink()
-    same_files(tmp_path / "whole", parts)
-
-
-def test_checkpoints_may_lie_elsewhere(tmp_path):
-    parts, files = halted(tmp_path)
-    for path in files:
-        path.unlink()
-    files[0].parent.rmdir()
-    (tmp_path / "elsewhere").mkdir()
-    files[0].parent.symlink_to(tmp_path / "elsewhere")
-    resume(parts, "run.checkpoint_every={time: null, minutes: null}")
-    assert (parts / "final.safetensors").exists()
-
-
-def test_isolated_nodes_that_diverged_before_a_kill_run_again(tmp_path):
-    options = ["local.lr=1e30", "local.steps=3", "run.on_divergence=stop", "run.baseline=isolated", "run.until=1"]
-    options += ["update.clock={kind: deterministic, period: 0.6}", "run.mark_every=0.5"]
-    train(TINY, *options[2:], out=tmp_path / "run", stop=Halt(tmp_path / "run" / "checkpoints" / "isolated" / "lock"))
-    place = tmp_path / "run" / "checkpoints" / "isolated"
-    assert place.is_dir()
-    for path in place.rglob("*.safetensors"):
-        path.unlink()
-    train(TINY, *options[:2], *options[4:], out=tmp_path / "bad")
-    shutil.copy(tmp_path / "bad" / "final.safetensors", place / "final.safetensors")
-    config = (tmp_path / "bad" / "config.yaml").read_text()
-    assert "until: 1.0" in config
-    snapshot = checkpoint.load(place / "final.safetensors", torch.device("cpu"))
-    assert snapshot.journal.status == "diverged"
-    (place / "metrics.jsonl").write_bytes((tmp_path / "bad" / "metrics.jsonl").read_bytes())
-    settings = load(place / "config.yaml")
-    checkpoint.save(
-        place / "final.safetensors", replace(snapshot, journal=replace(snapshot.journal, config=to_dict(settings)))
-    )
-    assert resume(tmp_path / "run").summary["status"] == "finished"
-    assert not place.exists()
-
-
-class Halt:
-    """Asks to halt from when a file is there."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __call__(self):
-        return self.path.exists()
-
-
-def test_a_branch_without_a_mark_keeps_the_models_that_it_began_with(tmp_path):
-    first = train(TINY, out=tmp_path / "first")
-    start, folder = f"run.start_from={tmp_path / 'first'}", tmp_path / "second"
-    whole = train(TINY, start, "seed=5", out=tmp_path / "whole")
-    train(TINY, start, "seed=5", "run.checkpoint_every.time=null", out=folder, stop=lambda: True)
-    files = sorted((folder / "checkpoints").iterdir())
-    files[-1].unlink()  # that of the halt: as if killed instead
-    assert len(files) == 2
-    resume(tmp_path / "first", "run.until=9")  # goes on in the meantime
-    again = resume(folder, "run.checkpoint_every.time=0.5")
-    assert torch.equal(again.x, whole.x)
-    assert again.metrics["consensus_distance"][0] == first.metrics["consensus_distance"].iloc[-1]
-
-
-@pytest.mark.parametrize("options", [[], ["sweep.gossip.clock.rate=[0.5, log(n)]", "replicas=2", "run.mark_every=0.1"]])
-def test_metrics_and_averages_are_the_same_with_and_without_a_folder(options, tmp_path):
-    seen = []
-    free = train(TINY, *options)
-    kept = train(TINY, *options, out=tmp_path / "run", watch=lambda config, progress, row: seen.append(row["time"]))
-    assert kept.metrics.equals(free.metrics)
-    assert kept.summary["networks"] == free.summary["networks"]
-    assert seen == sorted(seen)
-    assert seen[-1] == 6
-
-
-def test_the_rows_of_one_mark_are_in_memory_where_files_have_the_others(tmp_path, monkeypatch):
-    most = []
-    observe = Recorder.observe
-    monkeypatch.setattr(Recorder, "observe", lambda self, p: (observe(self, p), most.append(len(self.rows)))[0])
-    train(TINY, "replicas=2", out=tmp_path / "run")
-    assert set(most) == {2}
