@@ -206,3 +206,14 @@ def test_the_installed_command_works():
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("error: network.nodes must be ")
+
+
+def test_a_run_with_numbers_that_are_not_finite_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("c.yaml").write_text("{network: {nodes: 3}, run: {until: 2, mark_every: 1, on_divergence: ignore}}")
+    small = ["local.lr=1e30", "task.data.samples_per_node=5", "task.data.test_samples=5"]
+    for words in (["train", "c.yaml", *small, "--out", "run"], ["resume", "run"], ["resume", "run", "run.until=4"]):
+        monkeypatch.setattr("sys.argv", ["batchednodes", *words])
+        with pytest.raises(SystemExit, match="0"):
+            cli.main()
+        assert "not finite" in capsys.readouterr().out

@@ -3,15 +3,19 @@
 import json
 import os
 import shutil
+from itertools import count
 from pathlib import Path
 from random import Random
 
 import pytest
-from fuzzing import TINY, Case, call, case, listing
+from fuzzing import TINY, Case, call, case, check, listing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-LINES, DAMAGED, RUNS = 350, 200, 30
+from batchednodes import train
+from batchednodes.interruption import TIMED_OUT
+
+LINES, DAMAGED, RESUMED, RUNS = 350, 200, 60, 30
 """Cases of each test."""
 
 COMMANDS = {
@@ -95,6 +99,61 @@ def test_lines(run, random):
     with case() as here:
         furnish(here.folder, run)
         Case(here.folder).call(*words)
+
+
+@pytest.fixture(scope="module")
+def halted(tmp_path_factory) -> Path:
+    """The folder of a run that was halted with some checkpoints."""
+    folder = tmp_path_factory.mktemp("halted")
+    (folder / "c.yaml").write_bytes(TINY)
+    calls = count()
+    options = ["run.checkpoint_every.time=0.2", "run.window=0.1", "run.until=2", "replicas=2"]
+    train(folder / "c.yaml", *options, out=folder / "run", stop=lambda: next(calls) > 60)
+    assert len(list((folder / "run" / "checkpoints").iterdir())) > 1
+    return folder / "run"
+
+
+CHANGES = (
+    "run.until=3", "run.until=1", "run.until=-1", "run.until=null", "run.until=1e400", "run=3", "run={until: 3}",
+    "run.baseline=isolated", "run.baseline=x", "run.checkpoint_every=null", "run.checkpoint_every={time: 0}",
+    "run.checkpoint_every.minutes=1e-9", "run.keep_checkpoints=1", "run.keep_checkpoints=0", "device=cpu",
+    "device=cuda:9", "seed=2", "local.lr=0.2", "no.such=1", "network.nodes=9", "run.start_from=run", "name=../x",
+    "sweep.local.lr=[1, 2]", "replicas=1", "run.mark_every=0.3", "run.window=1", "--quiet", "there", "run", "--from",
+    "--time-limit=1s", "--time-limit=", "--time-limit=0", "--time-limit=x", "--time-limit=" + "1" * 40 + "y",
+    "--time-limit=9" + "9" * 400 + "d", "--time-limit=1e9", "--time-limit=\u0663h", "--time-limit=-1",
+)  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # each damage is named
+@settings(max_examples=RESUMED)
+@given(st.randoms(use_true_random=True))
+def test_resumed_runs(halted, random):
+    with case() as here:
+        furnish(here.folder, halted)
+        files = sorted(path for path in (here.folder / "run").rglob("*") if path.is_file())
+        for path in random.sample(files, random.choice([0, 0, 1, 1, 2, 4])):
+            if path.exists():
+                _spoil(random, path)
+        words = ["resume", "run", *random.sample(CHANGES, random.choice([0, 0, 1, 2]))]
+        outcome = call(here.folder, *words)
+        check(outcome) if outcome.code != TIMED_OUT else None
+
+
+def _spoil(random: Random, path: Path) -> None:
+    """Removes a file, cuts it, changes a byte, or puts something else in its place."""
+    content = path.read_bytes()
+    path.unlink()
+    place = random.randrange(len(content) + 1)
+    put = [
+        lambda: None,
+        lambda: path.write_bytes(content[:place]),
+        lambda: path.write_bytes(content[:place] + b"?" + content[place + 1 :]),
+        lambda: path.write_bytes(random.choice(BITS)),
+        path.mkdir,
+        lambda: os.mkfifo(path),
+        lambda: path.symlink_to("nowhere"),
+    ]
+    random.choice(put)()
 
 
 BITS = (

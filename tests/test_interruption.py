@@ -2,10 +2,12 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,48 @@ def test_a_second_interrupt_stops_at_once(tmp_path):
 
 
 @pytest.mark.slow
+def test_an_interrupt_after_a_signal_shows_the_cursor_again(tmp_path):
+    (tmp_path / "c.yaml").write_text(json.dumps(LONG))
+    terminal, its = pty.openpty()
+    command = [sys.executable, "-m", "batchednodes", "train", "c.yaml", "--out", "run"]
+    environment = os.environ | {"TERM": "xterm"}
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=its, stderr=subprocess.PIPE, env=environment)
+    os.close(its)
+    seen = b""
+    while b"\x1b[?25l" not in seen:  # the progress bar hides it
+        seen += os.read(terminal, 4096)
+    while not (tmp_path / "run" / "metrics.jsonl").exists():
+        seen += os.read(terminal, 4096)
+    os.kill(process.pid, signal.SIGSTOP)  # so that it finds both at once
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    os.kill(process.pid, signal.SIGCONT)
+    with suppress(OSError):  # at the end of a terminal
+        while some := os.read(terminal, 4096):
+            seen += some
+    _, err = process.communicate(timeout=60)
+    assert seen.rfind(b"\x1b[?25h") > seen.rfind(b"\x1b[?25l")
+    assert process.returncode in (130, 143)  # 143: the interrupt came first, and the other asked to halt
+    assert b"Traceback" not in err
+
+
+def test_an_interrupt_after_a_request_to_end_stops_at_once():
+    child = """
+import signal, sys
+from batchednodes.interruption import Interruption
+with Interruption(None):
+    for number in map(int, sys.argv[1:]):
+        signal.raise_signal(number)
+    print("goes on")
+"""
+    numbers = [str(int(number)) for number in (signal.SIGTERM, signal.SIGINT)]
+    for order, code, out in ((numbers, 130, ""), (numbers[::-1], 0, "goes on\n"), (numbers[1:] * 2, 130, "")):
+        done = subprocess.run([sys.executable, "-c", child, *order], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (code, out)
+        assert ("stopped at once; the last checkpoint is as it was" in done.stderr) == (code == 130)
+
+
+@pytest.mark.slow
 def test_a_time_limit_does_the_same(tmp_path):
     process = started(tmp_path, "--time-limit", "0.2s", "--quiet")
     out, err = process.communicate(timeout=60)
@@ -78,7 +122,9 @@ def test_spans_of_time(text, expected):
     assert seconds(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1h", "h", "1y", "1h x", "2 weeks", "inf"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "-1h", "h", "1y", "1h x", "2 weeks", "inf", "1" * 5000 + "y", ".", "1h1.5.2h", "1" * 50 + "!"]
+)
 def test_what_is_no_span_of_time_is_refused(text):
     with pytest.raises(ValueError, match="--time-limit must be a positive time such as 2h, 90min or 1h30m, got"):
         seconds(text)

@@ -120,6 +120,24 @@ def test_a_run_that_cannot_go_on_ends_in_one_message(options, message, folder):
     assert rows[0]["loss_mean"] > 0
 
 
+def test_nobody_waits_for_a_thread_that_has_a_stack_but_no_memory_to_begin_with():
+    child = """
+import resource, sys
+from pathlib import Path
+from batchednodes.memory import Aside
+status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+most = (int(status["VmData"].split()[0]) << 10) + int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+aside = Aside()
+print(aside.submit(sum, [1, 2])(), aside.there())
+aside.close()
+"""
+    stack = 8 << 20
+    for more, there in ((0, False), (stack + 4096, False), (stack + 65536, False), (200 << 20, True)):
+        done = subprocess.run([sys.executable, "-c", child, str(more)], capture_output=True, text=True, timeout=60)
+        assert done.stdout == f"3 {there}\n", done.stderr
+
+
 # ------------------------------------------------------------------------------------------------------ without limits
 
 
