@@ -4,8 +4,11 @@ Letters: none.
 """
 
 import math
+import os
 import re
 import shutil
+import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -48,7 +51,7 @@ class Keeper:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         self.number = max((_number(path) for path in self.folder.iterdir()), default=0)
         self.copies: dict[str, Tensor] = {}
-        self.writer = Aside(yields=True)
+        self.writer = Aside(_yield_to_others)
         self.writing: Callable[[], None] | None = None
         self.wait(now)
 
@@ -73,7 +76,13 @@ class Keeper:
     def prepare(self, state: State, now: float) -> None:
         """Gets memory for a copy of the state, beside the run, once half of the first wait is over."""
         half = self.simulated - (self.every.time or 0.0) / 2
-        if self.beside and not self.copies and self.writing is None and (now >= half or self._waited(0.5)):
+        if (
+            self.beside
+            and not self.copies
+            and self.writing is None
+            and (now >= half or self._waited(0.5))
+            and self.writer.there()
+        ):
             self.writing = self.writer.submit(self._reserve, state)
 
     def write(self, snapshot: Snapshot) -> None:
@@ -83,11 +92,11 @@ class Keeper:
         self.number += 1
         path = self.folder / f"{self.number:06}.safetensors"
         try:
-            if self.beside and self.writer.there():
-                copy = replace(snapshot, state=self._copy(snapshot.state))
-                self.writing = self.writer.submit(self._write, path, copy)
-            else:
+            copy = self._copy(snapshot.state) if self.beside and self.writer.there() else None
+            if copy is None:
                 self._write(path, snapshot)
+            else:
+                self.writing = self.writer.submit(self._write, path, replace(snapshot, state=copy))
         except (OSError, MemoryError, RuntimeError) as error:
             self._warn_of(error)
 
@@ -131,23 +140,28 @@ class Keeper:
         Raises:
             RuntimeError: the error is another one.
         """
-        if not isinstance(error, OSError):
-            if not exhausted(error):
-                raise error
-            self.beside, self.copies = False, {}  # from now on the run waits while checkpoints are written
+        if not isinstance(error, OSError) and not exhausted(error):
+            raise error
         why = error if isinstance(error, OSError) else f"memory does not hold it ({reason(error)})"
         warnings.warn(f"no checkpoint: {why}; the run goes on, and tries again when the next is due", stacklevel=3)
 
     def _reserve(self, state: State) -> None:
-        """Gets memory for a copy of each tensor of the state that has none."""
-        for name, tensor in state.tensors().items():
-            old = self.copies.get(name)
-            if old is None or old.shape != tensor.shape or old.dtype != tensor.dtype:
-                self.copies[name] = _memory(tensor)
+        """Gets memory for a copy of each tensor of the state that has none; else the run waits for each checkpoint."""
+        try:
+            for name, tensor in state.tensors().items():
+                old = self.copies.get(name)
+                if old is None or old.shape != tensor.shape or old.dtype != tensor.dtype:
+                    self.copies[name] = _memory(tensor)
+        except (MemoryError, RuntimeError) as error:
+            if not exhausted(error):
+                raise
+            self.beside, self.copies = False, {}
 
-    def _copy(self, state: State) -> State:
-        """Returns a copy of the state on the host, in memory that the next copy will reuse."""
+    def _copy(self, state: State) -> State | None:
+        """Returns a copy of the state on the host, in memory that the next one will reuse; None: there is no memory."""
         self._reserve(state)
+        if not self.beside:
+            return None
         for name, tensor in state.tensors().items():
             self.copies[name].copy_(tensor, non_blocking=True)
         if state.x.is_cuda:
@@ -162,6 +176,15 @@ def _memory(tensor: Tensor) -> Tensor:
     raw = np.empty(tensor.numel() * tensor.element_size(), np.uint8)  # NumPy asks for huge pages
     raw.fill(0)  # the system gives memory when it is first written, which takes longer than to copy
     return torch.from_numpy(raw).view(tensor.dtype).view(tensor.shape)
+
+
+def _yield_to_others() -> None:
+    """Lets this thread compute only where a core would be idle: a run of as many threads as cores stays undisturbed.
+
+    Linux counts threads as processes here; elsewhere nothing changes.
+    """
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def newest(folder: Path, device: torch.device, check: Callable[[Snapshot], None]) -> Snapshot | None:

@@ -6,10 +6,7 @@ Letters: none.
 import functools
 import gc
 import mmap
-import os
 import re
-import sys
-import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -63,15 +60,15 @@ class Aside:
     for both before one is started.
     """
 
-    def __init__(self, yields: bool = False) -> None:
-        """Begins without a thread; one that yields computes only where a core would be idle, on Linux."""
+    def __init__(self, begin: Callable[[], None] | None = None) -> None:
+        """Starts nothing yet; begin: called in the thread first."""
+        self.begin = begin
         self.pool: ThreadPoolExecutor | None = None
-        self.prepare = _yield if yields else None
 
     def there(self) -> bool:
         """Returns whether there is a thread; one is started if that can be."""
         if self.pool is None and room(_THREAD):
-            pool = ThreadPoolExecutor(1, initializer=self.prepare)
+            pool = ThreadPoolExecutor(1, initializer=self.begin)
             try:
                 pool.submit(int).result()
             except RuntimeError as error:
@@ -92,12 +89,6 @@ class Aside:
         """Waits for what is being done, and ends the thread."""
         if self.pool is not None:
             self.pool.shutdown()
-
-
-def _yield() -> None:
-    """Lets this thread wait for all others; Linux counts threads as processes here, elsewhere nothing changes."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 class Chunk:
