@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from batchednodes import train
 from batchednodes.interruption import TIMED_OUT
 
+pytestmark = pytest.mark.slow
+
 LINES, DAMAGED, RESUMED, RUNS = 350, 200, 60, 30
 """Cases of each test."""
 

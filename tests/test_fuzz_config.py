@@ -12,6 +12,7 @@ from random import Random
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import pytest
 from fuzzing import case, settle
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +20,8 @@ from hypothesis import strategies as st
 from batchednodes.config import KINDS, Config
 from batchednodes.reading import join, members
 from batchednodes.values import Distribution
+
+pytestmark = pytest.mark.slow
 
 TREES, FILES, OVERRIDES = 3600, 3600, 1500
 """Cases of each test."""

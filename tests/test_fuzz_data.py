@@ -6,9 +6,12 @@ from random import Random
 from typing import Any
 
 import numpy as np
+import pytest
 from fuzzing import case, settle
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+pytestmark = pytest.mark.slow
 
 ARCHIVES, EDGES = 900, 500
 """Cases of each test."""

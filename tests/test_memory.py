@@ -23,6 +23,8 @@ from batchednodes.memory import Chunk, exhausted, gib, reason
 from batchednodes.program import Function
 from batchednodes.training import Result
 
+pytestmark = pytest.mark.slow
+
 LIMITED = """
 import os, resource, sys
 from pathlib import Path

@@ -113,7 +113,7 @@ def differences(one: Path, other: Path) -> list[str]:
     found += [
         f"summary.json {key}" for key in ("networks", "isolated", "status") if len({str(s[key]) for s in summaries}) > 1
     ]
-    kinds = [{path.name.partition(".")[0] for path in folder.iterdir()} for folder in (one, other)]
+    kinds = [{path.name.partition(".")[0] for path in folder.iterdir()} - {"checkpoints"} for folder in (one, other)]
     return found + [f"file {name}" for name in sorted(kinds[0] ^ kinds[1])]
 
 
