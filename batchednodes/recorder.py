@@ -147,8 +147,9 @@ class Recorder(Observer):
             self.late = now if self.late is None else self.late.then(now)
         if self.record is not None:
             self.record.observe(progress.marks, observations, speed)
-        kept = self.rows if self.record is None else []  # in a long run they are many; metrics.jsonl has them
-        self.rows = kept + [o.row for o in observations]
+        if self.record is not None:
+            self.rows.clear()  # in a long run they are many; metrics.jsonl has them
+        self.rows += [o.row for o in observations]
         self.last, self.progress = time.perf_counter(), progress
         self.stopped = self._hopeless()
         return self.advance(replace(progress, marks=progress.marks + 1)) and not self.stopped

@@ -81,7 +81,7 @@ def test_a_run_goes_on_with_smaller_chunks(more, options, folder):
 
 def test_marks_go_on_with_fewer_models_at_once(folder):
     options = ["update.clock.kind=never", "gossip.clock.kind=never", "local.chunk=null"]
-    done = limited(25, *NODES, *options)
+    done = limited(18, *NODES, *options)
     assert done.returncode == 0, done.stderr
     assert "warning: evaluation did not fit in memory with " in done.stderr
     same(folder, train({}, *NODES, *options))
