@@ -1,6 +1,6 @@
 """Branch: a run that starts from another run's models, or goes on with other settings; what may change, and what did.
 
-Letters: n nodes, p parameters.
+Letters: n nodes, p parameters, q those of another run's models.
 """
 
 from collections.abc import Mapping, Sequence
@@ -114,7 +114,7 @@ def start_(state: State, sizes: Int64[np.ndarray, " g"], settings: Config) -> Or
 def _write_(
     x: Float[Tensor, "n p"],
     sizes: Int64[np.ndarray, " g"],
-    models: Float[Tensor, "rows p"],
+    models: Float[Tensor, "rows q"],
     theirs: Int64[np.ndarray, " h"],
 ) -> None:
     """Writes the models of another run, whose networks have some sizes, into those of a new one."""

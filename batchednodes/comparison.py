@@ -93,7 +93,7 @@ def checked(row: Any) -> dict[str, Any]:
     return row | known_
 
 
-def _finite(value: float | None) -> float | None:
+def _finite(value: float | int | None) -> float | int | None:
     """Returns a number that figures can show; None for others."""
     return None if value is None or not abs(value) <= _HUGE else value
 

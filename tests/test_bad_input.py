@@ -18,6 +18,8 @@ from fuzzing import TINY, Case, call, case, settle
 
 from batchednodes.config import document, load
 
+pytestmark = pytest.mark.slow  # refusals are timed, and checked signatures take time
+
 REPOSITORY = Path(__file__).parents[1]
 SOURCES = sorted((REPOSITORY / "batchednodes").rglob("*.py"))
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{k}: &a{k} [*a{k - 1}, *a{k - 1}]\n" for k in range(1, 60))
