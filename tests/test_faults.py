@@ -149,7 +149,7 @@ def test_a_file_in_tensorboards_place_costs_the_curves_only(tmp_path):
 @pytest.mark.filterwarnings("ignore:no checkpoint:UserWarning", "ignore:TensorBoard's files:UserWarning")
 def test_a_folder_that_is_removed_ends_the_run_in_one_message(tmp_path):
     def watch(config, progress, row):
-        if progress.clocks.time > 3:
+        while progress.clocks.time > 3 and (tmp_path / "run").exists():  # a checkpoint may appear while it is removed
             shutil.rmtree(tmp_path / "run", ignore_errors=True)
 
     with pytest.raises(OSError, match=r"run/metrics.jsonl cannot be written: No such file or directory"):
