@@ -19,12 +19,15 @@ from batchednodes import rng, theory
 from batchednodes.algorithms.gossip_sgd import GossipSGD
 from batchednodes.algorithms.serial import SerialGossipSGD
 from batchednodes.algorithms.state import State, begin
-from batchednodes.config import Config
+from batchednodes.config import Config, has_messages
 from batchednodes.data import IID, Dataset, DataSizes, Natural, Partition, Sampler, Shards
 from batchednodes.engine import Batched, Engine, Serial, automatic_window
 from batchednodes.local import Descent, Rates
+from batchednodes.mailing import traffic
 from batchednodes.memory import Chunk
+from batchednodes.messages import Traffic
 from batchednodes.metrics import Meter, quarantine_
+from batchednodes.mixing import Entries
 from batchednodes.program import UntraceableError
 from batchednodes.schemes import Freshest, Uniform
 from batchednodes.stack import Stack, check
@@ -117,7 +120,12 @@ def timeline(configs: Sequence[Config]) -> Timeline:
     update = [c.update.clock.gaps(c.network.nodes, c.seed, "update.clock") for c in configs]
     gossip = [c.gossip.clock.gaps(c.network.nodes, c.seed, "gossip.clock") for c in configs]
     exchange, schemes = configs[0].gossip.exchange, tuple(c.gossip.scheme for c in configs)
-    return Timeline(batch, stack(batch, graphs), clock.join(update), clock.join(gossip), exchange, schemes)
+    plain = Timeline(batch, stack(batch, graphs), clock.join(update), clock.join(gossip), exchange, schemes)
+    if not any(has_messages(c) for c in configs):
+        return plain
+    dtype = DTYPES[configs[0].dtype]
+    p = skeleton(configs[0], sizes(configs[:1])[0], dtype, torch.device("cpu")).p
+    return traffic(configs, plain, p * dtype.itemsize)
 
 
 def contacts(configs: Sequence[Config]) -> list[float]:
@@ -176,25 +184,30 @@ def assemble(configs: Sequence[Config], events: Timeline, chunks: Chunks, state:
     weight = _weight(configs, dtype, where)
     layout, own, quarantine = tracking.layout, tracking.own, config.run.on_divergence == "quarantine"
     (updated, scored), window = _chunks(chunks), config.run.window or automatic_window(events)
+    entries, slots = _entries(config, events, problem.stack.p), events.slots if isinstance(events, Traffic) else 0
+    carries, replaces = (config.gossip.on_receipt in kinds for kinds in (("update", "update_merge"), ("update",)))
+    layout.reserve(slots if state is None else state.x.shape[0] - state.nodes)
     if config.executor == "serial":
-        executor = Serial(SerialGossipSGD(problem, coefficients, weight, layout, own, quarantine))
+        choices = (coefficients, weight, layout, own, quarantine, entries, replaces)
+        executor = Serial(SerialGossipSGD(problem, *choices))
     else:
         descent = _descent(config, problem, coefficients, chunks)
-        choices = (coefficients, weight, layout, own, updated, config.run.mixing, quarantine)
-        executor = Batched(GossipSGD(problem, descent, *choices))
+        choices = (coefficients, weight, layout, own, updated, config.run.mixing, quarantine, entries)
+        executor = Batched(GossipSGD(problem, descent, *choices, carries, replaces))
     momentum, delta = coefficients.momentum is not None, config.update.applies == "delta"
     if state is None:
-        x = _initial(configs, problem, events.networks, dtype)
-        state = begin(x, layout.zeros(counts(events, config)), momentum, delta)
+        x = _initial(configs, problem, events.networks, dtype, slots)
+        state = begin(x, layout.zeros(counts(events, config)), events.networks.n, momentum, delta)
         if quarantine:
             quarantine_(state)  # a user's model may begin with anything
     else:
-        _check_state(state, (events.networks.n, problem.stack.p), layout.numbers, (momentum, delta))
+        _check_state(state, (events.networks.n, problem.stack.p), layout.room, (momentum, delta))
     engine = Engine(events, executor, config.run.until, config.run.mark_every, window)
     theories = tuple(mean_staleness(c, events, g, tracking.sources) for g, c in enumerate(configs))
     evaluated, peaks = _evaluated(configs, events.networks), tuple(events.peaks())
     constants = (evaluated, theories, peaks, scored, chunks.together, quarantine)
-    meter = Meter(events.networks, problem, tracking, *constants)
+    laws = events.laws if isinstance(events, Traffic) else None
+    meter = Meter(events.networks, problem, tracking, *constants, laws)
     return Run(engine, state, meter, problem, chunks, updated)
 
 
@@ -211,11 +224,11 @@ def _chunks(planned: Chunks) -> tuple[Chunk, Chunk]:
 
 
 def _check_state(state: State, shape: tuple[int, int], versions: int, has: tuple[bool, bool]) -> None:
-    found = tuple(state.x.shape), state.versions.numel(), (state.v is not None, state.read is not None)
+    found = tuple(state.models.shape), state.versions.numel(), (state.v is not None, state.read is not None)
     if found != (shape, versions, has):
         raise ValueError(
             f"the checkpoint must fit the settings: models {list(shape)} and {versions} versions, got models "
-            f"{list(state.x.shape)} and {state.versions.numel()} versions; did the data or the model's code change?"
+            f"{list(state.models.shape)} and {state.versions.numel()} versions; did the data or the model's code change?"
         )
 
 
@@ -261,6 +274,8 @@ def mean_staleness(config: Config, events: Timeline, g: int, sources: Sources) -
     """
     part, n, gossip = events.networks.slice(g), config.network.nodes, config.gossip
     capacity, tracked, update = events.gossip.rate[part], sources.nodes[g], events.update.part(part)
+    if has_messages(config):
+        return None
     lawful = isinstance(config.network.topology, Complete) and n > 1 and tracked.size > 0
     if not lawful or capacity[0] == 0 or (capacity != capacity[0]).any():
         return None
@@ -349,12 +364,24 @@ def _weight(configs: Sequence[Config], dtype: torch.dtype, where: torch.device) 
     return _Sender(dtype, where)(np.concatenate(weights))
 
 
-def _initial(configs: Sequence[Config], run: Problem, batch: Networks, dtype: torch.dtype) -> Tensor:
-    x = torch.empty(batch.n, run.stack.p, dtype=dtype, device=run.features.device)
+def _initial(configs: Sequence[Config], run: Problem, batch: Networks, dtype: torch.dtype, slots: int) -> Tensor:
+    x = torch.empty(batch.n + slots, run.stack.p, dtype=dtype, device=run.features.device)
+    x[batch.n :] = 0
     for g, c in enumerate(configs):
         outputs = run.classes or run.targets.shape[1]
         c.task.model.init_(x[batch.slice(g)], run.stack, c.seed, tuple(run.features.shape[1:]), outputs)
     return x
+
+
+def _entries(config: Config, events: Timeline, p: int) -> Entries | None:
+    """Returns which of p entries of a model a message brings; None: all."""
+    batch = events.networks
+    rule = config.gossip.merge.weighing(np.zeros(1))
+    if rule.parts == 1 and rule.share == 1:
+        return None
+    if rule.parts > p:
+        raise ValueError(f"gossip.merge.parts must be at most the {p} parameters of the model, got {rule.parts}")
+    return Entries(p, rule.parts, rule.share, batch.seeds[batch.network_of()], batch.local())
 
 
 def _evaluated(configs: Sequence[Config], batch: Networks) -> tuple[Int64[np.ndarray, " _"], ...]:

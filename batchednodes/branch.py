@@ -102,9 +102,9 @@ def start_(state: State, sizes: Int64[np.ndarray, " g"], settings: Config) -> Or
                 f"{key} must be that of the run that run.start_from names, {before!r}, got {after!r}; models of "
                 "another kind cannot be taken over"
             )
-    _write_(state.x, sizes, found.state.x, found.layout.sizes)
+    _write_(state.models, sizes, found.state.models, found.layout.sizes)
     if state.read is not None:
-        state.read.copy_(state.x)
+        state.read.copy_(state.models)
     if settings.run.on_divergence == "quarantine":
         quarantine_(state)
     changed.pop("run.start_from", None)

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from batchednodes.algorithms.state import State
+from batchednodes.mail import MESSAGE, NODE, Mail
 from batchednodes.timeline import Clocks
 from batchednodes.values import shown
 from batchednodes.versions import Layout
@@ -29,6 +30,12 @@ _FORMAT = "batchednodes-2"
 
 _CLOCKS = "clocks."
 """Prefix of the clocks' arrays among the tensors of a file."""
+
+_MAIL, _SLOTS = "clocks.mail.", "messages."
+"""Prefixes of what is under way, and of the rows that it refers to."""
+
+_ROWS = ("x", "v")
+"""Tensors with rows for nodes and slots."""
 
 _VERSIONS = "versions"
 """Name of the versions [n, t] among the tensors of a file; where networks differ in their numbers of tracked sources,
@@ -125,15 +132,24 @@ def load(path: Path, device: torch.device) -> Snapshot:
     """
     tensors, metadata = _read(path)
     about = json.loads(metadata["about"])
-    clocks = {name.removeprefix(_CLOCKS): tensors.pop(name).numpy() for name in [*tensors] if name.startswith(_CLOCKS)}
+    mail, clocks, slots = (_taken(tensors, prefix) for prefix in (_MAIL, _CLOCKS, _SLOTS))
     layout = Layout.of(about["nodes"], about["tracked"], device)
-    versions = _flat(tensors, layout).to(device)
+    parts = [_flat(tensors, layout), *([slots[_VERSIONS]] if slots else [])]
+    versions = torch.cat(parts).to(device)
     kept = {name: tensors.pop(name).to(device) for name in about["state"] if name != _VERSIONS}
+    kept |= {name: torch.cat([kept[name], slots[name].to(device)]) for name in _ROWS if name in slots}
     named = {f.name for f in fields(Journal)}
     journal = {key: _frozen(value) for key, value in about["journal"].items() if key in named}
     arrays = {name: tensor.numpy() for name, tensor in tensors.items() if not name.startswith(_VERSIONS)}
     state = State(versions=versions, **kept)
-    return Snapshot(state, Clocks(time=about["time"], **clocks), layout, Journal(**journal), arrays)
+    here = {name: array.numpy() for name, array in clocks.items()}
+    post = Mail(**{name: _records(name, array.numpy()) for name, array in mail.items()}) if mail else None
+    return Snapshot(state, Clocks(time=about["time"], **here, mail=post), layout, Journal(**journal), arrays)
+
+
+def _taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Takes the tensors with a prefix away; returns them without it."""
+    return {name.removeprefix(prefix): tensors.pop(name) for name in [*tensors] if name.startswith(prefix)}
 
 
 def age(path: Path) -> tuple[float, int, int]:
@@ -186,9 +202,34 @@ def _tensors(snapshot: Snapshot) -> dict[str, Tensor]:
     """Returns everything of a snapshot by its name in a file."""
     state, clocks = snapshot.state, snapshot.clocks
     named = {name: t for name, t in state.tensors().items() if name != _VERSIONS}
+    named |= {name: named[name][: state.nodes] for name in _ROWS if name in named}
     tensors = {name: t.detach().cpu().contiguous() for name, t in (named | _tables(snapshot)).items()}
-    tensors |= {_CLOCKS + f.name: _tensor(getattr(clocks, f.name)) for f in fields(clocks) if f.name != "time"}
+    tensors |= {name: t.detach().cpu().contiguous().clone() for name, t in _slots(snapshot).items()}
+    kept = [f.name for f in fields(clocks) if f.name not in ("time", "mail")]
+    tensors |= {_CLOCKS + name: _tensor(getattr(clocks, name)) for name in kept}
+    if clocks.mail is not None:
+        tensors |= {_MAIL + name: _tensor(_plain(array)) for name, array in clocks.mail._asdict().items()}
     return tensors | {name: _tensor(array) for name, array in snapshot.arrays.items()}
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    """Returns records as rows of bytes, other arrays as they are."""
+    return array if array.dtype.names is None else array.view(np.uint8).reshape(array.size, -1)
+
+
+def _records(name: str, array: np.ndarray) -> np.ndarray:
+    """Returns what `_plain` made of an array of the mail as it was."""
+    dtype = {"nodes": NODE, "messages": MESSAGE}.get(name)
+    return array if dtype is None else array.reshape(-1).view(dtype)
+
+
+def _slots(snapshot: Snapshot) -> dict[str, Tensor]:
+    """Returns the rows of messages under way under the names that they have in a file; none where there are none."""
+    state, layout = snapshot.state, snapshot.layout
+    if snapshot.clocks.mail is None:
+        return {}
+    rows = {_SLOTS + name: t[state.nodes :] for name, t in state.tensors().items() if name in _ROWS}
+    return rows | {_SLOTS + _VERSIONS: state.versions[layout.numbers :]}
 
 
 def _tensor(array: np.ndarray) -> Tensor:

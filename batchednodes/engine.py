@@ -20,12 +20,14 @@ from torch import Tensor
 from batchednodes.algorithms.gossip_sgd import GossipSGD, UpdateWave
 from batchednodes.algorithms.serial import SerialGossipSGD
 from batchednodes.algorithms.state import State
-from batchednodes.gossip import Mixing, Writes, written
+from batchednodes.algorithms.state import fit_ as fit_rows_
+from batchednodes.gossip import Carried, Mixing, Writes, written
+from batchednodes.mail import SLOTS
 from batchednodes.memory import Aside
 from batchednodes.mixing import takes_all
 from batchednodes.schedule import count_lines, lines, schedule
 from batchednodes.timeline import Clocks, Events, Timeline
-from batchednodes.versions import Layout, widen_
+from batchednodes.versions import Layout, fit_, widen_
 
 AHEAD = 64 << 20
 """Memory of the minibatches of a window up to which they are drawn ahead, beside the work [B]; else wave by wave."""
@@ -56,12 +58,23 @@ class Window:
     columns: tuple[Int64[Tensor, "3 e"], Float64[Tensor, " e"]]
     """Receivers, senders and actors, and times [s], of the writes of all phases, one after the other; of an update all
     three are its node. On the host, in pinned memory where the models are on another device: they go there at once."""
+    letters: tuple[Float64[Tensor, "2 e"], Int64[Tensor, " e"]] | None = None
+    """Where messages are under way: when what is read was sent [s] and its weight, and which part of it counts; of the
+    same writes, likewise."""
     examples: Int64[Tensor, "u s b"] | None = None
     """Minibatches of all updates, wave by wave, likewise; None: they are drawn as they are needed."""
 
 
+@dataclass(frozen=True)
 class Executor(ABC):
     """A way to run the events of a window on the state; all of them mean the same."""
+
+    algorithm: GossipSGD | SerialGossipSGD
+
+    def fit_(self, state: State, slots: int) -> None:
+        """Gives the state rows for some slots of messages, if it has fewer."""
+        fit_rows_(state, slots)
+        fit_(state.versions, self.algorithm.layout, slots)
 
     @abstractmethod
     def prepare(self, events: Events, clocks: Clocks, state: State) -> Window:
@@ -106,21 +119,23 @@ class Batched(Executor):
     algorithm: GossipSGD
 
     def prepare(self, events: Events, clocks: Clocks, state: State) -> Window:
-        plan, layout = schedule(events, state.x.shape[0]), self.algorithm.layout
-        cut = layout.kinds.size > 1 and not takes_all(state.versions, self.algorithm.kernel)
+        plan, layout = schedule(events, state.nodes + slots(clocks)), self.algorithm.layout
+        tables = layout.kinds.size > 1 and events.letters is None
+        cut = tables and not takes_all(state.versions, self.algorithm.kernel)
         columns = _columns(count_lines(events), state.x.device)
         said, phases, u = lines(events, plan, columns[0].numpy(), columns[1].numpy()), [], 0
         for first, last in pairwise(plan.phases.tolist()):
             if plan.updates[first]:
                 part = slice(said.waves[first], said.waves[last])
                 done, u = u, u + part.stop - part.start
-                phases.append(UpdateWave(said.receivers[part], said.counts[done:u], said.times[part]))
+                phases.append(UpdateWave(said.actors[part], said.counts[done:u], said.times[part]))
             else:
                 phases.append(written(said, first, last))
         if cut:
             phases = [_cut(phase, layout) if isinstance(phase, Writes) else phase for phase in phases]
         examples = self._drawn([phase for phase in phases if isinstance(phase, UpdateWave)], state.x.device)
-        return Window(events, clocks, tuple(phases), len(phases), plan.waves.size - 1, columns, examples)
+        letters = None if said.letters is None else tuple(_sendable(a, state.x.device) for a in said.letters)
+        return Window(events, clocks, tuple(phases), len(phases), plan.waves.size - 1, columns, letters, examples)
 
     def _drawn(self, waves: Sequence[UpdateWave], device: torch.device) -> Int64[Tensor, "u s b"] | None:
         """Returns the minibatches of waves, in memory that goes to a device at once; None if they take too much."""
@@ -135,7 +150,7 @@ class Batched(Executor):
 
     def run_(self, state: State, window: Window, done: int = 0, pause: Pause = never) -> int:
         nodes, times = (column.to(state.x.device, non_blocking=True) for column in window.columns)
-        j, i, weights = nodes[0], nodes[1], self.algorithm.weight[nodes[2]]
+        j, i, (weights, carried) = nodes[0], nodes[1], self._weights(state, window, nodes[2])
         drawn = None if window.examples is None else window.examples.to(state.x.device, non_blocking=True)
         first = u = 0
         for step, phase in enumerate(window.phases):
@@ -149,11 +164,19 @@ class Batched(Executor):
                 return step
             if isinstance(phase, UpdateWave):
                 examples = None if drawn is None else drawn[updates]
-                self.algorithm.update_(state, phase, j[part], times[part], examples)
+                self.algorithm.update_(state, phase, j[part], nodes[2][part], times[part], examples)
             else:
                 columns = (j[part], i[part], weights[part], times[part])
-                self.algorithm.mix_(state, Mixing(*columns, phase.waves, phase.cuts, phase.pairs))
+                some = None if carried is None else carried.part_of(part)
+                self.algorithm.mix_(state, Mixing(*columns, phase.waves, phase.cuts, phase.pairs, some))
         return window.steps
+
+    def _weights(self, state: State, window: Window, actors: Tensor) -> tuple[Tensor, Carried | None]:
+        """Returns the weight of each write, and what else is to be known of those from messages."""
+        if window.letters is None:
+            return self.algorithm.weight[actors], None
+        real, part = (column.to(state.x.device, non_blocking=True) for column in window.letters)
+        return real[1].to(state.x.dtype), Carried(state.nodes, actors, real[0], part)
 
 
 def _cut(phase: Writes, layout: Layout) -> Writes:
@@ -162,6 +185,17 @@ def _cut(phase: Writes, layout: Layout) -> Writes:
     for name in ("receivers", "senders", "actors", "times"):
         np.copyto(getattr(phase, name), getattr(by_table, name))
     return replace(phase, cuts=by_table.cuts)
+
+
+def slots(clocks: Clocks) -> int:
+    """Returns the rows of x for snapshots of models that are under way."""
+    return 0 if clocks.mail is None else int(clocks.mail.head[SLOTS])
+
+
+def _sendable(array: np.ndarray, device: torch.device) -> Tensor:
+    """Returns an array in memory that goes to a device at once."""
+    tensor = _host(array.shape, torch.from_numpy(array[:0]).dtype, device)
+    return tensor.copy_(torch.from_numpy(array))
 
 
 def _columns(e: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -275,6 +309,7 @@ class Engine:
         with closing(Aside()) as host:
             for window, marked in self._windows(state, progress, host):
                 widen_(state.versions, int(window.clocks.updates.max()))
+                self.executor.fit_(state, slots(window.clocks))
                 done = self.executor.run_(state, window, progress.done, observer.pause)
                 while done < window.steps:
                     progress = replace(progress, done=done, end=window.clocks.time)

@@ -92,6 +92,24 @@ def _csr(begins: Tensor, columns: Tensor, values: Tensor, n: int) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Carried:
+    """What a phase of gossip says besides, where messages are under way."""
+
+    nodes: int
+    """Rows of x that are nodes; those from here on are slots of messages, and a write of one is a copy."""
+    origins: Int64[Tensor, " e"]
+    """The node whose model each write reads; of the same network as the row that it changes."""
+    sent: Float64[Tensor, " e"]
+    """When that model was sent [s]."""
+    part: Int64[Tensor, " e"]
+    """Which part of it counts: the number of a part of the model, or of the draw of its entries; -1: all."""
+
+    def part_of(self, part: slice) -> "Carried":
+        """Returns what is said of some writes."""
+        return Carried(self.nodes, self.origins[part], self.sent[part], self.part[part])
+
+
+@dataclass(frozen=True)
 class Mixing:
     """A phase of gossip: its waves of writes, in order, on the device of x."""
 
@@ -109,14 +127,25 @@ class Mixing:
     """On the host: the same with each wave cut into the tables of the versions; see `Writes.by_table`."""
     pairs: bool = False
     """Whether writes 2k and 2k + 1 are the two sides of one meeting."""
+    carried: Carried | None = None
+    """What else is to be known where messages are under way; None where models are exchanged at once."""
 
-    def without(self, nodes: Bool[Tensor, " n"]) -> "Mixing":
+    def without(self, since: Float64[Tensor, " n"]) -> "Mixing":
         """Returns the same phase with the contacts of some nodes made to do nothing, to either side.
 
         Each of their writes reads, with weight 0, the row that it changes: x_j <- 1 x_j + 0 x_j is x_j where that is
         finite, and max(N_j, N_j) is N_j. A weight of 0 alone would not do: 0 times infinity is NaN.
+
+        Args:
+            since: when each node was cut off; inf: it is not. A model that was sent before still counts.
         """
-        idle = nodes[self.receivers] | nodes[self.senders]
+        nodes = since.isfinite()
+        if self.carried is None:
+            idle = nodes[self.receivers] | nodes[self.senders]
+        else:
+            n = self.carried.nodes
+            cut = nodes[self.receivers.clamp(max=n - 1)] | (since[self.carried.origins] <= self.carried.sent)
+            idle = cut & (self.receivers < n)
         senders = torch.where(idle, self.receivers, self.senders)
         return replace(self, senders=senders, weights=torch.where(idle, 0.0, self.weights))
 
@@ -147,6 +176,8 @@ class Writes:
     """The same with each wave cut into the tables of the versions: just the waves while there is one table."""
     pairs: bool
     """Whether writes 2k and 2k + 1 are the two sides of one meeting."""
+    letters: tuple[Float64[np.ndarray, "2 e"], Int64[np.ndarray, " e"]] | None = None
+    """Of the lines, see `schedule.Lines`."""
 
     def by_table(self, table: Int32[np.ndarray, " n"], count: int) -> "Writes":
         """Returns the same writes such that those of table a in wave k are cuts[k count + a]:cuts[k count + a + 1].
@@ -175,4 +206,5 @@ def written(said: Lines, first: int, last: int) -> Writes:
     """Returns the writes of the gossip waves first, ..., last - 1, as views of the lines of a schedule."""
     part, waves = slice(said.waves[first], said.waves[last]), said.waves[first : last + 1] - said.waves[first]
     columns = (said.receivers[part], said.senders[part], said.actors[part], said.times[part])
-    return Writes(*columns, waves, waves, said.pairs)
+    letters = None if said.letters is None else (said.letters[0][:, part], said.letters[1][part])
+    return Writes(*columns, waves, waves, said.pairs, letters)

@@ -8,7 +8,7 @@ Letters: g networks, n nodes, p parameters, k nodes evaluated, x models [n, p], 
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from typing import Any
 
@@ -20,7 +20,9 @@ from torch import Tensor
 from torch.func import vmap
 
 from batchednodes.algorithms.state import State
+from batchednodes.mail import Laws
 from batchednodes.memory import Chunk
+from batchednodes.messages import accounts
 from batchednodes.staleness import Staleness, Tracking
 from batchednodes.tasks import Problem, Tests
 from batchednodes.timeline import Clocks
@@ -52,16 +54,29 @@ class Meter:
     """The same for models of several networks."""
     quarantine: bool = False
     """Whether nodes that diverged are left out of what is said of models, and counted."""
+    laws: Laws | None = None
+    """Of messages under way; None where models are exchanged at once."""
 
     def observe(self, state: State, clocks: Clocks) -> "list[Observation]":
         """Returns what holds now for each network; the numbers of all models come to the host at once."""
         out = state.diverged_at.isfinite() if self.quarantine else None
         most = (1 + max(rows.size for rows in self.evaluated)) * self.networks.count
-        parts, scores = self.chunk.attempt(most, lambda size: self._scores(state.x, out, size))
+        parts, scores = self.chunk.attempt(most, lambda size: self._scores(state.models, out, size))
         cut = np.zeros(self.networks.n, bool) if out is None else out.cpu().numpy()
         models = {g: own for p, score in zip(parts, scores, strict=True) for g, own in self._models(p, score, cut)}
         stale = self.tracking.measure(state.versions, state.updated, state.gained, clocks.time)
-        return [self._network(clocks, g, *models[g], stale[g], cut) for g in range(self.networks.count)]
+        norms = _norms(state.models, self.networks)
+        posts: list[dict[str, int]] = [{}] * self.networks.count
+        if clocks.mail is not None and self.laws is not None:
+            posts = accounts(clocks.mail, self.laws)
+        rows = (self._network(clocks, g, *models[g], stale[g], cut) for g in range(self.networks.count))
+        return [self._with(row, norms[g], posts[g], clocks, g) for g, row in enumerate(rows)]
+
+    def _with(self, seen: "Observation", norm: float, post: dict[str, int], clocks: Clocks, g: int) -> "Observation":
+        """Returns what was observed of a network with the norm of its models, their ages and its messages."""
+        age = None if clocks.mail is None else float(clocks.mail.age[self.networks.slice(g)].mean())
+        counts = {f"messages_{name}": post.get(name) for name in _ACCOUNTS}
+        return replace(seen, row=seen.row | {"model_norm_mean": norm, "model_age_mean": age, **counts})
 
     def _scores(
         self, x: Float[Tensor, "n p"], out: Bool[Tensor, " n"] | None, size: int
@@ -267,6 +282,17 @@ def consensus(
     return mean, torch.cat([(b.double() - mean.unsqueeze(1)).norm(dim=2) for b in blocks], 1)
 
 
+_ACCOUNTS = ("sent", "delivered", "lost", "offline", "in_flight")
+"""Of messages, in the order of keys."""
+
+
+def _norms(x: Float[Tensor, "n p"], networks: Networks) -> list[float]:
+    """Returns the mean over the nodes of each network of the length of a model."""
+    blocks = x.split(max(1, _BLOCK[x.device.type] // x.shape[1]))
+    lengths = torch.cat([b.double().norm(dim=1) for b in blocks]).cpu().numpy()
+    return (np.add.reduceat(lengths, networks.offsets[:-1]) / networks.sizes).tolist()
+
+
 def finite(x: Float[Tensor, "n p"]) -> Bool[Tensor, " n"]:
     """Returns whether all numbers of each row are finite."""
     blocks = x.split(max(1, _BLOCK[x.device.type] // x.shape[1]))
@@ -275,13 +301,13 @@ def finite(x: Float[Tensor, "n p"]) -> Bool[Tensor, " n"]:
 
 def diverged(state: State) -> list[tuple[int, float]]:
     """Returns the nodes whose loss or model is not finite, with the time when that was first seen (inf: just now)."""
-    bad = torch.nonzero(state.diverged_at.isfinite() | ~finite(state.x))[:, 0].cpu()
+    bad = torch.nonzero(state.diverged_at.isfinite() | ~finite(state.models))[:, 0].cpu()
     return list(zip(bad.tolist(), state.diverged_at.cpu()[bad].tolist(), strict=True))
 
 
 def quarantine_(state: State) -> None:
     """Takes note of the nodes whose models are not finite before the first update."""
-    state.diverged_at[~finite(state.x)] = 0.0
+    state.diverged_at[~finite(state.models)] = 0.0
 
 
 def _per_second(contacts: float, time: float) -> float | None:

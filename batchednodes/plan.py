@@ -16,8 +16,9 @@ from batchednodes import assembly
 from batchednodes.assembly import DTYPES, Chunks
 from batchednodes.config import Config
 from batchednodes.data import DataSizes
-from batchednodes.engine import AHEAD, automatic_window
+from batchednodes.engine import AHEAD, automatic_window, slots
 from batchednodes.memory import gib
+from batchednodes.messages import Traffic
 from batchednodes.schedule import schedule
 from batchednodes.stack import Stack
 from batchednodes.staleness import choose
@@ -169,6 +170,8 @@ def plan(configs: Sequence[Config], events: Timeline) -> Plan:
     window = span * sum(events.expected(1.0))
     versions = int((events.networks.sizes * sources.widths).sum()) * assembly.counts(events, config).itemsize
     memory = needs.tensors(events.networks.n, versions)
+    if isinstance(events, Traffic):
+        memory |= needs.messages(events, int(sources.width) * assembly.counts(events, config).itemsize)
     memory |= needs.workspace(chunks, writes, sources.width, where.type == "cuda")
     memory["timeline and schedule (host)"] = int(2 * window * _EVENT_BYTES)  # one runs, one is made
     memory["minibatches drawn ahead (host)"] = 2 * needs.ahead(span * events.expected(1.0)[0])
@@ -213,10 +216,10 @@ def _sample(events: Timeline, config: Config) -> tuple[float, int]:
     updates, gossips = events.expected(1.0)
     rate, few = updates + gossips, 4 * events.networks.n / updates if updates else math.inf
     span = min(config.run.until, max(200_000 / rate, min(few, 4_000_000 / rate))) if rate else config.run.until
-    some, _ = events.window(events.begin(), span)
+    some, after = events.window(events.begin(), span)
     if len(some) == 0:
         return 1.0, 0
-    made = schedule(some, events.networks.n)
+    made = schedule(some, events.networks.n + slots(after))
     sizes = np.diff(made.waves)
     writes = sizes[~made.updates].max(initial=0) * (2 if MEET in some.kind else 1)
     return sizes.size / len(some), int(writes)
@@ -295,6 +298,15 @@ class _Needs:
             "data": rows * self.item,
             "data while it is loaded (host)": rows * 8,
             "sampler and clocks (host)": 12 * samples + 260 * n,
+        }
+
+    def messages(self, events: Traffic, versions: int) -> dict[str, int]:
+        """Returns the bytes of what is under way; versions: of one slot [B]."""
+        row, momentum = self.stack.p * self.item, any(c.local.momentum != 0 for c in self.configs)
+        host = 140 * events.networks.n + (80 + 8 * events.parts) * (events.slots + events.networks.n)
+        return {
+            "messages under way": events.slots * (row * (2 if momentum else 1) + versions),
+            "mail (host)": 3 * host,
         }
 
     def workspace(self, chunks: Chunks, writes: int, tracked: int, graphs: bool) -> dict[str, int]:

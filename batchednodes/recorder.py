@@ -157,7 +157,7 @@ class Recorder(Observer):
     def _hopeless(self) -> bool:
         """Returns whether the run is to stop because of nodes that are not finite."""
         state = self.run.state
-        return divergence.stops(self.settings.run.on_divergence, diverged(state), state.x.shape[0])
+        return divergence.stops(self.settings.run.on_divergence, diverged(state), state.nodes)
 
     def advance(self, progress: Progress) -> bool:
         if self.task.watch is not None:

@@ -11,10 +11,11 @@ import zlib
 from typing import no_type_check
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int64, UInt64
 from numba import int64, njit, uint64
 
 UPDATE, GOSSIP, INIT, BATCH, DATA, PARTITION, GRAPH, VALUES, SOURCES, EVALUATED, SHARED = range(11)
+DELAY, LOSS, AVAILABLE, ONLINE, LINK, FLOW, REACTIVE, ROUND, PHASE, PART, ENTRIES, JOIN = range(20, 32)
 """Streams: what a draw is for. One address never serves two purposes."""
 
 TOGETHER = 512
@@ -84,6 +85,16 @@ def uniforms(seed: int, stream: int, nodes: Int64[np.ndarray, " w"], size: int) 
     out = np.empty((nodes.size, size))
     _uniforms(np.uint64(seed), stream, nodes, 0, out)
     return out
+
+
+def draws(
+    seed: int, stream: int, nodes: Int64[np.ndarray, " w"], counts: int | Int64[np.ndarray, " w"]
+) -> tuple[UInt64[np.ndarray, " w"], UInt64[np.ndarray, " w"]]:
+    """Returns 128 random bits, as two arrays, for each address (seed, stream, nodes[k], counts[k])."""
+    high, low = np.empty((2, nodes.size), np.uint64)
+    number = np.broadcast_to(counts, nodes.shape).astype(np.uint64)
+    blocks(np.uint64(seed), stream, nodes.astype(np.uint64), number, high, low)
+    return high, low
 
 
 def code(text: str) -> int:

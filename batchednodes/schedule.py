@@ -8,7 +8,8 @@ place, a pair (phase, wave within the phase), that keeps for every row of x
     write after read     it writes a row in the same or a later wave than each older event that reads it,
 
 where all reads of a wave see the state before the wave. An update reads and writes the actor's row; a push reads both
-rows and writes the receiver's; a pull is a push of the peer; a meeting reads and writes both.
+rows and writes the receiver's; a pull is a push of the peer; a meeting reads and writes both. An update of a message,
+with the data of a node, reads and writes the rows of both.
 
 Letters: m events, W waves, P phases, n nodes.
 """
@@ -58,7 +59,7 @@ class Lines:
     senders: Int64[np.ndarray, " e"]
     """Row that is read besides."""
     actors: Int64[np.ndarray, " e"]
-    """The node that made the contact."""
+    """The node that made the contact; where messages are under way, that of `Letters.node`."""
     times: Float64[np.ndarray, " e"]
     """Instant [s]."""
     counts: Int64[np.ndarray, " u"]
@@ -67,6 +68,8 @@ class Lines:
     """Wave k holds the lines waves[k]:waves[k + 1], in time order."""
     pairs: bool
     """Whether contacts are meetings, whose two lines follow each other."""
+    letters: tuple[Float64[np.ndarray, "2 e"], Int64[np.ndarray, " e"]] | None = None
+    """Where messages are under way: when what is read was sent [s] and its weight, and which part of it counts."""
 
 
 def lines(events: Events, plan: Schedule, nodes: Int64[np.ndarray, "3 e"], times: Float64[np.ndarray, " e"]) -> Lines:
@@ -84,8 +87,13 @@ def lines(events: Events, plan: Schedule, nodes: Int64[np.ndarray, "3 e"], times
     counts = np.empty(numbers[-1], np.int64)
     columns = (events.kind, events.actor, events.peer, events.time, events.count)
     begins = (waves.astype(np.uint64), numbers.astype(np.uint64))  # an index without a sign needs no check
-    _fill(*columns, plan.wave, *begins, nodes[0], nodes[1], nodes[2], times, counts)
-    return Lines(nodes[0], nodes[1], nodes[2], times, counts, waves, pairs)
+    said, letters = events.letters, None
+    node = events.actor if said is None else said.node
+    _fill(*columns, node, said is not None, plan.wave, *begins, nodes[0], nodes[1], nodes[2], times, counts)
+    if said is not None:
+        order = np.repeat(plan.order, np.where(events.kind == MEET, 2, 1)[plan.order])
+        letters = np.stack([said.sent[order], said.weight[order]]), said.part[order]
+    return Lines(nodes[0], nodes[1], nodes[2], times, counts, waves, pairs, letters)
 
 
 def count_lines(events: Events) -> int:
@@ -115,9 +123,11 @@ def _place(kind, actor, peer, rows, place, sizes):  # noqa: ANN001, ANN202  (num
     for e in range(kind.size):
         i, j, one = uint64(actor[e]), uint64(peer[e]), uint64(1)  # an index without a sign needs no check
         if kind[e] == UPDATE:
-            phase = ((rows[i, one] >> _BITS) + 1) | 1  # the next odd one
+            k = j if peer[e] >= 0 else i
+            phase = ((max(rows[i, one], rows[k, one]) >> _BITS) + 1) | 1  # the next odd one
             at = phase << _BITS
             rows[i, 0] = rows[i, one] = ((phase + 1) << _BITS) - 1  # the next place is one of gossip
+            rows[k, 0] = rows[k, one] = rows[i, 0]
         else:
             if kind[e] == PULL:
                 i, j = j, i
@@ -128,8 +138,8 @@ def _place(kind, actor, peer, rows, place, sizes):  # noqa: ANN001, ANN202  (num
             rows[j, 0] = at
             rows[i, one], rows[j, one] = max(rows[i, one], at), max(rows[j, one], at)
             phase = at >> _BITS
-        place[e], k = at, uint64(phase)
-        sizes[k] = max(sizes[k], (at & _WAVE) + 1)
+        place[e], q = at, uint64(phase)
+        sizes[q] = max(sizes[q], (at & _WAVE) + 1)
     return np.append(0, np.cumsum(sizes[: np.flatnonzero(sizes)[-1] + 1])) if kind.size else np.zeros(1, np.int64)
 
 
@@ -149,13 +159,15 @@ def _rank(place, base, wave):  # noqa: ANN001, ANN202
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _fill(kind, actor, peer, time, count, wave, place, number, receivers, senders, actors, times, counts):  # noqa: ANN001, ANN202
+def _fill(
+    kind, actor, peer, time, count, node, letters, wave, place, number, receivers, senders, actors, times, counts
+):  # noqa: ANN001, ANN202
     """Writes the line of each event to the next place of its wave, and the count of each update likewise."""
     for e in range(kind.size):
         i, j, k = actor[e], peer[e], uint64(wave[e])
         at = place[k]
         place[k] = at + uint64(1)
-        times[at], actors[at] = time[e], i
+        times[at], actors[at] = time[e], node[e]
         if kind[e] == UPDATE:
             receivers[at] = senders[at] = i
             counts[number[k]] = count[e]
@@ -168,3 +180,5 @@ def _fill(kind, actor, peer, time, count, wave, place, number, receivers, sender
                 at = place[k]
                 place[k] = at + uint64(1)
                 receivers[at], senders[at], actors[at], times[at] = j, i, i, time[e]
+                if letters:
+                    actors[at - uint64(1)] = j

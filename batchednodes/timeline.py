@@ -19,13 +19,14 @@ from numba import njit, uint64
 from batchednodes import rng
 from batchednodes.chronology import Columns, merge_
 from batchednodes.clocks import Gaps, act, due, gap, waits
+from batchednodes.mail import Letters, Mail
 from batchednodes.schemes import Scheme, Speech, Stage, Voices
 from batchednodes.topology import Contacts, Networks
 
 UPDATE, PUSH, PULL, MEET = range(4)
 """Kinds of event. At one instant updates come before gossip, then the order is that of node numbers."""
 
-EXCHANGES = {"push": PUSH, "pull": PULL, "meet": MEET}
+EXCHANGES = {"push": PUSH, "pull": PULL, "meet": MEET, "push_pull": PUSH}
 
 
 _PART, _PART_NODE = 1 << 18, 4
@@ -47,6 +48,8 @@ class Events:
     """The node contacted; -1 for updates."""
     count: Int64[np.ndarray, " m"]
     """Number of the update among those of its node: 0, 1, 2, ...; -1 for contacts."""
+    letters: Letters | None = None
+    """What else is to be known where messages are under way; None where models are exchanged at once."""
 
     def __len__(self) -> int:
         return self.time.size
@@ -75,6 +78,8 @@ class Clocks:
     """Nodes by age."""
     awake: Int32[np.ndarray, " n"]
     """Nodes that share a capacity."""
+    mail: Mail | None = None
+    """What is under way; None where models are exchanged at once."""
 
     def voices(self) -> Voices:
         """Returns a copy of what the gossip schemes remember, for them to write into."""

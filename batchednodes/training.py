@@ -211,7 +211,7 @@ def _result(run: Run, recorder: Recorder, summary: dict[str, Any]) -> Result:
     layout, versions = run.meter.tracking.layout, run.state.versions
     tables = tuple(layout.block(versions, g) for g in range(layout.sizes.size))
     metrics = pd.DataFrame(recorder.metrics())
-    return Result(metrics, summary, run.state.x, tables, recorder.folder, run.problem.stack)
+    return Result(metrics, summary, run.state.models, tables, recorder.folder, run.problem.stack)
 
 
 def _isolated(task: Task, folder: Path | None) -> dict[str, Any]:

@@ -36,6 +36,14 @@ def widen_(versions: Int[Tensor, " numbers"], largest: int) -> None:
         versions.data = versions.to(_fitting(float(largest)))
 
 
+def fit_(versions: Int[Tensor, " numbers"], layout: "Layout", slots: int) -> None:
+    """Gives the versions and their layout, in place, rows for some slots of messages, if they have fewer."""
+    layout.reserve(slots)
+    missing = layout.room - versions.numel()
+    if missing > 0:
+        versions.data = torch.cat([versions, versions.new_zeros(missing)])
+
+
 def _fitting(count: float) -> torch.dtype:
     return next(dtype for dtype in _TYPES if count <= torch.iinfo(dtype).max)
 
@@ -57,7 +65,7 @@ class Layout:
     stacks: tuple[Int64[np.ndarray, " _"], ...]
     """Networks whose blocks have one shape, stack by stack as they lie in the tensor."""
     place: Int64[Tensor, " n"]
-    """Place of the first number of each node's row; on the device."""
+    """Place of the first number of each node's row, then of those of slots, see `reserve`; on the device."""
     row: Int64[Tensor, " n"]
     """Row of each node in the table of its width; on the device."""
     width: Int64[Tensor, " n"]
@@ -87,9 +95,21 @@ class Layout:
         """Number of counts of all networks."""
         return int((self.sizes * self.widths).sum())
 
+    @property
+    def room(self) -> int:
+        """Number of counts of all networks and of the slots that are reserved."""
+        return self.numbers + (self.place.numel() - self.network.size) * int(self.kinds.max())
+
+    def reserve(self, slots: int) -> None:
+        """Gives some slots of messages rows, in place, if they have none; after all nodes, as wide as the widest."""
+        missing = self.network.size + slots - self.place.numel()
+        if missing > 0:
+            first = self.room + int(self.kinds.max()) * torch.arange(missing, device=self.place.device)
+            self.place.data = torch.cat([self.place, first])
+
     def zeros(self, dtype: torch.dtype) -> Int[Tensor, " numbers"]:
         """Returns the versions at t = 0."""
-        return torch.zeros(self.numbers, dtype=dtype, device=self.place.device)
+        return torch.zeros(self.room, dtype=dtype, device=self.place.device)
 
     def block(self, versions: Int[Tensor, " numbers"], g: int) -> Int[Tensor, "n t"]:
         """Returns the versions of network g, as a view."""
@@ -115,7 +135,7 @@ class Layout:
     def by_width(self, versions: Int[Tensor, " numbers"]) -> list[Int[Tensor, "rows t"]]:
         """Returns the table of each width, as views."""
         shapes = [(int(self.sizes[self.widths == t].sum()), int(t)) for t in self.kinds]
-        parts = versions.split([rows * t for rows, t in shapes])
+        parts = versions[: self.numbers].split([rows * t for rows, t in shapes])
         return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 

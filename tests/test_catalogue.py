@@ -61,7 +61,7 @@ def test_the_catalogue_reads_types_defaults_and_meanings_off_the_code():
     assert found["run.eval_nodes", ""].type == "an integer or null"
     assert found["run.eval_nodes", ""].default == "null"
     assert found["local.nesterov", ""].default == "false"
-    assert found["gossip.exchange", ""].type == "one of push, pull, meet"
+    assert found["gossip.exchange", ""].type == "one of push, pull, push_pull, meet"
     assert [entry.name for entry in catalogue() if entry.default] == [
         "complete",
         "shifted_exponential",

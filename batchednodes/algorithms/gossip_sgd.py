@@ -14,6 +14,7 @@ References:
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from batchednodes.algorithms.state import State
 from batchednodes.gossip import Mixing
 from batchednodes.local import Descent, Rates
 from batchednodes.memory import Chunk
-from batchednodes.mixing import Kernel, merge_, mix_
+from batchednodes.mixing import Entries, Kernel, merge_, mix_, partial
 from batchednodes.staleness import count_
 from batchednodes.tasks import Problem
 from batchednodes.versions import Layout
@@ -61,12 +62,19 @@ class GossipSGD:
     """How phases of gossip are applied."""
     quarantine: bool = False
     """Whether a node whose loss or model became non-finite in an update is cut off: contacts with it do nothing."""
+    entries: Entries | None = None
+    """Which entries of a model a message brings; None: all."""
+    carries: bool = False
+    """Whether messages bring momentum buffers, for nodes that train them."""
+    replaces: bool = False
+    """Whether a node takes a model that it has trained in place of its own, with the momentum buffer."""
 
     def update_(
         self,
         state: State,
         wave: UpdateWave,
         rows: Int64[Tensor, " w"],
+        nodes: Int64[Tensor, " w"],
         times: Float64[Tensor, " w"],
         examples: Int64[Tensor, "w s b"] | None = None,
     ) -> None:
@@ -75,31 +83,32 @@ class GossipSGD:
         Args:
             state: changed.
             wave: on the host.
-            rows: its nodes, on the device.
+            rows: rows of x that they train, on the device: those of the nodes, or slots of messages.
+            nodes: its nodes, on the device.
             times: its times, on the device [s].
             examples: its minibatches, on the device; None: they are drawn now.
         """
 
         def work(part: slice) -> _Descended:
             drawn = self.problem.draw(wave.nodes[part], wave.counts[part]) if examples is None else examples[part]
-            return self._descended(state, rows[part], drawn)
+            return self._descended(state, rows[part], nodes[part], drawn)
 
         self.chunk.run_(
             rows.numel(),
             work,
-            lambda part, new: _write_(state, rows[part], times[part], new),
+            lambda part, new: _write_(state, rows[part], nodes[part], times[part], new),
         )
         if state.versions.numel():
-            own = self.own.index_select(0, rows)
+            own = self.own.index_select(0, nodes)
             count_(state.versions, own)
-            state.updated.index_add_(0, rows, torch.where(own >= 0, times, 0.0))
+            state.updated.index_add_(0, nodes, torch.where(own >= 0, times, 0.0))
 
-    def _descended(self, state: State, rows: Tensor, index: Int64[Tensor, "w s b"]) -> "_Descended":
+    def _descended(self, state: State, rows: Tensor, nodes: Tensor, index: Int64[Tensor, "w s b"]) -> "_Descended":
         """Returns what an update makes of some rows, and writes nothing."""
         x = (state.x if state.read is None else state.read).index_select(0, rows)  # r_i, or x_i itself
         v = None if state.v is None else state.v.index_select(0, rows)
         start = None if state.read is None else x.clone()
-        loss = self.descent.run_(x, v, index, self.rates.of(rows))
+        loss = self.descent.run_(x, v, index, self.rates.of(nodes))
         if start is not None:
             x = state.x[rows] + (x - start)
         sound = loss.isfinite()
@@ -111,8 +120,13 @@ class GossipSGD:
     def mix_(self, state: State, phase: Mixing) -> None:
         """Applies a phase of gossip to models and versions."""
         if self.quarantine:
-            phase = phase.without(state.diverged_at.isfinite())
-        mix_(state.x, phase, self.kernel)
+            phase = phase.without(state.diverged_at)
+        if self.entries is None:
+            mix_(state.x, phase, self.kernel)
+        else:
+            partial.mix_(state.x, phase, self.entries)
+        if self.carries and state.v is not None and phase.carried is not None:
+            _carry_(state.v, phase, phase.carried.nodes, self.replaces)
         if state.versions.numel():
             merge_(state.versions, state.gained, phase, self.layout, self.kernel)
 
@@ -129,10 +143,18 @@ class _Descended:
     """Whether the loss was finite and, where nodes are quarantined, whether the new model is."""
 
 
-def _write_(state: State, rows: Tensor, times: Tensor, new: _Descended) -> None:
+def _carry_(v: Float[Tensor, "rows p"], phase: Mixing, nodes: int, replaces: bool) -> None:
+    """Copies momentum buffers into slots, and where models replace others, those with them."""
+    for a, b in pairwise(phase.waves.tolist()):
+        j, i = phase.receivers[a:b], phase.senders[a:b]
+        kept = (j < nodes) & (not replaces)
+        v.index_copy_(0, j, torch.where(kept.unsqueeze(1), v[j], v[i]))
+
+
+def _write_(state: State, rows: Tensor, nodes: Tensor, times: Tensor, new: _Descended) -> None:
     if state.read is not None:
         state.read.index_copy_(0, rows, new.x)
     state.x.index_copy_(0, rows, new.x)
     if state.v is not None and new.v is not None:
         state.v.index_copy_(0, rows, new.v)
-    state.diverged_at.scatter_reduce_(0, rows, torch.where(new.sound, torch.inf, times), "amin")
+    state.diverged_at.scatter_reduce_(0, nodes, torch.where(new.sound, torch.inf, times), "amin")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from batchednodes.algorithms.state import State
 from batchednodes.local import Rates
+from batchednodes.mixing import Entries
 from batchednodes.tasks import Problem
 from batchednodes.timeline import MEET, PULL, UPDATE, Events
 from batchednodes.versions import Layout
@@ -35,12 +36,18 @@ class SerialGossipSGD:
     """Place of each node's count of its own updates among the versions; -1: not tracked."""
     quarantine: bool = False
     """Whether a node whose loss or model became non-finite in an update is cut off: contacts with it do nothing."""
+    entries: Entries | None = None
+    """Which entries of a model a message brings; None: all."""
+    replaces: bool = False
+    """Whether a node takes a model that it has trained in place of its own, with the momentum buffer."""
 
     def event_(self, state: State, events: Events, k: int) -> None:
         """Runs event k of a window."""
         kind, actor, peer, time = events.kind[k], int(events.actor[k]), int(events.peer[k]), float(events.time[k])
         if kind == UPDATE:
-            self._update_(state, actor, int(events.count[k]), time)
+            self._update_(state, actor, actor if peer < 0 else peer, int(events.count[k]), time)
+        elif events.letters is not None:
+            self._letter_(state, events, k)
         elif self.quarantine and bool(state.diverged_at[[actor, peer]].isfinite().any()):
             return
         elif kind == MEET:
@@ -49,22 +56,65 @@ class SerialGossipSGD:
             j, i = (actor, peer) if kind == PULL else (peer, actor)
             self._write_(state, j, self.weight[actor], state.x[i], self.layout.of_node(state.versions, i), time)
 
-    def _meet_(self, state: State, i: int, j: int, time: float) -> None:
-        x_i, versions_i = state.x[i].clone(), self.layout.of_node(state.versions, i).clone()
-        self._write_(state, i, self.weight[i], state.x[j], self.layout.of_node(state.versions, j), time)
-        self._write_(state, j, self.weight[i], x_i, versions_i, time)
+    def _letter_(self, state: State, events: Events, k: int) -> None:
+        """Copies a model that messages refer to, merges one that came, or lets two nodes meet."""
+        assert events.letters is not None
+        j, i, time = int(events.actor[k]), int(events.peer[k]), float(events.time[k])
+        node, sent, part = (int(events.letters.node[k]), float(events.letters.sent[k]), int(events.letters.part[k]))
+        w = torch.tensor(events.letters.weight[k], dtype=state.x.dtype, device=state.x.device)
+        width = int(self.layout.width[node])
+        if j >= state.nodes:
+            state.x[j] = state.x[i]
+            self._row(state, j, width).copy_(self._row(state, i, width))
+            if state.v is not None:
+                state.v[j] = state.v[i]
+        elif self.quarantine and self._cut(state, j, i if events.kind[k] == MEET else node, sent):
+            return
+        elif events.kind[k] == MEET:
+            self._meet_(state, j, i, time, w)
+        else:
+            kept = None if self.entries is None else self.entries.of(torch.tensor([j]), torch.tensor([part]))[0]
+            self._write_(state, j, w, state.x[i], self._row(state, i, width), time, kept)
+            if self.replaces and state.v is not None:
+                state.v[j] = state.v[i]
 
-    def _write_(self, state: State, j: int, w: Tensor, x_i: Tensor, versions_i: Tensor, time: float) -> None:
-        state.x[j] = (1 - w) * state.x[j] + w * x_i
+    def _cut(self, state: State, j: int, origin: int, sent: float) -> bool:
+        """Returns whether a node is cut off, or was the origin of its message when it was sent."""
+        return bool(state.diverged_at[j].isfinite()) or float(state.diverged_at[origin]) <= sent
+
+    def _row(self, state: State, row: int, width: int) -> Tensor:
+        """Returns the versions of a node or of a slot."""
+        first = int(self.layout.place[row])
+        return state.versions[first : first + width]
+
+    def _meet_(self, state: State, i: int, j: int, time: float, w: Tensor | None = None) -> None:
+        w = self.weight[i] if w is None else w
+        x_i, versions_i = state.x[i].clone(), self.layout.of_node(state.versions, i).clone()
+        self._write_(state, i, w, state.x[j], self.layout.of_node(state.versions, j), time)
+        self._write_(state, j, w, x_i, versions_i, time)
+
+    def _write_(
+        self,
+        state: State,
+        j: int,
+        w: Tensor,
+        x_i: Tensor,
+        versions_i: Tensor,
+        time: float,
+        kept: Tensor | None = None,
+    ) -> None:
+        mean = (1 - w) * state.x[j] + w * x_i
+        state.x[j] = mean if kept is None else torch.where(kept.to(mean.device), mean, state.x[j])
         versions_j = self.layout.of_node(state.versions, j)
         before = int(versions_j.sum())
         versions_j.copy_(torch.maximum(versions_j, versions_i))
         state.gained[j] += time * (int(versions_j.sum()) - before)
 
-    def _update_(self, state: State, i: int, count: int, time: float) -> None:
-        start = (state.x if state.read is None else state.read)[i]
+    def _update_(self, state: State, r: int, i: int, count: int, time: float) -> None:
+        """Lets node i train row r: its own, or the slot of a message."""
+        start = (state.x if state.read is None else state.read)[r]
         row = nn.Parameter(start.clone())
-        optimizer = self._optimizer(state, i, row)
+        optimizer = self._optimizer(state, r, i, row)
         index = self.problem.draw(np.array([i]), np.array([count]))[0]
         total = torch.zeros((), dtype=row.dtype, device=row.device)
         for features, targets in zip(*self.problem.batch(index), strict=True):
@@ -73,23 +123,23 @@ class SerialGossipSGD:
             loss.backward()
             optimizer.step()
             total += loss.detach()
-        state.x[i] = row.detach() if state.read is None else state.x[i] + (row.detach() - start)
+        state.x[r] = row.detach() if state.read is None else state.x[r] + (row.detach() - start)
         if state.read is not None:
-            state.read[i] = state.x[i]
+            state.read[r] = state.x[r]
         if state.v is not None:
-            state.v[i] = optimizer.state[row]["momentum_buffer"]
-        if not total.isfinite() or (self.quarantine and not state.x[i].isfinite().all()):
+            state.v[r] = optimizer.state[row]["momentum_buffer"]
+        if not total.isfinite() or (self.quarantine and not state.x[r].isfinite().all()):
             state.diverged_at[i] = min(time, float(state.diverged_at[i]))
         if self.own[i] >= 0:
             state.versions[self.own[i]] += 1
             state.updated[i] += time
 
-    def _optimizer(self, state: State, i: int, row: nn.Parameter) -> torch.optim.SGD:
+    def _optimizer(self, state: State, r: int, i: int, row: nn.Parameter) -> torch.optim.SGD:
         lr, momentum, decay = (
             0.0 if r is None else float(r[i]) for r in (self.rates.lr, self.rates.momentum, self.rates.weight_decay)
         )
         nesterov = self.rates.nesterov and momentum > 0
         optimizer = torch.optim.SGD([row], lr=lr, momentum=momentum, weight_decay=decay, nesterov=nesterov)
         if state.v is not None:
-            optimizer.state[row]["momentum_buffer"] = state.v[i].clone()
+            optimizer.state[row]["momentum_buffer"] = state.v[r].clone()
         return optimizer

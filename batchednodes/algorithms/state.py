@@ -1,6 +1,6 @@
 """State: everything that changes on the device during a run.
 
-Letters: n nodes, p parameters, N versions, x models, v momentum buffers.
+Letters: n nodes, p parameters, N versions, x models, v momentum buffers; rows: nodes and slots of messages.
 """
 
 from dataclasses import dataclass, fields
@@ -14,8 +14,8 @@ from torch import Tensor
 class State:
     """The tensors that a run writes in place; with the clocks, a checkpoint is these and the config."""
 
-    x: Float[Tensor, "n p"]
-    """Models."""
+    x: Float[Tensor, "rows p"]
+    """Models of the nodes, then snapshots that messages under way refer to, see mail.py."""
     versions: Int[Tensor, " numbers"]
     """N[j, c]: updates of source c that node j's model contains, at most; a block for each network, see versions.py."""
     updated: Float64[Tensor, " n"]
@@ -25,10 +25,20 @@ class State:
     diverged_at: Float64[Tensor, " n"]
     """Time of the first update of each node that saw a loss that is not finite, or where nodes are quarantined made its
     model so [s]; inf: none."""
-    v: Float[Tensor, "n p"] | None = None
-    """Momentum buffers; None without momentum."""
+    v: Float[Tensor, "rows p"] | None = None
+    """Momentum buffers of the same rows; None without momentum."""
     read: Float[Tensor, "n p"] | None = None
     """Model that each node had when it began to compute; None unless updates apply as deltas."""
+
+    @property
+    def nodes(self) -> int:
+        """Number of nodes n."""
+        return self.diverged_at.numel()
+
+    @property
+    def models(self) -> Float[Tensor, "n p"]:
+        """Models of the nodes, as a view."""
+        return self.x[: self.nodes]
 
     def tensors(self) -> dict[str, Tensor]:
         """Returns the tensors by name, without those that the run does not have."""
@@ -36,10 +46,17 @@ class State:
         return {name: tensor for name, tensor in named.items() if tensor is not None}
 
 
-def begin(x: Float[Tensor, "n p"], versions: Int[Tensor, " numbers"], momentum: bool, delta: bool) -> State:
-    """Returns the state at t = 0 from the initial models and versions, which it takes over without a copy."""
-    n = x.shape[0]
+def fit_(state: State, slots: int) -> None:
+    """Gives the models, in place, rows for some slots of messages, if they have fewer."""
+    missing = state.nodes + slots - state.x.shape[0]
+    for rows in (state.x, state.v):
+        if rows is not None and missing > 0:
+            rows.data = torch.cat([rows, rows.new_zeros(missing, rows.shape[1])])
+
+
+def begin(x: Float[Tensor, "rows p"], versions: Int[Tensor, " numbers"], n: int, momentum: bool, delta: bool) -> State:
+    """Returns the state of n nodes at t = 0 from initial models and versions, which it takes over without a copy."""
     updated, gained = torch.zeros(2, n, dtype=torch.float64, device=x.device)
     diverged = torch.full((n,), torch.inf, dtype=torch.float64, device=x.device)
-    v, read = torch.zeros_like(x) if momentum else None, x.clone() if delta else None
+    v, read = torch.zeros_like(x) if momentum else None, x[:n].clone() if delta else None
     return State(x, versions, updated, gained, diverged, v, read)

@@ -5,7 +5,18 @@ The dataclasses can be made in Python too, `Config(network=Network(nodes=50))`: 
 
 from batchednodes.config.files import dump, load, to_dict
 from batchednodes.config.kinds import KINDS, READER
-from batchednodes.config.settings import Config, Every, Gossip, Network, Run, Staleness, Task, Update, reseeded
+from batchednodes.config.settings import (
+    Config,
+    Every,
+    Gossip,
+    Network,
+    Run,
+    Staleness,
+    Task,
+    Update,
+    has_messages,
+    reseeded,
+)
 
 __all__ = [
     "KINDS",
@@ -19,6 +30,7 @@ __all__ = [
     "Task",
     "Update",
     "dump",
+    "has_messages",
     "load",
     "reseeded",
     "to_dict",

@@ -3,7 +3,7 @@
 Letters: none.
 """
 
-from batchednodes import clocks, schemes, tasks, values
+from batchednodes import clocks, messages, schemes, tasks, values
 from batchednodes import data as sources
 from batchednodes import topology as graphs
 from batchednodes.reading import Reader
@@ -35,6 +35,39 @@ KINDS: dict[str, dict[str, type]] = {
         "fixed_duration": schemes.FixedDuration,
         "age_aware": schemes.AgeAware,
     },
+    "network.availability": {
+        "always": messages.Always,
+        "per_message": messages.PerMessage,
+        "markov": messages.Markov,
+        "diurnal": messages.Diurnal,
+        "trace": messages.TraceAvailability,
+    },
+    "gossip.delay": {
+        "none": messages.Instant,
+        "constant": messages.Constant,
+        "uniform": messages.UniformDelay,
+        "exponential": messages.ExponentialDelay,
+        "lognormal": messages.LogNormalDelay,
+        "bandwidth": messages.Bandwidth,
+        "trace": messages.TraceDelay,
+    },
+    "gossip.loss": {"none": messages.NoLoss, "independent": messages.Independent, "bursts": messages.Bursts},
+    "gossip.merge": {
+        "fixed": messages.Fixed,
+        "mean": messages.Mean,
+        "age_weighted": messages.AgeWeighted,
+        "staleness_weighted": messages.StalenessWeighted,
+        "limited": messages.Limited,
+        "sampled": messages.Sampled,
+        "partitioned": messages.Partitioned,
+    },
+    "gossip.flow": {
+        "none": messages.Unlimited,
+        "simple": messages.Simple,
+        "generalized": messages.Generalized,
+        "randomized": messages.Randomized,
+    },
+    "timing": {"continuous": messages.Continuous, "rounds": messages.Rounds},
     "task.data": {
         "linear_regression": sources.LinearRegression,
         "nonlinear_regression": sources.NonlinearRegression,

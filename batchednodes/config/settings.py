@@ -11,7 +11,7 @@ from typing import Any, Literal, get_type_hints
 
 import numpy as np
 
-from batchednodes import clocks, schemes, tasks
+from batchednodes import clocks, messages, schemes, tasks
 from batchednodes import data as sources
 from batchednodes import topology as graphs
 from batchednodes.config.kinds import READER
@@ -35,6 +35,12 @@ class Network:
     topology: graphs.Topology = graphs.Complete()
     """Whom a node may contact."""
 
+    availability: messages.Availability = messages.Always()
+    """When nodes are on: those that are off send nothing, and what comes is gone."""
+
+    churn: messages.Churn = messages.Churn()
+    """Nodes that come late, or leave for good."""
+
     def __post_init__(self) -> None:
         count(self.nodes, 1, "nodes", high=10**8)
 
@@ -50,6 +56,9 @@ class Update:
     """Start of an update: `at_completion` starts from the model at the instant of completion; `delta` starts from the
     model that the node had when it began to compute, and adds the difference at completion (stale gradients)."""
 
+    while_off: Literal["continue", "pause"] = "continue"
+    """Whether a node that is off, see `network.availability`, goes on computing."""
+
 
 @dataclass(frozen=True)
 class Gossip:
@@ -61,8 +70,31 @@ class Gossip:
     scheme: schemes.Scheme = schemes.Uniform()
     """Which nodes may transmit, when."""
 
-    exchange: Literal["push", "pull", "meet"] = "push"
-    """Direction: `push` changes the peer's model, `pull` the caller's, `meet` both."""
+    exchange: Literal["push", "pull", "push_pull", "meet"] = "push"
+    """Direction: `push` changes the peer's model, `pull` the caller's, `meet` both at one instant; `push_pull`, both
+    too, by a model that asks for another."""
+
+    reply: Literal["after", "before"] = "after"
+    """Which model answers a `push_pull`: that `after` the one which came has been merged, or the one `before`."""
+
+    delay: messages.Delay = messages.Instant()
+    """How long a message is under way; it brings the model that its sender had when it was sent."""
+
+    fifo: bool = False
+    """Whether messages from one node to another arrive in the order in which they were sent."""
+
+    loss: messages.Loss = messages.NoLoss()
+    """Which messages never arrive."""
+
+    merge: messages.Merge = messages.Fixed()
+    """How much a model received counts."""
+
+    on_receipt: Literal["merge", "merge_update", "update_merge", "update"] = "merge"
+    """What a node does with a model that comes: it merges it; then trains, too (merge_update); trains its own and that
+    one, then merges (update_merge); trains that one, and takes it in place of its own (update)."""
+
+    flow: messages.Flow = messages.Unlimited()
+    """Token accounts, which say when a node sends besides its own contacts, and when it saves these."""
 
     weight: PerNode = 0.5
     """Weight w of the other's model in x <- (1 - w) x + w x_other [dimensionless]; in [0, 1]; that of the node which
@@ -203,6 +235,9 @@ class Config:
     gossip: Gossip = Gossip()
     """Mixing: when nodes transmit, and what the receiver does."""
 
+    timing: messages.Timing = messages.Continuous()
+    """Whether nodes act in continuous time or in rounds of steps."""
+
     local: Local = Local()
     """Stochastic gradient descent inside one update."""
 
@@ -238,6 +273,7 @@ class Config:
             raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {shown(self.device)}")
         count(self.replicas, 1, "replicas", high=100_000)
         _check_together(self)
+        _check_messages(self)
         _check_nodes(self)
 
 
@@ -263,8 +299,59 @@ def _check_together(c: Config) -> None:
         )
 
 
+def _check_messages(c: Config) -> None:
+    """Checks what concerns several settings of messages."""
+    g, exchange = c.gossip, c.gossip.exchange
+    instant, whole = isinstance(g.delay, messages.Instant), isinstance(g.merge, messages.Fixed | messages.Mean)
+    trains_others = g.on_receipt in ("update", "update_merge")
+    rules = (
+        ("gossip.scheme.kind must be uniform where messages take time, get lost, find nobody or are more than merged, "
+         "or time goes by rounds", has_messages(c) and not isinstance(g.scheme, schemes.Uniform), "use kind uniform"),
+        ("gossip.reply must be after unless gossip.exchange=push_pull", g.reply == "before" and exchange != "push_pull",
+         "leave it out"),
+        ("gossip.delay.kind must be none with gossip.exchange=meet, which happens at one instant",
+         exchange == "meet" and not instant, "use exchange push_pull"),
+        ("gossip.merge.kind must be fixed or mean with gossip.exchange=meet", exchange == "meet" and not whole,
+         "use exchange push_pull"),
+        ("gossip.on_receipt must be merge or merge_update with gossip.exchange=meet", exchange == "meet" and
+         trains_others, "use exchange push_pull"),
+        ("network.churn.start must be fresh with gossip.exchange=meet", exchange == "meet" and
+         c.network.churn.start == "neighbour", "use exchange push_pull"),
+        ("gossip.fifo must be false where messages take no time", g.fifo and instant, "set gossip.delay"),
+        ("gossip.flow.kind must be none unless gossip.exchange=push", exchange != "push" and
+         not isinstance(g.flow, messages.Unlimited), "use exchange push"),
+        ("update.applies must be at_completion where nodes train when a model comes", c.update.applies == "delta" and
+         g.on_receipt != "merge", "use gossip.on_receipt=merge"),
+        ("run.on_divergence must be stop or ignore where nodes train models that come",
+         c.run.on_divergence == "quarantine" and trains_others, "use gossip.on_receipt=merge_update"),
+        ("update.while_off must be continue where nodes are never off", c.update.while_off == "pause" and
+         isinstance(c.network.availability, messages.Always | messages.PerMessage), "set network.availability"),
+        ("gossip.clock must be left out with timing.kind=rounds, which says when nodes make contact",
+         isinstance(c.timing, messages.Rounds) and g.clock != Gossip().clock, "set timing.steps"),
+    )  # fmt: skip
+    for rule, broken, remedy in rules:
+        if broken:
+            raise ValueError(f"{rule}; {remedy}")
+
+
+def has_messages(c: Config) -> bool:
+    """Returns whether models are more than exchanged at once and merged."""
+    g, plain = c.gossip, Gossip()
+    kept = ("delay", "loss", "merge", "on_receipt", "flow")
+    return (
+        g.exchange == "push_pull"
+        or any(getattr(g, name) != getattr(plain, name) for name in kept)
+        or (c.network.availability, c.network.churn) != (Network().availability, Network().churn)
+        or not isinstance(c.timing, messages.Continuous)
+    )
+
+
 def _check_nodes(c: Config) -> None:
     n, seed, size = c.network.nodes, c.seed, min(c.network.nodes, CHECKED)
+    c.gossip.delay.delays(n, seed, "gossip.delay", size, 1)
+    c.gossip.loss.losses(n, seed, "gossip.loss", size)
+    c.network.availability.presence(n, seed, "network.availability", size)
+    c.network.churn.times(n, seed, "network.churn", size)
     c.update.clock.gaps(n, seed, "update.clock", size)
     c.gossip.clock.gaps(n, seed, "gossip.clock", size)
     c.gossip.scheme.check(n, c.gossip.exchange)

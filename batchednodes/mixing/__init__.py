@@ -7,7 +7,10 @@ from torch import Tensor
 
 from batchednodes.gossip import Mixing
 from batchednodes.mixing import blocks, columns, sparse
+from batchednodes.mixing.partial import Entries
 from batchednodes.versions import Layout
+
+__all__ = ["Entries", "Kernel", "merge_", "mix_", "takes_all"]
 
 Kernel = Literal["auto", "sparse"]
 

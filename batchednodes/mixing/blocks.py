@@ -63,11 +63,11 @@ def takes(x: Tensor) -> bool:
 def mix_(x: Float[Tensor, "n p"], phase: Mixing) -> None:
     """Applies a phase of gossip to the models in place: x <- W_k ... W_1 x."""
     (n, p), writes = x.shape, phase.receivers.numel()
-    weights = phase.weights.to(x.dtype)
-    assert all(a.is_contiguous() for a in (phase.receivers, phase.senders, weights))
+    weights, senders = phase.weights.to(x.dtype), marked(phase)
+    assert all(a.is_contiguous() for a in (phase.receivers, senders, weights))
     threads = _threads(writes * p, _WORTH)
     width = _width(n, p, x.element_size(), threads)
-    places = [a.data_ptr() for a in (x, phase.receivers, phase.senders, weights)]
+    places = [a.data_ptr() for a in (x, phase.receivers, senders, weights)]
     team.run(_mixes(_TYPES[x.dtype]).address, (*places, n, p, writes, phase.pairs, width, threads), threads)
 
 
@@ -76,17 +76,25 @@ def merge_(versions: Int[Tensor, " numbers"], gained: Float64[Tensor, " n"], pha
 
     N[j] <- max(N[j], N[i]),    gained[j] <- gained[j] + t sum_c (gain of N[j, c]).
     """
-    rows, writes = phase.receivers.numpy(), phase.receivers.numel()
+    members, writes = phase.receivers if phase.carried is None else phase.carried.origins, phase.receivers.numel()
     threads = _threads(writes * versions.numel() // gained.numel(), _WORTH_MERGED)  # if all gossip alike
-    blocks, (order, ends) = _blocks(layout, versions.element_size(), threads), _by_network(layout, rows)
-    assert all(a.is_contiguous() for a in (phase.receivers, phase.senders, layout.place))
+    blocks, (order, ends) = _blocks(layout, versions.element_size(), threads), _by_network(layout, members.numpy())
+    senders = marked(phase)
+    assert all(a.is_contiguous() for a in (phase.receivers, senders, layout.place))
     gains = torch.zeros(threads + 1, writes, dtype=torch.int64)  # one for what is left
-    places = [a.data_ptr() for a in (versions, layout.place, phase.receivers, phase.senders, gains)]
+    places = [a.data_ptr() for a in (versions, layout.place, phase.receivers, senders, gains)]
     places += [a.ctypes.data for a in (order, ends, blocks)]
     sizes = (versions.numel(), layout.place.numel(), writes, ends.size, len(blocks), threads, 1)
     team.run(_merges(_TYPES[versions.dtype]).address, (*places, *sizes), threads)
     total = gains[0] if threads == 1 else gains.sum(0)
-    gained.index_add_(0, phase.receivers, total * phase.times)
+    gained.index_add_(0, phase.receivers.clamp(max=gained.numel() - 1), total * phase.times)  # a copy gains nothing
+
+
+def marked(phase: Mixing) -> Tensor:
+    """Returns the rows that writes read, that of a copy as its complement, which is negative."""
+    if phase.carried is None:
+        return phase.senders
+    return torch.where(phase.receivers >= phase.carried.nodes, ~phase.senders, phase.senders)
 
 
 @functools.lru_cache(maxsize=4)
@@ -256,8 +264,19 @@ def _mix(x, p, rows, others, weights, pairs, width, task, parts):  # noqa: ANN00
                 for row in (rows[soon], others[soon]):
                     _ask(x, row * p + first, row * p + first + size)
                 j, i = rows[e] * p + first, others[e] * p + first
-                _apply(x, j, i, size, a, b, pairs)
+                if others[e] < 0:
+                    _copy(x, j, ~others[e] * p + first, size)
+                else:
+                    _apply(x, j, i, size, a, b, pairs)
         block = piece(task, count, part, parts)
+
+
+@njit(nogil=True, cache=True, inline="always")
+@no_type_check
+def _copy(x, j, i, size):  # noqa: ANN001, ANN202
+    """Writes numbers from i on to those from j on."""
+    for c in range(size):
+        x[np.uintp(j + c)] = x[np.uintp(i + c)]
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -293,10 +312,13 @@ def _merge(versions, place, rows, others, order, ends, blocks, one, gains, task,
             e, soon = order[k], order[min(k + ahead, ends[g + 1] - 1)]
             for first in range(begin, end, most):
                 size = min(end - first, most)
-                for row in (rows[soon], others[soon]):
+                for row in (rows[soon], max(others[soon], ~others[soon])):
                     _ask(versions, place[row] + first, place[row] + first + size)
-                j, i = place[rows[e]] + first, place[others[e]] + first
-                if versions.itemsize == 2:
+                copies = others[e] < 0
+                j, i = place[rows[e]] + first, place[~others[e] if copies else others[e]] + first
+                if copies:
+                    _copy(versions, j, i, size)
+                elif versions.itemsize == 2:
                     gains[own, e] += _take_short(versions, j, i, size, one)
                 else:
                     gains[own, e] += _take(versions, j, i, size)

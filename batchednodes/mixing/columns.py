@@ -16,6 +16,7 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from batchednodes.gossip import Mixing
+from batchednodes.mixing.blocks import marked
 from batchednodes.versions import Layout
 
 try:
@@ -80,7 +81,7 @@ def mix_(x: Float[Tensor, "n p"], phase: Mixing) -> None:
     waves, p = torch.from_numpy(phase.waves).to(x.device, non_blocking=True), x.shape[1]
     grid = (-(-p // BLOCK),)
     with torch.cuda.device_of(x):
-        _MIX[grid](x, phase.receivers, phase.senders, keep, take, waves, phase.waves.size - 1, p, GROUP, BLOCK)
+        _MIX[grid](x, phase.receivers, marked(phase), keep, take, waves, phase.waves.size - 1, p, GROUP, BLOCK)
 
 
 def merge_(versions: Int[Tensor, " numbers"], gained: Float64[Tensor, " n"], phase: Mixing, layout: Layout) -> None:
@@ -91,10 +92,15 @@ def merge_(versions: Int[Tensor, " numbers"], gained: Float64[Tensor, " n"], pha
     waves = torch.from_numpy(phase.waves).to(versions.device, non_blocking=True)
     gains = torch.zeros(phase.receivers.numel(), dtype=torch.int64, device=versions.device)
     own, other = layout.place[phase.receivers], layout.place[phase.senders]
-    widths, grid = layout.width[phase.receivers], (-(-int(layout.kinds.max()) // BLOCK),)
+    members = phase.receivers
+    if phase.carried is not None:
+        other = torch.where(phase.receivers >= phase.carried.nodes, ~other, other)  # copies, as in `marked`
+        members = phase.carried.origins
+    widths, grid = layout.width[members], (-(-int(layout.kinds.max()) // BLOCK),)
     with torch.cuda.device_of(versions):
         _MERGE[grid](versions, own, other, widths, gains, waves, phase.waves.size - 1, GROUP, BLOCK)
-    gained.index_put_((phase.receivers,), gains * phase.times, accumulate=True)  # sorted: in one order always
+    receivers = phase.receivers.clamp(max=gained.numel() - 1)  # a copy gains nothing
+    gained.index_put_((receivers,), gains * phase.times, accumulate=True)  # sorted: in one order always
 
 
 @no_type_check
@@ -109,11 +115,13 @@ def _mix(x, rows, others, keep, take, waves, count, p, group: constexpr, block: 
             mask = live[:, None] & (columns < p)[None, :]
             j, i = tl.load(rows + e, mask=live, other=0), tl.load(others + e, mask=live, other=0)
             a, b = tl.load(keep + e, mask=live, other=0.0), tl.load(take + e, mask=live, other=0.0)
+            copies = i < 0
+            i = tl.where(copies, -1 - i, i)
             at = x + j[:, None] * p + columns[None, :]
             own = tl.load(at, mask=mask, other=0.0)
             other = tl.load(x + i[:, None] * p + columns[None, :], mask=mask, other=0.0)
             tl.debug_barrier()  # all threads have read
-            tl.store(at, a[:, None] * own + b[:, None] * other, mask=mask)
+            tl.store(at, tl.where(copies[:, None], other, a[:, None] * own + b[:, None] * other), mask=mask)
             tl.debug_barrier()  # all threads have written
 
 
@@ -128,13 +136,15 @@ def _merge(versions, rows, others, widths, gains, waves, count, group: constexpr
             live = e < last
             mask = columns[None, :] < tl.load(widths + e, mask=live, other=0)[:, None]
             j, i = tl.load(rows + e, mask=live, other=0), tl.load(others + e, mask=live, other=0)
+            copies = i < 0
+            i = tl.where(copies, -1 - i, i)
             at = versions + j[:, None] + columns[None, :]
             own = tl.load(at, mask=mask, other=0)
             other = tl.load(versions + i[:, None] + columns[None, :], mask=mask, other=0)
-            new = tl.maximum(own, other)
+            new = tl.where(copies[:, None], other, tl.maximum(own, other))
             tl.debug_barrier()  # all threads have read
             tl.store(at, new, mask=mask)
-            tl.atomic_add(gains + e, tl.sum(new.to(tl.int64) - own.to(tl.int64), 1), mask=live)
+            tl.atomic_add(gains + e, tl.sum(new.to(tl.int64) - own.to(tl.int64), 1), mask=live & ~copies)
             tl.debug_barrier()  # all threads have written
 
 

@@ -193,7 +193,11 @@ def local(workload: Workload, n: int, device: torch.device, repeats: int) -> dic
     order, zeros = np.random.default_rng(0).permutation(n), np.zeros(n)
     waves = [UpdateWave(w, np.zeros(w.size, np.int64), zeros[: w.size]) for w in np.array_split(order, 8) if w.size]
     on_device = [
-        (torch.from_numpy(w.nodes).to(device), torch.from_numpy(w.times).to(device), problem.draw(w.nodes, w.counts))
+        (
+            *2 * (torch.from_numpy(w.nodes).to(device),),
+            torch.from_numpy(w.times).to(device),
+            problem.draw(w.nodes, w.counts),
+        )
         for w in waves
     ]
     features, targets = (a[:, 0] for a in problem.batch(problem.draw(np.arange(n), np.zeros(n, np.int64))))

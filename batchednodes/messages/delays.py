@@ -1,0 +1,206 @@
+r"""Delays: how long a message is under way.
+
+Draw k of a sender gives the delay of the k-th message that it sends. Under `timing: rounds` a delay is a whole number
+of steps: that of `uniform` is uniform over all integers of its range, both ends included; others are rounded down.
+
+Letters: n nodes, k number of a message among those of its sender.
+"""
+
+import csv
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64
+
+from batchednodes.values import PerNode, number, per_node, shown
+
+NONE, CONSTANT, UNIFORM, EXPONENTIAL, LOGNORMAL, TRACE = range(6)
+"""Laws, as the compiled loop knows them."""
+
+_LONGEST = 1 << 20
+"""The most delays of a trace."""
+
+
+@dataclass(frozen=True)
+class Delays:
+    """The law of each node's messages."""
+
+    law: int
+    """One of the laws above, the same for all nodes of a network."""
+    a: Float64[np.ndarray, " n"]
+    """First parameter of the law: constant, lowest, mean or median [s]."""
+    b: Float64[np.ndarray, " n"]
+    """Second parameter: highest [s], or the standard deviation of the logarithm."""
+    transfer: Float64[np.ndarray, " n"]
+    """Time that one model takes on the sender's link [s]; messages of one sender wait for each other; 0: none."""
+    spread: float = 0.0
+    """Standard deviation of the logarithm of the speed over links of one sender."""
+    trace: Float64[np.ndarray, " d"] | None = None
+    """Delays of a trace [s]."""
+
+    @property
+    def mean(self) -> Float64[np.ndarray, " n"]:
+        """Mean time of a message of each node under way, without what it waits for other messages [s]."""
+        known = {
+            NONE: 0.0 * self.a,
+            CONSTANT: self.a,
+            UNIFORM: (self.a + self.b) / 2,
+            EXPONENTIAL: self.a,
+            LOGNORMAL: self.a * np.exp(self.b**2 / 2),
+        }
+        latency = np.full(self.a.size, self.trace.mean()) if self.trace is not None else known[self.law]
+        return latency + self.transfer * math.exp(self.spread**2 / 2)
+
+
+class Delay(ABC):
+    """A law of the time between sending and arrival."""
+
+    @abstractmethod
+    def delays(self, n: int, seed: int, key: str, size: int, model: int) -> Delays:
+        """Returns the law of the first `size` of n nodes, for models of some bytes.
+
+        Raises:
+            ValueError: a setting is out of range for some node.
+        """
+
+
+@dataclass(frozen=True)
+class Instant(Delay):
+    """Messages arrive at once."""
+
+    def delays(self, n: int, seed: int, key: str, size: int, model: int) -> Delays:
+        return Delays(NONE, *np.zeros((3, size)))
+
+
+@dataclass(frozen=True)
+class Constant(Delay):
+    """Each message takes the same time."""
+
+    time: PerNode = 1.0
+    """Delay of the messages that a node sends [s]; non-negative and finite."""
+
+    def delays(self, n: int, seed: int, key: str, size: int, model: int) -> Delays:
+        time = per_node(self.time, n, seed, f"{key}.time", unit="s", size=size)
+        return Delays(CONSTANT, time, *np.zeros((2, size)))
+
+
+@dataclass(frozen=True)
+class UniformDelay(Delay):
+    """Delays are uniform between two ends."""
+
+    low: PerNode = 0.0
+    """Shortest delay [s]; non-negative and finite."""
+
+    high: PerNode = 1.0
+    """Longest delay [s]; at least `low`, finite."""
+
+    def delays(self, n: int, seed: int, key: str, size: int, model: int) -> Delays:
+        low = per_node(self.low, n, seed, f"{key}.low", unit="s", size=size)
+        high = per_node(self.high, n, seed, f"{key}.high", unit="s", size=size)
+        bad = np.flatnonzero(high < low)
+        if bad.size:
+            raise ValueError(f"{key}.high must be at least {key}.low, got {high[bad[0]]:g} and {low[bad[0]]:g} [s]")
+        return Delays(UNIFORM, low, high, np.zeros(size))
+
+
+@dataclass(frozen=True)
+class ExponentialDelay(Delay):
+    """Delays are exponential."""
+
+    mean: PerNode = 1.0
+    """Mean delay of the messages that a node sends [s]; non-negative and finite."""
+
+    def delays(self, n: int, seed: int, key: str, size: int, model: int) -> Delays:
+        mean = per_node(self.mean, n, seed, f"{key}.mean", unit="s", size=size)
+        return Delays(EXPONENTIAL, mean, *np.zeros((2, size)))
+
+
+@dataclass(frozen=True)
+class LogNormalDelay(Delay):
+    """Delays are log-normal, as those of many real networks are."""
+
+    median: PerNode = 1.0
+    """Median delay of the messages that a node sends [s]; positive and finite."""
+
+    sigma: float = 0.5
+    """Standard deviation of the logarithm of the delay [dimensionless]; in [0, 5]."""
+
+    def __post_init__(self) -> None:
+        number(self.sigma, 1, "sigma", high=5.0, open_high=False)
+
+    def delays(self, n: int, seed: int, key: str, size: int, model: int) -> Delays:
+        median = per_node(self.median, n, seed, f"{key}.median", open_low=True, unit="s", size=size)
+        return Delays(LOGNORMAL, median, np.full(size, float(self.sigma)), np.zeros(size))
+
+
+@dataclass(frozen=True)
+class Bandwidth(Delay):
+    """A message takes its size over the bandwidth of its link, after those that its sender has not finished yet."""
+
+    rate: PerNode = 1e6
+    """Bandwidth of the uplink of a node [B/s]; positive and finite."""
+
+    spread: float = 0.0
+    """Standard deviation of the logarithm of the bandwidth over the links of one node [dimensionless], in [0, 5]; 0:
+    all links of a node are alike."""
+
+    latency: PerNode = 0.0
+    """Time that a message takes besides [s]; non-negative and finite."""
+
+    def __post_init__(self) -> None:
+        number(self.spread, 1, "spread", high=5.0, open_high=False)
+
+    def delays(self, n: int, seed: int, key: str, size: int, model: int) -> Delays:
+        rate = per_node(self.rate, n, seed, f"{key}.rate", open_low=True, unit="B/s", size=size)
+        latency = per_node(self.latency, n, seed, f"{key}.latency", unit="s", size=size)
+        return Delays(CONSTANT, latency, np.zeros(size), model / rate, float(self.spread))
+
+
+@dataclass(frozen=True)
+class TraceDelay(Delay):
+    """Each message takes one of the delays of a file, drawn uniformly."""
+
+    path: str
+    """Text file, relative to the working directory: one delay a line [s]; non-negative and finite; at most 2^20."""
+
+    def delays(self, n: int, seed: int, key: str, size: int, model: int) -> Delays:
+        trace = np.array([row[0] for row in numbers(self.path, f"{key}.path", 1, _LONGEST)])
+        if not trace.size or trace.min() < 0:
+            got = "none" if not trace.size else f"{trace.min():g}"
+            raise ValueError(f"{key}.path must hold non-negative delays [s], got {got} in {shown(self.path)}")
+        return Delays(TRACE, *np.zeros((3, size)), trace=trace)
+
+
+def numbers(path: str, key: str, columns: int, most: int) -> Sequence[Sequence[float]]:
+    """Returns the rows of a text file of numbers, separated by commas or spaces; '#' begins a comment.
+
+    Raises:
+        ValueError: the file cannot be read, is too long, or a line is not of that many finite numbers.
+    """
+    rows = []
+    try:
+        if not Path(path).is_file():
+            raise OSError(2, "it is not a file")
+        with open(path, encoding="utf-8", newline="") as file:
+            for line, words in enumerate(csv.reader(file), 1):
+                text = " ".join(words).partition("#")[0].split()
+                if not text:
+                    continue
+                try:
+                    row = [float(word) for word in text]
+                except ValueError:
+                    row = []
+                if len(row) != columns or not all(map(math.isfinite, row)) or len(rows) == most:
+                    rule = f"{columns} finite numbers" if len(rows) < most else f"one of at most {most:,}"
+                    raise ValueError(
+                        f"{key}: line {line} of {shown(path)} must be {rule}, got {shown(' '.join(words))}"
+                    )
+                rows.append(row)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ValueError(f"{key} must be a readable text file, got {shown(path)}: {reason}") from None
+    return rows

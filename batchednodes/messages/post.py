@@ -1,0 +1,478 @@
+r"""Post: sends and delivers, event by event, in compiled code.
+
+What a node is to do, by its clocks, comes in the order of time; messages that arrive are merged into it. At one instant
+nodes first do what their clocks say, then messages arrive in the order in which they were sent, replies last.
+
+Letters: i sender, j receiver, h message, k number of a message among those of its sender, w weight, x models.
+"""
+
+import math
+from typing import no_type_check
+
+import numpy as np
+from numba import njit
+
+from batchednodes import rng
+from batchednodes.logarithm import log
+from batchednodes.messages import delays
+from batchednodes.messages.availability import ALWAYS, PER_MESSAGE, change_after
+from batchednodes.messages.flow import PROACTIVE, proactive, reactive
+from batchednodes.mail import (
+    ASKING,
+    DELIVERED,
+    FIRST,
+    HEAP,
+    JOINING,
+    LOST,
+    MESSAGES,
+    OFFLINE,
+    PUSHED,
+    QUEUED,
+    REPLY,
+    REQUEST,
+    SENT,
+    SEQUENCE,
+    SLOTS,
+    SNAPSHOTS,
+    bits,
+)
+from batchednodes.messages.merging import weight
+from batchednodes.timeline import MEET, PULL, UPDATE
+from batchednodes.topology import peer
+
+MERGE, MERGE_UPDATE, UPDATE_MERGE, REPLACE = range(4)
+"""What a node does with a model that comes: it merges it; then trains; trains both before; or trains it and takes it
+instead of its own."""
+
+_LAST = np.int64(1 << 62)
+"""Added to the turn of replies."""
+
+_TRIES = 64
+"""Neighbours that a node which joins asks, at most."""
+
+ROOM = 16
+"""Events that one step of the loop writes, at most."""
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def run(time, kind, actor, other, first, until, lists, laws, s, out, spare):  # noqa: ANN001, ANN201
+    """Goes through what clocks bring, from entry `first` on, and what arrives up to `until`.
+
+    Args:
+        time, kind, actor, other: what clocks bring: updates, and contacts of a node with another.
+        first: entry to begin with.
+        until: end of the window, included [s].
+        lists: whom each node may contact.
+        laws: constants.
+        s: the mail; changed.
+        out: receives events.
+        spare: messages that one step may send.
+
+    Returns:
+        The entry to go on with once there is more room for messages or events; -1 at the end.
+    """
+    e = first
+    while True:
+        due = time[e] if e < time.size else math.inf
+        arrives = s.messages[s.messages[0].heap].arrive if s.head[HEAP] else math.inf
+        if due == math.inf and arrives > until:
+            return -1
+        if s.head[MESSAGES] < spare or out.size[0] + ROOM > out.events.size:
+            return e
+        if due <= arrives:
+            if kind[e] == UPDATE:
+                _update(actor[e], actor[e], due, laws, s, out)
+            else:
+                _contact(actor[e], other[e], due, laws, s, out)
+            e += 1
+        else:
+            _arrive(_popped(s), arrives, lists, laws, s, out)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def is_on(i, now, laws, s):  # noqa: ANN001, ANN201
+    """Returns whether node i is on now, but for a law of single messages."""
+    if now < laws.nodes[i].join or now >= laws.nodes[i].leave:
+        return False
+    if laws.nodes[i].law == ALWAYS or laws.nodes[i].law == PER_MESSAGE:
+        return True
+    while s.nodes[i].change <= now:
+        s.nodes[i].changes += 1
+        s.nodes[i].change = change_after(i, s.nodes[i].changes, s.nodes[i].change, laws)
+    return s.nodes[i].changes & 1 == 0
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _finds(j, now, laws, s):  # noqa: ANN001, ANN202
+    """Returns whether a message that comes now finds its receiver on."""
+    number = s.nodes[j].arrived
+    s.nodes[j].arrived += 1
+    if not is_on(j, now, laws, s):
+        return False
+    if laws.nodes[j].law != PER_MESSAGE:
+        return True
+    high, _ = bits(j, rng.ONLINE, now if laws.rounds else number, laws)
+    return rng.unit(high) < laws.nodes[j].on_a
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _contact(i, j, now, laws, s, out):  # noqa: ANN001, ANN202
+    """Lets node i contact j, if it is on and its account lets it."""
+    if not is_on(i, now, laws, s):
+        return
+    if laws.nodes[i].flow != PROACTIVE:
+        high, _ = bits(i, rng.FLOW, 2 * s.nodes[i].tried, laws)
+        s.nodes[i].tried += 1
+        if rng.unit(high) >= proactive(
+            laws.nodes[i].flow, s.nodes[i].tokens, laws.nodes[i].capacity, laws.nodes[i].spend
+        ):
+            s.nodes[i].tokens += 1
+            return
+    s.nodes[i].contacts += 1
+    if laws.exchange < 0:
+        _meet(i, j, now, laws, s, out)
+    else:
+        _send(i, j, laws.exchange, now, laws, s)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _lost(i, laws, s):  # noqa: ANN001, ANN202
+    """Returns whether the message that node i sends now is lost."""
+    high, low = bits(i, rng.LOSS, s.nodes[i].sent, laws)
+    s.nodes[i].sent += 1
+    s.accounts[laws.nodes[i].network, SENT] += 1
+    if rng.unit(low) < (laws.nodes[i].good_to_bad if s.nodes[i].channel == 0 else laws.nodes[i].bad_to_good):
+        s.nodes[i].channel = 1 - s.nodes[i].channel
+    lost = rng.unit(high) < (laws.nodes[i].good if s.nodes[i].channel == 0 else laws.nodes[i].bad)
+    s.accounts[laws.nodes[i].network, LOST] += lost
+    return lost
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _meet(i, j, now, laws, s, out):  # noqa: ANN001, ANN202
+    """Lets two nodes take the average of their models, if they reach each other."""
+    if _lost(i, laws, s):
+        return
+    found = _finds(j, now, laws, s)
+    s.accounts[laws.nodes[i].network, DELIVERED if found else OFFLINE] += 1
+    if not found:
+        return
+    _keep(i, now, laws, s, out)
+    _keep(j, now, laws, s, out)
+    w = weight(laws.nodes[i].weigh, laws.nodes[i].weigh_a, laws.nodes[i].weigh_b, s.age[i, 0], s.age[j, 0])
+    _say(MEET, i, j, -1, i, now, w, -1, now, out)
+    s.age[i, 0] = s.age[j, 0] = max(s.age[i, 0], s.age[j, 0])
+    if laws.nodes[i].receipt == MERGE_UPDATE:
+        _update(i, i, now, laws, s, out)
+        _update(j, j, now, laws, s, out)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _send(i, j, kind, now, laws, s):  # noqa: ANN001, ANN202
+    """Sends a message from i to j."""
+    k = s.nodes[i].sent
+    if _lost(i, laws, s):
+        return
+    s.head[MESSAGES] -= 1
+    h = s.messages[s.head[MESSAGES]].free
+    s.messages[h].kind, s.messages[h].sender, s.messages[h].receiver, s.messages[h].left = kind, i, j, now
+    s.messages[h].snapshot, s.messages[h].part = -1, -1
+    if kind != REQUEST:
+        s.messages[h].snapshot = _snapshot(i, s)
+        s.years[h] = s.age[i]
+        if s.age.shape[1] > 1:
+            high, _ = bits(i, rng.PART, k, laws)
+            s.messages[h].part = rng.below(high, s.age.shape[1])
+    s.messages[h].arrive = _arrival(i, j, k, kind != REQUEST, now, laws, s)
+    s.messages[h].turn = s.head[SEQUENCE] + (_LAST if kind == REPLY else 0)
+    s.head[SEQUENCE] += 1
+    s.messages[h].before, s.messages[h].after = s.nodes[i].latest, -1
+    if s.nodes[i].latest >= 0:
+        s.messages[s.nodes[i].latest].after = h
+    s.nodes[i].latest = h
+    _push(h, s)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _normal(high, low):  # noqa: ANN001, ANN202
+    """Returns a standard normal number (Box, Muller)."""
+    return math.sqrt(-2.0 * log(rng.unit(high))) * math.cos(2.0 * math.pi * rng.unit(low))
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _arrival(i, j, k, model, now, laws, s):  # noqa: ANN001, ANN202
+    """Returns when message k of node i, which it sends to j now, arrives [s]."""
+    high, low = bits(i, rng.DELAY, k, laws)
+    law, a, b, g = laws.nodes[i].delay, laws.nodes[i].delay_a, laws.nodes[i].delay_b, laws.nodes[i].network
+    late = 0.0
+    if law == delays.CONSTANT:
+        late = a
+    elif law == delays.UNIFORM:
+        if laws.rounds:
+            a, b = math.ceil(a), math.floor(b) + 1.0
+        late = a + rng.unit(high) * (b - a)
+    elif law == delays.EXPONENTIAL:
+        late = -a * log(rng.unit(high))
+    elif law == delays.LOGNORMAL:
+        late = a * math.exp(b * _normal(high, low))
+    elif law == delays.TRACE:
+        late = laws.trace[laws.traces[g] + rng.below(high, laws.traces[g + 1] - laws.traces[g])]
+    if model and laws.nodes[i].transfer > 0.0:
+        high, low = bits(i, rng.LINK, laws.nodes[j].local, laws)
+        s.nodes[i].busy = max(now, s.nodes[i].busy) + laws.nodes[i].transfer * math.exp(
+            -laws.nodes[i].spread * _normal(high, low)
+        )
+        late += s.nodes[i].busy - now
+    arrives = now + (math.floor(late) if laws.rounds else late)
+    h = s.nodes[i].latest if laws.nodes[i].fifo else -1
+    while h >= 0 and s.messages[h].receiver != j:
+        h = s.messages[h].before
+    return arrives if h < 0 else max(arrives, s.messages[h].arrive)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _snapshot(i, s):  # noqa: ANN001, ANN202
+    """Returns the snapshot of the row of node i as it is now, with one more reader."""
+    at = s.nodes[i].current
+    if at < 0:
+        s.head[SNAPSHOTS] -= 1
+        at = s.messages[s.head[SNAPSHOTS]].spare
+        s.messages[at].place, s.messages[at].readers, s.nodes[i].current = i, 0, at
+    s.messages[at].readers += 1
+    return at
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _forget(at, laws, s):  # noqa: ANN001, ANN202
+    """Takes a reader off a snapshot; what nobody reads any more leaves its place."""
+    s.messages[at].readers -= 1
+    if s.messages[at].readers:
+        return
+    if s.messages[at].place < laws.n:
+        s.nodes[s.messages[at].place].current = -1
+    else:
+        _give(s.messages[at].place - laws.n, s)
+    s.messages[s.head[SNAPSHOTS]].spare = at
+    s.head[SNAPSHOTS] += 1
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _take(s):  # noqa: ANN001, ANN202
+    """Returns a free slot, a new one if there is none."""
+    if s.head[QUEUED] == 0:
+        s.head[SLOTS] += 1
+        return s.head[SLOTS] - 1
+    slot = s.queue[s.head[FIRST]]
+    s.head[FIRST] = (s.head[FIRST] + 1) % s.queue.size
+    s.head[QUEUED] -= 1
+    return slot
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _give(slot, s):  # noqa: ANN001, ANN202
+    """Lets a slot be free."""
+    s.queue[(s.head[FIRST] + s.head[QUEUED]) % s.queue.size] = slot
+    s.head[QUEUED] += 1
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _keep(i, now, laws, s, out):  # noqa: ANN001, ANN202
+    """Copies the row of node i, which is about to change, if messages refer to it."""
+    at = s.nodes[i].current
+    if at >= 0:
+        row = laws.n + _take(s)
+        _say(PULL, row, i, -1, i, now, 1.0, -1, now, out)
+        s.messages[at].place, s.nodes[i].current = row, -1
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _say(kind, actor, other, count, node, sent, w, part, now, out):  # noqa: ANN001, ANN202
+    """Writes an event."""
+    one = out.events[out.size[0]]
+    out.size[0] += 1
+    one.time, one.kind, one.actor, one.peer, one.count = now, kind, actor, other, count
+    one.node, one.sent, one.weight, one.part = node, sent, w, part
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _update(row, i, now, laws, s, out):  # noqa: ANN001, ANN202
+    """Lets node i train a row of x: its own, or a slot."""
+    if row == i:
+        _keep(i, now, laws, s, out)
+        s.age[i] += laws.nodes[i].steps
+    _say(UPDATE, row, i, s.nodes[i].updates, i, now, 1.0, -1, now, out)
+    s.nodes[i].updates += 1
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _arrive(h, now, lists, laws, s, out):  # noqa: ANN001, ANN202
+    """Delivers a message, and lets its receiver react."""
+    i, j, kind = s.messages[h].sender, s.messages[h].receiver, s.messages[h].kind
+    if kind == JOINING:
+        _join(j, now, lists, laws, s, out)
+        _drop(h, s)
+        return
+    found = _finds(j, now, laws, s)
+    s.accounts[laws.nodes[j].network, DELIVERED if found else OFFLINE] += 1
+    if found and kind == ASKING and laws.before:
+        _send(j, i, REPLY, now, laws, s)
+    news = not laws.nodes[j].by_age or s.years[h].sum() >= s.age[j].sum()
+    if found and kind != REQUEST:
+        _receive(j, h, now, laws, s, out)
+    if s.messages[h].snapshot >= 0:
+        _forget(s.messages[h].snapshot, laws, s)
+    _drop(h, s)
+    if found and (kind == REQUEST or (kind == ASKING and not laws.before)):
+        _send(j, i, REPLY, now, laws, s)
+    if found and kind == PUSHED and laws.nodes[j].flow != PROACTIVE:
+        _react(j, news, now, lists, laws, s)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _react(j, news, now, lists, laws, s):  # noqa: ANN001, ANN202
+    """Lets node j spend tokens on messages of its own."""
+    high, _ = bits(j, rng.FLOW, 2 * s.nodes[j].arrived + 1, laws)
+    count = reactive(laws.nodes[j].flow, s.nodes[j].tokens, laws.nodes[j].spend, news, rng.unit(high))
+    s.nodes[j].tokens -= count
+    for _ in range(count):
+        high, _ = bits(j, rng.REACTIVE, s.nodes[j].reacted, laws)
+        s.nodes[j].reacted += 1
+        to = peer(j, high, lists)
+        if to >= 0:
+            _send(j, to, PUSHED, now, laws, s)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _join(j, now, lists, laws, s, out):  # noqa: ANN001, ANN202
+    """Lets node j, which joins now, take the model of a random neighbour that is on."""
+    for k in range(_TRIES):
+        high, _ = bits(j, rng.JOIN, k, laws)
+        i = peer(j, high, lists)
+        if i >= 0 and is_on(i, now, laws, s):
+            _keep(j, now, laws, s, out)
+            _say(PULL, j, i, -1, i, now, 1.0, -1, now, out)
+            s.age[j] = s.age[i]
+            return
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _receive(j, h, now, laws, s, out):  # noqa: ANN001, ANN202
+    """Lets node j do with a model that came what the settings say."""
+    receipt, row, q = laws.nodes[j].receipt, s.messages[s.messages[h].snapshot].place, max(s.messages[h].part, 0)
+    own = -1
+    if receipt == UPDATE_MERGE:
+        _update(j, j, now, laws, s, out)
+        row = s.messages[s.messages[h].snapshot].place
+    if receipt == UPDATE_MERGE or receipt == REPLACE:
+        own = _take(s)
+        _say(PULL, laws.n + own, row, -1, s.messages[h].sender, s.messages[h].left, 1.0, -1, now, out)
+        row = laws.n + own
+        _update(row, j, now, laws, s, out)
+        s.years[h] += laws.nodes[j].steps
+    maker = j if s.messages[h].kind == REPLY else s.messages[h].sender
+    w = weight(laws.nodes[j].weigh, laws.nodes[maker].weigh_a, laws.nodes[maker].weigh_b, s.age[j, q], s.years[h, q])
+    if receipt == REPLACE and laws.nodes[j].whole:
+        w, s.age[j, q] = 1.0, s.years[h, q]
+    if w > 0.0:
+        _keep(j, now, laws, s, out)
+        part = q if s.age.shape[1] > 1 else s.nodes[j].arrived if not laws.nodes[j].whole else -1
+        _say(PULL, j, row, -1, s.messages[h].sender, s.messages[h].left, w, part, now, out)
+    s.age[j, q] = max(s.age[j, q], s.years[h, q])
+    if own >= 0:
+        _give(own, s)
+    if receipt == MERGE_UPDATE:
+        _update(j, j, now, laws, s, out)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _drop(h, s):  # noqa: ANN001, ANN202
+    """Lets a message be free."""
+    before, after = s.messages[h].before, s.messages[h].after
+    if before >= 0:
+        s.messages[before].after = after
+    if after >= 0:
+        s.messages[after].before = before
+    elif s.nodes[s.messages[h].sender].latest == h:
+        s.nodes[s.messages[h].sender].latest = before
+    s.messages[s.head[MESSAGES]].free = h
+    s.head[MESSAGES] += 1
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _sooner(g, h, s):  # noqa: ANN001, ANN202
+    return s.messages[g].arrive < s.messages[h].arrive or (
+        s.messages[g].arrive == s.messages[h].arrive and s.messages[g].turn < s.messages[h].turn
+    )
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _push(h, s):  # noqa: ANN001, ANN202
+    """Adds a message to the heap."""
+    k = s.head[HEAP]
+    s.head[HEAP] = k + 1
+    while k > 0 and _sooner(h, s.messages[(k - 1) // 2].heap, s):
+        s.messages[k].heap = s.messages[(k - 1) // 2].heap
+        k = (k - 1) // 2
+    s.messages[k].heap = h
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _popped(s):  # noqa: ANN001, ANN202
+    """Takes the next message to arrive off the heap."""
+    found, size, k = s.messages[0].heap, s.head[HEAP] - 1, 0
+    h = s.messages[size].heap
+    s.head[HEAP] = size
+    while 2 * k + 1 < size:
+        child = 2 * k + 1
+        if child + 1 < size and _sooner(s.messages[child + 1].heap, s.messages[child].heap, s):
+            child += 1
+        if not _sooner(s.messages[child].heap, h, s):
+            break
+        s.messages[k].heap = s.messages[child].heap
+        k = child
+    if size > 0:
+        s.messages[k].heap = h
+    return found
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def enter(laws, s):  # noqa: ANN001, ANN201
+    """Lets nodes come that join after t = 0 and begin with a neighbour's model."""
+    for j in range(laws.n):
+        if laws.nodes[j].join > 0.0:
+            s.head[MESSAGES] -= 1
+            h = s.messages[s.head[MESSAGES]].free
+            (
+                s.messages[h].kind,
+                s.messages[h].sender,
+                s.messages[h].receiver,
+                s.messages[h].arrive,
+                s.messages[h].turn,
+            ) = JOINING, j, j, laws.nodes[j].join, -1 - j
+            s.messages[h].snapshot, s.messages[h].before, s.messages[h].after = -1, -1, -1
+            _push(h, s)

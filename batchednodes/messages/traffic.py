@@ -1,0 +1,194 @@
+r"""Traffic: the timeline of networks whose messages take time, get lost, or find nobody.
+
+    clocks -> what nodes do by themselves -> post: what is sent, and what arrives -> events
+
+Everything here is independent of the models, so the events of a window are known before any of them runs.
+
+Letters: n nodes, m events, q parts of a model.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float64
+
+from batchednodes.clocks import Gaps
+from batchednodes.mail import (
+    DELIVERED,
+    EVENT,
+    LOST,
+    MESSAGES,
+    OFFLINE,
+    SENT,
+    Laws,
+    Letters,
+    Mail,
+    Out,
+    copied,
+    opened,
+    under_way,
+    widened,
+)
+from batchednodes.messages import pauses, post
+from batchednodes.messages.availability import ALWAYS, PER_MESSAGE, first_change
+from batchednodes.messages.rounds import Calendar
+from batchednodes.timeline import EXCHANGES, PUSH, UPDATE, Clocks, Events, Timeline
+
+RECEIPTS = {
+    "merge": post.MERGE,
+    "merge_update": post.MERGE_UPDATE,
+    "update_merge": post.UPDATE_MERGE,
+    "update": post.REPLACE,
+}
+"""What a node does with a model that comes, by the name of the setting."""
+
+_UPDATES = {post.MERGE: 0, post.MERGE_UPDATE: 1, post.UPDATE_MERGE: 2, post.REPLACE: 1}
+"""Updates for each model that comes."""
+
+_ROOM = 256
+"""Messages that there is room for at first, beside those that nodes bring."""
+
+
+@dataclass(frozen=True)
+class Traffic(Timeline):
+    """The laws of all events of a batch of networks with messages under way."""
+
+    laws: Laws
+    pauses: bool
+    """Whether nodes do not compute while they are off."""
+    joiners: bool
+    """Whether nodes that come late begin with a neighbour's model."""
+    calendar: Calendar | None
+    """Where time goes by rounds: when nodes make contact."""
+    late: Float64[np.ndarray, " n"]
+    """Mean time of a message of each node under way [s]."""
+    share: Float64[np.ndarray, " n"]
+    """Part of the time that each node is on."""
+    slots: int
+    """Rows of x for snapshots, with which a run begins."""
+    parts: int
+    """Parts of a model that have ages of their own."""
+
+    def begin(self) -> Clocks:
+        clocks, n = super().begin(), self.networks.n
+        joining = int((self.laws.nodes["join"] > 0).sum()) if self.joiners else 0
+        mail = opened(n, self.networks.count, self.parts, self.slots, _ROOM + joining + self._burst())
+        changes = [first_change(i, self.laws) for i in range(n)]
+        mail.nodes["changes"], mail.nodes["change"] = zip(*changes, strict=True)
+        mail.nodes["worked"], mail.nodes["work"] = mail.nodes["changes"], mail.nodes["change"]
+        if self.joiners:
+            post.enter(self.laws, mail)
+        if self._works_by_itself():
+            following = pauses.begin(self.update.shift, self.update.scale, self.pauses, self.laws, mail)
+            clocks = replace(clocks, next_update=following)
+        return replace(clocks, mail=mail)
+
+    def window(self, clocks: Clocks, until: float) -> tuple[Events, Clocks]:
+        assert clocks.mail is not None
+        mail = copied(clocks.mail)
+        acts, after = self._acts(
+            replace(clocks, updates=mail.nodes["ticks"].copy(), gossips=mail.nodes["made"].copy()), mail, until
+        )
+        outs, first, spare = [], 0, self._burst()
+        while first >= 0:
+            if mail.head[MESSAGES] < spare:
+                mail = widened(mail, max(spare, mail.messages.size))
+            outs.append(Out(np.empty(2 * len(acts) + post.ROOM + 1024, EVENT), np.zeros(1, np.int64)))
+            columns = (acts.time, acts.kind, acts.actor, acts.peer)
+            first = post.run(*columns, first, until, self.contacts.lists(), self.laws, mail, outs[-1], spare)
+        nodes = mail.nodes
+        nodes["ticks"], nodes["made"] = after.updates, after.gossips
+        kept = replace(after, updates=nodes["updates"].copy(), gossips=nodes["contacts"].copy(), mail=mail)
+        return _joined(outs), kept
+
+    def _acts(self, clocks: Clocks, mail: Mail, until: float) -> tuple[Events, Clocks]:
+        """Returns what nodes do by themselves up to some time, in order, and the clocks after it."""
+        if self.calendar is None and not self._works_by_itself():
+            return super().window(clocks, until)
+        silent = self.gossip.silence(np.ones(self.networks.n, bool)) if self.calendar else self.gossip
+        base = Timeline(self.networks, self.contacts, self.update, silent, self.exchange, self.schemes)
+        if self._works_by_itself():
+            base = replace(base, update=self.update.silence(np.ones(self.networks.n, bool)))
+            others, after = base.window(replace(clocks, next_update=np.full(self.networks.n, np.inf)), until)
+        else:
+            others, after = base.window(clocks, until)
+        lists = [(others.time, others.kind, others.actor, others.peer)]
+        if self._works_by_itself():
+            time, actor, following = self._worked(clocks, mail, until)
+            lists.insert(0, (time, np.full(time.size, UPDATE, np.int8), actor, np.full(time.size, -1, np.int32)))
+            after = replace(after, next_update=following, updates=mail.nodes["ticks"])
+        if self.calendar is not None:
+            lists = [*self._opening(clocks.time, until), *lists]
+            made = after.gossips.copy()
+            time, actor, other = self.calendar.contacts(self.contacts, made, clocks.time, until)
+            lists.append((time, np.full(time.size, PUSH, np.int8), actor, other))
+            after = replace(after, gossips=made)
+        time, kind, actor, other = (np.concatenate(columns) for columns in zip(*lists, strict=True))
+        order = np.argsort(time, kind="stable")
+        return Events(time[order], kind[order], actor[order], other[order], np.full(time.size, -1)), after
+
+    def _opening(self, start: float, until: float) -> list[tuple[np.ndarray, ...]]:
+        """Returns the updates with which nodes begin, at the end of the first step."""
+        assert self.calendar is not None
+        firsts = np.repeat([r.first_update for r in self.calendar.rounds], self.networks.sizes)
+        nodes = np.flatnonzero(firsts & (self.laws.nodes["join"] <= 0)).astype(np.int32)
+        if not start < 1.0 <= until:
+            nodes = nodes[:0]
+        return [(np.ones(nodes.size), np.full(nodes.size, UPDATE, np.int8), nodes, np.full(nodes.size, -1, np.int32))]
+
+    def _worked(self, clocks: Clocks, mail: Mail, until: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns times and nodes of updates up to some time, and when the next of each node comes."""
+        room = 64 + int(1.2 * (until - clocks.time) * float(self.update.rate.sum()))
+        while True:
+            time, actor, trial, following = (
+                np.empty(room),
+                np.empty(room, np.int32),
+                copied(mail),
+                clocks.next_update.copy(),
+            )
+            laws = (self.update.shift, self.update.scale, until, self.pauses, self.laws)
+            size = pauses.emit(*laws, trial, following, time, actor)
+            if size <= room:
+                mail.nodes[:] = trial.nodes
+                order = np.argsort(time[:size], kind="stable")
+                return time[order], actor[order], following
+            room *= 2
+
+    def _works_by_itself(self) -> bool:
+        """Returns whether updates depend on when nodes are on, or there."""
+        laws = self.laws.nodes
+        away = (laws["law"] != ALWAYS) & (laws["law"] != PER_MESSAGE)
+        return bool((self.pauses and away.any()) or (laws["join"] > 0).any() or np.isfinite(laws["leave"]).any())
+
+    def _burst(self) -> int:
+        """Returns how many messages one step of the loop may send."""
+        return 4 + int((self.laws.nodes["capacity"] * (self.laws.nodes["flow"] > 0)).max(initial=0))
+
+    def expected(self, span: float) -> tuple[float, float]:
+        """Returns about how many updates and contacts to expect in a long span of time [s], those on receipt too."""
+        updates, contacts = super().expected(span)
+        if self.calendar is not None:
+            contacts = span * float(self.calendar.rate().sum())
+        models = contacts * (2 if self.exchange in ("push_pull", "meet") else 1)
+        return updates + models * max(_UPDATES[int(r)] for r in np.unique(self.laws.nodes["receipt"])), contacts
+
+    def peaks(self) -> list[float]:
+        if self.calendar is None:
+            return super().peaks()
+        return [1.0 / r.steps for r in self.calendar.rounds]
+
+
+def accounts(mail: Mail, laws: Laws) -> list[dict[str, int]]:
+    """Returns the message accounts of each network: sent = delivered + lost + offline + in flight."""
+    flying = under_way(mail, laws.nodes["network"])
+    columns = {"sent": SENT, "delivered": DELIVERED, "lost": LOST, "offline": OFFLINE}
+    rows = [{name: int(counts[at]) for name, at in columns.items()} for counts in mail.accounts]
+    return [row | {"in_flight": int(count)} for row, count in zip(rows, flying, strict=True)]
+
+
+def _joined(outs: list[Out]) -> Events:
+    """Returns the events of a window."""
+    sizes = [int(out.size[0]) for out in outs]
+    events = np.concatenate([out.events[:size] for out, size in zip(outs, sizes, strict=True)])
+    columns = [np.ascontiguousarray(events[name]) for name in EVENT.names or ()]
+    return Events(*columns[:5], letters=Letters(*columns[5:]))
