@@ -228,7 +228,7 @@ def _check_state(state: State, shape: tuple[int, int], versions: int, has: tuple
     if found != (shape, versions, has):
         raise ValueError(
             f"the checkpoint must fit the settings: models {list(shape)} and {versions} versions, got models "
-            f"{list(state.models.shape)} and {state.versions.numel()} versions; did the data or the model's code change?"
+            f" {list(state.models.shape)} and {state.versions.numel()} versions; did the data or the model's code change?"
         )
 
 

@@ -89,7 +89,7 @@ def lines(events: Events, plan: Schedule, nodes: Int64[np.ndarray, "3 e"], times
     begins = (waves.astype(np.uint64), numbers.astype(np.uint64))  # an index without a sign needs no check
     said, letters = events.letters, None
     node = events.actor if said is None else said.node
-    _fill(*columns, node, said is not None, plan.wave, *begins, nodes[0], nodes[1], nodes[2], times, counts)
+    _fill(*columns, node, said is not None, plan.wave, *begins, nodes, times, counts)
     if said is not None:
         order = np.repeat(plan.order, np.where(events.kind == MEET, 2, 1)[plan.order])
         letters = np.stack([said.sent[order], said.weight[order]]), said.part[order]
@@ -159,10 +159,9 @@ def _rank(place, base, wave):  # noqa: ANN001, ANN202
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _fill(
-    kind, actor, peer, time, count, node, letters, wave, place, number, receivers, senders, actors, times, counts
-):  # noqa: ANN001, ANN202
+def _fill(kind, actor, peer, time, count, node, letters, wave, place, number, nodes, times, counts):  # noqa: ANN001, ANN202
     """Writes the line of each event to the next place of its wave, and the count of each update likewise."""
+    receivers, senders, actors = nodes
     for e in range(kind.size):
         i, j, k = actor[e], peer[e], uint64(wave[e])
         at = place[k]

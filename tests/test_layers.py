@@ -11,10 +11,10 @@ PACKAGE = Path(__file__).parents[1] / "batchednodes"
 ROOT = "__init__"
 """The package itself: it shows the public names, so it comes after everything but the command line."""
 ORDER = (
-    "rng logarithm pages values clocks topology versions tally threads memory layers stack schemes chronology mail timeline "
-    "messages schedule gossip mixing staleness theory program graphs local data tasks algorithms metrics board lock record "
-    "checkpoint engine reading config keeper sweep branch catalogue mailing assembly plan comparison overview divergence "
-    f"recorder training figures experiments {ROOT} interruption cli __main__"
+    "rng logarithm pages values clocks topology versions tally threads memory layers stack schemes chronology "
+    "mail timeline messages schedule gossip mixing staleness theory program graphs local data tasks algorithms "
+    "metrics board lock record checkpoint engine reading config keeper sweep branch catalogue mailing assembly "
+    f"plan comparison overview divergence recorder training figures experiments {ROOT} interruption cli __main__"
 ).split()
 """Modules and folders, each after all that it may import; a folder's own modules may import each other."""
 

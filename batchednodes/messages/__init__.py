@@ -1,4 +1,4 @@
-"""Messages between nodes: how long they take, which are lost, who is there, and what a node does with those that come."""
+"""Messages between nodes: how long they take, which are lost, and what a node does with those that come."""
 
 from batchednodes.messages.availability import (
     Always,

@@ -14,29 +14,26 @@ from numba import njit
 
 from batchednodes import rng
 from batchednodes.logarithm import log
-from batchednodes.messages import delays
-from batchednodes.messages.availability import ALWAYS, PER_MESSAGE, change_after
-from batchednodes.messages.flow import PROACTIVE, proactive, reactive
 from batchednodes.mail import (
     ASKING,
     DELIVERED,
-    FIRST,
     HEAP,
     JOINING,
     LOST,
     MESSAGES,
     OFFLINE,
     PUSHED,
-    QUEUED,
     REPLY,
     REQUEST,
     SENT,
     SEQUENCE,
-    SLOTS,
-    SNAPSHOTS,
     bits,
 )
+from batchednodes.messages import delays
+from batchednodes.messages.availability import ALWAYS, PER_MESSAGE, change_after
+from batchednodes.messages.flow import PROACTIVE, proactive, reactive
 from batchednodes.messages.merging import weight
+from batchednodes.messages.store import drop, forget, give, popped, push, snapshot, take
 from batchednodes.timeline import MEET, PULL, UPDATE
 from batchednodes.topology import peer
 
@@ -87,7 +84,7 @@ def run(time, kind, actor, other, first, until, lists, laws, s, out, spare):  # 
                 _contact(actor[e], other[e], due, laws, s, out)
             e += 1
         else:
-            _arrive(_popped(s), arrives, lists, laws, s, out)
+            _arrive(popped(s), arrives, lists, laws, s, out)
 
 
 @njit(nogil=True, cache=True)
@@ -185,7 +182,7 @@ def _send(i, j, kind, now, laws, s):  # noqa: ANN001, ANN202
     s.messages[h].kind, s.messages[h].sender, s.messages[h].receiver, s.messages[h].left = kind, i, j, now
     s.messages[h].snapshot, s.messages[h].part = -1, -1
     if kind != REQUEST:
-        s.messages[h].snapshot = _snapshot(i, s)
+        s.messages[h].snapshot = snapshot(i, s)
         s.years[h] = s.age[i]
         if s.age.shape[1] > 1:
             high, _ = bits(i, rng.PART, k, laws)
@@ -197,7 +194,7 @@ def _send(i, j, kind, now, laws, s):  # noqa: ANN001, ANN202
     if s.nodes[i].latest >= 0:
         s.messages[s.nodes[i].latest].after = h
     s.nodes[i].latest = h
-    _push(h, s)
+    push(h, s)
 
 
 @njit(nogil=True, cache=True)
@@ -241,60 +238,11 @@ def _arrival(i, j, k, model, now, laws, s):  # noqa: ANN001, ANN202
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _snapshot(i, s):  # noqa: ANN001, ANN202
-    """Returns the snapshot of the row of node i as it is now, with one more reader."""
-    at = s.nodes[i].current
-    if at < 0:
-        s.head[SNAPSHOTS] -= 1
-        at = s.messages[s.head[SNAPSHOTS]].spare
-        s.messages[at].place, s.messages[at].readers, s.nodes[i].current = i, 0, at
-    s.messages[at].readers += 1
-    return at
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
-def _forget(at, laws, s):  # noqa: ANN001, ANN202
-    """Takes a reader off a snapshot; what nobody reads any more leaves its place."""
-    s.messages[at].readers -= 1
-    if s.messages[at].readers:
-        return
-    if s.messages[at].place < laws.n:
-        s.nodes[s.messages[at].place].current = -1
-    else:
-        _give(s.messages[at].place - laws.n, s)
-    s.messages[s.head[SNAPSHOTS]].spare = at
-    s.head[SNAPSHOTS] += 1
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
-def _take(s):  # noqa: ANN001, ANN202
-    """Returns a free slot, a new one if there is none."""
-    if s.head[QUEUED] == 0:
-        s.head[SLOTS] += 1
-        return s.head[SLOTS] - 1
-    slot = s.queue[s.head[FIRST]]
-    s.head[FIRST] = (s.head[FIRST] + 1) % s.queue.size
-    s.head[QUEUED] -= 1
-    return slot
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
-def _give(slot, s):  # noqa: ANN001, ANN202
-    """Lets a slot be free."""
-    s.queue[(s.head[FIRST] + s.head[QUEUED]) % s.queue.size] = slot
-    s.head[QUEUED] += 1
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
 def _keep(i, now, laws, s, out):  # noqa: ANN001, ANN202
     """Copies the row of node i, which is about to change, if messages refer to it."""
     at = s.nodes[i].current
     if at >= 0:
-        row = laws.n + _take(s)
+        row = laws.n + take(s)
         _say(PULL, row, i, -1, i, now, 1.0, -1, now, out)
         s.messages[at].place, s.nodes[i].current = row, -1
 
@@ -327,7 +275,7 @@ def _arrive(h, now, lists, laws, s, out):  # noqa: ANN001, ANN202
     i, j, kind = s.messages[h].sender, s.messages[h].receiver, s.messages[h].kind
     if kind == JOINING:
         _join(j, now, lists, laws, s, out)
-        _drop(h, s)
+        drop(h, s)
         return
     found = _finds(j, now, laws, s)
     s.accounts[laws.nodes[j].network, DELIVERED if found else OFFLINE] += 1
@@ -337,8 +285,8 @@ def _arrive(h, now, lists, laws, s, out):  # noqa: ANN001, ANN202
     if found and kind != REQUEST:
         _receive(j, h, now, laws, s, out)
     if s.messages[h].snapshot >= 0:
-        _forget(s.messages[h].snapshot, laws, s)
-    _drop(h, s)
+        forget(s.messages[h].snapshot, laws, s)
+    drop(h, s)
     if found and (kind == REQUEST or (kind == ASKING and not laws.before)):
         _send(j, i, REPLY, now, laws, s)
     if found and kind == PUSHED and laws.nodes[j].flow != PROACTIVE:
@@ -383,8 +331,8 @@ def _receive(j, h, now, laws, s, out):  # noqa: ANN001, ANN202
     if receipt == UPDATE_MERGE:
         _update(j, j, now, laws, s, out)
         row = s.messages[s.messages[h].snapshot].place
-    if receipt == UPDATE_MERGE or receipt == REPLACE:
-        own = _take(s)
+    if receipt in (UPDATE_MERGE, REPLACE):
+        own = take(s)
         _say(PULL, laws.n + own, row, -1, s.messages[h].sender, s.messages[h].left, 1.0, -1, now, out)
         row = laws.n + own
         _update(row, j, now, laws, s, out)
@@ -399,64 +347,9 @@ def _receive(j, h, now, laws, s, out):  # noqa: ANN001, ANN202
         _say(PULL, j, row, -1, s.messages[h].sender, s.messages[h].left, w, part, now, out)
     s.age[j, q] = max(s.age[j, q], s.years[h, q])
     if own >= 0:
-        _give(own, s)
+        give(own, s)
     if receipt == MERGE_UPDATE:
         _update(j, j, now, laws, s, out)
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
-def _drop(h, s):  # noqa: ANN001, ANN202
-    """Lets a message be free."""
-    before, after = s.messages[h].before, s.messages[h].after
-    if before >= 0:
-        s.messages[before].after = after
-    if after >= 0:
-        s.messages[after].before = before
-    elif s.nodes[s.messages[h].sender].latest == h:
-        s.nodes[s.messages[h].sender].latest = before
-    s.messages[s.head[MESSAGES]].free = h
-    s.head[MESSAGES] += 1
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
-def _sooner(g, h, s):  # noqa: ANN001, ANN202
-    return s.messages[g].arrive < s.messages[h].arrive or (
-        s.messages[g].arrive == s.messages[h].arrive and s.messages[g].turn < s.messages[h].turn
-    )
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
-def _push(h, s):  # noqa: ANN001, ANN202
-    """Adds a message to the heap."""
-    k = s.head[HEAP]
-    s.head[HEAP] = k + 1
-    while k > 0 and _sooner(h, s.messages[(k - 1) // 2].heap, s):
-        s.messages[k].heap = s.messages[(k - 1) // 2].heap
-        k = (k - 1) // 2
-    s.messages[k].heap = h
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
-def _popped(s):  # noqa: ANN001, ANN202
-    """Takes the next message to arrive off the heap."""
-    found, size, k = s.messages[0].heap, s.head[HEAP] - 1, 0
-    h = s.messages[size].heap
-    s.head[HEAP] = size
-    while 2 * k + 1 < size:
-        child = 2 * k + 1
-        if child + 1 < size and _sooner(s.messages[child + 1].heap, s.messages[child].heap, s):
-            child += 1
-        if not _sooner(s.messages[child].heap, h, s):
-            break
-        s.messages[k].heap = s.messages[child].heap
-        k = child
-    if size > 0:
-        s.messages[k].heap = h
-    return found
 
 
 @njit(nogil=True, cache=True)
@@ -475,4 +368,4 @@ def enter(laws, s):  # noqa: ANN001, ANN201
                 s.messages[h].turn,
             ) = JOINING, j, j, laws.nodes[j].join, -1 - j
             s.messages[h].snapshot, s.messages[h].before, s.messages[h].after = -1, -1, -1
-            _push(h, s)
+            push(h, s)

@@ -1,8 +1,8 @@
 r"""Timing by rounds: integer steps, as in gossipy. In each round every node makes contact at a step of its own.
 
-Step t lies in (t, t + 1] and happens at its end, at time t + 1 [s]. In one step all nodes that are due send, in an order
-drawn anew for each round, then the messages arrive whose time has come, in the order in which they were sent, then
-their replies. Nodes train when a model comes (`gossip.on_receipt`), and once at the start.
+Step t lies in (t, t + 1] and happens at its end, at time t + 1 [s]. In one step all nodes that are due send, in an
+order drawn anew for each round, then the messages arrive whose time has come, in the order in which they were sent,
+then their replies. Nodes train when a model comes (`gossip.on_receipt`), and once at the start.
 
 Gossipy deviates: a gaussian period begins at step 0 for all nodes, so that all send then; here at a random step.
 
@@ -14,7 +14,6 @@ Reference:
 """
 
 import math
-from abc import ABC
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,7 +25,7 @@ from batchednodes.topology import Contacts, Networks, peers
 from batchednodes.values import count
 
 
-class Timing(ABC):
+class Timing:
     """When nodes act."""
 
 
@@ -104,7 +103,7 @@ class Calendar:
 
 def _periods(rounds: Rounds, seed: int, local: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns period and first step of each node."""
-    high, low = rng.draws(seed, rng.PHASE, local, 0)
+    high, _ = rng.draws(seed, rng.PHASE, local, 0)
     period = np.full(local.size, rounds.steps)
     if rounds.period == "gaussian":
         u = rng.uniforms(seed, rng.PHASE, local, 4)[:, 2:]
@@ -119,7 +118,7 @@ def _unit(bits: np.ndarray) -> np.ndarray:
 
 
 def _due(period: np.ndarray, phase: np.ndarray, begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the steps begin, ..., end - 1 at which nodes are due, in order, and which nodes; ties keep their order."""
+    """Returns the steps of begin, ..., end - 1 at which nodes are due, and which, in order of time, then of nodes."""
     next_step = phase + -((phase - begin) // period) * period  # the first one from `begin` on
     counts = np.maximum(0, -((next_step - end) // period))
     some = np.repeat(np.arange(period.size), counts)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float64
 
-from batchednodes.clocks import Gaps
 from batchednodes.mail import (
     DELIVERED,
     EVENT,
@@ -32,7 +31,7 @@ from batchednodes.mail import (
 from batchednodes.messages import pauses, post
 from batchednodes.messages.availability import ALWAYS, PER_MESSAGE, first_change
 from batchednodes.messages.rounds import Calendar
-from batchednodes.timeline import EXCHANGES, PUSH, UPDATE, Clocks, Events, Timeline
+from batchednodes.timeline import PUSH, UPDATE, Clocks, Events, Timeline
 
 RECEIPTS = {
     "merge": post.MERGE,

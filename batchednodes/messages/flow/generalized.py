@@ -1,5 +1,6 @@
-r"""Generalized token accounts: P(a) = 1 if a >= C, else 0; R(a) = floor((A - 1 + a) / A), or floor((A - 1 + a) / (2 A))
-for what is no news.
+r"""Generalized token accounts: several messages at once for those that have saved.
+
+P(a) = 1 if a >= C, else 0; R(a) = floor((A - 1 + a) / A), or floor((A - 1 + a) / (2 A)) for what is no news.
 
 Letters: a tokens, C capacity, A aggressiveness.
 

@@ -1,5 +1,7 @@
-r"""Randomized token accounts: P(a) = 0 if a < A - 1, (a - A + 1) / (C - A + 1) up to C, then 1; R(a) = a / A, rounded at
-random to a whole number of the same mean, for news, and else 0.
+r"""Randomized token accounts: the more tokens, the likelier is a message.
+
+P(a) = 0 if a < A - 1, (a - A + 1) / (C - A + 1) up to C, then 1; R(a) = a / A, rounded at random to a whole number of
+the same mean, for news, and else 0.
 
 Letters: a tokens, C capacity, A aggressiveness.
 
@@ -48,4 +50,4 @@ def sends_by_chance(tokens, capacity, spend):  # noqa: ANN001, ANN201  (numba in
 @no_type_check
 def reacts_by_chance(tokens, spend, news, u):  # noqa: ANN001, ANN201
     """Returns the number of messages for a model that came, for a uniform number u of (0, 1)."""
-    return int(math.floor(tokens / spend + u)) if news else 0
+    return math.floor(tokens / spend + u) if news else 0

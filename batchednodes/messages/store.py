@@ -1,0 +1,114 @@
+r"""Store: snapshots of models, the slots where they lie, and the messages that are under way; in compiled code.
+
+Letters: i a node, h a message, s the mail.
+"""
+
+from typing import no_type_check
+
+from numba import njit
+
+from batchednodes.mail import FIRST, HEAP, MESSAGES, QUEUED, SLOTS, SNAPSHOTS
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def snapshot(i, s):  # noqa: ANN001, ANN201  (numba infers the types)
+    """Returns the snapshot of the row of node i as it is now, with one more reader."""
+    at = s.nodes[i].current
+    if at < 0:
+        s.head[SNAPSHOTS] -= 1
+        at = s.messages[s.head[SNAPSHOTS]].spare
+        s.messages[at].place, s.messages[at].readers, s.nodes[i].current = i, 0, at
+    s.messages[at].readers += 1
+    return at
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def forget(at, laws, s):  # noqa: ANN001, ANN201
+    """Takes a reader off a snapshot; what nobody reads any more leaves its place."""
+    s.messages[at].readers -= 1
+    if s.messages[at].readers:
+        return
+    if s.messages[at].place < laws.n:
+        s.nodes[s.messages[at].place].current = -1
+    else:
+        give(s.messages[at].place - laws.n, s)
+    s.messages[s.head[SNAPSHOTS]].spare = at
+    s.head[SNAPSHOTS] += 1
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def take(s):  # noqa: ANN001, ANN201
+    """Returns a free slot, a new one if there is none."""
+    if s.head[QUEUED] == 0:
+        s.head[SLOTS] += 1
+        return s.head[SLOTS] - 1
+    slot = s.queue[s.head[FIRST]]
+    s.head[FIRST] = (s.head[FIRST] + 1) % s.queue.size
+    s.head[QUEUED] -= 1
+    return slot
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def give(slot, s):  # noqa: ANN001, ANN201
+    """Lets a slot be free."""
+    s.queue[(s.head[FIRST] + s.head[QUEUED]) % s.queue.size] = slot
+    s.head[QUEUED] += 1
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def drop(h, s):  # noqa: ANN001, ANN201
+    """Lets a message be free."""
+    before, after = s.messages[h].before, s.messages[h].after
+    if before >= 0:
+        s.messages[before].after = after
+    if after >= 0:
+        s.messages[after].before = before
+    elif s.nodes[s.messages[h].sender].latest == h:
+        s.nodes[s.messages[h].sender].latest = before
+    s.messages[s.head[MESSAGES]].free = h
+    s.head[MESSAGES] += 1
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _sooner(g, h, s):  # noqa: ANN001, ANN202
+    return s.messages[g].arrive < s.messages[h].arrive or (
+        s.messages[g].arrive == s.messages[h].arrive and s.messages[g].turn < s.messages[h].turn
+    )
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def push(h, s):  # noqa: ANN001, ANN201
+    """Adds a message to the heap."""
+    k = s.head[HEAP]
+    s.head[HEAP] = k + 1
+    while k > 0 and _sooner(h, s.messages[(k - 1) // 2].heap, s):
+        s.messages[k].heap = s.messages[(k - 1) // 2].heap
+        k = (k - 1) // 2
+    s.messages[k].heap = h
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def popped(s):  # noqa: ANN001, ANN201
+    """Takes the next message to arrive off the heap."""
+    found, size, k = s.messages[0].heap, s.head[HEAP] - 1, 0
+    h = s.messages[size].heap
+    s.head[HEAP] = size
+    while 2 * k + 1 < size:
+        child = 2 * k + 1
+        if child + 1 < size and _sooner(s.messages[child + 1].heap, s.messages[child].heap, s):
+            child += 1
+        if not _sooner(s.messages[child].heap, h, s):
+            break
+        s.messages[k].heap = s.messages[child].heap
+        k = child
+    if size > 0:
+        s.messages[k].heap = h
+    return found
