@@ -13,7 +13,7 @@ Letters: n nodes, w rows of a wave, p parameters, s steps, b examples of a minib
 v momentum buffers.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -70,9 +70,8 @@ class Local:
     def __post_init__(self) -> None:
         check_sizes(steps=self.steps, epochs=self.epochs, batch_size=self.batch_size, chunk=self.chunk)
         if self.epochs is not None and self.steps != 1:
-            raise ValueError(
-                f"steps must be left out where epochs are given, got steps {self.steps}; or leave epochs out"
-            )
+            got = f"steps {self.steps} and epochs {self.epochs}"
+            raise ValueError(f"steps must be left out where epochs are given, got {got}; leave out one of them")
         if self.epochs is not None and self.sampling != "shuffle":
             raise ValueError(
                 f"sampling must be shuffle where epochs are given, which deal each example once, got {self.sampling!r}"

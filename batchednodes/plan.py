@@ -248,7 +248,7 @@ class _Needs:
 
     @property
     def minibatches(self) -> tuple[int, int]:
-        """Steps of an update, and examples of a minibatch; with epochs, of a node that owns as many as the mean node."""
+        """Steps of an update, and examples of a minibatch; with epochs, those of a node with as many as the mean."""
         mean = max(-(-s.samples // c.network.nodes) for s, c in zip(self.sizes, self.configs, strict=True))
         return self.config.local.shape(max(1, mean))
 
