@@ -22,7 +22,7 @@ from batchednodes.algorithms.state import State, begin
 from batchednodes.config import Config, has_messages
 from batchednodes.data import IID, Dataset, DataSizes, Natural, Partition, Sampler, Shards
 from batchednodes.engine import Batched, Engine, Serial, automatic_window
-from batchednodes.local import Descent, Rates
+from batchednodes.local import Descent, Rates, Uneven
 from batchednodes.mailing import traffic
 from batchednodes.memory import Chunk
 from batchednodes.messages import Traffic
@@ -30,7 +30,7 @@ from batchednodes.metrics import Meter, quarantine_
 from batchednodes.mixing import Entries
 from batchednodes.program import UntraceableError
 from batchednodes.schemes import Freshest, Uniform
-from batchednodes.stack import Stack, check
+from batchednodes.stack import Stack, check, check_apart
 from batchednodes.staleness import Sources, Tracking, sample
 from batchednodes.tasks import Problem, Tests, losses
 from batchednodes.timeline import Timeline
@@ -39,6 +39,9 @@ from batchednodes.values import per_node, shown
 from batchednodes.versions import dtype_for
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+
+_APART = 8
+"""Examples on which a model is tried."""
 
 LARGEST_FRESHEST = 300
 """Nodes up to which a run computes the law of `freshest`, whose work is n^3; a tenth of a second at this size."""
@@ -183,6 +186,10 @@ def assemble(configs: Sequence[Config], events: Timeline, chunks: Chunks, state:
     coefficients = _rates(configs, dtype, where)
     weight = _weight(configs, dtype, where)
     layout, own, quarantine = tracking.layout, tracking.own, config.run.on_divergence == "quarantine"
+    if isinstance(events, Traffic):
+        events = events.taking(problem.sampler.steps_of)
+    if state is None:  # else they are those that the run had
+        chunks = _fitted(chunks, config, problem.sampler)
     (updated, scored), window = _chunks(chunks), config.run.window or automatic_window(events)
     entries, slots = _entries(config, events, problem.stack.p), events.slots if isinstance(events, Traffic) else 0
     carries, replaces = (config.gossip.on_receipt in kinds for kinds in (("update", "update_merge"), ("update",)))
@@ -211,6 +218,20 @@ def assemble(configs: Sequence[Config], events: Timeline, chunks: Chunks, state:
     return Run(engine, state, meter, problem, chunks, updated)
 
 
+def _fitted(planned: Chunks, config: Config, sampler: Sampler) -> Chunks:
+    """Returns the chunks where nodes own different numbers of examples, which the plan did not know.
+
+    Each row then takes the memory of the node that owns most: as many rows less descend at once.
+    """
+    if not sampler.padded or planned.update_row is None or config.local.chunk is not None:
+        return planned
+    mean = -(-sampler.rows.size // sampler.sizes.size)
+    (_, b), row = config.local.shape(mean), planned.update_row
+    largest = row * sampler.shape[1] // b + 8 * math.prod(sampler.shape)
+    rows = planned.update if largest <= 2 * row else max(1, planned.update * row // largest)
+    return replace(planned, update=rows, update_row=largest)
+
+
 def _chunks(planned: Chunks) -> tuple[Chunk, Chunk]:
     """Returns how many rows descend, and how many models are scored, at once."""
     smaller = "the model, or use a smaller dtype"
@@ -228,7 +249,7 @@ def _check_state(state: State, shape: tuple[int, int], versions: int, has: tuple
     if found != (shape, versions, has):
         raise ValueError(
             f"the checkpoint must fit the settings: models {list(shape)} and {versions} versions, got models "
-            f" {list(state.models.shape)} and {state.versions.numel()} versions; did the data or the model's code change?"
+            f"{list(state.models.shape)} and {state.versions.numel()} versions; did data or the model's code change?"
         )
 
 
@@ -244,12 +265,13 @@ def _descent(config: Config, problem: Problem, rates: Rates, chunks: Chunks) -> 
     Raises:
         ValueError: a compiled program is asked for, and cannot be made.
     """
-    descent = Descent.of(problem.objective, problem.stack.views, rates, problem.features, problem.targets)
-    local = config.local
+    local, sampler = config.local, problem.sampler
+    data = (problem.features, problem.targets, sampler.padded, _uneven(sampler, rates.lr.device))
+    descent = Descent.of(problem.objective, problem.stack.views, rates, *data)
     if local.compile == "off" or (local.compile == "auto" and not chunks.traced):
         return descent
     try:
-        program = descent.traced(problem.stack.p, local.batch_size, rates, local.compile == "on")
+        program = descent.traced(problem.stack.p, sampler.shape[1], rates, local.compile == "on")
     except UntraceableError as error:
         if local.compile == "auto":
             return descent
@@ -258,6 +280,13 @@ def _descent(config: Config, problem: Problem, rates: Rates, chunks: Chunks) -> 
             f"{str(error).strip().splitlines()[0][:300]}"
         ) from error
     return program.recorded(chunks.update) if rates.lr.is_cuda else program
+
+
+def _uneven(sampler: Sampler, where: torch.device) -> Uneven:
+    """Returns what becomes of the steps that some nodes do not have."""
+    if not sampler.uneven:
+        return "none"
+    return "skip" if where.type == "cpu" else "mask"
 
 
 def counts(events: Timeline, config: Config) -> torch.dtype:
@@ -302,15 +331,20 @@ def _problem(configs: Sequence[Config], batch: Networks, dtype: torch.dtype, whe
     rows = np.concatenate([s.rows + first for s, first in zip(shards, firsts[:-1], strict=True)])
     offsets = np.concatenate([[0], np.cumsum(np.concatenate([s.sizes for s in shards]))])
     seeds = batch.seeds[batch.network_of()]
-    sampler = Sampler(seeds, batch.local(), rows, offsets, local.batch_size, local.steps, local.sampling)
+    choices = (local.batch_size, local.steps, local.sampling, local.epochs)
+    sampler = Sampler(seeds, batch.local(), rows, offsets, *choices)
     stack_ = skeleton(config, sets[0].sizes, dtype, where)
     send = _Sender(dtype, where)
     tests = tuple(_tests(batch, sets, send))
     features, targets = (send(np.concatenate(a)) for a in zip(*((d.features, d.targets) for d in sets), strict=True))
     criterion = losses.choose(config.task.loss, sets[0].classes)
     problem = Problem(stack_, criterion, sets[0].classes, features, targets, tests, sampler)
-    minibatch = problem.batch(problem.draw(np.zeros(1, np.int64), np.zeros(1, np.int64))[0, 0])
-    check(stack_, problem.loss, *minibatch, problem.classes)
+    first = problem.draw(np.zeros(1, np.int64), np.zeros(1, np.int64))[0, 0]
+    check(stack_, problem.loss, *problem.batch(first[first >= 0]), problem.classes)
+    if sampler.padded:
+        exact = torch.promote_types(dtype, torch.float32)  # bfloat16 rounds as much as examples may matter
+        some = features[:: max(1, len(features) // _APART)][:_APART].to(exact)
+        check_apart(skeleton(config, sets[0].sizes, exact, where), some)
     return problem
 
 

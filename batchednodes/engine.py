@@ -140,7 +140,7 @@ class Batched(Executor):
     def _drawn(self, waves: Sequence[UpdateWave], device: torch.device) -> Int64[Tensor, "u s b"] | None:
         """Returns the minibatches of waves, in memory that goes to a device at once; None if they take too much."""
         sampler = self.algorithm.problem.sampler
-        shape = sum(wave.nodes.size for wave in waves), sampler.steps, sampler.batch_size
+        shape = sum(wave.nodes.size for wave in waves), *sampler.shape
         if not 0 < 8 * math.prod(shape) <= AHEAD:
             return None
         found = _host(shape, torch.int64, device)

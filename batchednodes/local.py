@@ -6,16 +6,19 @@ r"""Local SGD on the rows of a wave: one `torch.func.vmap` for all of them, or t
 
 for each of `steps` minibatches: the arithmetic of `torch.optim.SGD`.
 
+Where an update is whole epochs, nodes with fewer examples have smaller minibatches, or fewer: g is then that of a
+weighted mean, with weights 0 for the places that are not taken, and rows make only the steps that they have.
+
 Letters: n nodes, w rows of a wave, p parameters, s steps, b examples of a minibatch, S examples of all nodes, x models,
 v momentum buffers.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.func import grad, vmap
 
@@ -32,10 +35,15 @@ class Local:
     """Local SGD: what a node does in one update."""
 
     steps: int = 1
-    """Minibatch steps of one update; at least 1."""
+    """Minibatch steps of one update; at least 1; left out where there are epochs."""
+
+    epochs: int | None = None
+    """Passes over the node's own examples of one update, in place of steps; at least 1. Each is in a new random order,
+    in minibatches of batch_size of which the last is what is left; null: steps full minibatches."""
 
     batch_size: int = 32
-    """Examples of a minibatch; at least 1; more than a node owns means that it sees some twice."""
+    """Examples of a minibatch; at least 1; more than a node owns means that it sees some twice, and with epochs that a
+    pass is one minibatch of all."""
 
     lr: PerNode = 0.1
     """Step size; non-negative and finite; dimensionless."""
@@ -60,7 +68,20 @@ class Local:
     """Rows updated by one vmap call; at least 1; null: as many as fit the workspace. Changes rounding only."""
 
     def __post_init__(self) -> None:
-        check_sizes(steps=self.steps, batch_size=self.batch_size, chunk=self.chunk)
+        check_sizes(steps=self.steps, epochs=self.epochs, batch_size=self.batch_size, chunk=self.chunk)
+        if self.epochs is not None and self.steps != 1:
+            got = f"steps {self.steps} and epochs {self.epochs}"
+            raise ValueError(f"steps must be left out where epochs are given, got {got}; leave out one of them")
+        if self.epochs is not None and self.sampling != "shuffle":
+            raise ValueError(
+                f"sampling must be shuffle where epochs are given, which deal each example once, got {self.sampling!r}"
+            )
+
+    def shape(self, examples: int) -> tuple[int, int]:
+        """Returns the steps of an update, and the most examples of a minibatch, of a node that owns some examples."""
+        if self.epochs is None:
+            return self.steps, self.batch_size
+        return self.epochs * -(-examples // self.batch_size), min(self.batch_size, examples)
 
 
 Coefficient = Float[Tensor, " n"]
@@ -89,11 +110,17 @@ class Rates:
         return Rates(lr, momentum, decay, self.nesterov)
 
 
-Objective = Callable[[Mapping[str, Tensor], Tensor, Tensor], Tensor]
-"""Maps (parameters by name, features [b, ...], targets [b, ...]) to the mean loss of a minibatch."""
+Objective = Callable[..., Tensor]
+"""Maps (parameters by name, features [b, ...], targets [b, ...]) to the mean loss of a minibatch; with weights [b], of
+which there may be zeros, to the sum of weighted losses."""
 
 Views = Callable[[Tensor], dict[str, Tensor]]
 """Maps rows [w, p] to the named parameters that they hold, as views [w, ...]."""
+
+
+Uneven = Literal["none", "skip", "mask"]
+"""none: all rows have all steps; skip: some do not, which the host reads from their entries; mask: they are computed
+all the same and change nothing, so that nothing waits for a device."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,21 +134,34 @@ class Descent:
     """Inputs of the examples of all nodes."""
     targets: Tensor
     """Their labels [S] or values [S, k]."""
+    padded: bool = False
+    """Whether minibatches may end with entries of -1: no examples."""
+    uneven: Uneven = "none"
+    """What becomes of steps whose entries are all -1, which a row does not have."""
     graphs: Graphs | None = None
     """All steps of an update as CUDA graphs; None: operations are launched one by one."""
 
     @staticmethod
-    def of(objective: Objective, views: Views, rates: Rates, features: Tensor, targets: Tensor) -> "Descent":
+    def of(
+        objective: Objective,
+        views: Views,
+        rates: Rates,
+        features: Tensor,
+        targets: Tensor,
+        padded: bool = False,
+        uneven: Uneven = "none",
+    ) -> "Descent":
         """Returns the descent of an objective by vmap, where coefficients are of the kinds of some rates."""
         momentum, decay = rates.momentum is not None, rates.weight_decay is not None
-        return Descent(_step_function(objective, views, momentum, decay, rates.nesterov), features, targets)
+        kind = _Kind(momentum, decay, rates.nesterov, padded, uneven == "mask")
+        return Descent(_step_function(objective, views, kind), features, targets, padded, uneven)
 
     def traced(self, p: int, batch_size: int, rates: Rates, compiled: bool) -> "Descent":
         """Returns the same as a program, for rows of p numbers.
 
         Args:
             p: parameters.
-            batch_size: examples of a minibatch.
+            batch_size: examples of a minibatch, at most.
             rates: of all nodes.
             compiled: whether `torch.compile` makes one kernel of many operations; takes seconds, the first time.
 
@@ -133,6 +173,10 @@ class Descent:
             lr = rates.lr
             x = 0.1 * torch.randn(w, p, generator=torch.Generator().manual_seed(0)).to(lr)
             examples = torch.arange(w * batch_size, device=lr.device).view(w, batch_size) % len(self.features)
+            if self.padded:
+                examples[::2, 1:] = -1
+            if self.uneven == "mask":
+                examples[::3] = -1
             some = rates.of(torch.arange(w, device=lr.device) % lr.numel())
             x, examples, *more = _tensors(x, None if rates.momentum is None else 0.1 * x, examples, some)
             return (x, examples, self.features, self.targets, *more)
@@ -155,21 +199,46 @@ class Descent:
         Args:
             x: models; changed.
             v: momentum buffers, changed; None without momentum.
-            examples: places of each row's minibatches among all examples.
+            examples: places of each row's minibatches among all examples; where `padded`, -1 for none.
             rates: coefficients of these rows.
 
         Returns:
             The losses, which hold until the next call.
         """
         with torch.no_grad():
-            return (self.graphs or self._steps_)(*_tensors(x, v, examples, rates))
+            steps_ = self.graphs or (self._own_steps_ if self.uneven == "skip" else self._steps_)
+            return steps_(*_tensors(x, v, examples, rates))
 
     def _steps_(self, x: Tensor, examples: Tensor, *more: Tensor) -> Tensor:
         first, *rest = examples.unbind(1)
         total = self.step_(x, first.contiguous(), self.features, self.targets, *more)
         for some in rest:
             total = total + self.step_(x, some.contiguous(), self.features, self.targets, *more)
+        if self.uneven == "mask":
+            return total / _steps_of(examples)
         return total / examples.shape[1] if rest else total
+
+    def _own_steps_(self, x: Tensor, examples: Tensor, *more: Tensor) -> Tensor:
+        """Makes each row's own steps, and none of those that it does not have."""
+        steps = _steps_of(examples)
+        fewest, most = (int(s) for s in steps.aminmax())
+        if fewest == most:
+            return self._steps_(x, examples[:, :most], *more)
+        order, total = steps.argsort(descending=True), torch.zeros_like(x[:, 0])
+        models, examples, *others = (t.index_select(0, order) for t in (x, examples, *more))
+        for s in range(most):
+            w = int((steps > s).sum())  # rows that have this step: the first ones
+            some = (t[:w] for t in others)
+            total[:w] += self.step_(models[:w], examples[:w, s].contiguous(), self.features, self.targets, *some)
+        for mine, new in zip((x, *more), (models, *others), strict=True):
+            if mine.shape == x.shape:  # models, and momentum buffers
+                mine.index_copy_(0, order, new)
+        return torch.empty_like(total).index_copy_(0, order, total) / steps
+
+
+def _steps_of(examples: Int64[Tensor, "w s b"]) -> Int64[Tensor, " w"]:
+    """Returns how many steps each row has."""
+    return (examples[:, :, 0] >= 0).sum(1)
 
 
 def _tensors(x: Tensor, v: Tensor | None, examples: Tensor, rates: Rates) -> list[Tensor]:
@@ -177,33 +246,70 @@ def _tensors(x: Tensor, v: Tensor | None, examples: Tensor, rates: Rates) -> lis
     return [t for t in (x, examples, rates.lr, rates.momentum, v, rates.weight_decay) if t is not None]
 
 
-def _step_function(objective: Objective, views: Views, momentum: bool, decay: bool, nesterov: bool) -> Function:
+@dataclass(frozen=True)
+class _Kind:
+    """What steps are made of."""
+
+    momentum: bool
+    decay: bool
+    nesterov: bool
+    padded: bool
+    masked: bool
+
+    @property
+    def plain(self) -> bool:
+        """Whether x <- x - lr grad loss is all of it."""
+        return not self.momentum and not self.decay
+
+    def rates(self, lr: Tensor, more: tuple[Tensor, ...]) -> Rates:
+        """Returns the coefficients of a step from what follows the targets among its arguments."""
+        return Rates(lr, more[0] if self.momentum else None, more[-1] if self.decay else None, self.nesterov)
+
+
+def _step_function(objective: Objective, views: Views, kind: _Kind) -> Function:
     """Returns the function of a step by vmap; see `Descent.step_`."""
-    plain = not momentum and not decay
 
     def scaled(
-        parameters: dict[str, Tensor], features: Tensor, targets: Tensor, scale: Tensor
+        parameters: dict[str, Tensor], features: Tensor, targets: Tensor, scale: Tensor, *weights: Tensor
     ) -> tuple[Tensor, Tensor]:
-        loss = objective(parameters, features, targets)
+        loss = objective(parameters, features, targets, *weights)
         return scale * loss, loss
 
     gradient = vmap(grad(scaled, has_aux=True))
 
     def step_(x: Tensor, examples: Tensor, features: Tensor, targets: Tensor, lr: Tensor, *more: Tensor) -> Tensor:
+        gone = examples[:, 0] < 0 if kind.masked else None
+        examples, *weights = _filled(examples, lr) if kind.padded else (examples,)
         flat = examples.flatten()
         inputs, labels = (t.index_select(0, flat).unflatten(0, examples.shape) for t in (features, targets))
-        parts, scale = views(x), lr if plain else torch.ones_like(lr)  # plain: grad (lr loss) = lr grad loss
-        g, loss = gradient(parts, inputs, labels, scale)
-        m, v = more[:2] if momentum else (None, None)
-        buffers = {} if v is None else views(v)
+        parts, scale = views(x), lr if kind.plain else torch.ones_like(lr)  # plain: grad (lr loss) = lr grad loss
+        g, loss = gradient(parts, inputs, labels, scale, *weights)
+        buffers, rates = views(more[1]) if kind.momentum else {}, kind.rates(lr, more)
+        if gone is not None:
+            g = {name: part.masked_fill(_along(gone, part), 0.0) for name, part in g.items()}
+            rates = _still(rates, gone)
         for name, part in parts.items():
-            if plain:
+            if kind.plain:
                 part.sub_(g[name])
             else:
-                _descend_(part, buffers.get(name), g[name], Rates(lr, m, more[-1] if decay else None, nesterov))
+                _descend_(part, buffers.get(name), g[name], rates)
         return loss
 
     return step_
+
+
+def _filled(examples: Int64[Tensor, "w b"], like: Tensor) -> tuple[Int64[Tensor, "w b"], Float[Tensor, "w b"]]:
+    """Returns minibatches filled up by their first example, and the weights of the mean over those that they had."""
+    real = examples >= 0
+    weights = real.to(like.dtype) / real.sum(1, keepdim=True).clamp(min=1)
+    return torch.where(real, examples, examples[:, :1].clamp(min=0)), weights
+
+
+def _still(rates: Rates, rows: Bool[Tensor, " w"]) -> Rates:
+    """Returns coefficients with which some rows, whose gradients are 0, keep their models and buffers."""
+    momentum = None if rates.momentum is None else rates.momentum.masked_fill(rows, 1.0)
+    decay = None if rates.weight_decay is None else rates.weight_decay.masked_fill(rows, 0.0)
+    return Rates(rates.lr.masked_fill(rows, 0.0), momentum, decay, rates.nesterov)
 
 
 def _descend_(x: Tensor, v: Tensor | None, g: Tensor, rates: Rates) -> None:
@@ -217,6 +323,6 @@ def _descend_(x: Tensor, v: Tensor | None, g: Tensor, rates: Rates) -> None:
     x.sub_(_along(rates.lr, x) * g)
 
 
-def _along(rate: Coefficient, x: Tensor) -> Tensor:
-    """Returns a coefficient of each row such that it broadcasts over a parameter."""
+def _along(rate: Tensor, x: Tensor) -> Tensor:
+    """Returns a number of each row [w] such that it broadcasts over a parameter."""
     return rate.view(-1, *[1] * (x.ndim - 1))

@@ -244,10 +244,22 @@ class _Needs:
     @property
     def update_row(self) -> int:
         """Temporaries of one row of a vmap call [B]: its minibatches, activations and gradients, new and old values."""
-        local, data = self.config.local, self.sizes[0]
+        data, (steps, b) = self.sizes[0], self.minibatches
         example = int(np.prod(data.features)) + data.outputs
-        examples = local.steps * local.batch_size * (8 + example * self.item)
-        return examples + self.item * (3 * local.batch_size * self.activations + 6 * self.stack.p)
+        examples = steps * b * 8 + b * example * self.item  # one step's features at a time
+        return examples + self.item * (3 * b * self.activations + 6 * self.stack.p)
+
+    @property
+    def minibatches(self) -> tuple[int, int]:
+        """Steps of an update, and examples of a minibatch; with epochs, those of a node with as many as the mean."""
+        mean = max(-(-s.samples // c.network.nodes) for s, c in zip(self.sizes, self.configs, strict=True))
+        return self.config.local.shape(max(1, mean))
+
+    @property
+    def most(self) -> int:
+        """Bytes of the minibatches of one update, at most: with epochs, those of a node that owns all that it can."""
+        most = max(s.samples - c.network.nodes + 1 for s, c in zip(self.sizes, self.configs, strict=True))
+        return 8 * math.prod(self.config.local.shape(max(1, most)))
 
     @property
     def evaluated_row(self) -> int:
@@ -261,7 +273,7 @@ class _Needs:
         updated = budget if cuda or not self.convolved else _CONVOLVED
         rows = self.config.local.chunk or max(1, min(n, updated // self.update_row))
         scored = max(1, min(n, budget // self.evaluated_row))
-        calls = self.config.local.steps * updates / min(rows, max(1, n // 8))  # a wave updates about n/8 nodes
+        calls = self.minibatches[0] * updates / min(rows, max(1, n // 8))  # a wave updates about n/8 nodes
         together = scored if cuda else max(1, _CACHE // self.evaluated_row)
         return Chunks(rows, scored, together, calls >= _PROGRAMS, self.update_row, self.evaluated_row)
 
@@ -271,14 +283,16 @@ class _Needs:
         Small operations gain little from a second thread on an idle machine, and lose most of their speed where another
         process wants that core, since every operation then waits for a thread that does not run.
         """
-        examples = rows * self.config.local.batch_size
+        examples = rows * self.minibatches[1]
         many = examples * self.activations + rows * self.stack.p > _WORTH
         return torch.get_num_threads() if many or examples * self.convolved > _WORTH_CONVOLVED else 1
 
     def ahead(self, updates: float) -> int:
         """Returns the bytes of the minibatches of a window of some updates, if they are drawn ahead."""
-        size = int(8 * self.config.local.steps * self.config.local.batch_size * updates)
-        return size if size <= 1.1 * AHEAD else 0  # the updates that come are a few more or less
+        size = int(8 * math.prod(self.minibatches) * updates)
+        if size > 1.1 * AHEAD:  # the updates that come are a few more or less
+            return 0
+        return max(size, min(AHEAD, int(self.most * updates)))
 
     def state(self, n: int, versions: int) -> int:
         """Returns the bytes of what a checkpoint holds; versions: theirs [B]."""
@@ -312,7 +326,7 @@ class _Needs:
     def workspace(self, chunks: Chunks, writes: int, tracked: int, graphs: bool) -> dict[str, int]:
         """Returns the bytes of temporaries; graphs: whether updates are CUDA graphs, which have rows of their own."""
         return {
-            "local updates": chunks.update * self.update_row * (2 if graphs else 1),
+            "local updates": max(chunks.update * self.update_row, self.most) * (2 if graphs else 1),
             "evaluation": chunks.evaluate * self.evaluated_row,
             "mixing": writes * (self.stack.p * self.item + 12 * tracked + 64),
         }

@@ -150,7 +150,7 @@ def check(stack: Stack, loss: Callable[..., Tensor], features: Tensor, targets: 
         ValueError: the module changes its own state, gives outputs of a wrong shape, or cannot be carried by
             `torch.func.vmap`.
     """
-    row = torch.linspace(-0.1, 0.1, stack.p, dtype=features.dtype, device=features.device)
+    row = _probe(stack, features)
     before = {name: b.clone() for name, b in stack.skeleton.named_buffers()}
     try:
         first, second = stack.call(row, features), stack.call(row, features)
@@ -166,6 +166,31 @@ def check(stack: Stack, loss: Callable[..., Tensor], features: Tensor, targets: 
         vmap(grad(loss))(*(torch.stack([part, part]) for part in (row, features, targets)))
     except (Exception, SystemExit) as error:  # vmap's refusals are of many types
         raise _refusal("run under torch.func.vmap", error) from error
+
+
+def check_apart(stack: Stack, features: Float[Tensor, "b ..."]) -> None:
+    """Checks, on some examples, that a module computes each of them by itself.
+
+    Raises:
+        ValueError: outputs depend on the other examples of the minibatch.
+    """
+    row, half = _probe(stack, features), len(features) // 2 or 1
+    try:
+        whole, part = (stack.call(row, some) for some in (features, features[:half]))
+    except (Exception, SystemExit) as error:  # whatever the user's forward raises
+        raise _refusal("take minibatches of any size with local.epochs", error) from error
+    # Products of another size round otherwise; statistics of other examples differ by as much as the outputs.
+    close = 1e3 * torch.finfo(features.dtype).eps * whole.abs().max()
+    if bool(((whole[:half] - part).abs() > close).any()):
+        raise ValueError(
+            "task.model must compute each example by itself with local.epochs, where minibatches differ in size, got "
+            f"outputs that depend on the rest of the minibatch; use local.steps, or GroupNorm or LayerNorm{_REMEDY}"
+        )
+
+
+def _probe(stack: Stack, features: Tensor) -> Float[Tensor, " p"]:
+    """Returns a row to try a module with."""
+    return torch.linspace(-0.1, 0.1, stack.p, dtype=features.dtype, device=features.device)
 
 
 def _check_outputs(outputs: object, targets: Tensor, classes: int | None) -> None:

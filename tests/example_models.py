@@ -56,6 +56,17 @@ class Tied(nn.Module):
         return self.head(torch.tanh(self.second(torch.tanh(self.first(self.frozen(x)))))) * self.scale
 
 
+class Centred(nn.Module):
+    """Subtracts the mean of the minibatch from each example."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x - x.mean(0, keepdim=True))
+
+
 def small_cnn(channels: int = 3) -> nn.Module:
     """A convolutional classifier of 8x8 images with 10 labels."""
     return nn.Sequential(

@@ -9,12 +9,13 @@ from batchednodes.data import Sampler
 SAMPLINGS = ["shuffle", "replacement"]
 
 
-def sampler(sampling="shuffle", sizes=(5, 1, 12, 3), batch_size=4, steps=2, seeds=None, local=None):
+def sampler(sampling="shuffle", sizes=(5, 1, 12, 3), batch_size=4, steps=2, seeds=None, local=None, epochs=None):
     n = len(sizes)
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     seeds = np.full(n, 7, dtype=np.uint64) if seeds is None else np.array(seeds, dtype=np.uint64)
     local = np.arange(n) if local is None else np.array(local)
-    return Sampler(seeds, local, 100 + np.arange(offsets[-1])[::-1], offsets, batch_size, steps, sampling)
+    steps = steps if epochs is None else 1
+    return Sampler(seeds, local, 100 + np.arange(offsets[-1])[::-1], offsets, batch_size, steps, sampling, epochs)
 
 
 def one(s, node, count):
@@ -93,6 +94,68 @@ def test_each_epoch_is_a_permutation(m, batch_size):
         assert len({tuple(epoch) for epoch in epochs}) > 1
 
 
+def minibatches(s, node, count):
+    """Returns the minibatches of an update as lists, without the places that are not taken."""
+    drawn = one(s, node, count)
+    cut = [list(rows[rows >= 0]) for rows in drawn]
+    assert all((rows[len(some) :] == -1).all() for some, rows in zip(cut, drawn, strict=True))  # -1 only at the end
+    assert all(cut[: s.steps_of[node]])
+    assert not any(cut[s.steps_of[node] :])
+    return cut[: s.steps_of[node]]
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+@pytest.mark.parametrize("batch_size", [1, 4, 7, 100])
+def test_each_pass_deals_each_row_once_in_minibatches_of_which_the_last_is_what_is_left(epochs, batch_size):
+    s = sampler(batch_size=batch_size, epochs=epochs, seeds=[7, 7, 2**63 + 1, 9], local=[0, 1, 0, 2**32 - 1])
+    for node in range(4):
+        own = s.rows[s.offsets[node] : s.offsets[node + 1]]
+        m, seen = len(own), []
+        for count in (0, 1, 5):
+            found = minibatches(s, node, count)
+            a_pass = [min(batch_size, m - first) for first in range(0, m, batch_size)]
+            assert [len(some) for some in found] == epochs * a_pass
+            passes = np.concatenate(found).reshape(epochs, m)
+            assert (np.sort(passes) == np.sort(own)).all()
+            first = count * epochs * m
+            assert [slow(s, node, first + k) for k in range(epochs * m)] == list(passes.ravel())
+            seen += [tuple(order) for order in passes]
+        assert m < 12 or len(set(seen)) == len(seen)  # 12! orders; nine of them are equal once in 10^7 seeds
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batch_size", "epochs", "shape", "padded", "uneven"),
+    [
+        ((8, 8), 4, None, (2, 4), False, False),
+        ((8, 5), 4, None, (2, 4), False, False),
+        ((8, 8), 4, 3, (6, 4), False, False),
+        ((3, 3), 4, 2, (2, 3), False, False),
+        ((3, 4), 4, 2, (2, 4), True, False),
+        ((5, 5), 4, 1, (2, 4), True, False),
+        ((5, 1), 4, 2, (4, 4), True, True),
+        ((8, 4), 4, 1, (2, 4), True, True),
+    ],
+)
+def test_minibatches_are_padded_only_where_they_differ(sizes, batch_size, epochs, shape, padded, uneven):
+    s = sampler(sizes=sizes, batch_size=batch_size, epochs=epochs)
+    drawn = s.draw(np.arange(2), np.zeros(2, dtype=np.int64))
+    assert (s.shape, s.padded, s.uneven) == (shape, padded, uneven) == (drawn.shape[1:], padded, uneven)
+    assert (drawn.min() < 0) == padded
+    assert list(s.steps_of) == list((drawn[:, :, 0] >= 0).sum(1))
+
+
+def test_passes_do_not_depend_on_the_calls_before():
+    g = np.random.default_rng(0)
+    nodes, counts = g.integers(0, 4, 200), g.integers(0, 30, 200)
+    kept = sampler(epochs=2)
+    together = kept.draw(nodes, counts)
+    alone = [one(sampler(epochs=2), i, c) for i, c in zip(nodes, counts, strict=True)]
+    assert np.array_equal(together, np.stack(alone))
+    order, out = g.permutation(200), np.full_like(together, 7)
+    assert kept.draw(nodes[order], counts[order], out) is out
+    assert np.array_equal(out, together[order])
+
+
 def test_shuffled_places_are_uniform_and_independent_of_the_next_epoch():
     m, nodes = 6, 30_000
     s = sampler(sizes=(m,) * nodes, batch_size=2 * m, steps=1)
@@ -139,6 +202,8 @@ def test_no_nodes_draw_nothing():
         ({"batch_size": 0}, "a batch holds samples"),
         ({"steps": 0}, "an update takes steps"),
         ({"sampling": "sorted"}, "sorted"),
+        ({"epochs": 0}, "whole epochs in place of steps"),
+        ({"epochs": 1, "sampling": "replacement"}, "an epoch deals each row once"),
         ({"local": [0, 1]}, "one seed, index and shard|local"),  # the second where signatures are checked
     ],
 )

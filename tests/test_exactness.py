@@ -93,6 +93,45 @@ def test_batched_equals_serial_in_corners(options):
     same(run(*options), run(*serial, "executor=serial"))
 
 
+EPOCHS = ["network.nodes=12", "local.epochs=2", "local.batch_size=4", "local.lr=0.05", "run.until=4", "dtype=float64"]
+SKEWED = ["task.data={kind: linear_regression, samples_per_node: 7, features: 4}", "task.partition.kind=quantity_skew"]
+LABELS = ["task.data.kind=digits", "local.batch_size=50", "task.model.output=sigmoid"]  # 119 or 120 for each node
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    "options",
+    [
+        SKEWED,
+        [*SKEWED, "local.momentum=0.5", "local.nesterov=true", "local.weight_decay=0.1", "update.applies=delta"],
+        [*SKEWED, "local.momentum={kind: choice, values: [0, 0.9]}", "local.batch_size=1000"],
+        [*LABELS, "local.weight_decay=0.1"],
+        [*LABELS, "local.momentum=0.5", "local.epochs=1", "task.loss=mse"],
+        ["task.data.samples_per_node=6", "task.data.features=4", "local.epochs=3"],  # alike, and 4 + 2
+        ["task.data.samples_per_node=8", "task.data.features=4"],
+        ["task.data.samples_per_node=3", "task.data.features=4", "local.momentum=0.9"],
+    ],
+    ids=" ".join,
+)
+def test_whole_epochs_equal_serial(options, device, monkeypatch):
+    options = [*EPOCHS, *options, f"device={device}"]
+    serial = run(*options, "executor=serial", base=[])
+    monkeypatch.setattr(plan, "_PROGRAMS", 0)
+    for compiled in ("off", "auto"):
+        same(run(*options, f"local.compile={compiled}", "local.chunk=5", base=[]), serial)
+    # Steps that rows do not have, as they are on a device that nobody waits for.
+    monkeypatch.setattr(assembly, "_uneven", lambda sampler, where: "mask" if sampler.uneven else "none")
+    same(run(*options, base=[]), serial)
+
+
+def test_whole_epochs_are_programs_in_long_runs():
+    config = load({}, [*EPOCHS, *SKEWED, "run.until=400"])
+    law = assembly.timeline([config])
+    made = assembly.assemble([config], law, plan.plan([config], law).chunks).engine.executor
+    assert isinstance(made, Batched)
+    assert isinstance(made.algorithm.descent.step_, fx.GraphModule)
+
+
 @pytest.mark.filterwarnings("ignore:network.topology is not connected")
 def test_isolated_nodes_train_and_gossip_with_nobody():
     options = ["network.nodes=20", "network.topology={kind: erdos_renyi, probability: 0.06}", "seed=2"]
@@ -239,9 +278,17 @@ def test_the_type_of_counts_changes_nothing_even_where_they_outgrow_it(dtype, la
     assert narrow.metrics.equals(wide.metrics)
 
 
-@pytest.mark.parametrize("sampling", ["shuffle", "replacement"])
-def test_minibatches_that_are_drawn_ahead_are_those_drawn_wave_by_wave(sampling, monkeypatch):
-    options = ["network.nodes=30", "run.window=1", "local.steps=2", "local.chunk=7", f"local.sampling={sampling}"]
+@pytest.mark.parametrize(
+    "minibatches",
+    [
+        ["local.steps=2"],
+        ["local.steps=2", "local.sampling=replacement"],
+        ["local.epochs=1", "task.partition.kind=quantity_skew"],
+    ],
+    ids=" ".join,
+)
+def test_minibatches_that_are_drawn_ahead_are_those_drawn_wave_by_wave(minibatches, monkeypatch):
+    options = ["network.nodes=30", "run.window=1", "local.chunk=7", *minibatches]
     ahead = run(*options)
     monkeypatch.setattr(engine, "AHEAD", 8 * 2 * 4 * 30)  # windows with more updates than nodes take more
     assert torch.equal(run(*options).x, ahead.x)

@@ -48,6 +48,34 @@ def test_chunks_follow_the_workspace_and_the_setting():
     assert 1 <= wide.chunks.evaluate < 100
 
 
+def test_whole_epochs_take_the_memory_of_their_minibatches():
+    regression = "task.data={kind: linear_regression, samples_per_node: 30, features: 10}"
+    row = made(regression, "local.epochs=1", "local.batch_size=30").chunks.update_row
+    assert row == made(regression, "local.steps=1", "local.batch_size=30").chunks.update_row
+    assert row == made(regression, "local.epochs=1", "local.batch_size=1000").chunks.update_row  # all that it owns
+    assert made(regression, "local.epochs=7", "local.batch_size=30").chunks.update_row == row + 6 * 30 * 8
+    assert not made("local.epochs=1000000000").fits
+
+
+def test_fewer_rows_descend_at_once_where_a_node_owns_many_examples():
+    options = ["network.nodes=200", "local.epochs=1", "task.data={kind: linear_regression, samples_per_node: 30}"]
+    options += ["task.partition={kind: quantity_skew, alpha: 0.01}", "run.until=1"]
+    config = load({}, options)
+    events = assembly.timeline([config])
+    planned = plan([config], events)
+    run = assembly.assemble([config], events, planned.chunks)
+    sampler = run.problem.sampler
+    most = sampler.sizes.max()
+    assert most > 20 * 30
+    assert run.chunks.update == run.planned.update < planned.chunks.update == 200
+    assert 8 * np.prod(sampler.shape) < run.chunks.update_row
+    assert 8 * run.chunks.update * np.prod(sampler.shape) < planned.memory["local updates"]
+    again = assembly.assemble([config], events, run.chunks, run.state)  # as a checkpoint does
+    assert again.chunks == run.chunks
+    given = load({}, [*options, "local.chunk=150"])
+    assert assembly.assemble([given], events, plan([given], events).chunks).chunks.update == 150
+
+
 def test_what_does_not_fit_is_refused_with_the_numbers():
     large = made("task.model={kind: mlp, hidden: [100000, 100000]}")
     assert not large.fits

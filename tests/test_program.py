@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+from dataclasses import replace
 
 import example_models
 import pytest
@@ -9,10 +10,10 @@ import torch
 from torch import fx, nn
 
 from batchednodes.graphs import Graphs, padded
-from batchednodes.local import Descent, Rates
+from batchednodes.local import Descent, Rates, Uneven
 from batchednodes.program import UntraceableError, trace
 from batchednodes.stack import Stack
-from batchednodes.tasks.losses import cross_entropy
+from batchednodes.tasks.losses import choose, cross_entropy
 
 CUDA = pytest.param("cuda", marks=pytest.mark.cuda)
 SAMPLES = 50
@@ -28,7 +29,14 @@ MODELS = {
 }
 
 
-def descent(model: str, momentum: bool = False, decay: bool = False, nesterov: bool = False, device: str = "cpu"):
+def descent(
+    model: str,
+    momentum: bool = False,
+    decay: bool = False,
+    nesterov: bool = False,
+    device: str = "cpu",
+    uneven: Uneven = "none",
+):
     """Returns the descent of a model on random data, its rates of 40 nodes, and its number of parameters."""
     make, inputs = MODELS[model]
     torch.manual_seed(0)
@@ -38,10 +46,12 @@ def descent(model: str, momentum: bool = False, decay: bool = False, nesterov: b
     lr, m, d = (torch.linspace(low, 0.3, 40, dtype=torch.float64).to(device) for low in (0.05, 0.1, 0.0))
     rates = Rates(lr, m if momentum else None, d if decay else None, nesterov)
 
-    def objective(parameters, features, targets):
-        return cross_entropy(stack.call_named(parameters, features), targets)
+    def objective(parameters, features, targets, *weights):
+        outputs = stack.call_named(parameters, features)
+        return choose("auto", 3).weighted(outputs, targets, *weights) if weights else cross_entropy(outputs, targets)
 
-    return Descent.of(objective, stack.views, rates, features, targets), rates, stack.p
+    padding = (uneven != "none", uneven)
+    return Descent.of(objective, stack.views, rates, features, targets, *padding), rates, stack.p
 
 
 def updated(one: Descent, rates: Rates, p: int, w: int, steps: int = 1):
@@ -49,6 +59,8 @@ def updated(one: Descent, rates: Rates, p: int, w: int, steps: int = 1):
     draw = torch.Generator().manual_seed(w)
     x, v = (torch.randn(w, p, generator=draw, dtype=torch.float64).to(rates.lr) for _ in range(2))
     examples = torch.randint(0, SAMPLES, (w, steps, 5), generator=draw).to(rates.lr.device)
+    if one.padded:
+        examples[::2, -1, 2:], examples[::3, 1:] = -1, -1
     rows = torch.randperm(40, generator=draw)[:w].to(rates.lr.device)
     v = None if rates.momentum is None else v
     loss = one.run_(x, v, examples, rates.of(rows))
@@ -171,10 +183,27 @@ def replayed(function, tensors):
 def test_graphs_give_what_the_function_gives_whatever_ran_before():
     plain, rates, p = descent("mlp", momentum=True, decay=True)
     graphs = Graphs(plain._steps_, 11, replayed)
-    recorded = Descent(plain.step_, plain.features, plain.targets, graphs)
+    recorded = replace(plain, graphs=graphs)
     for w in (9, 3, 11, 9, 1):
         same(updated(recorded, rates, p, w, steps=2), updated(plain, rates, p, w, steps=2))
     assert sorted(graphs._made) == [1, 3, 10, 11]
+
+
+def test_graphs_serve_rows_with_fewer_examples_and_steps():
+    plain, rates, p = descent("mlp", momentum=True, decay=True, uneven="mask")
+    program = plain.traced(p, 5, rates, compiled=False)
+    recorded = replace(program, graphs=Graphs(program._steps_, 11, replayed))
+    own = replace(plain, uneven="skip")
+    for w in (9, 3, 11, 9, 1):
+        same(updated(recorded, rates, p, w, steps=3), updated(own, rates, p, w, steps=3))
+
+
+@pytest.mark.parametrize("device", [CUDA])
+def test_cuda_graphs_serve_rows_with_fewer_examples_and_steps(device):
+    plain, rates, p = descent("cnn", momentum=True, decay=True, device=device, uneven="mask")
+    recorded, own = plain.traced(p, 5, rates, compiled=False).recorded(31), replace(plain, uneven="skip")
+    for w in (*STRADDLED, *STRADDLED):
+        same(updated(recorded, rates, p, w, steps=3), updated(own, rates, p, w, steps=3))
 
 
 @pytest.mark.parametrize("device", [CUDA])

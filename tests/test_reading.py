@@ -108,6 +108,19 @@ def refused(message):
             "task: {model: {kind: python, target: 'a:b', args: {1: 2}}}",
             "task.model.args must have texts as keys, got 1; quote it",
         ),
+        (
+            "local: {epochs: 2, steps: 3}",
+            "local.steps must be left out where epochs are given, got steps 3 and epochs 2; leave out one of them",
+        ),
+        (
+            "local: {epochs: 2, sampling: replacement}",
+            "local.sampling must be shuffle where epochs are given, which deal each example once, got 'replacement'",
+        ),
+        ("local: {epochs: 0}", "local.epochs must be at least 1, got 0"),
+        (
+            "task: {model: {output: sigmoids}}",
+            "task.model.output must be one of identity, sigmoid, got 'sigmoids'; did you mean 'sigmoid'?",
+        ),
         ("task: {loss: rmse}", "task.loss must be one of auto, cross_entropy, mse, got 'rmse'; did you mean 'mse'?"),
         ("run: {until: .inf}", "run.until must be positive and finite [s], got inf"),
         ("run: {until: 0}", "run.until must be positive and finite [s], got 0.0"),

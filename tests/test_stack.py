@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from batchednodes.stack import Stack, check
+from batchednodes.stack import Stack, check, check_apart
 
 CPU = torch.device("cpu")
 
@@ -111,6 +111,22 @@ def test_computations_that_vmap_cannot_carry_are_refused(make, message):
             torch.ones(2, 1, dtype=torch.float64),
             None,
         )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_models_that_mix_examples_are_refused_where_minibatches_differ_in_size(dtype):
+    features = torch.randn(8, 4, generator=torch.Generator().manual_seed(0)).to(dtype)
+    apart = nn.Sequential(nn.Linear(4, 6), nn.GroupNorm(2, 6), nn.Tanh(), nn.Linear(6, 1))
+    check_apart(Stack.of(apart, dtype, CPU), features)
+    statistics = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 1))
+    rule = r"task.model must compute each example by itself with local.epochs, .*; use local.steps, or GroupNorm"
+    for module in (statistics, example_models.Centred()):
+        with pytest.raises(ValueError, match=rule):
+            check_apart(Stack.of(module, dtype, CPU), features)
+    with pytest.raises(
+        ValueError, match=r"task.model must take minibatches of any size with local.epochs, got: Expected"
+    ):
+        check_apart(Stack.of(statistics, dtype, CPU), features[:2])
 
 
 def test_activations_count_what_leaf_modules_put_out():

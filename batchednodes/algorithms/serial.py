@@ -117,7 +117,11 @@ class SerialGossipSGD:
         optimizer = self._optimizer(state, r, i, row)
         index = self.problem.draw(np.array([i]), np.array([count]))[0]
         total = torch.zeros((), dtype=row.dtype, device=row.device)
-        for features, targets in zip(*self.problem.batch(index), strict=True):
+        for examples in index:
+            real = examples[examples >= 0]
+            if real.numel() == 0:
+                break
+            features, targets = self.problem.batch(real)
             optimizer.zero_grad()
             loss = self.problem.loss(row, features, targets)
             loss.backward()

@@ -4,9 +4,10 @@ One sampler serves all networks of a batch. Nothing is advanced: updates may be 
 restart, with the same result.
 
 Letters: n nodes, w nodes of a call, R rows of all nodes, m rows of one node, q position in a node's stream of samples,
-e = q // m its epoch, r = q % m its place in the epoch.
+e = q // m its epoch, r = q % m its place in the epoch, s steps, b samples of a minibatch.
 """
 
+import math
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Literal, no_type_check
@@ -29,8 +30,11 @@ class Sampler:
     each epoch in a new random order: every batch is full, so one may span two epochs, and a node with fewer rows than a
     batch repeats them.
 
-    The order of each node's current epoch is kept (4 R + 16 n bytes): memory of a pure function, which never changes a
-    result. Threads that call a sampler wait for each other.
+    Where an update is whole epochs, E of them, update k deals epochs E k to E k + E - 1 of the same stream. An epoch is
+    ceil(m / batch_size) minibatches, the last of which holds what is left.
+
+    The order of each node's current epoch is kept (4 R + 16 n bytes), but where an update is whole epochs: memory of a
+    pure function, which never changes a result. Threads that call a sampler wait for each other.
     """
 
     seeds: UInt64[np.ndarray, " n"]
@@ -49,10 +53,16 @@ class Sampler:
     """Samples of one step."""
 
     steps: int
-    """Steps of one update."""
+    """Steps of one update; 1 where it is whole epochs."""
 
     sampling: Literal["shuffle", "replacement"]
     """Without replacement within an epoch, or with."""
+
+    epochs: int | None = None
+    """Epochs of one update; None: it is `steps` full minibatches."""
+
+    steps_of: Int64[np.ndarray, " n"] = field(init=False, repr=False)
+    """Minibatch steps of one update of each node."""
 
     _order: Int32[np.ndarray, " _"] = field(init=False, repr=False)
     _epoch: Int64[np.ndarray, " n"] = field(init=False, repr=False)
@@ -68,18 +78,46 @@ class Sampler:
         assert self.batch_size > 0, "a batch holds samples"
         assert self.steps > 0, "an update takes steps"
         assert self.sampling in ("shuffle", "replacement"), self.sampling
-        kept = len(self.rows) if self.sampling == "shuffle" else 0
+        assert self.epochs is None or (self.epochs > 0 and self.steps == 1), "whole epochs in place of steps"
+        assert self.epochs is None or self.sampling == "shuffle", "an epoch deals each row once"
+        steps = np.full(n, self.steps) if self.epochs is None else self.epochs * -(-self.sizes // self.batch_size)
+        object.__setattr__(self, "steps_of", steps)
+        kept = len(self.rows) if self.sampling == "shuffle" and self.epochs is None else 0
         object.__setattr__(self, "_order", np.empty(kept, dtype=np.int32))
         object.__setattr__(self, "_epoch", np.full(n, -1, dtype=np.int64))
         object.__setattr__(self, "_done", np.zeros(n, dtype=np.int64))
+
+    @property
+    def sizes(self) -> Int64[np.ndarray, " n"]:
+        """Rows of each node."""
+        return np.diff(self.offsets)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Most steps s of an update, and most samples b of a minibatch, of any node."""
+        if self.epochs is None:
+            return self.steps, self.batch_size
+        return int(self.steps_of.max(initial=0)), min(self.batch_size, int(self.sizes.max(initial=0)))
+
+    @property
+    def padded(self) -> bool:
+        """Whether some minibatch of a node is smaller than another's, or some update shorter."""
+        return self.epochs is not None and bool((self.epochs * self.sizes != math.prod(self.shape)).any())
+
+    @property
+    def uneven(self) -> bool:
+        """Whether some node's updates have fewer steps than another's."""
+        return bool((self.steps_of != self.shape[0]).any())
 
     def draw(
         self,
         nodes: Int64[np.ndarray, " w"],
         counts: Int64[np.ndarray, " w"],
-        out: Int64[np.ndarray, "w steps batch"] | None = None,
-    ) -> Int64[np.ndarray, "w steps batch"]:
+        out: Int64[np.ndarray, "w s b"] | None = None,
+    ) -> Int64[np.ndarray, "w s b"]:
         """Returns the data set rows of the minibatches of update number counts[k] of nodes[k].
+
+        Smaller minibatches end, and shorter updates go on, with entries of -1.
 
         Args:
             nodes: in the whole batch of networks, 0 <= node < n; a node may appear more than once.
@@ -88,22 +126,20 @@ class Sampler:
         """
         assert nodes.size == 0 or (nodes.min() >= 0 and nodes.max() < len(self.seeds)), "a node that exists"
         assert counts.size == 0 or counts.min() >= 0, "updates are counted from 0"
-        out = np.empty((len(nodes), self.steps, self.batch_size), dtype=np.int64) if out is None else out
-        parts = (
-            self.seeds,
-            self.local,
-            self.rows,
-            self.offsets,
-            nodes,
-            counts,
-            out.reshape(len(nodes), self.steps * self.batch_size),
-        )
-        if self.sampling == "shuffle":
+        out = np.empty((len(nodes), *self.shape), dtype=np.int64) if out is None else out
+        parts = (self.seeds, self.local, self.rows, self.offsets, nodes, counts)
+        if self.epochs is not None:
+            _passed(*parts, self.epochs, out)
+        elif self.sampling == "shuffle":
             with self._lock:
-                _shuffled(*parts, self._order, self._epoch, self._done)
+                _shuffled(*parts, _flat(out), self._order, self._epoch, self._done)
         else:
-            _replaced(*parts)
+            _replaced(*parts, _flat(out))
         return out
+
+
+def _flat(drawn: Int64[np.ndarray, "w s b"]) -> Int64[np.ndarray, "w sb"]:
+    return drawn.reshape(len(drawn), math.prod(drawn.shape[1:]))
 
 
 @njit(nogil=True, cache=True)
@@ -154,6 +190,28 @@ def _shuffled(seeds, local, rows, offsets, nodes, counts, out, order, epoch, don
             for place in range(r, stop):
                 out[k, b] = rows[start + order[start + place]]
                 b += 1
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _passed(seeds, local, rows, offsets, nodes, counts, epochs, out):  # noqa: ANN001, ANN202
+    """Update k of a node deals its epochs e = epochs k to epochs (k + 1) - 1, each cut into minibatches."""
+    b = out.shape[2]
+    words = np.empty(b + 2, dtype=np.uint64)
+    order = np.empty(np.diff(offsets).max(), dtype=np.int32)
+    out[:] = -1
+    for k in range(nodes.size):
+        i, s = nodes[k], 0
+        start, m = offsets[i], offsets[i + 1] - offsets[i]
+        for e in range(counts[k] * epochs, (counts[k] + 1) * epochs):
+            for place in range(m):
+                order[place] = place
+            for first in range(0, m, b):
+                stop = min(first + b, m)
+                _deal(seeds[i], local[i], e * m, first, stop, order, 0, m, words)
+                for place in range(first, stop):
+                    out[k, s, place - first] = rows[start + order[place]]
+                s += 1
 
 
 @njit(nogil=True, cache=True)

@@ -10,7 +10,7 @@ Letters: n nodes, m events, q parts of a model.
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from batchednodes.mail import (
     DELIVERED,
@@ -81,6 +81,12 @@ class Traffic(Timeline):
             following = pauses.begin(self.update.shift, self.update.scale, self.pauses, self.laws, mail)
             clocks = replace(clocks, next_update=following)
         return replace(clocks, mail=mail)
+
+    def taking(self, steps: Int64[np.ndarray, " n"]) -> "Traffic":
+        """Returns the same for updates of some minibatch steps, which ages count; nothing else depends on them."""
+        nodes = self.laws.nodes.copy()
+        nodes["steps"] = steps
+        return replace(self, laws=self.laws._replace(nodes=nodes))
 
     def window(self, clocks: Clocks, until: float) -> tuple[Events, Clocks]:
         assert clocks.mail is not None

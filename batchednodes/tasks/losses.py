@@ -1,21 +1,38 @@
-"""Losses: mean over a minibatch, and whether an output is right.
+"""Losses: mean over a minibatch, plain or weighted.
 
 Letters: b examples, k outputs or classes.
 """
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (the name PyTorch's own documentation uses)
+from jaxtyping import Float
 from torch import Tensor
 
 LossName = Literal["auto", "cross_entropy", "mse"]
 
 
-def choose(name: LossName, classes: int | None) -> Callable[[Tensor, Tensor], Tensor]:
-    """Returns the mean loss of (outputs [b, k], targets); auto: cross_entropy for labels, mse for real values.
+@dataclass(frozen=True)
+class Loss:
+    """What training minimises, a function of outputs [b, k] and targets."""
+
+    mean: Callable[[Tensor, Tensor], Tensor]
+    """Mean over the examples."""
+    each: Callable[[Tensor, Tensor], Tensor]
+    """Loss of each example [b]."""
+
+    def weighted(self, outputs: Tensor, targets: Tensor, weights: Float[Tensor, " b"]) -> Tensor:
+        """Returns the sum of the examples' losses times their weights; an example of weight 0 counts for nothing."""
+        each = self.each(outputs, targets)
+        return (each.masked_fill(weights == 0, 0.0) * weights).sum()  # 0 inf would be NaN
+
+
+def choose(name: LossName, classes: int | None) -> Loss:
+    """Returns the loss of a name; auto: cross_entropy for labels, mse for real values.
 
     Raises:
         ValueError: cross_entropy is asked for on data without labels.
@@ -23,14 +40,26 @@ def choose(name: LossName, classes: int | None) -> Callable[[Tensor, Tensor], Te
     if name == "cross_entropy" and classes is None:
         raise ValueError("task.loss must be mse for real-valued targets, got 'cross_entropy'; or give integer labels")
     if name == "mse" and classes is not None:
-        return functools.partial(_brier, classes)
-    return F.mse_loss if classes is None else cross_entropy
+        return Loss(functools.partial(_brier, classes), functools.partial(_brier_each, classes))
+    return Loss(F.mse_loss, _squares) if classes is None else Loss(cross_entropy, _surprises)
 
 
 def _brier(classes: int, outputs: Tensor, targets: Tensor) -> Tensor:
     """Returns the mean squared error of outputs [b, k] to the one-hot labels."""
-    hot = targets.unsqueeze(-1) == torch.arange(classes, device=targets.device)
-    return F.mse_loss(outputs, hot.to(outputs.dtype))
+    return F.mse_loss(outputs, _hot(classes, outputs, targets))
+
+
+def _brier_each(classes: int, outputs: Tensor, targets: Tensor) -> Tensor:
+    return _squares(outputs, _hot(classes, outputs, targets))
+
+
+def _hot(classes: int, outputs: Tensor, targets: Tensor) -> Tensor:
+    return (targets.unsqueeze(-1) == torch.arange(classes, device=targets.device)).to(outputs.dtype)
+
+
+def _squares(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Returns the mean squared error of each example."""
+    return (outputs - targets).square().flatten(1).mean(1)
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -40,3 +69,8 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     takes apart in Python, which costs a third of a small model's update.
     """
     return -torch.log_softmax(outputs, -1).gather(-1, targets.unsqueeze(-1)).mean()
+
+
+def _surprises(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Returns -log softmax(outputs)[target] of each example."""
+    return -torch.log_softmax(outputs, -1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)

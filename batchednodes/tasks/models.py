@@ -76,15 +76,22 @@ class Linear(Model):
     bias: bool = True
     """Whether the layer adds a bias."""
 
+    output: Literal["identity", "sigmoid"] = "identity"
+    """What follows the layer; with sigmoid, cross_entropy takes numbers in (0, 1) for logits, as gossipy's logistic
+    regression does."""
+
     init: Init = "same"
     """same: all nodes begin with equal parameters; independent: each node with its own draw."""
 
     def __post_init__(self) -> None:
         _check_init(self.init)
+        if self.output not in ("identity", "sigmoid"):
+            raise ValueError(f"output must be one of identity, sigmoid, got {shown(self.output)}")
 
     def module(self, shape: tuple[int, ...], outputs: int) -> nn.Module:
+        last = [nn.Sigmoid()] if self.output == "sigmoid" else []
         with torch.device("meta"):
-            return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), outputs, bias=self.bias))
+            return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), outputs, bias=self.bias), *last)
 
     def init_(self, x: Float[Tensor, "n p"], stack: Stack, seed: int, shape: tuple[int, ...], outputs: int) -> None:
         _uniform_(x, self.module(shape, outputs), stack, seed, self.init)

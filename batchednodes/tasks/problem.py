@@ -3,7 +3,7 @@ r"""Problem: what is learned, on the device: model, loss, the nodes' examples an
 Letters: g networks, n nodes, p parameters, s steps, b examples of a minibatch, t test examples, x models [n, p].
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from batchednodes.data import Sampler
 from batchednodes.stack import Stack
+from batchednodes.tasks.losses import Loss
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +38,8 @@ class Problem:
 
     stack: Stack
     """Layout of a row, and the model's computation."""
-    criterion: Callable[[Tensor, Tensor], Tensor]
-    """Mean loss of (outputs, targets)."""
+    criterion: Loss
+    """Loss of (outputs, targets)."""
     classes: int | None
     """Number of labels; None: targets are real values."""
     features: Tensor
@@ -52,11 +53,23 @@ class Problem:
 
     def loss(self, row: Float[Tensor, " p"], features: Tensor, targets: Tensor) -> Tensor:
         """Returns the mean loss of one model on one minibatch."""
-        return self.criterion(self.stack.call(row, features), targets)
+        return self.criterion.mean(self.stack.call(row, features), targets)
 
-    def objective(self, parameters: Mapping[str, Tensor], features: Tensor, targets: Tensor) -> Tensor:
-        """Returns the mean loss of one model, whose parameters are given by name, on one minibatch."""
-        return self.criterion(self.stack.call_named(parameters, features), targets)
+    def objective(
+        self, parameters: Mapping[str, Tensor], features: Tensor, targets: Tensor, weights: Tensor | None = None
+    ) -> Tensor:
+        """Returns the mean loss of one model, whose parameters are given by name, on one minibatch.
+
+        Args:
+            parameters: by name.
+            features: inputs [b, ...].
+            targets: labels [b] or values [b, k].
+            weights: of the examples [b]; None: those of the mean.
+        """
+        outputs = self.stack.call_named(parameters, features)
+        if weights is None:
+            return self.criterion.mean(outputs, targets)
+        return self.criterion.weighted(outputs, targets, weights)
 
     def batch(self, index: Int64[Tensor, "*shape"]) -> tuple[Tensor, Tensor]:
         """Returns inputs and targets of the examples given."""
@@ -65,14 +78,14 @@ class Problem:
         return features.view(*index.shape, *features.shape[1:]), targets.view(*index.shape, *targets.shape[1:])
 
     def draw(self, nodes: Int64[np.ndarray, " w"], counts: Int64[np.ndarray, " w"]) -> Int64[Tensor, "w s b"]:
-        """Returns the examples of update number counts[k] of nodes[k], on the device of the data."""
+        """Returns the examples of update number counts[k] of nodes[k], or -1 for none, on the device of the data."""
         index = torch.from_numpy(self.sampler.draw(nodes, counts))
         return index.to(self.features.device, non_blocking=True)
 
     def score(self, row: Float[Tensor, " p"], features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Returns loss and accuracy (NaN for real-valued targets) of one model on a test set."""
         outputs = self.stack.call(row, features)
-        loss = self.criterion(outputs, targets)
+        loss = self.criterion.mean(outputs, targets)
         if self.classes is None:
             return loss, torch.full_like(loss, torch.nan)
         return loss, (outputs.argmax(-1) == targets).double().mean()
