@@ -95,7 +95,7 @@ def options(random: Random) -> dict[str, Any]:
         "network": {"nodes": random.choice([1, 2, 3])},
         "run": {"until": 1, "mark_every": 1},
         "task": {
-            "data": {"kind": "npz", "path": "d.npz", "standardize": random.random() < 0.3},
+            "data": {"kind": "npz", "path": "d.npz", "standardize": random.choice(["none", "none", "train", "all"])},
             "partition": kind and {"kind": kind},
             "loss": random.choice(["auto", "auto", "mse", "cross_entropy"]),
         },

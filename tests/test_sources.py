@@ -5,7 +5,8 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from batchednodes.data import Dataset, Digits, LinearRegression, NonlinearRegression, Npz, check_dataset
-from batchednodes.data.sources import check_rows, held_out, split
+from batchednodes.data.holdout import held_out, split
+from batchednodes.data.sources import check_rows
 
 SOURCES = [
     LinearRegression(features=3, samples_per_node=4, test_samples=7),
@@ -199,7 +200,7 @@ def test_npz_standardizes_by_the_training_rows(tmp_path):
     features = np.random.default_rng(0).normal(3.0, 5.0, size=(400, 3)).astype(np.float32)
     features[:, 2] = 7.0
     path = save(tmp_path, features=features, targets=np.zeros(400))
-    raw, dataset = Npz(path=path).load(1, 0), Npz(path=path, standardize=True).load(1, 0)
+    raw, dataset = Npz(path=path).load(1, 0), Npz(path=path, standardize="train").load(1, 0)
     assert dataset.features.dtype == np.float32
     # Rounding of 320 numbers of size 1 to float32.
     assert np.allclose(dataset.features.mean(axis=0), 0, rtol=0, atol=1e-6)

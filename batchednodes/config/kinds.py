@@ -39,6 +39,9 @@ KINDS: dict[str, dict[str, type]] = {
         "linear_regression": sources.LinearRegression,
         "nonlinear_regression": sources.NonlinearRegression,
         "digits": sources.Digits,
+        "sklearn": sources.Sklearn,
+        "csv": sources.Csv,
+        "parquet": sources.Parquet,
         "npz": sources.Npz,
     },
     "task.partition": {

@@ -1,20 +1,16 @@
 """What the nodes learn from: sources of data, partitions over the nodes, minibatches by address."""
 
+from batchednodes.data.bundled import Digits, Sklearn
 from batchednodes.data.draws import Sampler
 from batchednodes.data.npz import Npz
 from batchednodes.data.partitions import IID, Dirichlet, LabelShards, Natural, Partition, QuantitySkew, Shards
-from batchednodes.data.sources import (
-    Dataset,
-    DataSizes,
-    Digits,
-    LinearRegression,
-    NonlinearRegression,
-    Source,
-    check_dataset,
-)
+from batchednodes.data.sources import Dataset, DataSizes, Source, check_dataset
+from batchednodes.data.synthetic import LinearRegression, NonlinearRegression
+from batchednodes.data.tables import Csv, Parquet
 
 __all__ = [
     "IID",
+    "Csv",
     "DataSizes",
     "Dataset",
     "Digits",
@@ -24,10 +20,12 @@ __all__ = [
     "Natural",
     "NonlinearRegression",
     "Npz",
+    "Parquet",
     "Partition",
     "QuantitySkew",
     "Sampler",
     "Shards",
+    "Sklearn",
     "Source",
     "check_dataset",
 ]
