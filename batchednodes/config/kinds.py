@@ -42,6 +42,8 @@ KINDS: dict[str, dict[str, type]] = {
         "sklearn": sources.Sklearn,
         "csv": sources.Csv,
         "parquet": sources.Parquet,
+        "libsvm": sources.Libsvm,
+        "image_folder": sources.ImageFolder,
         "npz": sources.Npz,
     },
     "task.partition": {

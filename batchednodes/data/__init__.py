@@ -2,9 +2,11 @@
 
 from batchednodes.data.bundled import Digits, Sklearn
 from batchednodes.data.draws import Sampler
+from batchednodes.data.images import ImageFolder
 from batchednodes.data.npz import Npz
 from batchednodes.data.partitions import IID, Dirichlet, LabelShards, Natural, Partition, QuantitySkew, Shards
 from batchednodes.data.sources import Dataset, DataSizes, Source, check_dataset
+from batchednodes.data.svmlight import Libsvm
 from batchednodes.data.synthetic import LinearRegression, NonlinearRegression
 from batchednodes.data.tables import Csv, Parquet
 
@@ -16,6 +18,8 @@ __all__ = [
     "Digits",
     "Dirichlet",
     "LabelShards",
+    "ImageFolder",
+    "Libsvm",
     "LinearRegression",
     "Natural",
     "NonlinearRegression",
