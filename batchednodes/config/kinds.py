@@ -44,6 +44,7 @@ KINDS: dict[str, dict[str, type]] = {
         "parquet": sources.Parquet,
         "libsvm": sources.Libsvm,
         "image_folder": sources.ImageFolder,
+        "huggingface": sources.HuggingFace,
         "npz": sources.Npz,
     },
     "task.partition": {

@@ -2,6 +2,7 @@
 
 from batchednodes.data.bundled import Digits, Sklearn
 from batchednodes.data.draws import Sampler
+from batchednodes.data.huggingface import HuggingFace
 from batchednodes.data.images import ImageFolder
 from batchednodes.data.npz import Npz
 from batchednodes.data.partitions import IID, Dirichlet, LabelShards, Natural, Partition, QuantitySkew, Shards
@@ -17,8 +18,9 @@ __all__ = [
     "Dataset",
     "Digits",
     "Dirichlet",
-    "LabelShards",
+    "HuggingFace",
     "ImageFolder",
+    "LabelShards",
     "Libsvm",
     "LinearRegression",
     "Natural",

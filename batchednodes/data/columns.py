@@ -128,7 +128,7 @@ def table_sizes(tables: Sequence[Table], roles: Roles, fraction: float) -> DataS
     at = [places(table, roles) for table in tables]
     _alike(tables, at)
     frames = [table.frame([place.target]) for table, place in zip(tables, at, strict=True)]
-    _, classes = _targets(tables, at, frames, roles.classes)
+    _, classes = targets(tables, at, frames, roles.classes)
     train, *tests = (len(frame) for frame in frames)
     test = tests[0] if tests else held_out(train, fraction)
     shape = (len(at[0].features),)
@@ -144,11 +144,10 @@ def table_rows(tables: Sequence[Table], roles: Roles) -> list[Rows]:
     at = [places(table, roles) for table in tables]
     _alike(tables, at)
     frames = [table.frame(None) for table in tables]
-    targets, classes = _targets(tables, at, frames, roles.classes)
-    node = _owners(tables[0], frames[0], at[0].node)
-    owners = [node, None]
+    learned, classes = targets(tables, at, frames, roles.classes)
+    owned = [owners(tables[0], frames[0], at[0].node), None]
     made = []
-    for table, place, frame, y, owner in zip(tables, at, frames, targets, owners, strict=False):
+    for table, place, frame, y, owner in zip(tables, at, frames, learned, owned, strict=False):
         x = np.empty((len(frame), len(place.features)))
         for column, source in enumerate(place.features):
             x[:, column] = _numbers(table, frame, source)
@@ -199,23 +198,30 @@ def _number(value: object) -> float:
 
 
 def _unnamed(column: pd.Series) -> np.ndarray:
-    """Returns the rows in which nothing stands."""
-    if is_plain(column):
-        return np.flatnonzero(column.isna())
-    return np.flatnonzero(column.isna() | (column.astype(str).str.strip() == ""))
+    """Returns the rows in which nothing stands, or what is no name."""
+    missing = column.isna().to_numpy()
+    if not is_plain(column):
+        missing = missing | np.array([_is_no_name(value) for value in column.to_numpy(object)], dtype=bool)
+    return np.flatnonzero(missing)
+
+
+def _is_no_name(value: object) -> bool:
+    return not value.strip() if isinstance(value, str) else isinstance(value, list | dict | tuple | np.ndarray)
 
 
 def _refuse(table: Table, place: int, rule: str, column: pd.Series, wrong: np.ndarray, fix: str) -> None:
     name, row = shown(table.names[place]), int(wrong[0])
     value = column.iloc[row]
-    got = "nothing" if isinstance(value, str) and not value.strip() else shown(value)
+    value = value.item() if isinstance(value, np.generic) else value
+    is_blank = not value.strip() if isinstance(value, str) else not is_plain(column) and column.isna().iloc[row]
+    got = "nothing" if is_blank else shown(value)
     raise ValueError(
         f"{table.key} must hold {rule} in column {name} of {shown(table.path)}, got {got} in row {row} of the data, "
         f"from 0 ({wrong.size} of {len(column)} rows): {fix}"
     )
 
 
-def _targets(
+def targets(
     tables: Sequence[Table], at: Sequence[Places], frames: Sequence[pd.DataFrame], classes: Classes
 ) -> tuple[list[np.ndarray], int | None]:
     """Returns the labels [S] or real targets [S, 1] of each table, and the number of labels."""
@@ -246,7 +252,7 @@ def numbered(columns: Sequence[pd.Series]) -> tuple[list[Int64[np.ndarray, " _"]
     return np.split(codes.astype(np.int64), ends), len(values)
 
 
-def _owners(table: Table, frame: pd.DataFrame, place: int | None) -> Int64[np.ndarray, " S"] | None:
+def owners(table: Table, frame: pd.DataFrame, place: int | None) -> Int64[np.ndarray, " S"] | None:
     """Returns the node of each row: the column's values, numbered in their sorted order."""
     if place is None:
         return None

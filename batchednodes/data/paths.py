@@ -41,5 +41,4 @@ def _missing(path: str, what: str, key: str) -> NoReturn:
         mode = os.stat(path).st_mode
         found = ", a folder" if stat.S_ISDIR(mode) else ", a file" if stat.S_ISREG(mode) else ", a pipe or a device"
     where = "" if found else " (relative paths start at the working folder)"
-    article = "an" if what[0] in "aeiou" else "a"
-    raise ValueError(f"{key} must be {article} existing {what}, got {shown(path)}{found}{where}")
+    raise ValueError(f"{key} must be an existing {what}, got {shown(path)}{found}{where}")
