@@ -139,9 +139,10 @@ def test_many_rows_are_read_in_parts(folder, rows):
 @pytest.mark.parametrize(
     ("change", "settings", "words"),
     [
-        ({}, {"path": "none"}, "path must be an existing folder, or a name on the Hub, got 'none': "),
+        ({}, {"path": "no/such"}, "path must be an existing folder, or owner/name on the Hub, got 'no/such': "),
+        ({}, {"path": "csv"}, "path must be an existing folder, or owner/name on the Hub, got 'csv'"),
         ({}, {"path": "../none"}, "path must be an existing folder, or owner/name on the Hub, got '../none'"),
-        ({}, {"path": "."}, "path must be a folder that save_to_disk wrote, or a name on the Hub, got '.'"),
+        ({}, {"path": "."}, "path must be a folder that save_to_disk wrote, or owner/name on the Hub, got '.'"),
         ({}, {"subset": "x"}, "subset must be left out for a folder, got 'x' with 'd'"),
         ({}, {"split": "val"}, "split must be one of 'train', 'test', got 'val' for 'd'"),
         ({}, {"test_split": "val"}, "test_split must be one of 'train', 'test', got 'val' for 'd'; null holds rows of"),
@@ -169,8 +170,7 @@ def test_many_rows_are_read_in_parts(folder, rows):
         ({}, {"target": "v"}, "path must hold a class in column 'v' of 'd (train)', got array("),
     ],
 )
-def test_faults(folder, monkeypatch, change, settings, words):
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+def test_faults(folder, change, settings, words):
     folder(train=made(change), test=made())
     with pytest.raises(ValueError, match=r"must") as error:
         HuggingFace(**{"path": "d"} | settings).load(2, 0)

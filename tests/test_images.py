@@ -113,7 +113,7 @@ def large(path):
         (
             lambda at: save(at / "cat" / "9.png", picture(0, (7, 8, 3))),
             {},
-            "path must hold images alike, got 'in/cat/9.png', with 7 x 8 pixels where the first has 6 x 8: give size=[hei",
+            "path must hold images alike, got 'in/cat/9.png', with 7 x 8 pixels where the first has 6 x 8: give si",
         ),
         (
             lambda at: save(at / "cat" / "9.png", np.zeros((6, 8), np.uint16)),

@@ -42,6 +42,10 @@ class Roles:
     """Whether the target names a class."""
 
 
+Frame = dict[int, pd.Series]
+"""Columns by their places."""
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """A table in a file."""
@@ -55,8 +59,8 @@ class Table:
     key: str
     """The setting that named the file, for messages."""
 
-    frame: Callable[[Sequence[int] | None], pd.DataFrame]
-    """Reads the columns at some places, and numbers them by their places; None: all columns."""
+    frame: Callable[[list[int] | None], Frame]
+    """Reads the columns at some places; None: all columns."""
 
 
 # ----------------------------------------------------------------------------------------------------------- places
@@ -129,7 +133,7 @@ def table_sizes(tables: Sequence[Table], roles: Roles, fraction: float) -> DataS
     _alike(tables, at)
     frames = [table.frame([place.target]) for table, place in zip(tables, at, strict=True)]
     _, classes = targets(tables, at, frames, roles.classes)
-    train, *tests = (len(frame) for frame in frames)
+    train, *tests = (len(frame[place.target]) for frame, place in zip(frames, at, strict=True))
     test = tests[0] if tests else held_out(train, fraction)
     shape = (len(at[0].features),)
     return DataSizes(train if tests else train - test, test, shape, classes or 1, is_classes=classes is not None)
@@ -148,7 +152,7 @@ def table_rows(tables: Sequence[Table], roles: Roles) -> list[Rows]:
     owned = [owners(tables[0], frames[0], at[0].node), None]
     made = []
     for table, place, frame, y, owner in zip(tables, at, frames, learned, owned, strict=False):
-        x = np.empty((len(frame), len(place.features)))
+        x = np.empty((len(y), len(place.features)))
         for column, source in enumerate(place.features):
             x[:, column] = _numbers(table, frame, source)
         made.append(Rows(x, y, classes, owner))
@@ -168,7 +172,7 @@ def _alike(tables: Sequence[Table], at: Sequence[Places]) -> None:
         )
 
 
-def _numbers(table: Table, frame: pd.DataFrame, place: int) -> Float64[np.ndarray, " S"]:
+def _numbers(table: Table, frame: Frame, place: int) -> Float64[np.ndarray, " S"]:
     """Returns one column as finite numbers."""
     column = frame[place]
     if is_plain(column):
@@ -222,16 +226,16 @@ def _refuse(table: Table, place: int, rule: str, column: pd.Series, wrong: np.nd
 
 
 def targets(
-    tables: Sequence[Table], at: Sequence[Places], frames: Sequence[pd.DataFrame], classes: Classes
+    tables: Sequence[Table], at: Sequence[Places], frames: Sequence[Frame], classes: Classes
 ) -> tuple[list[np.ndarray], int | None]:
     """Returns the labels [S] or real targets [S, 1] of each table, and the number of labels."""
     least = 1 if len(tables) > 1 else 2
-    for table, frame in zip(tables, frames, strict=True):
-        if len(frame) < least:
-            raise ValueError(
-                f"{table.key} must hold {least} rows or more, got {len(frame)} in {shown(table.path)}: give samples"
-            )
     columns = [frame[place.target] for frame, place in zip(frames, at, strict=True)]
+    for table, column in zip(tables, columns, strict=True):
+        if len(column) < least:
+            raise ValueError(
+                f"{table.key} must hold {least} rows or more, got {len(column)} in {shown(table.path)}: give samples"
+            )
     real = any(is_plain(column) and column.dtype.kind == "f" for column in columns)
     if classes is False or (classes == "auto" and real):
         found = zip(tables, frames, at, strict=True)
@@ -252,7 +256,7 @@ def numbered(columns: Sequence[pd.Series]) -> tuple[list[Int64[np.ndarray, " _"]
     return np.split(codes.astype(np.int64), ends), len(values)
 
 
-def owners(table: Table, frame: pd.DataFrame, place: int | None) -> Int64[np.ndarray, " S"] | None:
+def owners(table: Table, frame: Frame, place: int | None) -> Int64[np.ndarray, " S"] | None:
     """Returns the node of each row: the column's values, numbered in their sorted order."""
     if place is None:
         return None

@@ -158,9 +158,9 @@ def _moments(parts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     count = sum(math.prod(part.shape[axis] for axis in axes) for part in parts)
     blocks = [block for part in parts for block in _blocks(part)]
     with np.errstate(over="ignore", invalid="ignore"):
-        mean = sum(block.sum(axes, dtype=np.float64, keepdims=True) for block in blocks) / count
-        squares = sum(((block - mean) ** 2).sum(axes, dtype=np.float64, keepdims=True) for block in blocks)
-        spread = np.sqrt(squares / count)
+        mean = sum((block.sum(axes, np.float64, keepdims=True) for block in blocks), np.zeros(())) / count
+        squares = (((block - mean) ** 2).sum(axes, np.float64, keepdims=True) for block in blocks)
+        spread = np.sqrt(sum(squares, np.zeros(())) / count)
     rounding = count * np.finfo(np.float64).eps * np.abs(mean)  # of the mean of equal numbers
     return mean, np.where(spread <= rounding, 1.0, spread)
 

@@ -22,7 +22,10 @@ from batchednodes.values import shown
 
 T = TypeVar("T")
 
-_NAME = re.compile(r"\w[\w.-]{0,95}(/\w[\w.-]{0,95})?", re.ASCII)
+_NAME = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
+"""A name on the Hub. Those without an owner may be, to `datasets`, its readers of whatever lies in the working folder:
+"csv", or "pandas", which unpickles."""
+
 _BLOCK = 1000  # rows that are converted at once
 
 
@@ -36,8 +39,7 @@ class HuggingFace(Source):
     """
 
     path: str
-    """A folder that `save_to_disk` wrote, relative to the working directory; or else a name on the Hub, as
-    `owner/name`."""
+    """A folder that `save_to_disk` wrote, relative to the working directory; else a name on the Hub, `owner/name`."""
 
     subset: str | None = None
     """Name of the configuration of a data set on the Hub that has several; null: its default."""
@@ -149,7 +151,7 @@ def _splits(path: str, subset: str | None) -> Mapping[str, Any]:
         raise ValueError(f"subset must be left out for a folder, got {shown(subset)} with {shown(path)}")
     marks = [os.path.join(path, name) for name in ("state.json", "dataset_dict.json")]
     if os.path.exists(path) and not any(os.path.isfile(mark) for mark in marks):
-        raise ValueError(f"path must be a folder that save_to_disk wrote, or a name on the Hub, got {shown(path)}")
+        raise ValueError(f"path must be a folder that save_to_disk wrote, or owner/name on the Hub, got {shown(path)}")
     if not is_folder and not _NAME.fullmatch(path):
         raise ValueError(f"path must be an existing folder, or owner/name on the Hub, got {shown(path)}")
     try:
@@ -159,7 +161,9 @@ def _splits(path: str, subset: str | None) -> Mapping[str, Any]:
         raise
     except Exception as error:  # whatever a damaged folder, or the network, makes the package raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        where = "a whole folder that save_to_disk wrote" if is_folder else "an existing folder, or a name on the Hub"
+        where = (
+            "a whole folder that save_to_disk wrote" if is_folder else "an existing folder, or owner/name on the Hub"
+        )
         raise ValueError(f"path must be {where}, got {shown(path)}: {reason}") from None
     return {str(made.split or "train"): made} if isinstance(made, datasets.Dataset) else made
 
@@ -193,10 +197,10 @@ class _Part:
         """Returns whether a column holds images."""
         return type(self.rows.features.get(name)).__name__ == "Image"
 
-    def column(self, name: str, key: str = "node") -> tuple[Table, pd.DataFrame]:
+    def column(self, name: str, key: str = "node") -> tuple[Table, dict[int, pd.Series]]:
         """Returns a column as a table of its own."""
         self.check(name, key)
-        frame = pd.DataFrame({0: self.arrow([name], 0, len(self.rows)).column(name).to_pandas()})
+        frame = {0: self.arrow([name], 0, len(self.rows)).column(name).to_pandas()}
         return Table([name], self.name, "path", lambda _: frame), frame
 
     def arrow(self, names: list[str], first: int, end: int) -> Any:
@@ -215,10 +219,10 @@ class _Part:
         """Yields the content, or the file, of the images of some rows."""
         (name,) = self.columns
         for image in self.arrow([name], first, end).column(name).to_pylist():
-            content, path = (image or {}).get("bytes"), (image or {}).get("path")
-            if content is None and not os.path.isfile(path or ""):
+            content, path = (image["bytes"], image["path"]) if image else (None, None)
+            if content is None and (path is None or not os.path.isfile(path)):
                 raise ValueError(f"no image, and no file {shown(path)}")
-            yield path if content is None else content
+            yield content if content is not None else str(path)
 
     def pixels(self, frame: Frame, first: int, end: int) -> np.ndarray:
         """Returns the images of some rows, [rows, c, h, w]."""

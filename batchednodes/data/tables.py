@@ -6,13 +6,12 @@ Letters: none.
 import csv
 import os
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NoReturn
 
 import pandas as pd
 
-from batchednodes.data.columns import COLUMNS, Classes, Roles, Table, table_rows, table_sizes
+from batchednodes.data.columns import COLUMNS, Classes, Frame, Roles, Table, table_rows, table_sizes
 from batchednodes.data.extras import extra
 from batchednodes.data.holdout import Standardize, check_holdout, dataset
 from batchednodes.data.paths import check_file
@@ -228,16 +227,16 @@ class _Form:
     skipped: int
     width: int
 
-    def read(self, places: Sequence[int] | None) -> pd.DataFrame:
+    def read(self, places: list[int] | None) -> Frame:
         """Returns the columns at some places; None: all."""
         separator = r"\s+" if self.separator == " " else self.separator
         try:
             with open(self.path, "rb") as file, warnings.catch_warnings(action="error"):
-                return pd.read_csv(
+                frame = pd.read_csv(
                     file,
                     sep=separator,
                     header=None,
-                    names=range(self.width),
+                    names=list(range(self.width)),
                     usecols=places,
                     index_col=False,
                     skiprows=self.skipped,
@@ -249,6 +248,8 @@ class _Form:
             raise ValueError(f"{self.key} must be a text file in UTF-8, got {shown(self.path)}, which is not") from None
         except Exception as error:  # whatever a damaged file makes the reader raise
             self._refuse(error)
+        read = range(self.width) if places is None else sorted(places)
+        return {place: column for place, (_, column) in zip(read, frame.items(), strict=True)}
 
     def _refuse(self, error: Exception) -> NoReturn:
         reason = " ".join(str(error).replace("Error tokenizing data. C error:", "").split())
@@ -283,7 +284,7 @@ def _parquet(path: str, key: str) -> Table:
         got = f"{size >> 20} MiB in {os.path.getsize(path) >> 10} KiB in {shown(path)}"
         raise ValueError(f"{key} must hold numbers compressed at most {_DENSE}-fold, got {got}; use kind npz")
 
-    def read(places: Sequence[int] | None) -> pd.DataFrame:
+    def read(places: list[int] | None) -> Frame:
         chosen = range(len(names)) if places is None else places
         try:
             frame = file.read(columns=[names[place] for place in chosen]).to_pandas(ignore_metadata=True)
@@ -291,7 +292,6 @@ def _parquet(path: str, key: str) -> Table:
             raise
         except Exception:  # as above
             raise ValueError(f"{key} must hold readable columns, got {shown(path)}, which is damaged") from None
-        frame.columns = list(chosen)
-        return frame
+        return {place: frame[names[place]] for place in chosen}
 
     return Table(names, path, key, read)
