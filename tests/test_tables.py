@@ -1,10 +1,14 @@
 """Tables in csv and Parquet files: what is read, how columns get their roles, and what is refused."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from fuzzing import settle
 
+from batchednodes.config import KINDS, load, to_dict
 from batchednodes.data import IID, Csv, Natural, Parquet, check_dataset, extras, tables
 
 TEXT = """length,kind,width,node
@@ -332,3 +336,12 @@ def test_what_is_not_installed_is_named(written, monkeypatch, kind, name):
         f"task.data.kind must be one whose packages are installed, got {kind}, which needs {name}: "
         f"pip install 'batchednodes[{extra}]'"
     )
+
+
+def test_the_examples_of_the_readme_are_settings():
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    examples = re.findall(r"^\| `(\w+)` \| `(\{kind: .*\})` \|$", text, re.MULTILINE)
+    files = set(KINDS["task.data"]) - {"linear_regression", "nonlinear_regression"}
+    assert {kind for kind, _ in examples} == files
+    for kind, example in examples:
+        assert to_dict(load({}, [f"task.data={example}"]))["task"]["data"]["kind"] == kind
