@@ -13,11 +13,16 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import sklearn.datasets  # noqa: F401  (seconds, once, of no single case)
 from numba.core import event
 
 from batchednodes import assembly, cli, sweep
 from batchednodes.config import load
 from batchednodes.plan import plan, screen
+
+with contextlib.suppress(ImportError):  # likewise
+    import datasets  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
 
 LATE, HANGS = 2.0, 120.0
 """The longest time of a processor that a refusal may take, without what is compiled once on a machine, and the longest

@@ -13,6 +13,11 @@ TOP += ", sweep, sweep_mode, replicas"
 NEEDED = {
     "edge_list": {"path": "edges.txt"},
     "npz": {"path": "data.npz"},
+    "csv": {"path": "data.csv"},
+    "parquet": {"path": "data.parquet"},
+    "libsvm": {"path": "data.svm"},
+    "image_folder": {"path": "images"},
+    "huggingface": {"path": "folder"},
     "python": {"target": "package.module:factory"},
     "choice": {"values": [1, 2]},
 }

@@ -29,7 +29,21 @@ TREES, FILES, OVERRIDES = 3600, 3600, 1500
 SMALL: dict[str, Any] = {"network": {"nodes": 6}, "run": {"until": 3.0}, "task": {}}
 """What keeps plans of valid configs cheap; beneath what a case says."""
 
-NEEDY = ("npz", "python", "edge_list", "hypercube", "dirichlet", "shards", "freshest", "age_aware")
+NEEDY = (
+    "npz",
+    "csv",
+    "parquet",
+    "libsvm",
+    "image_folder",
+    "huggingface",
+    "python",
+    "edge_list",
+    "hypercube",
+    "dirichlet",
+    "shards",
+    "freshest",
+    "age_aware",
+)
 """Kinds that need files or suit few other settings: chosen seldom."""
 
 USUAL = {

@@ -1,7 +1,9 @@
-"""Data files that nobody meant: npz archives and edge lists, damaged in every way that we could think of."""
+"""Data files that nobody meant: archives, tables, images, edge lists, damaged in every way that we could think of."""
 
 import io
+import tempfile
 import zipfile
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -10,10 +12,11 @@ import pytest
 from fuzzing import case, settle
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 pytestmark = pytest.mark.slow
 
-ARCHIVES, EDGES = 900, 500
+ARCHIVES, EDGES, TABLES, SPARSE, IMAGES = 900, 500, 700, 400, 250
 """Cases of each test."""
 
 DTYPES = ("float64", "float32", "float16", "int64", "int32", "uint8", "uint64", "bool", "complex64", ">f8", ">i4", "S3",
@@ -95,7 +98,7 @@ def options(random: Random) -> dict[str, Any]:
         "network": {"nodes": random.choice([1, 2, 3])},
         "run": {"until": 1, "mark_every": 1},
         "task": {
-            "data": {"kind": "npz", "path": "d.npz", "standardize": random.random() < 0.3},
+            "data": {"kind": "npz", "path": "d.npz", "standardize": random.choice(["none", "none", "train", "all"])},
             "partition": kind and {"kind": kind},
             "loss": random.choice(["auto", "auto", "mse", "cross_entropy"]),
         },
@@ -109,6 +112,138 @@ def test_archives(random):
     with case(d__npz=content) as here:
         message = settle(source, build=random.random() < 0.3, folder=here.folder)
         assert not message or "task." in message or "network.nodes" in message, (message, source)
+
+
+CELLS = (
+    "1", "-2", "0.5", "1e3", " 4 ", "", " ", "nan", "NaN", "inf", "-Infinity", "NA", "?", "a", "True", "1e400", "1_0",
+    "0x1F", "9" * 25, '"', '"a,b"', '"1"', "'1'", "#", "\u0661", "\u20ac", "2020-01-01", "1:2", "x" * 5000, "\x00",
+    "1 2",
+)  # fmt: skip
+
+
+def table(random: Random) -> bytes:
+    """Returns a table of text: sound, or with odd cells, lines and bytes."""
+    rows, width = random.choice([0, 1, 2, 5, 12]), random.choice([1, 2, 3, 5])
+    between = random.choice([",", ",", ",", ";", "\t", " ", ", "])
+    cells = [[f"{random.gauss(0, 1):.3f}" for _ in range(width - 1)] + [str(k % 2)] for k in range(rows)]
+    if random.random() < 0.5:
+        cells.insert(0, [random.choice(["a", "b", "y", "0", "", "label"]) + str(k) for k in range(width)])
+    for _ in range(random.choice([0, 0, 1, 2]) if cells else 0):
+        random.choice(cells)[random.randrange(width)] = random.choice(CELLS)
+    if cells and random.random() < 0.1:
+        odd = random.choice(cells)
+        odd.append("3") if random.random() < 0.5 else odd.pop()
+    if random.random() < 0.1:
+        cells.insert(random.randrange(len(cells) + 1), [])
+    content = random.choice(["\n", "\n", "\r\n", "\r"]).join(between.join(line) for line in cells).encode()
+    content = random.choice([b""] * 9 + [b"\xef\xbb\xbf"]) + content
+    return damaged(random, content) if content and random.random() < 0.2 else content
+
+
+def of_table(random: Random) -> dict[str, Any]:
+    """Returns settings of a table."""
+    columns = ["last", "first", "0", "1", "y", "a0", "", "-1", "9" * 30]
+    return {
+        "kind": "csv",
+        "path": "d.csv",
+        "target": random.choice(["last"] * 5 + columns),
+        "header": random.choice(["auto", "auto", True, False]),
+        "separator": random.choice([",", ",", ",", ";", "\t", " "]),
+        "ignore": random.choice([[]] * 5 + [[random.choice(columns)]]),
+        "node": random.choice([None] * 5 + columns),
+        "classes": random.choice(["auto", "auto", True, False]),
+        "test_path": random.choice([None] * 3 + ["d.csv"]),
+        "standardize": random.choice(["none", "train", "all"]),
+    }
+
+
+def settled(random: Random, data: dict[str, Any], folder: Path) -> None:
+    """Plans or builds a run on some data; what is refused names a setting."""
+    source = options(random)
+    source["task"]["data"] = data
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "batchednodes.plan.free", lambda _: 1 << 28
+        )  # else a machine of enough memory tries 2^31 features
+        message = settle(source, build=random.random() < 0.5, folder=folder)
+    known = ("task.", "network.nodes", "the run must fit in memory")
+    assert not message or any(word in message for word in known), (message, data)
+
+
+@settings(max_examples=TABLES)
+@given(st.randoms(use_true_random=True))
+def test_tables(random):
+    with case(d__csv=table(random)) as here:
+        settled(random, of_table(random), here.folder)
+
+
+def sparse(random: Random) -> bytes:
+    """Returns a file of libsvm: sound, or with odd words, lines and bytes."""
+    made = []
+    for _ in range(random.choice([0, 1, 2, 5, 12])):
+        indices = sorted(random.sample(range(random.randrange(2), 8), random.randrange(4)))
+        made.append(" ".join([str(random.choice([-1, 1, 2.5])), *(f"{k}:{random.gauss(0, 1):.2f}" for k in indices)]))
+    if random.random() < 0.5:
+        odd = [
+            "", "#", "1", "1 1", "1 1:", "1 :1", "1 1:1:1", "x 1:1", "1 x:1", "1 1:x", "1 -1:1", "1 2:1 1:1",
+            "1 1:1 1:1", "nan 1:1", "1 1:nan", "1 1:inf", "1 1:1e400", "1 1.5:1", "1,2 1:1", "1 qid:1 1:1",
+            "1 qid:x 1:1", "1\t1:1",
+            "1 2147483647:1", "1 2147483648:1", f"1 {'9' * 30}:1", f"1 1:{'1' * 50_000}", "1 1:1\x00", "\u0661 1:1",
+            "1 1 :1", "1 500000000:1", "1e400 1:1", "+ 1:1", "0x1 1:1", "1 1:0x1", "1_0 1:1", "1 1_0:1",
+        ]  # fmt: skip
+        made.insert(random.randrange(len(made) + 1), random.choice(odd))
+    content = random.choice(["\n", "\n", "\r\n"]).join(made).encode()
+    return damaged(random, content) if content and random.random() < 0.2 else content
+
+
+@settings(max_examples=SPARSE)
+@given(st.randoms(use_true_random=True))
+def test_sparse_files(random):
+    with case(d__svm=sparse(random)) as here:
+        data = {
+            "kind": "libsvm",
+            "path": "d.svm",
+            "features": random.choice([None, None, 8, 1, 10**9]),
+            "zero_based": random.choice(["auto", True, False]),
+            "classes": random.choice(["auto", "auto", True, False]),
+            "test_path": random.choice([None] * 3 + ["d.svm"]),
+        }
+        settled(random, data, here.folder)
+
+
+def image(random: Random) -> bytes:
+    """Returns a file of an image: sound as a rule, or of another size or mode, or damaged."""
+    shape = random.choice([(4, 5)] * 8 + [(5, 4), (1, 1), (60, 50)])
+    pixels = Image.new(random.choice(["RGB"] * 5 + ["L", "1", "P", "RGBA", "I;16", "F", "CMYK"]), shape[::-1])
+    packed = io.BytesIO()
+    form = random.choice(["PNG", "BMP", "JPEG", "GIF", "TIFF", "PPM", "WEBP"])
+    try:
+        pixels.save(packed, form)
+    except (OSError, KeyError, ValueError):  # the form has no such mode
+        pixels.convert("RGB").save(packed, form)
+    content = packed.getvalue()
+    return damaged(random, content) if random.random() < 0.2 else content
+
+
+@settings(max_examples=IMAGES)
+@given(st.randoms(use_true_random=True))
+def test_image_folders(random):
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
+        folder = Path(name)
+        for label in ("a", "b", "c d")[: random.choice([0, 1, 2, 2, 3])]:
+            (folder / "in" / label).mkdir(parents=True)
+            for k in range(random.choice([0, 2, 3, 3])):
+                ending = random.choice(["png", "jpg", "BMP", "gif", "tif", "txt"])
+                (folder / "in" / label / f"{k}.{ending}").write_bytes(image(random))
+        data = {
+            "kind": "image_folder",
+            "path": random.choice(["in"] * 8 + [".", "in/a"]),
+            "size": random.choice([None, [4, 5], [2, 2]]),
+            "channels": random.choice([None, 1, 3]),
+            "test_path": random.choice([None] * 3 + ["in"]),
+            "standardize": random.choice(["none", "train", "all"]),
+        }
+        settled(random, data, folder)
 
 
 def lines(random: Random) -> bytes:

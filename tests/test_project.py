@@ -24,7 +24,7 @@ COMMANDS = [
     "python3 -m venv .venv && .venv/bin/pip install -c tools/constraints.txt -e '.[test]' "
     "&& .venv/bin/python -m pytest",
 ]
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "triton": "torch", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "triton": "torch", "yaml": "pyyaml"}
 """Distributions whose modules have another name; triton belongs to torch's CUDA builds."""
 
 

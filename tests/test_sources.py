@@ -4,14 +4,28 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from batchednodes.data import Dataset, Digits, LinearRegression, NonlinearRegression, Npz, check_dataset
-from batchednodes.data.sources import check_rows, held_out, split
+from batchednodes.data import (
+    Csv,
+    Dataset,
+    Digits,
+    HuggingFace,
+    ImageFolder,
+    Libsvm,
+    LinearRegression,
+    NonlinearRegression,
+    Npz,
+    Sklearn,
+    check_dataset,
+)
+from batchednodes.data.holdout import held_out, split, standardize_
+from batchednodes.data.sources import check_rows
 
 SOURCES = [
     LinearRegression(features=3, samples_per_node=4, test_samples=7),
     LinearRegression(features=3, samples_per_node=4, test_samples=7, heterogeneity=1.5),
     NonlinearRegression(features=2, samples_per_node=3, test_samples=5, hidden=4),
     Digits(test_fraction=0.3),
+    *(Sklearn(name=name) for name in ("iris", "wine", "breast_cancer", "digits", "diabetes", "linnerud")),
 ]
 
 
@@ -109,6 +123,78 @@ def test_digits_are_split_in_proportion_for_each_label():
     assert np.array_equal(both.astype(np.float64).sum(), 561718 / 16)  # every image once
 
 
+@pytest.mark.parametrize(
+    ("name", "corner"),
+    [("iris", [5.1, 3.5, 1.4, 0.2]), ("breast_cancer", [17.99, 10.38]), ("diabetes", [0.0380759]), ("linnerud", [5])],
+)
+def test_bundled_sets_are_those_of_scikit_learn(name, corner):
+    dataset = Sklearn(name=name).load(3, 9)
+    both = np.concatenate([dataset.features, dataset.test_features])
+    first = np.abs(both[:, : len(corner)] - corner).max(axis=1).argmin()
+    assert np.allclose(both[first, : len(corner)], corner, rtol=0, atol=1e-6)  # as printed in its description
+    if dataset.classes is None:
+        return
+    whole = np.bincount(np.concatenate([dataset.targets, dataset.test_targets]))
+    assert np.array_equal(whole, {"iris": [50, 50, 50], "breast_cancer": [212, 357]}[name])
+
+
+def test_a_fixed_seed_of_the_split_gives_all_networks_one_test_set():
+    source, free = Sklearn(name="wine", test_seed=3), Sklearn(name="wine")
+    first, second = source.load(2, 0), source.load(2, 1)
+    assert np.array_equal(first.test_features, second.test_features)
+    assert np.array_equal(first.test_features, free.load(2, 3).test_features)
+    assert not np.array_equal(first.test_features, free.load(2, 0).test_features)
+
+
+def test_digits_are_the_digits_of_the_bundled_sets():
+    some, same = Digits().load(2, 0), Sklearn(name="digits").load(2, 0)
+    assert all(np.array_equal(a, b) for a, b in zip(arrays(some), arrays(same), strict=True))
+
+
+# ------------------------------------------------------------------------------------------------------ standardize
+
+
+def moments(*parts):
+    """Returns mean and standard deviation over rows and pixels."""
+    whole = np.concatenate(parts).astype(np.float64)
+    axes = (0, 2, 3) if whole.ndim == 4 else 0
+    return whole.mean(axis=axes), whole.std(axis=axes)
+
+
+@pytest.mark.parametrize("shape", [(300, 4), (300, 4, 3), (300, 2, 5, 6), (3, 1, 400, 900)])
+@pytest.mark.parametrize("rule", ["train", "all"])
+def test_standardized_features_have_mean_0_and_standard_deviation_1(shape, rule):
+    g = np.random.default_rng(0)
+    x, test = g.normal(3, 2, shape), g.normal(-1, 5, (7, *shape[1:]))
+    before = x.copy()
+    standardize_(x, test, rule)
+    mean, spread = moments(x) if rule == "train" else moments(x, test)
+    # Rounding of sums of at most 1.2 million numbers of size 1.
+    assert np.allclose(mean, 0, rtol=0, atol=1e-12)
+    assert np.allclose(spread, 1, rtol=0, atol=1e-12)
+    line = np.polyfit(before.reshape(len(x), -1)[:, 0], x.reshape(len(x), -1)[:, 0], 1)
+    assert line[0] > 0
+    standardize_(before, test, "none")
+    assert not np.array_equal(before, x)
+
+
+def test_what_does_not_vary_is_not_scaled_up():
+    x, test = np.full((1000, 2), 0.1), np.array([[0.1, 0.4]])
+    standardize_(x, test, "train")
+    assert np.abs(x).max() < 1e-14  # rounding of the mean of 1000 numbers
+    assert np.allclose(test, [[0, 0.3]], rtol=0, atol=1e-14)
+
+
+def test_features_too_large_to_be_standardized():
+    with pytest.raises(
+        ValueError, match=r"^standardize must be none where squares of features exceed float64, got all"
+    ):
+        standardize_(np.array([[1e200], [0.0]]), np.zeros((1, 1)), "all")
+
+
+# ------------------------------------------------------------------------------------------------------------ split
+
+
 @pytest.mark.parametrize("fraction", [0.001, 0.2, 0.5, 0.99])
 def test_a_split_holds_out_the_promised_number_of_rows(fraction):
     strata = np.random.default_rng(0).integers(0, 7, 311)
@@ -199,7 +285,7 @@ def test_npz_standardizes_by_the_training_rows(tmp_path):
     features = np.random.default_rng(0).normal(3.0, 5.0, size=(400, 3)).astype(np.float32)
     features[:, 2] = 7.0
     path = save(tmp_path, features=features, targets=np.zeros(400))
-    raw, dataset = Npz(path=path).load(1, 0), Npz(path=path, standardize=True).load(1, 0)
+    raw, dataset = Npz(path=path).load(1, 0), Npz(path=path, standardize="train").load(1, 0)
     assert dataset.features.dtype == np.float32
     # Rounding of 320 numbers of size 1 to float32.
     assert np.allclose(dataset.features.mean(axis=0), 0, rtol=0, atol=1e-6)
@@ -348,6 +434,22 @@ def test_npz_damage_anywhere_is_a_value_error_or_harmless(tmp_path):
         (
             lambda: Digits(test_fraction=1.0),
             "test_fraction must be between 0 and 1, both excluded [dimensionless], got 1.0",
+        ),
+        (lambda: Sklearn(test_seed=-1), "test_seed must be in [0, 2^63), got -1"),
+        (lambda: Csv("a", separator=";;"), 'separator must be one ASCII character, as "," or "\\t", got \';;\''),
+        (
+            lambda: Csv("a", test_path="b", test_seed=1),
+            "test_seed must be left out where test_path gives the test rows, got 1",
+        ),
+        (lambda: Libsvm("a", features=0), "features must be at least 1, got 0"),
+        (
+            lambda: ImageFolder("a", size=(3,)),
+            "size must be [height, width], each 1 to 100,000 pixels, or null, got [3]",
+        ),
+        (lambda: ImageFolder("a", channels=2), "channels must be 1 (grey), 3 (red, green, blue) or null, got 2"),
+        (
+            lambda: HuggingFace("a", test_seed=2),
+            "test_seed must be left out where test_split gives the test rows, got 2",
         ),
         (
             lambda: Npz(path="a.npz", test_fraction=0.0),

@@ -72,6 +72,12 @@ KINDS: dict[str, dict[str, type]] = {
         "linear_regression": sources.LinearRegression,
         "nonlinear_regression": sources.NonlinearRegression,
         "digits": sources.Digits,
+        "sklearn": sources.Sklearn,
+        "csv": sources.Csv,
+        "parquet": sources.Parquet,
+        "libsvm": sources.Libsvm,
+        "image_folder": sources.ImageFolder,
+        "huggingface": sources.HuggingFace,
         "npz": sources.Npz,
     },
     "task.partition": {

@@ -13,7 +13,8 @@ from typing import NoReturn
 
 import numpy as np
 
-from batchednodes.data.sources import Dataset, DataSizes, Source, check_fraction, check_rows, held_out, split
+from batchednodes.data.holdout import Rows, Standardize, check_fraction, dataset, held_out
+from batchednodes.data.sources import Dataset, DataSizes, Source, check_rows
 from batchednodes.values import LARGEST, shown
 
 _REQUIRED = ("features", "targets")
@@ -45,8 +46,9 @@ class Npz(Source):
     """Share of the rows held out for testing [dimensionless]; between 0 and 1. A file with test arrays of its own
     is not split."""
 
-    standardize: bool = False
-    """Whether features are shifted and scaled to mean 0 and standard deviation 1 over the training rows."""
+    standardize: Standardize = "none"
+    """Rows over which features are shifted and scaled to mean 0 and standard deviation 1: `none`, the training rows
+    (`train`), or `all`; features [S, channels, height, width] by channel."""
 
     def __post_init__(self) -> None:
         check_fraction(self.test_fraction)
@@ -75,11 +77,11 @@ class Npz(Source):
                 raise ValueError(f"path must hold usable data, got {shown(self.path)}, where {error}") from None
         if node is not None:
             _check_nodes(self.path, node, n)
-        if "test_features" not in arrays:
-            _split(arrays, self.test_fraction, seed)
-        if self.standardize:
-            _standardize(arrays)
-        return Dataset(*(arrays[name] for name in (*_REQUIRED, *_TEST)), classes=classes, node=arrays.get("node"))
+        rows = Rows(arrays["features"], y, classes, node)
+        test = None
+        if "test_features" in arrays:
+            test = Rows(arrays["test_features"], arrays["test_targets"], classes)
+        return dataset(rows, test, self.test_fraction, seed, self.standardize)
 
 
 def _fail(path: str, rule: str, got: str, fix: str) -> NoReturn:
@@ -229,21 +231,3 @@ def _check_nodes(path: str, node: np.ndarray, n: int) -> None:
         got = f"{node[wrong[0]]} at row {wrong[0]} ({wrong.size} of {len(node)} rows)"
         fix = f"number the nodes 0, 1, 2, ..., or set network.nodes to {max(int(node.max()) + 1, 1)}"
         _fail(path, f"nodes from 0 to {n - 1} in node (network.nodes is {n})", got, fix)
-
-
-def _split(arrays: dict[str, np.ndarray], fraction: float, seed: int) -> None:
-    """Moves the rows held out from the training arrays to test arrays."""
-    x, y, node = arrays["features"], arrays["targets"], arrays.get("node")
-    strata = node if node is not None else y if y.ndim == 1 else np.zeros(len(x), dtype=np.int64)
-    test = split(strata, fraction, seed)
-    arrays.update(features=x[~test], targets=y[~test], test_features=x[test], test_targets=y[test])
-    if node is not None:
-        arrays["node"] = node[~test]
-
-
-def _standardize(arrays: dict[str, np.ndarray]) -> None:
-    x = arrays["features"]
-    mean, spread = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
-    spread[spread == 0] = 1.0
-    for name in ("features", "test_features"):
-        arrays[name] = ((arrays[name] - mean) / spread).astype(x.dtype)

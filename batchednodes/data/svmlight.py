@@ -1,0 +1,133 @@
+r"""Files of libsvm (svmlight): a sample a line, its target and then index:value for each feature that is not zero.
+
+Letters: S samples, d features, x features, y targets.
+"""
+
+import re
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal, NoReturn
+
+import numpy as np
+import pandas as pd
+
+from batchednodes.data.columns import Classes, numbered
+from batchednodes.data.holdout import Rows, Standardize, check_holdout, dataset, held_out
+from batchednodes.data.paths import check_file
+from batchednodes.data.sources import Dataset, DataSizes, Source
+from batchednodes.values import check_sizes, shown
+
+_NUMBER = rb"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
+_SAMPLE = re.compile(rb"\s*(" + _NUMBER + rb"(\s+qid:\d+)?(\s+\d{1,9}:" + _NUMBER + rb")*)?\s*(#.*)?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Libsvm(Source):
+    """A text file of libsvm: `label index:value index:value ...` a line; what is not listed is 0.
+
+    Whole targets are names of classes, numbered in their sorted order (-1 and +1 become 0 and 1); real ones make a
+    regression. The data become dense: S d numbers.
+    """
+
+    path: str
+    """The file; a relative path starts at the working directory."""
+
+    features: int | None = None
+    """Number of features d; at least 1; null: as many as the largest index needs."""
+
+    zero_based: bool | Literal["auto"] = "auto"
+    """Whether the first feature has index 0, not 1; `auto`: where an index is 0."""
+
+    classes: Classes = "auto"
+    """Whether targets are names of classes; `auto`: where all of them are whole."""
+
+    test_path: str | None = None
+    """A second file of the same features, whose rows are tested on; null: a part of the first."""
+
+    test_fraction: float = 0.2
+    """Share of the rows held out for testing where `test_path` is null, in proportion for each label [dimensionless];
+    between 0 and 1."""
+
+    test_seed: int | None = None
+    """Seed of the draw of those rows; in [0, 2^63); null: that of the network."""
+
+    standardize: Standardize = "none"
+    """Rows over which features are shifted and scaled to mean 0 and standard deviation 1: `none`, the training rows
+    (`train`), or `all`."""
+
+    def __post_init__(self) -> None:
+        check_holdout(self.test_fraction, self.test_seed, self.test_path, "test_path")
+        check_sizes(features=self.features)
+
+    def sizes(self, n: int) -> DataSizes:
+        """Returns the sizes; features are read, but not made dense."""
+        (x, *_), targets, classes = self._read()
+        train, *tests = (len(y) for y in targets)
+        test = tests[0] if tests else held_out(train, self.test_fraction)
+        outputs, is_classes = classes or 1, classes is not None
+        return DataSizes(train if tests else train - test, test, (x.shape[1],), outputs, is_classes)
+
+    def load(self, n: int, seed: int) -> Dataset:
+        parts, targets, classes = self._read()
+        rows, *test = (Rows(x.toarray(), y, classes) for x, y in zip(parts, targets, strict=True))
+        chosen = seed if self.test_seed is None else self.test_seed
+        return dataset(rows, test[0] if test else None, self.test_fraction, chosen, self.standardize)
+
+    def _read(self) -> tuple[list[Any], list[np.ndarray], int | None]:
+        """Returns the features of each file (CSR) and its targets, and the number of classes."""
+        given = {"path": self.path, "test_path": self.test_path}
+        read = {key: _file(path, key, self.test_path is None) for key, path in given.items() if path is not None}
+        parts = _shifted([x for x, _ in read.values()], self.zero_based, self.path)
+        needed = max(x.shape[1] for x in parts)
+        if needed > (self.features or needed):
+            raise ValueError(f"features must be at least {needed}, the largest number of one in the files, "
+                             f"got {self.features}")  # fmt: skip
+        for x in parts:
+            x.resize(x.shape[0], self.features or needed)
+        if parts[0].shape[1] == 0:
+            raise ValueError(f"path must hold a feature, got none in {shown(self.path)}: give features=..., or samples")
+        targets = [y for _, y in read.values()]
+        if self.classes is False or (self.classes == "auto" and any((y != np.floor(y)).any() for y in targets)):
+            return parts, [y.reshape(-1, 1) for y in targets], None
+        return parts, *numbered([pd.Series(y) for y in targets])
+
+
+def _file(path: str, key: str, alone: bool) -> tuple[Any, np.ndarray]:
+    """Returns the features [S, 1 + largest index] (CSR) and targets [S] of a file; alone: whether rows are held out."""
+    check_file(path, "libsvm", key)
+    read = import_module("sklearn.datasets").load_svmlight_file  # 1 to 2 s, which no other command should pay
+    try:
+        with open(path, "rb") as file:
+            x, y = read(file, zero_based=True)
+    except MemoryError:
+        raise
+    except Exception:  # whatever a damaged file makes the reader raise
+        _refuse(path, key)
+    least = 2 if alone else 1
+    if len(y) < least:
+        raise ValueError(f"{key} must hold {least} samples or more, got {len(y)} in {shown(path)}: give samples")
+    for values, rows in ((y, np.arange(len(y))), (x.data, np.repeat(np.arange(len(y)), np.diff(x.indptr)))):
+        wrong = rows[~np.isfinite(values)]
+        if wrong.size:
+            got = f"{wrong.size} others in {shown(path)}, the first in sample {wrong[0]}, from 0"
+            raise ValueError(f"{key} must hold finite numbers, got {got}: remove or fill those samples")
+    return x, y
+
+
+def _refuse(path: str, key: str) -> NoReturn:
+    with open(path, "rb") as file:
+        for count, line in enumerate(file, 1):
+            if not _SAMPLE.fullmatch(line):
+                got = f"{shown(line[:60].decode(errors='replace').strip())} at line {count} of {shown(path)}"
+                raise ValueError(f"{key} must hold lines 'target index:value index:value ...', got {got}") from None
+    raise ValueError(
+        f"{key} must hold lines whose indices rise and are below 2^31, got others in {shown(path)}: sort each line"
+    ) from None
+
+
+def _shifted(parts: list[Any], zero_based: bool | Literal["auto"], path: str) -> list[Any]:
+    """Returns features as columns 0, 1, ..., from those numbered by the indices of the files."""
+    least = min((int(x.indices.min()) for x in parts if x.nnz), default=1)
+    if zero_based is False and least == 0:
+        raise ValueError(f"zero_based must be true or auto where an index is 0, got false with one in {shown(path)}")
+    return parts if zero_based is True or (zero_based == "auto" and least == 0) else [x[:, 1:] for x in parts]
