@@ -24,9 +24,11 @@ PUSHED, REQUEST, ASKING, REPLY, JOINING = range(5)
 """Kinds of message: a model; the request of one; a model that asks for another; the answer to a request, or to what
 asks; and the arrival of a node."""
 
-HEAP, MESSAGES, SNAPSHOTS, FIRST, QUEUED, SLOTS, SEQUENCE = range(7)
-"""Places in `Mail.head`: messages under way, free messages, free snapshots, first free slot in the queue, free slots in
-the queue, slots in all, and messages so far."""
+HEAP, MESSAGES, SNAPSHOTS, SLOTS, SEQUENCE = range(5)
+"""Places in `Mail.head`: messages under way, free messages, free snapshots, slots, and messages so far."""
+
+FIRST, LAST = range(2)
+"""Columns of `Mail.pools`: the ends of a network's queue of free slots."""
 
 
 NODE = np.dtype(
@@ -136,9 +138,11 @@ class Mail(NamedTuple):
     """MESSAGE of each message that there is room for [c]."""
     years: Int64[np.ndarray, "c q"]
     """Ages of the parts of its model."""
-    queue: Int64[np.ndarray, " s"]
-    """Free slots, in the order in which they will be used; a ring."""
-    head: Int64[np.ndarray, "7"]
+    pools: Int64[np.ndarray, "g 2"]
+    """First and last free slot of each network, in the order in which they will be used; -1: none."""
+    link: Int64[np.ndarray, " s"]
+    """The free slot after each; -1: none. There may be room for more slots than there are."""
+    head: Int64[np.ndarray, "5"]
     """Numbers, see above."""
 
 
@@ -181,39 +185,38 @@ def bits(i, stream, count, laws):  # noqa: ANN001, ANN201  (numba infers the typ
     return rng.block(laws.nodes[i].seed, stream, laws.nodes[i].local, uint64(count))
 
 
-def opened(n: int, networks: int, parts: int, slots: int, room: int) -> Mail:
+def opened(n: int, parts: int, slots: Int64[np.ndarray, " g"], room: int) -> Mail:
     """Returns the mail at t = 0: nothing is under way.
 
     Args:
         n: nodes of all networks.
-        networks: how many.
         parts: of a model.
-        slots: rows of x for snapshots.
+        slots: rows of x for snapshots of each network.
         room: messages that may be under way before there must be more room; at least 1.
     """
-    nodes, head = np.zeros(n, NODE), np.zeros(7, np.int64)
+    nodes, head = np.zeros(n, NODE), np.zeros(5, np.int64)
     nodes["current"] = nodes["latest"] = -1
-    head[QUEUED] = head[SLOTS] = slots
-    counts, none = np.zeros((networks, 4), np.int64), np.zeros(0, MESSAGE)
+    head[SLOTS] = slots.sum()
+    ends = np.cumsum(slots)
+    pools = np.where(slots[:, None] > 0, np.stack([ends - slots, ends - 1], 1), -1)
+    link = np.arange(1, head[SLOTS] + 1)
+    link[ends[slots > 0] - 1] = -1
+    counts, none = np.zeros((slots.size, 4), np.int64), np.zeros(0, MESSAGE)
     ages = (np.zeros((rows, parts), np.int64) for rows in (n, 0))
-    return widened(Mail(nodes, next(ages), counts, none, next(ages), np.arange(slots), head), room)
+    return widened(Mail(nodes, next(ages), counts, none, next(ages), pools, link, head), room)
 
 
 def widened(mail: Mail, room: int) -> Mail:
-    """Returns the same mail with room for more messages."""
+    """Returns the same mail with room for more messages, and as many more slots."""
     old, head = mail.messages.size, mail.head.copy()
     messages = np.concatenate([mail.messages, np.zeros(room, MESSAGE)])
     years = np.concatenate([mail.years, np.zeros((room, mail.years.shape[1]), np.int64)])
     for stack, count in (("free", MESSAGES), ("spare", SNAPSHOTS)):
         size = int(head[count])
         messages[stack][size : size + room] = np.arange(old, old + room)
-    queued, first = int(head[QUEUED]), int(head[FIRST])
-    queue = np.zeros(int(head[SLOTS]) + old + room + 8, np.int64)
-    if queued:
-        queue[:queued] = np.take(mail.queue, np.arange(first, first + queued), mode="wrap")
     head[[MESSAGES, SNAPSHOTS]] += room
-    head[FIRST] = 0
-    return mail._replace(messages=messages, years=years, queue=queue, head=head)
+    link = np.concatenate([mail.link, np.full(room, -1)])
+    return mail._replace(messages=messages, years=years, link=link, head=head)
 
 
 def copied(mail: Mail) -> Mail:

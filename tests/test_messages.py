@@ -3,11 +3,15 @@
 Combinations are drawn at random, with a fixed seed; every choice of a setting occurs several times.
 """
 
+import heapq
+import random
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from batchednodes import train
+from batchednodes import resume, train
 
 LINEAR = 1e-12  # relative, float64: the same sums in another order
 BASE = [
@@ -117,3 +121,126 @@ def test_batched_equals_serial_and_accounts_balance(seed):
         balanced(batched)
     drop = [key for key in batched.metrics.columns if key.startswith(("loss", "consensus", "model_norm", "staleness"))]
     assert batched.metrics.drop(columns=drop).equals(serial.metrics.drop(columns=drop))
+
+
+@pytest.mark.filterwarnings("ignore:network.topology is not connected")
+@pytest.mark.parametrize("seed", range(100, 112))
+def test_windows_change_nothing(seed):
+    options = [o for o in drawn(seed) if not o.startswith("run.mark_every")]
+    whole = train({}, *options, "run.mark_every=6")
+    cut = train({}, *options, "run.mark_every=1", "run.window=0.37")
+    same(whole, cut)
+    last = [
+        r.metrics.iloc[-1][["updates", "gossips", "messages_sent", "messages_lost"]].to_list() for r in (whole, cut)
+    ]
+    assert last[0] == last[1]
+
+
+@pytest.mark.filterwarnings("ignore:network.topology is not connected")
+@pytest.mark.parametrize("seed", range(200, 206))
+def test_batch_mates_change_nothing(seed):
+    options = drawn(seed)
+    together = train({}, *options, "sweep.network.nodes=[5, 12]")
+    for k, n in enumerate((5, 12)):
+        alone = train({}, *[o for o in options if not o.startswith("network.nodes")], f"network.nodes={n}")
+        first = 0 if k == 0 else 5
+        assert torch.equal(together.tables[k], alone.versions)
+        part = together.x[first : first + n]
+        assert float((part - alone.x).abs().max() / alone.x.abs().max()) <= LINEAR
+
+
+@pytest.mark.filterwarnings("ignore:network.topology is not connected")
+@pytest.mark.parametrize("seed", range(300, 308))
+def test_a_run_that_was_halted_goes_on_bit_for_bit(seed, tmp_path):
+    options = [o for o in drawn(seed) if not o.startswith("run.mark_every")]
+    options += ["run.mark_every=1", "run.window=0.7"]
+    train({}, *options, out=tmp_path / "whole")
+    draw = np.random.default_rng(seed)
+    asked = iter(range(10**9))
+    halts = set(draw.integers(1, 60, 3).tolist())
+    halted = train({}, *options, out=tmp_path / "run", stop=lambda: next(asked) in halts)
+    while halted.summary["status"] == "interrupted":
+        halted = resume(tmp_path / "run", stop=lambda: next(asked) in halts)
+    whole, again = (load_file(tmp_path / name / "final.safetensors") for name in ("whole", "run"))
+    assert whole.keys() == again.keys()
+    assert all(whole[name].numpy().tobytes() == again[name].numpy().tobytes() for name in whole)  # NaN, too
+    assert (tmp_path / "whole" / "metrics.jsonl").read_bytes() == (tmp_path / "run" / "metrics.jsonl").read_bytes()
+
+
+class Plainly:
+    """Pushes on the complete graph with exponential delays and losses, in plain Python, event by event."""
+
+    def __init__(self, n: int, update: float, contact: float, delay: float, loss: float, seed: int) -> None:
+        self.n, self.delay, self.loss, self.rng = n, delay, loss, random.Random(seed)
+        self.rates = {"update": update, "contact": contact}
+        self.versions = [[0] * n for _ in range(n)]
+        self.lag = [0] * n  # sum over the sources of the staleness at each node
+        self.counts = {"sent": 0, "delivered": 0, "lost": 0}
+        self.queue: list[tuple[float, int, str, int, int, list[int]]] = []
+        self.number = 0
+        for i in range(n):
+            for kind in self.rates:
+                self.push(0.0, self.rates[kind], kind, i)
+
+    def push(self, now, rate, kind, i, j=-1, versions=None):
+        self.number += 1
+        heapq.heappush(self.queue, (now + self.rng.expovariate(rate), self.number, kind, i, j, versions or []))
+
+    def run(self, begin: float, end: float) -> float:
+        """Returns the time average of the mean staleness over (begin, end)."""
+        now, area = 0.0, 0.0
+        while True:
+            time, _, kind, i, j, versions = heapq.heappop(self.queue)
+            area += max(0.0, min(time, end) - max(now, begin)) * sum(self.lag)
+            now = time
+            if time > end:
+                return area / (end - begin) / (self.n * (self.n - 1))
+            if kind == "update":
+                self.versions[i][i] += 1
+                for node in range(self.n):
+                    self.lag[node] += node != i
+            elif kind == "contact":
+                other = self.rng.randrange(self.n - 1)
+                self.counts["sent"] += 1
+                if self.rng.random() < self.loss:
+                    self.counts["lost"] += 1
+                else:
+                    self.push(now, 1 / self.delay, "arrival", i, other + (other >= i), self.versions[i][:])
+            else:
+                self.counts["delivered"] += 1
+                for source, count in enumerate(versions):
+                    gain = max(0, count - self.versions[j][source])
+                    self.versions[j][source] += gain
+                    self.lag[j] -= gain
+            if kind != "arrival":
+                self.push(now, self.rates[kind], kind, i)
+
+
+@pytest.mark.slow
+def test_staleness_with_delays_and_losses_is_that_of_a_plain_simulation():
+    """Two means of ten independent runs each: 4.5 standard errors apart by chance once in 100,000 times or so."""
+    n, update, contact, delay, loss = 8, 1.0, 2.0, 0.7, 0.25
+    plain = [Plainly(n, update, contact, delay, loss, seed) for seed in range(10)]
+    expected = np.array([simulation.run(50.0, 250.0) for simulation in plain])
+    result = train(
+        {},
+        *BASE[1:],
+        f"network.nodes={n}",
+        f"update.clock={{kind: exponential, rate: {update}}}",
+        f"gossip={{clock: {{kind: poisson, rate: {contact}}}, delay: {{kind: exponential, mean: {delay}}}}}",
+        f"gossip.loss={{kind: independent, probability: {loss}}}",
+        "replicas=10",
+        "run.until=250",
+        "run.mark_every=50",
+    )
+    rows = result.metrics
+    integral = (
+        rows[rows.time == 250].staleness_integral.to_numpy() - rows[rows.time == 50].staleness_integral.to_numpy()
+    )
+    found = integral / 200
+    error = np.sqrt((expected.var(ddof=1) + found.var(ddof=1)) / 10)
+    assert abs(found.mean() - expected.mean()) <= 4.5 * error
+    assert error < 0.02 * expected.mean()  # so that a delay or a loss left out would show
+    balanced(result)
+    sent, lost = (rows[rows.time == 250][f"messages_{name}"].sum() for name in ("sent", "lost"))
+    assert abs(lost - loss * sent) <= 4.5 * np.sqrt(loss * (1 - loss) * sent)

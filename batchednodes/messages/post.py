@@ -27,6 +27,7 @@ from batchednodes.mail import (
     REQUEST,
     SENT,
     SEQUENCE,
+    SLOTS,
     bits,
 )
 from batchednodes.messages import delays
@@ -75,7 +76,7 @@ def run(time, kind, actor, other, first, until, lists, laws, s, out, spare):  # 
         arrives = s.messages[s.messages[0].heap].arrive if s.head[HEAP] else math.inf
         if due == math.inf and arrives > until:
             return -1
-        if s.head[MESSAGES] < spare or out.size[0] + ROOM > out.events.size:
+        if s.head[MESSAGES] < spare or s.head[SLOTS] + ROOM > s.link.size or out.size[0] + ROOM > out.events.size:
             return e
         if due <= arrives:
             if kind[e] == UPDATE:
@@ -242,7 +243,7 @@ def _keep(i, now, laws, s, out):  # noqa: ANN001, ANN202
     """Copies the row of node i, which is about to change, if messages refer to it."""
     at = s.nodes[i].current
     if at >= 0:
-        row = laws.n + take(s)
+        row = laws.n + take(laws.nodes[i].network, s)
         _say(PULL, row, i, -1, i, now, 1.0, -1, now, out)
         s.messages[at].place, s.nodes[i].current = row, -1
 
@@ -285,7 +286,7 @@ def _arrive(h, now, lists, laws, s, out):  # noqa: ANN001, ANN202
     if found and kind != REQUEST:
         _receive(j, h, now, laws, s, out)
     if s.messages[h].snapshot >= 0:
-        forget(s.messages[h].snapshot, laws, s)
+        forget(s.messages[h].snapshot, laws.nodes[i].network, laws, s)
     drop(h, s)
     if found and (kind == REQUEST or (kind == ASKING and not laws.before)):
         _send(j, i, REPLY, now, laws, s)
@@ -332,7 +333,7 @@ def _receive(j, h, now, laws, s, out):  # noqa: ANN001, ANN202
         _update(j, j, now, laws, s, out)
         row = s.messages[s.messages[h].snapshot].place
     if receipt in (UPDATE_MERGE, REPLACE):
-        own = take(s)
+        own = take(laws.nodes[j].network, s)
         _say(PULL, laws.n + own, row, -1, s.messages[h].sender, s.messages[h].left, 1.0, -1, now, out)
         row = laws.n + own
         _update(row, j, now, laws, s, out)
@@ -347,7 +348,7 @@ def _receive(j, h, now, laws, s, out):  # noqa: ANN001, ANN202
         _say(PULL, j, row, -1, s.messages[h].sender, s.messages[h].left, w, part, now, out)
     s.age[j, q] = max(s.age[j, q], s.years[h, q])
     if own >= 0:
-        give(own, s)
+        give(laws.nodes[j].network, own, s)
     if receipt == MERGE_UPDATE:
         _update(j, j, now, laws, s, out)
 

@@ -7,7 +7,7 @@ from typing import no_type_check
 
 from numba import njit
 
-from batchednodes.mail import FIRST, HEAP, MESSAGES, QUEUED, SLOTS, SNAPSHOTS
+from batchednodes.mail import FIRST, HEAP, LAST, MESSAGES, SLOTS, SNAPSHOTS
 
 
 @njit(nogil=True, cache=True)
@@ -25,38 +25,46 @@ def snapshot(i, s):  # noqa: ANN001, ANN201  (numba infers the types)
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def forget(at, laws, s):  # noqa: ANN001, ANN201
-    """Takes a reader off a snapshot; what nobody reads any more leaves its place."""
+def forget(at, g, laws, s):  # noqa: ANN001, ANN201
+    """Takes a reader off a snapshot of network g; what nobody reads any more leaves its place."""
     s.messages[at].readers -= 1
     if s.messages[at].readers:
         return
     if s.messages[at].place < laws.n:
         s.nodes[s.messages[at].place].current = -1
     else:
-        give(s.messages[at].place - laws.n, s)
+        give(g, s.messages[at].place - laws.n, s)
     s.messages[s.head[SNAPSHOTS]].spare = at
     s.head[SNAPSHOTS] += 1
 
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def take(s):  # noqa: ANN001, ANN201
-    """Returns a free slot, a new one if there is none."""
-    if s.head[QUEUED] == 0:
+def take(g, s):  # noqa: ANN001, ANN201
+    """Returns a free slot of network g, a new one if there is none.
+
+    Networks share no slot, so that the messages of each may be merged without a look at the others.
+    """
+    slot = s.pools[g, FIRST]
+    if slot < 0:
         s.head[SLOTS] += 1
         return s.head[SLOTS] - 1
-    slot = s.queue[s.head[FIRST]]
-    s.head[FIRST] = (s.head[FIRST] + 1) % s.queue.size
-    s.head[QUEUED] -= 1
+    s.pools[g, FIRST] = s.link[slot]
+    if s.link[slot] < 0:
+        s.pools[g, LAST] = -1
     return slot
 
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def give(slot, s):  # noqa: ANN001, ANN201
-    """Lets a slot be free."""
-    s.queue[(s.head[FIRST] + s.head[QUEUED]) % s.queue.size] = slot
-    s.head[QUEUED] += 1
+def give(g, slot, s):  # noqa: ANN001, ANN201
+    """Lets a slot of network g be free; it will be used after all that are free now."""
+    last = s.pools[g, LAST]
+    s.link[slot], s.pools[g, LAST] = -1, slot
+    if last < 0:
+        s.pools[g, FIRST] = slot
+    else:
+        s.link[last] = slot
 
 
 @njit(nogil=True, cache=True)

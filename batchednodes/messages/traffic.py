@@ -19,6 +19,7 @@ from batchednodes.mail import (
     MESSAGES,
     OFFLINE,
     SENT,
+    SLOTS,
     Laws,
     Letters,
     Mail,
@@ -71,7 +72,7 @@ class Traffic(Timeline):
     def begin(self) -> Clocks:
         clocks, n = super().begin(), self.networks.n
         joining = int((self.laws.nodes["join"] > 0).sum()) if self.joiners else 0
-        mail = opened(n, self.networks.count, self.parts, self.slots, _ROOM + joining + self._burst())
+        mail = opened(n, self.parts, self._pools(), _ROOM + joining + self._burst())
         changes = [first_change(i, self.laws) for i in range(n)]
         mail.nodes["changes"], mail.nodes["change"] = zip(*changes, strict=True)
         mail.nodes["worked"], mail.nodes["work"] = mail.nodes["changes"], mail.nodes["change"]
@@ -96,7 +97,7 @@ class Traffic(Timeline):
         )
         outs, first, spare = [], 0, self._burst()
         while first >= 0:
-            if mail.head[MESSAGES] < spare:
+            if mail.head[MESSAGES] < spare or mail.head[SLOTS] + post.ROOM > mail.link.size:
                 mail = widened(mail, max(spare, mail.messages.size))
             outs.append(Out(np.empty(2 * len(acts) + post.ROOM + 1024, EVENT), np.zeros(1, np.int64)))
             columns = (acts.time, acts.kind, acts.actor, acts.peer)
@@ -164,6 +165,11 @@ class Traffic(Timeline):
         laws = self.laws.nodes
         away = (laws["law"] != ALWAYS) & (laws["law"] != PER_MESSAGE)
         return bool((self.pauses and away.any()) or (laws["join"] > 0).any() or np.isfinite(laws["leave"]).any())
+
+    def _pools(self) -> Int64[np.ndarray, " g"]:
+        """Returns the slots of each network at first."""
+        ends = self.slots * self.networks.offsets // self.networks.n
+        return np.diff(ends)
 
     def _burst(self) -> int:
         """Returns how many messages one step of the loop may send."""
