@@ -20,7 +20,7 @@ from batchednodes.algorithms.gossip_sgd import GossipSGD
 from batchednodes.algorithms.serial import SerialGossipSGD
 from batchednodes.algorithms.state import State, begin
 from batchednodes.config import Config, has_messages
-from batchednodes.data import IID, Dataset, DataSizes, Natural, Partition, Sampler, Shards
+from batchednodes.data import IID, Dataset, DataSizes, Natural, Partition, Sampler, Shards, shifted
 from batchednodes.engine import Batched, Engine, Serial, automatic_window
 from batchednodes.local import Descent, Rates, Uneven
 from batchednodes.mailing import traffic
@@ -138,9 +138,18 @@ def contacts(configs: Sequence[Config]) -> list[float]:
 
 
 def sizes(configs: Sequence[Config]) -> list[DataSizes]:
-    """Returns the sizes of the data of each network, which are not built."""
+    """Returns the sizes of the data of each network, which are not built.
+
+    Raises:
+        ValueError: the data do not exist, or do not suit their partition or their shift.
+    """
     with _section("task.data"):
-        return [c.task.data.sizes(c.network.nodes) for c in configs]
+        found = [c.task.data.sizes(c.network.nodes) for c in configs]
+    for c, one in zip(configs, found, strict=True):
+        (c.task.partition or IID()).check(one, c.network.nodes)
+        if c.task.shift is not None:
+            c.task.shift.check(one, c.network.nodes, c.seed)
+    return found
 
 
 @contextmanager
@@ -324,9 +333,7 @@ def skeleton(config: Config, sizes: DataSizes, dtype: torch.dtype, where: torch.
 def _problem(configs: Sequence[Config], batch: Networks, dtype: torch.dtype, where: torch.device) -> Problem:
     config = configs[0]
     local = config.local
-    with _section("task.data"):
-        sets = [c.task.data.load(c.network.nodes, c.seed) for c in configs]
-    shards = [_split(c, d) for c, d in zip(configs, sets, strict=True)]
+    sets, shards = zip(*(split(c) for c in configs), strict=True)
     firsts = np.cumsum([0, *(len(d.features) for d in sets)])
     rows = np.concatenate([s.rows + first for s, first in zip(shards, firsts[:-1], strict=True)])
     offsets = np.concatenate([[0], np.cumsum(np.concatenate([s.sizes for s in shards]))])
@@ -348,7 +355,7 @@ def _problem(configs: Sequence[Config], batch: Networks, dtype: torch.dtype, whe
     return problem
 
 
-def _tests(batch: Networks, sets: list[Dataset], send: "_Sender") -> Iterator[Tests]:
+def _tests(batch: Networks, sets: Sequence[Dataset], send: "_Sender") -> Iterator[Tests]:
     """Yields the test sets of all networks, those of networks with equally many nodes and examples together."""
     keys = np.array([(int(n), len(d.test_features)) for n, d in zip(batch.sizes, sets, strict=True)])
     for key in np.unique(keys, axis=0):
@@ -370,10 +377,18 @@ class _Sender:
         return tensor.to(device=self.where, dtype=self.dtype if tensor.is_floating_point() else None)
 
 
-def _split(config: Config, dataset: Dataset) -> Shards:
-    natural = Natural() if dataset.node is not None else IID()
+def split(config: Config) -> tuple[Dataset, Shards]:
+    """Returns the data of one network as its nodes see them, and which rows each node owns.
+
+    Raises:
+        ValueError: the data cannot be used, or do not suit their partition or their shift.
+    """
+    with _section("task.data"):
+        data = config.task.data.load(config.network.nodes, config.seed)
+    natural = Natural() if data.node is not None else IID()
     partition: Partition = config.task.partition or natural
-    return partition.split(dataset, config.network.nodes, config.seed)
+    shards = partition.split(data, config.network.nodes, config.seed)
+    return data if config.task.shift is None else shifted(data, shards, config.task.shift, config.seed), shards
 
 
 def _rates(configs: Sequence[Config], dtype: torch.dtype, where: torch.device) -> Rates:

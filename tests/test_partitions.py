@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from batchednodes.data import IID, Dataset, Dirichlet, LabelShards, LinearRegression, Natural, QuantitySkew
-from batchednodes.data.partitions import _take
+from batchednodes.data.partitions.dirichlet import _take
 
 BY_LABEL = [Dirichlet(alpha=0.1), Dirichlet(alpha=1e-9), Dirichlet(alpha=1e6), LabelShards(1), LabelShards(3)]
 ALL = [IID(), QuantitySkew(alpha=0.5), QuantitySkew(alpha=1e-3), *BY_LABEL]
@@ -164,8 +164,8 @@ def test_partitions_by_label_refuse_real_targets(partition, kind):
     with pytest.raises(ValueError, match="kind") as error:
         partition.split(LinearRegression().load(3, 0), 3, 0)
     assert str(error.value) == (
-        "task.partition.kind must be iid, quantity_skew or natural when the targets are real numbers, "
-        f"got {kind}: {kind} deals by label"
+        "task.partition.kind must be iid, natural, quantity_skew, quantity_power_law or quantity_lognormal when the "
+        f"targets are real numbers, got {kind}: {kind} deals by label"
     )
 
 
@@ -183,7 +183,7 @@ def test_partitions_by_label_refuse_real_targets(partition, kind):
             Natural(),
             labelled(50),
             20,
-            "task.partition.kind must be iid, dirichlet, shards or quantity_skew when the data have no node array, "
+            "task.partition.kind must be another kind, such as iid or dirichlet, when the data have no node array, "
             "got natural: add an integer array named node, one entry a row",
         ),
         (
