@@ -6,7 +6,6 @@ Letters: n nodes of all networks, p parameters, x models [n, p].
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +19,8 @@ from batchednodes.algorithms.gossip_sgd import GossipSGD
 from batchednodes.algorithms.serial import SerialGossipSGD
 from batchednodes.algorithms.state import State, begin
 from batchednodes.config import Config, has_messages
-from batchednodes.data import IID, Dataset, DataSizes, Natural, Partition, Sampler, Shards, shifted
+from batchednodes.data import Dataset, DataSizes, Heterogeneity, Sampler
+from batchednodes.dealing import heterogeneity, section, split
 from batchednodes.engine import Batched, Engine, Serial, automatic_window
 from batchednodes.local import Descent, Rates, Uneven
 from batchednodes.mailing import traffic
@@ -77,6 +77,8 @@ class Run:
     """Rows to handle at once."""
     chunk: Chunk
     """Rows that descend at once, now."""
+    labels: tuple[Heterogeneity | None, ...]
+    """How heterogeneous the labels of the nodes are, in each network; None where targets are real numbers."""
 
     @property
     def chunks(self) -> Chunks:
@@ -116,7 +118,7 @@ def networks(configs: Sequence[Config]) -> Networks:
 def timeline(configs: Sequence[Config]) -> Timeline:
     """Returns the laws of all events."""
     batch = networks(configs)
-    with _section("network.topology"):
+    with section("network.topology"):
         graphs = [c.network.topology.graph(c.network.nodes, c.seed) for c in configs]
     for graph in graphs:
         _warn_if_disconnected(graph)
@@ -133,32 +135,8 @@ def timeline(configs: Sequence[Config]) -> Timeline:
 
 def contacts(configs: Sequence[Config]) -> list[float]:
     """Returns about how many contacts the graph of each network stores; no graph is made."""
-    with _section("network.topology"):
+    with section("network.topology"):
         return [c.network.topology.contacts(c.network.nodes) for c in configs]
-
-
-def sizes(configs: Sequence[Config]) -> list[DataSizes]:
-    """Returns the sizes of the data of each network, which are not built.
-
-    Raises:
-        ValueError: the data do not exist, or do not suit their partition or their shift.
-    """
-    with _section("task.data"):
-        found = [c.task.data.sizes(c.network.nodes) for c in configs]
-    for c, one in zip(configs, found, strict=True):
-        (c.task.partition or IID()).check(one, c.network.nodes)
-        if c.task.shift is not None:
-            c.task.shift.check(one, c.network.nodes, c.seed)
-    return found
-
-
-@contextmanager
-def _section(path: str) -> Iterator[None]:
-    """Puts the path of a section before the field that an error names."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{path}.{error}") from error
 
 
 def _warn_if_disconnected(graph: Graph | None) -> None:
@@ -190,7 +168,7 @@ def assemble(configs: Sequence[Config], events: Timeline, chunks: Chunks, state:
     """
     config = configs[0]
     where, dtype = device(config), DTYPES[config.dtype]
-    problem = _problem(configs, events.networks, dtype, where)
+    problem, labels = _problem(configs, events.networks, dtype, where)
     tracking = Tracking.of(events.networks, [c.staleness.track for c in configs], where)
     coefficients = _rates(configs, dtype, where)
     weight = _weight(configs, dtype, where)
@@ -224,7 +202,7 @@ def assemble(configs: Sequence[Config], events: Timeline, chunks: Chunks, state:
     constants = (evaluated, theories, peaks, scored, chunks.together, quarantine)
     laws = events.laws if isinstance(events, Traffic) else None
     meter = Meter(events.networks, problem, tracking, *constants, laws)
-    return Run(engine, state, meter, problem, chunks, updated)
+    return Run(engine, state, meter, problem, chunks, updated, labels)
 
 
 def _fitted(planned: Chunks, config: Config, sampler: Sampler) -> Chunks:
@@ -330,10 +308,14 @@ def skeleton(config: Config, sizes: DataSizes, dtype: torch.dtype, where: torch.
     return Stack.of(config.task.model.module(sizes.features, sizes.outputs), dtype, where)
 
 
-def _problem(configs: Sequence[Config], batch: Networks, dtype: torch.dtype, where: torch.device) -> Problem:
+def _problem(
+    configs: Sequence[Config], batch: Networks, dtype: torch.dtype, where: torch.device
+) -> tuple[Problem, tuple[Heterogeneity | None, ...]]:
+    """Returns what is learned, and how heterogeneous it is in each network."""
     config = configs[0]
     local = config.local
-    sets, shards = zip(*(split(c) for c in configs), strict=True)
+    dealt = [split(c) for c in configs]
+    sets, shards = [data for data, _ in dealt], [own for _, own in dealt]
     firsts = np.cumsum([0, *(len(d.features) for d in sets)])
     rows = np.concatenate([s.rows + first for s, first in zip(shards, firsts[:-1], strict=True)])
     offsets = np.concatenate([[0], np.cumsum(np.concatenate([s.sizes for s in shards]))])
@@ -352,10 +334,10 @@ def _problem(configs: Sequence[Config], batch: Networks, dtype: torch.dtype, whe
         exact = torch.promote_types(dtype, torch.float32)  # bfloat16 rounds as much as examples may matter
         some = features[:: max(1, len(features) // _APART)][:_APART].to(exact)
         check_apart(skeleton(config, sets[0].sizes, exact, where), some)
-    return problem
+    return problem, tuple(heterogeneity(*one) for one in dealt)
 
 
-def _tests(batch: Networks, sets: Sequence[Dataset], send: "_Sender") -> Iterator[Tests]:
+def _tests(batch: Networks, sets: list[Dataset], send: "_Sender") -> Iterator[Tests]:
     """Yields the test sets of all networks, those of networks with equally many nodes and examples together."""
     keys = np.array([(int(n), len(d.test_features)) for n, d in zip(batch.sizes, sets, strict=True)])
     for key in np.unique(keys, axis=0):
@@ -375,20 +357,6 @@ class _Sender:
     def __call__(self, array: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(array)
         return tensor.to(device=self.where, dtype=self.dtype if tensor.is_floating_point() else None)
-
-
-def split(config: Config) -> tuple[Dataset, Shards]:
-    """Returns the data of one network as its nodes see them, and which rows each node owns.
-
-    Raises:
-        ValueError: the data cannot be used, or do not suit their partition or their shift.
-    """
-    with _section("task.data"):
-        data = config.task.data.load(config.network.nodes, config.seed)
-    natural = Natural() if data.node is not None else IID()
-    partition: Partition = config.task.partition or natural
-    shards = partition.split(data, config.network.nodes, config.seed)
-    return data if config.task.shift is None else shifted(data, shards, config.task.shift, config.seed), shards
 
 
 def _rates(configs: Sequence[Config], dtype: torch.dtype, where: torch.device) -> Rates:

@@ -60,11 +60,11 @@ def shifted(dataset: Dataset, shards: Shards, shift: Shift, seed: int) -> Datase
     """
     n = len(shards.offsets) - 1
     shift.check(dataset.sizes, n, seed)
-    x = np.require(dataset.features, requirements="CW")
+    x = np.require(dataset.features, requirements=["C", "W"])
     shift.apply_(x, shards.owners, n, seed, NOISE)
     tests = dataset.test_features
     if shift.applies_to_tests():
-        tests = np.require(tests, requirements="CW")
+        tests = np.require(tests, requirements=["C", "W"])
         node = rng.generator(seed, rng.PARTITION, TEST_NODES).integers(0, n, len(tests))
         shift.apply_(tests, node, n, seed, TEST_NOISE)
     return replace(dataset, features=x, test_features=tests)

@@ -38,8 +38,8 @@ from batchednodes.values import check_sizes
 _BLOCK = 4096
 """Nodes whose label proportions are held at once."""
 
-_ATTEMPTS, _DRAWS = 1000, 50_000_000
-"""The most partitions that are drawn until all nodes have enough rows, and the most numbers for them: some seconds."""
+_ATTEMPTS, _DRAWS = 1000, 10_000_000
+"""The most partitions that are drawn until all nodes have enough rows, and the most numbers for them: a second."""
 
 
 # --------------------------------------------------------------------------------------------------------- per node
