@@ -194,8 +194,11 @@ def test_per_class_shares_follow_the_beta_law():
     n, alpha, samples = 5, 0.7, 6000
     data = labelled(samples, classes=3)
     totals = np.bincount(data.targets)
-    shares = [DirichletPerClass(alpha).split(data, n, s).counts(data.targets, 3)[2] / totals for s in range(200)]
-    assert stats.kstest(np.concatenate(shares), stats.beta(alpha, (n - 1) * alpha).cdf).pvalue > 1e-6
+    parts = [DirichletPerClass(alpha).split(data, n, s).counts(data.targets, 3)[2] / totals for s in range(600)]
+    shares, law = np.concatenate(parts), stats.beta(alpha, (n - 1) * alpha)
+    assert stats.kstest(shares, law.cdf).pvalue > 1e-6
+    square = (shares - law.mean()) ** 2
+    assert abs(square.mean() - law.var()) < 5 * square.std() / np.sqrt(len(square))  # false alarm: 6e-7
 
 
 def test_per_class_rounding_favours_no_node():
@@ -289,11 +292,13 @@ def test_shards_are_dealt_at_random():
 )
 def test_ratios_of_sizes_follow_their_law(partition, law):
     """log(w_1 / w_2) of independent pairs: the difference of two exponential, or two normal, variables."""
-    n, samples = 1000, 2_000_000
+    n, samples = 2000, 4_000_000
     sizes = partition.split(labelled(samples), n, 5).sizes
     w = np.log(sizes - partition.minimum + 0.0)
-    assert sizes.min() >= 10 * partition.minimum  # rounding to whole rows is far below what 500 pairs can show
+    assert sizes.min() >= 10 * partition.minimum  # rounding to whole rows is far below what 1,000 pairs can show
     assert stats.kstest(w[::2] - w[1::2], law.cdf).pvalue > 1e-6
+    error = np.sqrt((law.stats("k") + 2) / len(w[::2]))  # of a variance, in its own size
+    assert abs((w[::2] - w[1::2]).var() / law.var() - 1) < 5.5 * error  # false alarm: 4e-8 in the normal limit
 
 
 @pytest.mark.parametrize("partition", [*(type(p)(minimum=13) for p in BY_SIZE[::3]), DirichletPerClass(minimum=13)])

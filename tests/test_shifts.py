@@ -150,6 +150,13 @@ def test_memory_that_may_not_be_written_is_copied():
             "of its own",
         ),
         (
+            Rotation(angle=[0, 180]),
+            (4, 4),
+            8,
+            "task.shift.angle must be a list of one angle for each of the 4 groups, got 2; set task.shift.groups=2, or "
+            "null: each node has its own",
+        ),
+        (
             Rotation(angle=400),
             (4, 4),
             4,

@@ -87,7 +87,8 @@ class Rotation(Shift):
     """
 
     angle: PerNode = field(default_factory=lambda: [0.0, 90.0, 180.0, 270.0])
-    """Angle, counterclockwise [degrees]; in [-360, 360]; of each group where there are groups, else of each node."""
+    """Angle, counterclockwise [degrees]; in [-360, 360]; of each group where there are groups, which then count as n,
+    else of each node."""
 
     groups: int | None = 4
     """Number of groups, at least 1 and at most `network.nodes`, whose nodes share an angle; null: each node has its
@@ -112,6 +113,11 @@ class Rotation(Shift):
             raise ValueError(
                 f"task.shift.groups must be at most network.nodes = {n}, got {self.groups}; lower it, or use null: "
                 "each node has an angle of its own"
+            )
+        if self.groups is not None and isinstance(self.angle, list | tuple) and len(self.angle) != self.groups:
+            raise ValueError(
+                f"task.shift.angle must be a list of one angle for each of the {self.groups} groups, got "
+                f"{len(self.angle)}; set task.shift.groups={max(1, len(self.angle))}, or null: each node has its own"
             )
         self._angles(n, seed, min(n, 10**6))
         self._pixels(sizes.features)
