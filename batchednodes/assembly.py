@@ -14,13 +14,12 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from batchednodes import clocks as clock
-from batchednodes import rng, theory
+from batchednodes import dealing, rng, theory
 from batchednodes.algorithms.gossip_sgd import GossipSGD
 from batchednodes.algorithms.serial import SerialGossipSGD
 from batchednodes.algorithms.state import State, begin
 from batchednodes.config import Config, has_messages
 from batchednodes.data import Dataset, DataSizes, Heterogeneity, Sampler
-from batchednodes.dealing import heterogeneity, section, split
 from batchednodes.engine import Batched, Engine, Serial, automatic_window
 from batchednodes.local import Descent, Rates, Uneven
 from batchednodes.mailing import traffic
@@ -118,7 +117,7 @@ def networks(configs: Sequence[Config]) -> Networks:
 def timeline(configs: Sequence[Config]) -> Timeline:
     """Returns the laws of all events."""
     batch = networks(configs)
-    with section("network.topology"):
+    with dealing.section("network.topology"):
         graphs = [c.network.topology.graph(c.network.nodes, c.seed) for c in configs]
     for graph in graphs:
         _warn_if_disconnected(graph)
@@ -129,13 +128,13 @@ def timeline(configs: Sequence[Config]) -> Timeline:
     if not any(has_messages(c) for c in configs):
         return plain
     dtype = DTYPES[configs[0].dtype]
-    p = skeleton(configs[0], sizes(configs[:1])[0], dtype, torch.device("cpu")).p
+    p = skeleton(configs[0], dealing.sizes(configs[:1])[0], dtype, torch.device("cpu")).p
     return traffic(configs, plain, p * dtype.itemsize)
 
 
 def contacts(configs: Sequence[Config]) -> list[float]:
     """Returns about how many contacts the graph of each network stores; no graph is made."""
-    with section("network.topology"):
+    with dealing.section("network.topology"):
         return [c.network.topology.contacts(c.network.nodes) for c in configs]
 
 
@@ -314,7 +313,7 @@ def _problem(
     """Returns what is learned, and how heterogeneous it is in each network."""
     config = configs[0]
     local = config.local
-    dealt = [split(c) for c in configs]
+    dealt = [dealing.split(c) for c in configs]
     sets, shards = [data for data, _ in dealt], [own for _, own in dealt]
     firsts = np.cumsum([0, *(len(d.features) for d in sets)])
     rows = np.concatenate([s.rows + first for s, first in zip(shards, firsts[:-1], strict=True)])
@@ -334,7 +333,7 @@ def _problem(
         exact = torch.promote_types(dtype, torch.float32)  # bfloat16 rounds as much as examples may matter
         some = features[:: max(1, len(features) // _APART)][:_APART].to(exact)
         check_apart(skeleton(config, sets[0].sizes, exact, where), some)
-    return problem, tuple(heterogeneity(*one) for one in dealt)
+    return problem, tuple(dealing.heterogeneity(*one) for one in dealt)
 
 
 def _tests(batch: Networks, sets: list[Dataset], send: "_Sender") -> Iterator[Tests]:
