@@ -6,7 +6,6 @@ Letters: n nodes of all networks, p parameters, x models [n, p].
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,12 +14,12 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from batchednodes import clocks as clock
-from batchednodes import rng, theory
+from batchednodes import dealing, rng, theory
 from batchednodes.algorithms.gossip_sgd import GossipSGD
 from batchednodes.algorithms.serial import SerialGossipSGD
 from batchednodes.algorithms.state import State, begin
 from batchednodes.config import Config, has_messages
-from batchednodes.data import IID, Dataset, DataSizes, Natural, Partition, Sampler, Shards
+from batchednodes.data import Dataset, DataSizes, Heterogeneity, Sampler
 from batchednodes.engine import Batched, Engine, Serial, automatic_window
 from batchednodes.local import Descent, Rates, Uneven
 from batchednodes.mailing import traffic
@@ -77,6 +76,8 @@ class Run:
     """Rows to handle at once."""
     chunk: Chunk
     """Rows that descend at once, now."""
+    labels: tuple[Heterogeneity | None, ...]
+    """How heterogeneous the labels of the nodes are, in each network; None where targets are real numbers."""
 
     @property
     def chunks(self) -> Chunks:
@@ -116,7 +117,7 @@ def networks(configs: Sequence[Config]) -> Networks:
 def timeline(configs: Sequence[Config]) -> Timeline:
     """Returns the laws of all events."""
     batch = networks(configs)
-    with _section("network.topology"):
+    with dealing.section("network.topology"):
         graphs = [c.network.topology.graph(c.network.nodes, c.seed) for c in configs]
     for graph in graphs:
         _warn_if_disconnected(graph)
@@ -127,29 +128,14 @@ def timeline(configs: Sequence[Config]) -> Timeline:
     if not any(has_messages(c) for c in configs):
         return plain
     dtype = DTYPES[configs[0].dtype]
-    p = skeleton(configs[0], sizes(configs[:1])[0], dtype, torch.device("cpu")).p
+    p = skeleton(configs[0], dealing.sizes(configs[:1])[0], dtype, torch.device("cpu")).p
     return traffic(configs, plain, p * dtype.itemsize)
 
 
 def contacts(configs: Sequence[Config]) -> list[float]:
     """Returns about how many contacts the graph of each network stores; no graph is made."""
-    with _section("network.topology"):
+    with dealing.section("network.topology"):
         return [c.network.topology.contacts(c.network.nodes) for c in configs]
-
-
-def sizes(configs: Sequence[Config]) -> list[DataSizes]:
-    """Returns the sizes of the data of each network, which are not built."""
-    with _section("task.data"):
-        return [c.task.data.sizes(c.network.nodes) for c in configs]
-
-
-@contextmanager
-def _section(path: str) -> Iterator[None]:
-    """Puts the path of a section before the field that an error names."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{path}.{error}") from error
 
 
 def _warn_if_disconnected(graph: Graph | None) -> None:
@@ -181,7 +167,7 @@ def assemble(configs: Sequence[Config], events: Timeline, chunks: Chunks, state:
     """
     config = configs[0]
     where, dtype = device(config), DTYPES[config.dtype]
-    problem = _problem(configs, events.networks, dtype, where)
+    problem, labels = _problem(configs, events.networks, dtype, where)
     tracking = Tracking.of(events.networks, [c.staleness.track for c in configs], where)
     coefficients = _rates(configs, dtype, where)
     weight = _weight(configs, dtype, where)
@@ -215,7 +201,7 @@ def assemble(configs: Sequence[Config], events: Timeline, chunks: Chunks, state:
     constants = (evaluated, theories, peaks, scored, chunks.together, quarantine)
     laws = events.laws if isinstance(events, Traffic) else None
     meter = Meter(events.networks, problem, tracking, *constants, laws)
-    return Run(engine, state, meter, problem, chunks, updated)
+    return Run(engine, state, meter, problem, chunks, updated, labels)
 
 
 def _fitted(planned: Chunks, config: Config, sampler: Sampler) -> Chunks:
@@ -321,12 +307,14 @@ def skeleton(config: Config, sizes: DataSizes, dtype: torch.dtype, where: torch.
     return Stack.of(config.task.model.module(sizes.features, sizes.outputs), dtype, where)
 
 
-def _problem(configs: Sequence[Config], batch: Networks, dtype: torch.dtype, where: torch.device) -> Problem:
+def _problem(
+    configs: Sequence[Config], batch: Networks, dtype: torch.dtype, where: torch.device
+) -> tuple[Problem, tuple[Heterogeneity | None, ...]]:
+    """Returns what is learned, and how heterogeneous it is in each network."""
     config = configs[0]
     local = config.local
-    with _section("task.data"):
-        sets = [c.task.data.load(c.network.nodes, c.seed) for c in configs]
-    shards = [_split(c, d) for c, d in zip(configs, sets, strict=True)]
+    dealt = [dealing.split(c) for c in configs]
+    sets, shards = [data for data, _ in dealt], [own for _, own in dealt]
     firsts = np.cumsum([0, *(len(d.features) for d in sets)])
     rows = np.concatenate([s.rows + first for s, first in zip(shards, firsts[:-1], strict=True)])
     offsets = np.concatenate([[0], np.cumsum(np.concatenate([s.sizes for s in shards]))])
@@ -345,7 +333,7 @@ def _problem(configs: Sequence[Config], batch: Networks, dtype: torch.dtype, whe
         exact = torch.promote_types(dtype, torch.float32)  # bfloat16 rounds as much as examples may matter
         some = features[:: max(1, len(features) // _APART)][:_APART].to(exact)
         check_apart(skeleton(config, sets[0].sizes, exact, where), some)
-    return problem
+    return problem, tuple(dealing.heterogeneity(*one) for one in dealt)
 
 
 def _tests(batch: Networks, sets: list[Dataset], send: "_Sender") -> Iterator[Tests]:
@@ -368,12 +356,6 @@ class _Sender:
     def __call__(self, array: np.ndarray) -> Tensor:
         tensor = torch.from_numpy(array)
         return tensor.to(device=self.where, dtype=self.dtype if tensor.is_floating_point() else None)
-
-
-def _split(config: Config, dataset: Dataset) -> Shards:
-    natural = Natural() if dataset.node is not None else IID()
-    partition: Partition = config.task.partition or natural
-    return partition.split(dataset, config.network.nodes, config.seed)
 
 
 def _rates(configs: Sequence[Config], dtype: torch.dtype, where: torch.device) -> Rates:

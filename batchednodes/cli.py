@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,9 +18,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from batchednodes import assembly, branch, comparison, config, figures, memory, sweep, training
+from batchednodes import assembly, branch, comparison, config, dealing, figures, memory, sweep, training
 from batchednodes.catalogue import Kind, catalogue
 from batchednodes.config import Config
+from batchednodes.data import Heterogeneity
 from batchednodes.engine import Progress as Advance
 from batchednodes.experiments import EXPERIMENTS, publish
 from batchednodes.interruption import Interruption, seconds
@@ -54,6 +55,9 @@ TimeLimit = Annotated[
     str | None,
     typer.Option(help="Wall time after which to halt with a checkpoint: `2h`, `90min`; exit code 124.", metavar="TIME"),
 ]
+_QUICK = 256 << 20
+"""Memory of the data up to which a plan loads them [B]: some seconds."""
+
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 
 
@@ -120,7 +124,21 @@ def plan_command(settings: ConfigFile, overrides: Overrides = None) -> None:
     chosen = config.load(settings, overrides or [])
     configs = [p.config for p in sweep.points(chosen)]
     screen(configs)
-    _show_plan(Console(), plan(configs, assembly.timeline(configs)))
+    made = plan(configs, assembly.timeline(configs))
+    _show_plan(Console(), made, _labels(configs) if made.fits and _is_quick(made) else [])
+
+
+def _is_quick(made: Plan) -> bool:
+    """Returns whether the data are so few that a plan may load them, to say how they are split."""
+    return made.memory["data"] + made.memory["data while it is loaded (host)"] <= _QUICK
+
+
+def _labels(configs: Sequence[Config]) -> list[Heterogeneity]:
+    """Returns how heterogeneous the labels of each network are; nothing where targets are real numbers."""
+    if not dealing.sizes(configs[:1])[0].is_classes:
+        return []
+    found = (dealing.heterogeneity(*dealing.split(c)) for c in configs)
+    return [one for one in found if one is not None]
 
 
 @app.command("list")
@@ -142,12 +160,20 @@ def list_command(
 
 @app.command()
 def plot(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, drawn together.", metavar="DIR")],
-    out: Annotated[Path | None, typer.Option(help="Folder for the pictures.", show_default="DIR/figures")] = None,
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of runs, drawn together; or configs, whose split is drawn.", metavar="DIR|CONFIG"),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the pictures.", show_default="DIR/figures, or figures")
+    ] = None,
 ) -> None:
-    """Draws the curves of runs as PNG and PDF: loss and accuracy over nodes, consensus, staleness beside its law."""
-    for path in figures.plot(runs, out):
+    """Draws the curves of runs (loss, accuracy, consensus, staleness), and the labels of each node, as PNG and PDF."""
+    drawn = figures.plot(runs, out)
+    for path in drawn.paths:
         print(path)
+    for words in drawn.splits:
+        print(words)
 
 
 @app.command()
@@ -277,6 +303,7 @@ def _notes(result: training.Result, networks: list[dict[str, Any]]) -> list[str]
     return [
         *([_origin(start)] if start else []),
         *(_staleness(networks[0]) if len(networks) == 1 else []),
+        *(_split(summary["heterogeneity"][0]) if len(networks) == 1 else []),
         *_diverged(summary["diverged"], networks[0]["quarantined"] is not None),
         f"speed       {speed}{wave}, {summary['wall_seconds']:.1f} s on {summary['device']}",
         f"results     {result.folder}",
@@ -302,6 +329,13 @@ def _staleness(final: dict[str, Any]) -> list[str]:
     return [f"staleness   {measured}" + (f"; exact law {law:.4f}" if law is not None else "")]
 
 
+def _split(found: dict[str, float] | None) -> list[str]:
+    """Returns one line on how heterogeneous labels are; none where there are none."""
+    if found is None:
+        return []
+    return [f"labels      heterogeneity {found['distance']:.3f} over nodes ({found['chance']:.3f} by chance)"]
+
+
 def _diverged(found: dict[str, Any], quarantined: bool) -> list[str]:
     """Returns one line on nodes that are not finite; none if all are."""
     if not found["count"]:
@@ -310,7 +344,7 @@ def _diverged(found: dict[str, Any], quarantined: bool) -> list[str]:
     return [f"divergence  {count} {'quarantined' if quarantined else 'not finite'}; summary.json names {it}"]
 
 
-def _show_plan(console: Console, made: Plan) -> None:
+def _show_plan(console: Console, made: Plan, labels: list[Heterogeneity]) -> None:
     table = Table("", "", title=f"plan on {made.device}", show_header=False)
     table.columns[1].justify = "right"
     waves = f"{made.waves:,.0f}"
@@ -325,6 +359,13 @@ def _show_plan(console: Console, made: Plan) -> None:
         "threads": f"{made.threads}",
     }.items():
         table.add_row(label, value)
+    for label, values in {
+        "label heterogeneity": [one.distance for one in labels],
+        "label heterogeneity, by chance": [one.chance for one in labels],
+    }.items():
+        if values:
+            ends = dict.fromkeys(f"{value:.3f}" for value in (min(values), max(values)))
+            table.add_row(label, " to ".join(ends))
     table.add_section()
     for part, size in made.memory.items():
         table.add_row(part, gib(size))

@@ -1,11 +1,13 @@
-"""Figures: the curves of runs, drawn from the files that they left.
+"""Figures: the curves of runs, drawn from the files that they left, and how their data are split.
 
 Letters: n nodes.
 """
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from batchednodes import comparison
+from batchednodes import comparison, config, splits, sweep
 from batchednodes.record import make
 from batchednodes.values import shown
 
@@ -63,36 +65,88 @@ _LABELS = {
 }
 
 
-def plot(runs: Sequence[Path], out: Path | None) -> list[Path]:
-    """Draws runs together, and returns the paths of the PNG and the PDF.
+@dataclass(frozen=True)
+class Drawn:
+    """What `plot` has drawn."""
+
+    paths: list[Path]
+    """The pictures."""
+    splits: list[str]
+    """How the data are split, in words, and how heterogeneous: a line for each split of the picture."""
+
+
+def plot(runs: Sequence[Path], out: Path | None) -> Drawn:
+    """Draws the curves of runs together, and how their data are split over the nodes, as PNG and PDF.
 
     Args:
-        runs: folders that `train` left.
-        out: folder for the pictures; None: `figures` in the first run's folder.
+        runs: folders that `train` left, or files of settings, of which the split alone is drawn.
+        out: folder for the pictures; None: `figures` in the folder of the first run, or in the working folder.
 
     Raises:
-        ValueError: a folder holds no metrics, or a picture is there already.
+        ValueError: a folder holds no metrics, a file no settings with data to split, or a picture is there already.
     """
+    folders = [run for run in runs if not run.is_file()]
     frames = {
         ", ".join(part for part in (str(run) if len(runs) > 1 else "", name) if part): frame
-        for run in runs
+        for run in folders
         for name, frame in _read(run).items()
     }
-    folder = out or runs[0] / "figures"
-    paths = [folder / f"curves.{kind}" for kind in ("png", "pdf")]
-    for path in paths:
+    dealt = _splits(runs)
+    folder = out or (folders[0] / "figures" if folders else Path("figures"))
+    names = ["curves"] * bool(frames) + ["split"] * bool(dealt)
+    for path in (folder / f"{name}.{kind}" for name in names for kind in ("png", "pdf")):
         if os.path.lexists(path):
             got = shown(str(folder))
             raise ValueError(f"--out must not hold {path.name} yet, got {got}; nothing is ever overwritten")
     with matplotlib.rc_context({"pdf.fonttype": 42, "savefig.dpi": 160}):
-        figure = curves(frames)
+        figures = ([curves(frames)] if frames else []) + ([splits.draw(dealt)] if dealt else [])
         make(folder)
-        try:
-            save(figure, paths)
-        except OSError as error:
-            got = f"{shown(str(folder))}: {error.strerror}"
-            raise ValueError(f"--out must be a folder that can be written, got {got}") from error
+        paths = [_saved(figure, folder, name) for name, figure in zip(names, figures, strict=True)]
+    return Drawn([path for pair in paths for path in pair], [split.words for split in dealt])
+
+
+def _saved(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Writes a picture as PNG and PDF; returns the paths."""
+    paths = [folder / f"{name}.{kind}" for kind in ("png", "pdf")]
+    try:
+        save(figure, paths)
+    except OSError as error:
+        got = f"{shown(str(folder))}: {error.strerror}"
+        raise ValueError(f"--out must be a folder that can be written, got {got}") from error
     return paths
+
+
+def _splits(runs: Sequence[Path]) -> list[splits.Split]:
+    """Returns the splits of the first networks whose data are split in different ways.
+
+    Raises:
+        ValueError: a file of settings cannot be used. A run is drawn without its split where its data are gone.
+    """
+    found: dict[str, splits.Split] = {}
+    for run in runs:
+        try:
+            for chosen, name in _settings(run, len(runs) > 1):
+                if len(found) < splits.MOST and splits.key(chosen) not in found and splits.has_picture(chosen):
+                    found[splits.key(chosen)] = splits.deal(chosen, name)
+        except (ValueError, OSError) as error:
+            if run.is_file():
+                raise
+            warnings.warn(f"the split of {shown(str(run))} is not drawn: {error}", stacklevel=2)
+    if not found and all(run.is_file() for run in runs):
+        rule = "CONFIG must have labels or a task.partition, whose split can be drawn"
+        raise ValueError(f"{rule}, got {shown(str(runs[0]))} with neither")
+    return [*found.values()]
+
+
+def _settings(run: Path, several: bool) -> Iterator[tuple[config.Config, str]]:
+    """Yields the settings of each network of a run, or of a file of settings, with a name that tells them apart."""
+    chosen = config.load(run if run.is_file() else run / "config.yaml")
+    points = sweep.points(chosen)
+    for point in points:
+        swept = {key: value for key, value in point.settings.items() if not key.startswith("task.partition")}
+        parts = [str(run) if several else "", *(f"{key.rsplit('.', 1)[-1]} = {value}" for key, value in swept.items())]
+        name = ", ".join(part for part in parts if part)
+        yield replace(point.config, device="cpu"), name
 
 
 def curves(frames: Mapping[str, pd.DataFrame]) -> Figure:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from batchednodes import assembly
+from batchednodes import assembly, dealing
 from batchednodes.assembly import DTYPES, Chunks
 from batchednodes.config import Config
 from batchednodes.data import DataSizes
@@ -122,7 +122,7 @@ def screen(configs: Sequence[Config]) -> None:
         ValueError: graphs, models, data and clocks do not fit; or the model, the data or the device does not exist.
     """
     config, where = configs[0], assembly.device(configs[0])
-    dtype, sizes = DTYPES[config.dtype], assembly.sizes(configs)
+    dtype, sizes = DTYPES[config.dtype], dealing.sizes(configs)
     stack = assembly.skeleton(config, sizes[0], dtype, where)
     n = sum(c.network.nodes for c in configs)
     versions = sum(2 * c.network.nodes * _tracked(c) for c in configs)
@@ -154,7 +154,7 @@ def plan(configs: Sequence[Config], events: Timeline) -> Plan:
     """
     config, where = configs[0], assembly.device(configs[0])
     dtype = DTYPES[config.dtype]
-    sizes = assembly.sizes(configs)
+    sizes = dealing.sizes(configs)
     stack = assembly.skeleton(config, sizes[0], dtype, where)
     updates, gossips = events.expected(config.run.until)
     _refuse_endless(updates + gossips)

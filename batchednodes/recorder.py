@@ -210,6 +210,7 @@ class Recorder(Observer):
         summary = {
             "networks": [row | _average(late[row["network"]]) for row in self.rows[-len(self.task.points) :]],
             "isolated": isolated,
+            "heterogeneity": [None if found is None else asdict(found) for found in self.run.labels],
             "wall_seconds": seconds,
             "updates_per_second": float(progress.clocks.updates.sum()) / seconds,
             "events_per_second": progress.events / seconds,

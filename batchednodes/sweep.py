@@ -32,6 +32,7 @@ _MAY_DIFFER = (
     "local.weight_decay",
     "task.data",
     "task.partition",
+    "task.shift",
     "staleness.track",
 )
 """Settings, and sections, in which the networks of one batch can differ; all others shape the batch itself."""

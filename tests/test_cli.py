@@ -106,6 +106,21 @@ def test_plot_draws_runs_together(monkeypatch, capsys):
     assert "DIR must be the folder of a run, got 'elsewhere' without metrics.jsonl" in err
 
 
+def test_heterogeneity_of_labels_is_shown_by_plan_train_and_plot(monkeypatch, capsys):
+    digits = ["task.data={kind: digits}", "task.partition={kind: dirichlet}", "task.model.kind=linear"]
+    _, out, _ = call(monkeypatch, capsys, "plan", "tiny.yaml", *digits, "sweep.network.nodes=[3, 60]")
+    assert "label heterogeneity, by chance" in out
+    _, out, _ = call(monkeypatch, capsys, "train", "tiny.yaml", *digits, "--out", "run")
+    found = json.loads(Path("run/summary.json").read_text())["heterogeneity"][0]
+    words = f"heterogeneity {found['distance']:.3f}", f"({found['chance']:.3f} by chance)"
+    assert f"labels      {words[0]} over nodes {words[1]}" in out
+    _, out, _ = call(monkeypatch, capsys, "plot", "run")
+    assert out.splitlines()[:4] == [
+        f"run/figures/{name}.{kind}" for name in ("curves", "split") for kind in ("png", "pdf")
+    ]
+    assert out.splitlines()[4:] == [f"dirichlet, alpha = 0.3; label {words[0]} {words[1]}"]
+
+
 def test_figure_leaves_a_picture_and_never_overwrites_it(monkeypatch, capsys):
     sizes = []
     monkeypatch.setitem(cli.EXPERIMENTS, "quickstart", lambda size: sizes.append(size) or Quickstart(20.0))

@@ -40,7 +40,11 @@ NEEDY = (
     "edge_list",
     "hypercube",
     "dirichlet",
+    "dirichlet_per_class",
+    "dirichlet_groups",
     "shards",
+    "labels_per_node",
+    "rotation",
     "freshest",
     "age_aware",
 )

@@ -14,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from batchednodes.config import KINDS
+
 pytestmark = pytest.mark.slow
 
 ARCHIVES, EDGES, TABLES, SPARSE, IMAGES = 900, 500, 700, 400, 250
@@ -93,13 +95,15 @@ def damaged(random: Random, content: bytes) -> bytes:
 
 def options(random: Random) -> dict[str, Any]:
     """Returns settings of the data, the split and the model."""
-    kind = random.choice([None, "iid", "dirichlet", "shards", "quantity_skew", "natural"])
+    kind = random.choice([None, *KINDS["task.partition"]])
+    shift = random.choice([None, None, *KINDS["task.shift"]])
     return {
         "network": {"nodes": random.choice([1, 2, 3])},
         "run": {"until": 1, "mark_every": 1},
         "task": {
             "data": {"kind": "npz", "path": "d.npz", "standardize": random.choice(["none", "none", "train", "all"])},
             "partition": kind and {"kind": kind},
+            "shift": shift and {"kind": shift},
             "loss": random.choice(["auto", "auto", "mse", "cross_entropy"]),
         },
     }

@@ -83,10 +83,16 @@ KINDS: dict[str, dict[str, type]] = {
     "task.partition": {
         "iid": sources.IID,
         "dirichlet": sources.Dirichlet,
+        "dirichlet_per_class": sources.DirichletPerClass,
+        "dirichlet_groups": sources.DirichletGroups,
         "shards": sources.LabelShards,
+        "labels_per_node": sources.LabelsPerNode,
         "quantity_skew": sources.QuantitySkew,
+        "quantity_power_law": sources.PowerLaw,
+        "quantity_lognormal": sources.LogNormalSizes,
         "natural": sources.Natural,
     },
+    "task.shift": {"rotation": sources.Rotation, "noise": sources.Noise},
     "task.model": {"linear": tasks.Linear, "mlp": tasks.MLP, "python": tasks.PythonModule},
     "distribution": {
         "lognormal": values.LogNormal,

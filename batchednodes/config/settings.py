@@ -111,6 +111,9 @@ class Task:
     partition: sources.Partition | None = None
     """Who owns which sample; null: the data's own node array where it has one, else iid."""
 
+    shift: sources.Shift | None = None
+    """How the features of a node differ from those of others; null: not at all."""
+
     model: tasks.Model = tasks.Linear()
     """The model of each node."""
 
