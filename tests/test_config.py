@@ -8,9 +8,10 @@ from batchednodes import clocks, tasks
 from batchednodes.config import KINDS, Config, Gossip, Network, Task, dump, load, to_dict
 from batchednodes.values import Choice, LogNormal, Uniform
 
-TOP = "name, seed, device, dtype, executor, network, update, gossip, local, task, run, staleness"
+TOP = "name, seed, device, dtype, executor, network, update, gossip, timing, local, task, run, staleness"
 TOP += ", sweep, sweep_mode, replicas"
 NEEDED = {
+    "trace": {"path": "trace.csv"},
     "edge_list": {"path": "edges.txt"},
     "npz": {"path": "data.npz"},
     "csv": {"path": "data.csv"},

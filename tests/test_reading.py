@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from batchednodes import clocks
 from batchednodes.config import KINDS, Config, Gossip, Network, Run, Staleness, Update, dump, load
 
-TOP = "name, seed, device, dtype, executor, network, update, gossip, local, task, run, staleness"
+TOP = "name, seed, device, dtype, executor, network, update, gossip, timing, local, task, run, staleness"
 TOP += ", sweep, sweep_mode, replicas"
 TOPOLOGIES = (
     "complete, ring, torus, hypercube, star, k_regular, erdos_renyi, watts_strogatz, barabasi_albert, exponential, "
@@ -34,7 +34,7 @@ def refused(message):
         ("nodes: 50", "unknown key 'nodes'; did you mean 'network.nodes'?"),
         ("foo: 1", f"unknown key 'foo'; a config has: {TOP}"),
         ("on: 1", f"unknown key 'True'; a config has: {TOP}"),
-        ("network: {foo: 3}", "unknown key 'network.foo'; network has: nodes, topology"),
+        ("network: {foo: 3}", "unknown key 'network.foo'; network has: nodes, topology, availability, churn"),
         (
             "gossip: {clock: {kind: never, rate: 3}}",
             "unknown key 'gossip.clock.rate'; kind never of gossip.clock has no settings; it is a setting of kind "
@@ -87,7 +87,7 @@ def refused(message):
             "use n, numbers, + - * / ** ( ), log, log2, sqrt, exp, min, max",
         ),
         ("gossip: {weight: 2}", "gossip.weight must be in [0, 1], got 2.0"),
-        ("gossip: {exchange: psh}", "gossip.exchange must be one of push, pull, meet, got 'psh'; did you mean 'push'?"),
+        ("gossip: {exchange: psh}", "gossip.exchange must be one of push, pull, push_pull, meet, got 'psh'; did you mean 'push'?"),
         ("update: {applies: now}", "update.applies must be one of at_completion, delta, got 'now'"),
         ("local: {lr: -0.1}", "local.lr must be at least 0 and finite, got -0.1"),
         ("local: {momentum: 1}", "local.momentum must be in [0, 1), got 1.0"),

@@ -351,9 +351,11 @@ def has_messages(c: Config) -> bool:
 
 def _check_nodes(c: Config) -> None:
     n, seed, size = c.network.nodes, c.seed, min(c.network.nodes, CHECKED)
-    c.gossip.delay.delays(n, seed, "gossip.delay", size, 1)
+    if not isinstance(c.gossip.delay, messages.TraceDelay):  # files are read when the run is made
+        c.gossip.delay.delays(n, seed, "gossip.delay", size, 1)
     c.gossip.loss.losses(n, seed, "gossip.loss", size)
-    c.network.availability.presence(n, seed, "network.availability", size)
+    if not isinstance(c.network.availability, messages.TraceAvailability):
+        c.network.availability.presence(n, seed, "network.availability", size)
     c.network.churn.times(n, seed, "network.churn", size)
     c.update.clock.gaps(n, seed, "update.clock", size)
     c.gossip.clock.gaps(n, seed, "gossip.clock", size)
