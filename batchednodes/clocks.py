@@ -139,7 +139,7 @@ class Clock(ABC):
 
 
 def _memoryless(rate: Float64[np.ndarray, " n"]) -> Gaps:
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
         scale = 1.0 / rate
     never = ~np.isfinite(scale)
     return Gaps(np.where(never, math.inf, 0.0), np.where(never, 0.0, scale))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from batchednodes.data import HuggingFace, check_dataset
+from batchednodes.data import HuggingFace, check_dataset, huggingface
 
 datasets = pytest.importorskip("datasets")
 
@@ -61,7 +61,9 @@ def loaded(source):
     return dataset
 
 
-def test_images(folder):
+@pytest.mark.parametrize("block", [4, 1000])
+def test_images(folder, monkeypatch, block):
+    monkeypatch.setattr(huggingface, "_BLOCK", block)
     path = folder(train=made(), test=made().select([1, 2]))
     dataset = loaded(HuggingFace(path))
     expected = PIXELS.transpose(0, 3, 1, 2) / np.float32(255)

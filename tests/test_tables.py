@@ -209,7 +209,7 @@ FAULTS = [
     (
         TEXT,
         {"target": "kind", "node": "node", "test_path": "u.csv"},
-        "test_path must hold the features of 't.csv', got",
+        "test_path must hold the features of 't.csv', got 'h",
     ),
 ]
 
