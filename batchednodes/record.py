@@ -46,6 +46,13 @@ _CURVES = {
     "gossip_rate_mean": "gossip/rate_mean",
     "gossip_rate_max": "gossip/rate_max",
     "quarantined": "divergence/quarantined",
+    "model_norm_mean": "models/norm_mean",
+    "model_age_mean": "models/age_mean",
+    "messages_sent": "messages/sent",
+    "messages_delivered": "messages/delivered",
+    "messages_lost": "messages/lost",
+    "messages_offline": "messages/offline",
+    "messages_in_flight": "messages/in_flight",
     "events_per_second": "throughput/events_per_second",
     "updates_per_second": "throughput/updates_per_second",
 }
