@@ -139,7 +139,7 @@ class Clock(ABC):
 
 
 def _memoryless(rate: Float64[np.ndarray, " n"]) -> Gaps:
-    with np.errstate(divide="ignore", over="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):  # below 6e-309 the mean gap is not finite: never
         scale = 1.0 / rate
     never = ~np.isfinite(scale)
     return Gaps(np.where(never, math.inf, 0.0), np.where(never, 0.0, scale))
@@ -179,7 +179,8 @@ class ShiftedExponential(Clock):
 
     def gaps(self, n: int, seed: int, key: str, size: int | None = None) -> Gaps:
         shift = per_node(self.delay, n, seed, f"{key}.delay", unit="s", size=size)
-        return Gaps(shift, 1.0 / per_node(self.rate, n, seed, f"{key}.rate", open_low=True, unit="1/s", size=size))
+        wait = _memoryless(per_node(self.rate, n, seed, f"{key}.rate", open_low=True, unit="1/s", size=size))
+        return Gaps(shift + wait.shift, wait.scale)
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,11 @@ def test_never_and_rate_zero_are_silent():
         assert (clock.gaps(3, 0, "c").rate == 0).all()
 
 
+@pytest.mark.parametrize("law", [Poisson, Exponential, ShiftedExponential])
+def test_a_rate_whose_mean_gap_is_not_finite_is_silent(law):
+    assert law(rate=5e-324).gaps(3, 0, "clock").rate.tolist() == [0.0] * 3
+
+
 def test_nodes_may_differ():
     gaps = ShiftedExponential([0.0, 1.0], "n").gaps(2, 0, "c")
     assert gaps.shift.tolist() == [0.0, 1.0]
