@@ -61,6 +61,11 @@ USUAL = {
     "network.topology.path": ["missing.txt"],
     "network.topology.neighbours": [2, 4],
     "network.topology.degree": [2, 3],
+    "network.topology.sides": [None, [2, 3]],
+    "network.topology.generator": ["star_graph", "cycle_graph", "gnp_random_graph", "no_such"],
+    "network.topology.arguments": [{"n": "n"}, {"n": "n", "p": 0.5}, {}],
+    "network.topology.i": [[0, 1], []],
+    "network.topology.j": [[1, 2], []],
     "task.loss": ["auto"],
     "sweep": [{}, {"network.nodes": [2, 3]}, {"seed": [1, 2]}, {"gossip.clock.rate": ["n", 1]}],
 }

@@ -4,39 +4,46 @@ A complete graph is never stored. Any other graph lists the contacts of each nod
 networks are stacked into one `Contacts`, from which `peer` draws.
 """
 
+from batchednodes.topology.communities import RandomGeometric, StochasticBlock, TwoCliques
 from batchednodes.topology.contacts import Contacts, Networks, peer, peers, stack
-from batchednodes.topology.edge_list import EdgeList
+from batchednodes.topology.edge_list import EdgeList, Edges
 from batchednodes.topology.graphs import Graph
-from batchednodes.topology.kinds import (
-    BarabasiAlbert,
-    Complete,
-    ErdosRenyi,
-    Exponential,
-    Hypercube,
-    KRegular,
-    Ring,
-    Star,
-    Topology,
-    Torus,
-    WattsStrogatz,
-)
+from batchednodes.topology.grids import Grid, Torus
+from batchednodes.topology.lattices import Chain, Complete, Exponential, Hypercube, Ring, Star
+from batchednodes.topology.random_graphs import BarabasiAlbert, ErdosRenyi, WattsStrogatz
+from batchednodes.topology.regular import KRegular
+from batchednodes.topology.social import Davis, Karate, NetworkX, from_networkx
+from batchednodes.topology.topology import Topology
+from batchednodes.topology.trees import BinaryTree, DoubleBinaryTree
 
 __all__ = [
     "BarabasiAlbert",
+    "BinaryTree",
+    "Chain",
     "Complete",
     "Contacts",
+    "Davis",
+    "DoubleBinaryTree",
     "EdgeList",
+    "Edges",
     "ErdosRenyi",
     "Exponential",
     "Graph",
+    "Grid",
     "Hypercube",
     "KRegular",
+    "Karate",
+    "NetworkX",
     "Networks",
+    "RandomGeometric",
     "Ring",
     "Star",
+    "StochasticBlock",
     "Topology",
     "Torus",
+    "TwoCliques",
     "WattsStrogatz",
+    "from_networkx",
     "peer",
     "peers",
     "stack",
