@@ -33,7 +33,7 @@ from batchednodes.stack import Stack, check, check_apart
 from batchednodes.staleness import Sources, Tracking, sample
 from batchednodes.tasks import Problem, Tests, losses
 from batchednodes.timeline import Timeline
-from batchednodes.topology import Complete, Graph, Networks, stack
+from batchednodes.topology import Chooser, Complete, Graph, Networks, stack
 from batchednodes.values import per_node, shown
 from batchednodes.versions import dtype_for
 
@@ -120,7 +120,7 @@ def timeline(configs: Sequence[Config]) -> Timeline:
     with dealing.section("network.topology"):
         graphs = [c.network.topology.graph(c.network.nodes, c.seed) for c in configs]
     for graph in graphs:
-        _warn_if_disconnected(graph)
+        _warn_if_disconnected(graph.union() if isinstance(graph, Chooser) else graph)
     update = [c.update.clock.gaps(c.network.nodes, c.seed, "update.clock") for c in configs]
     gossip = [c.gossip.clock.gaps(c.network.nodes, c.seed, "gossip.clock") for c in configs]
     exchange, schemes = configs[0].gossip.exchange, tuple(c.gossip.scheme for c in configs)

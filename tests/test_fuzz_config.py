@@ -61,6 +61,7 @@ USUAL = {
     "network.topology.path": ["missing.txt"],
     "network.topology.neighbours": [2, 4],
     "network.topology.degree": [2, 3],
+    "network.topology.period": [0.5, 1, "1/n"],
     "network.topology.sides": [None, [2, 3]],
     "network.topology.generator": ["star_graph", "cycle_graph", "gnp_random_graph", "no_such"],
     "network.topology.arguments": [{"n": "n"}, {"n": "n", "p": 0.5}, {}],

@@ -295,6 +295,8 @@ def _check_together(c: Config) -> None:
         raise ValueError(f"run.eval_nodes must be at most network.nodes = {n}, got {c.run.eval_nodes}; null means all")
     if isinstance(c.staleness.track, int) and c.staleness.track > n:
         raise ValueError(f"staleness.track must be at most network.nodes = {n}, got {c.staleness.track}; use 'all'")
+    if isinstance(c.network.topology, graphs.Changing):
+        _check_changing(c, c.network.topology)
     batching = {"local.chunk": c.local.chunk, "local.compile": c.local.compile, "run.mixing": c.run.mixing}
     for key in [key for key, value in batching.items() if c.executor == "serial" and value not in (None, "auto")]:
         raise ValueError(
@@ -347,6 +349,22 @@ def has_messages(c: Config) -> bool:
         or (c.network.availability, c.network.churn) != (Network().availability, Network().churn)
         or not isinstance(c.timing, messages.Continuous)
     )
+
+
+def _check_changing(c: Config, topology: graphs.Changing) -> None:
+    kind = READER.plain(topology, "network.topology")["kind"]
+    if not isinstance(c.gossip.scheme, schemes.Uniform):
+        got = READER.plain(c.gossip.scheme, "gossip.scheme")["kind"]
+        raise ValueError(
+            f"gossip.scheme.kind must be uniform with network.topology.kind={kind}, a graph that changes, got {got!r}"
+        )
+    try:
+        seconds = topology.seconds(c.network.nodes)
+    except ValueError as error:
+        raise ValueError(f"network.topology.{error}") from None
+    if c.run.until > graphs.ROUNDS * seconds:
+        least = f"at least run.until / {graphs.ROUNDS:,} = {c.run.until / graphs.ROUNDS:g} [s]"
+        raise ValueError(f"network.topology.period must be {least}, got {seconds:g}")
 
 
 def _check_nodes(c: Config) -> None:

@@ -1,9 +1,12 @@
 """Who may contact whom: the kinds of graphs, the graph itself, and the contact lists of a batch of networks.
 
 A complete graph is never stored. Any other graph lists the contacts of each node, in CSR form; the graphs of several
-networks are stacked into one `Contacts`, from which `peer` draws.
+networks are stacked into one `Contacts`, from which `peer` draws. Where a graph changes with time, a `Chooser` says who
+is contacted.
 """
 
+from batchednodes.topology.changing import BaseGraph, OnePeerExponential, RandomMatching, RandomPeers
+from batchednodes.topology.chooser import ROUNDS, Chooser
 from batchednodes.topology.communities import RandomGeometric, StochasticBlock, TwoCliques
 from batchednodes.topology.contacts import Contacts, Networks, peer, peers, stack
 from batchednodes.topology.edge_list import EdgeList, Edges
@@ -13,13 +16,17 @@ from batchednodes.topology.lattices import Chain, Complete, Exponential, Hypercu
 from batchednodes.topology.random_graphs import BarabasiAlbert, ErdosRenyi, WattsStrogatz
 from batchednodes.topology.regular import KRegular
 from batchednodes.topology.social import Davis, Karate, NetworkX, from_networkx
-from batchednodes.topology.topology import Topology
+from batchednodes.topology.topology import Changing, Topology
 from batchednodes.topology.trees import BinaryTree, DoubleBinaryTree
 
 __all__ = [
+    "ROUNDS",
     "BarabasiAlbert",
+    "BaseGraph",
     "BinaryTree",
     "Chain",
+    "Changing",
+    "Chooser",
     "Complete",
     "Contacts",
     "Davis",
@@ -35,7 +42,10 @@ __all__ = [
     "Karate",
     "NetworkX",
     "Networks",
+    "OnePeerExponential",
     "RandomGeometric",
+    "RandomMatching",
+    "RandomPeers",
     "Ring",
     "Star",
     "StochasticBlock",

@@ -5,6 +5,7 @@ Letters: n nodes.
 
 from abc import ABC, abstractmethod
 
+from batchednodes.topology.chooser import Chooser
 from batchednodes.topology.graphs import Graph
 from batchednodes.values import shown
 
@@ -28,8 +29,8 @@ class Topology(ABC):
     """The kind of graph that a network of any size gets."""
 
     @abstractmethod
-    def graph(self, n: int, seed: int) -> Graph | None:
-        """Returns the graph of n nodes, the same for the same (n, seed); None: complete.
+    def graph(self, n: int, seed: int) -> Graph | Chooser | None:
+        """Returns the graph of n nodes, or what chooses among them, the same for the same (n, seed); None: complete.
 
         Args:
             n: number of nodes, at least 1.
@@ -42,3 +43,15 @@ class Topology(ABC):
     @abstractmethod
     def contacts(self, n: int) -> float:
         """Returns about how many contacts the graph of n nodes stores, an undirected edge as two, without making it."""
+
+
+class Changing(Topology):
+    """A kind of graph that changes from round to round."""
+
+    @abstractmethod
+    def seconds(self, n: int) -> float:
+        """Returns the length of a round [s]; positive and finite.
+
+        Raises:
+            ValueError: it is not at this n.
+        """
