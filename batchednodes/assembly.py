@@ -119,6 +119,8 @@ def timeline(configs: Sequence[Config]) -> Timeline:
     batch = networks(configs)
     with dealing.section("network.topology"):
         graphs = [c.network.topology.graph(c.network.nodes, c.seed) for c in configs]
+    with _section("network.weights"):
+        graphs = [_weighted(c, graph) for c, graph in zip(configs, graphs, strict=True)]
     for graph in graphs:
         _warn_if_disconnected(graph.union() if isinstance(graph, Chooser) else graph)
     update = [c.update.clock.gaps(c.network.nodes, c.seed, "update.clock") for c in configs]
@@ -130,6 +132,11 @@ def timeline(configs: Sequence[Config]) -> Timeline:
     dtype = DTYPES[configs[0].dtype]
     p = skeleton(configs[0], dealing.sizes(configs[:1])[0], dtype, torch.device("cpu")).p
     return traffic(configs, plain, p * dtype.itemsize)
+
+
+def _weighted(config: Config, graph: Graph | Chooser | None) -> Graph | Chooser | None:
+    """Returns what chooses peers on a graph; itself where they are uniform."""
+    return config.network.weights.chooser(graph) or graph if isinstance(graph, Graph) else graph
 
 
 def contacts(configs: Sequence[Config]) -> list[float]:

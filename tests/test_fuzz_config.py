@@ -59,6 +59,7 @@ USUAL = {
     "task.model.target": ["a:b", "example_models:small_cnn"],
     "task.data.path": ["missing.npz"],
     "network.topology.path": ["missing.txt"],
+    "network.weights.path": ["missing.csv"],
     "network.topology.neighbours": [2, 4],
     "network.topology.degree": [2, 3],
     "network.topology.period": [0.5, 1, "1/n"],

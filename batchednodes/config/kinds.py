@@ -37,6 +37,13 @@ KINDS: dict[str, dict[str, type]] = {
         "edges": graphs.Edges,
         "edge_list": graphs.EdgeList,
     },
+    "network.weights": {
+        "uniform": graphs.UniformWeights,
+        "metropolis_hastings": graphs.MetropolisHastings,
+        "max_degree": graphs.MaxDegree,
+        "laplacian": graphs.Laplacian,
+        "given": graphs.GivenWeights,
+    },
     "update.clock": {
         "shifted_exponential": clocks.ShiftedExponential,
         "deterministic": clocks.Deterministic,

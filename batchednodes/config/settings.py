@@ -35,6 +35,9 @@ class Network:
     topology: graphs.Topology = graphs.Complete()
     """Whom a node may contact."""
 
+    weights: graphs.Weights = graphs.UniformWeights()
+    """With which probability a contact of a node is with each of them; what is left to 1 makes no contact."""
+
     availability: messages.Availability = messages.Always()
     """When nodes are on: those that are off send nothing, and what comes is gone."""
 
@@ -297,6 +300,8 @@ def _check_together(c: Config) -> None:
         raise ValueError(f"staleness.track must be at most network.nodes = {n}, got {c.staleness.track}; use 'all'")
     if isinstance(c.network.topology, graphs.Changing):
         _check_changing(c, c.network.topology)
+    if not isinstance(c.network.weights, graphs.UniformWeights):
+        _check_weights(c)
     batching = {"local.chunk": c.local.chunk, "local.compile": c.local.compile, "run.mixing": c.run.mixing}
     for key in [key for key, value in batching.items() if c.executor == "serial" and value not in (None, "auto")]:
         raise ValueError(
@@ -365,6 +370,19 @@ def _check_changing(c: Config, topology: graphs.Changing) -> None:
     if c.run.until > graphs.ROUNDS * seconds:
         least = f"at least run.until / {graphs.ROUNDS:,} = {c.run.until / graphs.ROUNDS:g} [s]"
         raise ValueError(f"network.topology.period must be {least}, got {seconds:g}")
+
+
+def _check_weights(c: Config) -> None:
+    kind = READER.plain(c.network.weights, "network.weights")["kind"]
+    topology, shape = c.network.topology, READER.plain(c.network.topology, "network.topology")["kind"]
+    if isinstance(topology, graphs.Changing | graphs.Complete):
+        raise ValueError(
+            f"network.weights.kind must be uniform with network.topology.kind={shape}, whose neighbours are not stored "
+            f"or change, got {kind!r}"
+        )
+    if not isinstance(c.gossip.scheme, schemes.Uniform):
+        got = READER.plain(c.gossip.scheme, "gossip.scheme")["kind"]
+        raise ValueError(f"gossip.scheme.kind must be uniform with network.weights.kind={kind}, got {got!r}")
 
 
 def _check_nodes(c: Config) -> None:

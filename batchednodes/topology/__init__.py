@@ -2,7 +2,7 @@
 
 A complete graph is never stored. Any other graph lists the contacts of each node, in CSR form; the graphs of several
 networks are stacked into one `Contacts`, from which `peer` draws. Where a graph changes with time, a `Chooser` says who
-is contacted.
+is contacted; likewise where weights do.
 """
 
 from batchednodes.topology.changing import BaseGraph, OnePeerExponential, RandomMatching, RandomPeers
@@ -18,6 +18,15 @@ from batchednodes.topology.regular import KRegular
 from batchednodes.topology.social import Davis, Karate, NetworkX, from_networkx
 from batchednodes.topology.topology import Changing, Topology
 from batchednodes.topology.trees import BinaryTree, DoubleBinaryTree
+from batchednodes.topology.weights import (
+    GivenWeights,
+    Laplacian,
+    MaxDegree,
+    MetropolisHastings,
+    UniformWeights,
+    Weighted,
+    Weights,
+)
 
 __all__ = [
     "ROUNDS",
@@ -35,11 +44,15 @@ __all__ = [
     "Edges",
     "ErdosRenyi",
     "Exponential",
+    "GivenWeights",
     "Graph",
     "Grid",
     "Hypercube",
     "KRegular",
     "Karate",
+    "Laplacian",
+    "MaxDegree",
+    "MetropolisHastings",
     "NetworkX",
     "Networks",
     "OnePeerExponential",
@@ -52,7 +65,10 @@ __all__ = [
     "Topology",
     "Torus",
     "TwoCliques",
+    "UniformWeights",
     "WattsStrogatz",
+    "Weighted",
+    "Weights",
     "from_networkx",
     "peer",
     "peers",

@@ -100,7 +100,8 @@ def simple_base_graph(n: int, k: int) -> list[Edges]:
 def _copies(edges: Edges, many: int, apart: int, stride: int, start: int = 0) -> Edges:
     """Returns the edges over and over: copy c moves node x to start + c apart + x stride."""
     moved = start + np.arange(many)[:, None] * apart
-    return Edges(*((moved + end * stride).ravel() for end in edges[:2]), np.tile(edges.weight, many))
+    i, j = ((moved + end * stride).ravel() for end in (edges.i, edges.j))
+    return Edges(i, j, np.tile(edges.weight, many))
 
 
 def _digits(n: int, base: int) -> list[tuple[int, int]]:

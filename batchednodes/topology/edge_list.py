@@ -20,6 +20,21 @@ from batchednodes.values import shown
 _EDGE = re.compile(r"\s*([+-]?\d{1,18})\s+([+-]?\d{1,18})\s*", re.ASCII)
 
 
+def read_text(path: str, what: str) -> str:
+    """Returns the text of a file.
+
+    Raises:
+        ValueError: it cannot be read, or is not UTF-8; the message says what it should hold.
+    """
+    try:
+        if stat.S_IFMT(os.stat(path).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+            raise OSError(errno.EINVAL, "it is a pipe or a device")  # to open a pipe would wait for its writer
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ValueError(f"path must be a readable text file {what}, got {shown(path)}: {reason}") from None
+
+
 @dataclass(frozen=True)
 class EdgeList(Topology):
     """The user's own graph, from a text file: two node numbers a line, '#' begins a comment; repeats are merged."""
@@ -35,13 +50,7 @@ class EdgeList(Topology):
 
     def graph(self, n: int, seed: int) -> Graph | None:
         """Reads the file."""
-        try:
-            if stat.S_IFMT(os.stat(self.path).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
-                raise OSError(errno.EINVAL, "it is a pipe or a device")  # to open a pipe would wait for its writer
-            text = Path(self.path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-            raise ValueError(f"path must be a readable text file of edges, got {shown(self.path)}: {reason}") from None
+        text = read_text(self.path, "of edges")
         pairs = np.array(list(self._edges(text, n)), np.int64).reshape(-1, 2)
         return Graph.of(n, *pairs.T, directed=self.directed)
 
