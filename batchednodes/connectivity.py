@@ -4,6 +4,7 @@ Letters: n nodes, P contact probabilities, lambda gossip capacity, rho contracti
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import scipy.sparse
@@ -13,6 +14,7 @@ from batchednodes.schemes import Uniform
 from batchednodes.theory import complete_consensus, contact_consensus, meeting_consensus, walk_gap
 from batchednodes.timeline import Timeline
 from batchednodes.topology import Graph
+from batchednodes.values import number
 
 DENSE = 1000
 """Nodes up to which spectra are those of dense matrices: a second's work."""
@@ -48,25 +50,30 @@ def connectivity(config: Config, events: Timeline, g: int) -> Connectivity:
     degrees = np.full(n, n - 1) if graph is None else graph.degrees
     components = 1 if graph is None else graph.components()[0]
     facts = (components, (int(degrees.min()), float(degrees.mean()), int(degrees.max())))
-    rates, weight = events.gossip.rate[nodes], config.gossip.weight
-    made = float((rates * events.contacts.share[nodes]).sum())
     if chooser is not None:
         p = chooser.probabilities() if n <= SPARSE else None
     else:
         p = _uniform(graph, n) if n <= (DENSE if graph is None else SPARSE) else None
     gap = walk_gap(p.toarray()) if p is not None and 1 < n <= DENSE else None
-    lawful = isinstance(config.gossip.scheme, Uniform) and isinstance(weight, int | float) and made > 0
-    if not lawful:
+    rates, weight = events.gossip.rate[nodes], config.gossip.weight
+    made = float((rates * events.contacts.share[nodes]).sum())
+    if not isinstance(config.gossip.scheme, Uniform) or not isinstance(weight, int | float | str) or made == 0:
         return Connectivity(*facts, gap, None, None)
+    w, alike = number(weight, n, "gossip.weight"), graph is None and chooser is None and (rates == rates[0]).all()
     pairs = None if p is None else scipy.sparse.csr_array(scipy.sparse.diags_array(rates / made) @ p)
-    rho, exchange = None, config.gossip.exchange
-    if pairs is not None and n <= DENSE:
-        rho = contact_consensus(pairs.toarray(), exchange, float(weight))
-    elif pairs is not None and exchange == "meet":
-        rho = meeting_consensus(pairs, float(weight))
-    elif graph is None and chooser is None and (rates == rates[0]).all():
-        rho = complete_consensus(n, exchange, float(weight))
+    rho = _contraction(pairs, n, w, config.gossip.exchange, bool(alike))
     return Connectivity(*facts, gap, rho, None if rho is None else (1 - rho) * made)
+
+
+def _contraction(
+    pairs: scipy.sparse.csr_array | None, n: int, w: float, exchange: Literal["push", "pull", "meet"], alike: bool
+) -> float | None:
+    """Returns rho from the probabilities of all pairs; alike: all are the same; None: it is not known."""
+    if pairs is not None and n <= DENSE:
+        return contact_consensus(pairs.toarray(), exchange, w)
+    if pairs is not None and exchange == "meet":
+        return meeting_consensus(pairs, w)
+    return complete_consensus(n, exchange, w) if alike else None
 
 
 def _graph(events: Timeline, g: int) -> Graph | None:
