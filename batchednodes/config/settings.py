@@ -15,6 +15,7 @@ from batchednodes import clocks, messages, schemes, tasks
 from batchednodes import data as sources
 from batchednodes import topology as graphs
 from batchednodes.config.kinds import READER
+from batchednodes.config.networks import check_graph
 from batchednodes.local import Local
 from batchednodes.values import PerNode, count, number, per_node, shown
 
@@ -298,10 +299,12 @@ def _check_together(c: Config) -> None:
         raise ValueError(f"run.eval_nodes must be at most network.nodes = {n}, got {c.run.eval_nodes}; null means all")
     if isinstance(c.staleness.track, int) and c.staleness.track > n:
         raise ValueError(f"staleness.track must be at most network.nodes = {n}, got {c.staleness.track}; use 'all'")
-    if isinstance(c.network.topology, graphs.Changing):
-        _check_changing(c, c.network.topology)
-    if not isinstance(c.network.weights, graphs.UniformWeights):
-        _check_weights(c)
+    elsewhere = {
+        "timing.kind must be continuous": not isinstance(c.timing, messages.Continuous),
+        "gossip.flow.kind must be none": not isinstance(c.gossip.flow, messages.Unlimited),
+        "network.churn.start must be fresh": c.network.churn.start == "neighbour",
+    }
+    check_graph(c.network.topology, c.network.weights, c.gossip.scheme, elsewhere, n, c.run.until)
     batching = {"local.chunk": c.local.chunk, "local.compile": c.local.compile, "run.mixing": c.run.mixing}
     for key in [key for key, value in batching.items() if c.executor == "serial" and value not in (None, "auto")]:
         raise ValueError(
@@ -354,35 +357,6 @@ def has_messages(c: Config) -> bool:
         or (c.network.availability, c.network.churn) != (Network().availability, Network().churn)
         or not isinstance(c.timing, messages.Continuous)
     )
-
-
-def _check_changing(c: Config, topology: graphs.Changing) -> None:
-    kind = READER.plain(topology, "network.topology")["kind"]
-    if not isinstance(c.gossip.scheme, schemes.Uniform):
-        got = READER.plain(c.gossip.scheme, "gossip.scheme")["kind"]
-        raise ValueError(
-            f"gossip.scheme.kind must be uniform with network.topology.kind={kind}, a graph that changes, got {got!r}"
-        )
-    try:
-        seconds = topology.seconds(c.network.nodes)
-    except ValueError as error:
-        raise ValueError(f"network.topology.{error}") from None
-    if c.run.until > graphs.ROUNDS * seconds:
-        least = f"at least run.until / {graphs.ROUNDS:,} = {c.run.until / graphs.ROUNDS:g} [s]"
-        raise ValueError(f"network.topology.period must be {least}, got {seconds:g}")
-
-
-def _check_weights(c: Config) -> None:
-    kind = READER.plain(c.network.weights, "network.weights")["kind"]
-    topology, shape = c.network.topology, READER.plain(c.network.topology, "network.topology")["kind"]
-    if isinstance(topology, graphs.Changing | graphs.Complete):
-        raise ValueError(
-            f"network.weights.kind must be uniform with network.topology.kind={shape}, whose neighbours are not stored "
-            f"or change, got {kind!r}"
-        )
-    if not isinstance(c.gossip.scheme, schemes.Uniform):
-        got = READER.plain(c.gossip.scheme, "gossip.scheme")["kind"]
-        raise ValueError(f"gossip.scheme.kind must be uniform with network.weights.kind={kind}, got {got!r}")
 
 
 def _check_nodes(c: Config) -> None:
