@@ -47,6 +47,14 @@ NEEDY = (
     "rotation",
     "freshest",
     "age_aware",
+    "edges",
+    "networkx",
+    "karate",
+    "davis",
+    "metropolis_hastings",
+    "max_degree",
+    "laplacian",
+    "given",
 )
 """Kinds that need files or suit few other settings: chosen seldom."""
 
