@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import scipy.sparse
 
-from batchednodes.config import Config
+from batchednodes.config import Config, has_messages
 from batchednodes.schemes import Uniform
 from batchednodes.theory import complete_consensus, contact_consensus, meeting_consensus, walk_gap
 from batchednodes.timeline import Timeline
@@ -36,7 +36,7 @@ class Connectivity:
     graph that changes, of the mean over rounds; null: too many nodes."""
     contraction: float | None
     """rho, by which one contact shrinks the expected squared consensus distance at worst; dimensionless; null: too many
-    nodes, no contacts, or not all alike."""
+    nodes, no contacts, not all alike, or messages that are more than exchanged at once and merged."""
     rate: float | None
     """(1 - rho) times the contacts of all nodes a second [1/s]: that distance shrinks at least as exp(-rate t) while
     nobody updates; of a graph that changes, while rounds are short; null: likewise."""
@@ -57,11 +57,14 @@ def connectivity(config: Config, events: Timeline, g: int) -> Connectivity:
     gap = walk_gap(p.toarray()) if p is not None and 1 < n <= DENSE else None
     rates, weight = events.gossip.rate[nodes], config.gossip.weight
     made = float((rates * events.contacts.share[nodes]).sum())
-    if not isinstance(config.gossip.scheme, Uniform) or not isinstance(weight, int | float | str) or made == 0:
+    exchange, scheme = config.gossip.exchange, config.gossip.scheme
+    if exchange == "push_pull" or has_messages(config) or not isinstance(scheme, Uniform):
+        return Connectivity(*facts, gap, None, None)
+    if not isinstance(weight, int | float | str) or made == 0:
         return Connectivity(*facts, gap, None, None)
     w, alike = number(weight, n, "gossip.weight"), graph is None and chooser is None and (rates == rates[0]).all()
     pairs = None if p is None else scipy.sparse.csr_array(scipy.sparse.diags_array(rates / made) @ p)
-    rho = _contraction(pairs, n, w, config.gossip.exchange, bool(alike))
+    rho = _contraction(pairs, n, w, exchange, bool(alike))
     return Connectivity(*facts, gap, rho, None if rho is None else (1 - rho) * made)
 
 

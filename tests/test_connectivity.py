@@ -48,6 +48,8 @@ def test_what_is_not_known_is_null():
     assert facts("gossip.clock.kind=never").contraction is None
     assert facts("gossip.scheme.kind=freshest").rate is None
     assert facts("gossip.weight={kind: uniform, low: 0, high: 1}").contraction is None
+    assert facts("gossip.exchange=push_pull").contraction is None
+    assert facts("gossip.exchange=push", "gossip.loss.kind=independent").contraction is None
     assert facts("network.nodes=1").gap is None
     large = facts("network.nodes=6000", "network.topology.kind=ring")
     assert (large.gap, large.contraction, large.degrees) == (None, None, (2, 2.0, 2))
