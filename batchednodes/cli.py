@@ -370,7 +370,7 @@ def _show_plan(console: Console, made: Plan, graph: Connectivity, labels: list[H
             table.add_row(label, " to ".join(ends))
     table.add_section()
     first = " (first network)" if made.networks > 1 else ""
-    for label, value in _graph_words(graph).items():
+    for label, value in graph.words().items():
         table.add_row(f"{label}{first}", value)
     table.add_section()
     for part, size in made.memory.items():
@@ -380,18 +380,6 @@ def _show_plan(console: Console, made: Plan, graph: Connectivity, labels: list[H
     table.add_row("free", gib(made.available))
     table.add_row("fits", "yes" if made.fits else "no")
     console.print(table)
-
-
-def _graph_words(graph: Connectivity) -> dict[str, str]:
-    least, mean, most = graph.degrees
-    unknown = "not computed"
-    return {
-        "connected": "yes" if graph.components == 1 else f"no: {graph.components:,} components",
-        "degree": f"{least:,}" if least == most else f"{least:,} to {most:,}, mean {mean:,.4g}",
-        "spectral gap": unknown if graph.gap is None else f"{graph.gap:.4g}",
-        "contraction per contact": unknown if graph.contraction is None else f"1 - {1 - graph.contraction:.4g}",
-        "contraction per second": unknown if graph.rate is None else f"exp(-{graph.rate:.4g})",
-    }
 
 
 def _settings_table(kind: Kind) -> Table:

@@ -41,6 +41,17 @@ class Connectivity:
     """(1 - rho) times the contacts of all nodes a second [1/s]: that distance shrinks at least as exp(-rate t) while
     nobody updates; of a graph that changes, while rounds are short; null: likewise."""
 
+    def words(self) -> dict[str, str]:
+        """Returns the facts in words, by their names."""
+        (least, mean, most), unknown = self.degrees, "not computed"
+        return {
+            "connected": "yes" if self.components == 1 else f"no: {self.components:,} components",
+            "degree": f"{least:,}" if least == most else f"{least:,} to {most:,}, mean {mean:,.4g}",
+            "spectral gap": unknown if self.gap is None else f"{self.gap:.4g}",
+            "contraction per contact": unknown if self.contraction is None else f"1 - {1 - self.contraction:.4g}",
+            "contraction per second": unknown if self.rate is None else f"exp(-{self.rate:.4g})",
+        }
+
 
 def connectivity(config: Config, events: Timeline, g: int) -> Connectivity:
     """Returns the facts of network g of a timeline with these settings."""
