@@ -119,7 +119,7 @@ def timeline(configs: Sequence[Config]) -> Timeline:
     batch = networks(configs)
     with dealing.section("network.topology"):
         graphs = [c.network.topology.graph(c.network.nodes, c.seed) for c in configs]
-    with _section("network.weights"):
+    with dealing.section("network.weights"):
         graphs = [_weighted(c, graph) for c, graph in zip(configs, graphs, strict=True)]
     for graph in graphs:
         _warn_if_disconnected(graph.union() if isinstance(graph, Chooser) else graph)
