@@ -33,7 +33,7 @@ from batchednodes.stack import Stack, check, check_apart
 from batchednodes.staleness import Sources, Tracking, sample
 from batchednodes.tasks import Problem, Tests, losses
 from batchednodes.timeline import Timeline
-from batchednodes.topology import Complete, Graph, Networks, stack
+from batchednodes.topology import Chooser, Complete, Graph, Networks, stack
 from batchednodes.values import per_node, shown
 from batchednodes.versions import dtype_for
 
@@ -119,8 +119,10 @@ def timeline(configs: Sequence[Config]) -> Timeline:
     batch = networks(configs)
     with dealing.section("network.topology"):
         graphs = [c.network.topology.graph(c.network.nodes, c.seed) for c in configs]
+    with dealing.section("network.weights"):
+        graphs = [_weighted(c, graph) for c, graph in zip(configs, graphs, strict=True)]
     for graph in graphs:
-        _warn_if_disconnected(graph)
+        _warn_if_disconnected(graph.union() if isinstance(graph, Chooser) else graph)
     update = [c.update.clock.gaps(c.network.nodes, c.seed, "update.clock") for c in configs]
     gossip = [c.gossip.clock.gaps(c.network.nodes, c.seed, "gossip.clock") for c in configs]
     exchange, schemes = configs[0].gossip.exchange, tuple(c.gossip.scheme for c in configs)
@@ -130,6 +132,11 @@ def timeline(configs: Sequence[Config]) -> Timeline:
     dtype = DTYPES[configs[0].dtype]
     p = skeleton(configs[0], dealing.sizes(configs[:1])[0], dtype, torch.device("cpu")).p
     return traffic(configs, plain, p * dtype.itemsize)
+
+
+def _weighted(config: Config, graph: Graph | Chooser | None) -> Graph | Chooser | None:
+    """Returns what chooses peers on a graph; itself where they are uniform."""
+    return config.network.weights.chooser(graph) or graph if isinstance(graph, Graph) else graph
 
 
 def contacts(configs: Sequence[Config]) -> list[float]:

@@ -21,6 +21,7 @@ from rich.table import Table
 from batchednodes import assembly, branch, comparison, config, dealing, figures, memory, sweep, training
 from batchednodes.catalogue import Kind, catalogue
 from batchednodes.config import Config
+from batchednodes.connectivity import Connectivity, connectivity
 from batchednodes.data import Heterogeneity
 from batchednodes.engine import Progress as Advance
 from batchednodes.experiments import EXPERIMENTS, publish
@@ -120,12 +121,13 @@ def _run(
 
 @app.command("plan")
 def plan_command(settings: ConfigFile, overrides: Overrides = None) -> None:
-    """Shows expected events, waves and memory of a config, and whether it fits; runs nothing."""
+    """Shows the graph, expected events, waves and memory of a config, and whether it fits; runs nothing."""
     chosen = config.load(settings, overrides or [])
     configs = [p.config for p in sweep.points(chosen)]
     screen(configs)
-    made = plan(configs, assembly.timeline(configs))
-    _show_plan(Console(), made, _labels(configs) if made.fits and _is_quick(made) else [])
+    events = assembly.timeline(configs)
+    made, graph = plan(configs, events), connectivity(configs[0], events, 0)
+    _show_plan(Console(), made, graph, _labels(configs) if made.fits and _is_quick(made) else [])
 
 
 def _is_quick(made: Plan) -> bool:
@@ -344,7 +346,7 @@ def _diverged(found: dict[str, Any], quarantined: bool) -> list[str]:
     return [f"divergence  {count} {'quarantined' if quarantined else 'not finite'}; summary.json names {it}"]
 
 
-def _show_plan(console: Console, made: Plan, labels: list[Heterogeneity]) -> None:
+def _show_plan(console: Console, made: Plan, graph: Connectivity, labels: list[Heterogeneity]) -> None:
     table = Table("", "", title=f"plan on {made.device}", show_header=False)
     table.columns[1].justify = "right"
     waves = f"{made.waves:,.0f}"
@@ -366,6 +368,10 @@ def _show_plan(console: Console, made: Plan, labels: list[Heterogeneity]) -> Non
         if values:
             ends = dict.fromkeys(f"{value:.3f}" for value in (min(values), max(values)))
             table.add_row(label, " to ".join(ends))
+    table.add_section()
+    first = " (first network)" if made.networks > 1 else ""
+    for label, value in graph.words().items():
+        table.add_row(f"{label}{first}", value)
     table.add_section()
     for part, size in made.memory.items():
         table.add_row(part, gib(size))

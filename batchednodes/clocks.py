@@ -48,6 +48,11 @@ class Gaps:
         shift[nodes], scale[nodes] = math.inf, 0.0
         return Gaps(shift, scale)
 
+    def thinned(self, share: Float64[np.ndarray, " n"]) -> "Gaps":
+        """Returns laws with as many actions in the long run as if each counted with some probability; 0: as 1."""
+        part = np.where(share > 0, share, 1.0)
+        return Gaps(self.shift / part, self.scale / part)
+
 
 @njit(nogil=True, cache=True, inline="always")
 @no_type_check

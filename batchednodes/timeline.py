@@ -139,6 +139,8 @@ class Timeline:
     def expected(self, span: float) -> tuple[float, float]:
         """Returns about how many updates and contacts to expect in a long span of time [s], by renewal rates."""
         capacity, slices = self._capacity(), [self.networks.slice(g) for g in range(self.networks.count)]
+        if self.contacts.choosers:
+            capacity = capacity.thinned(self.contacts.share)
         with np.errstate(over="ignore", invalid="ignore"):  # infinitely many: a plan refuses them
             contacts = [
                 scheme.expected(capacity.part(nodes), self.update.part(nodes))

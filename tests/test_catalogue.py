@@ -64,6 +64,7 @@ def test_the_catalogue_reads_types_defaults_and_meanings_off_the_code():
     assert found["gossip.exchange", ""].type == "one of push, pull, push_pull, meet"
     assert [entry.name for entry in catalogue() if entry.default] == [
         "complete",
+        "uniform",
         "always",
         "shifted_exponential",
         "poisson",

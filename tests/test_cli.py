@@ -66,6 +66,16 @@ def test_plan_runs_nothing(monkeypatch, capsys):
     assert code == 0
     for text in ("50", "updates, expected", "waves, expected", "versions", "total", "free", "fits", "yes"):
         assert text in out
+    for text in (
+        "connected",
+        "degree",
+        "49",
+        "spectral gap",
+        "1.02",
+        "contraction per contact",
+        "contraction per second",
+    ):
+        assert text in out
     assert [p.name for p in Path().iterdir()] == ["tiny.yaml"]
 
 

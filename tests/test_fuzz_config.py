@@ -47,6 +47,14 @@ NEEDY = (
     "rotation",
     "freshest",
     "age_aware",
+    "edges",
+    "networkx",
+    "karate",
+    "davis",
+    "metropolis_hastings",
+    "max_degree",
+    "laplacian",
+    "given",
 )
 """Kinds that need files or suit few other settings: chosen seldom."""
 
@@ -59,8 +67,15 @@ USUAL = {
     "task.model.target": ["a:b", "example_models:small_cnn"],
     "task.data.path": ["missing.npz"],
     "network.topology.path": ["missing.txt"],
+    "network.weights.path": ["missing.csv"],
     "network.topology.neighbours": [2, 4],
     "network.topology.degree": [2, 3],
+    "network.topology.period": [0.5, 1, "1/n"],
+    "network.topology.sides": [None, [2, 3]],
+    "network.topology.generator": ["star_graph", "cycle_graph", "gnp_random_graph", "no_such"],
+    "network.topology.arguments": [{"n": "n"}, {"n": "n", "p": 0.5}, {}],
+    "network.topology.i": [[0, 1], []],
+    "network.topology.j": [[1, 2], []],
     "task.loss": ["auto"],
     "sweep": [{}, {"network.nodes": [2, 3]}, {"seed": [1, 2]}, {"gossip.clock.rate": ["n", 1]}],
 }

@@ -15,6 +15,7 @@ from batchednodes import clocks, messages, schemes, tasks
 from batchednodes import data as sources
 from batchednodes import topology as graphs
 from batchednodes.config.kinds import READER
+from batchednodes.config.networks import check_graph
 from batchednodes.local import Local
 from batchednodes.values import PerNode, count, number, per_node, shown
 
@@ -34,6 +35,9 @@ class Network:
 
     topology: graphs.Topology = graphs.Complete()
     """Whom a node may contact."""
+
+    weights: graphs.Weights = graphs.UniformWeights()
+    """With which probability a contact of a node is with each of them; what is left to 1 makes no contact."""
 
     availability: messages.Availability = messages.Always()
     """When nodes are on: those that are off send nothing, and what comes is gone."""
@@ -295,6 +299,12 @@ def _check_together(c: Config) -> None:
         raise ValueError(f"run.eval_nodes must be at most network.nodes = {n}, got {c.run.eval_nodes}; null means all")
     if isinstance(c.staleness.track, int) and c.staleness.track > n:
         raise ValueError(f"staleness.track must be at most network.nodes = {n}, got {c.staleness.track}; use 'all'")
+    elsewhere = {
+        "timing.kind must be continuous": not isinstance(c.timing, messages.Continuous),
+        "gossip.flow.kind must be none": not isinstance(c.gossip.flow, messages.Unlimited),
+        "network.churn.start must be fresh": c.network.churn.start == "neighbour",
+    }
+    check_graph(c.network.topology, c.network.weights, c.gossip.scheme, elsewhere, n, c.run.until)
     batching = {"local.chunk": c.local.chunk, "local.compile": c.local.compile, "run.mixing": c.run.mixing}
     for key in [key for key, value in batching.items() if c.executor == "serial" and value not in (None, "auto")]:
         raise ValueError(

@@ -118,17 +118,18 @@ def refuse_pull(kind: str, exchange: str) -> None:
         )
 
 
-def gather(expected: float, speak: Callable[[int, Speech], tuple[int, int]]) -> Speech:
+def gather(expected: float, speak: Callable[[int, Speech], tuple[int, int]], peer: type = np.int32) -> Speech:
     """Returns all contacts that a compiled loop writes, one buffer after the other.
 
     Args:
         expected: about how many contacts come [dimensionless].
         speak: called with where it stands and a buffer; fills the buffer's arrays and returns how many it wrote and
             where it stands, 0 at first and -1 at the end.
+        peer: type of the numbers in the place of peers.
     """
     room, place, parts = int(min(expected + 4 * math.sqrt(expected), 1e8)) + 64, 0, []
     while place >= 0:
-        part = Speech(np.empty(room), np.empty(room, np.int32), np.empty(room, np.int32))
+        part = Speech(np.empty(room), np.empty(room, np.int32), np.empty(room, peer))
         size, place = speak(place, part)
         parts.append(Speech(*(column[:size] for column in part)))
     return parts[0] if len(parts) == 1 else Speech(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))

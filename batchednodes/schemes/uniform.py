@@ -29,8 +29,18 @@ class Uniform(Scheme):
 
     def contacts_(self, stage: Stage, voices: Voices) -> Speech:
         nodes, laws = (stage.first, stage.last), (stage.capacity.shift, stage.capacity.scale)
-        speak = partial(_speak, *nodes, stage.seed, laws, stage.contacts.lists(), stage.until, voices)
-        return gather((stage.until - stage.start) * float(stage.rates().sum()), speak)
+        expected = (stage.until - stage.start) * float(stage.rates().sum())
+        if stage.first not in stage.contacts.choosers:
+            speak = partial(_speak, *nodes, stage.seed, laws, stage.contacts.lists(), stage.until, voices)
+            return gather(expected, speak)
+        # a clock ticks on where nobody is found, so draws are not as many as contacts
+        speak = partial(_speak, *nodes, stage.seed, laws, None, stage.until, voices._replace(made=voices.draws))
+        drawn = gather(expected, speak, np.uint64)
+        node = drawn.actor - np.int32(stage.first)
+        peer = stage.contacts.choosers[stage.first].peers(drawn.time, node, drawn.peer)
+        found = peer >= 0
+        voices.made[stage.first : stage.last] += np.bincount(node[found], minlength=stage.last - stage.first)
+        return Speech(drawn.time[found], drawn.actor[found], peer[found] + np.int32(stage.first))
 
     def expected(self, capacity: Gaps, update: Gaps) -> float:
         return float(capacity.rate.sum())
@@ -55,6 +65,8 @@ def _begin(first, last, seed, shift, scale, following):  # noqa: ANN001, ANN202 
 def _speak(first, last, seed, laws, contacts, until, voices, place, out):  # noqa: ANN001, ANN202
     """Writes contacts; the k-th gap is from draw k, and the peer of the k-th contact from draw k + 1.
 
+    Without contact lists, the random bits for the peer are written in its place.
+
     Some nodes at a time make one contact each, again and again, until none of them has another.
     """
     nodes, counts = np.empty(rng.TOGETHER, np.uint64), np.empty(rng.TOGETHER, np.uint64)
@@ -70,7 +82,10 @@ def _speak(first, last, seed, laws, contacts, until, voices, place, out):  # noq
             rng.blocks(seed, rng.GOSSIP, nodes[:size], counts, high, low)
             waits(high[:size], wait)
             size = act(nodes[:size], first, wait, laws, following, made, until, time[new], actor[new])
-            peers(actor[new], low, contacts, other[new])
+            if contacts is None:
+                other[new] = low[: new.stop - m]
+            else:
+                peers(actor[new], low, contacts, other[new])
             m = new.stop
             if m == time.size and size > 0:
                 return m, i - first

@@ -12,7 +12,16 @@ from batchednodes.theory.age import (
     mean_staleness_ring,
     staleness_bound,
 )
-from batchednodes.theory.consensus import Stationary, contraction, expected_consensus, stationary_consensus
+from batchednodes.theory.consensus import (
+    Stationary,
+    complete_consensus,
+    contact_consensus,
+    contraction,
+    expected_consensus,
+    meeting_consensus,
+    stationary_consensus,
+    walk_gap,
+)
 from batchednodes.theory.freshest import freshest_reach, freshest_staleness
 from batchednodes.theory.intervals import batch_means
 from batchednodes.theory.renewal import expected_updates
@@ -20,6 +29,8 @@ from batchednodes.theory.renewal import expected_updates
 __all__ = [
     "Stationary",
     "batch_means",
+    "complete_consensus",
+    "contact_consensus",
     "contraction",
     "expected_consensus",
     "expected_updates",
@@ -30,6 +41,8 @@ __all__ = [
     "mean_staleness_expansion",
     "mean_staleness_graph",
     "mean_staleness_ring",
+    "meeting_consensus",
     "staleness_bound",
     "stationary_consensus",
+    "walk_gap",
 ]

@@ -7,8 +7,11 @@ other's model, P[i, j] probability that a contact is made by i with j.
 from typing import Literal, NamedTuple
 
 import numpy as np
+import scipy.sparse
 from jaxtyping import Bool, Float64
+from scipy.sparse import csgraph
 
+from batchednodes.topology.graphs import second_modulus
 from batchednodes.values import count, number
 
 
@@ -75,13 +78,26 @@ def expected_consensus(
     Reference:
         As for `contraction`; Boyd et al. 2006, section II-A, for meetings with w = 1/2.
     """
-    n, w = len(adjacency), number(weight, len(adjacency), "weight", high=1.0, open_high=False)
+    w = number(weight, len(adjacency), "weight", high=1.0, open_high=False)
     if adjacency.diagonal().any():
         raise ValueError("adjacency must be False on the diagonal: no node gossips with itself")
     degree = adjacency.sum(1)
     if not degree.any():
         raise ValueError("adjacency must have at least one edge: nobody has a neighbour")
-    contacts = adjacency / np.maximum(degree, 1)[:, None] / (degree > 0).sum()
+    return contact_consensus(adjacency / np.maximum(degree, 1)[:, None] / (degree > 0).sum(), exchange, w)
+
+
+def contact_consensus(
+    contacts: Float64[np.ndarray, "n n"], exchange: Literal["push", "pull", "meet"], weight: float
+) -> float:
+    """Returns `expected_consensus` for contacts with given probabilities.
+
+    Args:
+        contacts: P[i, j], the probability that a contact is made by i with j; non-negative, 0 on the diagonal, sum 1.
+        exchange: how two nodes exchange models.
+        weight: w of every contact; 0 <= w <= 1; dimensionless.
+    """
+    n, w = len(contacts), weight
     laplacian = np.diag(contacts.sum(0) + contacts.sum(1)) - contacts - contacts.T
     operator = np.eye(n) - 1 / n
     if exchange == "meet":
@@ -92,6 +108,42 @@ def expected_consensus(
         drift -= drift.mean(0)
         operator += w * (drift + drift.T) + w**2 * (1 - 1 / n) * laplacian
     return float(np.linalg.eigvalsh(operator)[-1])
+
+
+def complete_consensus(n: int, exchange: Literal["push", "pull", "meet"], weight: float) -> float:
+    """Returns `expected_consensus` on the complete graph of n >= 2 nodes, in closed form."""
+    once = 4 * weight * (1 - weight) if exchange == "meet" else 2 * weight - 2 * weight**2 * (1 - 1 / n)
+    return 1 - once / (n - 1)
+
+
+def meeting_consensus(contacts: scipy.sparse.csr_array, weight: float) -> float:
+    r"""Returns `contact_consensus` for meetings on a sparse graph: 1 - 2 w (1 - w) l_2.
+
+    l_2 is the second smallest eigenvalue of L_P. With d the largest entry of L_P, all of I - L_P / (2 d) are in [0, 1].
+
+    Args:
+        contacts: P[i, j], the probability that a contact is made by i with j; non-negative, 0 on the diagonal, sum 1.
+        weight: w of every contact; 0 <= w <= 1; dimensionless.
+    """
+    both = contacts + contacts.T
+    if csgraph.connected_components(both, directed=False)[0] > 1:
+        return 1.0
+    degree = both.sum(axis=0)
+    top = 2 * degree.max()
+    lazy = scipy.sparse.diags_array(1 - degree / top) + both / top
+    return 1 - 2 * weight * (1 - weight) * top * (1 - second_modulus(lazy.tocsr(), directed=False))
+
+
+def walk_gap(contacts: Float64[np.ndarray, "n n"]) -> float:
+    """Returns 1 - Re l_2 of P, the spectral gap of a random walk with these probabilities; dimensionless.
+
+    l_2 has the second largest real part. A bipartite graph has a gap too: a walk in continuous time has no parity.
+
+    Args:
+        contacts: P[i, j]; non-negative, rows of sum at most 1: what is left to 1 stays at i. n >= 2.
+    """
+    p = contacts + np.diag(1 - contacts.sum(axis=1))
+    return float(1 - np.sort(np.linalg.eigvals(p).real)[-2])
 
 
 class Stationary(NamedTuple):

@@ -1,42 +1,75 @@
 """Who may contact whom: the kinds of graphs, the graph itself, and the contact lists of a batch of networks.
 
 A complete graph is never stored. Any other graph lists the contacts of each node, in CSR form; the graphs of several
-networks are stacked into one `Contacts`, from which `peer` draws.
+networks are stacked into one `Contacts`, from which `peer` draws. Where a graph changes with time, a `Chooser` says who
+is contacted; likewise where weights do.
 """
 
+from batchednodes.topology.changing import BaseGraph, OnePeerExponential, RandomMatching, RandomPeers
+from batchednodes.topology.chooser import ROUNDS, Chooser
+from batchednodes.topology.communities import RandomGeometric, StochasticBlock, TwoCliques
 from batchednodes.topology.contacts import Contacts, Networks, peer, peers, stack
-from batchednodes.topology.edge_list import EdgeList
+from batchednodes.topology.edge_list import EdgeList, Edges
 from batchednodes.topology.graphs import Graph
-from batchednodes.topology.kinds import (
-    BarabasiAlbert,
-    Complete,
-    ErdosRenyi,
-    Exponential,
-    Hypercube,
-    KRegular,
-    Ring,
-    Star,
-    Topology,
-    Torus,
-    WattsStrogatz,
+from batchednodes.topology.grids import Grid, Torus
+from batchednodes.topology.lattices import Chain, Complete, Exponential, Hypercube, Ring, Star
+from batchednodes.topology.random_graphs import BarabasiAlbert, ErdosRenyi, WattsStrogatz
+from batchednodes.topology.regular import KRegular
+from batchednodes.topology.social import Davis, Karate, NetworkX, from_networkx
+from batchednodes.topology.topology import Changing, Topology
+from batchednodes.topology.trees import BinaryTree, DoubleBinaryTree
+from batchednodes.topology.weights import (
+    GivenWeights,
+    Laplacian,
+    MaxDegree,
+    MetropolisHastings,
+    UniformWeights,
+    Weighted,
+    Weights,
 )
 
 __all__ = [
+    "ROUNDS",
     "BarabasiAlbert",
+    "BaseGraph",
+    "BinaryTree",
+    "Chain",
+    "Changing",
+    "Chooser",
     "Complete",
     "Contacts",
+    "Davis",
+    "DoubleBinaryTree",
     "EdgeList",
+    "Edges",
     "ErdosRenyi",
     "Exponential",
+    "GivenWeights",
     "Graph",
+    "Grid",
     "Hypercube",
     "KRegular",
+    "Karate",
+    "Laplacian",
+    "MaxDegree",
+    "MetropolisHastings",
+    "NetworkX",
     "Networks",
+    "OnePeerExponential",
+    "RandomGeometric",
+    "RandomMatching",
+    "RandomPeers",
     "Ring",
     "Star",
+    "StochasticBlock",
     "Topology",
     "Torus",
+    "TwoCliques",
+    "UniformWeights",
     "WattsStrogatz",
+    "Weighted",
+    "Weights",
+    "from_networkx",
     "peer",
     "peers",
     "stack",

@@ -5,15 +5,16 @@ Node i of network g has the global number offsets[g] + i. The graphs of the netw
 Letters: n nodes of all networks, g networks, e contacts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import no_type_check
 
 import numpy as np
-from jaxtyping import Bool, Int32, Int64, UInt64
+from jaxtyping import Bool, Float64, Int32, Int64, UInt64
 from numba import int32, njit
 
 from batchednodes.rng import below, unit
+from batchednodes.topology.chooser import Chooser
 from batchednodes.topology.graphs import Graph
 
 
@@ -75,6 +76,10 @@ class Contacts:
     """Where the contacts of each node begin, and the end of the last; n + 1 entries."""
     indices: Int32[np.ndarray, " e"]
     """The contacts, sorted within each node."""
+    share: Float64[np.ndarray, " n"]
+    """Part of its contacts for which the node finds a peer; 0: it has nobody to contact."""
+    choosers: Mapping[int, Chooser]
+    """What chooses peers instead of the lists, which are then empty, by the first node of the network."""
 
     def lists(self) -> tuple[np.ndarray, ...]:
         """Returns the arrays in the order in which `peer` takes them."""
@@ -82,29 +87,39 @@ class Contacts:
 
     def silent(self) -> Bool[np.ndarray, " n"]:
         """Returns the nodes that have nobody to contact."""
-        return np.where(self.complete, self.size == 1, np.diff(self.indptr) == 0)
+        return self.share == 0
 
 
-def stack(networks: Networks, graphs: Sequence[Graph | None]) -> Contacts:
+def stack(networks: Networks, graphs: Sequence[Graph | Chooser | None]) -> Contacts:
     """Returns the contact lists of all networks, with node numbers of the batch.
 
     Args:
         networks: the sizes.
-        graphs: that of each network, of its size; None: complete.
+        graphs: that of each network, of its size, or what chooses peers there; None: complete.
     """
     assert len(graphs) == networks.count
-    degrees, indices, complete = [], [], []
+    degrees, indices, share = [], [], []
     for graph, size, first in zip(graphs, networks.sizes.tolist(), networks.offsets.tolist(), strict=False):
-        assert graph is None or graph.n == size
-        complete.append(np.full(size, graph is None))
-        degrees.append(np.zeros(size, np.int64) if graph is None else graph.degrees)
-        if graph is not None:
+        degrees.append(graph.degrees if isinstance(graph, Graph) else np.zeros(size, np.int64))
+        if isinstance(graph, Graph):
             indices.append(graph.indices + np.int32(first))
+        made = (
+            graph.share()
+            if isinstance(graph, Chooser)
+            else np.full(size, size > 1)
+            if graph is None
+            else degrees[-1] > 0
+        )
+        assert degrees[-1].size == made.size == size
+        share.append(made.astype(float))
     indptr = np.zeros(networks.n + 1, np.int64)
     np.cumsum(np.concatenate(degrees), out=indptr[1:])
     start, size = (np.repeat(x, networks.sizes) for x in (networks.offsets[:-1], networks.sizes))
+    complete = np.repeat([graph is None for graph in graphs], networks.sizes)
     lists = np.concatenate([np.zeros(0, np.int32), *indices])
-    return Contacts(start, size, np.concatenate(complete), indptr, lists)
+    firsts = networks.offsets[:-1].tolist()
+    choosers = {first: graph for first, graph in zip(firsts, graphs, strict=True) if isinstance(graph, Chooser)}
+    return Contacts(start, size, complete, indptr, lists, np.concatenate(share), choosers)
 
 
 @njit(nogil=True, cache=True)

@@ -1,4 +1,4 @@
-r"""The user's own graph, from a text file.
+r"""The user's own graph, from a text file or written out in the settings.
 
 Letters: n nodes, i a node, j its contact, pairs edges as rows (i, j).
 """
@@ -14,10 +14,25 @@ from pathlib import Path
 import numpy as np
 
 from batchednodes.topology.graphs import Graph
-from batchednodes.topology.kinds import Topology
+from batchednodes.topology.topology import Topology
 from batchednodes.values import shown
 
 _EDGE = re.compile(r"\s*([+-]?\d{1,18})\s+([+-]?\d{1,18})\s*", re.ASCII)
+
+
+def read_text(path: str, what: str) -> str:
+    """Returns the text of a file.
+
+    Raises:
+        ValueError: it cannot be read, or is not UTF-8; the message says what it should hold.
+    """
+    try:
+        if stat.S_IFMT(os.stat(path).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+            raise OSError(errno.EINVAL, "it is a pipe or a device")  # to open a pipe would wait for its writer
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ValueError(f"path must be a readable text file {what}, got {shown(path)}: {reason}") from None
 
 
 @dataclass(frozen=True)
@@ -35,13 +50,7 @@ class EdgeList(Topology):
 
     def graph(self, n: int, seed: int) -> Graph | None:
         """Reads the file."""
-        try:
-            if stat.S_IFMT(os.stat(self.path).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
-                raise OSError(errno.EINVAL, "it is a pipe or a device")  # to open a pipe would wait for its writer
-            text = Path(self.path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-            raise ValueError(f"path must be a readable text file of edges, got {shown(self.path)}: {reason}") from None
+        text = read_text(self.path, "of edges")
         pairs = np.array(list(self._edges(text, n)), np.int64).reshape(-1, 2)
         return Graph.of(n, *pairs.T, directed=self.directed)
 
@@ -62,3 +71,33 @@ class EdgeList(Topology):
             if i == j:
                 raise ValueError(f"path: line {line} of {shown(self.path)} must join two nodes, got the loop {i} {j}")
             yield i, j
+
+
+@dataclass(frozen=True)
+class Edges(Topology):
+    """The user's own graph, written out: edge k joins nodes i[k] and j[k]; repeats are merged."""
+
+    i: list[int]
+    """One end of each edge; nodes are numbered from 0 to n - 1."""
+    j: list[int]
+    """The other end of each edge; as many as `i`, none its own other end."""
+    directed: bool = False
+    """Whether an edge lets only i contact j; if not, both contact each other."""
+
+    def __post_init__(self) -> None:
+        if len(self.i) != len(self.j):
+            raise ValueError(f"j must be a list of {len(self.i)} nodes, as many as i, got {len(self.j)}")
+
+    def contacts(self, n: int) -> float:
+        return 2.0 * len(self.i)
+
+    def graph(self, n: int, seed: int) -> Graph | None:
+        """Returns the edges."""
+        for key in ("i", "j"):
+            for node in getattr(self, key):
+                if not 0 <= node < n:
+                    raise ValueError(f"{key} must name nodes of 0 .. {n - 1}, got {shown(node)}")
+        for a, b in zip(self.i, self.j, strict=True):
+            if a == b:
+                raise ValueError(f"j must join two nodes, got the loop {a} {b}")
+        return Graph.of(n, np.array(self.i, np.int64), np.array(self.j, np.int64), directed=self.directed)

@@ -105,16 +105,25 @@ class Graph:
         """
         if self.n == 1 or not self.is_connected:
             return float(self.n == 1)
-        return min(1.0, max(0.0, 1.0 - _second_modulus(self.gossip_matrix(), self.directed)))
+        return min(1.0, max(0.0, 1.0 - second_modulus(self.gossip_matrix(), self.directed)))
 
 
-def _second_modulus(w: scipy.sparse.csr_array, directed: bool) -> float:
+def second_modulus(w: scipy.sparse.csr_array, directed: bool) -> float:
+    """Returns the second largest modulus of an eigenvalue of a matrix with rows of sum 1.
+
+    Args:
+        w: of a connected graph; symmetric unless directed.
+        directed: whether it is not.
+
+    Raises:
+        ValueError: it is directed, of over 500 nodes, and mixes so slowly that no eigenvalue is found.
+    """
     n = w.indptr.size - 1
     if n <= DENSE:
         # W - 11'/n has the eigenvalues of W, with the 1 of the constant vector replaced by 0 (Wielandt deflation)
         flat = w.toarray() - 1 / n
         return float(np.abs(np.linalg.eigvals(flat) if directed else np.linalg.eigvalsh(flat)).max())
-    start = rng.uniforms(0, rng.GRAPH, np.arange(n), 1)[:, 0] - 0.5  # any start; a fixed one repeats its answer
+    start = some_vector(n)
     if directed:
         try:
             return float(np.abs(eigs(w, 2, v0=start, ncv=32, maxiter=50)[0]).min())
@@ -123,7 +132,7 @@ def _second_modulus(w: scipy.sparse.csr_array, directed: bool) -> float:
                 f"spectral gap of a directed graph with {n} nodes cannot be found: it mixes too slowly; "
                 f"use an undirected graph or at most {DENSE} nodes"
             ) from None
-    found = _lanczos(w, start)
+    found = largest_modulus(w, start)
     if found < 1 - TRUSTED:
         return found
     # A poorly connected graph: its eigenvalues crowd near 1, but its sparse factorisation is cheap
@@ -133,7 +142,12 @@ def _second_modulus(w: scipy.sparse.csr_array, directed: bool) -> float:
     return max(near, abs(float(eigsh(w.tocsc(), 1, sigma=-1.0, v0=start)[0][0])))
 
 
-def _lanczos(w: scipy.sparse.csr_array, start: Float64[np.ndarray, " n"]) -> float:
+def some_vector(n: int) -> Float64[np.ndarray, " n"]:
+    """Returns a vector to start iterations from: any will do, and a fixed one repeats its answer."""
+    return rng.uniforms(0, rng.GRAPH, np.arange(n), 1)[:, 0] - 0.5
+
+
+def largest_modulus(w: scipy.sparse.csr_array, start: Float64[np.ndarray, " n"]) -> float:
     """Returns the largest modulus of an eigenvalue of a symmetric W on vectors of mean 0, from below.
 
     Without reorthogonalisation: rounding repeats eigenvalues that have been found, and moves none.

@@ -1,0 +1,108 @@
+r"""Connectivity: what a network's graph says before anything runs, and how fast gossip over it contracts.
+
+Letters: n nodes, P contact probabilities, lambda gossip capacity, rho contraction of one contact.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import scipy.sparse
+
+from batchednodes.config import Config, has_messages
+from batchednodes.schemes import Uniform
+from batchednodes.theory import complete_consensus, contact_consensus, meeting_consensus, walk_gap
+from batchednodes.timeline import Timeline
+from batchednodes.topology import Graph
+from batchednodes.values import number
+
+DENSE = 1000
+"""Nodes up to which spectra are those of dense matrices: a second's work."""
+
+SPARSE = 5000
+"""Nodes up to which the contraction of meetings is found by sparse iterations: some seconds at worst."""
+
+
+@dataclass(frozen=True)
+class Connectivity:
+    """Facts about the graph of one network; of a graph that changes, about all its rounds together."""
+
+    components: int
+    """Parts that never learn from each other."""
+    degrees: tuple[int, float, int]
+    """Smallest, mean and largest number of nodes that a node may contact."""
+    gap: float | None
+    """1 - Re lambda_2 of P, itself included where a contact finds nobody: that of a random walk; dimensionless; of a
+    graph that changes, of the mean over rounds; null: too many nodes."""
+    contraction: float | None
+    """rho, by which one contact shrinks the expected squared consensus distance at worst; dimensionless; null: too many
+    nodes, no contacts, not all alike, or messages that are more than exchanged at once and merged."""
+    rate: float | None
+    """(1 - rho) times the contacts of all nodes a second [1/s]: that distance shrinks at least as exp(-rate t) while
+    nobody updates; of a graph that changes, while rounds are short; null: likewise."""
+
+    def words(self) -> dict[str, str]:
+        """Returns the facts in words, by their names."""
+        (least, mean, most), unknown = self.degrees, "not computed"
+        return {
+            "connected": "yes" if self.components == 1 else f"no: {self.components:,} components",
+            "degree": f"{least:,}" if least == most else f"{least:,} to {most:,}, mean {mean:,.4g}",
+            "spectral gap": unknown if self.gap is None else f"{self.gap:.4g}",
+            "contraction per contact": unknown if self.contraction is None else f"1 - {1 - self.contraction:.4g}",
+            "contraction per second": unknown if self.rate is None else f"exp(-{self.rate:.4g})",
+        }
+
+
+def connectivity(config: Config, events: Timeline, g: int) -> Connectivity:
+    """Returns the facts of network g of a timeline with these settings."""
+    nodes, n = events.networks.slice(g), config.network.nodes
+    chooser = events.contacts.choosers.get(nodes.start)
+    graph = _graph(events, g) if chooser is None else chooser.union()
+    degrees = np.full(n, n - 1) if graph is None else graph.degrees
+    components = 1 if graph is None else graph.components()[0]
+    facts = (components, (int(degrees.min()), float(degrees.mean()), int(degrees.max())))
+    if chooser is not None:
+        p = chooser.probabilities() if n <= SPARSE else None
+    else:
+        p = _uniform(graph, n) if n <= (DENSE if graph is None else SPARSE) else None
+    gap = walk_gap(p.toarray()) if p is not None and 1 < n <= DENSE else None
+    rates, weight = events.gossip.rate[nodes], config.gossip.weight
+    made = float((rates * events.contacts.share[nodes]).sum())
+    exchange, scheme = config.gossip.exchange, config.gossip.scheme
+    if exchange == "push_pull" or has_messages(config) or not isinstance(scheme, Uniform):
+        return Connectivity(*facts, gap, None, None)
+    if not isinstance(weight, int | float | str) or made == 0:
+        return Connectivity(*facts, gap, None, None)
+    w, alike = number(weight, n, "gossip.weight"), graph is None and chooser is None and (rates == rates[0]).all()
+    pairs = None if p is None else scipy.sparse.csr_array(scipy.sparse.diags_array(rates / made) @ p)
+    rho = _contraction(pairs, n, w, exchange, bool(alike))
+    return Connectivity(*facts, gap, rho, None if rho is None else (1 - rho) * made)
+
+
+def _contraction(
+    pairs: scipy.sparse.csr_array | None, n: int, w: float, exchange: Literal["push", "pull", "meet"], alike: bool
+) -> float | None:
+    """Returns rho from the probabilities of all pairs; alike: all are the same; None: it is not known."""
+    if pairs is not None and n <= DENSE:
+        return contact_consensus(pairs.toarray(), exchange, w)
+    if pairs is not None and exchange == "meet":
+        return meeting_consensus(pairs, w)
+    return complete_consensus(n, exchange, w) if alike else None
+
+
+def _graph(events: Timeline, g: int) -> Graph | None:
+    """Returns the graph of a network, cut out of the batch; None: complete."""
+    nodes, contacts = events.networks.slice(g), events.contacts
+    if contacts.complete[nodes.start]:
+        return None
+    indptr = contacts.indptr[nodes.start : nodes.stop + 1]
+    indices = contacts.indices[indptr[0] : indptr[-1]] - np.int32(nodes.start)
+    return Graph(nodes.stop - nodes.start, indptr - indptr[0], indices, directed=True)
+
+
+def _uniform(graph: Graph | None, n: int) -> scipy.sparse.csr_array:
+    """Returns the probabilities of uniform peers."""
+    if graph is None:
+        return scipy.sparse.csr_array((np.ones((n, n)) - np.eye(n)) / max(1, n - 1))
+    weights = np.repeat(1 / np.maximum(graph.degrees, 1), graph.degrees)
+    return scipy.sparse.csr_array((weights, graph.indices, graph.indptr), shape=(n, n))

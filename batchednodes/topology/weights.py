@@ -1,0 +1,233 @@
+r"""Contact probabilities: with whom a contact of a node is, on a graph that is stored.
+
+A contact of node i is with its neighbour j with probability P[i, j]; with probability P[i, i] it is with nobody: then
+no contact is made, and the clock ticks on. So weights thin the gossip capacity of the nodes.
+
+Letters: n nodes, e contacts, m contacts that are made, P contact probabilities, d degrees, L Laplacian of the graph,
+with eigenvalues 0 = l_1 <= l_2 <= ... <= l_n.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import no_type_check
+
+import numpy as np
+import scipy.sparse
+from jaxtyping import Float64, Int32
+from numba import njit
+
+from batchednodes import rng
+from batchednodes.topology.chooser import Chooser
+from batchednodes.topology.edge_list import read_text
+from batchednodes.topology.graphs import DENSE, Graph, largest_modulus, second_modulus, some_vector
+from batchednodes.values import shown
+
+_REAL = r"[+-]?(?:\d{1,20}\.?\d{0,20}|\.\d{1,20})(?:[eE][+-]?\d{1,3})?"
+_ROW = re.compile(rf"\s*(\d{{1,9}})\s*,\s*(\d{{1,9}})\s*,\s*({_REAL})\s*", re.ASCII)
+
+NEAR = 1e-9
+"""How far from 1 a row of given weights may sum and still be one that always finds a peer: decimals are rounded."""
+
+
+class Weights(ABC):
+    """The kind of contact probabilities that a graph gets."""
+
+    @abstractmethod
+    def chooser(self, graph: Graph) -> Chooser | None:
+        """Returns what chooses peers on a graph; None: uniformly, without a clock tick lost.
+
+        Raises:
+            ValueError: the kind does not fit the graph, or a file cannot be read.
+        """
+
+
+@dataclass(frozen=True)
+class UniformWeights(Weights):
+    """All neighbours alike: P[i, j] = 1 / d_i; every tick of a clock is a contact."""
+
+    def chooser(self, graph: Graph) -> Chooser | None:
+        return None
+
+
+@dataclass(frozen=True)
+class MetropolisHastings(Weights):
+    """P[i, j] = 1 / (1 + max(d_i, d_j)): symmetric, so that hubs are contacted no more often than others.
+
+    Reference:
+        L. Xiao, S. Boyd, S. Lall, "A scheme for robust distributed sensor fusion based on average consensus",
+        IPSN 2005.
+    """
+
+    def chooser(self, graph: Graph) -> Chooser | None:
+        _refuse_directed(graph)
+        own = np.repeat(graph.degrees, graph.degrees)
+        return Weighted.of(graph, 1 / (1.0 + np.maximum(own, graph.degrees[graph.indices])))
+
+
+@dataclass(frozen=True)
+class MaxDegree(Weights):
+    """P[i, j] = 1 / (1 + d_max), d_max the largest degree: symmetric, the same for all edges.
+
+    Reference:
+        L. Xiao, S. Boyd, S.-J. Kim, "Distributed average consensus with least-mean-square deviation", J. Parallel
+        Distrib. Comput. 67(1), 2007.
+    """
+
+    def chooser(self, graph: Graph) -> Chooser | None:
+        _refuse_directed(graph)
+        return Weighted.of(graph, np.full(graph.indices.size, 1 / (1.0 + graph.degrees.max())))
+
+
+@dataclass(frozen=True)
+class Laplacian(Weights):
+    """P = I - a L with the constant a that contracts fastest: 2 / (l_2 + l_n), or 1 / d_max where that is less.
+
+    Above 1 / d_max, P[i, i] of a hub would be no probability. The slowest factor of P, max(1 - a l_2, a l_n - 1), is
+    convex in a, so the least a where it binds is the best that is left.
+
+    Reference:
+        L. Xiao, S. Boyd, "Fast linear iterations for distributed averaging", Systems & Control Letters 53(1), 2004.
+    """
+
+    def chooser(self, graph: Graph) -> Chooser | None:
+        _refuse_directed(graph)
+        return Weighted.of(graph, np.full(graph.indices.size, best_constant(graph)))
+
+
+@dataclass(frozen=True)
+class GivenWeights(Weights):
+    """The user's own probabilities, from a text file of rows i,j,probability; contacts without a row are never made."""
+
+    path: str
+    """The file, relative to the working directory; '#' begins a comment, and a first line of names is skipped; node i
+    contacts j with this probability, at least 0; (i, j) is in the graph, and rows of i sum to at most 1."""
+
+    def chooser(self, graph: Graph) -> Chooser | None:
+        """Reads the file."""
+        keys = np.repeat(np.arange(graph.n), graph.degrees) * graph.n + graph.indices
+        weight, seen = np.zeros(keys.size), np.zeros(keys.size, bool)
+        for line, words in enumerate(read_text(self.path, "of weights").splitlines(), 1):
+            row = words.partition("#")[0]
+            if not row.strip() or (line == 1 and re.fullmatch(r"[A-Za-z_, \t]+", row)):
+                continue
+            i, j, p = self._row(row, line)
+            e = int(np.searchsorted(keys, i * graph.n + j)) if max(i, j) < graph.n else keys.size
+            if e == keys.size or keys[e] != i * graph.n + j:
+                raise ValueError(self._bad(line, "name a contact of network.topology", f"{i}, {j}"))
+            if seen[e]:
+                raise ValueError(self._bad(line, "give a contact once", f"{i}, {j} again"))
+            weight[e], seen[e] = p, True
+        made = Weighted.of(graph, weight)
+        high = np.flatnonzero(made.share() > 1 + NEAR)
+        if high.size:
+            raise ValueError(
+                f"path: probabilities of a node in {shown(self.path)} must sum to at most 1, got "
+                f"{made.share()[high[0]]:g} for node {high[0]}"
+            )
+        return made
+
+    def _row(self, text: str, line: int) -> tuple[int, int, float]:
+        match = _ROW.fullmatch(text)
+        if match is None:
+            raise ValueError(self._bad(line, "be two node numbers and a probability", shown(text.strip())))
+        p = float(match[3])
+        if not 0 <= p <= 1:
+            raise ValueError(self._bad(line, "give a probability in [0, 1]", match[3]))
+        return int(match[1]), int(match[2]), p
+
+    def _bad(self, line: int, rule: str, got: str) -> str:
+        return f"path: line {line} of {shown(self.path)} must {rule}, got {got}"
+
+
+@dataclass(frozen=True, eq=False)
+class Weighted(Chooser):
+    """Peers with given probabilities on a fixed graph."""
+
+    graph: Graph
+    """Whom each node may contact."""
+    upto: Float64[np.ndarray, " e"]
+    """Probability of each contact of a node, added to those of its contacts before."""
+
+    @classmethod
+    def of(cls, graph: Graph, weight: Float64[np.ndarray, " e"]) -> "Weighted":
+        """Returns the chooser for probabilities in the order of the graph's contacts.
+
+        Nodes whose probabilities sum to 1 but for rounding always find a peer.
+        """
+        upto = np.empty(weight.size)
+        _add(graph.indptr, weight, upto)
+        return cls(graph, upto)
+
+    def peers(self, time: np.ndarray, node: np.ndarray, bits: np.ndarray) -> Int32[np.ndarray, " m"]:
+        out = np.empty(node.size, np.int32)
+        _found(node, bits, self.graph.indptr, self.graph.indices, self.upto, out)
+        return out
+
+    def share(self) -> Float64[np.ndarray, " n"]:
+        out, some = np.zeros(self.graph.n), self.graph.degrees > 0
+        out[some] = self.upto[self.graph.indptr[1:][some] - 1]
+        return out
+
+    def union(self) -> Graph | None:
+        p = self.probabilities()
+        p.eliminate_zeros()
+        return Graph(self.graph.n, p.indptr.astype(np.int64), p.indices.astype(np.int32), directed=True)
+
+    def probabilities(self) -> scipy.sparse.csr_array:
+        first = self.graph.indptr[:-1][self.graph.degrees > 0]
+        weight = np.diff(self.upto, prepend=0.0)
+        weight[first] = self.upto[first]
+        shape = (self.graph.n, self.graph.n)
+        return scipy.sparse.csr_array((weight, self.graph.indices.copy(), self.graph.indptr.copy()), shape=shape)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _add(indptr, weight, upto):  # noqa: ANN001, ANN202  (numba infers the types)
+    """Adds up the probabilities of each node; what is 1 but for rounding becomes 1."""
+    for i in range(indptr.size - 1):
+        total = 0.0
+        for e in range(indptr[i], indptr[i + 1]):
+            total += weight[e]
+            upto[e] = total
+        if abs(total - 1) <= NEAR:
+            for e in range(indptr[i], indptr[i + 1]):
+                upto[e] = 1.0 if upto[e] == total else min(upto[e], 1.0)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _found(node, bits, indptr, indices, upto, out):  # noqa: ANN001, ANN202
+    """Writes the first contact of each node whose sum is above a uniform number; -1 if none is."""
+    for e in range(node.size):
+        u, low, high = rng.unit(bits[e]), indptr[node[e]], indptr[node[e] + 1]
+        end = high
+        while low < high:
+            middle = (low + high) // 2
+            if upto[middle] > u:
+                high = middle
+            else:
+                low = middle + 1
+        out[e] = indices[low] if low < end else -1
+
+
+def best_constant(graph: Graph) -> float:
+    """Returns the a for which I - a L contracts fastest and has no negative entry; dimensionless; 0 without edges."""
+    if graph.indices.size == 0:
+        return 0.0
+    d = graph.degrees.max()
+    if graph.n <= DENSE:
+        values = np.linalg.eigvalsh((scipy.sparse.diags_array(1.0 * graph.degrees) - graph.adjacency()).toarray())
+        low, high = values[1], values[-1]
+    else:
+        half = (scipy.sparse.diags_array(1.0 * graph.degrees) - graph.adjacency()).tocsr() / (2 * d)  # in [0, 1]
+        lazy = (scipy.sparse.eye_array(graph.n) - half).tocsr()
+        low = 2 * d * (1 - second_modulus(lazy, directed=False)) if graph.is_connected else 0.0
+        high = 2 * d * largest_modulus(half, some_vector(graph.n))
+    return float(min(2 / (max(0.0, low) + high), 1 / d))
+
+
+def _refuse_directed(graph: Graph) -> None:
+    if graph.directed:
+        raise ValueError("kind must be uniform or given where edges lead one way only, as in this network.topology")
