@@ -5,7 +5,7 @@ Letters: n nodes of all networks, p parameters, x models [n, p].
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,12 +14,12 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from batchednodes import clocks as clock
-from batchednodes import dealing, rng, theory
+from batchednodes import dealing, problems, rng, theory
 from batchednodes.algorithms.gossip_sgd import GossipSGD
 from batchednodes.algorithms.serial import SerialGossipSGD
 from batchednodes.algorithms.state import State, begin
 from batchednodes.config import Config, has_messages
-from batchednodes.data import Dataset, DataSizes, Heterogeneity, Sampler
+from batchednodes.data import Heterogeneity, Sampler
 from batchednodes.engine import Batched, Engine, Serial, automatic_window
 from batchednodes.local import Descent, Rates, Uneven
 from batchednodes.mailing import traffic
@@ -29,18 +29,14 @@ from batchednodes.metrics import Meter, quarantine_
 from batchednodes.mixing import Entries
 from batchednodes.program import UntraceableError
 from batchednodes.schemes import Freshest, Uniform
-from batchednodes.stack import Stack, check, check_apart
 from batchednodes.staleness import Sources, Tracking, sample
-from batchednodes.tasks import Problem, Tests, losses
+from batchednodes.tasks import Problem
 from batchednodes.timeline import Timeline
 from batchednodes.topology import Chooser, Complete, Graph, Networks, stack
 from batchednodes.values import per_node, shown
 from batchednodes.versions import dtype_for
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
-
-_APART = 8
-"""Examples on which a model is tried."""
 
 LARGEST_FRESHEST = 300
 """Nodes up to which a run computes the law of `freshest`, whose work is n^3; a tenth of a second at this size."""
@@ -130,7 +126,7 @@ def timeline(configs: Sequence[Config]) -> Timeline:
     if not any(has_messages(c) for c in configs):
         return plain
     dtype = DTYPES[configs[0].dtype]
-    p = skeleton(configs[0], dealing.sizes(configs[:1])[0], dtype, torch.device("cpu")).p
+    p = problems.skeleton(configs[0], dealing.sizes(configs[:1])[0], dtype, torch.device("cpu")).p
     return traffic(configs, plain, p * dtype.itemsize)
 
 
@@ -174,7 +170,7 @@ def assemble(configs: Sequence[Config], events: Timeline, chunks: Chunks, state:
     """
     config = configs[0]
     where, dtype = device(config), DTYPES[config.dtype]
-    problem, labels = _problem(configs, events.networks, dtype, where)
+    problem, labels = problems.problem(configs, events.networks, dtype, where)
     tracking = Tracking.of(events.networks, [c.staleness.track for c in configs], where)
     coefficients = _rates(configs, dtype, where)
     weight = _weight(configs, dtype, where)
@@ -309,69 +305,13 @@ def mean_staleness(config: Config, events: Timeline, g: int, sources: Sources) -
     return None
 
 
-def skeleton(config: Config, sizes: DataSizes, dtype: torch.dtype, where: torch.device) -> Stack:
-    """Returns the layout of the model's parameters for data of some sizes; allocates no row."""
-    return Stack.of(config.task.model.module(sizes.features, sizes.outputs), dtype, where)
-
-
-def _problem(
-    configs: Sequence[Config], batch: Networks, dtype: torch.dtype, where: torch.device
-) -> tuple[Problem, tuple[Heterogeneity | None, ...]]:
-    """Returns what is learned, and how heterogeneous it is in each network."""
-    config = configs[0]
-    local = config.local
-    dealt = [dealing.split(c) for c in configs]
-    sets, shards = [data for data, _ in dealt], [own for _, own in dealt]
-    firsts = np.cumsum([0, *(len(d.features) for d in sets)])
-    rows = np.concatenate([s.rows + first for s, first in zip(shards, firsts[:-1], strict=True)])
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate([s.sizes for s in shards]))])
-    seeds = batch.seeds[batch.network_of()]
-    choices = (local.batch_size, local.steps, local.sampling, local.epochs)
-    sampler = Sampler(seeds, batch.local(), rows, offsets, *choices)
-    stack_ = skeleton(config, sets[0].sizes, dtype, where)
-    send = _Sender(dtype, where)
-    tests = tuple(_tests(batch, sets, send))
-    features, targets = (send(np.concatenate(a)) for a in zip(*((d.features, d.targets) for d in sets), strict=True))
-    criterion = losses.choose(config.task.loss, sets[0].classes)
-    problem = Problem(stack_, criterion, sets[0].classes, features, targets, tests, sampler)
-    first = problem.draw(np.zeros(1, np.int64), np.zeros(1, np.int64))[0, 0]
-    check(stack_, problem.loss, *problem.batch(first[first >= 0]), problem.classes)
-    if sampler.padded:
-        exact = torch.promote_types(dtype, torch.float32)  # bfloat16 rounds as much as examples may matter
-        some = features[:: max(1, len(features) // _APART)][:_APART].to(exact)
-        check_apart(skeleton(config, sets[0].sizes, exact, where), some)
-    return problem, tuple(dealing.heterogeneity(*one) for one in dealt)
-
-
-def _tests(batch: Networks, sets: list[Dataset], send: "_Sender") -> Iterator[Tests]:
-    """Yields the test sets of all networks, those of networks with equally many nodes and examples together."""
-    keys = np.array([(int(n), len(d.test_features)) for n, d in zip(batch.sizes, sets, strict=True)])
-    for key in np.unique(keys, axis=0):
-        alike = np.flatnonzero((keys == key).all(1))
-        pairs = [(sets[g].test_features, sets[g].test_targets) for g in alike]
-        features, targets = (send(np.stack(arrays)) for arrays in zip(*pairs, strict=True))
-        yield Tests(alike, features, targets)
-
-
-@dataclass(frozen=True)
-class _Sender:
-    """Puts arrays on a device: real values in the dtype of x, labels as they are."""
-
-    dtype: torch.dtype
-    where: torch.device
-
-    def __call__(self, array: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(array)
-        return tensor.to(device=self.where, dtype=self.dtype if tensor.is_floating_point() else None)
-
-
 def _rates(configs: Sequence[Config], dtype: torch.dtype, where: torch.device) -> Rates:
     parts = [(c.local, c.network.nodes, c.seed) for c in configs]
     lr, momentum, decay = (
         np.concatenate([per_node(getattr(local, key), n, seed, f"local.{key}", high=high) for local, n, seed in parts])
         for key, high in (("lr", math.inf), ("momentum", 1.0), ("weight_decay", math.inf))
     )
-    send = _Sender(dtype, where)
+    send = problems.Sender(dtype, where)
     return Rates(
         send(lr),
         send(momentum) if momentum.any() else None,
@@ -384,7 +324,7 @@ def _weight(configs: Sequence[Config], dtype: torch.dtype, where: torch.device) 
     weights = [
         per_node(c.gossip.weight, c.network.nodes, c.seed, "gossip.weight", high=1.0, open_high=False) for c in configs
     ]
-    return _Sender(dtype, where)(np.concatenate(weights))
+    return problems.Sender(dtype, where)(np.concatenate(weights))
 
 
 def _initial(configs: Sequence[Config], run: Problem, batch: Networks, dtype: torch.dtype, slots: int) -> Tensor:

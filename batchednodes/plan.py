@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from batchednodes import assembly, dealing
+from batchednodes import assembly, dealing, problems
 from batchednodes.assembly import DTYPES, Chunks
 from batchednodes.config import Config
 from batchednodes.data import DataSizes
@@ -123,7 +123,7 @@ def screen(configs: Sequence[Config]) -> None:
     """
     config, where = configs[0], assembly.device(configs[0])
     dtype, sizes = DTYPES[config.dtype], dealing.sizes(configs)
-    stack = assembly.skeleton(config, sizes[0], dtype, where)
+    stack = problems.skeleton(config, sizes[0], dtype, where)
     n = sum(c.network.nodes for c in configs)
     versions = sum(2 * c.network.nodes * _tracked(c) for c in configs)
     memory = _Needs(configs, stack, sizes, 0, 0, dtype.itemsize).tensors(n, versions)
@@ -155,7 +155,7 @@ def plan(configs: Sequence[Config], events: Timeline) -> Plan:
     config, where = configs[0], assembly.device(configs[0])
     dtype = DTYPES[config.dtype]
     sizes = dealing.sizes(configs)
-    stack = assembly.skeleton(config, sizes[0], dtype, where)
+    stack = problems.skeleton(config, sizes[0], dtype, where)
     updates, gossips = events.expected(config.run.until)
     _refuse_endless(updates + gossips)
     per_event, writes = _sample(events, config)

@@ -12,6 +12,9 @@ TOP = "name, seed, device, dtype, executor, network, update, gossip, timing, loc
 TOP += ", sweep, sweep_mode, replicas"
 NEEDED = {
     "trace": {"path": "trace.csv"},
+    "edges": {"i": [0], "j": [1]},
+    "networkx": {"generator": "path_graph"},
+    "given": {"path": "weights.csv"},
     "edge_list": {"path": "edges.txt"},
     "npz": {"path": "data.npz"},
     "csv": {"path": "data.csv"},
@@ -133,7 +136,8 @@ CHOICES = [(path, kind) for path, kinds in KINDS.items() if path != "distributio
 
 @pytest.mark.parametrize(("path", "kind"), CHOICES)
 def test_every_kind_round_trips(file, path, kind):
-    config = load(section(path, {"kind": kind, **NEEDED.get(kind, {})}))
+    graph = ["network.topology.kind=ring"] if path == "network.weights" else []
+    config = load(section(path, {"kind": kind, **NEEDED.get(kind, {})}), graph)
     chosen = config
     for key in path.split("."):
         chosen = getattr(chosen, key)

@@ -95,7 +95,7 @@ def plain(seed: int, features: np.ndarray, labels: np.ndarray, exchange: str, de
      ("push-pull", "push_pull", 0, 1.0, 0.0)],
 )  # fmt: skip
 def test_shortened_runs_agree_with_one_object_a_node(name, exchange, delay, online, loss, tmp_path):
-    """Means over sixteen seeds: 4.5 standard errors apart by chance once in 10,000 times, for each of twelve numbers."""
+    """Means over 16 seeds: 4.5 standard errors apart by chance once in 10,000 times, for each of twelve numbers."""
     features, labels = table(tmp_path / "table.csv")
     expected = np.array([plain(seed, features, labels, exchange, delay, online, loss) for seed in range(SEEDS)])
     options = [f"gossip.delay.high={delay}", f"network.availability.probability={online}"] if delay else []
@@ -115,4 +115,4 @@ def test_shortened_runs_agree_with_one_object_a_node(name, exchange, delay, onli
     found = np.stack([rows.model_norm_mean, rows.consensus_distance**2, rows.model_age_mean], 1)
     error = np.sqrt((expected.var(0, ddof=1) + found.var(0, ddof=1)) / SEEDS)
     assert (np.abs(found.mean(0) - expected.mean(0)) <= 4.5 * error).all(), (found.mean(0), expected.mean(0), error)
-    assert (error < 0.15 * expected.mean(0)).all()  # a wrong order of work, or a training too many, shows
+    assert (error < 0.15 * expected.mean(0)).all()  # so that a training too many shows

@@ -13,9 +13,9 @@ ROOT = "__init__"
 ORDER = (
     "rng logarithm pages values clocks topology versions tally threads memory layers stack schemes chronology "
     "mail timeline messages schedule gossip mixing staleness theory program graphs local data tasks algorithms "
-    "metrics board lock record checkpoint engine reading config keeper sweep branch catalogue mailing dealing assembly "
-    "connectivity plan comparison overview divergence recorder training splits figures experiments "
-    f"{ROOT} interruption cli __main__"
+    "metrics board lock record checkpoint engine reading config keeper sweep branch catalogue mailing dealing "
+    "problems assembly connectivity plan comparison overview divergence recorder training splits figures "
+    f"experiments {ROOT} interruption cli __main__"
 ).split()
 """Modules and folders, each after all that it may import; a folder's own modules may import each other."""
 

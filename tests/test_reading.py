@@ -87,7 +87,10 @@ def refused(message):
             "use n, numbers, + - * / ** ( ), log, log2, sqrt, exp, min, max",
         ),
         ("gossip: {weight: 2}", "gossip.weight must be in [0, 1], got 2.0"),
-        ("gossip: {exchange: psh}", "gossip.exchange must be one of push, pull, push_pull, meet, got 'psh'; did you mean 'push'?"),
+        (
+            "gossip: {exchange: psh}",
+            "gossip.exchange must be one of push, pull, push_pull, meet, got 'psh'; did you mean 'push'?",
+        ),
         ("update: {applies: now}", "update.applies must be one of at_completion, delta, got 'now'"),
         ("local: {lr: -0.1}", "local.lr must be at least 0 and finite, got -0.1"),
         ("local: {momentum: 1}", "local.momentum must be in [0, 1), got 1.0"),

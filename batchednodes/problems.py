@@ -1,0 +1,77 @@
+r"""Problems: from the settings of some networks to what they learn, on its device.
+
+Letters: n nodes of all networks, p parameters.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from batchednodes import dealing
+from batchednodes.config import Config
+from batchednodes.data import Dataset, DataSizes, Heterogeneity, Sampler
+from batchednodes.stack import Stack, check, check_apart
+from batchednodes.tasks import Problem, Tests, losses
+from batchednodes.topology import Networks
+
+_APART = 8
+"""Examples on which a model is tried."""
+
+
+def skeleton(config: Config, sizes: DataSizes, dtype: torch.dtype, where: torch.device) -> Stack:
+    """Returns the layout of the model's parameters for data of some sizes; allocates no row."""
+    return Stack.of(config.task.model.module(sizes.features, sizes.outputs), dtype, where)
+
+
+def problem(
+    configs: Sequence[Config], batch: Networks, dtype: torch.dtype, where: torch.device
+) -> tuple[Problem, tuple[Heterogeneity | None, ...]]:
+    """Returns what is learned, and how heterogeneous it is in each network."""
+    config = configs[0]
+    local = config.local
+    dealt = [dealing.split(c) for c in configs]
+    sets, shards = [data for data, _ in dealt], [own for _, own in dealt]
+    firsts = np.cumsum([0, *(len(d.features) for d in sets)])
+    rows = np.concatenate([s.rows + first for s, first in zip(shards, firsts[:-1], strict=True)])
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate([s.sizes for s in shards]))])
+    seeds = batch.seeds[batch.network_of()]
+    choices = (local.batch_size, local.steps, local.sampling, local.epochs)
+    sampler = Sampler(seeds, batch.local(), rows, offsets, *choices)
+    stack_ = skeleton(config, sets[0].sizes, dtype, where)
+    send = Sender(dtype, where)
+    tests = tuple(_tests(batch, sets, send))
+    features, targets = (send(np.concatenate(a)) for a in zip(*((d.features, d.targets) for d in sets), strict=True))
+    criterion = losses.choose(config.task.loss, sets[0].classes)
+    found = Problem(stack_, criterion, sets[0].classes, features, targets, tests, sampler)
+    first = found.draw(np.zeros(1, np.int64), np.zeros(1, np.int64))[0, 0]
+    check(stack_, found.loss, *found.batch(first[first >= 0]), found.classes)
+    if sampler.padded:
+        exact = torch.promote_types(dtype, torch.float32)  # bfloat16 rounds as much as examples may matter
+        some = features[:: max(1, len(features) // _APART)][:_APART].to(exact)
+        check_apart(skeleton(config, sets[0].sizes, exact, where), some)
+    return found, tuple(dealing.heterogeneity(*one) for one in dealt)
+
+
+def _tests(batch: Networks, sets: list[Dataset], send: "Sender") -> Iterator[Tests]:
+    """Yields the test sets of all networks, those of networks with equally many nodes and examples together."""
+    keys = np.array([(int(n), len(d.test_features)) for n, d in zip(batch.sizes, sets, strict=True)])
+    for key in np.unique(keys, axis=0):
+        alike = np.flatnonzero((keys == key).all(1))
+        pairs = [(sets[g].test_features, sets[g].test_targets) for g in alike]
+        features, targets = (send(np.stack(arrays)) for arrays in zip(*pairs, strict=True))
+        yield Tests(alike, features, targets)
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Puts arrays on a device: real values in the dtype of x, labels as they are."""
+
+    dtype: torch.dtype
+    where: torch.device
+
+    def __call__(self, array: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(array)
+        return tensor.to(device=self.where, dtype=self.dtype if tensor.is_floating_point() else None)
