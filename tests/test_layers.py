@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "batchednodes"
 ROOT = "__init__"
 """The package itself: it shows the public names, so it comes after everything but the command line."""
 ORDER = (
-    "rng logarithm pages values clocks topology versions tally threads memory layers stack schemes chronology "
+    "rng logarithm pages processor values clocks topology versions tally threads memory layers stack schemes chronology "
     "mail timeline messages schedule gossip mixing staleness theory program graphs local data tasks algorithms "
     "metrics board lock record checkpoint engine reading config keeper sweep branch catalogue mailing dealing "
     "problems assembly connectivity plan comparison overview divergence recorder training splits figures "

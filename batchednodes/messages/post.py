@@ -28,6 +28,9 @@ from batchednodes.mail import (
     SENT,
     SEQUENCE,
     SLOTS,
+    Laws,
+    Mail,
+    Out,
     bits,
 )
 from batchednodes.messages import delays
@@ -35,6 +38,7 @@ from batchednodes.messages.availability import ALWAYS, PER_MESSAGE, change_after
 from batchednodes.messages.flow import PROACTIVE, proactive, reactive
 from batchednodes.messages.merging import weight
 from batchednodes.messages.store import drop, forget, give, popped, push, snapshot, take
+from batchednodes.processor import borrowed
 from batchednodes.timeline import MEET, PULL, UPDATE
 from batchednodes.topology import peer
 
@@ -70,6 +74,7 @@ def run(time, kind, actor, other, first, until, lists, laws, s, out, spare):  # 
     Returns:
         The entry to go on with once there is more room for messages or events; -1 at the end.
     """
+    laws, s, out = _laws(laws), _mail(s), Out(borrowed(out.events), borrowed(out.size))
     e = first
     while True:
         due = time[e] if e < time.size else math.inf
@@ -86,6 +91,34 @@ def run(time, kind, actor, other, first, until, lists, laws, s, out, spare):  # 
             e += 1
         else:
             _arrive(popped(s), arrives, lists, laws, s, out)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _mail(s):  # noqa: ANN001, ANN202
+    """Returns the mail as arrays whose owners are not counted, which would take most of the time."""
+    nodes, messages, pools = borrowed(s.nodes), borrowed(s.messages), borrowed(s.pools)
+    ages = borrowed(s.age), borrowed(s.years)
+    return Mail(nodes, ages[0], borrowed(s.accounts), messages, ages[1], pools, borrowed(s.link), borrowed(s.head))
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _laws(laws):  # noqa: ANN001, ANN202
+    """Returns the constants likewise."""
+    traces = borrowed(laws.trace), borrowed(laws.traces)
+    changes = borrowed(laws.begins), borrowed(laws.turns)
+    return Laws(
+        laws.n,
+        laws.exchange,
+        laws.before,
+        laws.rounds,
+        borrowed(laws.nodes),
+        traces[0],
+        traces[1],
+        changes[0],
+        changes[1],
+    )
 
 
 @njit(nogil=True, cache=True)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from batchednodes.gossip import Mixing
 from batchednodes.mixing import team
-from batchednodes.mixing.processor import claim, fetch, pointer
+from batchednodes.processor import claim, fetch, pointer
 from batchednodes.mixing.team import LINE, home, piece
 from batchednodes.versions import Layout
 

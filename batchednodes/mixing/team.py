@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 
 from batchednodes import threads
-from batchednodes.mixing.processor import call, claim
+from batchednodes.processor import call, claim
 
 LINE = 16
 """Integers of a line: 128 B, which the processor fetches together."""

@@ -40,6 +40,21 @@ def fetch(typing, array, index):  # noqa: ANN001, ANN201
 
 @intrinsic
 @no_type_check
+def borrowed(typing, array):  # noqa: ANN001, ANN201
+    """Returns the same array, whose owners are not counted while it is used; somebody else must own it meanwhile."""
+
+    @no_type_check
+    def generate(context, builder, signature, args):  # noqa: ANN001, ANN202
+        made = context.make_array(signature.return_type)(context, builder, args[0])
+        made.meminfo = cgutils.get_null_value(made.meminfo.type)
+        made.parent = cgutils.get_null_value(made.parent.type)
+        return made._getvalue()
+
+    return array(array), generate
+
+
+@intrinsic
+@no_type_check
 def claim(typing, array, index):  # noqa: ANN001, ANN201
     """Adds one to array[index], int64, at once even if other threads do so too; returns what it was before."""
 
