@@ -13,10 +13,7 @@ from batchednodes.config import KINDS, Config, Gossip, Network, Run, Staleness, 
 
 TOP = "name, seed, device, dtype, executor, network, update, gossip, timing, local, task, run, staleness"
 TOP += ", sweep, sweep_mode, replicas"
-TOPOLOGIES = (
-    "complete, ring, torus, hypercube, star, k_regular, erdos_renyi, watts_strogatz, barabasi_albert, exponential, "
-    "edge_list"
-)
+TOPOLOGIES = ", ".join(KINDS["network.topology"])
 PER_NODE = "a number, an expression in n, a list of n numbers or a distribution {kind: ...}"
 
 
@@ -34,7 +31,7 @@ def refused(message):
         ("nodes: 50", "unknown key 'nodes'; did you mean 'network.nodes'?"),
         ("foo: 1", f"unknown key 'foo'; a config has: {TOP}"),
         ("on: 1", f"unknown key 'True'; a config has: {TOP}"),
-        ("network: {foo: 3}", "unknown key 'network.foo'; network has: nodes, topology, availability, churn"),
+        ("network: {foo: 3}", "unknown key 'network.foo'; network has: nodes, topology, weights, availability, churn"),
         (
             "gossip: {clock: {kind: never, rate: 3}}",
             "unknown key 'gossip.clock.rate'; kind never of gossip.clock has no settings; it is a setting of kind "

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from batchednodes.gossip import Mixing
 from batchednodes.mixing import team
-from batchednodes.processor import claim, fetch, pointer
 from batchednodes.mixing.team import LINE, home, piece
+from batchednodes.processor import claim, fetch, pointer
 from batchednodes.versions import Layout
 
 _CACHE = 16 << 20
