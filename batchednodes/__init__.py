@@ -1,10 +1,26 @@
 """Asynchronous decentralized learning of many nodes, simulated exactly and at scale on one GPU or a CPU."""
 
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 from batchednodes.config import Config, load
-from batchednodes.gossip import GossipMatrix
-from batchednodes.training import Result, resume, train
+from batchednodes.imports import deferred
+
+if TYPE_CHECKING:
+    from batchednodes import gossip, training
+    from batchednodes.gossip import GossipMatrix
+    from batchednodes.training import Result, resume, train
+else:
+    gossip = deferred("batchednodes.gossip")
+    training = deferred("batchednodes.training")
+    _HOMES = {"GossipMatrix": gossip, "Result": training, "resume": training, "train": training}
+
+    def __getattr__(name: str) -> Any:
+        """Returns a public name from where it is defined, which is imported then: settings are read without PyTorch."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(_HOMES[name], name)
+
 
 __version__ = version("batchednodes")
 

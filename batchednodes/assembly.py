@@ -30,7 +30,7 @@ from batchednodes.mixing import Entries
 from batchednodes.program import UntraceableError
 from batchednodes.schemes import Freshest, Uniform
 from batchednodes.staleness import Sources, Tracking, sample
-from batchednodes.tasks import Problem
+from batchednodes.tasks.problem import Problem
 from batchednodes.timeline import Timeline
 from batchednodes.topology import Chooser, Complete, Graph, Networks, stack
 from batchednodes.values import per_node, shown

@@ -3,7 +3,6 @@
 Letters: n nodes, p parameters, q those of another run's models.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,10 @@ from torch import Tensor
 
 from batchednodes import config
 from batchednodes.algorithms.state import State
+from batchednodes.changes import between, inside
 from batchednodes.config import Config
 from batchednodes.keeper import latest
 from batchednodes.metrics import quarantine_
-from batchednodes.sweep import leaves
-
-_GOES_ON = ("run.until", "run.checkpoint_every", "run.keep_checkpoints", "run.baseline", "device")
-"""Settings, and sections, that may change when a run is resumed: the events so far stay what they were."""
 
 _KEPT = ("task.model",)
 """Section that must not change when a run starts from another's models."""
@@ -42,42 +38,6 @@ class Origin:
     """Settings that differ: the other run's value, and the new one."""
 
 
-def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Returns the settings that differ between two configs as plain data, each with its old and its new value."""
-    before, after = dict(leaves(old)), dict(leaves(new))
-    keys = [*after, *(key for key in before if key not in after)]
-    return {key: [before.get(key), after.get(key)] for key in keys if before.get(key) != after.get(key)}
-
-
-def words(changed: Mapping[str, list[Any]]) -> str:
-    """Returns changes in words: "local.lr 0.1 -> 0.01, ..."."""
-    some = [f"{key} {old!r} -> {new!r}" for key, (old, new) in [*changed.items()][:10]]
-    return ", ".join(some) + (", ..." if len(changed) > 10 else "")
-
-
-def check_resumed(old: Mapping[str, Any], new: Mapping[str, Any], time: float) -> None:
-    """Checks that a run which has come to some time may go on with other settings.
-
-    Args:
-        old: settings so far, as plain data.
-        new: settings from now on.
-        time: simulated time that the run has reached [s].
-
-    Raises:
-        ValueError: a setting must not change, or the run is past its new end.
-    """
-    for key, (before, after) in changes(old, new).items():
-        if not _inside(key, _GOES_ON):
-            raise ValueError(
-                f"{key} must not change when a run is resumed ({', '.join(_GOES_ON)} may), got {after!r} instead of "
-                f"{before!r}; `batchednodes train CONFIG --from DIR` starts from the run's models with other settings"
-            )
-    if new["run"]["until"] < time:
-        raise ValueError(
-            f"run.until must be at least what the run has reached, {time:g} [s], got {new['run']['until']}"
-        )
-
-
 def start_(state: State, sizes: Int64[np.ndarray, " g"], settings: Config) -> Origin:
     """Writes the latest models of the run that the settings start from into a state at t = 0.
 
@@ -95,9 +55,9 @@ def start_(state: State, sizes: Int64[np.ndarray, " g"], settings: Config) -> Or
         found = latest(Path(folder), torch.device("cpu"))
     except ValueError as error:
         raise ValueError(f"run.start_from must be the folder of a run, {error}") from None
-    changed = changes(found.journal.config, config.to_dict(settings))
+    changed = between(found.journal.config, config.to_dict(settings))
     for key, (before, after) in changed.items():
-        if _inside(key, _KEPT) and key not in _DRAWN:
+        if inside(key, _KEPT) and key not in _DRAWN:
             raise ValueError(
                 f"{key} must be that of the run that run.start_from names, {before!r}, got {after!r}; models of "
                 "another kind cannot be taken over"
@@ -136,7 +96,3 @@ def _write_(
 
 def _listed(sizes: Int64[np.ndarray, " g"]) -> str:
     return ", ".join(str(n) for n in sizes[:10]) + (", ..." if sizes.size > 10 else "")
-
-
-def _inside(key: str, sections: Sequence[str]) -> bool:
-    return any(key == section or key.startswith(f"{section}.") for section in sections)

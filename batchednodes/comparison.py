@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy
 from jaxtyping import Float64
 from rich.table import Table
-from scipy.special import stdtrit
 
 from batchednodes.values import shown
 
@@ -59,15 +59,25 @@ def read(run: Path) -> list[dict[str, Any]]:
         raise ValueError(f"DIR must hold a whole summary.json, got {shown(str(run))}: {error}") from None
 
 
+def check_file(run: Path, name: str, what: str) -> Path:
+    """Returns the path of a file in the folder of a run.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    path = run / name
+    if not os.path.isfile(path):  # False, too, for a path that is too long; to open a pipe would wait for its writer
+        raise ValueError(f"DIR must be the folder of a {what}, got {shown(str(run))} without {name}")
+    return path
+
+
 def text_of(run: Path, name: str, what: str) -> str:
     """Returns the text of a file in the folder of a run.
 
     Raises:
         ValueError: there is no such file, or it is no text of at most 1 GiB.
     """
-    path = run / name
-    if not os.path.isfile(path):  # False, too, for a path that is too long; to open a pipe would wait for its writer
-        raise ValueError(f"DIR must be the folder of a {what}, got {shown(str(run))} without {name}")
+    path = check_file(run, name, what)
     try:
         if path.stat().st_size > _LARGEST:
             raise ValueError(f"it has more than {_LARGEST >> 30} GiB")
@@ -176,7 +186,7 @@ def half_width(values: Float64[np.ndarray, " r"]) -> float | None:
     """Returns the half-width of their mean's 95% interval by Student's t; None for one value or equal ones."""
     if values.size < 2 or np.allclose(values, values[0], rtol=1e-12, atol=0):  # equal but for rounding
         return None
-    return float(stdtrit(values.size - 1, 0.975) * values.std(ddof=1) / math.sqrt(values.size))
+    return float(scipy.special.stdtrit(values.size - 1, 0.975) * values.std(ddof=1) / math.sqrt(values.size))
 
 
 def _words(values: Float64[np.ndarray, " r"]) -> str:

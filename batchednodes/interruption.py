@@ -65,12 +65,14 @@ def _say(text: str) -> None:
         os.write(2, f"\n{text}\n".encode())
 
 
-def seconds(text: str) -> float:
-    """Returns a span of time, as "2h", "90min" or "1h30m", in seconds; a bare number is seconds.
+def seconds(text: str | None) -> float | None:
+    """Returns a span of time, as "2h", "90min" or "1h30m", in seconds; a bare number is seconds; None: no limit.
 
     Raises:
         ValueError: it is none, or not positive.
     """
+    if text is None:
+        return None
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)?", text)
     rest = re.sub(r"\d+(\.\d+)?\s*(s|min|m|h|d)?|\s", "", text)
     if rest or not any(float(number) for number, _ in parts):

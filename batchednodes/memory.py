@@ -10,9 +10,14 @@ import re
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
+from batchednodes.imports import deferred
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = deferred("torch")
 
 T = TypeVar("T")
 
@@ -33,9 +38,9 @@ def gib(size: int) -> str:
 
 def exhausted(error: BaseException) -> bool:
     """Returns whether an error says that memory could not be allocated, on the host or on the device."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and _WORDS.search(str(error)) is not None
+    if isinstance(error, RuntimeError):
+        return _WORDS.search(str(error)) is not None or isinstance(error, torch.OutOfMemoryError)
+    return isinstance(error, MemoryError)
 
 
 def reason(error: BaseException) -> str:

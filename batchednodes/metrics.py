@@ -24,7 +24,7 @@ from batchednodes.mail import Laws
 from batchednodes.memory import Chunk
 from batchednodes.messages import accounts
 from batchednodes.staleness import Staleness, Tracking
-from batchednodes.tasks import Problem, Tests
+from batchednodes.tasks.problem import Problem, Tests
 from batchednodes.timeline import Clocks
 from batchednodes.topology import Networks
 

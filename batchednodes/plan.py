@@ -115,14 +115,18 @@ def _misfit(parts: Sequence[tuple[str, int]], available: int, device: str) -> st
     return f"the run must fit in memory, got {needed} (largest: {largest}); {remedy}"
 
 
-def screen(configs: Sequence[Config]) -> None:
+def screen(configs: Sequence[Config], sizes: list[DataSizes] | None = None) -> None:
     """Checks that what the settings alone say fits in memory, before anything of the size of n is made.
+
+    Args:
+        configs: settings of each network.
+        sizes: of the data of each; None: they are asked for.
 
     Raises:
         ValueError: graphs, models, data and clocks do not fit; or the model, the data or the device does not exist.
     """
     config, where = configs[0], assembly.device(configs[0])
-    dtype, sizes = DTYPES[config.dtype], dealing.sizes(configs)
+    dtype, sizes = DTYPES[config.dtype], sizes or dealing.sizes(configs)
     stack = problems.skeleton(config, sizes[0], dtype, where)
     n = sum(c.network.nodes for c in configs)
     versions = sum(2 * c.network.nodes * _tracked(c) for c in configs)
@@ -142,19 +146,20 @@ def _tracked(config: Config) -> int:
     return track if isinstance(track, int) else config.network.nodes if track == "all" else 0
 
 
-def plan(configs: Sequence[Config], events: Timeline) -> Plan:
+def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | None = None) -> Plan:
     """Returns the plan of a batch of networks.
 
     Args:
         configs: settings of each network.
         events: their timeline.
+        sizes: of the data of each; None: they are asked for.
 
     Raises:
         ValueError: a setting does not fit the others, or the device or a file does not exist.
     """
     config, where = configs[0], assembly.device(configs[0])
     dtype = DTYPES[config.dtype]
-    sizes = dealing.sizes(configs)
+    sizes = sizes or dealing.sizes(configs)
     stack = problems.skeleton(config, sizes[0], dtype, where)
     updates, gossips = events.expected(config.run.until)
     _refuse_endless(updates + gossips)

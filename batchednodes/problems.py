@@ -14,7 +14,8 @@ from batchednodes import dealing
 from batchednodes.config import Config
 from batchednodes.data import Dataset, DataSizes, Heterogeneity, Sampler
 from batchednodes.stack import Stack, check, check_apart
-from batchednodes.tasks import Problem, Tests, losses
+from batchednodes.tasks import losses
+from batchednodes.tasks.problem import Problem, Tests
 from batchednodes.topology import Networks
 
 _APART = 8

@@ -19,6 +19,7 @@ import numpy as np
 from torch.utils.tensorboard.summary import custom_scalars, histogram_raw, hparams, scalar, text
 
 from batchednodes.board import Board
+from batchednodes.folders import check_new
 from batchednodes.lock import Lock
 from batchednodes.metrics import Observation
 from batchednodes.values import shown
@@ -79,12 +80,6 @@ _LAYOUT = {
 """Custom scalars of TensorBoard: curves that belong into one chart."""
 
 
-def next_folder(name: str) -> Path:
-    """Returns the first of runs/<name>-1, runs/<name>-2, ... that does not exist."""
-    numbers = itertools.count(1)
-    return next(folder for k in numbers if not os.path.lexists(folder := Path("runs") / f"{name}-{k}"))
-
-
 def new_folder(folder: Path, config: str) -> Lock:
     """Makes the folder of a run, with its settings in it from the first moment, and locks it.
 
@@ -103,10 +98,7 @@ def new_folder(folder: Path, config: str) -> Lock:
     except OSError as error:
         if place is not None:
             shutil.rmtree(place, ignore_errors=True)
-        if os.path.lexists(folder):
-            raise ValueError(
-                f"--out must not exist yet, got {shown(str(folder))}; nothing is ever overwritten"
-            ) from error
+        check_new(folder)
         _unmake(missing)
         raise ValueError(
             f"--out must be a folder that can be made, got {shown(str(folder))}: {error.strerror}"

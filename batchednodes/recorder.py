@@ -22,6 +22,7 @@ from batchednodes.assembly import Chunks, Run
 from batchednodes.branch import Origin
 from batchednodes.checkpoint import Journal, Snapshot
 from batchednodes.config import Config
+from batchednodes.data import DataSizes
 from batchednodes.engine import Observer, Progress
 from batchednodes.keeper import FINAL, Keeper
 from batchednodes.metrics import diverged
@@ -43,6 +44,8 @@ class Task:
     settings: Config
     points: list[Point]
     """The networks that the settings stand for."""
+    sizes: list[DataSizes]
+    """Of the data of each."""
     boards: bool
     """Whether TensorBoard's files are written."""
     watch: Watch | None

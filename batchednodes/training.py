@@ -5,7 +5,6 @@ r"""Training: from a config to a result, in one call.
 Letters: n nodes, p parameters, t tracked sources.
 """
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,20 +17,23 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from batchednodes import assembly, branch, config, sweep
+from batchednodes import assembly, branch, config, dealing, sweep
 from batchednodes.assembly import Chunks, Run
 from batchednodes.branch import Origin
+from batchednodes.changes import check_resumed, reopened
 from batchednodes.checkpoint import Snapshot
 from batchednodes.clocks import Never
 from batchednodes.config import Config
+from batchednodes.data import DataSizes
 from batchednodes.engine import Pause, never
+from batchednodes.folders import check_new
 from batchednodes.keeper import newest
 from batchednodes.lock import Lock
 from batchednodes.plan import plan, screen
 from batchednodes.record import check_metrics, new_folder, replace_text
 from batchednodes.recorder import Means, Recorder, Task, Watch, device_name
 from batchednodes.stack import Stack
-from batchednodes.values import shown
+from batchednodes.sweep import Point
 
 
 class _DivergedError(ValueError):
@@ -98,9 +100,28 @@ def train(
         OSError: a file cannot be written; what was written before is whole, and `resume` goes on from it.
     """
     settings = config.load(source, overrides)
-    if out is not None and os.path.lexists(out):
-        raise ValueError(f"--out must not exist yet, got {shown(str(out))}; nothing is ever overwritten")
-    return _new(Task(settings, sweep.points(settings), True, watch, stop), None if out is None else Path(out))
+    check_new(out)
+    points = sweep.points(settings)
+    return start(settings, points, dealing.sizes([p.config for p in points]), out, watch, stop)
+
+
+def start(
+    settings: Config,
+    points: list[Point],
+    sizes: list[DataSizes],
+    out: str | Path | None = None,
+    watch: Watch | None = None,
+    stop: Pause = never,
+) -> Result:
+    """Runs settings that have been read to their end.
+
+    Args:
+        settings: of the run.
+        points: the networks that they stand for.
+        sizes: of the data of each.
+        out, watch, stop: as of `train`, and so are errors.
+    """
+    return _new(Task(settings, points, sizes, True, watch, stop), None if out is None else Path(out))
 
 
 def resume(folder: str | Path, *overrides: str, watch: Watch | None = None, stop: Pause = never) -> Result:
@@ -110,7 +131,7 @@ def resume(folder: str | Path, *overrides: str, watch: Watch | None = None, stop
 
     Args:
         folder: of the run.
-        overrides: settings to change, "run.until=200"; few can, see `branch.check_resumed`.
+        overrides: settings to change, "run.until=200"; few can, see `changes.check_resumed`.
         watch: called after each window and mark.
         stop: as in `train`.
 
@@ -119,14 +140,11 @@ def resume(folder: str | Path, *overrides: str, watch: Watch | None = None, stop
             change.
         OSError: a file cannot be written.
     """
-    place = Path(folder)
-    if not (place / "config.yaml").is_file():
-        raise ValueError(f"DIR must be the folder of a run, got {str(folder)!r} without a config.yaml")
-    old = config.load(place / "config.yaml")
-    settings = config.load(old, overrides)
-    branch.check_resumed(config.to_dict(old), config.to_dict(settings), 0.0)
+    place, settings = Path(folder), reopened(folder, overrides)
     with Lock(place):
-        return _continued(Task(settings, sweep.points(settings), True, watch, stop), place)
+        points = sweep.points(settings)
+        task = Task(settings, points, dealing.sizes([p.config for p in points]), True, watch, stop)
+        return _continued(task, place)
 
 
 def _new(task: Task, out: Path | None) -> Result:
@@ -143,7 +161,7 @@ def _continued(task: Task, folder: Path) -> Result:
     start = newest(folder, assembly.device(task.settings), lambda s: check_metrics(folder, s.journal.metrics))
     if start is not None:
         reached = max(start.clocks.time, start.journal.end or 0.0)
-        branch.check_resumed(start.journal.config, config.to_dict(task.settings), reached)
+        check_resumed(start.journal.config, config.to_dict(task.settings), reached)
         if start.journal.status == "diverged":
             raise _DivergedError(
                 f"DIR must hold a run that can go on, got {str(folder)!r}, which diverged; to start from its last "
@@ -160,9 +178,9 @@ def _continued(task: Task, folder: Path) -> Result:
 def _assembled(task: Task, start: Snapshot | None) -> Iterator[tuple[Run, Means, Origin | None]]:
     """Yields all parts of a run, and where its models come from, with torch's threads set as the run needs them."""
     configs = [p.config for p in task.points]
-    screen(configs)
+    screen(configs, task.sizes)
     events = assembly.timeline(configs)
-    need = plan(configs, events)
+    need = plan(configs, events, task.sizes)
     need.refuse_unless_fits()
     means = Means(need.chunks, need.threads, need.copies)
     if start is not None and start.journal.devices[-1] == device_name(start.state.x.device):

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard, no_type_check
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float64
 from numba import njit
-from scipy.special import ndtri
 
 from batchednodes import rng
 
@@ -108,7 +108,7 @@ class LogNormal(Distribution):
     def draw(self, n: int, seed: int, key: str) -> Float64[np.ndarray, " n"]:
         """Returns median exp(sigma z), z = Phi^-1(u)."""
         with np.errstate(over="ignore"):  # infinite, and refused as out of range
-            return self.median * np.exp(self.sigma * ndtri(_draws(n, seed, key)))
+            return self.median * np.exp(self.sigma * scipy.special.ndtri(_draws(n, seed, key)))
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ import dataclasses
 import pytest
 
 from batchednodes.catalogue import catalogue, docstrings
-from batchednodes.config import KINDS, Config, Gossip, Network, Run, Staleness, Task, Update, to_dict
-from batchednodes.local import Local
+from batchednodes.config import KINDS, Config, Gossip, Local, Network, Run, Staleness, Task, Update, to_dict
 
 PER_NODE = "a number, an expression in n, a list of n numbers or a distribution {kind: ...}"
 

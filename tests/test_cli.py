@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from batchednodes import cli
+from batchednodes.experiments import EXPERIMENTS
 from batchednodes.experiments.quickstart import Quickstart
 
 TINY = "network: {nodes: 6}\nrun: {until: 3, mark_every: 1}\ntask: {data: {samples_per_node: 5, test_samples: 30}}\n"
@@ -133,7 +134,7 @@ def test_heterogeneity_of_labels_is_shown_by_plan_train_and_plot(monkeypatch, ca
 
 def test_figure_leaves_a_picture_and_never_overwrites_it(monkeypatch, capsys):
     sizes = []
-    monkeypatch.setitem(cli.EXPERIMENTS, "quickstart", lambda size: sizes.append(size) or Quickstart(20.0))
+    monkeypatch.setitem(EXPERIMENTS, "quickstart", lambda size: sizes.append(size) or Quickstart(20.0))
     code, out, err = call(monkeypatch, capsys, "figure", "quickstart", "--quick")
     assert (code, err, sizes) == (0, "", ["quick"])
     assert "staleness" in out

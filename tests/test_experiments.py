@@ -12,8 +12,9 @@ from scipy import stats
 from sklearn.isotonic import IsotonicRegression
 
 from batchednodes import assembly, figures, load, sweep, theory
-from batchednodes.experiments import EXPERIMENTS, publish
+from batchednodes.experiments import EXPERIMENTS
 from batchednodes.experiments.estimates import growth, interval, over_replicas, time_averages
+from batchednodes.experiments.experiment import publish
 from batchednodes.experiments.quickstart import Quickstart
 from batchednodes.experiments.regression import Regression
 from batchednodes.experiments.staleness_criterion import StalenessCriterion, rising

@@ -11,13 +11,16 @@ PACKAGE = Path(__file__).parents[1] / "batchednodes"
 ROOT = "__init__"
 """The package itself: it shows the public names, so it comes after everything but the command line."""
 ORDER = (
-    "rng logarithm pages processor values clocks topology versions tally threads memory layers stack schemes "
-    "chronology mail timeline messages schedule gossip mixing staleness theory program graphs local data tasks "
-    "algorithms metrics board lock record checkpoint engine reading config keeper sweep branch catalogue mailing "
-    "dealing problems assembly connectivity plan comparison overview divergence recorder training splits figures "
-    f"experiments {ROOT} interruption cli __main__"
+    "imports rng logarithm pages processor values clocks topology versions tally threads memory layers stack "
+    "schemes chronology mail timeline messages schedule gossip mixing staleness theory program graphs local data "
+    "tasks algorithms metrics board folders lock record checkpoint engine reading config keeper sweep changes "
+    "branch catalogue mailing dealing problems assembly connectivity plan comparison overview divergence recorder "
+    f"training splits figures experiments {ROOT} interruption console commands cli __main__"
 ).split()
 """Modules and folders, each after all that it may import; a folder's own modules may import each other."""
+
+CHECKED = "if TYPE_CHECKING:\n    {}\nelse:\n"
+"""The beginning of a file that defers a module."""
 
 
 def modules(package: Path) -> dict[str, Path]:
@@ -50,6 +53,32 @@ def targets(node: ast.AST, module: str, path: Path, known: dict[str, Path]) -> I
             yield ".".join(rest) or ROOT
 
 
+def deferring(tree: ast.Module) -> list[ast.If]:
+    """Returns the statements at the top of a file whose imports are for type checkers: they name what is deferred."""
+    return [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+
+
+def undeferred(tree: ast.Module) -> Iterator[str]:
+    """Yields one line for each module that is deferred under another name than type checkers see, or elsewhere."""
+    calls = {id(node): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    calls = {key: node for key, node in calls.items() if ast.unparse(node.func) == "deferred"}
+    for part in deferring(tree):
+        seen = {
+            alias.asname or alias.name: f"{node.module}.{alias.name}"
+            if isinstance(node, ast.ImportFrom)
+            else alias.name
+            for node in part.body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for alias in node.names
+        }
+        for node in part.orelse:
+            match node:
+                case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(args=[ast.Constant(value=module)]) as call):
+                    if calls.pop(id(call), None) and seen.get(name) != module:
+                        yield f"{node.lineno} defers {module}, which type checkers see as {seen.get(name)}"
+    yield from (f"{node.lineno} defers a module that type checkers do not see" for node in calls.values())
+
+
 def problems(package: Path, order: list[str]) -> list[str]:
     """Returns one line for each import that breaks the order, and for each module that the order lacks."""
     known, found = modules(package), []
@@ -58,7 +87,8 @@ def problems(package: Path, order: list[str]) -> list[str]:
     found += [f"{name} is not in the order" for name in known if name.split(".")[0] not in rank]
     for name, path in known.items():
         tree = ast.parse(path.read_text())
-        top = {id(node) for node in tree.body}
+        found += [f"{name}:{line}" for line in undeferred(tree)]
+        top = {id(node) for node in [*tree.body, *(one for part in deferring(tree) for one in part.body)]}
         for node in ast.walk(tree):
             for target in targets(node, name, path, known):
                 layer, below = name.split(".")[0], target.split(".")[0]
@@ -113,6 +143,16 @@ def imported(path: Path) -> set[str]:
         ({"a": "", "b/__init__": "from batchednodes.b.c import x", "b/c": "import numpy"}, []),
         ({"b": "def f():\n    from batchednodes import a", "a": ""}, ["b:2 imports a, not at the top of the file"]),
         ({"z": "import batchednodes.a", "a": ""}, ["z is not in the order", "z imports a, which comes later"]),
+        ({"a": "", "b": CHECKED.format("from batchednodes import a") + "    a = deferred('batchednodes.a')"}, []),
+        (
+            {"a": CHECKED.format("from batchednodes import b") + "    b = deferred('batchednodes.b')", "b": ""},
+            ["a imports b, which comes later"],
+        ),
+        (
+            {"a": CHECKED.format("import numpy") + "    numpy = deferred('torch')"},
+            ["a:4 defers torch, which type checkers see as numpy"],
+        ),
+        ({"a": "b = deferred('b')", "b": ""}, ["a:1 defers a module that type checkers do not see"]),
         (
             {"b/__init__": "from .c import x", "b/c": "from batchednodes.b import y"},
             ["a circle of imports: b -> b.c -> b"],

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from batchednodes.local import Descent, Local, Rates
+from batchednodes.config import Local
+from batchednodes.local import Descent, Rates
 from batchednodes.tasks.losses import Loss
 
 ROWS, STEPS, BATCH, P = 5, 4, 3, 6

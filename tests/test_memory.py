@@ -28,9 +28,9 @@ pytestmark = pytest.mark.slow
 LIMITED = """
 import os, resource, sys
 from pathlib import Path
-from batchednodes import cli
+from batchednodes import cli, commands
 
-class Late(cli._Watch):
+class Late(commands._Watch):
     "Lets the process have some more MiB of memory than it has after the first mark."
 
     def __call__(self, config, progress, row):
@@ -40,7 +40,7 @@ class Late(cli._Watch):
             most = (int(status["VmData"].split()[0]) << 10) + (int(os.environ.pop(MORE)) << 20)
             resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
-MORE, cli._Watch = "MORE", Late
+MORE, commands._Watch = "MORE", Late
 cli.main()
 """
 CLOCK = "update.clock={kind: deterministic, period: 1}"

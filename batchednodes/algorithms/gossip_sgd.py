@@ -27,7 +27,7 @@ from batchednodes.local import Descent, Rates
 from batchednodes.memory import Chunk
 from batchednodes.mixing import Entries, Kernel, merge_, mix_, partial
 from batchednodes.staleness import count_
-from batchednodes.tasks import Problem
+from batchednodes.tasks.problem import Problem
 from batchednodes.versions import Layout
 
 

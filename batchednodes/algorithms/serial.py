@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from batchednodes.algorithms.state import State
 from batchednodes.local import Rates
 from batchednodes.mixing import Entries
-from batchednodes.tasks import Problem
+from batchednodes.tasks.problem import Problem
 from batchednodes.timeline import MEET, PULL, UPDATE, Events
 from batchednodes.versions import Layout
 

@@ -5,6 +5,7 @@ The dataclasses can be made in Python too, `Config(network=Network(nodes=50))`: 
 
 from batchednodes.config.files import dump, load, to_dict
 from batchednodes.config.kinds import KINDS, READER
+from batchednodes.config.local import Local
 from batchednodes.config.settings import (
     Config,
     Every,
@@ -24,6 +25,7 @@ __all__ = [
     "Config",
     "Every",
     "Gossip",
+    "Local",
     "Network",
     "Run",
     "Staleness",

@@ -15,8 +15,8 @@ from batchednodes import clocks, messages, schemes, tasks
 from batchednodes import data as sources
 from batchednodes import topology as graphs
 from batchednodes.config.kinds import READER
+from batchednodes.config.local import Local
 from batchednodes.config.networks import check_graph
-from batchednodes.local import Local
 from batchednodes.values import PerNode, count, number, per_node, shown
 
 MARKS = 1_000_000

@@ -8,15 +8,20 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float64, Int64
 
 from batchednodes.data.holdout import Rows, held_out
 from batchednodes.data.sources import DataSizes
+from batchednodes.imports import deferred
 from batchednodes.values import shown
+
+if TYPE_CHECKING:
+    import pandas
+else:
+    pandas = deferred("pandas")
 
 Classes = bool | Literal["auto"]
 """Whether targets are names of classes; `auto`: integers and texts are, real numbers are not."""
@@ -42,7 +47,7 @@ class Roles:
     """Whether the target names a class."""
 
 
-Frame = dict[int, pd.Series]
+Frame = dict[int, "pandas.Series"]
 """Columns by their places."""
 
 
@@ -188,7 +193,7 @@ def _numbers(table: Table, frame: Frame, place: int) -> Float64[np.ndarray, " S"
     return made
 
 
-def is_plain(column: pd.Series) -> bool:
+def is_plain(column: "pandas.Series") -> bool:
     """Returns whether a column is of numbers or truth values, as NumPy has them."""
     return isinstance(column.dtype, np.dtype) and column.dtype.kind in "biuf"
 
@@ -201,7 +206,7 @@ def _number(value: object) -> float:
         return math.nan
 
 
-def _unnamed(column: pd.Series) -> np.ndarray:
+def _unnamed(column: "pandas.Series") -> np.ndarray:
     """Returns the rows in which nothing stands, or what is no name."""
     missing = column.isna().to_numpy()
     if not is_plain(column):
@@ -213,7 +218,7 @@ def _is_no_name(value: object) -> bool:
     return not value.strip() if isinstance(value, str) else isinstance(value, list | dict | tuple | np.ndarray)
 
 
-def _refuse(table: Table, place: int, rule: str, column: pd.Series, wrong: np.ndarray, fix: str) -> None:
+def _refuse(table: Table, place: int, rule: str, column: "pandas.Series", wrong: np.ndarray, fix: str) -> None:
     name, row = shown(table.names[place]), int(wrong[0])
     value = column.iloc[row]
     value = value.item() if isinstance(value, np.generic) else value
@@ -247,11 +252,11 @@ def targets(
     return numbered(columns)
 
 
-def numbered(columns: Sequence[pd.Series]) -> tuple[list[Int64[np.ndarray, " _"]], int]:
+def numbered(columns: Sequence["pandas.Series"]) -> tuple[list[Int64[np.ndarray, " _"]], int]:
     """Returns columns of integers, texts or other values as labels 0, 1, ..., k - 1 in their sorted order, and k."""
     texts = any(not is_plain(column) for column in columns)
-    both = pd.concat([c.astype(str).astype(object) if texts else c for c in columns], ignore_index=True)
-    codes, values = pd.factorize(both, sort=True)
+    both = pandas.concat([c.astype(str).astype(object) if texts else c for c in columns], ignore_index=True)
+    codes, values = pandas.factorize(both, sort=True)
     ends = np.cumsum([len(column) for column in columns])[:-1]
     return np.split(codes.astype(np.int64), ends), len(values)
 

@@ -6,8 +6,8 @@ Letters: n nodes, S training samples, K labels, i node, k label, m_i rows of nod
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from jaxtyping import Float64, Int64
-from scipy.special import gammaln
 
 from batchednodes.data.partitions import Shards
 
@@ -75,7 +75,7 @@ def _by_chance(sizes: Int64[np.ndarray, " n"], totals: Int64[np.ndarray, " K"]) 
     v = floor(E X) + 1: the sum telescopes, since (x - E X) P(x) = g(x) - g(x + 1) with g(x) the summand at v = x.
     """
     m, nodes = np.unique(sizes, return_counts=True)
-    totals, samples, expected = totals[totals > 0], totals.sum(), 0.0
+    totals, samples, expected = totals[totals > 0], int(totals.sum()), 0.0
     for block in np.array_split(np.arange(len(m)), -(-len(m) * len(totals) // _BLOCK)):
         deviation = _mean_deviation(samples, totals[None, :], m[block, None])
         expected += float((nodes[block] * deviation.sum(axis=1) / (2 * m[block])).sum())
@@ -93,4 +93,5 @@ def _mean_deviation(samples: int, total: np.ndarray, m: np.ndarray) -> Float64[n
 
 def _binomial(n: np.ndarray | int, k: np.ndarray) -> Float64[np.ndarray, "m K"]:
     """Returns the logarithm of "n choose k"."""
+    gammaln = scipy.special.gammaln
     return gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-import pandas as pd
 
 from batchednodes.data.columns import Classes, Places, Table, owners, targets
+from batchednodes.data.columns import Frame as Columns
 from batchednodes.data.extras import extra
 from batchednodes.data.holdout import Rows, Standardize, check_holdout, dataset, held_out
 from batchednodes.data.images import Frame, Size, check_frame, frame_of
@@ -197,7 +197,7 @@ class _Part:
         """Returns whether a column holds images."""
         return type(self.rows.features.get(name)).__name__ == "Image"
 
-    def column(self, name: str, key: str = "node") -> tuple[Table, dict[int, pd.Series]]:
+    def column(self, name: str, key: str = "node") -> tuple[Table, Columns]:
         """Returns a column as a table of its own."""
         self.check(name, key)
         frame = {0: self.arrow([name], 0, len(self.rows)).column(name).to_pandas()}

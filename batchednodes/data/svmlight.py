@@ -6,16 +6,21 @@ Letters: S samples, d features, x features, y targets.
 import re
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
-import pandas as pd
 
 from batchednodes.data.columns import Classes, numbered
 from batchednodes.data.holdout import Rows, Standardize, check_holdout, dataset, held_out
 from batchednodes.data.paths import check_file
 from batchednodes.data.sources import Dataset, DataSizes, Source
+from batchednodes.imports import deferred
 from batchednodes.values import check_sizes, shown
+
+if TYPE_CHECKING:
+    import pandas
+else:
+    pandas = deferred("pandas")
 
 _NUMBER = rb"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
 _SAMPLE = re.compile(rb"\s*(" + _NUMBER + rb"(\s+qid:\d+)?(\s+\d{1,9}:" + _NUMBER + rb")*)?\s*(#.*)?", re.DOTALL)
@@ -89,7 +94,7 @@ class Libsvm(Source):
         targets = [y for _, y in read.values()]
         if self.classes is False or (self.classes == "auto" and any((y != np.floor(y)).any() for y in targets)):
             return parts, [y.reshape(-1, 1) for y in targets], None
-        return parts, *numbered([pd.Series(y) for y in targets])
+        return parts, *numbered([pandas.Series(y) for y in targets])
 
 
 def _file(path: str, key: str, alone: bool) -> tuple[Any, np.ndarray]:

@@ -7,16 +7,20 @@ import csv
 import os
 import warnings
 from dataclasses import dataclass
-from typing import Literal, NoReturn
-
-import pandas as pd
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 from batchednodes.data.columns import COLUMNS, Classes, Frame, Roles, Table, table_rows, table_sizes
 from batchednodes.data.extras import extra
 from batchednodes.data.holdout import Standardize, check_holdout, dataset
 from batchednodes.data.paths import check_file
 from batchednodes.data.sources import Dataset, DataSizes, Source
+from batchednodes.imports import deferred
 from batchednodes.values import shown
+
+if TYPE_CHECKING:
+    import pandas
+else:
+    pandas = deferred("pandas")
 
 _LINE = 16 << 20
 """The longest first line that is read [B]."""
@@ -230,9 +234,10 @@ class _Form:
     def read(self, places: list[int] | None) -> Frame:
         """Returns the columns at some places; None: all."""
         separator = r"\s+" if self.separator == " " else self.separator
+        read_csv = pandas.read_csv  # imports pandas, whose own warnings are no fault of the file's
         try:
             with open(self.path, "rb") as file, warnings.catch_warnings(action="error"):
-                frame = pd.read_csv(
+                frame = read_csv(
                     file,
                     sep=separator,
                     header=None,

@@ -3,6 +3,8 @@ r"""Models: which module a node trains, and how its row begins.
 Letters: n nodes, p parameters, d features, k outputs, x models [n, p].
 """
 
+from __future__ import annotations  # signatures name tensors, and torch is not imported for that
+
 import importlib
 import itertools
 import math
@@ -11,16 +13,24 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor, nn
 
 from batchednodes import rng
-from batchednodes.stack import Stack
+from batchednodes.imports import deferred
 from batchednodes.values import LARGEST, shown
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from batchednodes import stack as layout
+else:
+    torch = deferred("torch")
+    nn = deferred("torch.nn")
+    layout = deferred("batchednodes.stack")
 
 Init = Literal["same", "independent"]
 
@@ -40,7 +50,9 @@ class Model(ABC):
         """Returns the module for features of a shape and a number of outputs; its parameters may be without storage."""
 
     @abstractmethod
-    def init_(self, x: Float[Tensor, "n p"], stack: Stack, seed: int, shape: tuple[int, ...], outputs: int) -> None:
+    def init_(
+        self, x: Float[torch.Tensor, "n p"], stack: layout.Stack, seed: int, shape: tuple[int, ...], outputs: int
+    ) -> None:
         """Writes the initial models of a network: row i by the address (seed, i), or all rows as row 0."""
 
 
@@ -49,7 +61,7 @@ def _check_init(init: str) -> None:
         raise ValueError(f"init must be one of same, independent, got {shown(init)}")
 
 
-def _uniform_(x: Tensor, module: nn.Module, stack: Stack, seed: int, init: str) -> None:
+def _uniform_(x: torch.Tensor, module: nn.Module, stack: layout.Stack, seed: int, init: str) -> None:
     """Writes rows of PyTorch's default law for linear layers, U(-1, 1) / sqrt(inputs of the layer)."""
     bounds = {
         f"{name}.{kind}": 1.0 / math.sqrt(part.in_features)
@@ -93,11 +105,14 @@ class Linear(Model):
         with torch.device("meta"):
             return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), outputs, bias=self.bias), *last)
 
-    def init_(self, x: Float[Tensor, "n p"], stack: Stack, seed: int, shape: tuple[int, ...], outputs: int) -> None:
+    def init_(
+        self, x: Float[torch.Tensor, "n p"], stack: layout.Stack, seed: int, shape: tuple[int, ...], outputs: int
+    ) -> None:
         _uniform_(x, self.module(shape, outputs), stack, seed, self.init)
 
 
-_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
+_ACTIVATIONS = {"relu": "ReLU", "tanh": "Tanh", "gelu": "GELU"}
+"""Names of `torch.nn` for what may follow a layer."""
 
 
 @dataclass(frozen=True)
@@ -127,10 +142,12 @@ class MLP(Model):
         layers: list[nn.Module] = [nn.Flatten()]
         with torch.device("meta"):
             for a, b in itertools.pairwise(widths):
-                layers += [nn.Linear(a, b), _ACTIVATIONS[self.activation]()]
+                layers += [nn.Linear(a, b), getattr(nn, _ACTIVATIONS[self.activation])()]
             return nn.Sequential(*layers, nn.Linear(widths[-1], outputs))
 
-    def init_(self, x: Float[Tensor, "n p"], stack: Stack, seed: int, shape: tuple[int, ...], outputs: int) -> None:
+    def init_(
+        self, x: Float[torch.Tensor, "n p"], stack: layout.Stack, seed: int, shape: tuple[int, ...], outputs: int
+    ) -> None:
         _uniform_(x, self.module(shape, outputs), stack, seed, self.init)
 
 
@@ -155,7 +172,9 @@ class PythonModule(Model):
     def module(self, shape: tuple[int, ...], outputs: int) -> nn.Module:
         return self._make(0)
 
-    def init_(self, x: Float[Tensor, "n p"], stack: Stack, seed: int, shape: tuple[int, ...], outputs: int) -> None:
+    def init_(
+        self, x: Float[torch.Tensor, "n p"], stack: layout.Stack, seed: int, shape: tuple[int, ...], outputs: int
+    ) -> None:
         rows = 1 if self.init == "same" else x.shape[0]
         for i in range(rows):
             bits, _ = rng.block(np.uint64(seed), rng.INIT, i, np.uint64(0))

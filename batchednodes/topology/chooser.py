@@ -6,7 +6,7 @@ Letters: n nodes, m contacts.
 from abc import ABC, abstractmethod
 
 import numpy as np
-import scipy.sparse
+import scipy
 from jaxtyping import Float64, Int32, Int64, UInt64
 
 from batchednodes.topology.graphs import Graph
@@ -39,7 +39,7 @@ class Chooser(ABC):
         """Returns whom each node may ever contact; None: everyone."""
 
     @abstractmethod
-    def probabilities(self) -> scipy.sparse.csr_array:
+    def probabilities(self) -> "scipy.sparse.csr_array":
         """Returns the probability that a contact of node i is with node j, in the long run; row sums are `share`."""
 
 

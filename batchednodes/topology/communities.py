@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from jaxtyping import Int64
 
 from batchednodes import rng
@@ -139,8 +140,6 @@ class RandomGeometric(Topology):
 
     def graph(self, n: int, seed: int) -> Graph | None:
         """Returns the close pairs, found with a k-d tree; node i lies at the draw of its own address."""
-        from scipy.spatial import KDTree  # noqa: PLC0415  (half a second, which no other command should pay)
-
         points = rng.uniforms(seed, rng.GRAPH, np.arange(n), 2)
-        pairs = KDTree(points).query_pairs(min(2.0, self._r(n)), output_type="ndarray")
+        pairs = scipy.spatial.KDTree(points).query_pairs(min(2.0, self._r(n)), output_type="ndarray")
         return Graph.of(n, *pairs.astype(np.int64).reshape(-1, 2).T)

@@ -6,11 +6,8 @@ Letters: n nodes, e contacts, i a node, j its contact, W gossip matrix of the gr
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse
+import scipy
 from jaxtyping import Float64, Int, Int32, Int64
-from scipy.linalg import eigvalsh_tridiagonal
-from scipy.sparse import csgraph
-from scipy.sparse.linalg import ArpackNoConvergence, eigs, eigsh
 
 from batchednodes import rng
 
@@ -68,15 +65,17 @@ class Graph:
 
     def components(self) -> tuple[int, Int32[np.ndarray, " n"]]:
         """Returns the number of weakly connected components, and the component of each node."""
-        count, label = csgraph.connected_components(self.adjacency(), directed=self.directed, connection="weak")
+        count, label = scipy.sparse.csgraph.connected_components(
+            self.adjacency(), directed=self.directed, connection="weak"
+        )
         return int(count), label.astype(np.int32)
 
-    def adjacency(self) -> scipy.sparse.csr_array:
+    def adjacency(self) -> "scipy.sparse.csr_array":
         """Returns the n x n matrix with a one for each contact (row i, column j)."""
         ones = np.ones(self.indices.size)
         return scipy.sparse.csr_array((ones, self.indices, self.indptr), shape=(self.n, self.n))
 
-    def gossip_matrix(self) -> scipy.sparse.csr_array:
+    def gossip_matrix(self) -> "scipy.sparse.csr_array":
         r"""Returns the row-stochastic weights W with which a node averages over its contacts and itself.
 
         Undirected, Metropolis--Hastings (symmetric, doubly stochastic):
@@ -108,7 +107,7 @@ class Graph:
         return min(1.0, max(0.0, 1.0 - second_modulus(self.gossip_matrix(), self.directed)))
 
 
-def second_modulus(w: scipy.sparse.csr_array, directed: bool) -> float:
+def second_modulus(w: "scipy.sparse.csr_array", directed: bool) -> float:
     """Returns the second largest modulus of an eigenvalue of a matrix with rows of sum 1.
 
     Args:
@@ -126,8 +125,8 @@ def second_modulus(w: scipy.sparse.csr_array, directed: bool) -> float:
     start = some_vector(n)
     if directed:
         try:
-            return float(np.abs(eigs(w, 2, v0=start, ncv=32, maxiter=50)[0]).min())
-        except ArpackNoConvergence:
+            return float(np.abs(scipy.sparse.linalg.eigs(w, 2, v0=start, ncv=32, maxiter=50)[0]).min())
+        except scipy.sparse.linalg.ArpackNoConvergence:
             raise ValueError(
                 f"spectral gap of a directed graph with {n} nodes cannot be found: it mixes too slowly; "
                 f"use an undirected graph or at most {DENSE} nodes"
@@ -136,10 +135,10 @@ def second_modulus(w: scipy.sparse.csr_array, directed: bool) -> float:
     if found < 1 - TRUSTED:
         return found
     # A poorly connected graph: its eigenvalues crowd near 1, but its sparse factorisation is cheap
-    near = float(eigsh(w.tocsc(), 2, sigma=1 + 1e-9, v0=start)[0].min())  # the 1, and the next
+    near = float(scipy.sparse.linalg.eigsh(w.tocsc(), 2, sigma=1 + 1e-9, v0=start)[0].min())  # the 1, and the next
     if near >= 1 - 2 * w.diagonal().min():  # no eigenvalue is below 2 min W[i, i] - 1 (Gershgorin)
         return near
-    return max(near, abs(float(eigsh(w.tocsc(), 1, sigma=-1.0, v0=start)[0][0])))
+    return max(near, abs(float(scipy.sparse.linalg.eigsh(w.tocsc(), 1, sigma=-1.0, v0=start)[0][0])))
 
 
 def some_vector(n: int) -> Float64[np.ndarray, " n"]:
@@ -147,7 +146,7 @@ def some_vector(n: int) -> Float64[np.ndarray, " n"]:
     return rng.uniforms(0, rng.GRAPH, np.arange(n), 1)[:, 0] - 0.5
 
 
-def largest_modulus(w: scipy.sparse.csr_array, start: Float64[np.ndarray, " n"]) -> float:
+def largest_modulus(w: "scipy.sparse.csr_array", start: Float64[np.ndarray, " n"]) -> float:
     """Returns the largest modulus of an eigenvalue of a symmetric W on vectors of mean 0, from below.
 
     Without reorthogonalisation: rounding repeats eigenvalues that have been found, and moves none.
@@ -162,4 +161,4 @@ def largest_modulus(w: scipy.sparse.csr_array, start: Float64[np.ndarray, " n"])
         beside.append(float(np.linalg.norm(new)))
         if beside[-1] < 1e-10:  # an invariant subspace: all its eigenvalues are found
             break
-    return float(np.abs(eigvalsh_tridiagonal(diagonal, beside[1:-1])).max())
+    return float(np.abs(scipy.linalg.eigvalsh_tridiagonal(diagonal, beside[1:-1])).max())

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import no_type_check
 
 import numpy as np
-import scipy.sparse
+import scipy
 from jaxtyping import Float64, Int32, Int64
 from numba import njit, uint64
 
@@ -58,7 +58,7 @@ class Cycle(Chooser):
     def union(self) -> Graph | None:
         return Graph.of(self.n, *self._pairs(), directed=self.directed)
 
-    def probabilities(self) -> scipy.sparse.csr_array:
+    def probabilities(self) -> "scipy.sparse.csr_array":
         degrees = np.diff(self.indptr)
         weights = np.repeat(1 / (np.maximum(degrees, 1) * self.length), degrees)
         return scipy.sparse.coo_array((weights, self._pairs()), shape=(self.n, self.n)).tocsr()  # sums over rounds
@@ -98,7 +98,7 @@ class Matchings(Chooser):
     def union(self) -> Graph | None:
         return None
 
-    def probabilities(self) -> scipy.sparse.csr_array:
+    def probabilities(self) -> "scipy.sparse.csr_array":
         return _alike(self.n, 1.0 - self.n % 2 / self.n)
 
 
@@ -145,7 +145,7 @@ class NewPeers(Chooser):
     def union(self) -> Graph | None:
         return None
 
-    def probabilities(self) -> scipy.sparse.csr_array:
+    def probabilities(self) -> "scipy.sparse.csr_array":
         return _alike(self.n, 1.0)
 
 
@@ -172,7 +172,7 @@ def _drawn(seed, sizes, turn, node, bits, out):  # noqa: ANN001, ANN202
         out[e] = last + 1 if last >= node[e] else last  # skips the node itself
 
 
-def _alike(n: int, share: float) -> scipy.sparse.csr_array:
+def _alike(n: int, share: float) -> "scipy.sparse.csr_array":
     """Returns the probabilities where all others are contacted alike."""
     others = np.ones((n, n)) - np.eye(n)
     return scipy.sparse.csr_array(share / max(n - 1, 1) * others)

@@ -1,7 +1,5 @@
 r"""Graphs of networkx: two that sociologists observed, any of its generators, and any graph object.
 
-networkx is imported where it is first needed: that takes a third of a second, which no other command should pay.
-
 Letters: n nodes.
 """
 
@@ -9,15 +7,21 @@ import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from batchednodes import rng
+from batchednodes.imports import deferred
 from batchednodes.topology.edge_list import Edges
 from batchednodes.topology.graphs import Graph
 from batchednodes.topology.topology import Topology
 from batchednodes.values import evaluate, shown
+
+if TYPE_CHECKING:
+    import networkx
+else:
+    networkx = deferred("networkx")
 
 EDGES = 2_000_000
 """The most edges of a graph that networkx makes: it takes about 500 bytes for each."""
@@ -39,9 +43,7 @@ class Karate(Topology):
 
     def graph(self, n: int, seed: int) -> Graph | None:
         """Returns the club, in networkx' order of nodes."""
-        from networkx import karate_club_graph  # noqa: PLC0415  (see above)
-
-        return _observed(n, "karate", karate_club_graph())
+        return _observed(n, "karate", networkx.karate_club_graph())
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,7 @@ class Davis(Topology):
 
     def graph(self, n: int, seed: int) -> Graph | None:
         """Returns women and events, in networkx' order of nodes."""
-        from networkx import davis_southern_women_graph  # noqa: PLC0415  (see above)
-
-        return _observed(n, "davis", davis_southern_women_graph())
+        return _observed(n, "davis", networkx.davis_southern_women_graph())
 
 
 def _observed(n: int, kind: str, found: Any) -> Graph:
@@ -124,9 +124,7 @@ class NetworkX(Topology):
 
 def _generators() -> dict[str, Callable[..., Any]]:
     """Returns the public functions of the modules of networkx.generators that take no graph, by name."""
-    from networkx import generators  # noqa: PLC0415  (see above)
-
-    modules = [module for _, module in inspect.getmembers(generators, inspect.ismodule)]
+    modules = [module for _, module in inspect.getmembers(networkx.generators, inspect.ismodule)]
     named = {name: getattr(module, name) for module in modules for name in getattr(module, "__all__", ())}
     return {
         name: make
@@ -165,8 +163,6 @@ def _refuse_large(given: dict[str, Any], n: int, bounded: bool) -> None:
 
 def _made(make: Callable[..., Any], given: dict[str, Any], n: int, bounded: bool) -> Any:
     """Returns the graph of a generator, one of bounded size if it takes the graph to fill."""
-    import networkx  # noqa: PLC0415  (see above)
-
     directed, kinds = bool(given.get("directed")), (networkx.Graph, networkx.DiGraph)
     for kind in kinds[directed:] if bounded else (None,):
         graph = {} if kind is None else {"create_using": _bounded(kind, n)}

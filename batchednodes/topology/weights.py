@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import no_type_check
 
 import numpy as np
-import scipy.sparse
+import scipy
 from jaxtyping import Float64, Int32
 from numba import njit
 
@@ -174,7 +174,7 @@ class Weighted(Chooser):
         p.eliminate_zeros()
         return Graph(self.graph.n, p.indptr.astype(np.int64), p.indices.astype(np.int32), directed=True)
 
-    def probabilities(self) -> scipy.sparse.csr_array:
+    def probabilities(self) -> "scipy.sparse.csr_array":
         first = self.graph.indptr[:-1][self.graph.degrees > 0]
         weight = np.diff(self.upto, prepend=0.0)
         weight[first] = self.upto[first]

@@ -1,0 +1,253 @@
+"""Commands: what those that run or draw something do once their arguments are read, and what they print.
+
+Letters: none.
+"""
+
+import math
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from batchednodes import assembly, changes, comparison, dealing, figures, plan, training
+from batchednodes.config import Config
+from batchednodes.connectivity import Connectivity, connectivity
+from batchednodes.console import say
+from batchednodes.data import DataSizes, Heterogeneity
+from batchednodes.engine import Progress as Advance
+from batchednodes.experiments import EXPERIMENTS
+from batchednodes.experiments.experiment import publish
+from batchednodes.interruption import Interruption
+from batchednodes.memory import gib
+from batchednodes.plan import Plan
+from batchednodes.sweep import Point
+
+_QUICK = 256 << 20
+"""Memory of the data up to which a plan loads them [B]: some seconds."""
+
+
+def train(
+    settings: Config, points: list[Point], sizes: list[DataSizes], folder: Path, limit: float | None, quiet: bool
+) -> None:
+    """Trains the networks of a config into a new folder; see `_run`."""
+    _run(lambda watch, stop: training.start(settings, points, sizes, folder, watch, stop), folder, limit, quiet)
+
+
+def resume(folder: Path, overrides: Sequence[str], limit: float | None, quiet: bool) -> None:
+    """Goes on with the run in a folder; see `_run`."""
+    _run(lambda watch, stop: training.resume(folder, *overrides, watch=watch, stop=stop), folder, limit, quiet)
+
+
+def _run(
+    start: Callable[[training.Watch, Interruption], training.Result], folder: Path, limit: float | None, quiet: bool
+) -> None:
+    """Runs to the end, or until interrupted, and reports.
+
+    Raises:
+        ValueError: the run diverged.
+        typer.Exit: it was interrupted.
+    """
+    console = Console(quiet=quiet)
+    with Interruption(limit) as interruption:
+        with _bar(console) as bar:
+            result = start(_Watch(bar), interruption)
+        summary = result.summary
+        if summary["status"] == "diverged":
+            raise ValueError(f"{summary['message']}; everything until then is in {result.folder}")
+        if summary["status"] == "interrupted":
+            go_on = f"to go on: batchednodes resume {shlex.quote(str(folder))}"
+            say("[yellow]interrupted:[/yellow]", f"{summary['message']}; {go_on}")
+            raise typer.Exit(interruption.code)
+        _report(console, result)
+
+
+def show_plan(configs: Sequence[Config], sizes: list[DataSizes]) -> None:
+    """Prints the graph and the plan of a batch of networks."""
+    plan.screen(configs, sizes)
+    events = assembly.timeline(configs)
+    made, graph = plan.plan(configs, events, sizes), connectivity(configs[0], events, 0)
+    _show_plan(Console(), made, graph, _labels(configs, sizes) if made.fits and _is_quick(made) else [])
+
+
+def _is_quick(made: Plan) -> bool:
+    """Returns whether the data are so few that a plan may load them, to say how they are split."""
+    return made.memory["data"] + made.memory["data while it is loaded (host)"] <= _QUICK
+
+
+def _labels(configs: Sequence[Config], sizes: list[DataSizes]) -> list[Heterogeneity]:
+    """Returns how heterogeneous the labels of each network are; nothing where targets are real numbers."""
+    if not sizes[0].is_classes:
+        return []
+    found = (dealing.heterogeneity(*dealing.split(c)) for c in configs)
+    return [one for one in found if one is not None]
+
+
+def plot(runs: Sequence[Path], out: Path | None) -> None:
+    """Draws runs, and prints where."""
+    drawn = figures.plot(runs, out)
+    for path in drawn.paths:
+        print(path)
+    for words in drawn.splits:
+        print(words)
+
+
+def figure(name: str, quick: bool, out: Path) -> None:
+    """Runs and draws a published figure, and prints what it found, and where it is."""
+    size = "quick" if quick else "cuda" if torch.cuda.is_available() else "cpu"
+    console = Console()
+    with _bar(console) as bar:
+        published = publish(name, EXPERIMENTS[name](size), out, _Watch(bar))
+    for table in published.findings:
+        console.print(table)
+    for path in published.paths:
+        console.print(path, highlight=False, soft_wrap=True)
+
+
+def _bar(console: Console) -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[status]}"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, transient=True)
+
+
+class _Watch:
+    """Shows simulated time, events per second and loss of the run in progress."""
+
+    def __init__(self, bar: Progress) -> None:
+        self.bar, self.tasks = bar, dict[str, tuple[TaskID, float]]()
+
+    def __call__(self, chosen: Config, progress: Advance, row: dict[str, Any]) -> None:
+        if chosen.name not in self.tasks:
+            self.tasks[chosen.name] = (
+                self.bar.add_task(chosen.name, total=chosen.run.until, status=""),
+                time.perf_counter(),
+            )
+        task, begun = self.tasks[chosen.name]
+        speed = progress.events / max(1e-9, time.perf_counter() - begun)
+        status = f"t = {progress.clocks.time:.4g} s  {speed:,.0f} events/s  loss {_words(row['loss_mean'])}"
+        self.bar.update(task, completed=progress.clocks.time, status=status)
+
+
+def _report(console: Console, result: training.Result) -> None:
+    networks, isolated = result.summary["networks"], result.summary["isolated"]
+    if len(networks) > 1:
+        console.print(
+            comparison.table(networks, isolated, f"{len(networks)} networks at t = {networks[0]['time']:g} s")
+        )
+    else:
+        console.print(_network_table(networks[0], isolated[0] if isolated else None))
+    for line in _notes(result, networks):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _network_table(final: dict[str, Any], isolated: dict[str, Any] | None) -> Table:
+    title = f"n = {final['n']} nodes at t = {final['time']:g} s"
+    table = Table("", "gossip", *(["isolated"] if isolated else []), title=title)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    measure, worst, best = ("loss", "max", "min") if final["accuracy_mean"] is None else ("accuracy", "min", "max")
+    rows = {"mean node": "mean", "worst node": worst, "best node": best, "average model": "mean_model"}
+    for label, key in rows.items():
+        table.add_row(f"{measure}, {label}", *(_words(row[f"{measure}_{key}"]) for row in (final, isolated) if row))
+    table.add_row("consensus distance", *(_words(row["consensus_distance"]) for row in (final, isolated) if row))
+    return table
+
+
+def _words(value: float | None) -> str:
+    """Returns a number in words; files have none for one that is not finite."""
+    return "not finite" if value is None or not math.isfinite(value) else f"{value:.4g}"
+
+
+def _notes(result: training.Result, networks: list[dict[str, Any]]) -> list[str]:
+    summary = result.summary
+    speed = f"{summary['events_per_second']:,.0f} events/s, {summary['updates_per_second']:,.0f} updates/s"
+    wave = f", {summary['mean_wave']:.1f} events a wave" if summary["mean_wave"] else ""
+    start = summary["start"]
+    return [
+        *([_origin(start)] if start else []),
+        *(_staleness(networks[0]) if len(networks) == 1 else []),
+        *(_split(summary["heterogeneity"][0]) if len(networks) == 1 else []),
+        *_diverged(summary["diverged"], networks[0]["quarantined"] is not None),
+        f"speed       {speed}{wave}, {summary['wall_seconds']:.1f} s on {summary['device']}",
+        f"results     {result.folder}",
+        f"curves      tensorboard --logdir {result.folder} --host localhost",
+    ]
+
+
+def _origin(start: dict[str, Any]) -> str:
+    changed = changes.words(start["changed"])
+    return f"started     from {start['folder']} at t = {start['time']:g} s{'; ' if changed else ''}{changed}"
+
+
+def _staleness(final: dict[str, Any]) -> list[str]:
+    """Returns one line on measured staleness and its law; none where it is not tracked."""
+    if final["staleness_mean"] is None:
+        return []
+    measured = f"{final['staleness_mean']:.4f} at the end"
+    if final["staleness_average"] is not None:
+        width = final["staleness_average_half_width"]
+        interval = f" +- {width:.4f} (95%)" if width is not None else ""
+        measured = f"{final['staleness_average']:.4f}{interval}, mean over the second half"
+    law = final["staleness_theory"]
+    return [f"staleness   {measured}" + (f"; exact law {law:.4f}" if law is not None else "")]
+
+
+def _split(found: dict[str, float] | None) -> list[str]:
+    """Returns one line on how heterogeneous labels are; none where there are none."""
+    if found is None:
+        return []
+    return [f"labels      heterogeneity {found['distance']:.3f} over nodes ({found['chance']:.3f} by chance)"]
+
+
+def _diverged(found: dict[str, Any], quarantined: bool) -> list[str]:
+    """Returns one line on nodes that are not finite; none if all are."""
+    if not found["count"]:
+        return []
+    count, it = (f"{found['count']} nodes", "them") if found["count"] > 1 else ("one node", "it")
+    return [f"divergence  {count} {'quarantined' if quarantined else 'not finite'}; summary.json names {it}"]
+
+
+def _show_plan(console: Console, made: Plan, graph: Connectivity, labels: list[Heterogeneity]) -> None:
+    table = Table("", "", title=f"plan on {made.device}", show_header=False)
+    table.columns[1].justify = "right"
+    waves = f"{made.waves:,.0f}"
+    for label, value in {
+        "networks": f"{made.networks:,}",
+        "nodes": f"{made.nodes:,}",
+        "parameters of a node": f"{made.parameters:,}",
+        "updates, expected": f"{made.updates:,.0f}",
+        "gossips, expected": f"{made.gossips:,.0f}",
+        "waves, expected": waves,
+        "rows of a chunk": f"{made.chunks.update:,}",
+        "threads": f"{made.threads}",
+    }.items():
+        table.add_row(label, value)
+    for label, values in {
+        "label heterogeneity": [one.distance for one in labels],
+        "label heterogeneity, by chance": [one.chance for one in labels],
+    }.items():
+        if values:
+            ends = dict.fromkeys(f"{value:.3f}" for value in (min(values), max(values)))
+            table.add_row(label, " to ".join(ends))
+    table.add_section()
+    first = " (first network)" if made.networks > 1 else ""
+    for label, value in graph.words().items():
+        table.add_row(f"{label}{first}", value)
+    table.add_section()
+    for part, size in made.memory.items():
+        table.add_row(part, gib(size))
+    table.add_section()
+    table.add_row("total", gib(made.total))
+    table.add_row("free", gib(made.available))
+    table.add_row("fits", "yes" if made.fits else "no")
+    console.print(table)

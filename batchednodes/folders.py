@@ -1,0 +1,26 @@
+"""Folders of runs: where a new one goes.
+
+Letters: none.
+"""
+
+import itertools
+import os
+from pathlib import Path
+
+from batchednodes.values import shown
+
+
+def next_folder(name: str) -> Path:
+    """Returns the first of runs/<name>-1, runs/<name>-2, ... that does not exist."""
+    numbers = itertools.count(1)
+    return next(folder for k in numbers if not os.path.lexists(folder := Path("runs") / f"{name}-{k}"))
+
+
+def check_new(folder: str | Path | None) -> None:
+    """Checks that nothing is where a run would leave its files; None: it leaves none.
+
+    Raises:
+        ValueError: there is something.
+    """
+    if folder is not None and os.path.lexists(folder):
+        raise ValueError(f"--out must not exist yet, got {shown(str(folder))}; nothing is ever overwritten")
