@@ -166,9 +166,11 @@ def _changes(presences: Sequence[Presence], sizes: Sequence[int]) -> tuple[np.nd
     """Returns where the changes of each node begin, and all changes [s]."""
     counts, turns = [np.zeros(1, np.int64)], [np.zeros(0)]
     for one, size in zip(presences, sizes, strict=True):
-        none = one.begins is None or one.changes is None
-        counts.append(np.zeros(size, np.int64) if none else np.diff(one.begins))
-        turns.append(np.zeros(0) if none else one.changes)
+        if one.begins is None or one.changes is None:
+            counts.append(np.zeros(size, np.int64))
+        else:
+            counts.append(np.diff(one.begins))
+            turns.append(one.changes)
     return np.cumsum(np.concatenate(counts)), np.concatenate(turns)
 
 

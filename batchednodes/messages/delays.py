@@ -12,10 +12,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float64
+from numba import njit
 
+from batchednodes import rng
+from batchednodes.logarithm import log
 from batchednodes.values import PerNode, number, per_node, shown
 
 NONE, CONSTANT, UNIFORM, EXPONENTIAL, LOGNORMAL, TRACE = range(6)
@@ -202,3 +206,10 @@ def numbers(path: str, key: str, columns: int, most: int) -> Sequence[Sequence[f
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ValueError(f"{key} must be a readable text file, got {shown(path)}: {reason}") from None
     return rows
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def normal(high, low):  # noqa: ANN001, ANN201  (numba infers the types)
+    """Returns a standard normal number (Box, Muller)."""
+    return math.sqrt(-2.0 * log(rng.unit(high))) * math.cos(2.0 * math.pi * rng.unit(low))

@@ -238,19 +238,12 @@ def _send(i, j, kind, now, laws, s):  # noqa: ANN001, ANN202
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _normal(high, low):  # noqa: ANN001, ANN202
-    """Returns a standard normal number (Box, Muller)."""
-    return math.sqrt(-2.0 * log(rng.unit(high))) * math.cos(2.0 * math.pi * rng.unit(low))
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
 def _transferred(i, j, now, laws, s):  # noqa: ANN001, ANN202
     """Returns how long it takes until node i has sent a model to j, after all that it has sent before [s]."""
     if laws.nodes[i].transfer == 0.0:
         return 0.0
     high, low = bits(i, rng.LINK, laws.nodes[j].local, laws)
-    time = laws.nodes[i].transfer * math.exp(-laws.nodes[i].spread * _normal(high, low))
+    time = laws.nodes[i].transfer * math.exp(-laws.nodes[i].spread * delays.normal(high, low))
     s.nodes[i].busy = max(now, s.nodes[i].busy) + time
     return s.nodes[i].busy - now
 
@@ -271,7 +264,7 @@ def _arrival(i, k, wait, now, laws):  # noqa: ANN001, ANN202
     elif law == delays.EXPONENTIAL:
         late -= a * log(rng.unit(high))
     elif law == delays.LOGNORMAL:
-        late += a * math.exp(b * _normal(high, low))
+        late += a * math.exp(b * delays.normal(high, low))
     elif law == delays.TRACE:
         late += laws.trace[laws.traces[g] + rng.below(high, laws.traces[g + 1] - laws.traces[g])]
     return now + (math.floor(late) if laws.rounds else late)
