@@ -14,7 +14,6 @@ import numpy as np
 from numba import njit
 
 from batchednodes import rng
-from batchednodes.logarithm import log
 from batchednodes.mail import (
     ASKING,
     DELIVERED,
@@ -34,10 +33,10 @@ from batchednodes.mail import (
     Out,
     bits,
 )
-from batchednodes.messages import delays
 from batchednodes.messages.availability import ALWAYS, PER_MESSAGE, change_after
 from batchednodes.messages.flow import PROACTIVE, proactive, reactive
 from batchednodes.messages.merging import weight
+from batchednodes.messages.passage import LAST, arrival, queue, transferred
 from batchednodes.messages.store import drop, forget, give, popped, push, snapshot, take
 from batchednodes.processor import borrowed
 from batchednodes.timeline import MEET, PULL, UPDATE
@@ -46,9 +45,6 @@ from batchednodes.topology import peer
 MERGE, MERGE_UPDATE, UPDATE_MERGE, REPLACE = range(4)
 """What a node does with a model that comes: it merges it; then trains; trains both before; or trains it and takes it
 instead of its own."""
-
-_LAST = np.int64(1 << 62)
-"""Added to the turn of replies."""
 
 _TRIES = 64
 """Neighbours that a node which joins asks at random, before it asks one after the other."""
@@ -211,7 +207,7 @@ def _meet(i, j, now, laws, s, out):  # noqa: ANN001, ANN202
 def _send(i, j, kind, now, laws, s):  # noqa: ANN001, ANN202
     """Sends a message from i to j."""
     k = s.nodes[i].sent
-    lost, wait = _lost(i, laws, s), _transferred(i, j, now, laws, s) if kind != REQUEST else 0.0
+    lost, wait = _lost(i, laws, s), transferred(i, j, now, laws, s) if kind != REQUEST else 0.0
     if lost:
         return
     s.head[MESSAGES] -= 1
@@ -224,63 +220,16 @@ def _send(i, j, kind, now, laws, s):  # noqa: ANN001, ANN202
         if s.age.shape[1] > 1:
             high, _ = bits(i, rng.PART, k, laws)
             s.messages[h].part = rng.below(high, s.age.shape[1])
-    s.messages[h].arrive = _arrival(i, k, wait, now, laws)
-    s.messages[h].turn = s.head[SEQUENCE] + (_LAST if kind == REPLY else 0)
+    s.messages[h].arrive = arrival(i, k, wait, now, laws)
+    s.messages[h].turn = s.head[SEQUENCE] + (LAST if kind == REPLY else 0)
     s.head[SEQUENCE] += 1
     if laws.nodes[i].fifo:
-        _queue(h, s)
+        queue(h, s)
     s.messages[h].before, s.messages[h].after = s.nodes[i].latest, -1
     if s.nodes[i].latest >= 0:
         s.messages[s.nodes[i].latest].after = h
     s.nodes[i].latest = h
     push(h, s)
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
-def _transferred(i, j, now, laws, s):  # noqa: ANN001, ANN202
-    """Returns how long it takes until node i has sent a model to j, after all that it has sent before [s]."""
-    if laws.nodes[i].transfer == 0.0:
-        return 0.0
-    high, low = bits(i, rng.LINK, laws.nodes[j].local, laws)
-    time = laws.nodes[i].transfer * math.exp(-laws.nodes[i].spread * delays.normal(high, low))
-    s.nodes[i].busy = max(now, s.nodes[i].busy) + time
-    return s.nodes[i].busy - now
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
-def _arrival(i, k, wait, now, laws):  # noqa: ANN001, ANN202
-    """Returns when message k of node i, which its link has sent after some wait [s], arrives [s]."""
-    high, low = bits(i, rng.DELAY, k, laws)
-    law, a, b, g = laws.nodes[i].delay, laws.nodes[i].delay_a, laws.nodes[i].delay_b, laws.nodes[i].network
-    late = wait
-    if law == delays.CONSTANT:
-        late += a
-    elif law == delays.UNIFORM:
-        if laws.rounds:
-            a, b = math.ceil(a), math.floor(b) + 1.0
-        late += a + rng.unit(high) * (b - a)
-    elif law == delays.EXPONENTIAL:
-        late -= a * log(rng.unit(high))
-    elif law == delays.LOGNORMAL:
-        late += a * math.exp(b * delays.normal(high, low))
-    elif law == delays.TRACE:
-        late += laws.trace[laws.traces[g] + rng.below(high, laws.traces[g + 1] - laws.traces[g])]
-    return now + (math.floor(late) if laws.rounds else late)
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
-def _queue(h, s):  # noqa: ANN001, ANN202
-    """Lets a new message arrive after the one before from its sender to its receiver, if that is still under way."""
-    g = s.nodes[s.messages[h].sender].latest
-    while g >= 0 and s.messages[g].receiver != s.messages[h].receiver:
-        g = s.messages[g].before
-    if g >= 0 and s.messages[g].arrive >= s.messages[h].arrive:
-        s.messages[h].arrive = s.messages[g].arrive
-        if s.messages[g].turn >= _LAST > s.messages[h].turn:
-            s.messages[h].turn += _LAST
 
 
 @njit(nogil=True, cache=True)
