@@ -292,7 +292,7 @@ def mean_staleness(config: Config, events: Timeline, g: int, sources: Sources) -
     """
     part, n, gossip = events.networks.slice(g), config.network.nodes, config.gossip
     capacity, tracked, update = events.gossip.rate[part], sources.nodes[g], events.update.part(part)
-    if has_messages(config):
+    if has_messages(config) or gossip.exchange == "push_pull":
         return None
     lawful = isinstance(config.network.topology, Complete) and n > 1 and tracked.size > 0
     if not lawful or capacity[0] == 0 or (capacity != capacity[0]).any():

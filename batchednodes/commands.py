@@ -232,6 +232,9 @@ def _show_plan(console: Console, made: Plan, graph: Connectivity, labels: list[H
         "threads": f"{made.threads}",
     }.items():
         table.add_row(label, value)
+    if made.flying is not None:
+        table.add_row("models under way at once, at most", f"{made.flying:,.0f}")
+        table.add_row("rows for them", f"{made.slots:,}")
     for label, values in {
         "label heterogeneity": [one.distance for one in labels],
         "label heterogeneity, by chance": [one.chance for one in labels],

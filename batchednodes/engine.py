@@ -134,7 +134,10 @@ class Batched(Executor):
         if cut:
             phases = [_cut(phase, layout) if isinstance(phase, Writes) else phase for phase in phases]
         examples = self._drawn([phase for phase in phases if isinstance(phase, UpdateWave)], state.x.device)
-        letters = None if said.letters is None else tuple(_sendable(a, state.x.device) for a in said.letters)
+        letters = None
+        if said.letters is not None:
+            real, part = said.letters
+            letters = _sendable(real, state.x.device), _sendable(part, state.x.device)
         return Window(events, clocks, tuple(phases), len(phases), plan.waves.size - 1, columns, letters, examples)
 
     def _drawn(self, waves: Sequence[UpdateWave], device: torch.device) -> Int64[Tensor, "u s b"] | None:

@@ -13,6 +13,7 @@ import numpy as np
 from batchednodes.config import Config
 from batchednodes.mail import ASKING, LAW, PUSHED, REQUEST, Laws
 from batchednodes.messages import RECEIPTS, Calendar, Delays, Presence, Rounds, Traffic, Weighing
+from batchednodes.schemes import Uniform
 from batchednodes.timeline import Timeline
 from batchednodes.values import per_node, shown
 
@@ -24,7 +25,13 @@ _TURNOVER = 8
 slot comes to its turn again meanwhile."""
 
 LONGEST = 16
-"""Times that the sender of a message may be busy with others, at most, if all links are busy."""
+"""Models that may wait at a link which cannot carry what its node sends: a short run with fewer is no mistake."""
+
+_MOST = 1e13
+"""More models under way than any plan lets through."""
+
+_CHANGES, _CHANGES_OF_EVENT = 1e8, 100
+"""The most changes between on and off of all nodes in a run, which are drawn one by one: some seconds' work."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,7 @@ def traffic(configs: Sequence[Config], base: Timeline, model: int) -> Traffic:
     """
     some = [_network(c, model) for c in configs]
     _check_alike([one.weighing for one in some])
+    _check_schemes(configs)
     sizes, networks, first = base.networks.sizes, base.networks, configs[0]
     traces = [np.zeros(0) if one.delays.trace is None else one.delays.trace for one in some]
     begins, turns = _changes([one.presence for one in some], sizes.tolist())
@@ -110,14 +118,16 @@ def traffic(configs: Sequence[Config], base: Timeline, model: int) -> Traffic:
         base.schemes,
         laws,
         first.update.while_off == "pause",
-        first.network.churn.start == "neighbour",
+        np.flatnonzero(each([c.network.churn.start == "neighbour" for c in configs]) & (nodes["join"] > 0)),
         Calendar(networks, rounds) if rounds else None,
-        joined([one.delays.mean for one in some]),
-        joined([one.presence.share for one in some]),
+        0.0,
         0,
         some[0].weighing.parts,
     )
-    return replace(found, slots=_slots(found, first.run.until))
+    _check_changes(some, first.run.until, sum(found.expected(first.run.until)))
+    mean, variance = _links(found, some).under_way(first.run.until)
+    flying = math.ceil(mean + 6 * math.sqrt(variance))
+    return replace(found, flying=float(flying), slots=flying + networks.n // _TURNOVER + 8)
 
 
 def _network(config: Config, model: int) -> _Network:
@@ -143,32 +153,99 @@ def _check_alike(rules: Sequence[Weighing]) -> None:
             )
 
 
+def _check_schemes(configs: Sequence[Config]) -> None:
+    for c in configs:
+        if not isinstance(c.gossip.scheme, Uniform):
+            raise ValueError(
+                "sweep.gossip.scheme must be of kind uniform in every network where some have messages under way, got "
+                f"{shown(type(c.gossip.scheme).__name__)}; run separate commands for them"
+            )
+
+
 def _changes(presences: Sequence[Presence], sizes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Returns where the changes of each node begin, and all changes [s]."""
     counts, turns = [np.zeros(1, np.int64)], [np.zeros(0)]
     for one, size in zip(presences, sizes, strict=True):
-        known = one.begins is not None and one.changes is not None
-        counts.append(np.diff(one.begins) if known else np.zeros(size, np.int64))
-        turns.append(one.changes if known else np.zeros(0))
+        if one.begins is None or one.changes is None:
+            counts.append(np.zeros(size, np.int64))
+        else:
+            counts.append(np.diff(one.begins))
+            turns.append(one.changes)
     return np.cumsum(np.concatenate(counts)), np.concatenate(turns)
 
 
-def _slots(found: Traffic, until: float) -> int:
-    """Returns the rows of x for snapshots that a run needs, but for less than one chance in a million.
+@dataclass(frozen=True)
+class _Links:
+    """What the links of all nodes have to carry."""
 
-    Messages under way are about a Poisson count. A run that needs more gets more, at the end of a window.
+    models: np.ndarray
+    """Models that each node sends [1/s]."""
+    late: np.ndarray
+    """Mean time that they are under way, without what they wait for others of their sender [s]."""
+    time: np.ndarray
+    """Mean time that the link of each takes for a model [s]."""
+    square: np.ndarray
+    """Mean square of it [s^2]."""
+    share: np.ndarray
+    """Part of the time that each node is on."""
 
-    Raises:
-        ValueError: messages pile up at their senders without end.
-    """
-    contacts = found.expected(1.0)[1] / found.networks.n  # of one node, per second
-    transfer = float(found.laws.nodes["transfer"].max(initial=0))
-    messages = contacts * found.networks.n * (2 if found.exchange == "push_pull" else 1)
-    if transfer and contacts * transfer >= 1 and contacts * until > LONGEST:
+    def under_way(self, until: float) -> tuple[float, float]:
+        """Returns mean and variance of the number of models under way, after a long time or at the end of the run.
+
+        A link is a queue with Poisson arrivals, where a model waits for models * square / (2 (1 - load)) on average
+        (Pollaczek, Khinchine), with load = models * time; the number that waits is about geometric.
+
+        Raises:
+            ValueError: models pile up at a sender without end.
+        """
+        with np.errstate(all="ignore"):  # none of infinitely slow links, or the like: nan
+            load = self.models * self.share * self.time
+            crowded = np.flatnonzero((load >= 1) & (self.models * until > LONGEST))
+            if crowded.size:
+                i = crowded[0]
+                raise ValueError(
+                    "gossip.delay.rate must let a link carry what its node sends [B/s], got "
+                    f"{self.models[i] * self.share[i]:.3g} models a second that take {self.time[i]:.3g} s each, as at "
+                    f"node {i}; raise the rate, or lower gossip.clock.rate"
+                )
+            free = np.where(load < 1, 1 - load, 0.0)
+            most = self.models * until
+            count = self.models * (self.late + self.models * self.square / (2 * free))
+            mean = np.fmin(np.where(np.isnan(count), 0.0, count), np.where(np.isnan(most), 0.0, most))
+            return min(_MOST, float(mean.sum())), min(_MOST, float((mean / np.maximum(free, 0.05)).sum()))
+
+
+def _links(found: Traffic, some: Sequence[_Network]) -> _Links:
+    """Returns what links have to carry."""
+    speed, laws = found.speed(), found.laws
+    pushed, replied = {PUSHED: (1, 0), REQUEST: (0, 1), ASKING: (1, 1)}.get(laws.exchange, (0, 0))
+    late = np.concatenate([one.delays.latency for one in some]) + (1.0 if laws.rounds else 0.0)
+    share = np.concatenate([one.presence.share for one in some])
+    transfer, spread = laws.nodes["transfer"], laws.nodes["spread"]
+    with np.errstate(all="ignore"):
+        models = pushed * speed + (replied * _asked(found, speed) if replied else 0.0)
+        time, square = transfer * np.exp(spread**2 / 2), transfer**2 * np.exp(2 * spread**2)
+        return _Links(models, late + time, time, square, share)
+
+
+def _asked(found: Traffic, speed: np.ndarray) -> np.ndarray:
+    """Returns about how often each node is contacted [1/s]."""
+    contacts, networks = found.contacts, found.networks
+    sums = np.bincount(networks.network_of(), weights=speed, minlength=networks.count)
+    sizes = networks.sizes
+    means = np.repeat(sums / sizes, sizes)
+    degrees = np.diff(contacts.indptr)
+    weights = np.repeat(speed / np.maximum(1, degrees), degrees)
+    listed = np.bincount(contacts.indices, weights=weights, minlength=networks.n)
+    return np.where(np.repeat(np.add.reduceat(degrees, networks.offsets[:-1]) > 0, sizes), listed, means)
+
+
+def _check_changes(some: Sequence[_Network], until: float, events: float) -> None:
+    """Refuses nodes that go on and off far more often than anything happens."""
+    with np.errstate(over="ignore"):
+        changes = until * sum(float(one.presence.turnover.sum()) for one in some)
+    if not changes <= max(_CHANGES, _CHANGES_OF_EVENT * events):
         raise ValueError(
-            f"gossip.delay.rate must let a link carry what its node sends, got {contacts:.3g} models a second that "
-            f"take {transfer:.3g} s each; raise the rate, or lower gossip.clock.rate"
+            f"network.availability must let nodes change at most {_CHANGES:.0e} times in a run, or "
+            f"{_CHANGES_OF_EVENT} times an event, got {changes:.3g} changes; make its times longer [s]"
         )
-    waits = transfer / (1 - contacts * transfer) if transfer and contacts * transfer < 1 else 0.0
-    flying = min(messages * until, messages * (float(found.late.mean()) + waits + (1.0 if found.laws.rounds else 0.0)))
-    return math.ceil(flying + 6 * math.sqrt(flying)) + found.networks.n // _TURNOVER + 8

@@ -6,7 +6,7 @@ Letters: n nodes, p parameters of a row, t tracked sources, s steps, b examples 
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,10 @@ import torch
 
 from batchednodes import assembly, dealing, problems
 from batchednodes.assembly import DTYPES, Chunks
-from batchednodes.config import Config
+from batchednodes.config import Config, has_messages
 from batchednodes.data import DataSizes
 from batchednodes.engine import AHEAD, automatic_window, slots
+from batchednodes.mail import LAW, MESSAGE, NODE
 from batchednodes.memory import gib
 from batchednodes.messages import Traffic
 from batchednodes.schedule import schedule
@@ -74,6 +75,10 @@ class Plan:
     """Expected contacts of the whole run."""
     waves: float
     """Expected waves, extrapolated from the schedule of the run's first events."""
+    flying: float | None
+    """Models under way at once, at most, but for less than one chance in a million; None: they take no time."""
+    slots: int
+    """Rows for such models that the run begins with."""
     memory: dict[str, int]
     """Bytes by part, on the device unless the part says host [B]."""
     available: int
@@ -131,6 +136,8 @@ def screen(configs: Sequence[Config], sizes: list[DataSizes] | None = None) -> N
     n = sum(c.network.nodes for c in configs)
     versions = sum(2 * c.network.nodes * _tracked(c) for c in configs)
     memory = _Needs(configs, stack, sizes, 0, 0, dtype.itemsize).tensors(n, versions)
+    if any(has_messages(c) for c in configs):
+        memory["mail (host)"] = _mail(n, config.gossip.merge.weighing(np.zeros(1)).parts)
     memory["graphs (host)"] = int(_CONTACT_BYTES * sum(assembly.contacts(configs)))
     for place in {where, torch.device("cpu")}:
         parts = [
@@ -138,6 +145,11 @@ def screen(configs: Sequence[Config], sizes: list[DataSizes] | None = None) -> N
         ]
         if sum(size for _, size in parts) > _SHARE * free(place):
             raise ValueError(_misfit(parts, free(place), str(place)))
+
+
+def _mail(n: int, parts: int) -> int:
+    """Returns the bytes of what is known of n nodes where messages are under way: now, before and after a window."""
+    return n * (2 * LAW.itemsize + 3 * (NODE.itemsize + 8 * parts))
 
 
 def _tracked(config: Config) -> int:
@@ -163,20 +175,23 @@ def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | N
     stack = problems.skeleton(config, sizes[0], dtype, where)
     updates, gossips = events.expected(config.run.until)
     _refuse_endless(updates + gossips)
+    item = assembly.counts(events, config).itemsize
+    sources = choose(events.networks, [c.staleness.track for c in configs])
+    needs = _Needs(configs, stack, sizes, 0, 0, dtype.itemsize)
+    mail = needs.messages(events, int(sources.width) * item) if isinstance(events, Traffic) else {}
+    if mail.get("mail (host)", 0) > free(torch.device("cpu")):  # begun below
+        raise ValueError(_misfit([*mail.items()], free(torch.device("cpu")), "cpu"))
     per_event, writes = _sample(events, config)
     models = events.networks.n * stack.p * dtype.itemsize
     example, known = (sizes[0].features, dtype, where), models <= free(where)
     activations = stack.activations(*example) if known else 0
     convolved = stack.convolved(*example) if known else 0
-    needs = _Needs(configs, stack, sizes, activations, convolved, dtype.itemsize)
+    needs = replace(needs, activations=activations, convolved=convolved)
     chunks = needs.chunks(where.type == "cuda", events.networks.n, updates)
-    sources = choose(events.networks, [c.staleness.track for c in configs])
     span = min(config.run.until, config.run.window or automatic_window(events))
     window = span * sum(events.expected(1.0))
-    versions = int((events.networks.sizes * sources.widths).sum()) * assembly.counts(events, config).itemsize
-    memory = needs.tensors(events.networks.n, versions)
-    if isinstance(events, Traffic):
-        memory |= needs.messages(events, int(sources.width) * assembly.counts(events, config).itemsize)
+    versions = int((events.networks.sizes * sources.widths).sum()) * item
+    memory = needs.tensors(events.networks.n, versions) | mail
     memory |= needs.workspace(chunks, writes, sources.width, where.type == "cuda")
     memory["timeline and schedule (host)"] = int(2 * window * _EVENT_BYTES)  # one runs, one is made
     memory["minibatches drawn ahead (host)"] = 2 * needs.ahead(span * events.expected(1.0)[0])
@@ -196,6 +211,8 @@ def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | N
         updates,
         gossips,
         waves,
+        events.flying if isinstance(events, Traffic) else None,
+        events.slots if isinstance(events, Traffic) else 0,
         memory,
         free(where),
         name,
@@ -322,10 +339,14 @@ class _Needs:
     def messages(self, events: Traffic, versions: int) -> dict[str, int]:
         """Returns the bytes of what is under way; versions: of one slot [B]."""
         row, momentum = self.stack.p * self.item, any(c.local.momentum != 0 for c in self.configs)
-        host = 140 * events.networks.n + (80 + 8 * events.parts) * (events.slots + events.networks.n)
+        room = 2 * events.flying + events.networks.n  # requests, too, and it doubles where it does not suffice
         return {
-            "messages under way": events.slots * (row * (2 if momentum else 1) + versions),
-            "mail (host)": 3 * host,
+            "models under way": events.slots * (row * (2 if momentum else 1) + versions),
+            "mail (host)": int(
+                _mail(events.networks.n, events.parts)
+                + 3 * room * (MESSAGE.itemsize + 8 * events.parts)
+                + 24 * events.slots
+            ),
         }
 
     def workspace(self, chunks: Chunks, writes: int, tracked: int, graphs: bool) -> dict[str, int]:

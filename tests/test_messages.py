@@ -76,17 +76,22 @@ CHOICES = {
 def possible(c: dict[str, str]) -> dict[str, str]:
     """Returns settings that fit each other: what does not fit is left out."""
     meets, trains = c["gossip.exchange"] == "meet", c["gossip.on_receipt"] in ("update", "update_merge")
+    part = any(kind in c["gossip.merge"] for kind in ("sampled", "partitioned"))
+    replaced = c["gossip.on_receipt"] == "update" and not part
+    weighed = any(kind in c["gossip.merge"] for kind in ("fixed", "sampled", "staleness"))
     rules = {
         "gossip.reply": c["gossip.exchange"] != "push_pull",
         "gossip.delay": meets,
-        "gossip.merge": meets and not any(kind in c["gossip.merge"] for kind in ("fixed", "mean")),
+        "gossip.merge": replaced or (meets and not any(kind in c["gossip.merge"] for kind in ("fixed", "mean"))),
+        "gossip.weight": replaced or not weighed,
         "gossip.on_receipt": meets and trains,
         "gossip.flow": c["gossip.exchange"] != "push",
         "gossip.fifo": meets or "none" in c["gossip.delay"],
         "network.churn": meets and "neighbour" in c["network.churn"],
         "update.applies": c["gossip.on_receipt"] != "merge",
         "run.on_divergence": trains,
-        "update.while_off": any(kind in c["network.availability"] for kind in ("always", "per_message")),
+        "update.while_off": "never" in c["update.clock"]
+        or any(kind in c["network.availability"] for kind in ("always", "per_message")),
     }
     return {key: value for key, value in c.items() if not rules.get(key, False)}
 

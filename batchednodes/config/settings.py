@@ -317,6 +317,8 @@ def _check_messages(c: Config) -> None:
     g, exchange = c.gossip, c.gossip.exchange
     instant, whole = isinstance(g.delay, messages.Instant), isinstance(g.merge, messages.Fixed | messages.Mean)
     trains_others = g.on_receipt in ("update", "update_merge")
+    weighed = isinstance(g.merge, messages.Fixed | messages.Sampled | messages.StalenessWeighted)
+    replaced = g.on_receipt == "update" and not isinstance(g.merge, messages.Sampled | messages.Partitioned)
     rules = (
         ("gossip.scheme.kind must be uniform where messages take time, get lost, find nobody or are more than merged, "
          "or time goes by rounds", has_messages(c) and not isinstance(g.scheme, schemes.Uniform), "use kind uniform"),
@@ -341,6 +343,14 @@ def _check_messages(c: Config) -> None:
          isinstance(c.network.availability, messages.Always | messages.PerMessage), "set network.availability"),
         ("gossip.clock must be left out with timing.kind=rounds, which says when nodes make contact",
          isinstance(c.timing, messages.Rounds) and g.clock != Gossip().clock, "set timing.steps"),
+        ("gossip.merge must be left out, or of kind sampled or partitioned, with gossip.on_receipt=update, which takes "
+         "a model that comes in place of its own", replaced and g.merge != Gossip().merge, "use update_merge"),
+        ("gossip.weight must be left out where a model that comes does not count by it", g.weight != Gossip().weight and
+         (replaced or not weighed), "use gossip.merge.kind fixed, sampled or staleness_weighted"),
+        ("network.churn.start must be fresh where no node joins late", c.network.churn.start == "neighbour" and
+         c.network.churn.join == 0, "set network.churn.join"),
+        ("update.while_off must be continue with update.clock.kind=never", c.update.while_off == "pause" and
+         isinstance(c.update.clock, clocks.Never), "set update.clock"),
     )  # fmt: skip
     for rule, broken, remedy in rules:
         if broken:
@@ -362,7 +372,12 @@ def has_messages(c: Config) -> bool:
 def _check_nodes(c: Config) -> None:
     n, seed, size = c.network.nodes, c.seed, min(c.network.nodes, CHECKED)
     if not isinstance(c.gossip.delay, messages.TraceDelay):  # files are read when the run is made
-        c.gossip.delay.delays(n, seed, "gossip.delay", size, 1)
+        late = c.gossip.delay.delays(n, seed, "gossip.delay", size, 1)
+        uniform = isinstance(c.timing, messages.Rounds) and isinstance(c.gossip.delay, messages.UniformDelay)
+        bad = np.flatnonzero(np.ceil(late.a) > np.floor(late.b)) if uniform else []
+        if len(bad):
+            ends = f"{late.a[bad[0]]:g} .. {late.b[bad[0]]:g} [s]"
+            raise ValueError(f"gossip.delay must allow a whole number of steps with timing.kind=rounds, got {ends}")
     c.gossip.loss.losses(n, seed, "gossip.loss", size)
     if not isinstance(c.network.availability, messages.TraceAvailability):
         c.network.availability.presence(n, seed, "network.availability", size)

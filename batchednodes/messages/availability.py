@@ -43,10 +43,19 @@ class Presence:
 
     @property
     def share(self) -> Float64[np.ndarray, " n"]:
-        """Part of the time that each node is on, in the long run; 1 for a trace, of which nobody knows."""
-        if self.law == PER_MESSAGE:
-            return self.a
-        return {MARKOV: self.a / (self.a + self.b), DIURNAL: self.b}.get(self.law, np.ones(self.a.size))
+        """Part of the time that each node may send, in the long run; 1 for a trace, of which nobody knows."""
+        if self.law == MARKOV:
+            with np.errstate(over="ignore"):
+                return 1.0 / (1.0 + self.b / self.a)
+        return self.b if self.law == DIURNAL else np.ones(self.a.size)
+
+    @property
+    def turnover(self) -> Float64[np.ndarray, " n"]:
+        """Mean number of changes of each node [1/s]; 0 for a trace, all of whose changes are known."""
+        if self.law not in (MARKOV, DIURNAL):
+            return np.zeros(self.a.size)
+        with np.errstate(over="ignore"):
+            return 2.0 / (self.a + self.b if self.law == MARKOV else self.a)
 
 
 class Availability(ABC):
@@ -66,7 +75,7 @@ class Always(Availability):
     """Nodes are always on."""
 
     def presence(self, n: int, seed: int, key: str, size: int) -> Presence:
-        return Presence(ALWAYS, *np.ones((2, size)))
+        return Presence(ALWAYS, np.ones(size), np.ones(size))
 
 
 @dataclass(frozen=True)
@@ -95,9 +104,9 @@ class Markov(Availability):
     """Mean time that a node is off [s]; positive and finite."""
 
     def presence(self, n: int, seed: int, key: str, size: int) -> Presence:
-        times = (per_node(getattr(self, name), n, seed, f"{key}.{name}", open_low=True, unit="s", size=size)
-                 for name in ("mean_on", "mean_off"))  # fmt: skip
-        return Presence(MARKOV, *times)
+        on, off = (per_node(getattr(self, name), n, seed, f"{key}.{name}", open_low=True, unit="s", size=size)
+                   for name in ("mean_on", "mean_off"))  # fmt: skip
+        return Presence(MARKOV, on, off)
 
 
 @dataclass(frozen=True)
@@ -128,6 +137,8 @@ class TraceAvailability(Availability):
 
     def presence(self, n: int, seed: int, key: str, size: int) -> Presence:
         rows = np.array(numbers(self.path, f"{key}.path", 3, _CHANGES)).reshape(-1, 3)
+        if not rows.size:
+            raise ValueError(f"{key}.path must hold at least one change, got none in {shown(self.path)}")
         time, node, on = rows.T
         good = (time >= 0) & (node == np.floor(node)) & (node >= 0) & (node < n) & np.isin(on, (0, 1))
         if not good.all():
@@ -139,7 +150,7 @@ class TraceAvailability(Availability):
         before = np.where(np.append(-1, node[:-1]) == node, np.append(1, on[:-1]), 1.0)
         kept = (on != before) & (node < size)
         begins = np.searchsorted(node[kept], np.arange(size + 1))
-        return Presence(TRACE, *np.ones((2, size)), begins, time[kept])
+        return Presence(TRACE, np.ones(size), np.ones(size), begins, time[kept])
 
 
 @dataclass(frozen=True)

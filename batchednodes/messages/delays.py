@@ -12,10 +12,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float64
+from numba import njit
 
+from batchednodes import rng
+from batchednodes.logarithm import log
 from batchednodes.values import PerNode, number, per_node, shown
 
 NONE, CONSTANT, UNIFORM, EXPONENTIAL, LOGNORMAL, TRACE = range(6)
@@ -35,25 +39,14 @@ class Delays:
     """First parameter of the law: constant, lowest, mean or median [s]."""
     b: Float64[np.ndarray, " n"]
     """Second parameter: highest [s], or the standard deviation of the logarithm."""
+    latency: Float64[np.ndarray, " n"]
+    """Mean of the law [s]."""
     transfer: Float64[np.ndarray, " n"]
     """Time that one model takes on the sender's link [s]; messages of one sender wait for each other; 0: none."""
     spread: float = 0.0
     """Standard deviation of the logarithm of the speed over links of one sender."""
     trace: Float64[np.ndarray, " d"] | None = None
     """Delays of a trace [s]."""
-
-    @property
-    def mean(self) -> Float64[np.ndarray, " n"]:
-        """Mean time of a message of each node under way, without what it waits for other messages [s]."""
-        known = {
-            NONE: 0.0 * self.a,
-            CONSTANT: self.a,
-            UNIFORM: (self.a + self.b) / 2,
-            EXPONENTIAL: self.a,
-            LOGNORMAL: self.a * np.exp(self.b**2 / 2),
-        }
-        latency = np.full(self.a.size, self.trace.mean()) if self.trace is not None else known[self.law]
-        return latency + self.transfer * math.exp(self.spread**2 / 2)
 
 
 class Delay(ABC):
@@ -73,7 +66,8 @@ class Instant(Delay):
     """Messages arrive at once."""
 
     def delays(self, n: int, seed: int, key: str, size: int, model: int) -> Delays:
-        return Delays(NONE, *np.zeros((3, size)))
+        none = np.zeros(size)
+        return Delays(NONE, none, none, none, none)
 
 
 @dataclass(frozen=True)
@@ -85,7 +79,7 @@ class Constant(Delay):
 
     def delays(self, n: int, seed: int, key: str, size: int, model: int) -> Delays:
         time = per_node(self.time, n, seed, f"{key}.time", unit="s", size=size)
-        return Delays(CONSTANT, time, *np.zeros((2, size)))
+        return Delays(CONSTANT, time, np.zeros(size), time, np.zeros(size))
 
 
 @dataclass(frozen=True)
@@ -104,7 +98,7 @@ class UniformDelay(Delay):
         bad = np.flatnonzero(high < low)
         if bad.size:
             raise ValueError(f"{key}.high must be at least {key}.low, got {high[bad[0]]:g} and {low[bad[0]]:g} [s]")
-        return Delays(UNIFORM, low, high, np.zeros(size))
+        return Delays(UNIFORM, low, high, low / 2 + high / 2, np.zeros(size))
 
 
 @dataclass(frozen=True)
@@ -116,7 +110,7 @@ class ExponentialDelay(Delay):
 
     def delays(self, n: int, seed: int, key: str, size: int, model: int) -> Delays:
         mean = per_node(self.mean, n, seed, f"{key}.mean", unit="s", size=size)
-        return Delays(EXPONENTIAL, mean, *np.zeros((2, size)))
+        return Delays(EXPONENTIAL, mean, np.zeros(size), mean, np.zeros(size))
 
 
 @dataclass(frozen=True)
@@ -134,12 +128,17 @@ class LogNormalDelay(Delay):
 
     def delays(self, n: int, seed: int, key: str, size: int, model: int) -> Delays:
         median = per_node(self.median, n, seed, f"{key}.median", open_low=True, unit="s", size=size)
-        return Delays(LOGNORMAL, median, np.full(size, float(self.sigma)), np.zeros(size))
+        with np.errstate(over="ignore"):  # a mean of inf: all of them are under way at the end
+            mean = median * math.exp(self.sigma**2 / 2)
+        return Delays(LOGNORMAL, median, np.full(size, float(self.sigma)), mean, np.zeros(size))
 
 
 @dataclass(frozen=True)
 class Bandwidth(Delay):
-    """A message takes its size over the bandwidth of its link, after those that its sender has not finished yet."""
+    """A message takes its size over the bandwidth of its link, after those that its sender has not finished yet.
+
+    Those that are lost take their time, too; requests have no size.
+    """
 
     rate: PerNode = 1e6
     """Bandwidth of the uplink of a node [B/s]; positive and finite."""
@@ -157,7 +156,9 @@ class Bandwidth(Delay):
     def delays(self, n: int, seed: int, key: str, size: int, model: int) -> Delays:
         rate = per_node(self.rate, n, seed, f"{key}.rate", open_low=True, unit="B/s", size=size)
         latency = per_node(self.latency, n, seed, f"{key}.latency", unit="s", size=size)
-        return Delays(CONSTANT, latency, np.zeros(size), model / rate, float(self.spread))
+        with np.errstate(over="ignore"):
+            transfer = model / rate
+        return Delays(CONSTANT, latency, np.zeros(size), latency, transfer, float(self.spread))
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,8 @@ class TraceDelay(Delay):
         if not trace.size or trace.min() < 0:
             got = "none" if not trace.size else f"{trace.min():g}"
             raise ValueError(f"{key}.path must hold non-negative delays [s], got {got} in {shown(self.path)}")
-        return Delays(TRACE, *np.zeros((3, size)), trace=trace)
+        none = np.zeros(size)
+        return Delays(TRACE, none, none, np.full(size, trace.mean()), none, trace=trace)
 
 
 def numbers(path: str, key: str, columns: int, most: int) -> Sequence[Sequence[float]]:
@@ -204,3 +206,10 @@ def numbers(path: str, key: str, columns: int, most: int) -> Sequence[Sequence[f
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ValueError(f"{key} must be a readable text file, got {shown(path)}: {reason}") from None
     return rows
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def normal(high, low):  # noqa: ANN001, ANN201  (numba infers the types)
+    """Returns a standard normal number (Box, Muller)."""
+    return math.sqrt(-2.0 * log(rng.unit(high))) * math.cos(2.0 * math.pi * rng.unit(low))

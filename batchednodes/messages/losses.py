@@ -49,7 +49,7 @@ class Independent(Loss):
 
 @dataclass(frozen=True)
 class Bursts(Loss):
-    """Losses come in bursts: the channel of each sender is good or bad, and changes before a message at random.
+    """Losses come in bursts: the channel of each sender, good at first, may change before each of its messages.
 
     References:
         E. N. Gilbert, "Capacity of a burst-noise channel", Bell System Technical Journal 39, 1960.

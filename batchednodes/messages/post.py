@@ -1,7 +1,8 @@
 r"""Post: sends and delivers, event by event, in compiled code.
 
 What a node is to do, by its clocks, comes in the order of time; messages that arrive are merged into it. At one instant
-nodes first do what their clocks say, then messages arrive in the order in which they were sent, replies last.
+nodes join first, then do what their clocks say, then messages arrive in the order in which they were sent, replies last
+(with `gossip.fifo`, what waits for a reply comes after it).
 
 Letters: i sender, j receiver, h message, k number of a message among those of its sender, w weight, x models.
 """
@@ -13,7 +14,6 @@ import numpy as np
 from numba import njit
 
 from batchednodes import rng
-from batchednodes.logarithm import log
 from batchednodes.mail import (
     ASKING,
     DELIVERED,
@@ -33,10 +33,10 @@ from batchednodes.mail import (
     Out,
     bits,
 )
-from batchednodes.messages import delays
 from batchednodes.messages.availability import ALWAYS, PER_MESSAGE, change_after
 from batchednodes.messages.flow import PROACTIVE, proactive, reactive
 from batchednodes.messages.merging import weight
+from batchednodes.messages.passage import LAST, arrival, queue, transferred
 from batchednodes.messages.store import drop, forget, give, popped, push, snapshot, take
 from batchednodes.processor import borrowed
 from batchednodes.timeline import MEET, PULL, UPDATE
@@ -46,11 +46,8 @@ MERGE, MERGE_UPDATE, UPDATE_MERGE, REPLACE = range(4)
 """What a node does with a model that comes: it merges it; then trains; trains both before; or trains it and takes it
 instead of its own."""
 
-_LAST = np.int64(1 << 62)
-"""Added to the turn of replies."""
-
 _TRIES = 64
-"""Neighbours that a node which joins asks, at most."""
+"""Neighbours that a node which joins asks at random, before it asks one after the other."""
 
 ROOM = 16
 """Events that one step of the loop writes, at most."""
@@ -83,7 +80,8 @@ def run(time, kind, actor, other, first, until, lists, laws, s, out, spare):  # 
             return -1
         if s.head[MESSAGES] < spare or s.head[SLOTS] + ROOM > s.link.size or out.size[0] + ROOM > out.events.size:
             return e
-        if due <= arrives:
+        joins = s.head[HEAP] and s.messages[s.messages[0].heap].kind == JOINING
+        if due < arrives or (due == arrives and not joins):
             if kind[e] == UPDATE:
                 _update(actor[e], actor[e], due, laws, s, out)
             else:
@@ -209,7 +207,8 @@ def _meet(i, j, now, laws, s, out):  # noqa: ANN001, ANN202
 def _send(i, j, kind, now, laws, s):  # noqa: ANN001, ANN202
     """Sends a message from i to j."""
     k = s.nodes[i].sent
-    if _lost(i, laws, s):
+    lost, wait = _lost(i, laws, s), transferred(i, j, now, laws, s) if kind != REQUEST else 0.0
+    if lost:
         return
     s.head[MESSAGES] -= 1
     h = s.messages[s.head[MESSAGES]].free
@@ -221,53 +220,16 @@ def _send(i, j, kind, now, laws, s):  # noqa: ANN001, ANN202
         if s.age.shape[1] > 1:
             high, _ = bits(i, rng.PART, k, laws)
             s.messages[h].part = rng.below(high, s.age.shape[1])
-    s.messages[h].arrive = _arrival(i, j, k, kind != REQUEST, now, laws, s)
-    s.messages[h].turn = s.head[SEQUENCE] + (_LAST if kind == REPLY else 0)
+    s.messages[h].arrive = arrival(i, k, wait, now, laws)
+    s.messages[h].turn = s.head[SEQUENCE] + (LAST if kind == REPLY else 0)
     s.head[SEQUENCE] += 1
+    if laws.nodes[i].fifo:
+        queue(h, s)
     s.messages[h].before, s.messages[h].after = s.nodes[i].latest, -1
     if s.nodes[i].latest >= 0:
         s.messages[s.nodes[i].latest].after = h
     s.nodes[i].latest = h
     push(h, s)
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
-def _normal(high, low):  # noqa: ANN001, ANN202
-    """Returns a standard normal number (Box, Muller)."""
-    return math.sqrt(-2.0 * log(rng.unit(high))) * math.cos(2.0 * math.pi * rng.unit(low))
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
-def _arrival(i, j, k, model, now, laws, s):  # noqa: ANN001, ANN202
-    """Returns when message k of node i, which it sends to j now, arrives [s]."""
-    high, low = bits(i, rng.DELAY, k, laws)
-    law, a, b, g = laws.nodes[i].delay, laws.nodes[i].delay_a, laws.nodes[i].delay_b, laws.nodes[i].network
-    late = 0.0
-    if law == delays.CONSTANT:
-        late = a
-    elif law == delays.UNIFORM:
-        if laws.rounds:
-            a, b = math.ceil(a), math.floor(b) + 1.0
-        late = a + rng.unit(high) * (b - a)
-    elif law == delays.EXPONENTIAL:
-        late = -a * log(rng.unit(high))
-    elif law == delays.LOGNORMAL:
-        late = a * math.exp(b * _normal(high, low))
-    elif law == delays.TRACE:
-        late = laws.trace[laws.traces[g] + rng.below(high, laws.traces[g + 1] - laws.traces[g])]
-    if model and laws.nodes[i].transfer > 0.0:
-        high, low = bits(i, rng.LINK, laws.nodes[j].local, laws)
-        s.nodes[i].busy = max(now, s.nodes[i].busy) + laws.nodes[i].transfer * math.exp(
-            -laws.nodes[i].spread * _normal(high, low)
-        )
-        late += s.nodes[i].busy - now
-    arrives = now + (math.floor(late) if laws.rounds else late)
-    h = s.nodes[i].latest if laws.nodes[i].fifo else -1
-    while h >= 0 and s.messages[h].receiver != j:
-        h = s.messages[h].before
-    return arrives if h < 0 else max(arrives, s.messages[h].arrive)
 
 
 @njit(nogil=True, cache=True)
@@ -346,14 +308,31 @@ def _react(j, news, now, lists, laws, s):  # noqa: ANN001, ANN202
 @no_type_check
 def _join(j, now, lists, laws, s, out):  # noqa: ANN001, ANN202
     """Lets node j, which joins now, take the model of a random neighbour that is on."""
+    i = _model(j, now, lists, laws, s)
+    if i >= 0:
+        _keep(j, now, laws, s, out)
+        _say(PULL, j, i, -1, i, now, 1.0, -1, now, out)
+        s.age[j] = s.age[i]
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _model(j, now, lists, laws, s):  # noqa: ANN001, ANN202
+    """Returns a random neighbour of node j that is on; -1 if there is none."""
     for k in range(_TRIES):
         high, _ = bits(j, rng.JOIN, k, laws)
         i = peer(j, high, lists)
         if i >= 0 and is_on(i, now, laws, s):
-            _keep(j, now, laws, s, out)
-            _say(PULL, j, i, -1, i, now, 1.0, -1, now, out)
-            s.age[j] = s.age[i]
-            return
+            return i
+    start, size, complete, indptr, indices = lists
+    count = size[j] if complete[j] else indptr[j + 1] - indptr[j]
+    high, _ = bits(j, rng.JOIN, _TRIES, laws)
+    for k in range(count):
+        at = (rng.below(high, count) + k) % count
+        i = start[j] + at if complete[j] else np.int64(indices[indptr[j] + at])
+        if i != j and is_on(i, now, laws, s):
+            return i
+    return -1
 
 
 @njit(nogil=True, cache=True)
@@ -388,18 +367,13 @@ def _receive(j, h, now, laws, s, out):  # noqa: ANN001, ANN202
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def enter(laws, s):  # noqa: ANN001, ANN201
-    """Lets nodes come that join after t = 0 and begin with a neighbour's model."""
-    for j in range(laws.n):
+def enter(joiners, laws, s):  # noqa: ANN001, ANN201
+    """Lets some nodes come that join after t = 0 and begin with a neighbour's model."""
+    for j in joiners:
         if laws.nodes[j].join > 0.0:
             s.head[MESSAGES] -= 1
             h = s.messages[s.head[MESSAGES]].free
-            (
-                s.messages[h].kind,
-                s.messages[h].sender,
-                s.messages[h].receiver,
-                s.messages[h].arrive,
-                s.messages[h].turn,
-            ) = JOINING, j, j, laws.nodes[j].join, -1 - j
+            s.messages[h].kind, s.messages[h].sender, s.messages[h].receiver = JOINING, j, j
+            s.messages[h].arrive, s.messages[h].turn = laws.nodes[j].join, -1 - j
             s.messages[h].snapshot, s.messages[h].before, s.messages[h].after = -1, -1, -1
             push(h, s)

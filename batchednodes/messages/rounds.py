@@ -43,7 +43,7 @@ class Rounds(Timing):
 
     period: Literal["same", "gaussian"] = "same"
     """Steps between two contacts of a node: `same`, R for all; `gaussian`, drawn once for each node with mean R and
-    standard deviation R / 10, at least 1."""
+    standard deviation R / 10, rounded down, at least 1."""
 
     first_update: bool = True
     """Whether each node makes one update before anything else."""
@@ -82,7 +82,12 @@ class Calendar:
 
     def rate(self) -> Float64[np.ndarray, " n"]:
         """Returns about how many contacts each node makes [1/s]."""
-        return np.repeat([1.0 / r.steps for r in self.rounds], self.networks.sizes)
+        local = self.networks.local()
+        periods = [
+            _periods(r, int(seed), local[self.networks.slice(g)])[0]
+            for g, (r, seed) in enumerate(zip(self.rounds, self.networks.seeds, strict=True))
+        ]
+        return 1.0 / np.concatenate(periods)
 
     def _of_network(self, g: int, contacts: Contacts, made: np.ndarray, start: float, until: float) -> Contact:
         rounds, nodes, seed = self.rounds[g], self.networks.slice(g), self.networks.seeds[g]

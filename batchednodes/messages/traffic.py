@@ -56,14 +56,12 @@ class Traffic(Timeline):
     laws: Laws
     pauses: bool
     """Whether nodes do not compute while they are off."""
-    joiners: bool
-    """Whether nodes that come late begin with a neighbour's model."""
+    joiners: Int64[np.ndarray, " j"]
+    """Nodes that come late, and begin with a neighbour's model."""
     calendar: Calendar | None
     """Where time goes by rounds: when nodes make contact."""
-    late: Float64[np.ndarray, " n"]
-    """Mean time of a message of each node under way [s]."""
-    share: Float64[np.ndarray, " n"]
-    """Part of the time that each node is on."""
+    flying: float
+    """Models under way at once, at most, but for less than one chance in a million."""
     slots: int
     """Rows of x for snapshots, with which a run begins."""
     parts: int
@@ -71,13 +69,11 @@ class Traffic(Timeline):
 
     def begin(self) -> Clocks:
         clocks, n = super().begin(), self.networks.n
-        joining = int((self.laws.nodes["join"] > 0).sum()) if self.joiners else 0
-        mail = opened(n, self.parts, self._pools(), _ROOM + joining + self._burst())
+        mail = opened(n, self.parts, self._pools(), _ROOM + self.joiners.size + self._burst())
         changes = [first_change(i, self.laws) for i in range(n)]
         mail.nodes["changes"], mail.nodes["change"] = zip(*changes, strict=True)
         mail.nodes["worked"], mail.nodes["work"] = mail.nodes["changes"], mail.nodes["change"]
-        if self.joiners:
-            post.enter(self.laws, mail)
+        post.enter(self.joiners, self.laws, mail)
         if self._works_by_itself():
             following = pauses.begin(self.update.shift, self.update.scale, self.pauses, self.laws, mail)
             clocks = replace(clocks, next_update=following)
@@ -179,9 +175,16 @@ class Traffic(Timeline):
         """Returns about how many updates and contacts to expect in a long span of time [s], those on receipt too."""
         updates, contacts = super().expected(span)
         if self.calendar is not None:
-            contacts = span * float(self.calendar.rate().sum())
+            contacts = span * float(self.speed().sum())
         models = contacts * (2 if self.exchange in ("push_pull", "meet") else 1)
-        return updates + models * max(_UPDATES[int(r)] for r in np.unique(self.laws.nodes["receipt"])), contacts
+        trained = max(_UPDATES[int(r)] for r in np.unique(self.laws.nodes["receipt"]))
+        return updates + (models * trained if trained else 0.0), contacts
+
+    def speed(self) -> Float64[np.ndarray, " n"]:
+        """Returns about how many contacts each node makes while it is on [1/s]."""
+        if self.calendar is not None:
+            return self.calendar.rate() * ~self.contacts.silent()
+        return self._capacity().rate * self.contacts.share
 
     def peaks(self) -> list[float]:
         if self.calendar is None:

@@ -23,7 +23,7 @@ class Fixed(Merge):
 
 @dataclass(frozen=True)
 class Mean(Merge):
-    """The mean of both models, whatever `gossip.weight`."""
+    """The mean of both models."""
 
     def weighing(self, weight: np.ndarray) -> Weighing:
         return Weighing(WEIGHT, np.full(weight.size, 0.5), 0 * weight)

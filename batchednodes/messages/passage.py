@@ -1,0 +1,65 @@
+r"""Passage: when messages arrive, in compiled code.
+
+Letters: i sender, j receiver, h message, k number of a message among those of its sender, s the mail.
+"""
+
+import math
+from typing import no_type_check
+
+import numpy as np
+from numba import njit
+
+from batchednodes import rng
+from batchednodes.logarithm import log
+from batchednodes.mail import bits
+from batchednodes.messages import delays
+
+LAST = np.int64(1 << 62)
+"""Added to the turn of replies."""
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def transferred(i, j, now, laws, s):  # noqa: ANN001, ANN201  (numba infers the types)
+    """Returns how long it takes until node i has sent a model to j, after all that it has sent before [s]."""
+    if laws.nodes[i].transfer == 0.0:
+        return 0.0
+    high, low = bits(i, rng.LINK, laws.nodes[j].local, laws)
+    time = laws.nodes[i].transfer * math.exp(-laws.nodes[i].spread * delays.normal(high, low))
+    s.nodes[i].busy = max(now, s.nodes[i].busy) + time
+    return s.nodes[i].busy - now
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def arrival(i, k, wait, now, laws):  # noqa: ANN001, ANN201
+    """Returns when message k of node i, which its link has sent after some wait [s], arrives [s]."""
+    high, low = bits(i, rng.DELAY, k, laws)
+    law, a, b, g = laws.nodes[i].delay, laws.nodes[i].delay_a, laws.nodes[i].delay_b, laws.nodes[i].network
+    late = wait
+    if law == delays.CONSTANT:
+        late += a
+    elif law == delays.UNIFORM:
+        if laws.rounds:
+            a, b = math.ceil(a), math.floor(b) + 1.0
+        late += a + rng.unit(high) * (b - a)
+    elif law == delays.EXPONENTIAL:
+        late -= a * log(rng.unit(high))
+    elif law == delays.LOGNORMAL:
+        late += a * math.exp(b * delays.normal(high, low))
+    elif law == delays.TRACE:
+        late += laws.trace[laws.traces[g] + rng.below(high, laws.traces[g + 1] - laws.traces[g])]
+    return now + (math.floor(late) if laws.rounds else late)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def queue(h, s):  # noqa: ANN001, ANN201
+    """Lets a new message arrive after the one before from its sender to its receiver, if that is still under way."""
+    g = s.nodes[s.messages[h].sender].latest
+    while g >= 0 and s.messages[g].receiver != s.messages[h].receiver:
+        g = s.messages[g].before
+    if g >= 0 and s.messages[g].arrive >= s.messages[h].arrive:
+        s.messages[h].arrive = s.messages[g].arrive
+        if s.messages[g].turn >= LAST > s.messages[h].turn:
+            s.messages[h].turn += LAST
