@@ -23,7 +23,7 @@ def run(*overrides, n=20, until=200.0):
     """Returns events, clocks and timeline of a run; slots are left out of the events."""
     config = load({}, [f"network.nodes={n}", f"run.until={until}", *overrides])
     timeline = assembly.timeline([config])
-    events, clocks = timeline.window(timeline.begin(), until)
+    events, clocks = timeline.window(timeline.begin(), float(until))
     return events, clocks, timeline
 
 
