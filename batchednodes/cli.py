@@ -58,10 +58,12 @@ TimeLimit = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 
 
-def _show_version(asked: bool) -> None:
+def _show_version(asked: bool) -> bool:
+    """Returns what was asked; typer takes it for the value of the option."""
     if asked:
         print(__version__)
         raise typer.Exit
+    return asked
 
 
 @app.callback()

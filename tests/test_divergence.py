@@ -120,8 +120,8 @@ def test_kernels_leave_out_the_contacts_of_some_nodes(exchange, kernel):
     kernels = {"sparse": sparse, "blocks": blocks, "columns": columns}[kernel]
     gained = torch.zeros(30, dtype=torch.float64)
     with np.errstate(invalid="ignore"):  # Triton's interpreter computes in NumPy
-        kernels.mix_(x, mixing.without(torch.where(cut, 0.0, torch.inf)))
-    kernels.merge_(versions, gained, mixing.without(torch.where(cut, 0.0, torch.inf)), layout)
+        kernels.mix_(x, mixing.without(torch.where(cut, 0.0, torch.inf).double()))
+    kernels.merge_(versions, gained, mixing.without(torch.where(cut, 0.0, torch.inf).double()), layout)
     assert torch.allclose(x[3:], expected[3:], rtol=1e-13, atol=1e-14)  # fused products round once less
     assert torch.equal(x[2], expected[2])
     assert not x[:2].isfinite().all(1).any()
@@ -137,7 +137,7 @@ def test_a_phase_without_anyone_changes_no_bit(dtype):
     x[0, 0], x[0, 1] = 0.0, -0.0
     before = x.clone()
     for kernels in (blocks, sparse):
-        kernels.mix_(x, mixing.without(torch.zeros(20)))
+        kernels.mix_(x, mixing.without(torch.zeros(20, dtype=torch.float64)))
         assert torch.equal(x, before)
         assert kernels is sparse or torch.equal(x.signbit(), before.signbit())  # sparse sums begin at +0
 

@@ -104,7 +104,8 @@ def test_tests_stay_clean_unless_shifted_as_at_nodes_drawn_at_random(shift, same
 
 
 def test_test_rows_are_those_of_all_nodes_alike():
-    data = replace(images(8, 9), test_features=np.zeros((20_000, 9), np.float32))
+    tests = {"test_features": np.zeros((20_000, 9), np.float32), "test_targets": np.zeros(20_000, np.int64)}
+    data = replace(images(8, 9), **tests)
     shift = Noise(level=[0.0, 1.0, 0.0, 1.0], rising=False, test="shifted")
     noisy = int((seen(data, shift, 4)[0].test_features != 0).all(axis=1).sum())
     assert stats.binomtest(noisy, 20_000, 0.5).pvalue > 1e-6
