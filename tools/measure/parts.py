@@ -62,6 +62,10 @@ class Watched(Executor):
         self.made: list[float] = []
         self.runs: list[tuple[float, float]] = []
 
+    def fit_(self, state: State, slots: int) -> None:
+        """Gives the state rows for some slots of messages, if it has fewer."""
+        self.inner.fit_(state, slots)
+
     def prepare(self, events: Events, clocks: Clocks, state: State) -> Window:
         """Returns the window, and notes the processor time that the thread has used since it began."""
         window = self.inner.prepare(events, clocks, state)
