@@ -3,6 +3,7 @@ r"""Assembly: from the settings of some networks to what runs. Networks of one b
 Letters: n nodes of all networks, p parameters, x models [n, p].
 """
 
+import contextlib
 import math
 import warnings
 from collections.abc import Sequence
@@ -53,7 +54,7 @@ class Chunks:
     together: int = 1
     """Models of several networks scored at once; 1: networks are scored one by one."""
     traced: bool = False
-    """Whether minibatch steps go by a program traced from vmap, where `local.compile` leaves it open."""
+    """Whether minibatch steps go by a tape or program traced from vmap, where `local.compile` leaves it open."""
     update_row: int | None = None
     """Temporaries of a row of local SGD, as far as they are known [B]."""
     evaluate_row: int | None = None
@@ -249,7 +250,7 @@ def _descent(config: Config, problem: Problem, rates: Rates, chunks: Chunks) -> 
         config: settings that all networks share.
         problem: what is learned.
         rates: coefficients of all nodes.
-        chunks: rows that descend at once, at most, and whether by a program.
+        chunks: rows that descend at once, at most, and whether by a tape or a program.
 
     Raises:
         ValueError: a compiled program is asked for, and cannot be made.
@@ -259,10 +260,14 @@ def _descent(config: Config, problem: Problem, rates: Rates, chunks: Chunks) -> 
     descent = Descent.of(problem.objective, problem.stack.views, rates, *data)
     if local.compile == "off" or (local.compile == "auto" and not chunks.traced):
         return descent
+    batch, compiled = sampler.shape[1], local.compile == "on"
+    if not compiled and not rates.lr.is_cuda:
+        with contextlib.suppress(UntraceableError):
+            return descent.taped(problem.stack.p, batch, rates)
     try:
-        program = descent.traced(problem.stack.p, sampler.shape[1], rates, local.compile == "on")
+        program = descent.traced(problem.stack.p, batch, rates, compiled)
     except UntraceableError as error:
-        if local.compile == "auto":
+        if not compiled:
             return descent
         raise ValueError(
             f"local.compile must be auto or off where torch.compile cannot compile the update, got 'on': "

@@ -1,4 +1,4 @@
-r"""Local SGD on the rows of a wave: one `torch.func.vmap` for all of them, or the program traced from it.
+r"""Local SGD on the rows of a wave: one `torch.func.vmap` for all of them, or the program or tape made from it.
 
     g <- grad loss(x; batch) + weight_decay x
     v <- momentum v + g                          (v starts at 0 and stays at its node; it is never mixed)
@@ -25,6 +25,7 @@ from torch.func import grad, vmap
 from batchednodes import program
 from batchednodes.graphs import Graphs, recorder
 from batchednodes.program import Function
+from batchednodes.tape import Tape, record
 
 Coefficient = Float[Tensor, " n"]
 """One number for each node; dimensionless."""
@@ -82,6 +83,8 @@ class Descent:
     """What becomes of steps whose entries are all -1, which a row does not have."""
     graphs: Graphs | None = None
     """All steps of an update as CUDA graphs; None: operations are launched one by one."""
+    tape: Tape | None = None
+    """All steps of an update in one loop over the rows; None: there is none."""
 
     @staticmethod
     def of(
@@ -110,6 +113,18 @@ class Descent:
         Raises:
             program.UntraceableError: there is no such program.
         """
+        return replace(self, step_=program.trace(self.step_, self._arguments(p, batch_size, rates), compiled))
+
+    def taped(self, p: int, batch_size: int, rates: Rates) -> "Descent":
+        """Returns the same as a tape, for rows of p numbers on the CPU; arguments: see `traced`.
+
+        Raises:
+            program.UntraceableError: there is no such tape.
+        """
+        return replace(self, tape=record(self.step_, self._arguments(p, batch_size, rates)))
+
+    def _arguments(self, p: int, batch_size: int, rates: Rates) -> program.Arguments:
+        """Returns what gives arguments of a step, with some number of rows."""
 
         def arguments(w: int) -> tuple[Tensor, ...]:
             lr = rates.lr
@@ -123,7 +138,7 @@ class Descent:
             x, examples, *more = _tensors(x, None if rates.momentum is None else 0.1 * x, examples, some)
             return (x, examples, self.features, self.targets, *more)
 
-        return replace(self, step_=program.trace(self.step_, arguments, compiled))
+        return arguments
 
     def recorded(self, largest: int) -> "Descent":
         """Returns the same as CUDA graphs, for at most `largest` rows at once."""
@@ -148,8 +163,31 @@ class Descent:
             The losses, which hold until the next call.
         """
         with torch.no_grad():
+            if self.tape is not None:
+                return self.run_at_(x, v, None, examples, rates)
             steps_ = self.graphs or (self._own_steps_ if self.uneven == "skip" else self._steps_)
             return steps_(*_tensors(x, v, examples, rates))
+
+    def run_at_(
+        self,
+        x: Float[Tensor, "n p"],
+        v: Float[Tensor, "n p"] | None,
+        rows: Int64[Tensor, " w"] | None,
+        examples: Int64[Tensor, "w s b"],
+        rates: Rates,
+    ) -> Float[Tensor, " w"]:
+        """Does the same by the tape, to some rows where they lie.
+
+        Args:
+            x: models; those rows are changed.
+            v: momentum buffers, likewise.
+            rows: different ones; None: all, in their order.
+            examples: as for `run_`.
+            rates: coefficients of these rows.
+        """
+        assert self.tape is not None
+        x, examples, *more = _tensors(x, v, examples, rates)
+        return self.tape.run_((x, examples, self.features, self.targets, *more), rows, self.uneven != "none")
 
     def _steps_(self, x: Tensor, examples: Tensor, *more: Tensor) -> Tensor:
         first, *rest = examples.unbind(1)

@@ -8,12 +8,14 @@ Letters: w rows of a wave, m, k, o sizes of a product [m, k] times [k, o].
 """
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._decomp import get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 
 Function = Callable[..., Tensor]
@@ -71,22 +73,49 @@ def trace(function: Function, arguments: Arguments, compiled: bool = False) -> F
     Raises:
         UntraceableError: no program gives what the function gives, or it cannot be compiled here.
     """
-    try:
-        small, large = (make_fx(function)(*arguments(w)) for w in (_ROWS - 1, _ROWS))
-        _Joint(small, large).join_()
-        _drop_idle_(large.graph)
+    with untraceable():
+        large = joint(function, arguments)
         _turn_narrow_(large.graph)
         _shorten_(large.graph)
         large.recompile()
         program = _compiled(large) if compiled else large
-        with torch.no_grad():
-            for w in (2 * _ROWS, 3):
-                _compare(function, program, arguments, w)
+        compare(function, program, arguments)
+    return program
+
+
+@contextmanager
+def untraceable() -> Iterator[None]:
+    """Raises UntraceableError for whatever is raised: tracing and compiling refuse in many ways what runs without."""
+    try:
+        yield
     except UntraceableError:
         raise
-    except Exception as error:  # tracing and compiling refuse in many ways what runs without them
+    except Exception as error:
         raise UntraceableError(str(error)) from error
-    return program
+
+
+def joint(function: Function, arguments: Arguments, apart: Sequence[Any] = ()) -> fx.GraphModule:
+    """Returns the operations of a function for any number of rows, without those that do nothing.
+
+    Each node of a tensor says in its `meta["shapes"]` what shapes it has with two numbers of rows.
+
+    Args:
+        function: what is traced.
+        arguments: gives new arguments.
+        apart: operations that are taken apart into simpler ones.
+    """
+    table: Any = get_decompositions(apart)
+    small, large = (make_fx(function, decomposition_table=table)(*arguments(w)) for w in (_ROWS - 1, _ROWS))
+    _Joint(small, large).join_()
+    _drop_idle_(large.graph)
+    return large
+
+
+def compare(function: Function, program: Function, arguments: Arguments) -> None:
+    """Raises UntraceableError unless a program gives what its function gives, with numbers of rows not traced."""
+    with torch.no_grad():
+        for w in (2 * _ROWS, 3):
+            _compare(function, program, arguments, w)
 
 
 def _compiled(program: fx.GraphModule) -> Function:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from observers import Watching
-from torch import fx
 
 from batchednodes import Config, assembly, checkpoint, engine, load, plan, train
 from batchednodes.algorithms.state import State
@@ -124,12 +123,12 @@ def test_whole_epochs_equal_serial(options, device, monkeypatch):
     same(run(*options, base=[]), serial)
 
 
-def test_whole_epochs_are_programs_in_long_runs():
+def test_whole_epochs_are_tapes_in_long_runs():
     config = load({}, [*EPOCHS, *SKEWED, "run.until=400"])
     law = assembly.timeline([config])
     made = assembly.assemble([config], law, plan.plan([config], law).chunks).engine.executor
     assert isinstance(made, Batched)
-    assert isinstance(made.algorithm.descent.step_, fx.GraphModule)
+    assert made.algorithm.descent.tape is not None
 
 
 @pytest.mark.filterwarnings("ignore:network.topology is not connected")
@@ -165,21 +164,26 @@ def test_batched_equals_serial_for_a_users_convolutions():
         ["network.nodes=12"],
         ["network.nodes=12", "local.steps=3", "local.nesterov=true", "local.momentum=0.5", "local.weight_decay=0.1"],
         ["network.nodes=12", "local.lr={kind: choice, values: [0.01, 0.1]}", "update.applies=delta"],
+        ["network.nodes=12", "local.momentum=0.5", "run.on_divergence=quarantine", "run.threads=2"],
+        ["network.nodes=12", "task.loss=mse"],
+        ["network.nodes=12", "task.model={kind: mlp, hidden: [5], activation: tanh}"],
+        ["network.nodes=12", "task.model={kind: mlp, hidden: [5], activation: gelu}"],
     ],
     ids=" ".join,
 )
-def test_programs_equal_serial(options, device, monkeypatch):
+def test_tapes_and_programs_equal_serial(options, device, monkeypatch):
     monkeypatch.setattr(plan, "_PROGRAMS", 0)
-    same(run(*options, f"device={device}"), run(*options, f"device={device}", "executor=serial"))
+    tolerance = 1e-9 if "mlp" in options[-1] else LINEAR  # as for MLPs above
+    same(run(*options, f"device={device}"), run(*options, f"device={device}", "executor=serial"), tolerance)
 
 
-def test_a_long_run_is_a_program_and_the_same_to_rounding():
+def test_a_long_run_is_a_tape_and_the_same_to_rounding():
     options = [*SMALL, "network.nodes=8", "run.until=400", "run.mark_every=400"]
     configs = [load({}, [*options, change]) for change in ("local.compile=auto", "run.until=20", "local.compile=off")]
     laws = [(c, assembly.timeline([c])) for c in configs]
     executors = [assembly.assemble([c], law, plan.plan([c], law).chunks).engine.executor for c, law in laws]
-    programs = [isinstance(e, Batched) and isinstance(e.algorithm.descent.step_, fx.GraphModule) for e in executors]
-    assert programs == [True, False, False]
+    tapes = [isinstance(e, Batched) and e.algorithm.descent.tape is not None for e in executors]
+    assert tapes == [True, False, False]
     same(train(configs[0]), train(configs[2]))
 
 

@@ -89,15 +89,21 @@ class GossipSGD:
             examples: its minibatches, on the device; None: they are drawn now.
         """
 
-        def work(part: slice) -> _Descended:
-            drawn = self.problem.draw(wave.nodes[part], wave.counts[part]) if examples is None else examples[part]
-            return self._descended(state, rows[part], nodes[part], drawn)
+        def drawn(part: slice) -> Tensor:
+            return self.problem.draw(wave.nodes[part], wave.counts[part]) if examples is None else examples[part]
 
-        self.chunk.run_(
-            rows.numel(),
-            work,
-            lambda part, new: _write_(state, rows[part], nodes[part], times[part], new),
-        )
+        if self.descent.tape is not None and state.read is None:  # no temporaries but the minibatches
+            self.chunk.run_(
+                rows.numel(),
+                drawn,
+                lambda part, index: self._descend_(state, rows[part], nodes[part], times[part], index),
+            )
+        else:
+            self.chunk.run_(
+                rows.numel(),
+                lambda part: self._descended(state, rows[part], nodes[part], drawn(part)),
+                lambda part, new: _write_(state, rows[part], nodes[part], times[part], new),
+            )
         if state.versions.numel():
             own = self.own.index_select(0, nodes)
             count_(state.versions, own)
@@ -111,11 +117,23 @@ class GossipSGD:
         loss = self.descent.run_(x, v, index, self.rates.of(nodes))
         if start is not None:
             x = state.x[rows] + (x - start)
+        return _Descended(x, v, self._sound(loss, x))
+
+    def _descend_(
+        self, state: State, rows: Tensor, nodes: Tensor, times: Tensor, index: Int64[Tensor, "w s b"]
+    ) -> None:
+        """Updates some rows where they lie."""
+        loss = self.descent.run_at_(state.x, state.v, rows, index, self.rates.of(nodes))
+        sound = self._sound(loss, state.x.index_select(0, rows) if self.quarantine else state.x)
+        _note_(state, nodes, times, sound)
+
+    def _sound(self, loss: Float[Tensor, " w"], x: Tensor) -> Bool[Tensor, " w"]:
+        """Returns which rows x have finite losses and, where nodes are quarantined, finite models."""
         sound = loss.isfinite()
         if self.quarantine:
             low, high = x.aminmax(dim=1)
             sound &= low.isfinite() & high.isfinite()
-        return _Descended(x, v, sound)
+        return sound
 
     def mix_(self, state: State, phase: Mixing) -> None:
         """Applies a phase of gossip to models and versions."""
@@ -157,4 +175,9 @@ def _write_(state: State, rows: Tensor, nodes: Tensor, times: Tensor, new: _Desc
     state.x.index_copy_(0, rows, new.x)
     if state.v is not None and new.v is not None:
         state.v.index_copy_(0, rows, new.v)
-    state.diverged_at.scatter_reduce_(0, nodes, torch.where(new.sound, torch.inf, times), "amin")
+    _note_(state, nodes, times, new.sound)
+
+
+def _note_(state: State, nodes: Tensor, times: Tensor, sound: Tensor) -> None:
+    """Takes note of the nodes that diverge."""
+    state.diverged_at.scatter_reduce_(0, nodes, torch.where(sound, torch.inf, times), "amin")

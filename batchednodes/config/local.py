@@ -40,8 +40,8 @@ class Local:
     """shuffle: each epoch of a node deals its examples once, in a new order; replacement: independent draws."""
 
     compile: Literal["auto", "on", "off"] = "auto"
-    """off: each step is one call of vmap; auto: in a run of many updates, a program traced from it once; on: always
-    such a program, compiled by torch.compile, which takes seconds the first time. Changes rounding only."""
+    """off: each step is one call of vmap; auto: in a run of many updates, a tape or program traced from it once; on:
+    always such a program, compiled by torch.compile, which takes seconds the first time. Changes rounding only."""
 
     chunk: int | None = None
     """Rows updated by one vmap call; at least 1; null: as many as fit the workspace. Changes rounding only."""

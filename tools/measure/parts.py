@@ -3,6 +3,7 @@
 Letters: n nodes, p parameters, t tracked sources, w rows of a wave, b examples.
 """
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.func import grad_and_value, vmap
 
@@ -24,6 +26,7 @@ from batchednodes.gossip import Mixing, writes
 from batchednodes.local import Descent
 from batchednodes.mixing import merge_, mix_
 from batchednodes.plan import plan
+from batchednodes.program import UntraceableError
 from batchednodes.schedule import count_lines, lines, schedule
 from batchednodes.timeline import Clocks, Events
 from batchednodes.versions import Layout
@@ -179,7 +182,7 @@ def _modules(run: Run, n: int) -> list[tuple[nn.Module, torch.optim.Optimizer]]:
 def _loop(run: Run, modules: list[tuple[nn.Module, torch.optim.Optimizer]], batches: tuple[Tensor, Tensor]) -> None:
     for (module, optimizer), features, targets in zip(modules, *batches, strict=True):
         optimizer.zero_grad()
-        run.problem.criterion(module(features), targets).backward()
+        F.cross_entropy(module(features), targets).backward()
         optimizer.step()
 
 
@@ -187,10 +190,10 @@ def local(workload: Workload, n: int, device: torch.device, repeats: int) -> dic
     """Returns rows per second of updates in waves of n / 8 rows, over one vmapped step on all rows and over a loop.
 
     The waves are updated in each way that `local.compile` knows, on minibatches that were drawn ahead, as the engine's
-    host thread does; the synchronous step neither gathers nor scatters, and
-    goes by the same chunks of rows.
+    host thread does; the synchronous step neither gathers nor scatters, and goes by the same chunks of rows.
     """
     with settings(workload, n, str(device)) as source:
+        source["local"] |= {"compile": "off"}
         run = built(source)
     assert isinstance(run.engine.executor, Batched)
     algorithm, state, problem = run.engine.executor.algorithm, run.state, run.problem
@@ -217,23 +220,25 @@ def local(workload: Workload, n: int, device: torch.device, repeats: int) -> dic
         return lambda: [chosen.update_(state, w, *parts) for w, parts in zip(waves, on_device, strict=True)]
 
     few, descent = min(n, 50), algorithm.descent
-    traced = partial(descent.traced, problem.stack.p, workload.batch, algorithm.rates)
-    modules, some = _modules(run, few), (features[:few], targets[:few])
-    works = {
+    shape = problem.stack.p, workload.batch, algorithm.rates
+    ways = {
         "vmap": updates(descent),
-        "program": updates(traced(compiled=False), device.type == "cuda"),
-        "compiled": updates(traced(compiled=True), device.type == "cuda"),
-        "synchronous": synchronous,
-        "loop": lambda: _loop(run, modules, some),
+        "program": updates(descent.traced(*shape, compiled=False), device.type == "cuda"),
+        "compiled": updates(descent.traced(*shape, compiled=True), device.type == "cuda"),
     }
+    with contextlib.suppress(UntraceableError):
+        ways["tape"] = updates(descent.taped(*shape))
+    modules, some = _modules(run, few), (features[:few], targets[:few])
+    works = ways | {"synchronous": synchronous, "loop": lambda: _loop(run, modules, some)}
     operations, w = 0.0, min(chunk, n)
     if workload.layers:
         works["products"], operations = products(workload.layers, w, workload.batch, device)
     times = interleaved(works, repeats, device)
-    found = {"updates in waves, rows/s": rates(n, times["program"])}
-    for way in ("vmap", "program", "compiled"):
+    auto = "tape" if "tape" in ways else "program"  # what local.compile: auto takes
+    found = {"updates in waves, rows/s": rates(n, times[auto])}
+    for way in ways:
         found[f"waves ({way}) over one synchronous step"] = ratios(times["synchronous"], times[way])
-    found["waves (program) over a Python loop"] = ratios(times["loop"], times["program"], n / few)
+    found[f"waves ({auto}) over a Python loop"] = ratios(times["loop"], times[auto], n / few)
     if operations:
-        found["waves (program) over batched products"] = ratios(times["products"], times["program"], n / w)
+        found[f"waves ({auto}) over batched products"] = ratios(times["products"], times[auto], n / w)
     return found

@@ -1,0 +1,239 @@
+r"""Numbers: functions of one number that compilers turn into vector instructions where a loop calls them.
+
+With x = k log 2 + r and |r| <= log(2) / 2, exp x = 2^k e^r, and e^r - 1 is the sum of r^i / i! as far as the type
+needs. All err by less than two units in the last place.
+
+With x = 2^k z and z between 1 / sqrt 2 and sqrt 2, log x = k log 2 + 2 artanh q for q = (z - 1) / (z + 1), where
+artanh q is the sum of q^i / i over odd i.
+
+Letters: x a number, k a whole number, r what is left, z a mantissa, q a quotient.
+"""
+
+import math
+from typing import no_type_check
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic, overload
+
+_LOG2E = math.log2(math.e)
+
+_HIGH_32, _LOW_32 = 0.693359375, math.log(2) - 0.693359375
+_HIGH_64 = 0.6931471803691238
+_LOW_64 = 1.9082149292705877e-10
+"""log 2 in two parts, the first with so few digits that its product by k is exact."""
+
+
+@intrinsic
+@no_type_check
+def _bits(typing, x):  # noqa: ANN001, ANN202
+    """Returns the bits of a real number, as an integer of as many."""
+    kind = types.int32 if x == types.float32 else types.int64
+    return kind(x), lambda _, builder, signature, args: builder.bitcast(args[0], ir.IntType(kind.bitwidth))
+
+
+@intrinsic
+@no_type_check
+def _real(typing, bits):  # noqa: ANN001, ANN202
+    """Returns the real number of some bits."""
+    short = bits == types.int32
+    kind = types.float32 if short else types.float64
+    return kind(bits), lambda _, builder, signature, args: builder.bitcast(
+        args[0], ir.FloatType() if short else ir.DoubleType()
+    )
+
+
+@no_type_check
+def _power(k):  # noqa: ANN001, ANN202
+    """Returns 2^k for whole numbers k from -1,021, or of float32 -125, to 1,023, or 127."""
+    return type(k)(2.0**k)
+
+
+@overload(_power, inline="always")
+@no_type_check
+def _power_of(k):  # noqa: ANN001, ANN202
+    """Returns how to compile it: the exponent's bits."""
+    if k == types.float32:
+        return lambda k: _real(np.int32((np.int32(k) + np.int32(127)) << np.int32(23)))
+    return lambda k: _real(np.int64((np.int64(k) + np.int64(1023)) << np.int64(52)))
+
+
+@no_type_check
+def _split(x):  # noqa: ANN001, ANN202
+    """Returns k, r and e^r - 1, for x whose exp is neither 0 nor infinite."""
+    k = round(x * _LOG2E)
+    r = x - k * math.log(2)
+    return k, r, math.expm1(r)
+
+
+@overload(_split, inline="always")
+@no_type_check
+def _split_of(x):  # noqa: ANN001, ANN202
+    """Returns how to compile it."""
+    if x == types.float32:
+        one, log2e, high, low = np.float32(1), np.float32(_LOG2E), np.float32(_HIGH_32), np.float32(_LOW_32)
+        c2, c3, c4, c5, c6, c7 = (np.float32(1 / math.factorial(i)) for i in range(2, 8))
+
+        @no_type_check
+        def short(x):  # noqa: ANN001, ANN202
+            k = np.floor(x * log2e + np.float32(0.5))
+            r = (x - k * high) - k * low
+            return k, r, r * (one + r * (c2 + r * (c3 + r * (c4 + r * (c5 + r * (c6 + r * c7))))))
+
+        return short
+    d2, d3, d4, d5, d6, d7, d8, d9, d10, d11, d12, d13 = (1 / math.factorial(i) for i in range(2, 14))
+
+    @no_type_check
+    def long(x):  # noqa: ANN001, ANN202
+        k = np.floor(x * _LOG2E + 0.5)
+        r = (x - k * _HIGH_64) - k * _LOW_64
+        tail = d8 + r * (d9 + r * (d10 + r * (d11 + r * (d12 + r * d13))))
+        return k, r, r + r * r * (d2 + r * (d3 + r * (d4 + r * (d5 + r * (d6 + r * (d7 + r * tail))))))
+
+    return long
+
+
+@no_type_check
+def _bounds(x):  # noqa: ANN001, ANN202
+    """Returns the numbers between which exp x is a normal number."""
+    return (-87.0, 88.0) if type(x) is np.float32 else (-708.0, 709.0)
+
+
+@overload(_bounds, inline="always")
+@no_type_check
+def _bounds_of(x):  # noqa: ANN001, ANN202
+    """Returns how to compile it."""
+    if x == types.float32:
+        return lambda x: (np.float32(-87), np.float32(88))
+    return lambda x: (-708.0, 709.0)
+
+
+@njit(nogil=True, cache=True, inline="always", error_model="numpy")
+@no_type_check
+def exp(x):  # noqa: ANN001, ANN201
+    """Returns e^x; 0 below the smallest normal number, infinity above the largest."""
+    lowest, highest = _bounds(x)
+    inside = min(max(x, lowest), highest)
+    k, _, rest = _split(inside)
+    power = _power(k)
+    value = power + power * rest
+    value = value if x >= lowest else type(x)(0)
+    value = value if x <= highest else type(x)(np.inf)
+    return value if x == x else x
+
+
+@njit(nogil=True, cache=True, inline="always", error_model="numpy")
+@no_type_check
+def tanh(x):  # noqa: ANN001, ANN201
+    """Returns the hyperbolic tangent, by e^(2|x|) - 1, so that small numbers keep their digits."""
+    twice = min(type(x)(2) * abs(x), type(x)(40))
+    k, _, rest = _split(twice)
+    power = _power(k)
+    grown = power * rest + (power - type(x)(1))
+    value = grown / (grown + type(x)(2))
+    value = -value if x < 0 else value
+    return value if x == x else x
+
+
+@no_type_check
+def _mantissa(x):  # noqa: ANN001, ANN202
+    """Returns k and z of a positive normal number."""
+    z, k = math.frexp(x)
+    return (k - 1, 2 * z) if 2 * z < math.sqrt(2) else (k, z)
+
+
+@overload(_mantissa, inline="always")
+@no_type_check
+def _mantissa_of(x):  # noqa: ANN001, ANN202
+    """Returns how to compile it: by the bits of x over those of 1 / sqrt 2."""
+    if x == types.float32:
+        low, ones = np.int32(0x3F3504F3), np.int32(0x007FFFFF)
+
+        @no_type_check
+        def short(x):  # noqa: ANN001, ANN202
+            bits = np.int32(_bits(x) - low)
+            return np.float32(bits >> np.int32(23)), _real(np.int32((bits & ones) + low))
+
+        return short
+    lowest, fraction = np.int64(0x3FE6A09E667F3BCD), np.int64(0x000FFFFFFFFFFFFF)
+
+    @no_type_check
+    def long(x):  # noqa: ANN001, ANN202
+        bits = np.int64(_bits(x) - lowest)
+        return np.float64(bits >> np.int64(52)), _real(np.int64((bits & fraction) + lowest))
+
+    return long
+
+
+@no_type_check
+def _artanh(q):  # noqa: ANN001, ANN202
+    """Returns 2 artanh q for |q| below 0.172."""
+    return 2 * math.atanh(q)
+
+
+@overload(_artanh, inline="always")
+@no_type_check
+def _artanh_of(q):  # noqa: ANN001, ANN202
+    """Returns how to compile it."""
+    if q == types.float32:
+        two = np.float32(2)
+        c3, c5, c7, c9 = (np.float32(2 / i) for i in (3, 5, 7, 9))
+
+        @no_type_check
+        def short(q):  # noqa: ANN001, ANN202
+            t = q * q
+            return q * two + q * t * (c3 + t * (c5 + t * (c7 + t * c9)))
+
+        return short
+    d3, d5, d7, d9, d11, d13, d15, d17, d19, d21 = (2 / i for i in range(3, 22, 2))
+
+    @no_type_check
+    def long(q):  # noqa: ANN001, ANN202
+        t = q * q
+        tail = d13 + t * (d15 + t * (d17 + t * (d19 + t * d21)))
+        return q * 2.0 + q * t * (d3 + t * (d5 + t * (d7 + t * (d9 + t * (d11 + t * tail)))))
+
+    return long
+
+
+@no_type_check
+def _ln2(x):  # noqa: ANN001, ANN202
+    """Returns log 2 in two parts, of the type of x."""
+    return (_HIGH_32, _LOW_32) if type(x) is np.float32 else (_HIGH_64, _LOW_64)
+
+
+@overload(_ln2, inline="always")
+@no_type_check
+def _ln2_of(x):  # noqa: ANN001, ANN202
+    """Returns how to compile it."""
+    if x == types.float32:
+        return lambda x: (np.float32(_HIGH_32), np.float32(_LOW_32))
+    return lambda x: (_HIGH_64, _LOW_64)
+
+
+@njit(nogil=True, cache=True, inline="always", error_model="numpy")
+@no_type_check
+def log(x):  # noqa: ANN001, ANN201
+    """Returns log x; that of 0, and of what lies below the smallest normal number, is minus infinity."""
+    k, z = _mantissa(x)
+    one = type(x)(1)
+    high, low = _ln2(x)
+    value = k * high + (k * low + _artanh((z - one) / (z + one)))
+    value = value if x >= _tiny(x) else type(x)(-np.inf)
+    value = value if x < type(x)(np.inf) else x
+    return value if x >= 0 else type(x)(np.nan)
+
+
+@no_type_check
+def _tiny(x):  # noqa: ANN001, ANN202
+    """Returns the smallest normal number of the type of x."""
+    return np.finfo(type(x)).tiny
+
+
+@overload(_tiny, inline="always")
+@no_type_check
+def _tiny_of(x):  # noqa: ANN001, ANN202
+    """Returns how to compile it."""
+    tiny = np.finfo(np.float32 if x == types.float32 else np.float64).tiny
+    return lambda x: tiny

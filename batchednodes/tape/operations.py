@@ -1,0 +1,70 @@
+"""Operations: what the instructions of a tape are called, and how they are written as numbers.
+
+An instruction is WIDTH integers: the operation; the sizes of three loops, outermost first; then for each of its places,
+the result and two operands, the number of its base, the numbers before its first one, and the strides of the
+loops; then what else the operation needs. Beside it stands one real number c.
+
+Letters: none.
+"""
+
+from enum import IntEnum, auto
+
+SIZES = 1
+"""Where the sizes of the loops begin in an instruction."""
+
+OUT, A, B = 4, 9, 14
+"""Where the result's place and those of the operands begin."""
+
+MORE = 19
+"""Where the rest begins: see the operation."""
+
+WIDTH = 24
+"""Integers of an instruction."""
+
+
+class Op(IntEnum):
+    """Operations; o is the result, a and b are the operands, c is the number."""
+
+    COPY = 0  # o = a, and so on, number by number: operations of one operand
+    FILL = auto()  # c
+    SCALE = auto()  # c a
+    SHIFT = auto()  # a + c
+    RELU = auto()  # max(a, 0)
+    EXP = auto()
+    LOG = auto()
+    TANH = auto()
+    SIGMOID = auto()
+    SQRT = auto()
+    SQUARE = auto()
+    INVERT = auto()  # 1 / a
+    ABS = auto()
+    EQUALS = auto()  # 1 where a = c, else 0
+    EXCEEDS = auto()  # 1 where a > c, else 0
+    BELOW = auto()  # 1 where a < c, else 0
+    AT_LEAST = auto()  # 1 where a >= c, else 0
+    AT_MOST = auto()  # 1 where a <= c, else 0
+    ADD = auto()  # a + c b: from here on of two operands
+    MULTIPLY = auto()
+    DIVIDE = auto()
+    RELU_BACK = auto()  # a where b > 0, else 0
+    TANH_BACK = auto()  # a (1 - b^2)
+    SIGMOID_BACK = auto()  # a b (1 - b)
+    MASK = auto()  # c where b is not 0, else a
+    CHOOSE = auto()  # a where b is not 0, else o
+    ADD_TO = auto()  # o + c b: from here on the operand is b, and the result is changed
+    MULTIPLY_TO = auto()  # o b
+    TOTAL = auto()  # o + sum of a along the loops in which the result stays where it is
+    PRODUCT = auto()  # matrix product; MORE: terms, strides of a and b along them
+    LOG_SOFTMAX = auto()  # along the outer of two dimensions; MORE: its size, and that of the other
+    LOG_SOFTMAX_BACK = auto()  # a - exp(b) sum a, likewise
+    SOFTMAX = auto()
+    SOFTMAX_BACK = auto()  # b (a - sum a b), likewise
+    PICK = auto()  # o = a[index b]; MORE: distance of a's entries, and how many there are
+    SPREAD = auto()  # o[index b] += a; MORE: distance of o's entries, and how many there are
+    ROWS = auto()  # o = row b of a; MORE: size of a row, and how many there are
+    INDICES = auto()  # the same for integers
+    SAME = auto()  # 1 where the integers a and b are equal, else 0
+
+
+BINARY, CHANGING = Op.ADD, Op.ADD_TO
+"""The first operation of two operands, and the first that changes its result."""
