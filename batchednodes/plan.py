@@ -35,8 +35,8 @@ _EVENTS = 1e12
 """The most expected events of a run: days of scheduling alone, and far below where clocks lose their precision."""
 
 _PROGRAMS = 250
-"""Minibatch steps of a run, each of a whole wave, above which a tape or program pays: to trace it takes as long as vmap takes
-to find the operations of about as many steps."""
+"""Minibatch steps of a run, each of a whole wave, above which a tape or program pays: to trace it takes as long as vmap
+takes to find the operations of about as many steps."""
 
 _SHARE = 0.9
 """Part of the free memory that a plan may use; the rest is for what it cannot see (libraries, fragmentation)."""
