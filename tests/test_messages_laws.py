@@ -140,6 +140,18 @@ def test_losses_are_independent_or_come_in_bursts():
     assert abs(lost / len(sent) - share) < 4.5 * math.sqrt(share * (1 - share) * memory / len(sent))
 
 
+def test_channels_begin_in_the_long_run_law():
+    n, good_to_bad, bad_to_good = 3000, 0.02, 0.06
+    steps = ["timing={kind: rounds, steps: 1}", *SILENT]  # one message of each node a step
+    bursts = f"gossip.loss={{kind: bursts, good_to_bad: {good_to_bad}, bad_to_good: {bad_to_good}}}"
+    for until in (1.0, 40.0):
+        _, clocks, _ = run(*steps, bursts, n=n, until=until)
+        lost = clocks.mail.accounts[0, LOST] if until == 1.0 else clocks.mail.nodes["channel"].sum()
+        assert stats.binomtest(int(lost), n, good_to_bad / (good_to_bad + bad_to_good)).pvalue > RARE
+    _, clocks, _ = run(*steps, "gossip.loss={kind: bursts, good_to_bad: 0, bad_to_good: 0}", n=n, until=3.0)
+    assert clocks.mail.accounts[0].tolist() == [3 * n, 3 * n, 0, 0]
+
+
 def intervals(law, node, until, seed=0):
     """Returns the changes of a node between on and off, made in plain Python, with t = 0 first if it begins off."""
     u, _ = unit(seed, rng.AVAILABLE, node, 0)

@@ -137,6 +137,30 @@ def test_rounds_send_once_each_at_a_step_of_ones_own_and_gaussian_periods_have_t
     np.testing.assert_allclose(np.sort(1 / timeline.speed()), np.sort(periods), rtol=1e-12)  # two divisions
 
 
+@pytest.mark.parametrize("start", ["fresh", "neighbour"])
+def test_nodes_that_join_late_begin_with_an_update_at_their_first_step(start):
+    churn = "{join: {kind: choice, values: [0, 0.5, 3, 4.5, 7]}, leave: {kind: choice, values: [4.8, 7.3, 99]}, "
+    options = [f"network.churn={churn}start: {start}}}", "timing={kind: rounds, steps: 4}", "update.clock.kind=never"]
+    events, _, timeline = run(*options, n=40, until=20.0)
+    join, leave = (timeline.laws.nodes[name] for name in ("join", "leave"))
+    firsts = [(max(1.0, math.ceil(join[i])), i) for i in range(40) if max(1, math.ceil(join[i])) < leave[i]]
+    updates = events.kind == UPDATE
+    assert list(zip(events.time[updates].tolist(), events.actor[updates].tolist(), strict=True)) == sorted(firsts)
+    assert len({time for time, _ in firsts}) == 4
+    assert len(firsts) < 40
+    for _, i in firsts:
+        mine = events.actor == i
+        before = events.time[: np.flatnonzero(updates & mine)[0]][mine[: np.flatnonzero(updates & mine)[0]]]
+        assert before.tolist() == ([join[i]] if start == "neighbour" and join[i] > 0 else [])  # whose model it takes
+    cut, now = [], timeline.begin()
+    for until in (0.5, 1.0, 4.9, 5.0, 20.0):
+        part, now = timeline.window(now, until)
+        cut += part.time[part.kind == UPDATE].tolist()
+    assert cut == events.time[updates].tolist()
+    off = [*options, "timing.first_update=false"]
+    assert not (run(*off, n=40, until=20.0)[0].kind == UPDATE).any()
+
+
 def test_rounds_are_the_loop_of_gossipy():
     """Section 5.1 of its description, step by step: sends, online mask, deliveries in order, replies."""
     n, steps, until, p, q = 12, 5, 100, 0.6, 0.25
