@@ -12,7 +12,7 @@ import numpy as np
 
 from batchednodes.config import Config
 from batchednodes.mail import ASKING, LAW, PUSHED, REQUEST, Laws
-from batchednodes.messages import RECEIPTS, Calendar, Delays, Presence, Rounds, Traffic, Weighing
+from batchednodes.messages import LINK, RECEIPTS, Calendar, Delays, Links, Presence, Rounds, Traffic, Weighing
 from batchednodes.schemes import Uniform
 from batchednodes.timeline import Timeline
 from batchednodes.values import per_node, shown
@@ -62,6 +62,7 @@ def traffic(configs: Sequence[Config], base: Timeline, model: int) -> Traffic:
     sizes, networks, first = base.networks.sizes, base.networks, configs[0]
     traces = [np.zeros(0) if one.delays.trace is None else one.delays.trace for one in some]
     begins, turns = _changes([one.presence for one in some], sizes.tolist())
+    begun, links = _timetable(configs, [one.delays.links for one in some], base)
     accounts = [c.gossip.flow.accounts() for c in configs]
 
     def each(values: Sequence[Any]) -> np.ndarray:
@@ -105,7 +106,7 @@ def traffic(configs: Sequence[Config], base: Timeline, model: int) -> Traffic:
         isinstance(first.timing, Rounds),
     )
     starts = np.cumsum([0, *(trace.size for trace in traces)])
-    laws = Laws(networks.n, exchange, before, rounds, nodes, joined(traces), starts, begins, turns)
+    laws = Laws(networks.n, exchange, before, rounds, nodes, joined(traces), starts, begun, links, begins, turns)
     timings = [c.timing for c in configs]
     rounds = tuple(timing for timing in timings if isinstance(timing, Rounds))
     gossip = base.gossip.silence(np.ones(networks.n, bool)) if rounds else base.gossip
@@ -172,6 +173,24 @@ def _changes(presences: Sequence[Presence], sizes: Sequence[int]) -> tuple[np.nd
             counts.append(np.diff(one.begins))
             turns.append(one.changes)
     return np.cumsum(np.concatenate(counts)), np.concatenate(turns)
+
+
+def _timetable(
+    configs: Sequence[Config], some: Sequence[Links | None], base: Timeline
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns where the rows of each sender begin, and all rows, in node numbers of the batch."""
+    counts, rows = [np.zeros(1, np.int64)], [np.zeros(0, LINK)]
+    for g, (config, links) in enumerate(zip(configs, some, strict=True)):
+        nodes = base.networks.slice(g)
+        if links is None:
+            counts.append(np.zeros(nodes.stop - nodes.start, np.int64))
+            continue
+        replies = config.gossip.exchange in ("pull", "push_pull")
+        links.check(base.contacts.graph(nodes), replies, "gossip.delay.path")
+        counts.append(np.diff(links.begins))
+        rows.append(links.rows.copy())
+        rows[-1]["receiver"] += nodes.start
+    return np.cumsum(np.concatenate(counts)), np.concatenate(rows)
 
 
 @dataclass(frozen=True)

@@ -96,10 +96,10 @@ def possible(c: dict[str, str]) -> dict[str, str]:
     return {key: value for key, value in c.items() if not rules.get(key, False)}
 
 
-def drawn(seed: int) -> list[str]:
-    """Returns one random combination as overrides."""
+def drawn(seed: int, fixed: dict[str, str] | None = None) -> list[str]:
+    """Returns one random combination as overrides; some settings may be fixed."""
     draw = np.random.default_rng(seed)
-    chosen = possible({key: str(draw.choice(values)) for key, values in CHOICES.items()})
+    chosen = possible({key: str(draw.choice(values)) for key, values in CHOICES.items()} | (fixed or {}))
     rate = [] if "rounds" in chosen["timing"] else ["gossip.clock.rate=2"]
     until = "run.until=12" if "rounds" in chosen["timing"] else "run.until=6"
     return [*BASE, *rate, until, f"run.mark_every={until[10:]}", *(f"{key}={value}" for key, value in chosen.items())]
@@ -170,6 +170,38 @@ def test_a_run_that_was_halted_goes_on_bit_for_bit(seed, tmp_path):
     assert whole.keys() == again.keys()
     assert all(whole[name].numpy().tobytes() == again[name].numpy().tobytes() for name in whole)  # NaN, too
     assert (tmp_path / "whole" / "metrics.jsonl").read_bytes() == (tmp_path / "run" / "metrics.jsonl").read_bytes()
+
+
+def traces(folder):
+    """Writes one file of each kind of trace for twelve nodes; returns the settings that read them."""
+    draw = np.random.default_rng(5)
+    pairs = [(i, j) for i in range(12) for j in range(12) if i != j]
+    late, times = draw.uniform(0, 2, (len(pairs), 3)).round(3), (0, 1.5, 3)
+    files = {
+        "list": [f"{value}" for value in late[:, 0]],
+        "links": ["from,to,delay", *(f"{i},{j},{d}" for (i, j), row in zip(pairs, late, strict=True) for d in row)],
+        "times": ["time,from,to,delay",
+                  *(f"{t},{i},{j},{d}" for (i, j), row in zip(pairs, late, strict=True)
+                    for t, d in zip(times, row, strict=True))],
+        "nodes": ["time,node,on", *(f"{i / 6 + t},{i},{t % 1 * 2:g}" for i in range(12) for t in (0, 0.5, 3, 3.5))],
+    }  # fmt: skip
+    for name, lines in files.items():
+        (folder / name).write_text("\n".join(lines))
+    delays = [f"{{kind: trace, path: '{folder / name}'}}" for name in ("list", "links", "times")]
+    return delays, f"{{kind: trace, path: '{folder / 'nodes'}'}}"
+
+
+@pytest.mark.filterwarnings("ignore:network.topology is not connected")
+@pytest.mark.parametrize("seed", range(500, 524))
+def test_batched_equals_serial_with_traces(seed, tmp_path):
+    delays, nodes = traces(tmp_path)
+    fixed = {"gossip.delay": delays[seed % 3], "gossip.exchange": ["push", "pull", "push_pull"][seed // 3 % 3]}
+    fixed |= {"network.churn": "{}", "gossip.flow": "{kind: none}"}
+    options = drawn(seed, fixed | ({"network.availability": nodes} if seed % 2 else {}))
+    batched, serial = train({}, *options, "run.window=0.9"), train({}, *options, "executor=serial")
+    same(batched, serial)
+    balanced(batched)
+    assert batched.metrics["messages_delivered"].iloc[-1] > 10
 
 
 class Plainly:

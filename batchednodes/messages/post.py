@@ -104,7 +104,7 @@ def _mail(s):  # noqa: ANN001, ANN202
 @no_type_check
 def _laws(laws):  # noqa: ANN001, ANN202
     """Returns the constants likewise."""
-    traces = borrowed(laws.trace), borrowed(laws.traces)
+    traces = borrowed(laws.trace), borrowed(laws.traces), borrowed(laws.begun), borrowed(laws.links)
     changes = borrowed(laws.begins), borrowed(laws.turns)
     return Laws(
         laws.n,
@@ -114,6 +114,8 @@ def _laws(laws):  # noqa: ANN001, ANN202
         borrowed(laws.nodes),
         traces[0],
         traces[1],
+        traces[2],
+        traces[3],
         changes[0],
         changes[1],
     )
@@ -220,7 +222,7 @@ def _send(i, j, kind, now, laws, s):  # noqa: ANN001, ANN202
         if s.age.shape[1] > 1:
             high, _ = bits(i, rng.PART, k, laws)
             s.messages[h].part = rng.below(high, s.age.shape[1])
-    s.messages[h].arrive = arrival(i, k, wait, now, laws)
+    s.messages[h].arrive = arrival(i, j, k, wait, now, laws)
     s.messages[h].turn = s.head[SEQUENCE] + (LAST if kind == REPLY else 0)
     s.head[SEQUENCE] += 1
     if laws.nodes[i].fifo:

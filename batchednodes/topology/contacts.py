@@ -85,6 +85,16 @@ class Contacts:
         """Returns the arrays in the order in which `peer` takes them."""
         return (self.start, self.size, self.complete, self.indptr, self.indices)
 
+    def graph(self, nodes: slice) -> Graph | None:
+        """Returns whom each node of a network, given by its nodes in the batch, may ever contact; None: everyone."""
+        if nodes.start in self.choosers:
+            return self.choosers[nodes.start].union()
+        if self.complete[nodes.start]:
+            return None
+        indptr = self.indptr[nodes.start : nodes.stop + 1]
+        indices = self.indices[indptr[0] : indptr[-1]] - np.int32(nodes.start)
+        return Graph(nodes.stop - nodes.start, indptr - indptr[0], indices, directed=True)
+
     def silent(self) -> Bool[np.ndarray, " n"]:
         """Returns the nodes that have nobody to contact."""
         return self.share == 0
