@@ -256,7 +256,13 @@ def _asked(found: Traffic, speed: np.ndarray) -> np.ndarray:
     degrees = np.diff(contacts.indptr)
     weights = np.repeat(speed / np.maximum(1, degrees), degrees)
     listed = np.bincount(contacts.indices, weights=weights, minlength=networks.n)
-    return np.where(np.repeat(np.add.reduceat(degrees, networks.offsets[:-1]) > 0, sizes), listed, means)
+    asked = np.where(np.repeat(np.add.reduceat(degrees, networks.offsets[:-1]) > 0, sizes), listed, means)
+    for first, chooser in contacts.choosers.items():
+        nodes = slice(first, first + int(contacts.size[first]))
+        if chooser.union() is not None:  # else all are alike
+            ticks = speed[nodes] / np.where(contacts.share[nodes] > 0, contacts.share[nodes], 1.0)
+            asked[nodes] = chooser.probabilities().T @ ticks
+    return asked
 
 
 def _check_changes(some: Sequence[_Network], until: float, events: float) -> None:

@@ -67,7 +67,10 @@ CHOICES = {
     "update.applies": ["at_completion", "delta"],
     "gossip.weight": ["0.5", "{kind: uniform, low: 0, high: 1}"],
     "local.momentum": ["0", "0.9"],
-    "network.topology.kind": ["complete", "ring"],
+    "network.topology": ["{kind: complete}", "{kind: ring}", "{kind: ring}", "{kind: random_matching, period: 1.5}",
+                         "{kind: one_peer_exponential, period: 0.7}", "{kind: base_graph, period: 1.2}",
+                         "{kind: random_peers, degree: 2, period: 0.7}"],
+    "network.weights": ["{kind: uniform}", "{kind: metropolis_hastings}"],
     "staleness.track": ["all", "4", "none"],
     "run.on_divergence": ["stop", "quarantine"],
 }  # fmt: skip
@@ -80,6 +83,7 @@ def possible(c: dict[str, str]) -> dict[str, str]:
     replaced = c["gossip.on_receipt"] == "update" and not part
     weighed = any(kind in c["gossip.merge"] for kind in ("fixed", "sampled", "staleness"))
     rules = {
+        "network.weights": "ring" not in c["network.topology"],
         "gossip.reply": c["gossip.exchange"] != "push_pull",
         "gossip.delay": meets,
         "gossip.merge": replaced or (meets and not any(kind in c["gossip.merge"] for kind in ("fixed", "mean"))),

@@ -299,12 +299,7 @@ def _check_together(c: Config) -> None:
         raise ValueError(f"run.eval_nodes must be at most network.nodes = {n}, got {c.run.eval_nodes}; null means all")
     if isinstance(c.staleness.track, int) and c.staleness.track > n:
         raise ValueError(f"staleness.track must be at most network.nodes = {n}, got {c.staleness.track}; use 'all'")
-    elsewhere = {
-        "timing.kind must be continuous": not isinstance(c.timing, messages.Continuous),
-        "gossip.flow.kind must be none": not isinstance(c.gossip.flow, messages.Unlimited),
-        "network.churn.start must be fresh": c.network.churn.start == "neighbour",
-    }
-    check_graph(c.network.topology, c.network.weights, c.gossip.scheme, elsewhere, n, c.run.until)
+    check_graph(c.network.topology, c.network.weights, c.gossip.scheme, n, c.run.until)
     batching = {"local.chunk": c.local.chunk, "local.compile": c.local.compile, "run.mixing": c.run.mixing}
     for key in [key for key, value in batching.items() if c.executor == "serial" and value not in (None, "auto")]:
         raise ValueError(

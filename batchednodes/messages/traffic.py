@@ -93,13 +93,13 @@ class Traffic(Timeline):
         acts, after = self._acts(
             replace(clocks, updates=mail.nodes["ticks"].copy(), gossips=mail.nodes["made"].copy()), mail, until
         )
-        outs, first, spare = [], 0, self._burst()
+        outs, first, spare, peers = [], 0, self._burst(), self.contacts.choice()
         while first >= 0:
             if mail.head[MESSAGES] < spare or mail.head[SLOTS] + post.ROOM > mail.link.size:
                 mail = widened(mail, max(spare, mail.messages.size))
             outs.append(Out(np.empty(2 * len(acts) + post.ROOM + 1024, EVENT), np.zeros(1, np.int64)))
             columns = (acts.time, acts.kind, acts.actor, acts.peer)
-            first = post.run(*columns, first, until, self.contacts.lists(), self.laws, mail, outs[-1], spare)
+            first = post.run(*columns, first, until, peers, self.laws, mail, outs[-1], spare)
         nodes = mail.nodes
         nodes["ticks"], nodes["made"] = after.updates, after.gossips
         kept = replace(after, updates=nodes["updates"].copy(), gossips=nodes["contacts"].copy(), mail=mail)
@@ -185,7 +185,7 @@ class Traffic(Timeline):
     def speed(self) -> Float64[np.ndarray, " n"]:
         """Returns about how many contacts each node makes while it is on [1/s]."""
         if self.calendar is not None:
-            return self.calendar.rate() * ~self.contacts.silent()
+            return self.calendar.rate() * self.contacts.share
         return self._capacity().rate * self.contacts.share
 
     def peaks(self) -> list[float]:
