@@ -147,10 +147,11 @@ def _network(config: Config, model: int) -> _Network:
 
 def _check_alike(rules: Sequence[Weighing]) -> None:
     for rule in rules:
-        if (rule.parts, rule.share) != (rules[0].parts, rules[0].share):
+        if (rule.parts, rule.share, rule.divides) != (rules[0].parts, rules[0].share, rules[0].divides):
             raise ValueError(
-                "sweep.gossip.merge must keep which part of a model a message brings, got networks of "
-                f"{shown([(r.parts, r.share) for r in rules[:3]])} (parts, share); run separate commands for them"
+                "sweep.gossip.merge must keep which part of a model a message brings, and whether its age divides the "
+                f"step, got networks of {shown([(r.parts, r.share, r.divides) for r in rules[:3]])} (parts, share, "
+                "divided); run separate commands for them"
             )
 
 

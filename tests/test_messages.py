@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from batchednodes import resume, train
+from batchednodes import assembly, load, resume, train
+from batchednodes.plan import plan
 
 LINEAR = 1e-12  # relative, float64: the same sums in another order
 BASE = [
@@ -57,6 +58,7 @@ CHOICES = {
         "{kind: limited}",
         "{kind: sampled, share: 0.5}",
         "{kind: partitioned, parts: 3}",
+        "{kind: partitioned, parts: 2, divide_step: true}",
     ],
     "gossip.on_receipt": ["merge", "merge", "merge_update", "update_merge", "update"],
     "gossip.flow": ["{kind: none}", "{kind: simple, capacity: 2}", "{kind: generalized, capacity: 4, spend: 2}",
@@ -92,7 +94,7 @@ def possible(c: dict[str, str]) -> dict[str, str]:
         "gossip.flow": c["gossip.exchange"] != "push",
         "gossip.fifo": meets or "none" in c["gossip.delay"],
         "network.churn": meets and "neighbour" in c["network.churn"],
-        "update.applies": c["gossip.on_receipt"] != "merge",
+        "update.applies": c["gossip.on_receipt"] != "merge" or "divide" in c["gossip.merge"],
         "run.on_divergence": trains,
         "update.while_off": "never" in c["update.clock"]
         or any(kind in c["network.availability"] for kind in ("always", "per_message")),
@@ -206,6 +208,53 @@ def test_batched_equals_serial_with_traces(seed, tmp_path):
     same(batched, serial)
     balanced(batched)
     assert batched.metrics["messages_delivered"].iloc[-1] > 10
+
+
+DIVIDED = ["gossip.merge={kind: partitioned, parts: 3, divide_step: true}", "network.nodes=6", "run.until=4"]
+
+
+@pytest.mark.parametrize("receipt", ["merge", "merge_update", "update_merge", "update"])
+@pytest.mark.parametrize("parts", [1, 3])
+def test_steps_divided_by_ages_are_serial_and_ages_those_of_the_mail(receipt, parts, tmp_path):
+    options = [*BASE, *DIVIDED, f"gossip.merge.parts={parts}", f"gossip.on_receipt={receipt}", "local.momentum=0.5"]
+    options += ["local.weight_decay=0.1", "gossip.delay={kind: exponential, mean: 0.3}", "local.steps=2"]
+    options += ["network.churn={join: {kind: choice, values: [0, 1]}, start: neighbour}"]
+    batched = train({}, *options, out=tmp_path / "run")
+    same(batched, train({}, *options, "executor=serial", out=tmp_path / "serial"))
+    for name in ("run", "serial"):
+        kept = load_file(tmp_path / name / "final.safetensors")
+        assert torch.equal(kept["age"], kept["clocks.mail.age"])
+        assert kept["age"].shape == (6, parts)
+        assert kept["age"].unique().numel() > 1
+    plain = train({}, *options, "gossip.merge.divide_step=false")
+    assert not torch.allclose(plain.x, batched.x, rtol=0.01)
+    assert torch.equal(plain.versions, batched.versions)
+
+
+def test_steps_divided_by_ages_with_epochs_of_nodes_that_own_different_numbers(monkeypatch):
+    options = [*BASE, *DIVIDED, "local.epochs=2", "task.partition={kind: quantity_lognormal, sigma: 1}"]
+    options += ["task.data.samples_per_node=9", "gossip.on_receipt=merge_update"]
+    same(train({}, *options), train({}, *options, "executor=serial"))
+    monkeypatch.setattr("batchednodes.assembly._uneven", lambda sampler, where: "mask")  # as on CUDA
+    same(train({}, *options), train({}, *options, "executor=serial"))
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_steps_are_divided_by_the_number_of_steps_so_far(momentum):
+    options = [*BASE, *DIVIDED, "gossip.clock.kind=never", "local.batch_size=6", "local.steps=3"]
+    options += ["local.weight_decay=0.2", f"local.momentum={momentum}", "update.clock={kind: deterministic, period: 1}"]
+    result, whole = train({}, *options), load({}, options)
+    made = assembly.assemble([whole], assembly.timeline([whole]), plan([whole], assembly.timeline([whole])).chunks)
+    problem, start = made.problem, made.state.models
+    for i in range(6):
+        x, v = start[i].clone(), torch.zeros_like(start[i])
+        index = problem.draw(np.full(4, i), np.arange(4)).flatten(0, 1)  # a minibatch is all that a node owns
+        for t, examples in enumerate(index, 1):
+            row = x.clone().requires_grad_()
+            problem.loss(row, *problem.batch(examples)).backward()
+            v = momentum * v + row.grad + 0.2 * x
+            x = x - 0.05 / t * v
+        assert float((x - result.x[i]).abs().max()) < LINEAR
 
 
 class Plainly:
