@@ -163,7 +163,9 @@ def test_batch_mates_change_nothing(seed):
 @pytest.mark.filterwarnings("ignore:network.topology is not connected")
 @pytest.mark.parametrize("seed", range(300, 308))
 def test_a_run_that_was_halted_goes_on_bit_for_bit(seed, tmp_path):
-    options = [o for o in drawn(seed) if not o.startswith("run.mark_every")]
+    merge = "{kind: partitioned, parts: 3, divide_step: true}"
+    fixed = {"gossip.merge": merge, "gossip.exchange": "push_pull"} if seed % 4 == 0 else None
+    options = [o for o in drawn(seed, fixed) if not o.startswith("run.mark_every")]
     options += ["run.mark_every=1", "run.window=0.7"]
     train({}, *options, out=tmp_path / "whole")
     draw = np.random.default_rng(seed)
