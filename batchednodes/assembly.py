@@ -27,7 +27,7 @@ from batchednodes.mailing import traffic
 from batchednodes.memory import Chunk
 from batchednodes.messages import Traffic
 from batchednodes.metrics import Meter, quarantine_
-from batchednodes.mixing import Entries
+from batchednodes.mixing import Ages, Entries, parts
 from batchednodes.program import UntraceableError
 from batchednodes.schemes import Freshest, Uniform
 from batchednodes.staleness import Sources, Tracking, sample
@@ -181,20 +181,21 @@ def assemble(configs: Sequence[Config], events: Timeline, chunks: Chunks, state:
     if state is None:  # else they are those that the run had
         chunks = _fitted(chunks, config, problem.sampler)
     (updated, scored), window = _chunks(chunks), config.run.window or automatic_window(events)
-    entries, slots = _entries(config, events, problem.stack.p), events.slots if isinstance(events, Traffic) else 0
+    entries, ages, slots = *_entries(config, events, problem), events.slots if isinstance(events, Traffic) else 0
     carries, replaces = (config.gossip.on_receipt in kinds for kinds in (("update", "update_merge"), ("update",)))
     layout.reserve(slots if state is None else state.x.shape[0] - state.nodes)
     if config.executor == "serial":
-        choices = (coefficients, weight, layout, own, quarantine, entries, replaces)
+        choices = (coefficients, weight, layout, own, quarantine, entries, replaces, ages)
         executor = Serial(SerialGossipSGD(problem, *choices))
     else:
         descent = _descent(config, problem, coefficients, chunks)
         choices = (coefficients, weight, layout, own, updated, config.run.mixing, quarantine, entries)
-        executor = Batched(GossipSGD(problem, descent, *choices, carries, replaces))
+        executor = Batched(GossipSGD(problem, descent, *choices, carries, replaces, ages))
     momentum, delta = coefficients.momentum is not None, config.update.applies == "delta"
     if state is None:
         x = _initial(configs, problem, events.networks, dtype, slots)
-        state = begin(x, layout.zeros(counts(events, config)), events.networks.n, momentum, delta)
+        versions, aged = layout.zeros(counts(events, config)), entries.parts if entries and ages else 0
+        state = begin(x, versions, events.networks.n, momentum, delta, aged)
         if quarantine:
             quarantine_(state)  # a user's model may begin with anything
     else:
@@ -257,8 +258,9 @@ def _descent(config: Config, problem: Problem, rates: Rates, chunks: Chunks) -> 
     """
     local, sampler = config.local, problem.sampler
     data = (problem.features, problem.targets, sampler.padded, _uneven(sampler, rates.lr.device))
-    descent = Descent.of(problem.objective, problem.stack.views, rates, *data)
-    if local.compile == "off" or (local.compile == "auto" and not chunks.traced):
+    divides = config.gossip.merge.weighing(np.zeros(1)).divides
+    descent = Descent.of(problem.objective, problem.stack.views, rates, *data, divides)
+    if local.compile == "off" or divides or (local.compile == "auto" and not chunks.traced):
         return descent
     batch, compiled = sampler.shape[1], local.compile == "on"
     if not compiled and not rates.lr.is_cuda:
@@ -341,15 +343,17 @@ def _initial(configs: Sequence[Config], run: Problem, batch: Networks, dtype: to
     return x
 
 
-def _entries(config: Config, events: Timeline, p: int) -> Entries | None:
-    """Returns which of p entries of a model a message brings; None: all."""
-    batch = events.networks
+def _entries(config: Config, events: Timeline, problem: Problem) -> tuple[Entries | None, Ages | None]:
+    """Returns which entries of a model a message brings, None: all; and how ages divide step sizes, if they do."""
+    batch, p = events.networks, problem.stack.p
     rule = config.gossip.merge.weighing(np.zeros(1))
-    if rule.parts == 1 and rule.share == 1:
-        return None
+    if rule.parts == 1 and rule.share == 1 and not rule.divides:
+        return None, None
     if rule.parts > p:
         raise ValueError(f"gossip.merge.parts must be at most the {p} parameters of the model, got {rule.parts}")
-    return Entries(p, rule.parts, rule.share, batch.seeds[batch.network_of()], batch.local())
+    entries = Entries(p, rule.parts, rule.share, batch.seeds[batch.network_of()], batch.local())
+    steps = torch.from_numpy(problem.sampler.steps_of).to(problem.features.device)
+    return entries, Ages(parts(p, rule.parts, steps.device), steps) if rule.divides else None
 
 
 def _evaluated(configs: Sequence[Config], batch: Networks) -> tuple[Int64[np.ndarray, " _"], ...]:

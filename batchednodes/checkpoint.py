@@ -34,7 +34,7 @@ _CLOCKS = "clocks."
 _MAIL, _SLOTS = "clocks.mail.", "messages."
 """Prefixes of what is under way, and of the rows that it refers to."""
 
-_ROWS = ("x", "v")
+_ROWS = ("x", "v", "age")
 """Tensors with rows for nodes and slots."""
 
 _VERSIONS = "versions"

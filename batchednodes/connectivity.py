@@ -57,7 +57,7 @@ def connectivity(config: Config, events: Timeline, g: int) -> Connectivity:
     """Returns the facts of network g of a timeline with these settings."""
     nodes, n = events.networks.slice(g), config.network.nodes
     chooser = events.contacts.choosers.get(nodes.start)
-    graph = _graph(events, g) if chooser is None else chooser.union()
+    graph = events.contacts.graph(nodes)
     degrees = np.full(n, n - 1) if graph is None else graph.degrees
     components = 1 if graph is None else graph.components()[0]
     facts = (components, (int(degrees.min()), float(degrees.mean()), int(degrees.max())))
@@ -88,16 +88,6 @@ def _contraction(
     if pairs is not None and exchange == "meet":
         return meeting_consensus(pairs, w)
     return complete_consensus(n, exchange, w) if alike else None
-
-
-def _graph(events: Timeline, g: int) -> Graph | None:
-    """Returns the graph of a network, cut out of the batch; None: complete."""
-    nodes, contacts = events.networks.slice(g), events.contacts
-    if contacts.complete[nodes.start]:
-        return None
-    indptr = contacts.indptr[nodes.start : nodes.stop + 1]
-    indices = contacts.indices[indptr[0] : indptr[-1]] - np.int32(nodes.start)
-    return Graph(nodes.stop - nodes.start, indptr - indptr[0], indices, directed=True)
 
 
 def _uniform(graph: Graph | None, n: int) -> scipy.sparse.csr_array:

@@ -9,6 +9,9 @@ for each of `steps` minibatches: the arithmetic of `torch.optim.SGD`.
 Where an update is whole epochs, nodes with fewer examples have smaller minibatches, or fewer: g is then that of a
 weighted mean, with weights 0 for the places that are not taken, and rows make only the steps that they have.
 
+Where step sizes are divided by ages, the lr of an entry of x is that of the node over the steps behind the entry, with
+this one.
+
 Letters: n nodes, w rows of a wave, p parameters, s steps, b examples of a minibatch, S examples of all nodes, x models,
 v momentum buffers.
 """
@@ -43,6 +46,9 @@ class Rates:
     """Weight decay of each node; None: no node has any."""
     nesterov: bool
     """Whether the step looks ahead by the momentum."""
+    age: Float[Tensor, "w p"] | None = None
+    """Of some rows, minibatch steps behind each entry of their models, by which, and one more at each step, step sizes
+    are divided; None: they are not."""
 
     def of(self, rows: Int64[Tensor, " w"]) -> "Rates":
         """Returns the coefficients of some rows."""
@@ -85,6 +91,8 @@ class Descent:
     """All steps of an update as CUDA graphs; None: operations are launched one by one."""
     tape: Tape | None = None
     """All steps of an update in one loop over the rows; None: there is none."""
+    divides: bool = False
+    """Whether step sizes are divided by ages; the step then takes lr [w, p]."""
 
     @staticmethod
     def of(
@@ -95,11 +103,13 @@ class Descent:
         targets: Tensor,
         padded: bool = False,
         uneven: Uneven = "none",
+        divides: bool = False,
     ) -> "Descent":
         """Returns the descent of an objective by vmap, where coefficients are of the kinds of some rates."""
         momentum, decay = rates.momentum is not None, rates.weight_decay is not None
-        kind = _Kind(momentum, decay, rates.nesterov, padded, uneven == "mask")
-        return Descent(_step_function(objective, views, kind), features, targets, padded, uneven)
+        kind = _Kind(momentum, decay, rates.nesterov, padded, uneven == "mask", divides)
+        step_ = _step_function(objective, views, kind)
+        return Descent(step_, features, targets, padded, uneven, divides=divides)
 
     def traced(self, p: int, batch_size: int, rates: Rates, compiled: bool) -> "Descent":
         """Returns the same as a program, for rows of p numbers.
@@ -191,12 +201,16 @@ class Descent:
 
     def _steps_(self, x: Tensor, examples: Tensor, *more: Tensor) -> Tensor:
         first, *rest = examples.unbind(1)
-        total = self.step_(x, first.contiguous(), self.features, self.targets, *more)
-        for some in rest:
-            total = total + self.step_(x, some.contiguous(), self.features, self.targets, *more)
+        total = self.step_(x, first.contiguous(), self.features, self.targets, *self._at(0, *more))
+        for s, some in enumerate(rest, 1):
+            total = total + self.step_(x, some.contiguous(), self.features, self.targets, *self._at(s, *more))
         if self.uneven == "mask":
             return total / _steps_of(examples)
         return total / examples.shape[1] if rest else total
+
+    def _at(self, s: int, lr: Tensor, *more: Tensor) -> tuple[Tensor, ...]:
+        """Returns the coefficients of step s of an update."""
+        return (lr.unsqueeze(1) / (more[-1] + (s + 1)), *more[:-1]) if self.divides else (lr, *more)
 
     def _own_steps_(self, x: Tensor, examples: Tensor, *more: Tensor) -> Tensor:
         """Makes each row's own steps, and none of those that it does not have."""
@@ -208,7 +222,7 @@ class Descent:
         models, examples, *others = (t.index_select(0, order) for t in (x, examples, *more))
         for s in range(most):
             w = int((steps > s).sum())  # rows that have this step: the first ones
-            some = (t[:w] for t in others)
+            some = self._at(s, *(t[:w] for t in others))
             total[:w] += self.step_(models[:w], examples[:w, s].contiguous(), self.features, self.targets, *some)
         for mine, new in zip((x, *more), (models, *others), strict=True):
             if mine.shape == x.shape:  # models, and momentum buffers
@@ -223,7 +237,7 @@ def _steps_of(examples: Int64[Tensor, "w s b"]) -> Int64[Tensor, " w"]:
 
 def _tensors(x: Tensor, v: Tensor | None, examples: Tensor, rates: Rates) -> list[Tensor]:
     """Returns what a step takes for each row, without what these nodes do not have."""
-    return [t for t in (x, examples, rates.lr, rates.momentum, v, rates.weight_decay) if t is not None]
+    return [t for t in (x, examples, rates.lr, rates.momentum, v, rates.weight_decay, rates.age) if t is not None]
 
 
 @dataclass(frozen=True)
@@ -235,11 +249,12 @@ class _Kind:
     nesterov: bool
     padded: bool
     masked: bool
+    divides: bool
 
     @property
     def plain(self) -> bool:
-        """Whether x <- x - lr grad loss is all of it."""
-        return not self.momentum and not self.decay
+        """Whether x <- x - lr grad loss is all of it, with one lr for all entries of x."""
+        return not self.momentum and not self.decay and not self.divides
 
     def rates(self, lr: Tensor, more: tuple[Tensor, ...]) -> Rates:
         """Returns the coefficients of a step from what follows the targets among its arguments."""
@@ -262,17 +277,18 @@ def _step_function(objective: Objective, views: Views, kind: _Kind) -> Function:
         examples, *weights = _filled(examples, lr) if kind.padded else (examples,)
         flat = examples.flatten()
         inputs, labels = (t.index_select(0, flat).unflatten(0, examples.shape) for t in (features, targets))
-        parts, scale = views(x), lr if kind.plain else torch.ones_like(lr)  # plain: grad (lr loss) = lr grad loss
+        parts, scale = views(x), lr if kind.plain else x.new_ones(x.shape[0])  # plain: grad (lr loss) = lr grad loss
         g, loss = gradient(parts, inputs, labels, scale, *weights)
         buffers, rates = views(more[1]) if kind.momentum else {}, kind.rates(lr, more)
         if gone is not None:
             g = {name: part.masked_fill(_along(gone, part), 0.0) for name, part in g.items()}
             rates = _still(rates, gone)
+        sizes = views(rates.lr) if kind.divides else dict.fromkeys(parts, rates.lr)
         for name, part in parts.items():
             if kind.plain:
                 part.sub_(g[name])
             else:
-                _descend_(part, buffers.get(name), g[name], rates)
+                _descend_(part, buffers.get(name), g[name], replace(rates, lr=sizes[name]))
         return loss
 
     return step_
@@ -289,7 +305,7 @@ def _still(rates: Rates, rows: Bool[Tensor, " w"]) -> Rates:
     """Returns coefficients with which some rows, whose gradients are 0, keep their models and buffers."""
     momentum = None if rates.momentum is None else rates.momentum.masked_fill(rows, 1.0)
     decay = None if rates.weight_decay is None else rates.weight_decay.masked_fill(rows, 0.0)
-    return Rates(rates.lr.masked_fill(rows, 0.0), momentum, decay, rates.nesterov)
+    return Rates(rates.lr.masked_fill(_along(rows, rates.lr), 0.0), momentum, decay, rates.nesterov)
 
 
 def _descend_(x: Tensor, v: Tensor | None, g: Tensor, rates: Rates) -> None:
@@ -304,5 +320,5 @@ def _descend_(x: Tensor, v: Tensor | None, g: Tensor, rates: Rates) -> None:
 
 
 def _along(rate: Tensor, x: Tensor) -> Tensor:
-    """Returns a number of each row [w] such that it broadcasts over a parameter."""
-    return rate.view(-1, *[1] * (x.ndim - 1))
+    """Returns a number of each row [w] such that it broadcasts over a parameter; numbers of each entry as they are."""
+    return rate if rate.ndim == x.ndim else rate.view(-1, *[1] * (x.ndim - 1))

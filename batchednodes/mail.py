@@ -163,6 +163,10 @@ class Laws(NamedTuple):
     """Delays of all traces [s]."""
     traces: Int64[np.ndarray, " g1"]
     """Where that of each network begins."""
+    begun: Int64[np.ndarray, " n1"]
+    """Where the rows of each sender in a trace of links begin."""
+    links: np.ndarray
+    """These rows [r], see messages/links.py."""
     begins: Int64[np.ndarray, " n1"]
     """Where the changes of each node in a trace of availability begin."""
     turns: Float64[np.ndarray, " t"]

@@ -12,7 +12,7 @@ import numpy as np
 
 from batchednodes.config import Config
 from batchednodes.mail import ASKING, LAW, PUSHED, REQUEST, Laws
-from batchednodes.messages import RECEIPTS, Calendar, Delays, Presence, Rounds, Traffic, Weighing
+from batchednodes.messages import LINK, RECEIPTS, Calendar, Delays, Links, Presence, Rounds, Traffic, Weighing
 from batchednodes.schemes import Uniform
 from batchednodes.timeline import Timeline
 from batchednodes.values import per_node, shown
@@ -62,6 +62,7 @@ def traffic(configs: Sequence[Config], base: Timeline, model: int) -> Traffic:
     sizes, networks, first = base.networks.sizes, base.networks, configs[0]
     traces = [np.zeros(0) if one.delays.trace is None else one.delays.trace for one in some]
     begins, turns = _changes([one.presence for one in some], sizes.tolist())
+    begun, links = _timetable(configs, [one.delays.links for one in some], base)
     accounts = [c.gossip.flow.accounts() for c in configs]
 
     def each(values: Sequence[Any]) -> np.ndarray:
@@ -105,7 +106,7 @@ def traffic(configs: Sequence[Config], base: Timeline, model: int) -> Traffic:
         isinstance(first.timing, Rounds),
     )
     starts = np.cumsum([0, *(trace.size for trace in traces)])
-    laws = Laws(networks.n, exchange, before, rounds, nodes, joined(traces), starts, begins, turns)
+    laws = Laws(networks.n, exchange, before, rounds, nodes, joined(traces), starts, begun, links, begins, turns)
     timings = [c.timing for c in configs]
     rounds = tuple(timing for timing in timings if isinstance(timing, Rounds))
     gossip = base.gossip.silence(np.ones(networks.n, bool)) if rounds else base.gossip
@@ -146,10 +147,11 @@ def _network(config: Config, model: int) -> _Network:
 
 def _check_alike(rules: Sequence[Weighing]) -> None:
     for rule in rules:
-        if (rule.parts, rule.share) != (rules[0].parts, rules[0].share):
+        if (rule.parts, rule.share, rule.divides) != (rules[0].parts, rules[0].share, rules[0].divides):
             raise ValueError(
-                "sweep.gossip.merge must keep which part of a model a message brings, got networks of "
-                f"{shown([(r.parts, r.share) for r in rules[:3]])} (parts, share); run separate commands for them"
+                "sweep.gossip.merge must keep which part of a model a message brings, and whether its age divides the "
+                f"step, got networks of {shown([(r.parts, r.share, r.divides) for r in rules[:3]])} (parts, share, "
+                "divided); run separate commands for them"
             )
 
 
@@ -172,6 +174,24 @@ def _changes(presences: Sequence[Presence], sizes: Sequence[int]) -> tuple[np.nd
             counts.append(np.diff(one.begins))
             turns.append(one.changes)
     return np.cumsum(np.concatenate(counts)), np.concatenate(turns)
+
+
+def _timetable(
+    configs: Sequence[Config], some: Sequence[Links | None], base: Timeline
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns where the rows of each sender begin, and all rows, in node numbers of the batch."""
+    counts, rows = [np.zeros(1, np.int64)], [np.zeros(0, LINK)]
+    for g, (config, links) in enumerate(zip(configs, some, strict=True)):
+        nodes = base.networks.slice(g)
+        if links is None:
+            counts.append(np.zeros(nodes.stop - nodes.start, np.int64))
+            continue
+        replies = config.gossip.exchange in ("pull", "push_pull")
+        links.check(base.contacts.graph(nodes), replies, "gossip.delay.path")
+        counts.append(np.diff(links.begins))
+        rows.append(links.rows.copy())
+        rows[-1]["receiver"] += nodes.start
+    return np.cumsum(np.concatenate(counts)), np.concatenate(rows)
 
 
 @dataclass(frozen=True)
@@ -237,7 +257,13 @@ def _asked(found: Traffic, speed: np.ndarray) -> np.ndarray:
     degrees = np.diff(contacts.indptr)
     weights = np.repeat(speed / np.maximum(1, degrees), degrees)
     listed = np.bincount(contacts.indices, weights=weights, minlength=networks.n)
-    return np.where(np.repeat(np.add.reduceat(degrees, networks.offsets[:-1]) > 0, sizes), listed, means)
+    asked = np.where(np.repeat(np.add.reduceat(degrees, networks.offsets[:-1]) > 0, sizes), listed, means)
+    for first, chooser in contacts.choosers.items():
+        nodes = slice(first, first + int(contacts.size[first]))
+        if chooser.union() is not None:  # else all are alike
+            ticks = speed[nodes] / np.where(contacts.share[nodes] > 0, contacts.share[nodes], 1.0)
+            asked[nodes] = chooser.probabilities().T @ ticks
+    return asked
 
 
 def _check_changes(some: Sequence[_Network], until: float, events: float) -> None:

@@ -269,7 +269,14 @@ class _Needs:
         data, (steps, b) = self.sizes[0], self.minibatches
         example = int(np.prod(data.features)) + data.outputs
         examples = steps * b * 8 + b * example * self.item  # one step's features at a time
-        return examples + self.item * (3 * b * self.activations + 6 * self.stack.p)
+        rows = 6 if self.ages == 0 else 8  # ages, and step sizes
+        return examples + self.item * (3 * b * self.activations + rows * self.stack.p)
+
+    @property
+    def ages(self) -> int:
+        """Numbers for each model by which step sizes are divided."""
+        rule = self.config.gossip.merge.weighing(np.zeros(1))
+        return rule.parts if rule.divides else 0
 
     @property
     def minibatches(self) -> tuple[int, int]:
@@ -319,7 +326,7 @@ class _Needs:
     def state(self, n: int, versions: int) -> int:
         """Returns the bytes of what a checkpoint holds; versions: theirs [B]."""
         parts = self.tensors(n, versions)
-        return sum(parts[name] for name in ("models", "momentum", "models read (delta)", "versions"))
+        return sum(parts[name] for name in ("models", "momentum", "models read (delta)", "ages", "versions"))
 
     def tensors(self, n: int, versions: int) -> dict[str, int]:
         """Returns the bytes of what lives as long as the run; versions: theirs [B]."""
@@ -330,6 +337,7 @@ class _Needs:
             "models": row,
             "momentum": row if some_momentum else 0,
             "models read (delta)": row if self.config.update.applies == "delta" else 0,
+            "ages": 8 * n * self.ages,
             "versions": versions,
             "data": rows * self.item,
             "data while it is loaded (host)": rows * 8,
@@ -341,7 +349,7 @@ class _Needs:
         row, momentum = self.stack.p * self.item, any(c.local.momentum != 0 for c in self.configs)
         room = 2 * events.flying + events.networks.n  # requests, too, and it doubles where it does not suffice
         return {
-            "models under way": events.slots * (row * (2 if momentum else 1) + versions),
+            "models under way": events.slots * (row * (2 if momentum else 1) + 8 * self.ages + versions),
             "mail (host)": int(
                 _mail(events.networks.n, events.parts)
                 + 3 * room * (MESSAGE.itemsize + 8 * events.parts)

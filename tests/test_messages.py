@@ -11,7 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from batchednodes import plan, resume, train
+from batchednodes import assembly, load, resume, train
+from batchednodes import plan as planning
+from batchednodes.plan import plan
 
 LINEAR = 1e-12  # relative, float64: the same sums in another order
 BASE = [
@@ -57,6 +59,7 @@ CHOICES = {
         "{kind: limited}",
         "{kind: sampled, share: 0.5}",
         "{kind: partitioned, parts: 3}",
+        "{kind: partitioned, parts: 2, divide_step: true}",
     ],
     "gossip.on_receipt": ["merge", "merge", "merge_update", "update_merge", "update"],
     "gossip.flow": ["{kind: none}", "{kind: simple, capacity: 2}", "{kind: generalized, capacity: 4, spend: 2}",
@@ -67,7 +70,10 @@ CHOICES = {
     "update.applies": ["at_completion", "delta"],
     "gossip.weight": ["0.5", "{kind: uniform, low: 0, high: 1}"],
     "local.momentum": ["0", "0.9"],
-    "network.topology.kind": ["complete", "ring"],
+    "network.topology": ["{kind: complete}", "{kind: ring}", "{kind: ring}", "{kind: random_matching, period: 1.5}",
+                         "{kind: one_peer_exponential, period: 0.7}", "{kind: base_graph, period: 1.2}",
+                         "{kind: random_peers, degree: 2, period: 0.7}"],
+    "network.weights": ["{kind: uniform}", "{kind: metropolis_hastings}"],
     "staleness.track": ["all", "4", "none"],
     "run.on_divergence": ["stop", "quarantine"],
 }  # fmt: skip
@@ -80,6 +86,7 @@ def possible(c: dict[str, str]) -> dict[str, str]:
     replaced = c["gossip.on_receipt"] == "update" and not part
     weighed = any(kind in c["gossip.merge"] for kind in ("fixed", "sampled", "staleness"))
     rules = {
+        "network.weights": "ring" not in c["network.topology"],
         "gossip.reply": c["gossip.exchange"] != "push_pull",
         "gossip.delay": meets,
         "gossip.merge": replaced or (meets and not any(kind in c["gossip.merge"] for kind in ("fixed", "mean"))),
@@ -88,7 +95,7 @@ def possible(c: dict[str, str]) -> dict[str, str]:
         "gossip.flow": c["gossip.exchange"] != "push",
         "gossip.fifo": meets or "none" in c["gossip.delay"],
         "network.churn": meets and "neighbour" in c["network.churn"],
-        "update.applies": c["gossip.on_receipt"] != "merge",
+        "update.applies": c["gossip.on_receipt"] != "merge" or "divide" in c["gossip.merge"],
         "run.on_divergence": trains,
         "update.while_off": "never" in c["update.clock"]
         or any(kind in c["network.availability"] for kind in ("always", "per_message")),
@@ -96,10 +103,10 @@ def possible(c: dict[str, str]) -> dict[str, str]:
     return {key: value for key, value in c.items() if not rules.get(key, False)}
 
 
-def drawn(seed: int) -> list[str]:
-    """Returns one random combination as overrides."""
+def drawn(seed: int, fixed: dict[str, str] | None = None) -> list[str]:
+    """Returns one random combination as overrides; some settings may be fixed."""
     draw = np.random.default_rng(seed)
-    chosen = possible({key: str(draw.choice(values)) for key, values in CHOICES.items()})
+    chosen = possible({key: str(draw.choice(values)) for key, values in CHOICES.items()} | (fixed or {}))
     rate = [] if "rounds" in chosen["timing"] else ["gossip.clock.rate=2"]
     until = "run.until=12" if "rounds" in chosen["timing"] else "run.until=6"
     return [*BASE, *rate, until, f"run.mark_every={until[10:]}", *(f"{key}={value}" for key, value in chosen.items())]
@@ -120,7 +127,7 @@ def balanced(result):
 @pytest.mark.parametrize("seed", range(80))
 def test_batched_equals_serial_and_accounts_balance(seed, monkeypatch):
     if seed % 2:
-        monkeypatch.setattr(plan, "_PROGRAMS", 0)  # tapes from the first step on
+        monkeypatch.setattr(planning, "_PROGRAMS", 0)  # tapes from the first step on
     options = drawn(seed)
     batched, serial = train({}, *options), train({}, *options, "executor=serial")
     same(batched, serial)
@@ -159,7 +166,9 @@ def test_batch_mates_change_nothing(seed):
 @pytest.mark.filterwarnings("ignore:network.topology is not connected")
 @pytest.mark.parametrize("seed", range(300, 308))
 def test_a_run_that_was_halted_goes_on_bit_for_bit(seed, tmp_path):
-    options = [o for o in drawn(seed) if not o.startswith("run.mark_every")]
+    merge = "{kind: partitioned, parts: 3, divide_step: true}"
+    fixed = {"gossip.merge": merge, "gossip.exchange": "push_pull"} if seed % 4 == 0 else None
+    options = [o for o in drawn(seed, fixed) if not o.startswith("run.mark_every")]
     options += ["run.mark_every=1", "run.window=0.7"]
     train({}, *options, out=tmp_path / "whole")
     draw = np.random.default_rng(seed)
@@ -172,6 +181,85 @@ def test_a_run_that_was_halted_goes_on_bit_for_bit(seed, tmp_path):
     assert whole.keys() == again.keys()
     assert all(whole[name].numpy().tobytes() == again[name].numpy().tobytes() for name in whole)  # NaN, too
     assert (tmp_path / "whole" / "metrics.jsonl").read_bytes() == (tmp_path / "run" / "metrics.jsonl").read_bytes()
+
+
+def traces(folder):
+    """Writes one file of each kind of trace for twelve nodes; returns the settings that read them."""
+    draw = np.random.default_rng(5)
+    pairs = [(i, j) for i in range(12) for j in range(12) if i != j]
+    late, times = draw.uniform(0, 2, (len(pairs), 3)).round(3), (0, 1.5, 3)
+    files = {
+        "list": [f"{value}" for value in late[:, 0]],
+        "links": ["from,to,delay", *(f"{i},{j},{d}" for (i, j), row in zip(pairs, late, strict=True) for d in row)],
+        "times": ["time,from,to,delay",
+                  *(f"{t},{i},{j},{d}" for (i, j), row in zip(pairs, late, strict=True)
+                    for t, d in zip(times, row, strict=True))],
+        "nodes": ["time,node,on", *(f"{i / 6 + t},{i},{t % 1 * 2:g}" for i in range(12) for t in (0, 0.5, 3, 3.5))],
+    }  # fmt: skip
+    for name, lines in files.items():
+        (folder / name).write_text("\n".join(lines))
+    delays = [f"{{kind: trace, path: '{folder / name}'}}" for name in ("list", "links", "times")]
+    return delays, f"{{kind: trace, path: '{folder / 'nodes'}'}}"
+
+
+@pytest.mark.filterwarnings("ignore:network.topology is not connected")
+@pytest.mark.parametrize("seed", range(500, 524))
+def test_batched_equals_serial_with_traces(seed, tmp_path):
+    delays, nodes = traces(tmp_path)
+    fixed = {"gossip.delay": delays[seed % 3], "gossip.exchange": ["push", "pull", "push_pull"][seed // 3 % 3]}
+    fixed |= {"network.churn": "{}", "gossip.flow": "{kind: none}"}
+    options = drawn(seed, fixed | ({"network.availability": nodes} if seed % 2 else {}))
+    batched, serial = train({}, *options, "run.window=0.9"), train({}, *options, "executor=serial")
+    same(batched, serial)
+    balanced(batched)
+    assert batched.metrics["messages_delivered"].iloc[-1] > 10
+
+
+DIVIDED = ["gossip.merge={kind: partitioned, parts: 3, divide_step: true}", "network.nodes=6", "run.until=4"]
+
+
+@pytest.mark.parametrize("receipt", ["merge", "merge_update", "update_merge", "update"])
+@pytest.mark.parametrize("parts", [1, 3])
+def test_steps_divided_by_ages_are_serial_and_ages_those_of_the_mail(receipt, parts, tmp_path):
+    options = [*BASE, *DIVIDED, f"gossip.merge.parts={parts}", f"gossip.on_receipt={receipt}", "local.momentum=0.5"]
+    options += ["local.weight_decay=0.1", "gossip.delay={kind: exponential, mean: 0.3}", "local.steps=2"]
+    options += ["network.churn={join: {kind: choice, values: [0, 1]}, start: neighbour}"]
+    batched = train({}, *options, out=tmp_path / "run")
+    same(batched, train({}, *options, "executor=serial", out=tmp_path / "serial"))
+    for name in ("run", "serial"):
+        kept = load_file(tmp_path / name / "final.safetensors")
+        assert torch.equal(kept["age"], kept["clocks.mail.age"])
+        assert kept["age"].shape == (6, parts)
+        assert kept["age"].unique().numel() > 1
+    plain = train({}, *options, "gossip.merge.divide_step=false")
+    assert not torch.allclose(plain.x, batched.x, rtol=0.01)
+    assert torch.equal(plain.versions, batched.versions)
+
+
+def test_steps_divided_by_ages_with_epochs_of_nodes_that_own_different_numbers(monkeypatch):
+    options = [*BASE, *DIVIDED, "local.epochs=2", "task.partition={kind: quantity_lognormal, sigma: 1}"]
+    options += ["task.data.samples_per_node=9", "gossip.on_receipt=merge_update"]
+    same(train({}, *options), train({}, *options, "executor=serial"))
+    monkeypatch.setattr("batchednodes.assembly._uneven", lambda sampler, where: "mask")  # as on CUDA
+    same(train({}, *options), train({}, *options, "executor=serial"))
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_steps_are_divided_by_the_number_of_steps_so_far(momentum):
+    options = [*BASE, *DIVIDED, "gossip.clock.kind=never", "local.batch_size=6", "local.steps=3"]
+    options += ["local.weight_decay=0.2", f"local.momentum={momentum}", "update.clock={kind: deterministic, period: 1}"]
+    result, whole = train({}, *options), load({}, options)
+    made = assembly.assemble([whole], assembly.timeline([whole]), plan([whole], assembly.timeline([whole])).chunks)
+    problem, start = made.problem, made.state.models
+    for i in range(6):
+        x, v = start[i].clone(), torch.zeros_like(start[i])
+        index = problem.draw(np.full(4, i), np.arange(4)).flatten(0, 1)  # a minibatch is all that a node owns
+        for t, examples in enumerate(index, 1):
+            row = x.clone().requires_grad_()
+            problem.loss(row, *problem.batch(examples)).backward()
+            v = momentum * v + row.grad + 0.2 * x
+            x = x - 0.05 / t * v
+        assert float((x - result.x[i]).abs().max()) < LINEAR
 
 
 class Plainly:

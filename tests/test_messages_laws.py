@@ -4,6 +4,7 @@ Statistics have a false-alarm rate of 1e-5 or less each, with fixed seeds.
 """
 
 import math
+import re
 from collections import defaultdict
 
 import numpy as np
@@ -63,6 +64,94 @@ def test_constant_delays_and_those_of_a_trace(tmp_path):
     values, counts = np.unique(late, return_counts=True)
     assert values.tolist() == [0.5, 1.5, 3.0]
     assert stats.chisquare(counts, counts.sum() * np.array([0.25, 0.5, 0.25])).pvalue > RARE
+
+
+def links(path, n, rows, names):
+    """Writes a trace of links; `rows` gives those of a pair."""
+    lines = [",".join(map(str, row)) for i in range(n) for j in range(n) if i != j for row in rows(i, j)]
+    np.random.default_rng(0).shuffle(lines)  # their order does not matter
+    path.write_text("\n".join([names, *lines]))
+    return f"gossip.delay={{kind: trace, path: {path}}}"
+
+
+@pytest.mark.parametrize("exchange", ["push", "push_pull"])
+def test_delays_of_a_link_are_drawn_from_its_rows(tmp_path, exchange):
+    n = 5
+    law = links(tmp_path / "trace.csv", n, lambda i, j: [(3 - k + i / 10, j, i) for k in range(1 + (i + j) % 3)],
+                "delay,to,from")  # fmt: skip
+    found = defaultdict(list)
+    for time, receiver, sender, sent in models(run(*SILENT, law, f"gossip.exchange={exchange}", n=n, until=600)[0], n):
+        if sent < 590:
+            found[sender, receiver].append(round(time - sent, 9))
+    assert len(found) == n * (n - 1)
+    for (i, j), late in found.items():
+        values, counts = np.unique(late, return_counts=True)
+        assert values.tolist() == sorted(round(3 - k + i / 10, 9) for k in range(1 + (i + j) % 3))
+        assert len(late) > 150
+        assert counts.size == 1 or stats.chisquare(counts).pvalue > RARE / 20
+
+
+def test_delays_of_a_link_change_when_their_time_has_come(tmp_path):
+    n, times = 4, [20, 50, 120]
+    law = links(tmp_path / "trace.csv", n, lambda i, j: [(t, i, j, t / 100 + i + j / 10) for t in times],
+                "time,from,to,delay")  # fmt: skip
+    found = models(run(*SILENT, law, n=n)[0], n)
+    assert {(i, j) for _, j, i, _ in found} == {(i, j) for i in range(n) for j in range(n) if i != j}
+    for time, j, i, sent in found:
+        last = max([t for t in times if t <= sent], default=20)
+        assert time - sent == pytest.approx(last / 100 + i + j / 10, abs=1e-9)  # rounding of times up to 200
+    assert all(any(a <= one[3] < b for one in found) for a, b in ((0, 20), (20, 50), (50, 120), (120, 200)))
+
+
+def test_models_under_way_are_planned_by_the_delays_of_links(tmp_path):
+    for rows, names, mean in (
+        (lambda i, j: [(i, j, 1 + i), (i, j, 2 + i)], "from,to,delay", 3.0),
+        (lambda i, j: [(0, i, j, i), (9, i, j, 5.5 - j)], "time,from,to,delay", (5.5 + 5.5 + 5.5 + 4.5) / 4),
+    ):
+        law = links(tmp_path / "trace.csv", 4, rows, names)
+        flying = run(*SILENT, law, "gossip.clock.rate=25", n=4)[2].flying
+        if names == "from,to,delay":
+            assert flying == math.ceil(4 * 25 * mean + 6 * math.sqrt(4 * 25 * mean))
+        else:  # the largest of each link, over links: node 0 5.5 - j, others max(i, 5.5 - j)
+            late = np.mean([max(i, 5.5 - j) for i in range(4) for j in range(4) if i != j])
+            assert flying == math.ceil(4 * 25 * late + 6 * math.sqrt(4 * 25 * late))
+
+
+RING = ["network.topology.kind=ring"]
+ONE = ["network.topology={kind: edges, i: [0, 0, 0], j: [1, 2, 3], directed: true}", "gossip.exchange=pull"]
+LINK, TIME = "from,to,delay\n", "time,from,to,delay\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (LINK + "0,1,1\n", [], "must give each link of the network a delay, got none from node 0 to 2"),
+        (LINK + "0,1,1\n1,2,1\n2,3,1\n3,0,1\n", RING, "got none from node 0 to 3"),
+        (LINK + "0,1,1\n", ["network.topology.kind=one_peer_exponential"], "got none from node 0 to 2"),
+        (LINK + "0,1,1\n0,2,1\n0,3,1\n", ONE, "got none from node 1 to 0"),
+        (LINK + "0,4,1\n", [], "must have rows of two nodes of 0 .. 3, and other numbers from 0 on, got '0 4 1' in"),
+        (LINK + "0,0,1\n", [], "from 0 on, got '0 0 1' in"),
+        (LINK + "0,0.5,1\n", [], "from 0 on, got '0 0.5 1' in"),
+        (TIME + "-1,0,1,1\n", [], "from 0 on, got '-1 0 1 1' in"),
+        (LINK + "0,1,-1\n", [], "must hold non-negative delays [s], got -1 in"),
+        (LINK, [], "must hold non-negative delays [s], got none in"),
+        (TIME + "1,0,1,1\n1,0,1,2\n", [], "must give a link one delay at a time, got two from 0 to 1 at 1 [s] in"),
+        (LINK + "0,1\n", [], "must be 3 finite numbers (from,to,delay), or a first line that names from,to,delay or"),
+        ("from,to,ms\n0,1\n", [], "must be 1 finite number (delay), or a first line that names from,to,delay or time"),
+        ("1\n" + LINK, [], "line 2 of"),
+    ],
+)  # fmt: skip
+def test_traces_of_links_that_do_not_fit_are_refused(tmp_path, text, options, message):
+    (tmp_path / "trace.csv").write_text(text)
+    with pytest.raises(ValueError, match=r"^gossip\.delay\.path.*" + re.escape(message)):
+        run(*SILENT, *options, f"gossip.delay={{kind: trace, path: {tmp_path}/trace.csv}}", n=4)
+
+
+def test_a_trace_of_too_many_rows_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("batchednodes.messages.delays._LONGEST", 3)
+    (tmp_path / "trace.txt").write_text("1\n" * 4)
+    with pytest.raises(ValueError, match=r"line 4 of .* must be one of at most 3, got '1'"):
+        run(*SILENT, f"gossip.delay={{kind: trace, path: {tmp_path}/trace.txt}}")
 
 
 def test_delays_of_rounds_are_whole_steps_of_both_ends():
@@ -138,6 +227,18 @@ def test_losses_are_independent_or_come_in_bursts():
     share = good_to_bad / (good_to_bad + bad_to_good)
     memory = (2 - good_to_bad - bad_to_good) / (good_to_bad + bad_to_good)  # variance over that of independent losses
     assert abs(lost / len(sent) - share) < 4.5 * math.sqrt(share * (1 - share) * memory / len(sent))
+
+
+def test_channels_begin_in_the_long_run_law():
+    n, good_to_bad, bad_to_good = 3000, 0.02, 0.06
+    steps = ["timing={kind: rounds, steps: 1}", *SILENT]  # one message of each node a step
+    bursts = f"gossip.loss={{kind: bursts, good_to_bad: {good_to_bad}, bad_to_good: {bad_to_good}}}"
+    for until in (1.0, 40.0):
+        _, clocks, _ = run(*steps, bursts, n=n, until=until)
+        lost = clocks.mail.accounts[0, LOST] if until == 1.0 else clocks.mail.nodes["channel"].sum()
+        assert stats.binomtest(int(lost), n, good_to_bad / (good_to_bad + bad_to_good)).pvalue > RARE
+    _, clocks, _ = run(*steps, "gossip.loss={kind: bursts, good_to_bad: 0, bad_to_good: 0}", n=n, until=3.0)
+    assert clocks.mail.accounts[0].tolist() == [3 * n, 3 * n, 0, 0]
 
 
 def intervals(law, node, until, seed=0):

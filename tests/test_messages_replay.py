@@ -137,6 +137,30 @@ def test_rounds_send_once_each_at_a_step_of_ones_own_and_gaussian_periods_have_t
     np.testing.assert_allclose(np.sort(1 / timeline.speed()), np.sort(periods), rtol=1e-12)  # two divisions
 
 
+@pytest.mark.parametrize("start", ["fresh", "neighbour"])
+def test_nodes_that_join_late_begin_with_an_update_at_their_first_step(start):
+    churn = "{join: {kind: choice, values: [0, 0.5, 3, 4.5, 7]}, leave: {kind: choice, values: [4.8, 7.3, 99]}, "
+    options = [f"network.churn={churn}start: {start}}}", "timing={kind: rounds, steps: 4}", "update.clock.kind=never"]
+    events, _, timeline = run(*options, n=40, until=20.0)
+    join, leave = (timeline.laws.nodes[name] for name in ("join", "leave"))
+    firsts = [(max(1.0, math.ceil(join[i])), i) for i in range(40) if max(1, math.ceil(join[i])) < leave[i]]
+    updates = events.kind == UPDATE
+    assert list(zip(events.time[updates].tolist(), events.actor[updates].tolist(), strict=True)) == sorted(firsts)
+    assert len({time for time, _ in firsts}) == 4
+    assert len(firsts) < 40
+    for _, i in firsts:
+        mine = events.actor == i
+        before = events.time[: np.flatnonzero(updates & mine)[0]][mine[: np.flatnonzero(updates & mine)[0]]]
+        assert before.tolist() == ([join[i]] if start == "neighbour" and join[i] > 0 else [])  # whose model it takes
+    cut, now = [], timeline.begin()
+    for until in (0.5, 1.0, 4.9, 5.0, 20.0):
+        part, now = timeline.window(now, until)
+        cut += part.time[part.kind == UPDATE].tolist()
+    assert cut == events.time[updates].tolist()
+    off = [*options, "timing.first_update=false"]
+    assert not (run(*off, n=40, until=20.0)[0].kind == UPDATE).any()
+
+
 def test_rounds_are_the_loop_of_gossipy():
     """Section 5.1 of its description, step by step: sends, online mask, deliveries in order, replies."""
     n, steps, until, p, q = 12, 5, 100, 0.6, 0.25
@@ -236,6 +260,98 @@ def test_what_waits_for_a_busy_link_is_planned_or_refused():
     with pytest.raises(ValueError, match="as at node 0;"):
         assembly.timeline([load({}, star)])
     assembly.timeline([load({}, [*star, "gossip.exchange=push"])])
+
+
+GRAPHS = ["{kind: one_peer_exponential, period: 0.5}", "{kind: random_matching, period: 0.5}",
+          "{kind: random_peers, degree: 3, period: 0.5}", "{kind: base_graph, degree: 2, period: 0.5}"]  # fmt: skip
+
+
+def neighbours(timeline, i, time):
+    """Returns whom node i may contact at some time, by many draws of the chooser."""
+    bits = (np.arange(400, dtype=np.uint64) * np.uint64(2**64 // 400)) + np.uint64(2**50)
+    asked = timeline.contacts.choosers[0].peers(np.full(400, time), np.full(400, i, np.int32), bits)
+    return set(asked.tolist()) - {-1}
+
+
+@pytest.mark.parametrize("timing", ["{kind: continuous}", "{kind: rounds, steps: 2, first_update: false}"])
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_messages_sent_for_others_go_along_the_graph_of_their_time(graph, timing):
+    n, options = 9, ["update.clock.kind=never", "gossip.delay={kind: constant, time: 1.3}", f"timing={timing}"]
+    if "rounds" in timing:
+        graph = graph.replace("0.5", "1")
+    flow = "gossip.flow={kind: generalized, capacity: 4, spend: 2}"
+    events, clocks, timeline = run(*options, f"network.topology={graph}", flow, n=n, until=100.0)
+    seen = defaultdict(lambda: defaultdict(int))
+    for _, receiver, sender, sent in models(events, n):
+        allowed = frozenset(neighbours(timeline, sender, sent - ("rounds" in timing)))
+        assert receiver in allowed
+        seen[sender, allowed][receiver] += 1
+    assert clocks.mail.nodes["reacted"].sum() > 300
+    counts = np.array(
+        [[of.get(j, 0) for j in sorted(allowed)] for (_, allowed), of in seen.items() if len(allowed) == 2]
+    )
+    if counts.size:  # uniform over two neighbours
+        assert ((counts[:, 0] - counts[:, 1]) ** 2 / counts.sum(1)).sum() < len(counts) + 6 * math.sqrt(2 * len(counts))
+
+
+def test_messages_sent_for_others_have_the_probabilities_of_the_weights():
+    n, flow = 6, "gossip.flow={kind: generalized, capacity: 4, spend: 1}"
+    options = ["update.clock.kind=never", "network.topology.kind=star", "network.weights.kind=metropolis_hastings"]
+    _, clocks, timeline = run(*options, flow, n=n, until=3000.0)
+    reacted = clocks.mail.nodes["reacted"]
+    sent = clocks.mail.nodes["sent"] - clocks.mail.nodes["contacts"]
+    share = timeline.contacts.share
+    assert share.tolist() == pytest.approx([5 / 6] + [1 / 6] * 5, rel=1e-12)  # sums of five
+    assert (reacted > 500).all()
+    assert (abs(sent - reacted * share) < 4.5 * np.sqrt(reacted * share * (1 - share))).all()  # of a draw, or nobody
+
+
+@pytest.mark.parametrize("graph", [*GRAPHS, "{kind: ring}", "{kind: complete}"])
+def test_nodes_that_join_take_the_model_of_a_neighbour_of_that_time(graph):
+    n, churn = 30, "network.churn={join: {kind: choice, values: [0, 2.2, 4.4, 6.8]}, start: neighbour}"
+    for seed in range(4):
+        options = ["update.clock.kind=never", "gossip.clock.kind=never", f"network.topology={graph}", f"seed={seed}"]
+        events, _, timeline = run(*options, churn, n=n, until=8.0)
+        join, found = timeline.laws.nodes["join"], dict(zip(events.actor.tolist(), events.peer.tolist(), strict=True))
+        for j in range(n):
+            if timeline.contacts.choosers:
+                allowed = neighbours(timeline, j, join[j])
+            else:
+                allowed = {(j - 1) % n, (j + 1) % n} if "ring" in graph else set(range(n)) - {j}
+            there = {i for i in allowed if join[i] <= join[j]}
+            assert (j in found) == (bool(there) and join[j] > 0)
+            assert j not in found or found[j] in there
+        assert (events.time == join[events.actor]).all()
+        assert len(events) > 5
+
+
+@pytest.mark.parametrize("graph", [g.replace("0.5", "4") for g in GRAPHS])
+def test_rounds_follow_the_graph_of_their_step(graph):
+    n, options = 9, ["update.clock.kind=never", "timing={kind: rounds, steps: 4, first_update: false}"]
+    events, clocks, timeline = run(*options, f"network.topology={graph}", n=n, until=400.0)
+    chooser, sent = timeline.contacts.choosers[0], models(events, n)
+    made, expected = [0] * n, []
+    for t in range(400):
+        for i in range(n):
+            if t % 4 == int(unit(0, rng.PHASE, i, 0)[0] * 4):
+                made[i] += 1
+                bits = rng.draws(0, rng.GOSSIP, np.array([i]), made[i])[1]
+                j = int(chooser.peers(np.array([float(t)]), np.array([i], np.int32), bits)[0])
+                expected += [(t + 1.0, j, i)] if j >= 0 else []
+    assert sorted(one[:3] for one in sent) == sorted(expected)
+    assert clocks.mail.nodes["made"].tolist() == made
+    assert timeline.expected(400.0)[1] == pytest.approx(
+        len(expected), rel=0.05
+    )  # whole rounds, of which some have nobody
+    assert len(expected) > 300
+
+
+def test_links_of_hubs_are_loaded_as_the_weights_say():
+    star = ["network.topology.kind=star", "gossip.exchange=pull", "gossip.clock.rate=2", "network.nodes=21"]
+    link = "gossip.delay={kind: bandwidth, rate: 800}"  # 44 bytes a model of eleven numbers: 18 a second
+    with pytest.raises(ValueError, match="as at node 0;"):
+        assembly.timeline([load({}, [*star, link, "run.until=100"])])
+    assembly.timeline([load({}, [*star, link, "run.until=100", "network.weights.kind=max_degree"])])
 
 
 def test_each_network_of_a_batch_joins_as_it_says():

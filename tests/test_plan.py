@@ -35,6 +35,14 @@ def test_memory_by_part():
     assert made("staleness.track=none").memory["versions"] == 0
 
 
+def test_ages_that_divide_steps_have_memory_of_their_own():
+    sizes = made("gossip.merge={kind: partitioned, parts: 5, divide_step: true}").memory
+    assert sizes["ages"] == 200 * 5 * 8
+    undivided = made("gossip.merge={kind: partitioned, parts: 5}")
+    assert undivided.memory["ages"] == made().memory["ages"] == 0
+    assert sizes["models under way"] - undivided.memory["models under way"] == undivided.slots * 5 * 8
+
+
 def test_networks_of_a_batch_take_their_own_versions():
     configs = [load({"network": {"nodes": n}}, ["run.until=8"]) for n in (10, 200)]
     assert plan(configs, assembly.timeline(configs)).memory["versions"] == (10 * 10 + 200 * 200) * 2

@@ -287,14 +287,6 @@ def config(*overrides: str):
                 ("random_peers", "freshest"), ("random_matching", "fixed_duration"), ("base_graph", "age_aware"),
             )
         ),
-        *(
-            ([setting], f"{rule} with network.topology.kind=random_peers, a graph that changes")
-            for setting, rule in (
-                ("timing.kind=rounds", "timing.kind must be continuous"),
-                ("gossip.flow.kind=simple", "gossip.flow.kind must be none"),
-                ("network.churn.start=neighbour", "network.churn.start must be fresh"),
-            )
-        ),
     ],
 )  # fmt: skip
 def test_settings_that_do_not_fit_are_refused(overrides, message):

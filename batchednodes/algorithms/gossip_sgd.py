@@ -13,7 +13,7 @@ References:
     X. Lian, W. Zhang, C. Zhang, J. Liu, "Asynchronous decentralized parallel stochastic gradient descent", ICML 2018.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -25,7 +25,7 @@ from batchednodes.algorithms.state import State
 from batchednodes.gossip import Mixing
 from batchednodes.local import Descent, Rates
 from batchednodes.memory import Chunk
-from batchednodes.mixing import Entries, Kernel, merge_, mix_, partial
+from batchednodes.mixing import Ages, Entries, Kernel, merge_, mix_, partial
 from batchednodes.staleness import count_
 from batchednodes.tasks.problem import Problem
 from batchednodes.versions import Layout
@@ -68,6 +68,8 @@ class GossipSGD:
     """Whether messages bring momentum buffers, for nodes that train them."""
     replaces: bool = False
     """Whether a node takes a model that it has trained in place of its own, with the momentum buffer."""
+    ages: Ages | None = None
+    """How step sizes are divided by ages; None: they are not."""
 
     def update_(
         self,
@@ -104,6 +106,8 @@ class GossipSGD:
                 lambda part: self._descended(state, rows[part], nodes[part], drawn(part)),
                 lambda part, new: _write_(state, rows[part], nodes[part], times[part], new),
             )
+        if self.ages is not None and state.age is not None:
+            state.age.index_add_(0, rows, self.ages.steps[nodes].unsqueeze(1).expand(-1, state.age.shape[1]))
         if state.versions.numel():
             own = self.own.index_select(0, nodes)
             count_(state.versions, own)
@@ -114,7 +118,10 @@ class GossipSGD:
         x = (state.x if state.read is None else state.read).index_select(0, rows)  # r_i, or x_i itself
         v = None if state.v is None else state.v.index_select(0, rows)
         start = None if state.read is None else x.clone()
-        loss = self.descent.run_(x, v, index, self.rates.of(nodes))
+        rates = self.rates.of(nodes)
+        if self.ages is not None and state.age is not None:
+            rates = replace(rates, age=state.age[rows][:, self.ages.part].to(x.dtype))
+        loss = self.descent.run_(x, v, index, rates)
         if start is not None:
             x = state.x[rows] + (x - start)
         return _Descended(x, v, self._sound(loss, x))
@@ -143,6 +150,8 @@ class GossipSGD:
             mix_(state.x, phase, self.kernel)
         else:
             partial.mix_(state.x, phase, self.entries)
+        if self.ages is not None and state.age is not None:
+            self.ages.merge_(state.age, phase)
         if self.carries and state.v is not None and phase.carried is not None:
             _carry_(state.v, phase, phase.carried.nodes, self.replaces)
         if state.versions.numel():

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from batchednodes.algorithms.state import State
 from batchednodes.local import Rates
-from batchednodes.mixing import Entries
+from batchednodes.mixing import Ages, Entries
 from batchednodes.tasks.problem import Problem
 from batchednodes.timeline import MEET, PULL, UPDATE, Events
 from batchednodes.versions import Layout
@@ -40,6 +40,8 @@ class SerialGossipSGD:
     """Which entries of a model a message brings; None: all."""
     replaces: bool = False
     """Whether a node takes a model that it has trained in place of its own, with the momentum buffer."""
+    ages: Ages | None = None
+    """How step sizes are divided by ages; None: they are not."""
 
     def event_(self, state: State, events: Events, k: int) -> None:
         """Runs event k of a window."""
@@ -68,6 +70,7 @@ class SerialGossipSGD:
             self._row(state, j, width).copy_(self._row(state, i, width))
             if state.v is not None:
                 state.v[j] = state.v[i]
+            self._grow_(state, j, i, -1, copied=True)
         elif self.quarantine and self._cut(state, j, i if events.kind[k] == MEET else node, sent):
             return
         elif events.kind[k] == MEET:
@@ -75,8 +78,19 @@ class SerialGossipSGD:
         else:
             kept = None if self.entries is None else self.entries.of(torch.tensor([j]), torch.tensor([part]))[0]
             self._write_(state, j, w, state.x[i], self._row(state, i, width), time, kept)
+            self._grow_(state, j, i, part, copied=part < 0 and float(w) == 1)
             if self.replaces and state.v is not None:
                 state.v[j] = state.v[i]
+
+    def _grow_(self, state: State, j: int, i: int, part: int, copied: bool) -> None:
+        """Gives row j the ages of what it takes from row i: of a part of the model, or of all of it if that is -1."""
+        if state.age is None:
+            return
+        if copied:
+            state.age[j] = state.age[i]
+        else:
+            some = slice(None) if part < 0 else part
+            state.age[j, some] = torch.maximum(state.age[j, some], state.age[i, some])
 
     def _cut(self, state: State, j: int, origin: int, sent: float) -> bool:
         """Returns whether a node is cut off, or was the origin of its message when it was sent."""
@@ -113,37 +127,52 @@ class SerialGossipSGD:
     def _update_(self, state: State, r: int, i: int, count: int, time: float) -> None:
         """Lets node i train row r: its own, or the slot of a message."""
         start = (state.x if state.read is None else state.read)[r]
-        row = nn.Parameter(start.clone())
-        optimizer = self._optimizer(state, r, i, row)
+        pieces = [nn.Parameter(piece.clone()) for piece in start.split(self._sizes(start))]
+        optimizer = self._optimizer(state, r, i, pieces)
         index = self.problem.draw(np.array([i]), np.array([count]))[0]
-        total = torch.zeros((), dtype=row.dtype, device=row.device)
+        total = torch.zeros((), dtype=start.dtype, device=start.device)
         for examples in index:
             real = examples[examples >= 0]
             if real.numel() == 0:
                 break
             features, targets = self.problem.batch(real)
             optimizer.zero_grad()
-            loss = self.problem.loss(row, features, targets)
+            loss = self.problem.loss(torch.cat([*pieces]), features, targets)
             loss.backward()
+            self._age_(state, r, i, optimizer)
             optimizer.step()
             total += loss.detach()
-        state.x[r] = row.detach() if state.read is None else state.x[r] + (row.detach() - start)
+        row = torch.cat([piece.detach() for piece in pieces])
+        state.x[r] = row if state.read is None else state.x[r] + (row - start)
         if state.read is not None:
             state.read[r] = state.x[r]
         if state.v is not None:
-            state.v[r] = optimizer.state[row]["momentum_buffer"]
+            state.v[r] = torch.cat([optimizer.state[piece]["momentum_buffer"] for piece in pieces])
         if not total.isfinite() or (self.quarantine and not state.x[r].isfinite().all()):
             state.diverged_at[i] = min(time, float(state.diverged_at[i]))
         if self.own[i] >= 0:
             state.versions[self.own[i]] += 1
             state.updated[i] += time
 
-    def _optimizer(self, state: State, r: int, i: int, row: nn.Parameter) -> torch.optim.SGD:
+    def _sizes(self, row: Tensor) -> list[int]:
+        """Returns the sizes of what has step sizes of its own: parts of a row, or all of it."""
+        return [row.numel()] if self.ages is None else self.ages.part.bincount().tolist()
+
+    def _age_(self, state: State, r: int, i: int, optimizer: torch.optim.SGD) -> None:
+        """Lets each part of row r that node i trains grow older by a step, and divides its step size by the age."""
+        if state.age is not None:
+            state.age[r] += 1
+            for group, age in zip(optimizer.param_groups, state.age[r].tolist(), strict=True):
+                group["lr"] = float(self.rates.lr[i]) / age
+
+    def _optimizer(self, state: State, r: int, i: int, pieces: list[nn.Parameter]) -> torch.optim.SGD:
         lr, momentum, decay = (
             0.0 if r is None else float(r[i]) for r in (self.rates.lr, self.rates.momentum, self.rates.weight_decay)
         )
         nesterov = self.rates.nesterov and momentum > 0
-        optimizer = torch.optim.SGD([row], lr=lr, momentum=momentum, weight_decay=decay, nesterov=nesterov)
+        groups = [{"params": [piece]} for piece in pieces]
+        optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, weight_decay=decay, nesterov=nesterov)
         if state.v is not None:
-            optimizer.state[row]["momentum_buffer"] = state.v[r].clone()
+            for piece, buffer in zip(pieces, state.v[r].split(self._sizes(state.v[r])), strict=True):
+                optimizer.state[piece]["momentum_buffer"] = buffer.clone()
         return optimizer

@@ -1,12 +1,13 @@
 """State: everything that changes on the device during a run.
 
-Letters: n nodes, p parameters, N versions, x models, v momentum buffers; rows: nodes and slots of messages.
+Letters: n nodes, p parameters, q parts of a model, N versions, x models, v momentum buffers; rows: nodes and slots of
+messages.
 """
 
 from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor
 
 
@@ -29,6 +30,8 @@ class State:
     """Momentum buffers of the same rows; None without momentum."""
     read: Float[Tensor, "n p"] | None = None
     """Model that each node had when it began to compute; None unless updates apply as deltas."""
+    age: Int64[Tensor, "rows q"] | None = None
+    """Minibatch steps behind each part of the same rows; None unless step sizes are divided by them."""
 
     @property
     def nodes(self) -> int:
@@ -49,14 +52,31 @@ class State:
 def fit_(state: State, slots: int) -> None:
     """Gives the models, in place, rows for some slots of messages, if they have fewer."""
     missing = state.nodes + slots - state.x.shape[0]
-    for rows in (state.x, state.v):
+    for rows in (state.x, state.v, state.age):
         if rows is not None and missing > 0:
             rows.data = torch.cat([rows, rows.new_zeros(missing, rows.shape[1])])
 
 
-def begin(x: Float[Tensor, "rows p"], versions: Int[Tensor, " numbers"], n: int, momentum: bool, delta: bool) -> State:
-    """Returns the state of n nodes at t = 0 from initial models and versions, which it takes over without a copy."""
+def begin(
+    x: Float[Tensor, "rows p"],
+    versions: Int[Tensor, " numbers"],
+    n: int,
+    momentum: bool = False,
+    delta: bool = False,
+    ages: int = 0,
+) -> State:
+    """Returns the state of n nodes at t = 0 from initial models and versions, which it takes over without a copy.
+
+    Args:
+        x: models of nodes, and rows for messages.
+        versions: of both.
+        n: number of nodes.
+        momentum: whether there are momentum buffers.
+        delta: whether updates apply as deltas.
+        ages: parts of a model whose ages count; 0: none.
+    """
     updated, gained = torch.zeros(2, n, dtype=torch.float64, device=x.device)
     diverged = torch.full((n,), torch.inf, dtype=torch.float64, device=x.device)
     v, read = torch.zeros_like(x) if momentum else None, x[:n].clone() if delta else None
-    return State(x, versions, updated, gained, diverged, v, read)
+    age = torch.zeros(x.shape[0], ages, dtype=torch.int64, device=x.device) if ages else None
+    return State(x, versions, updated, gained, diverged, v, read, age)

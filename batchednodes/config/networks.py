@@ -12,7 +12,6 @@ def check_graph(
     topology: graphs.Topology,
     weights: graphs.Weights,
     scheme: schemes.Scheme,
-    elsewhere: dict[str, bool],
     n: int,
     until: float,
 ) -> None:
@@ -22,8 +21,6 @@ def check_graph(
         topology: whom a node may contact.
         weights: how likely each is.
         scheme: who may transmit, when.
-        elsewhere: rules, as "gossip.flow.kind must be none", that a graph that changes and weights need since other
-            draws of peers look at neighbours alone; whether each is broken.
         n: number of nodes.
         until: end of the run [s].
 
@@ -44,9 +41,6 @@ def check_graph(
     if not isinstance(scheme, schemes.Uniform):
         got = READER.plain(scheme, "gossip.scheme")["kind"]
         raise ValueError(f"gossip.scheme.kind must be uniform with {reason}, got {got!r}")
-    for rule, broken in elsewhere.items():
-        if broken:
-            raise ValueError(f"{rule} with {reason}")
     if isinstance(topology, graphs.Changing):
         _check_rounds(topology, n, until)
 

@@ -299,12 +299,7 @@ def _check_together(c: Config) -> None:
         raise ValueError(f"run.eval_nodes must be at most network.nodes = {n}, got {c.run.eval_nodes}; null means all")
     if isinstance(c.staleness.track, int) and c.staleness.track > n:
         raise ValueError(f"staleness.track must be at most network.nodes = {n}, got {c.staleness.track}; use 'all'")
-    elsewhere = {
-        "timing.kind must be continuous": not isinstance(c.timing, messages.Continuous),
-        "gossip.flow.kind must be none": not isinstance(c.gossip.flow, messages.Unlimited),
-        "network.churn.start must be fresh": c.network.churn.start == "neighbour",
-    }
-    check_graph(c.network.topology, c.network.weights, c.gossip.scheme, elsewhere, n, c.run.until)
+    check_graph(c.network.topology, c.network.weights, c.gossip.scheme, n, c.run.until)
     batching = {"local.chunk": c.local.chunk, "local.compile": c.local.compile, "run.mixing": c.run.mixing}
     for key in [key for key, value in batching.items() if c.executor == "serial" and value not in (None, "auto")]:
         raise ValueError(
@@ -318,6 +313,7 @@ def _check_messages(c: Config) -> None:
     instant, whole = isinstance(g.delay, messages.Instant), isinstance(g.merge, messages.Fixed | messages.Mean)
     trains_others = g.on_receipt in ("update", "update_merge")
     weighed = isinstance(g.merge, messages.Fixed | messages.Sampled | messages.StalenessWeighted)
+    divides = isinstance(g.merge, messages.Partitioned) and g.merge.divide_step
     replaced = g.on_receipt == "update" and not isinstance(g.merge, messages.Sampled | messages.Partitioned)
     rules = (
         ("gossip.scheme.kind must be uniform where messages take time, get lost, find nobody or are more than merged, "
@@ -337,6 +333,10 @@ def _check_messages(c: Config) -> None:
          not isinstance(g.flow, messages.Unlimited), "use exchange push"),
         ("update.applies must be at_completion where nodes train when a model comes", c.update.applies == "delta" and
          g.on_receipt != "merge", "use gossip.on_receipt=merge"),
+        ("gossip.merge.divide_step must be false with update.applies=delta, whose model is younger than its node",
+         divides and c.update.applies == "delta", "use at_completion"),
+        ("gossip.merge.divide_step must be false with local.compile=on", divides and c.local.compile == "on",
+         "use local.compile=auto"),
         ("run.on_divergence must be stop or ignore where nodes train models that come",
          c.run.on_divergence == "quarantine" and trains_others, "use gossip.on_receipt=merge_update"),
         ("update.while_off must be continue where nodes are never off", c.update.while_off == "pause" and

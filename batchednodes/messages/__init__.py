@@ -22,6 +22,7 @@ from batchednodes.messages.delays import (
     UniformDelay,
 )
 from batchednodes.messages.flow import Accounts, Flow, Generalized, Randomized, Simple, Unlimited
+from batchednodes.messages.links import LINK, Links
 from batchednodes.messages.losses import Bursts, Independent, Loss, NoLoss
 from batchednodes.messages.merging import (
     AgeWeighted,
@@ -38,6 +39,7 @@ from batchednodes.messages.rounds import Calendar, Continuous, Rounds, Timing
 from batchednodes.messages.traffic import RECEIPTS, Traffic, accounts
 
 __all__ = [
+    "LINK",
     "RECEIPTS",
     "Accounts",
     "AgeWeighted",
@@ -59,6 +61,7 @@ __all__ = [
     "Independent",
     "Instant",
     "Limited",
+    "Links",
     "LogNormalDelay",
     "Loss",
     "Markov",

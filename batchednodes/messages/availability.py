@@ -16,7 +16,7 @@ from numba import njit
 from batchednodes import rng
 from batchednodes.logarithm import log
 from batchednodes.mail import bits
-from batchednodes.messages.delays import numbers
+from batchednodes.messages.tables import table
 from batchednodes.values import PerNode, number, per_node, shown
 
 ALWAYS, PER_MESSAGE, MARKOV, DIURNAL, TRACE = range(5)
@@ -132,11 +132,11 @@ class TraceAvailability(Availability):
     """Nodes go on and off as a file says."""
 
     path: str
-    """Text file, relative to the working directory, of lines "time [s], node, 1 (on) or 0 (off)", in any order; a node
-    is on until its first line says otherwise."""
+    """Text file, relative to the working directory, of lines "time [s], node, 1 (on) or 0 (off)", in any order, after
+    a line `time,node,on` or not; a node is on until its first line says otherwise."""
 
     def presence(self, n: int, seed: int, key: str, size: int) -> Presence:
-        rows = np.array(numbers(self.path, f"{key}.path", 3, _CHANGES)).reshape(-1, 3)
+        _, rows = table(self.path, f"{key}.path", (("time", "node", "on"),), _CHANGES)
         if not rows.size:
             raise ValueError(f"{key}.path must hold at least one change, got none in {shown(self.path)}")
         time, node, on = rows.T

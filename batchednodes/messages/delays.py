@@ -6,12 +6,9 @@ of steps: that of `uniform` is uniform over all integers of its range, both ends
 Letters: n nodes, k number of a message among those of its sender.
 """
 
-import csv
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import no_type_check
 
 import numpy as np
@@ -20,13 +17,18 @@ from numba import njit
 
 from batchednodes import rng
 from batchednodes.logarithm import log
+from batchednodes.messages.links import Links
+from batchednodes.messages.tables import table
 from batchednodes.values import PerNode, number, per_node, shown
 
-NONE, CONSTANT, UNIFORM, EXPONENTIAL, LOGNORMAL, TRACE = range(6)
+NONE, CONSTANT, UNIFORM, EXPONENTIAL, LOGNORMAL, TRACE, LINKS, TIMED = range(8)
 """Laws, as the compiled loop knows them."""
 
 _LONGEST = 1 << 20
 """The most delays of a trace."""
+
+_FORMS = (("delay",), ("from", "to", "delay"), ("time", "from", "to", "delay"))
+"""Columns of a trace."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Delays:
     """Standard deviation of the logarithm of the speed over links of one sender."""
     trace: Float64[np.ndarray, " d"] | None = None
     """Delays of a trace [s]."""
+    links: Links | None = None
+    """Delays of a trace for each link."""
 
 
 class Delay(ABC):
@@ -163,49 +167,23 @@ class Bandwidth(Delay):
 
 @dataclass(frozen=True)
 class TraceDelay(Delay):
-    """Each message takes one of the delays of a file, drawn uniformly."""
+    """Messages take the delays of a file: of one list for all links, or of each link."""
 
     path: str
-    """Text file, relative to the working directory: one delay a line [s]; non-negative and finite; at most 2^20."""
+    """Text file of at most 2^20 rows, relative to the working directory. One delay a line [s]: each message takes one
+    of them, drawn uniformly. With a first line `from,to,delay`: one of those of its link. With `time,from,to,delay`:
+    that of its link whose time [s] was the last to come before it was sent, or else the first."""
 
     def delays(self, n: int, seed: int, key: str, size: int, model: int) -> Delays:
-        trace = np.array([row[0] for row in numbers(self.path, f"{key}.path", 1, _LONGEST)])
-        if not trace.size or trace.min() < 0:
-            got = "none" if not trace.size else f"{trace.min():g}"
-            raise ValueError(f"{key}.path must hold non-negative delays [s], got {got} in {shown(self.path)}")
-        none = np.zeros(size)
-        return Delays(TRACE, none, none, np.full(size, trace.mean()), none, trace=trace)
-
-
-def numbers(path: str, key: str, columns: int, most: int) -> Sequence[Sequence[float]]:
-    """Returns the rows of a text file of numbers, separated by commas or spaces; '#' begins a comment.
-
-    Raises:
-        ValueError: the file cannot be read, is too long, or a line is not of that many finite numbers.
-    """
-    rows = []
-    try:
-        if not Path(path).is_file():
-            raise OSError(2, "it is not a file")
-        with open(path, encoding="utf-8", newline="") as file:
-            for line, words in enumerate(csv.reader(file), 1):
-                text = " ".join(words).partition("#")[0].split()
-                if not text:
-                    continue
-                try:
-                    row = [float(word) for word in text]
-                except ValueError:
-                    row = []
-                if len(row) != columns or not all(map(math.isfinite, row)) or len(rows) == most:
-                    rule = f"{columns} finite numbers" if len(rows) < most else f"one of at most {most:,}"
-                    raise ValueError(
-                        f"{key}: line {line} of {shown(path)} must be {rule}, got {shown(' '.join(words))}"
-                    )
-                rows.append(row)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ValueError(f"{key} must be a readable text file, got {shown(path)}: {reason}") from None
-    return rows
+        rule, none = f"{key}.path", np.zeros(size)
+        form, rows = table(self.path, rule, _FORMS, _LONGEST)
+        if not len(rows) or rows[:, -1].min() < 0:
+            got = "none" if not len(rows) else f"{rows[:, -1].min():g}"
+            raise ValueError(f"{rule} must hold non-negative delays [s], got {got} in {shown(self.path)}")
+        if form == _FORMS[0]:
+            return Delays(TRACE, none, none, np.full(size, rows.mean()), none, trace=rows[:, 0])
+        links = Links.of(dict(zip(form, rows.T, strict=True)), n, rule, shown(self.path))
+        return Delays(TIMED if links.timed else LINKS, none, none, links.late(), none, links=links)
 
 
 @njit(nogil=True, cache=True)

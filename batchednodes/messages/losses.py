@@ -5,10 +5,14 @@ Letters: n nodes, p probability of a loss.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float64
+from numba import njit
 
+from batchednodes import rng
+from batchednodes.mail import bits
 from batchednodes.values import PerNode, per_node
 
 
@@ -49,7 +53,10 @@ class Independent(Loss):
 
 @dataclass(frozen=True)
 class Bursts(Loss):
-    """Losses come in bursts: the channel of each sender, good at first, may change before each of its messages.
+    """Losses come in bursts: the channel of each sender may change before each of its messages.
+
+    Channels begin in the long-run law, so that losses are as frequent at first as later on; those that never change are
+    good.
 
     References:
         E. N. Gilbert, "Capacity of a burst-noise channel", Bell System Technical Journal 39, 1960.
@@ -72,3 +79,13 @@ class Bursts(Loss):
         names = ("good", "bad", "good_to_bad", "bad_to_good")
         limits = {"high": 1.0, "open_high": False, "size": size}
         return np.stack([per_node(getattr(self, name), n, seed, f"{key}.{name}", **limits) for name in names])
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def open_channels(laws, s):  # noqa: ANN001, ANN201  (numba infers the types)
+    """Lets the channel of each node begin in the long-run law of its two states."""
+    for i in range(laws.n):
+        one = laws.nodes[i]
+        high, _ = bits(i, rng.CHANNEL, 0, laws)
+        s.nodes[i].channel = rng.unit(high) * (one.good_to_bad + one.bad_to_good) < one.good_to_bad

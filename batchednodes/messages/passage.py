@@ -13,6 +13,7 @@ from batchednodes import rng
 from batchednodes.logarithm import log
 from batchednodes.mail import bits
 from batchednodes.messages import delays
+from batchednodes.messages.links import on_link
 
 LAST = np.int64(1 << 62)
 """Added to the turn of replies."""
@@ -32,8 +33,8 @@ def transferred(i, j, now, laws, s):  # noqa: ANN001, ANN201  (numba infers the 
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def arrival(i, k, wait, now, laws):  # noqa: ANN001, ANN201
-    """Returns when message k of node i, which its link has sent after some wait [s], arrives [s]."""
+def arrival(i, j, k, wait, now, laws):  # noqa: ANN001, ANN201
+    """Returns when message k of node i, to j, which its link has sent after some wait [s], arrives [s]."""
     high, low = bits(i, rng.DELAY, k, laws)
     law, a, b, g = laws.nodes[i].delay, laws.nodes[i].delay_a, laws.nodes[i].delay_b, laws.nodes[i].network
     late = wait
@@ -49,6 +50,8 @@ def arrival(i, k, wait, now, laws):  # noqa: ANN001, ANN201
         late += a * math.exp(b * delays.normal(high, low))
     elif law == delays.TRACE:
         late += laws.trace[laws.traces[g] + rng.below(high, laws.traces[g + 1] - laws.traces[g])]
+    elif law == delays.LINKS or law == delays.TIMED:
+        late += on_link(i, j, now, high, law == delays.TIMED, laws.begun, laws.links)
     return now + (math.floor(late) if laws.rounds else late)
 
 

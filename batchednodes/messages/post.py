@@ -10,7 +10,6 @@ Letters: i sender, j receiver, h message, k number of a message among those of i
 import math
 from typing import no_type_check
 
-import numpy as np
 from numba import njit
 
 from batchednodes import rng
@@ -40,7 +39,7 @@ from batchednodes.messages.passage import LAST, arrival, queue, transferred
 from batchednodes.messages.store import drop, forget, give, popped, push, snapshot, take
 from batchednodes.processor import borrowed
 from batchednodes.timeline import MEET, PULL, UPDATE
-from batchednodes.topology import peer
+from batchednodes.topology import choice, choices, chosen
 
 MERGE, MERGE_UPDATE, UPDATE_MERGE, REPLACE = range(4)
 """What a node does with a model that comes: it merges it; then trains; trains both before; or trains it and takes it
@@ -55,14 +54,14 @@ ROOM = 16
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def run(time, kind, actor, other, first, until, lists, laws, s, out, spare):  # noqa: ANN001, ANN201
+def run(time, kind, actor, other, first, until, peers, laws, s, out, spare):  # noqa: ANN001, ANN201
     """Goes through what clocks bring, from entry `first` on, and what arrives up to `until`.
 
     Args:
         time, kind, actor, other: what clocks bring: updates, and contacts of a node with another.
         first: entry to begin with.
         until: end of the window, included [s].
-        lists: whom each node may contact.
+        peers: what chooses whom a node contacts.
         laws: constants.
         s: the mail; changed.
         out: receives events.
@@ -88,7 +87,7 @@ def run(time, kind, actor, other, first, until, lists, laws, s, out, spare):  # 
                 _contact(actor[e], other[e], due, laws, s, out)
             e += 1
         else:
-            _arrive(popped(s), arrives, lists, laws, s, out)
+            _arrive(popped(s), arrives, peers, laws, s, out)
 
 
 @njit(nogil=True, cache=True)
@@ -104,7 +103,7 @@ def _mail(s):  # noqa: ANN001, ANN202
 @no_type_check
 def _laws(laws):  # noqa: ANN001, ANN202
     """Returns the constants likewise."""
-    traces = borrowed(laws.trace), borrowed(laws.traces)
+    traces = borrowed(laws.trace), borrowed(laws.traces), borrowed(laws.begun), borrowed(laws.links)
     changes = borrowed(laws.begins), borrowed(laws.turns)
     return Laws(
         laws.n,
@@ -114,6 +113,8 @@ def _laws(laws):  # noqa: ANN001, ANN202
         borrowed(laws.nodes),
         traces[0],
         traces[1],
+        traces[2],
+        traces[3],
         changes[0],
         changes[1],
     )
@@ -220,7 +221,7 @@ def _send(i, j, kind, now, laws, s):  # noqa: ANN001, ANN202
         if s.age.shape[1] > 1:
             high, _ = bits(i, rng.PART, k, laws)
             s.messages[h].part = rng.below(high, s.age.shape[1])
-    s.messages[h].arrive = arrival(i, k, wait, now, laws)
+    s.messages[h].arrive = arrival(i, j, k, wait, now, laws)
     s.messages[h].turn = s.head[SEQUENCE] + (LAST if kind == REPLY else 0)
     s.head[SEQUENCE] += 1
     if laws.nodes[i].fifo:
@@ -266,11 +267,11 @@ def _update(row, i, now, laws, s, out):  # noqa: ANN001, ANN202
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _arrive(h, now, lists, laws, s, out):  # noqa: ANN001, ANN202
+def _arrive(h, now, peers, laws, s, out):  # noqa: ANN001, ANN202
     """Delivers a message, and lets its receiver react."""
     i, j, kind = s.messages[h].sender, s.messages[h].receiver, s.messages[h].kind
     if kind == JOINING:
-        _join(j, now, lists, laws, s, out)
+        _join(j, now, peers, laws, s, out)
         drop(h, s)
         return
     found = _finds(j, now, laws, s)
@@ -286,12 +287,12 @@ def _arrive(h, now, lists, laws, s, out):  # noqa: ANN001, ANN202
     if found and (kind == REQUEST or (kind == ASKING and not laws.before)):
         _send(j, i, REPLY, now, laws, s)
     if found and kind == PUSHED and laws.nodes[j].flow != PROACTIVE:
-        _react(j, news, now, lists, laws, s)
+        _react(j, news, now, peers, laws, s)
 
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _react(j, news, now, lists, laws, s):  # noqa: ANN001, ANN202
+def _react(j, news, now, peers, laws, s):  # noqa: ANN001, ANN202
     """Lets node j spend tokens on messages of its own."""
     high, _ = bits(j, rng.FLOW, 2 * s.nodes[j].arrived + 1, laws)
     count = reactive(laws.nodes[j].flow, s.nodes[j].tokens, laws.nodes[j].spend, news, rng.unit(high))
@@ -299,16 +300,16 @@ def _react(j, news, now, lists, laws, s):  # noqa: ANN001, ANN202
     for _ in range(count):
         high, _ = bits(j, rng.REACTIVE, s.nodes[j].reacted, laws)
         s.nodes[j].reacted += 1
-        to = peer(j, high, lists)
+        to = chosen(j, high, _graph_time(now, laws), peers)
         if to >= 0:
             _send(j, to, PUSHED, now, laws, s)
 
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _join(j, now, lists, laws, s, out):  # noqa: ANN001, ANN202
+def _join(j, now, peers, laws, s, out):  # noqa: ANN001, ANN202
     """Lets node j, which joins now, take the model of a random neighbour that is on."""
-    i = _model(j, now, lists, laws, s)
+    i = _model(j, now, peers, laws, s)
     if i >= 0:
         _keep(j, now, laws, s, out)
         _say(PULL, j, i, -1, i, now, 1.0, -1, now, out)
@@ -317,22 +318,28 @@ def _join(j, now, lists, laws, s, out):  # noqa: ANN001, ANN202
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _model(j, now, lists, laws, s):  # noqa: ANN001, ANN202
+def _model(j, now, peers, laws, s):  # noqa: ANN001, ANN202
     """Returns a random neighbour of node j that is on; -1 if there is none."""
+    when = _graph_time(now, laws)
     for k in range(_TRIES):
         high, _ = bits(j, rng.JOIN, k, laws)
-        i = peer(j, high, lists)
+        i = chosen(j, high, when, peers)
         if i >= 0 and is_on(i, now, laws, s):
             return i
-    start, size, complete, indptr, indices = lists
-    count = size[j] if complete[j] else indptr[j + 1] - indptr[j]
+    count = choices(j, when, peers)
     high, _ = bits(j, rng.JOIN, _TRIES, laws)
     for k in range(count):
-        at = (rng.below(high, count) + k) % count
-        i = start[j] + at if complete[j] else np.int64(indices[indptr[j] + at])
-        if i != j and is_on(i, now, laws, s):
+        i = choice(j, (rng.below(high, count) + k) % count, when, peers)
+        if i >= 0 and is_on(i, now, laws, s):
             return i
     return -1
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _graph_time(now, laws):  # noqa: ANN001, ANN202
+    """Returns the time that says which graph holds: that of the begin of a step, where time goes by steps."""
+    return now - 1.0 if laws.rounds else now
 
 
 @njit(nogil=True, cache=True)

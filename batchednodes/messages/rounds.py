@@ -2,7 +2,8 @@ r"""Timing by rounds: integer steps, as in gossipy. In each round every node mak
 
 Step t lies in (t, t + 1] and happens at its end, at time t + 1 [s]. In one step all nodes that are due send, in an
 order drawn anew for each round, then the messages arrive whose time has come, in the order in which they were sent,
-then their replies. Nodes train when a model comes (`gossip.on_receipt`), and once at the start.
+then their replies. Nodes train when a model comes (`gossip.on_receipt`), and once at the start. Where the graph
+changes, it is that of time t: with a period of R [s], graphs change with the rounds.
 
 Gossipy deviates: a gaussian period begins at step 0 for all nodes, so that all send then; here at a random step.
 
@@ -46,7 +47,7 @@ class Rounds(Timing):
     standard deviation R / 10, rounded down, at least 1."""
 
     first_update: bool = True
-    """Whether each node makes one update before anything else."""
+    """Whether each node makes one update before anything else, at the first step at which it is there."""
 
     def __post_init__(self) -> None:
         count(self.steps, 1, "steps", high=10**9)
@@ -103,7 +104,9 @@ class Calendar:
             times.append(step)
             actors.append(speakers[order][some])
         t, i = np.concatenate(times), np.concatenate(actors).astype(np.int32)
-        return (t + 1.0, i, _others(i, nodes.start, int(seed), contacts, made))
+        other = _others(t, i, nodes.start, int(seed), contacts, made)
+        found = other >= 0
+        return (t[found] + 1.0, i[found], other[found])
 
 
 def _periods(rounds: Rounds, seed: int, local: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -133,14 +136,19 @@ def _due(period: np.ndarray, phase: np.ndarray, begin: int, end: int) -> tuple[n
     return step[order], some[order]
 
 
-def _others(i: np.ndarray, first: int, seed: int, contacts: Contacts, made: np.ndarray) -> np.ndarray:
-    """Returns whom nodes contact, and counts their contacts."""
+def _others(
+    t: np.ndarray, i: np.ndarray, first: int, seed: int, contacts: Contacts, made: np.ndarray
+) -> Int32[np.ndarray, " e"]:
+    """Returns whom nodes contact at some steps, and counts their contacts; -1: nobody."""
     order = np.argsort(i, kind="stable")
     sizes = np.bincount(i[order] - first, minlength=0)
     number = np.empty(i.size, np.int64)
     number[order] = np.arange(i.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     _, low = rng.draws(seed, rng.GOSSIP, i.astype(np.int64) - first, made[i] + number + 1)
+    made[first : first + sizes.size] += sizes
+    if first in contacts.choosers:
+        other = contacts.choosers[first].peers(t.astype(float), i - np.int32(first), low)
+        return np.where(other >= 0, other + np.int32(first), np.int32(-1))
     found = np.empty(i.size, np.int32)
     peers(i, low, contacts.lists(), found)
-    made[first : first + sizes.size] += sizes
     return found

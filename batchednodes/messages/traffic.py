@@ -31,6 +31,7 @@ from batchednodes.mail import (
 )
 from batchednodes.messages import pauses, post
 from batchednodes.messages.availability import ALWAYS, PER_MESSAGE, first_change
+from batchednodes.messages.losses import open_channels
 from batchednodes.messages.rounds import Calendar
 from batchednodes.timeline import PUSH, UPDATE, Clocks, Events, Timeline
 
@@ -73,6 +74,7 @@ class Traffic(Timeline):
         changes = [first_change(i, self.laws) for i in range(n)]
         mail.nodes["changes"], mail.nodes["change"] = zip(*changes, strict=True)
         mail.nodes["worked"], mail.nodes["work"] = mail.nodes["changes"], mail.nodes["change"]
+        open_channels(self.laws, mail)
         post.enter(self.joiners, self.laws, mail)
         if self._works_by_itself():
             following = pauses.begin(self.update.shift, self.update.scale, self.pauses, self.laws, mail)
@@ -91,13 +93,13 @@ class Traffic(Timeline):
         acts, after = self._acts(
             replace(clocks, updates=mail.nodes["ticks"].copy(), gossips=mail.nodes["made"].copy()), mail, until
         )
-        outs, first, spare = [], 0, self._burst()
+        outs, first, spare, peers = [], 0, self._burst(), self.contacts.choice()
         while first >= 0:
             if mail.head[MESSAGES] < spare or mail.head[SLOTS] + post.ROOM > mail.link.size:
                 mail = widened(mail, max(spare, mail.messages.size))
             outs.append(Out(np.empty(2 * len(acts) + post.ROOM + 1024, EVENT), np.zeros(1, np.int64)))
             columns = (acts.time, acts.kind, acts.actor, acts.peer)
-            first = post.run(*columns, first, until, self.contacts.lists(), self.laws, mail, outs[-1], spare)
+            first = post.run(*columns, first, until, peers, self.laws, mail, outs[-1], spare)
         nodes = mail.nodes
         nodes["ticks"], nodes["made"] = after.updates, after.gossips
         kept = replace(after, updates=nodes["updates"].copy(), gossips=nodes["contacts"].copy(), mail=mail)
@@ -130,13 +132,13 @@ class Traffic(Timeline):
         return Events(time[order], kind[order], actor[order], other[order], np.full(time.size, -1)), after
 
     def _opening(self, start: float, until: float) -> list[tuple[np.ndarray, ...]]:
-        """Returns the updates with which nodes begin, at the end of the first step."""
+        """Returns the updates with which nodes begin, at the end of their first step."""
         assert self.calendar is not None
-        firsts = np.repeat([r.first_update for r in self.calendar.rounds], self.networks.sizes)
-        nodes = np.flatnonzero(firsts & (self.laws.nodes["join"] <= 0)).astype(np.int32)
-        if not start < 1.0 <= until:
-            nodes = nodes[:0]
-        return [(np.ones(nodes.size), np.full(nodes.size, UPDATE, np.int8), nodes, np.full(nodes.size, -1, np.int32))]
+        wanted = np.repeat([r.first_update for r in self.calendar.rounds], self.networks.sizes)
+        time = np.maximum(1.0, np.ceil(self.laws.nodes["join"]))
+        stays = time < self.laws.nodes["leave"]
+        nodes = np.flatnonzero(wanted & stays & (start < time) & (time <= until)).astype(np.int32)
+        return [(time[nodes], np.full(nodes.size, UPDATE, np.int8), nodes, np.full(nodes.size, -1, np.int32))]
 
     def _worked(self, clocks: Clocks, mail: Mail, until: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns times and nodes of updates up to some time, and when the next of each node comes."""
@@ -183,7 +185,7 @@ class Traffic(Timeline):
     def speed(self) -> Float64[np.ndarray, " n"]:
         """Returns about how many contacts each node makes while it is on [1/s]."""
         if self.calendar is not None:
-            return self.calendar.rate() * ~self.contacts.silent()
+            return self.calendar.rate() * self.contacts.share
         return self._capacity().rate * self.contacts.share
 
     def peaks(self) -> list[float]:

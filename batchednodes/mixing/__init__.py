@@ -7,10 +7,10 @@ from torch import Tensor
 
 from batchednodes.gossip import Mixing
 from batchednodes.mixing import blocks, columns, sparse
-from batchednodes.mixing.partial import Entries
+from batchednodes.mixing.partial import Ages, Entries, parts
 from batchednodes.versions import Layout
 
-__all__ = ["Entries", "Kernel", "merge_", "mix_", "takes_all"]
+__all__ = ["Ages", "Entries", "Kernel", "merge_", "mix_", "parts", "takes_all"]
 
 Kernel = Literal["auto", "sparse"]
 

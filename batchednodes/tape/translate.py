@@ -331,6 +331,7 @@ _HANDLERS: dict[Any, Callable[[Translator], Callable[..., Any]]] = {
     _ATEN.fill_.Scalar: lambda t: t._refilled,
     _ATEN.neg.default: lambda t: lambda node, a: t._mapped(Op.SCALE, -1.0, node, a),
     _ATEN.ones_like.default: lambda t: t._ones,
+    _ATEN.new_ones.default: lambda t: t._ones,
     _ATEN.zeros_like.default: lambda t: t._filled(0.0),
     _ATEN.new_zeros.default: lambda t: t._filled(0.0),
     _ATEN.transpose.int: lambda t: t._transposed,

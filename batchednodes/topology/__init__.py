@@ -6,6 +6,7 @@ is contacted; likewise where weights do.
 """
 
 from batchednodes.topology.changing import BaseGraph, OnePeerExponential, RandomMatching, RandomPeers
+from batchednodes.topology.choice import Choice, choice, choices, chosen
 from batchednodes.topology.chooser import ROUNDS, Chooser
 from batchednodes.topology.communities import RandomGeometric, StochasticBlock, TwoCliques
 from batchednodes.topology.contacts import Contacts, Networks, peer, peers, stack
@@ -35,6 +36,7 @@ __all__ = [
     "BinaryTree",
     "Chain",
     "Changing",
+    "Choice",
     "Chooser",
     "Complete",
     "Contacts",
@@ -69,6 +71,9 @@ __all__ = [
     "WattsStrogatz",
     "Weighted",
     "Weights",
+    "choice",
+    "choices",
+    "chosen",
     "from_networkx",
     "peer",
     "peers",

@@ -9,6 +9,7 @@ import numpy as np
 import scipy
 from jaxtyping import Float64, Int32, Int64, UInt64
 
+from batchednodes.topology.choice import Rule
 from batchednodes.topology.graphs import Graph
 
 ROUNDS = 10**9
@@ -41,6 +42,10 @@ class Chooser(ABC):
     @abstractmethod
     def probabilities(self) -> "scipy.sparse.csr_array":
         """Returns the probability that a contact of node i is with node j, in the long run; row sums are `share`."""
+
+    @abstractmethod
+    def rule(self) -> Rule:
+        """Returns the same for single draws in compiled code."""
 
 
 def rounds(time: Float64[np.ndarray, " m"], period: float) -> Int64[np.ndarray, " m"]:

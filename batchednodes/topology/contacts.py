@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float64, Int32, Int64, UInt64
 from numba import int32, njit
 
 from batchednodes.rng import below, unit
+from batchednodes.topology.choice import COMPLETE, LISTED, Choice, Rule, joined
 from batchednodes.topology.chooser import Chooser
 from batchednodes.topology.graphs import Graph
 
@@ -84,6 +85,27 @@ class Contacts:
     def lists(self) -> tuple[np.ndarray, ...]:
         """Returns the arrays in the order in which `peer` takes them."""
         return (self.start, self.size, self.complete, self.indptr, self.indices)
+
+    def choice(self) -> Choice:
+        """Returns what chooses peers at any time, for `chosen`."""
+        firsts = np.unique(self.start)
+        return joined([self._rule(int(first)) for first in firsts], self.size[firsts].tolist())
+
+    def _rule(self, first: int) -> Rule:
+        if first in self.choosers:
+            return self.choosers[first].rule()
+        graph = self.graph(slice(first, first + int(self.size[first])))
+        return Rule(COMPLETE) if graph is None else Rule(LISTED, graph.indptr, graph.indices)
+
+    def graph(self, nodes: slice) -> Graph | None:
+        """Returns whom each node of a network, given by its nodes in the batch, may ever contact; None: everyone."""
+        if nodes.start in self.choosers:
+            return self.choosers[nodes.start].union()
+        if self.complete[nodes.start]:
+            return None
+        indptr = self.indptr[nodes.start : nodes.stop + 1]
+        indices = self.indices[indptr[0] : indptr[-1]] - np.int32(nodes.start)
+        return Graph(nodes.stop - nodes.start, indptr - indptr[0], indices, directed=True)
 
     def silent(self) -> Bool[np.ndarray, " n"]:
         """Returns the nodes that have nobody to contact."""

@@ -13,9 +13,10 @@ from typing import no_type_check
 import numpy as np
 import scipy
 from jaxtyping import Float64, Int32, Int64
-from numba import njit, uint64
+from numba import njit
 
 from batchednodes import rng
+from batchednodes.topology.choice import CYCLE, MATCHING, NEW_PEERS, Rule, listed, match, new_peer
 from batchednodes.topology.chooser import Chooser, rounds
 from batchednodes.topology.graphs import Graph
 
@@ -63,6 +64,9 @@ class Cycle(Chooser):
         weights = np.repeat(1 / (np.maximum(degrees, 1) * self.length), degrees)
         return scipy.sparse.coo_array((weights, self._pairs()), shape=(self.n, self.n)).tocsr()  # sums over rounds
 
+    def rule(self) -> Rule:
+        return Rule(CYCLE, self.indptr, self.indices, period=self.period, count=self.length)
+
     def _pairs(self) -> tuple[Int64[np.ndarray, " e"], Int32[np.ndarray, " e"]]:
         return np.repeat(np.arange(self.indptr.size - 1) % self.n, np.diff(self.indptr)), self.indices
 
@@ -71,9 +75,7 @@ class Cycle(Chooser):
 @no_type_check
 def _listed(row, bits, indptr, indices, out):  # noqa: ANN001, ANN202  (numba infers the types)
     for e in range(row.size):
-        first = indptr[row[e]]
-        many = indptr[row[e] + 1] - first
-        out[e] = indices[first + rng.below(bits[e], many)] if many > 0 else -1
+        out[e] = listed(bits[e], row[e], indptr, indices)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,23 +103,19 @@ class Matchings(Chooser):
     def probabilities(self) -> "scipy.sparse.csr_array":
         return _alike(self.n, 1.0 - self.n % 2 / self.n)
 
+    def rule(self) -> Rule:
+        return Rule(MATCHING, seed=self.seed, period=self.period)
+
 
 @njit(nogil=True, cache=True)
 @no_type_check
 def _matched(seed, n, turn, node, order, out):  # noqa: ANN001, ANN202
-    """Writes the partner of each contact's node; the matching is that of neighbours in a shuffled row of all nodes."""
+    """Writes the partner of each contact's node."""
     row, partner, now = np.empty(n, np.int32), np.empty(n, np.int32), np.int64(-1)
     for e in order:
         if turn[e] != now:
             now = turn[e]
-            for i in range(n):
-                row[i] = i
-            for i in range(n - 1, 0, -1):  # Fisher and Yates
-                j = rng.below(rng.block(seed, rng.GRAPH_ROUND, i, uint64(now))[0], i + 1)
-                row[i], row[j] = row[j], row[i]
-            partner[row[n - 1]] = -1
-            for i in range(1, n, 2):
-                partner[row[i - 1]], partner[row[i]] = row[i], row[i - 1]
+            match(seed, now, row, partner)
         out[e] = partner[node[e]]
 
 
@@ -148,28 +146,18 @@ class NewPeers(Chooser):
     def probabilities(self) -> "scipy.sparse.csr_array":
         return _alike(self.n, 1.0)
 
+    def rule(self) -> Rule:
+        return Rule(NEW_PEERS, seed=self.seed, period=self.period, count=self.degree)
+
 
 @njit(nogil=True, cache=True)
 @no_type_check
 def _drawn(seed, sizes, turn, node, bits, out):  # noqa: ANN001, ANN202
-    """Writes for each contact one of its node's k peers of the round, the s-th; only the first s + 1 are drawn.
-
-    The a-th peer is the b-th of those that are left; to find it, it steps over the chosen ones in their order.
-    """
+    """Writes for each contact one of its node's k peers of the round."""
     n, k = sizes
     chosen = np.empty(k, np.int64)
     for e in range(node.size):
-        last = np.int64(0)
-        for a in range(rng.below(bits[e], k) + 1):
-            address = uint64(turn[e]) * uint64(k) + uint64(a)
-            last = rng.below(rng.block(seed, rng.GRAPH_ROUND, node[e], address)[0], n - 1 - a)
-            place = 0
-            while place < a and last >= chosen[place]:
-                last, place = last + 1, place + 1
-            for b in range(a, place, -1):
-                chosen[b] = chosen[b - 1]
-            chosen[place] = last
-        out[e] = last + 1 if last >= node[e] else last  # skips the node itself
+        out[e] = new_peer(seed, n, turn[e], node[e], rng.below(bits[e], k), chosen)
 
 
 def _alike(n: int, share: float) -> "scipy.sparse.csr_array":

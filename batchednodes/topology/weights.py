@@ -17,7 +17,7 @@ import scipy
 from jaxtyping import Float64, Int32
 from numba import njit
 
-from batchednodes import rng
+from batchednodes.topology.choice import WEIGHTED, Rule, weighted
 from batchednodes.topology.chooser import Chooser
 from batchednodes.topology.edge_list import read_text
 from batchednodes.topology.graphs import DENSE, Graph, largest_modulus, second_modulus, some_vector
@@ -181,6 +181,9 @@ class Weighted(Chooser):
         shape = (self.graph.n, self.graph.n)
         return scipy.sparse.csr_array((weight, self.graph.indices.copy(), self.graph.indptr.copy()), shape=shape)
 
+    def rule(self) -> Rule:
+        return Rule(WEIGHTED, self.graph.indptr, self.graph.indices, self.upto)
+
 
 @njit(nogil=True, cache=True)
 @no_type_check
@@ -199,17 +202,8 @@ def _add(indptr, weight, upto):  # noqa: ANN001, ANN202  (numba infers the types
 @njit(nogil=True, cache=True)
 @no_type_check
 def _found(node, bits, indptr, indices, upto, out):  # noqa: ANN001, ANN202
-    """Writes the first contact of each node whose sum is above a uniform number; -1 if none is."""
     for e in range(node.size):
-        u, low, high = rng.unit(bits[e]), indptr[node[e]], indptr[node[e] + 1]
-        end = high
-        while low < high:
-            middle = (low + high) // 2
-            if upto[middle] > u:
-                high = middle
-            else:
-                low = middle + 1
-        out[e] = indices[low] if low < end else -1
+        out[e] = weighted(bits[e], node[e], indptr, indices, upto)
 
 
 def best_constant(graph: Graph) -> float:

@@ -29,6 +29,8 @@ class Weighing:
     """Parts of a model, of which a message brings one."""
     share: float = 1.0
     """Part of the entries of a model that a merge changes, drawn anew for each."""
+    divides: bool = False
+    """Whether the step size of local SGD is divided by the age of the part of the model."""
 
 
 class Merge(ABC):
