@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numba import njit
+from scipy import special
 from torch import nn
 
 from batchednodes import assembly, load
@@ -15,7 +16,7 @@ from batchednodes.plan import plan
 from batchednodes.program import UntraceableError
 from batchednodes.stack import Stack
 from batchednodes.tape import record
-from batchednodes.tape.numbers import exp, log, tanh
+from batchednodes.tape.numbers import erf, exp, expm1, log, log1p, tanh
 from batchednodes.tape.operations import Op
 from batchednodes.tape.places import Place, loops, packed
 from batchednodes.tape.product import multiply
@@ -33,6 +34,9 @@ MODELS = {
     "deep": lambda k: nn.Sequential(nn.Linear(INPUTS, 9), nn.ReLU(), nn.Linear(9, 7), nn.Tanh(), nn.Linear(7, k)),
     "leaky": lambda k: nn.Sequential(nn.Linear(INPUTS, 5), nn.LeakyReLU(), nn.Linear(5, k)),
     "silu": lambda k: nn.Sequential(nn.Linear(INPUTS, 5), nn.SiLU(), nn.Linear(5, k)),
+    "gelu": lambda k: nn.Sequential(nn.Linear(INPUTS, 5), nn.GELU(), nn.Linear(5, k)),
+    "elu": lambda k: nn.Sequential(nn.Linear(INPUTS, 5), nn.ELU(), nn.Linear(5, k)),
+    "softplus": lambda k: nn.Sequential(nn.Linear(INPUTS, 5), nn.Softplus(), nn.Linear(5, k)),
     "norm": lambda k: nn.Sequential(nn.Linear(INPUTS, 5), nn.LayerNorm(5), nn.Linear(5, k)),
 }
 LOSSES = {
@@ -159,7 +163,7 @@ def test_what_is_not_finite_is_seen():
 @pytest.mark.parametrize(
     ("layers", "word"),
     [
-        ([nn.GELU()], "gelu"),
+        ([nn.Hardsigmoid()], "hardsigmoid"),
         ([nn.Unflatten(-1, (1, 1, INPUTS)), nn.Conv2d(1, 1, 1), nn.Flatten(-3)], "convolve"),
     ],
 )
@@ -181,9 +185,12 @@ def test_an_update_that_the_tape_gets_wrong_is_refused():
         record(step_, arguments)
 
 
-@pytest.mark.parametrize(("model", "has"), [("relu", True), ("gelu", False)])
+@pytest.mark.parametrize(
+    ("model", "has"),
+    [("mlp, hidden: [8], activation: gelu", True), ("python, target: 'example_models:small_cnn'", False)],
+)
 def test_auto_takes_a_tape_where_there_is_one_and_a_program_elsewhere(model, has):
-    options = ["network.nodes=20", "run.until=400", f"task.model={{kind: mlp, hidden: [8], activation: {model}}}"]
+    options = ["network.nodes=20", "run.until=400", "task.data={kind: digits}", f"task.model={{kind: {model}}}"]
     config = load({}, options)
     events = assembly.timeline([config])
     run = assembly.assemble([config], events, plan([config], events).chunks)
@@ -195,7 +202,7 @@ def test_auto_takes_a_tape_where_there_is_one_and_a_program_elsewhere(model, has
 def each(function, x):
     """Returns a function of each number, compiled for their type."""
 
-    @njit
+    @njit(error_model="numpy")
     def all_of(x):
         out = np.empty_like(x)
         for i in range(x.size):
@@ -211,13 +218,19 @@ def test_functions_err_by_less_than_two_units_in_the_last_place(number):
     cases = {
         exp: (np.exp, np.concatenate([draw.uniform(-high, high, 20_000), draw.uniform(-1, 1, 20_000)])),
         log: (np.log, np.concatenate([np.exp(draw.uniform(-80, 80, 20_000)), draw.uniform(0.5, 2, 20_000)])),
+        expm1: (np.expm1, np.concatenate([draw.uniform(-high, high, 20_000), draw.uniform(-1e-3, 1e-3, 20_000)])),
+        log1p: (np.log1p, np.concatenate([draw.uniform(-0.9, 9, 20_000), draw.uniform(-1e-3, 1e-3, 20_000)])),
+        erf: (
+            lambda x: special.erf(x.astype(float)),
+            np.concatenate([draw.uniform(-9, 9, 20_000), draw.uniform(-1e-3, 1e-3, 20_000)]),
+        ),
         tanh: (np.tanh, np.concatenate([draw.uniform(-30, 30, 20_000), draw.uniform(-1e-3, 1e-3, 20_000)])),
     }
     for function, (reference, x) in cases.items():
         x = x.astype(number)
         found, wanted = each(function, x), reference(x.astype(np.longdouble))
         assert found.dtype == number
-        # The rounding of what is compared is half a unit more.
+        # Half a unit is the rounding of the result.
         assert np.abs(found - wanted).max(where=wanted == 0, initial=0) == 0
         assert np.abs((found - wanted) / np.where(wanted == 0, 1, wanted)).max() < 2 * np.finfo(number).eps
 
@@ -229,6 +242,9 @@ def test_functions_know_what_is_not_finite(number):
         (exp, [-inf, -1e4, 0, 1e4, inf, nan], [0, 0, 1, inf, inf, nan]),
         (log, [0, 1, inf, -1, nan], [-inf, 0, inf, nan, nan]),
         (tanh, [-inf, 0, inf, nan], [-1, 0, 1, nan]),
+        (erf, [-inf, 0, inf, nan], [-1, 0, 1, nan]),
+        (expm1, [-inf, 0, inf, nan], [-1, 0, inf, nan]),
+        (log1p, [-1, 0, inf, -2, nan], [-inf, 0, inf, nan, nan]),
     ]
     for function, x, wanted in cases:
         assert np.array_equal(each(function, np.array(x, number)), np.array(wanted, number), equal_nan=True)

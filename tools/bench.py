@@ -52,7 +52,10 @@ def sections(device: torch.device, nodes: list[int], repeats: int) -> dict[str, 
             for rate in ("1", "log(n)")
         ],
         "memory": [(f"{w.name} n={n}", lambda w=w, n=n: whole.memory(w, n, device)) for w, n in pairs if n >= 1_000],
-        "growth": [("logreg", lambda: whole.growth(LOGREG, grown, device))],
+        "growth": [
+            ("logreg", lambda: whole.growth(LOGREG, grown, device)),
+            ("mlp", lambda: whole.growth(MLP, [100_000], device)),
+        ],
         "checkpoints": [(f"mlp n={max(nodes)}", lambda: whole.checkpoints(MLP, max(nodes), device, repeats))],
         "million": [("linear regression", lambda: whole.million(1))] if device.type == "cpu" else [],
     }

@@ -14,7 +14,7 @@ if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; 
 fi
 tests=passed
 "$python" -m pytest -n 0 -m cuda || tests=failed
-"$python" tools/bench.py --device cuda --only limits scheduling mixing merging local whole --nodes 1000 --repeats 2 \
+"$python" tools/bench.py --device cuda --only limits scheduling mixing merging local whole growth --nodes 1000 --repeats 2 \
   --json "$out"
 "$python" - "$out" "$tests" <<'PYTHON'
 import json, pathlib, sys

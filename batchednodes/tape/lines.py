@@ -10,7 +10,7 @@ from typing import no_type_check
 import numpy as np
 from numba import njit
 
-from batchednodes.tape.numbers import exp, log, tanh
+from batchednodes.tape.numbers import erf, exp, expm1, log, log1p, tanh
 from batchednodes.tape.operations import Op
 
 OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
@@ -50,9 +50,18 @@ def apply(op, o, a, c, n):  # noqa: ANN001, ANN201
     elif op == Op.EXP:
         for i in range(n):
             o[np.uintp(i)] = exp(a[np.uintp(i)])
+    elif op == Op.EXPM1:
+        for i in range(n):
+            o[np.uintp(i)] = expm1(a[np.uintp(i)])
     elif op == Op.LOG:
         for i in range(n):
             o[np.uintp(i)] = log(a[np.uintp(i)])
+    elif op == Op.LOG1P:
+        for i in range(n):
+            o[np.uintp(i)] = log1p(a[np.uintp(i)])
+    elif op == Op.ERF:
+        for i in range(n):
+            o[np.uintp(i)] = erf(a[np.uintp(i)])
     elif op == Op.TANH:
         for i in range(n):
             o[np.uintp(i)] = tanh(a[np.uintp(i)])

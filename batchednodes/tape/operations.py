@@ -31,7 +31,10 @@ class Op(IntEnum):
     SHIFT = auto()  # a + c
     RELU = auto()  # max(a, 0)
     EXP = auto()
+    EXPM1 = auto()  # exp(a) - 1
     LOG = auto()
+    LOG1P = auto()  # log(1 + a)
+    ERF = auto()
     TANH = auto()
     SIGMOID = auto()
     SQRT = auto()

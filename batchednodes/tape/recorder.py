@@ -29,6 +29,12 @@ _APART = (
     _ATEN.leaky_relu_backward,
     _ATEN.silu,
     _ATEN.silu_backward,
+    _ATEN.gelu,
+    _ATEN.gelu_backward,
+    _ATEN.elu,
+    _ATEN.elu_backward,
+    _ATEN.softplus,
+    _ATEN.softplus_backward,
     _ATEN.native_layer_norm,
     _ATEN.native_layer_norm_backward,
 )

@@ -186,11 +186,12 @@ def _loop(run: Run, modules: list[tuple[nn.Module, torch.optim.Optimizer]], batc
         optimizer.step()
 
 
-def local(workload: Workload, n: int, device: torch.device, repeats: int) -> dict[str, Any]:
+def local(workload: Workload, n: int, device: torch.device, repeats: int, compiled: bool = True) -> dict[str, Any]:
     """Returns rows per second of updates in waves of n / 8 rows, over one vmapped step on all rows and over a loop.
 
     The waves are updated in each way that `local.compile` knows, on minibatches that were drawn ahead, as the engine's
-    host thread does; the synchronous step neither gathers nor scatters, and goes by the same chunks of rows.
+    host thread does; the synchronous step neither gathers nor scatters, and goes by the same chunks of rows. Without
+    `compiled`, torch.compile is left out.
     """
     with settings(workload, n, str(device)) as source:
         source["local"] |= {"compile": "off"}
@@ -224,8 +225,9 @@ def local(workload: Workload, n: int, device: torch.device, repeats: int) -> dic
     ways = {
         "vmap": updates(descent),
         "program": updates(descent.traced(*shape, compiled=False), device.type == "cuda"),
-        "compiled": updates(descent.traced(*shape, compiled=True), device.type == "cuda"),
     }
+    if compiled:
+        ways["compiled"] = updates(descent.traced(*shape, compiled=True), device.type == "cuda")
     with contextlib.suppress(UntraceableError):
         ways["tape"] = updates(descent.taped(*shape))
     modules, some = _modules(run, few), (features[:few], targets[:few])

@@ -1,0 +1,41 @@
+"""The opponents of the benchmark: what they compute is what the package computes."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def measure(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "tools"))
+    from measure import parts, whole, workloads
+
+    yield parts, whole, workloads
+    for name in [name for name in sys.modules if name.partition(".")[0] == "measure"]:
+        del sys.modules[name]
+
+
+def test_the_loop_over_modules_gives_the_models_of_a_run(measure):
+    from batchednodes import train
+
+    _, whole, workloads = measure
+    with workloads.settings(workloads.LOGREG, 12, "cpu", until=2.0, mark_every=2.0) as source:
+        run = workloads.built(source)
+        loop = whole.Loop(run)
+        events, _ = run.engine.timeline.window(run.engine.timeline.begin(), 2.0)
+        loop.run(events, 0, len(events))
+        rows = torch.stack([run.problem.stack.row(module) for module in loop.modules])
+        wanted = train(source).x
+    assert torch.allclose(rows, wanted, rtol=1e-4, atol=1e-6)  # some hundred sums of float32
+
+
+def test_parts_of_the_benchmark_run_on_small_cases(measure):
+    parts, _, workloads = measure
+    device = torch.device("cpu")
+    assert parts.scheduling(20, 1)["events a wave"]["median"] > 0
+    assert parts.mixing(20, 40, device, 1)["mixing over copy"]["median"] > 0
+    assert parts.merging(20, 20, device, 1)["merging int16 over copy"]["median"] > 0
+    for workload in (workloads.LOGREG, workloads.MLP):
+        assert parts.local(workload, 20, device, 1, compiled=False)["updates in waves, rows/s"]["median"] > 0
