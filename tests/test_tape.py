@@ -16,6 +16,7 @@ from batchednodes.plan import plan
 from batchednodes.program import UntraceableError
 from batchednodes.stack import Stack
 from batchednodes.tape import record
+from batchednodes.tape.lines import gather
 from batchednodes.tape.numbers import erf, exp, expm1, log, log1p, tanh
 from batchednodes.tape.operations import Op
 from batchednodes.tape.places import Place, loops, packed
@@ -261,6 +262,17 @@ def test_products_of_all_sizes_write_their_result_and_nothing_else(number):
         assert np.allclose(out[:m, :n], a.T @ b, rtol=0, atol=10 * k * np.finfo(number).eps)
         assert (out[m:] == 7).all()
         assert (out[:, n:] == 7).all()
+
+
+def test_lines_of_any_strides_are_gathered():
+    numbers = np.arange(1000.0)
+    for (lines, n), (next_line, step) in itertools.product(
+        [(1, 1), (1, 7), (7, 1), (3, 20), (20, 3)], [(0, 0), (0, 1), (1, 0), (1, 20), (20, 1), (2, 40), (40, 2), (5, 5)]
+    ):
+        out = np.empty(lines * n)
+        gather(numbers.ctypes.data, step, next_line, lines, n, out)
+        i, j = np.arange(n), np.arange(lines)[:, None]
+        assert (out.reshape(lines, n) == j * next_line + i * step).all()
 
 
 def test_places_are_reshaped_as_numpy_reshapes_without_a_copy():

@@ -9,7 +9,9 @@ from typing import no_type_check
 
 import numpy as np
 from numba import njit
+from numba.np.numpy_support import carray
 
+from batchednodes.processor import pointer
 from batchednodes.tape.numbers import erf, exp, expm1, log, log1p, tanh
 from batchednodes.tape.operations import Op
 
@@ -150,3 +152,31 @@ def add_up(line, n, parts):  # noqa: ANN001, ANN201
         for k in range(half):
             parts[np.uintp(k)] += parts[np.uintp(k + half)]
     return parts[0]
+
+
+@njit(**OPTIONS)
+@no_type_check
+def gather(address, step, next_line, lines, n, out):  # noqa: ANN001, ANN201
+    """Copies lines of n numbers, which begin `next_line` numbers from each other and lie `step` apart, to out."""
+    x = carray(pointer(address), (lines - 1) * next_line + (n - 1) * step + 1, out.dtype)
+    if step == 0:
+        for j in range(lines):
+            number = x[np.uintp(j * next_line)]
+            line = out[j * n : (j + 1) * n]
+            for i in range(n):
+                line[np.uintp(i)] = number
+    elif step == 1:
+        for j in range(lines):
+            line, source = out[j * n : (j + 1) * n], x[j * next_line : j * next_line + n]
+            for i in range(n):
+                line[np.uintp(i)] = source[np.uintp(i)]
+    elif n < lines and next_line == 1:
+        for i in range(n):
+            source = x[i * step : i * step + lines]
+            for j in range(lines):
+                out[np.uintp(j * n + i)] = source[np.uintp(j)]
+    else:
+        for j in range(lines):
+            line, source = out[j * n : (j + 1) * n], x[j * next_line : j * next_line + (n - 1) * step + 1]
+            for i in range(n):
+                line[np.uintp(i)] = source[np.uintp(i * step)]

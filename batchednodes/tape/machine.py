@@ -15,7 +15,7 @@ from numba.np.numpy_support import carray
 
 from batchednodes.mixing.team import LINE, home, piece
 from batchednodes.processor import claim, fetch, pointer
-from batchednodes.tape.lines import OPTIONS, add_up, apply, change, join
+from batchednodes.tape.lines import OPTIONS, add_up, apply, change, gather, join
 from batchednodes.tape.operations import BINARY, CHANGING, MORE, OUT, SIZES, WIDTH, A, B, Op
 from batchednodes.tape.product import multiply
 from batchednodes.tape.softmax import softmax, softmax_back
@@ -34,41 +34,13 @@ OWN = 2
 """Bases of a tape's own numbers: real ones, then integers. Arguments follow."""
 
 
-@njit(**OPTIONS)
-@no_type_check
-def _gather(address, step, next_line, lines, n, out):  # noqa: ANN001, ANN202
-    """Copies lines of n numbers, `next_line` numbers from each other, in which numbers lie `step` apart."""
-    x = carray(pointer(address), (lines - 1) * next_line + (n - 1) * step + 1, out.dtype)
-    if step == 0:
-        for j in range(lines):
-            number = x[np.uintp(j * next_line)]
-            line = out[j * n : (j + 1) * n]
-            for i in range(n):
-                line[np.uintp(i)] = number
-    elif step == 1:
-        for j in range(lines):
-            line, source = out[j * n : (j + 1) * n], x[j * next_line : j * next_line + n]
-            for i in range(n):
-                line[np.uintp(i)] = source[np.uintp(i)]
-    elif n < lines and next_line == 1:
-        for i in range(n):
-            source = x[i * step : i * step + lines]
-            for j in range(lines):
-                out[np.uintp(j * n + i)] = source[np.uintp(j)]
-    else:
-        for j in range(lines):
-            line, source = out[j * n : (j + 1) * n], x[j * next_line : j * next_line + (n - 1) * step + 1]
-            for i in range(n):
-                line[np.uintp(i)] = source[np.uintp(i * step)]
-
-
 @njit(inline="always", **OPTIONS)
 @no_type_check
 def _operand(address, step, next_line, lines, n, spare, number):  # noqa: ANN001, ANN202
     """Returns the numbers of some lines of an operand without gaps: as they lie, or copied."""
     if step == 1 and (next_line == n or lines == 1):
         return carray(pointer(address), lines * n, number)
-    _gather(address, step, next_line, lines, n, spare)
+    gather(address, step, next_line, lines, n, spare)
     return spare
 
 
@@ -95,7 +67,7 @@ def _elementwise(op, code, bases, c, size, spares, number):  # noqa: ANN001, ANN
                 second = b + (i * code[B + 2] + j * code[B + 3] + f * code[B + 4]) * size
                 out = carray(pointer(to), lines * n, number)
                 if op == Op.COPY:
-                    _gather(first, code[A + 4], code[A + 3], lines, n, out)
+                    gather(first, code[A + 4], code[A + 3], lines, n, out)
                 elif op == Op.FILL:
                     apply(op, out, spares[0], c, lines * n)
                 elif op < BINARY:
