@@ -42,7 +42,7 @@ def softmax(plain, o, a, d, m, spares):  # noqa: ANN001, ANN201
             line = a[k * m + first : k * m + first + n]
             for i in range(n):
                 x, y = line[np.uintp(i)], top[np.uintp(i)]
-                top[np.uintp(i)] = x if x > y or x != x else y
+                top[np.uintp(i)] = x if x > y else y  # a NaN shows up below
         for k in range(d):
             _less(o[k * m + first : k * m + first + n], a[k * m + first : k * m + first + n], top, total, plain)
         for i in range(n):
