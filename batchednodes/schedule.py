@@ -138,8 +138,9 @@ def _place(kind, actor, peer, rows, place, sizes):  # noqa: ANN001, ANN202  (num
             rows[j, 0] = at
             rows[i, one], rows[j, one] = max(rows[i, one], at), max(rows[j, one], at)
             phase = at >> _BITS
-        place[e], q = at, uint64(phase)
-        sizes[q] = max(sizes[q], (at & _WAVE) + 1)
+        place[e], q, size = at, uint64(phase), (at & _WAVE) + 1
+        if size > sizes[q]:  # seldom: else what one event writes, the next would wait to read
+            sizes[q] = size
     return np.append(0, np.cumsum(sizes[: np.flatnonzero(sizes)[-1] + 1])) if kind.size else np.zeros(1, np.int64)
 
 
