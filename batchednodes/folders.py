@@ -1,4 +1,4 @@
-"""Folders of runs: where a new one goes.
+"""Folders of runs: where a new one goes, and what makes files in them last.
 
 Letters: none.
 """
@@ -24,3 +24,17 @@ def check_new(folder: str | Path | None) -> None:
     """
     if folder is not None and os.path.lexists(folder):
         raise ValueError(f"--out must not exist yet, got {shown(str(folder))}; nothing is ever overwritten")
+
+
+def sync(path: Path) -> None:
+    """Makes a file, and its name in its folder, outlast a loss of power.
+
+    Raises:
+        OSError: it is not there, or the disk fails.
+    """
+    for each in (path, path.parent):
+        handle = os.open(each, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
