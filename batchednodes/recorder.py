@@ -256,9 +256,10 @@ class Recorder(Observer):
         self.last = time.perf_counter()
         if self.keeper is not None and progress.clocks.time < self.settings.run.until:
             self.keeper.write_now(self._snapshot(progress, "interrupted"))
-        what = "the isolated nodes" if progress.clocks.time >= self.settings.run.until else "the run"
-        summary = self.summary(progress, "interrupted", None)
-        summary["message"] = f"{what} halted in the window after t = {progress.clocks.time:g} s"
+        summary, now = self.summary(progress, "interrupted", None), progress.clocks.time
+        alone = f"the run reached its end, t = {now:g} s, its isolated nodes halted on the way there"
+        halted = f"the run halted in the window after t = {now:g} s"
+        summary["message"] = alone if now >= self.settings.run.until else halted
         if self.folder is not None:
             write_json(self.folder / "summary.json", summary)
         return summary

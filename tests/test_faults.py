@@ -211,3 +211,33 @@ def test_a_loss_of_power_leaves_each_checkpoint_the_rows_that_it_refers_to(tmp_p
     assert lost[0].startswith((tmp_path / "left" / "metrics.jsonl").read_bytes())
     resume(tmp_path / "left")  # no warning: the newest checkpoint is of use
     same_files(tmp_path / "whole", tmp_path / "left")
+
+
+@pytest.mark.filterwarnings("ignore:TensorBoard's files:UserWarning", "ignore:no checkpoint:UserWarning")
+def test_a_disk_that_becomes_read_only_ends_the_run_in_one_message(disk, tmp_path):
+    train(TINY, out=tmp_path / "whole")
+    run = disk("20m") / "run"
+
+    def watch(config, progress, row):
+        if progress.clocks.time > 3 and os.access(run, os.W_OK):
+            for how in (["--bind", run, run], ["-o", "remount,bind,ro", run]):
+                subprocess.run(["mount", *how], check=True)
+
+    try:
+        with pytest.raises(OSError, match=r"metrics.jsonl cannot be written: Read-only file system"):
+            train(TINY, out=run, watch=watch)
+        with pytest.raises(OSError, match=r"run/lock cannot be written: Read-only file system"):
+            resume(run)
+    finally:
+        subprocess.run(["umount", "-l", run], check=True)
+    resume(run)
+    same_files(tmp_path / "whole", run)
+
+
+def test_a_new_folder_on_a_read_only_disk_is_refused_before_anything_is_loaded(disk):
+    place = disk("1m")
+    subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+    with pytest.raises(
+        ValueError, match=r"--out must be a folder that can be made, got '.*/a/b': '.*disk' is not a fo"
+    ):
+        train({"task": {"data": {"kind": "npz", "path": "missing.npz"}}}, out=place / "a" / "b")
