@@ -7,7 +7,6 @@ Letters: n nodes, t tracked sources.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
@@ -21,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from batchednodes.algorithms.state import State
+from batchednodes.folders import sync
 from batchednodes.mail import MESSAGE, NODE, Mail
 from batchednodes.timeline import Clocks
 from batchednodes.values import shown
@@ -110,10 +110,9 @@ def save(path: Path, snapshot: Snapshot) -> None:
     temporary = path.with_name(path.name + ".partial")
     try:
         save_file(tensors, temporary, metadata=metadata | {"sha256": _checksum(tensors, metadata)})
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        sync(temporary)
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync(path)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise OSError(f"{path} cannot be written: {reason}") from error
@@ -265,12 +264,3 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
 def _frozen(value: Any) -> Any:
     """Returns a JSON value with lists as tuples."""
     return tuple(value) if isinstance(value, list) else value
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes the names of files in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

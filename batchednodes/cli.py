@@ -90,10 +90,11 @@ def train(
     chosen = config.load(settings, overrides or [])
     if start_from is not None:
         chosen = replace(chosen, run=replace(chosen.run, start_from=start_from))
-    check_new(out)
+    folder = out or next_folder(chosen.name)
+    check_new(folder)
     limit, points = seconds(time_limit), sweep.points(chosen)
     sizes = dealing.sizes([p.config for p in points])
-    commands.train(chosen, points, sizes, out or next_folder(chosen.name), limit, quiet)
+    commands.train(chosen, points, sizes, folder, limit, quiet)
 
 
 @app.command()

@@ -24,6 +24,7 @@ from batchednodes import checkpoint
 from batchednodes.algorithms.state import State
 from batchednodes.checkpoint import DamageError, Snapshot
 from batchednodes.config import Every
+from batchednodes.folders import sync
 from batchednodes.memory import Aside, exhausted, reason
 
 FINAL = "final.safetensors"
@@ -121,6 +122,15 @@ class Keeper:
         self._write(path, snapshot)
         return path
 
+    def write_final(self, snapshot: Snapshot) -> None:
+        """Writes the final state before it returns.
+
+        Raises:
+            OSError: it cannot be written; checkpoints are untouched.
+        """
+        self.settle()
+        self._save(self.folder.parent / FINAL, snapshot)
+
     def close(self) -> None:
         """Waits until nothing is being written; a folder without checkpoints goes away."""
         self.settle()
@@ -128,8 +138,18 @@ class Keeper:
         with suppress(OSError):  # of one that is not empty, not there, or a link
             self.folder.rmdir()
 
-    def _write(self, path: Path, snapshot: Snapshot) -> None:
+    def _save(self, path: Path, snapshot: Snapshot) -> None:
+        """Writes a state after the rows of metrics that it refers to, so that no loss of power takes those alone."""
+        size, _ = snapshot.journal.metrics
+        try:
+            if size:
+                sync(self.folder.parent / "metrics.jsonl")
+        except OSError as error:
+            raise OSError(f"{path} cannot be written: metrics.jsonl: {error.strerror}") from error
         checkpoint.save(path, snapshot)
+
+    def _write(self, path: Path, snapshot: Snapshot) -> None:
+        self._save(path, snapshot)
         ours = [other for other in self.folder.glob("*.safetensors") if re.fullmatch(r"\d{6,}", other.stem)]
         for old in sorted(ours, key=_number)[: -self.keep]:
             old.unlink(missing_ok=True)

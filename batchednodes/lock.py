@@ -30,7 +30,10 @@ class Lock:
         """
         self.path = folder / _NAME
         while True:
-            self.handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                self.handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            except OSError as error:
+                raise OSError(error.errno, f"{self.path} cannot be written: {error.strerror}") from error
             try:
                 self._take()
             except BaseException:
@@ -54,8 +57,9 @@ class Lock:
 
     def close(self) -> None:
         """Drops the lock and removes its file."""
-        if self._is_there():
-            self.path.unlink()
+        with suppress(OSError):  # where nothing can be written any more, the file stays, and says nothing
+            if self._is_there():
+                self.path.unlink()
         os.close(self.handle)
 
     def moved(self, folder: Path) -> None:

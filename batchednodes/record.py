@@ -19,7 +19,7 @@ import numpy as np
 from torch.utils.tensorboard.summary import custom_scalars, histogram_raw, hparams, scalar, text
 
 from batchednodes.board import Board
-from batchednodes.folders import check_new
+from batchednodes.folders import check_new, sync
 from batchednodes.lock import Lock
 from batchednodes.metrics import Observation
 from batchednodes.values import shown
@@ -95,6 +95,7 @@ def new_folder(folder: Path, config: str) -> Lock:
         lock = Lock(place)
         replace_text(place / "config.yaml", config)
         place.rename(folder)
+        sync(folder)
     except OSError as error:
         if place is not None:
             shutil.rmtree(place, ignore_errors=True)
@@ -347,7 +348,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def replace_text(path: Path, content: str) -> None:
-    """Writes a text under another name, then renames it.
+    """Writes a text under another name, then renames it; it outlasts a loss of power.
 
     Raises:
         OSError: it cannot be written; what was there before still is.
@@ -355,7 +356,9 @@ def replace_text(path: Path, content: str) -> None:
     temporary = path.with_name(path.name + ".partial")
     try:
         temporary.write_text(content, encoding="utf-8")
+        sync(temporary)
         temporary.replace(path)
+        sync(path)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from batchednodes import checkpoint, config, divergence, overview, theory
+from batchednodes import config, divergence, overview, theory
 from batchednodes.assembly import Chunks, Run
 from batchednodes.branch import Origin
 from batchednodes.checkpoint import Journal, Snapshot
 from batchednodes.config import Config
 from batchednodes.data import DataSizes
 from batchednodes.engine import Observer, Progress
-from batchednodes.keeper import FINAL, Keeper
+from batchednodes.keeper import Keeper
 from batchednodes.metrics import diverged
 from batchednodes.record import Record, write_json
 from batchednodes.staleness import Curves
@@ -246,20 +246,20 @@ class Recorder(Observer):
 
     def save(self, progress: Progress) -> None:
         """Writes the final state, before anything else is run."""
-        if self.folder is not None and self.keeper is not None and not self._ended():
-            self.keeper.settle()
+        if self.keeper is not None and not self._ended():
             averages = {} if self.late is None else self.late.averages()
             status = "diverged" if self.stopped else "finished"
-            checkpoint.save(self.folder / FINAL, self._snapshot(progress, status, averages))
+            self.keeper.write_final(self._snapshot(progress, status, averages))
 
     def interrupt(self, progress: Progress) -> dict[str, Any]:
         """Leaves what continues the run; returns its summary, which is written too."""
         self.last = time.perf_counter()
         if self.keeper is not None and progress.clocks.time < self.settings.run.until:
             self.keeper.write_now(self._snapshot(progress, "interrupted"))
-        what = "the isolated nodes" if progress.clocks.time >= self.settings.run.until else "the run"
-        summary = self.summary(progress, "interrupted", None)
-        summary["message"] = f"{what} halted in the window after t = {progress.clocks.time:g} s"
+        summary, now = self.summary(progress, "interrupted", None), progress.clocks.time
+        alone = f"the run reached its end, t = {now:g} s, its isolated nodes halted on the way there"
+        halted = f"the run halted in the window after t = {now:g} s"
+        summary["message"] = alone if now >= self.settings.run.until else halted
         if self.folder is not None:
             write_json(self.folder / "summary.json", summary)
         return summary

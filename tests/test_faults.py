@@ -4,7 +4,9 @@ import os
 import resource
 import shutil
 import subprocess
+import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 import torch
@@ -73,6 +75,7 @@ def test_a_checkpoint_that_cannot_be_written_is_a_warning(disk, tmp_path):
     train(TINY, *BIG, out=tmp_path / "run")
     snapshot = checkpoint.load(tmp_path / "run" / "final.safetensors", torch.device("cpu"))
     place = disk("1m")
+    shutil.copy(tmp_path / "run" / "metrics.jsonl", place)
     keeper = Keeper(place, Every(), 2, 0.0, beside=True)
     keeper.write(snapshot)
     keeper.settle()
@@ -81,6 +84,15 @@ def test_a_checkpoint_that_cannot_be_written_is_a_warning(disk, tmp_path):
         keeper.settle()
     keeper.close()
     assert [p.name for p in (place / "checkpoints").iterdir()] == ["000001.safetensors"]
+
+
+def test_rows_that_cannot_be_kept_leave_no_checkpoint_that_refers_to_them(tmp_path):
+    train(TINY, out=tmp_path / "run")
+    snapshot = checkpoint.load(tmp_path / "run" / "final.safetensors", torch.device("cpu"))
+    keeper = Keeper(tmp_path, Every(), 2, 0.0, beside=False)
+    with pytest.raises(OSError, match=r"000001.safetensors cannot be written: metrics.jsonl: No such file"):
+        keeper.write_now(snapshot)
+    assert not any((tmp_path / "checkpoints").iterdir())
 
 
 @pytest.mark.filterwarnings("ignore:TensorBoard's files:UserWarning", "ignore:no checkpoint:UserWarning")
@@ -113,9 +125,9 @@ def fill(path):
 
 @pytest.mark.filterwarnings("ignore:TensorBoard's files:UserWarning", "ignore:no checkpoint:UserWarning")
 def test_a_limit_on_files_ends_in_one_message(tmp_path):
+    train(TINY, out=tmp_path / "whole")  # first: what is compiled is cached in longer files
     with files_of_at_most(3000), pytest.raises(OSError, match=r"run/.* cannot be written: .*File too large"):
         train(TINY, out=tmp_path / "run")
-    train(TINY, out=tmp_path / "whole")
     resume(tmp_path / "run")
     same_files(tmp_path / "whole", tmp_path / "run")
 
@@ -155,3 +167,77 @@ def test_a_folder_that_is_removed_ends_the_run_in_one_message(tmp_path):
     with pytest.raises(OSError, match=r"run/metrics.jsonl cannot be written: No such file or directory"):
         train(TINY, out=tmp_path / "run", watch=watch)
     assert not (tmp_path / "run").exists()
+
+
+class Disk:
+    """Notes what a disk would still hold after a loss of power: contents and names as they were when last synced."""
+
+    def __init__(self):
+        self.contents, self.names = {}, {}
+
+    def fsync(self, handle):
+        inode, path = os.fstat(handle).st_ino, Path(f"/proc/self/fd/{handle}").readlink()
+        if path.is_dir():
+            self.names[path] = {p.name: p.stat().st_ino for p in path.iterdir() if p.exists()}
+        else:
+            self.contents[inode] = path.read_bytes()
+
+    def survivors(self, folder, place):
+        """Puts what is left of a folder elsewhere."""
+        place.mkdir()
+        for name, inode in self.names.get(folder, {}).items():
+            if (folder / name).is_dir():
+                self.survivors(folder / name, place / name)
+            elif inode in self.contents:
+                (place / name).write_bytes(self.contents[inode])
+
+
+def test_a_loss_of_power_leaves_each_checkpoint_the_rows_that_it_refers_to(tmp_path, monkeypatch):
+    disk, lost = Disk(), []
+    monkeypatch.setattr(os, "fsync", disk.fsync)
+    train(TINY, out=tmp_path / "whole")
+    disk.survivors(tmp_path / "whole", tmp_path / "finished")
+    same_files(tmp_path / "whole", tmp_path / "finished")
+
+    def watch(config, progress, row):
+        if progress.clocks.time > 3 and not lost:
+            while not any((tmp_path / "run" / "checkpoints").glob("*.safetensors")):
+                time.sleep(0.01)
+            disk.survivors(tmp_path / "run", tmp_path / "left")
+            lost.append((tmp_path / "run" / "metrics.jsonl").read_bytes())
+
+    train(TINY, out=tmp_path / "run", watch=watch)
+    monkeypatch.undo()
+    assert lost[0].startswith((tmp_path / "left" / "metrics.jsonl").read_bytes())
+    resume(tmp_path / "left")  # no warning: the newest checkpoint is of use
+    same_files(tmp_path / "whole", tmp_path / "left")
+
+
+@pytest.mark.filterwarnings("ignore:TensorBoard's files:UserWarning", "ignore:no checkpoint:UserWarning")
+def test_a_disk_that_becomes_read_only_ends_the_run_in_one_message(disk, tmp_path):
+    train(TINY, out=tmp_path / "whole")
+    run = disk("20m") / "run"
+
+    def watch(config, progress, row):
+        if progress.clocks.time > 3 and os.access(run, os.W_OK):
+            for how in (["--bind", run, run], ["-o", "remount,bind,ro", run]):
+                subprocess.run(["mount", *how], check=True)
+
+    try:
+        with pytest.raises(OSError, match=r"metrics.jsonl cannot be written: Read-only file system"):
+            train(TINY, out=run, watch=watch)
+        with pytest.raises(OSError, match=r"run/lock cannot be written: Read-only file system"):
+            resume(run)
+    finally:
+        subprocess.run(["umount", "-l", run], check=True)
+    resume(run)
+    same_files(tmp_path / "whole", run)
+
+
+def test_a_new_folder_on_a_read_only_disk_is_refused_before_anything_is_loaded(disk):
+    place = disk("1m")
+    subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+    with pytest.raises(
+        ValueError, match=r"--out must be a folder that can be made, got '.*/a/b': '.*disk' is not a fo"
+    ):
+        train({"task": {"data": {"kind": "npz", "path": "missing.npz"}}}, out=place / "a" / "b")

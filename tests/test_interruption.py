@@ -51,6 +51,24 @@ def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(number, code, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_isolated_nodes_run_is_obeyed_too(number, code, tmp_path):
+    options = ["run.until=600", "run.mark_every=200", "run.baseline=isolated", "gossip.clock.rate=0.01"]
+    process = started(tmp_path, *options)
+    while process.poll() is None and not (tmp_path / "run/checkpoints/isolated/config.yaml").exists():
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "the run reached its end, t = 600 s, its isolated nodes halted on the way there; to go on" in err
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"
+    resume(tmp_path / "run")
+    train(LONG, *options, out=tmp_path / "whole")
+    summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("run", "whole")]
+    assert all(summaries[0][key] == summaries[1][key] for key in ("isolated", "networks", "status"))
+
+
+@pytest.mark.slow
 def test_a_second_interrupt_stops_at_once(tmp_path):
     process = started(tmp_path)
     os.kill(process.pid, signal.SIGSTOP)  # so that it finds both: the first noted, the second obeyed

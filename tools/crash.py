@@ -21,9 +21,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from batchednodes import cli, config
+from batchednodes import cli, commands, config  # noqa: F401  (the first command of a process imports commands)
 
 BASE: dict[str, Any] = {
     "network": {"nodes": 24},
@@ -38,10 +39,23 @@ VARIANTS: dict[str, list[str]] = {
     "meetings, stale gradients": ["gossip.exchange=meet", "update.applies=delta"],
     "baseline": ["run.baseline=isolated"],
     "sweep": ["sweep.gossip.clock.rate=[1, log(n)]", "replicas=2", "network.nodes=10"],
-    "freshest, programs": ["gossip.scheme.kind=freshest", "run.until=60", "local.steps=2"],
+    "freshest": ["gossip.scheme.kind=freshest", "run.until=60", "local.steps=2"],
     "one event at a time": ["executor=serial", "run.until=12"],
     "age-aware, few sources": ["gossip.scheme={kind: age_aware, wait: 0.5}", "staleness.track=5"],
     "long windows": ["run.window=null", "run.mark_every=30", "run.checkpoint_every={time: null, minutes: 0.005}"],
+    "messages": [
+        "gossip={exchange: push_pull, delay: {kind: exponential, mean: 0.7}, merge: {kind: age_weighted}}",
+        "gossip.loss={kind: bursts, good_to_bad: 0.1, bad_to_good: 0.3}",
+        "network.availability={kind: markov, mean_on: 8, mean_off: 1}",
+        "network.churn={join: {kind: uniform, low: 0, high: 9}, start: neighbour}",
+        "run.until=60",
+        "local.steps=2",
+    ],
+    "updates on receipt": [
+        "gossip={on_receipt: update_merge, delay: {kind: bandwidth, rate: 4e4}, fifo: true, flow: {kind: randomized}}",
+        "gossip.loss={kind: independent, probability: 0.2}",
+        "run.until=60",
+    ],
 }
 
 
@@ -117,6 +131,14 @@ def differences(one: Path, other: Path) -> list[str]:
     return found + [f"file {name}" for name in sorted(kinds[0] ^ kinds[1])]
 
 
+def traits(folder: Path) -> list[str]:
+    """Returns what a run without kills had: minibatch steps by tapes, messages under way at its end."""
+    with safe_open(folder / "final.safetensors", framework="np") as file:
+        journal = json.loads(file.metadata()["about"])["journal"]
+    flying = json.loads((folder / "summary.json").read_text())["networks"][0]["messages_in_flight"]
+    return ["tapes"] * bool(journal["chunks"]["traced"]) + ["messages under way"] * bool(flying)
+
+
 def trial(
     source: Path, folder: Path, alone: Path, seconds: float, draw: random.Random
 ) -> tuple[Counter[str], list[str]]:
@@ -141,7 +163,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=50, help="runs to kill and resume (default: 50)")
     parser.add_argument("--seed", type=int, default=0, help="of the instants (default: 0)")
     chosen = parser.parse_args()
-    draw, passed, kills = random.Random(chosen.seed), 0, Counter[str]()
+    draw, passed, kills, had = random.Random(chosen.seed), 0, Counter[str](), Counter[str]()
     with tempfile.TemporaryDirectory() as scratch:
         places: dict[str, tuple[Path, Path, float]] = {}
         for k in range(chosen.runs):
@@ -156,9 +178,11 @@ def main() -> None:
             source, alone, seconds = places[variant]
             some, wrong = trial(source, Path(scratch, f"run-{k}"), alone, seconds, draw)
             kills, passed = kills + some, passed + (not wrong)
+            had[" and ".join(traits(alone)) or "neither"] += 1
             print(f"{k + 1:3} {variant}: {some.total()} kills, {', '.join(wrong) or 'bit-identical'}", flush=True)
     counts = ", ".join(f"{count} {kind}" for kind, count in kills.items())
     print(f"{passed} of {chosen.runs} bit-identical after {kills.total()} kills ({counts})")
+    print("runs with " + ", ".join(f"{trait}: {count}" for trait, count in sorted(had.items())))
     sys.exit(passed < chosen.runs)
 
 
