@@ -23,6 +23,9 @@ from batchednodes.tape.writer import Writer
 
 _ATEN = torch.ops.aten
 
+_Number = int | float
+"""What a graph holds for a number."""
+
 _VIEWS = (
     _ATEN.view.default,
     _ATEN._unsafe_view.default,
@@ -150,8 +153,8 @@ class Translator:
     def _filled(self, number: float) -> Callable[..., Place]:
         return lambda node, *_: self._mapped(Op.FILL, number, node, None)
 
-    def _refilled(self, _: fx.Node, a: Any, number: float) -> Place:
-        return self.writer.add(Op.FILL, self._place(a), number=number)
+    def _refilled(self, _: fx.Node, a: Any, number: _Number) -> Place:
+        return self.writer.add(Op.FILL, self._place(a), number=float(number))
 
     def _ones(self, node: fx.Node, *_: Any) -> Place:
         place = self._mapped(Op.FILL, 1.0, node, None)
@@ -274,15 +277,15 @@ class Translator:
         first, second = (self._place(value).expanded(row_shape(node)) for value in (a, b))
         return self.writer.add(Op.SAME, self._result(node, ()), first, second)
 
-    def _masked(self, node: fx.Node, a: Any, mask: Any, number: float) -> Place:
+    def _masked(self, node: fx.Node, a: Any, mask: Any, number: _Number) -> Place:
         return self._joined(Op.MASK, node, a, mask, float(number))
 
-    def _relu_back(self, node: fx.Node, g: Any, y: Any, threshold: float) -> Place:
+    def _relu_back(self, node: fx.Node, g: Any, y: Any, threshold: _Number) -> Place:
         if threshold != 0:
             raise UntraceableError("a threshold is not 0")
         return self._joined(Op.RELU_BACK, node, g, y)
 
-    def _power(self, node: fx.Node, a: Any, exponent: float) -> Place:
+    def _power(self, node: fx.Node, a: Any, exponent: _Number) -> Place:
         if exponent == 1:
             return self._place(a)
         if exponent != 2:
