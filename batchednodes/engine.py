@@ -5,9 +5,10 @@ r"""Engine: the loop. Windows of events are made, regrouped into waves and execu
 Letters: n nodes, m events of a window, x models.
 """
 
+import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -23,14 +24,12 @@ from batchednodes.algorithms.state import State
 from batchednodes.algorithms.state import fit_ as fit_rows_
 from batchednodes.gossip import Carried, Mixing, Writes, written
 from batchednodes.mail import SLOTS
-from batchednodes.memory import Aside
+from batchednodes.memory import Aside, sendable
+from batchednodes.minibatches import Minibatches
 from batchednodes.mixing import takes_all
 from batchednodes.schedule import count_lines, lines, schedule
 from batchednodes.timeline import Clocks, Events, Timeline
 from batchednodes.versions import Layout, fit_, widen_
-
-AHEAD = 64 << 20
-"""Memory of the minibatches of a window up to which they are drawn ahead, beside the work [B]; else wave by wave."""
 
 Pause = Callable[[], bool]
 """Whether a run should pause as soon as it can, for a checkpoint or to stop."""
@@ -61,8 +60,8 @@ class Window:
     letters: tuple[Float64[Tensor, "2 e"], Int64[Tensor, " e"]] | None = None
     """Where messages are under way: when what is read was sent [s] and its weight, and which part of it counts; of the
     same writes, likewise."""
-    examples: Int64[Tensor, "u s b"] | None = None
-    """Minibatches of all updates, wave by wave, likewise; None: they are drawn as they are needed."""
+    minibatches: Minibatches | None = None
+    """Those of all updates, wave by wave; None: they are drawn as they are needed."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,15 @@ class Executor(ABC):
         fit_(state.versions, self.algorithm.layout, slots)
 
     @abstractmethod
-    def prepare(self, events: Events, clocks: Clocks, state: State) -> Window:
-        """Returns a window ready to run; reads nothing of the state that changes, and may be called beside `run_`."""
+    def prepare(self, events: Events, clocks: Clocks, state: State, host: Aside) -> Window:
+        """Returns a window ready to run; reads nothing of the state that changes, and may be called beside `run_`.
+
+        Args:
+            events: of the window.
+            clocks: where the clocks stand after them.
+            state: that they will change.
+            host: the thread that makes ready what is left while the window runs.
+        """
 
     @abstractmethod
     def run_(self, state: State, window: Window, done: int = 0, pause: Pause = never) -> int:
@@ -101,7 +107,7 @@ class Serial(Executor):
 
     algorithm: SerialGossipSGD
 
-    def prepare(self, events: Events, clocks: Clocks, state: State) -> Window:
+    def prepare(self, events: Events, clocks: Clocks, state: State, host: Aside) -> Window:
         return Window(events, clocks, (), len(events), len(events), _columns(0, state.x.device))
 
     def run_(self, state: State, window: Window, done: int = 0, pause: Pause = never) -> int:
@@ -118,7 +124,7 @@ class Batched(Executor):
 
     algorithm: GossipSGD
 
-    def prepare(self, events: Events, clocks: Clocks, state: State) -> Window:
+    def prepare(self, events: Events, clocks: Clocks, state: State, host: Aside) -> Window:
         plan, layout = schedule(events, state.nodes + slots(clocks)), self.algorithm.layout
         tables = layout.kinds.size > 1 and events.letters is None
         cut = tables and not takes_all(state.versions, self.algorithm.kernel)
@@ -133,40 +139,28 @@ class Batched(Executor):
                 phases.append(written(said, first, last))
         if cut:
             phases = [_cut(phase, layout) if isinstance(phase, Writes) else phase for phase in phases]
-        examples = self._drawn([phase for phase in phases if isinstance(phase, UpdateWave)], state.x.device)
+        waves = [phase for phase in phases if isinstance(phase, UpdateWave)]
+        minibatches = Minibatches(self.algorithm.problem.sampler, waves, state.x.device, host)
         letters = None
         if said.letters is not None:
             real, part = said.letters
-            letters = _sendable(real, state.x.device), _sendable(part, state.x.device)
-        return Window(events, clocks, tuple(phases), len(phases), plan.waves.size - 1, columns, letters, examples)
-
-    def _drawn(self, waves: Sequence[UpdateWave], device: torch.device) -> Int64[Tensor, "u s b"] | None:
-        """Returns the minibatches of waves, in memory that goes to a device at once; None if they take too much."""
-        sampler = self.algorithm.problem.sampler
-        shape = sum(wave.nodes.size for wave in waves), *sampler.shape
-        if not 0 < 8 * math.prod(shape) <= AHEAD:
-            return None
-        found = _host(shape, torch.int64, device)
-        nodes, counts = (np.concatenate(parts) for parts in zip(*((w.nodes, w.counts) for w in waves), strict=True))
-        sampler.draw(nodes, counts, found.numpy())
-        return found
+            letters = _copied(real, state.x.device), _copied(part, state.x.device)
+        return Window(events, clocks, tuple(phases), len(phases), plan.waves.size - 1, columns, letters, minibatches)
 
     def run_(self, state: State, window: Window, done: int = 0, pause: Pause = never) -> int:
         nodes, times = (column.to(state.x.device, non_blocking=True) for column in window.columns)
         j, i, (weights, carried) = nodes[0], nodes[1], self._weights(state, window, nodes[2])
-        drawn = None if window.examples is None else window.examples.to(state.x.device, non_blocking=True)
-        first = u = 0
+        first, waves = 0, itertools.count()
         for step, phase in enumerate(window.phases):
             part = slice(first, first + phase.times.size)
             first = part.stop
-            updates = slice(u, u + phase.times.size if isinstance(phase, UpdateWave) else u)
-            u = updates.stop
+            wave = next(waves) if isinstance(phase, UpdateWave) else 0
             if step < done:
                 continue
             if step > done and pause():
                 return step
             if isinstance(phase, UpdateWave):
-                examples = None if drawn is None else drawn[updates]
+                examples = None if window.minibatches is None else window.minibatches.of(wave)
                 self.algorithm.update_(state, phase, j[part], nodes[2][part], times[part], examples)
             else:
                 columns = (j[part], i[part], weights[part], times[part])
@@ -195,22 +189,15 @@ def slots(clocks: Clocks) -> int:
     return 0 if clocks.mail is None else int(clocks.mail.head[SLOTS])
 
 
-def _sendable(array: np.ndarray, device: torch.device) -> Tensor:
-    """Returns an array in memory that goes to a device at once."""
-    tensor = _host(array.shape, torch.from_numpy(array[:0]).dtype, device)
+def _copied(array: np.ndarray, device: torch.device) -> Tensor:
+    """Returns a copy of an array, in memory that goes to a device at once."""
+    tensor = sendable(array.shape, torch.from_numpy(array[:0]).dtype, device)
     return tensor.copy_(torch.from_numpy(array))
 
 
 def _columns(e: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Returns memory for the nodes and times of e lines, see `Window`."""
-    return _host((3, e), torch.int64, device), _host((e,), torch.float64, device)
-
-
-def _host(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Returns memory of the host, pinned where it goes to a device of another kind."""
-    if device.type == "cuda":
-        return torch.empty(shape, dtype=dtype, pin_memory=True)
-    return torch.from_numpy(np.empty(shape, str(dtype)[6:]))  # NumPy asks for huge pages
+    return sendable((3, e), torch.int64, device), sendable((e,), torch.float64, device)
 
 
 @dataclass(frozen=True)
@@ -335,14 +322,14 @@ class Engine:
         for until, marked in self._ends(start.clocks.time, start.end):
             window = None if ahead is None else (ahead[0](), ahead[1])
             clocks = start.clocks if window is None else window[0].clocks
-            ahead = (host.submit(self._prepare, state, clocks, until), marked)
+            ahead = (host.submit(self._prepare, state, clocks, until, host), marked)
             if window is not None:
                 yield window
         if ahead is not None:
             yield ahead[0](), ahead[1]
 
-    def _prepare(self, state: State, clocks: Clocks, until: float) -> Window:
-        return self.executor.prepare(*self.timeline.window(clocks, until), state)
+    def _prepare(self, state: State, clocks: Clocks, until: float, host: Aside) -> Window:
+        return self.executor.prepare(*self.timeline.window(clocks, until), state, host)
 
     def _ends(self, after: float, first: float | None) -> Iterator[tuple[float, bool]]:
         """Yields the ends of the windows later than `after`, and whether each is a mark; `first`: of one begun."""

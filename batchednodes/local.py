@@ -38,7 +38,7 @@ Coefficient = Float[Tensor, " n"]
 class Rates:
     """The coefficients of local SGD, one for each node or row."""
 
-    lr: Float[Tensor, "n *entries"]
+    lr: Float[Tensor, "n ..."]
     """Step sizes; where they are divided by ages, inside a step, one for each entry of each row."""
     momentum: Coefficient | None
     """Momentum of each node; None: no node has any, and no buffer is kept."""

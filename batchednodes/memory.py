@@ -12,6 +12,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+
 from batchednodes.imports import deferred
 
 if TYPE_CHECKING:
@@ -56,6 +58,13 @@ def room(size: int) -> bool:
     except (OSError, MemoryError):
         return False
     return True
+
+
+def sendable(shape: tuple[int, ...], dtype: "torch.dtype", device: "torch.device") -> "torch.Tensor":
+    """Returns new memory of the host, pinned where it goes to a device of another kind."""
+    if device.type == "cuda":
+        return torch.empty(shape, dtype=dtype, pin_memory=True)
+    return torch.from_numpy(np.empty(shape, str(dtype)[6:]))  # NumPy asks for huge pages
 
 
 class Aside:

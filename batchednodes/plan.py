@@ -16,10 +16,11 @@ from batchednodes import assembly, dealing, problems
 from batchednodes.assembly import DTYPES, Chunks
 from batchednodes.config import Config, has_messages
 from batchednodes.data import DataSizes
-from batchednodes.engine import AHEAD, automatic_window, slots
+from batchednodes.engine import automatic_window, slots
 from batchednodes.mail import LAW, MESSAGE, NODE
 from batchednodes.memory import gib
 from batchednodes.messages import Traffic
+from batchednodes.minibatches import ALIVE, PART
 from batchednodes.schedule import schedule
 from batchednodes.stack import Stack
 from batchednodes.staleness import choose
@@ -194,8 +195,9 @@ def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | N
     memory = needs.tensors(events.networks.n, versions) | mail
     memory |= needs.workspace(chunks, writes, sources.width, where.type == "cuda")
     memory["timeline and schedule (host)"] = int(2 * window * _EVENT_BYTES)  # one runs, one is made
-    memory["minibatches drawn ahead (host)"] = 2 * needs.ahead(span * events.expected(1.0)[0])
-    memory["minibatches"] = needs.ahead(span * events.expected(1.0)[0]) if where.type == "cuda" else 0
+    part = needs.part(span * events.expected(1.0)[0])
+    memory["minibatches drawn ahead (host)"] = ALIVE * part
+    memory["minibatches"] = part if where.type == "cuda" else 0
     waves = per_event * (updates + gossips)
     name = str(where)
     threads = config.run.threads or needs.threads(min(chunks.update, events.networks.n // 8))
@@ -316,12 +318,9 @@ class _Needs:
         many = examples * self.activations + rows * self.stack.p > _WORTH
         return torch.get_num_threads() if many or examples * self.convolved > _WORTH_CONVOLVED else 1
 
-    def ahead(self, updates: float) -> int:
-        """Returns the bytes of the minibatches of a window of some updates, if they are drawn ahead."""
-        size = int(8 * math.prod(self.minibatches) * updates)
-        if size > 1.1 * AHEAD:  # the updates that come are a few more or less
-            return 0
-        return max(size, min(AHEAD, int(self.most * updates)))
+    def part(self, updates: float) -> int:
+        """Returns the most bytes of minibatches that are drawn at once, of a window of some updates."""
+        return min(PART, int(self.most * updates))
 
     def state(self, n: int, versions: int) -> int:
         """Returns the bytes of what a checkpoint holds; versions: theirs [B]."""

@@ -11,7 +11,7 @@ import pytest
 import torch
 from observers import Watching
 
-from batchednodes import Config, assembly, checkpoint, engine, load, plan, train
+from batchednodes import Config, assembly, checkpoint, load, plan, train
 from batchednodes.algorithms.state import State
 from batchednodes.assembly import Chunks
 from batchednodes.checkpoint import Journal, Snapshot
@@ -294,10 +294,9 @@ def test_the_type_of_counts_changes_nothing_even_where_they_outgrow_it(dtype, la
 def test_minibatches_that_are_drawn_ahead_are_those_drawn_wave_by_wave(minibatches, monkeypatch):
     options = ["network.nodes=30", "run.window=1", "local.chunk=7", *minibatches]
     ahead = run(*options)
-    monkeypatch.setattr(engine, "AHEAD", 8 * 2 * 4 * 30)  # windows with more updates than nodes take more
-    assert torch.equal(run(*options).x, ahead.x)
-    monkeypatch.setattr(engine, "AHEAD", 0)
-    assert torch.equal(run(*options).x, ahead.x)
+    for updates in (30, 3, 0):  # a window has about 30: a few parts, then waves larger than a part, then no part
+        monkeypatch.setattr("batchednodes.minibatches.PART", 8 * 2 * 4 * updates)
+        assert torch.equal(run(*options).x, ahead.x)
 
 
 def test_versions_never_fall_and_staleness_is_not_negative():

@@ -174,22 +174,29 @@ def _shuffled(seeds, local, rows, offsets, nodes, counts, out, order, epoch, don
     size = out.shape[1]
     words = np.empty(size + 2, dtype=np.uint64)
     for k in range(nodes.size):
-        i = nodes[k]
-        start, m, b = offsets[i], offsets[i + 1] - offsets[i], 0
-        while b < size:
-            e, r = divmod(counts[k] * size + b, m)
-            if epoch[i] != e:
-                epoch[i], done[i] = e, 0
-                for place in range(m):
-                    order[start + place] = place
-            stop = min(r + size - b, m)
-            while done[i] < stop:
-                until = min(stop, done[i] + size)
-                _deal(seeds[i], local[i], e * m, done[i], until, order, start, m, words)
-                done[i] = until
-            for place in range(r, stop):
-                out[k, b] = rows[start + order[start + place]]
-                b += 1
+        i, first = nodes[k], counts[k] * size
+        start, m, end = offsets[i], offsets[i + 1] - offsets[i], first + size
+        e, r = divmod(first, m)
+        if epoch[i] != e:
+            epoch[i], done[i] = e, 0
+            for place in range(m):
+                order[start + place] = place
+        for place in range(r, min(done[i], r + size)):
+            out[k, place - r] = rows[start + order[start + place]]
+        place = done[i]
+        for begin in range(e * m + place, end, size):  # positions that were not dealt
+            stop = min(begin + size, end)
+            _words(seeds[i], local[i], begin, stop, words)
+            for q in range(begin, stop):
+                if place == m:
+                    e, place = e + 1, 0
+                    for other in range(m):
+                        order[start + other] = other
+                _swap(order, start, place, m, words[q - begin + (begin & 1)])
+                if q >= first:
+                    out[k, q - first] = rows[start + order[start + place]]
+                place += 1
+        epoch[i], done[i] = e, place
 
 
 @njit(nogil=True, cache=True)
@@ -225,5 +232,12 @@ def _deal(seed, node, base, begin, stop, order, start, m, words):  # noqa: ANN00
     first = base + begin
     _words(seed, node, first, base + stop, words)
     for r in range(begin, stop):
-        j = start + r + rng.below(words[r - begin + (first & 1)], m - r)
-        order[start + r], order[j] = order[j], order[start + r]
+        _swap(order, start, r, m, words[r - begin + (first & 1)])
+
+
+@njit(nogil=True, cache=True, inline="always")
+@no_type_check
+def _swap(order, start, r, m, word):  # noqa: ANN001, ANN202
+    """Fills place r of the order (Fisher--Yates) by one of those that are left, which a word chooses."""
+    j = start + r + rng.below(word, m - r)
+    order[start + r], order[j] = order[j], order[start + r]

@@ -24,6 +24,7 @@ from batchednodes.assembly import Run
 from batchednodes.engine import Batched, Executor, Pause, Unobserved, Window, never
 from batchednodes.gossip import Mixing, writes
 from batchednodes.local import Descent
+from batchednodes.memory import Aside
 from batchednodes.mixing import merge_, mix_
 from batchednodes.plan import plan
 from batchednodes.program import UntraceableError
@@ -69,9 +70,9 @@ class Watched(Executor):
         """Gives the state rows for some slots of messages, if it has fewer."""
         self.inner.fit_(state, slots)
 
-    def prepare(self, events: Events, clocks: Clocks, state: State) -> Window:
+    def prepare(self, events: Events, clocks: Clocks, state: State, host: Aside) -> Window:
         """Returns the window, and notes the processor time that the thread has used since it began."""
-        window = self.inner.prepare(events, clocks, state)
+        window = self.inner.prepare(events, clocks, state, host)
         self.made.append(time.thread_time())
         return window
 
@@ -98,10 +99,9 @@ def hidden(workload: Workload, n: int, device: torch.device, repeats: int) -> di
         run = built(source)
     before, found = torch.get_num_threads(), {"share": [], "over": [], "slower": []}
     torch.set_num_threads(threads)
-    ready = list(_ready(run, span, 6))
     for repeat in range(repeats + 1):
         alone, beside = Watched(run.engine.executor), Watched(run.engine.executor)
-        for window in ready:
+        for window in list(_ready(run, span, 6)):
             alone.run_(run.state, window)
         replace(run.engine, executor=beside).run_(run.state, run.engine.begin(), Unobserved())
         waited = sum(b[0] - a[1] for a, b in pairwise(beside.runs))
@@ -120,10 +120,11 @@ def hidden(workload: Workload, n: int, device: torch.device, repeats: int) -> di
 
 def _ready(run: Run, span: float, count: int) -> Iterator[Window]:
     clocks = run.engine.timeline.begin()
-    for k in range(count):
-        window = run.engine.executor.prepare(*run.engine.timeline.window(clocks, (k + 1) * span), run.state)
-        clocks = window.clocks
-        yield window
+    with contextlib.closing(Aside()) as host:
+        for k in range(count):
+            window = run.engine.executor.prepare(*run.engine.timeline.window(clocks, (k + 1) * span), run.state, host)
+            clocks = window.clocks
+            yield window
 
 
 def _busy(runs: list[tuple[float, float]]) -> float:
