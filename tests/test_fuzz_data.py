@@ -7,18 +7,21 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 from fuzzing import case, settle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pyarrow import parquet
 
 from batchednodes.config import KINDS
 
 pytestmark = pytest.mark.slow
 
-ARCHIVES, EDGES, TABLES, SPARSE, IMAGES = 900, 500, 700, 400, 250
+ARCHIVES, EDGES, TABLES, SPARSE, IMAGES, COLUMNS, SAVED = 900, 500, 700, 400, 250, 400, 120
 """Cases of each test."""
 
 DTYPES = ("float64", "float32", "float16", "int64", "int32", "uint8", "uint64", "bool", "complex64", ">f8", ">i4", "S3",
@@ -179,6 +182,87 @@ def settled(random: Random, data: dict[str, Any], folder: Path) -> None:
 def test_tables(random):
     with case(d__csv=table(random)) as here:
         settled(random, of_table(random), here.folder)
+
+
+def column(random: Random, rows: int) -> pa.Array:
+    """Returns a column of a table with types: numbers as a rule."""
+    numbers = [random.gauss(0, 1) for _ in range(rows)]
+    whole = [random.randrange(3) for _ in range(rows)]
+    if random.random() < 0.7:
+        return random.choice([pa.array(numbers), pa.array(whole), pa.array(numbers, pa.float32())])
+    with_gap = [None, *numbers][:rows]
+    odd = [
+        pa.array(with_gap), pa.nulls(rows), pa.array([None, *whole][:rows], pa.int64()),
+        pa.array([float(random.choice(SPECIAL)) for _ in range(rows)]),
+        pa.array(whole, pa.uint64()), pa.array([2**63] * rows, pa.uint64()), pa.array(numbers).cast(pa.float16()),
+        pa.array([k > 0 for k in whole]), pa.array([str(k) for k in whole]), pa.array([b"\xff"] * rows),
+        pa.array(["x" * 9] * rows).dictionary_encode(), pa.array([[1.0, 2.0]] * rows),
+        pa.array([[1.0], [], None][:rows] + [[0.0]] * (rows - 3)),
+        pa.array([{"a": 1}] * rows), pa.array(whole, pa.timestamp("s")), pa.array(whole, pa.duration("s")),
+        pa.array(whole, pa.date32()), pa.array(whole).cast(pa.decimal128(21, 2)), pa.array(whole, pa.time32("s")),
+    ]  # fmt: skip
+    return random.choice(odd)
+
+
+def typed(random: Random) -> pa.Table:
+    """Returns a table with types: sound, or with odd columns or names."""
+    rows = random.choice([0, 1, 2, 5, 12])
+    columns = [column(random, rows) for _ in range(random.choice([0, 1, 2, 3, 5]))]
+    columns += [pa.array([k % 2 for k in range(rows)], pa.int64())] * (random.random() < 0.8)
+    names = [random.choice([f"a{k}"] * 9 + ["y", "", "0", "\u20ac\n"]) for k in range(len(columns))]
+    return pa.Table.from_arrays(columns, names)
+
+
+@settings(max_examples=COLUMNS)
+@given(st.randoms(use_true_random=True))
+def test_typed_tables(random):
+    packed = io.BytesIO()
+    parquet.write_table(typed(random), packed, compression=random.choice(["none", "snappy", "zstd"]))
+    content = packed.getvalue()
+    with case(d__parquet=damaged(random, content) if random.random() < 0.3 else content) as here:
+        data = of_table(random) | {"kind": "parquet", "path": "d.parquet"}
+        data = {key: value for key, value in data.items() if key not in ("header", "separator")}
+        settled(random, data | {"test_path": random.choice([None] * 3 + ["d.parquet"])}, here.folder)
+
+
+def saved(random: Random, folder: Path) -> None:
+    """Writes a data set as `save_to_disk` does, some of its files damaged or missing."""
+    made = datasets.Dataset(typed(random))
+    if random.random() < 0.4:
+        datasets.DatasetDict(dict.fromkeys(random.choice([["train"], ["train", "test"], ["a"]]), made)).save_to_disk(
+            folder
+        )
+    else:
+        made.save_to_disk(folder)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if random.random() < 0.6:
+        chosen = random.choice(files)
+        content = chosen.read_bytes()
+        if random.random() < 0.3:
+            chosen.unlink()
+        elif content:
+            chosen.write_bytes(damaged(random, content))
+
+
+@settings(max_examples=SAVED)
+@given(st.randoms(use_true_random=True))
+def test_saved_data_sets(random):
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
+        try:
+            saved(random, Path(name) / "in")
+        except (pa.ArrowException, TypeError, ValueError, KeyError, NotImplementedError, AttributeError):
+            return  # the library writes no such table
+        columns = ["a0", "a1", "y", ""]
+        data = {
+            "kind": "huggingface",
+            "path": random.choice(["in"] * 9 + ["."]),
+            "features": random.choice([["a0"], ["a0", "a1"], [], [random.choice(columns)]]),
+            "target": random.choice(columns),
+            "split": random.choice(["train"] * 4 + ["a", "test[:1]", "x"]),
+            "test_split": random.choice([None, None, "test", "train"]),
+            "standardize": random.choice(["none", "train", "all"]),
+        }
+        settled(random, data, Path(name))
 
 
 def sparse(random: Random) -> bytes:
