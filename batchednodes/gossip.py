@@ -102,7 +102,8 @@ class Carried:
     sent: Float64[Tensor, " e"]
     """When that model was sent [s]."""
     part: Int64[Tensor, " e"]
-    """Which part of it counts: the number of a part of the model, or of the draw of its entries; -1: all."""
+    """Which part of it counts: the number of a part of the model, or of the draw of its entries; -1: all; -2: all, and
+    the node that takes it begins to compute from it."""
 
     def part_of(self, part: slice) -> "Carried":
         """Returns what is said of some writes."""
@@ -148,6 +149,14 @@ class Mixing:
             idle = cut & (self.receivers < n)
         senders = torch.where(idle, self.receivers, self.senders)
         return replace(self, senders=senders, weights=torch.where(idle, 0.0, self.weights))
+
+    def between(self, first: int, last: int) -> "Mixing":
+        """Returns waves first, ..., last - 1 of a phase whose waves are not cut into tables."""
+        a, b = self.waves[[first, last]].tolist()
+        some = (column[a:b] for column in (self.receivers, self.senders, self.weights, self.times))
+        waves = self.waves[first : last + 1] - a
+        carried = None if self.carried is None else self.carried.part_of(slice(a, b))
+        return Mixing(*some, waves, waves, self.pairs, carried)
 
     def matrices(self, n: int) -> "Iterator[GossipMatrix]":
         """Yields the gossip matrix of each wave, for n rows."""

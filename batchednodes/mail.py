@@ -24,6 +24,9 @@ PUSHED, REQUEST, ASKING, REPLY, JOINING = range(5)
 """Kinds of message: a model; the request of one; a model that asks for another; the answer to a request, or to what
 asks; and the arrival of a node."""
 
+JOINED = -2
+"""In place of the part of a model: all of it, which a node that joins takes and begins to compute from."""
+
 HEAP, MESSAGES, SNAPSHOTS, SLOTS, SEQUENCE = range(5)
 """Places in `Mail.head`: messages under way, free messages, free snapshots, slots, and messages so far."""
 

@@ -59,24 +59,55 @@ class Meter:
 
     def observe(self, state: State, clocks: Clocks) -> "list[Observation]":
         """Returns what holds now for each network; the numbers of all models come to the host at once."""
+        away = self._away(clocks.time)
         out = state.diverged_at.isfinite() if self.quarantine else None
+        if away is not None:
+            gone = torch.from_numpy(away).to(state.x.device)
+            out = gone if out is None else out | gone
         most = (1 + max(rows.size for rows in self.evaluated)) * self.networks.count
         parts, scores = self.chunk.attempt(most, lambda size: self._scores(state.models, out, size))
         cut = np.zeros(self.networks.n, bool) if out is None else out.cpu().numpy()
         models = {g: own for p, score in zip(parts, scores, strict=True) for g, own in self._models(p, score, cut)}
         stale = self.tracking.measure(state.versions, state.updated, state.gained, clocks.time)
-        norms = _norms(state.models, self.networks)
+        norms = _norms(state.models, self.networks, away)
         posts: list[dict[str, int]] = [{}] * self.networks.count
         if clocks.mail is not None and self.laws is not None:
             posts = accounts(clocks.mail, self.laws)
-        rows = (self._network(clocks, g, *models[g], stale[g], cut) for g in range(self.networks.count))
-        return [self._with(row, norms[g], posts[g], clocks, g) for g, row in enumerate(rows)]
+        diverged = state.diverged_at.isfinite().cpu().numpy() if self.quarantine else np.zeros(self.networks.n, bool)
+        rows = (self._network(clocks, g, *models[g], stale[g], diverged) for g in range(self.networks.count))
+        return [self._with(row, norms[g], posts[g], clocks, away, g) for g, row in enumerate(rows)]
 
-    def _with(self, seen: "Observation", norm: float, post: dict[str, int], clocks: Clocks, g: int) -> "Observation":
+    def _away(self, time: float) -> Bool[np.ndarray, " n"] | None:
+        """Returns which nodes have not joined yet, or have left; None where none ever do.
+
+        Of a network in which nobody is there, all nodes count: its models wait for those who come.
+        """
+        if self.laws is None:
+            return None
+        join, leave = self.laws.nodes["join"], self.laws.nodes["leave"]
+        if not ((join > 0).any() or np.isfinite(leave).any()):
+            return None
+        away = (join > time) | (leave <= time)
+        there = np.add.reduceat(~away, self.networks.offsets[:-1], dtype=np.int64)
+        return away & np.repeat(there > 0, self.networks.sizes)
+
+    def _with(
+        self,
+        seen: "Observation",
+        norm: float,
+        post: dict[str, int],
+        clocks: Clocks,
+        away: Bool[np.ndarray, " n"] | None,
+        g: int,
+    ) -> "Observation":
         """Returns what was observed of a network with the norm of its models, their ages and its messages."""
-        age = None if clocks.mail is None else float(clocks.mail.age[self.networks.slice(g)].mean())
+        part, age, there = self.networks.slice(g), None, None
+        if clocks.mail is not None:
+            age = float((clocks.mail.age[part] if away is None else clocks.mail.age[part][~away[part]]).mean())
+        if away is not None:
+            there = int((~away[part]).sum())
         counts = {f"messages_{name}": post.get(name) for name in _ACCOUNTS}
-        return replace(seen, row=seen.row | {"model_norm_mean": norm, "model_age_mean": age, **counts})
+        return replace(seen, row=seen.row | {"model_norm_mean": norm, "model_age_mean": age, "there": there, **counts})
 
     def _scores(
         self, x: Float[Tensor, "n p"], out: Bool[Tensor, " n"] | None, size: int
@@ -142,10 +173,10 @@ class Meter:
         known: dict[str, Any],
         over_nodes: dict[str, np.ndarray],
         stale: Staleness | None,
-        cut: Bool[np.ndarray, " n"],
+        diverged: Bool[np.ndarray, " n"],
     ) -> "Observation":
         part = self.networks.slice(g)
-        quarantined = int(cut[part].sum())
+        quarantined = int(diverged[part].sum())
         row = {
             "time": clocks.time,
             "network": g,
@@ -286,11 +317,15 @@ _ACCOUNTS = ("sent", "delivered", "lost", "offline", "in_flight")
 """Of messages, in the order of keys."""
 
 
-def _norms(x: Float[Tensor, "n p"], networks: Networks) -> list[float]:
-    """Returns the mean over the nodes of each network of the length of a model."""
+def _norms(x: Float[Tensor, "n p"], networks: Networks, away: Bool[np.ndarray, " n"] | None) -> list[float]:
+    """Returns the mean over the nodes of each network, but those that are away, of the length of a model."""
     blocks = x.split(max(1, _BLOCK[x.device.type] // x.shape[1]))
     lengths = torch.cat([b.double().norm(dim=1) for b in blocks]).cpu().numpy()
-    return (np.add.reduceat(lengths, networks.offsets[:-1]) / networks.sizes).tolist()
+    if away is None:
+        return (np.add.reduceat(lengths, networks.offsets[:-1]) / networks.sizes).tolist()
+    counted = np.where(away, 0.0, lengths), ~away
+    sums, sizes = (np.add.reduceat(a, networks.offsets[:-1], dtype=np.float64) for a in counted)
+    return (sums / sizes).tolist()
 
 
 def finite(x: Float[Tensor, "n p"]) -> Bool[Tensor, " n"]:

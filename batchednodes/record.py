@@ -47,6 +47,7 @@ _CURVES = {
     "gossip_rate_mean": "gossip/rate_mean",
     "gossip_rate_max": "gossip/rate_max",
     "quarantined": "divergence/quarantined",
+    "there": "progress/nodes_there",
     "model_norm_mean": "models/norm_mean",
     "model_age_mean": "models/age_mean",
     "messages_sent": "messages/sent",

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from batchednodes import assembly, branch, config, dealing, sweep
+from batchednodes import assembly, branch, config, dealing, messages, sweep
 from batchednodes.assembly import Chunks, Run
 from batchednodes.branch import Origin
 from batchednodes.changes import check_resumed, reopened
@@ -267,9 +267,14 @@ def _left(alone: Task, place: Path) -> dict[str, Any] | None:
 
 
 def _silent(c: Config) -> Config:
+    """Returns the settings of nodes that never gossip; where rounds say when they would, all messages get lost."""
+    rounds = isinstance(c.timing, messages.Rounds)
+    lost = messages.Independent(1.0)
+    gossip = replace(c.gossip, loss=lost) if rounds else replace(c.gossip, clock=Never())
     return replace(
         c,
-        gossip=replace(c.gossip, clock=Never()),
+        gossip=gossip,
+        network=replace(c.network, churn=replace(c.network.churn, start="fresh")),
         run=replace(c.run, baseline="none", mark_every=c.run.until),
         staleness=replace(c.staleness, track="none"),
     )

@@ -58,7 +58,7 @@ CHOICES = {
         "{kind: staleness_weighted}",
         "{kind: limited}",
         "{kind: sampled, share: 0.5}",
-        "{kind: partitioned, parts: 3}",
+        "{kind: partitioned, parts: 3, divide_step: false}",
         "{kind: partitioned, parts: 2, divide_step: true}",
     ],
     "gossip.on_receipt": ["merge", "merge", "merge_update", "update_merge", "update"],
@@ -95,7 +95,7 @@ def possible(c: dict[str, str]) -> dict[str, str]:
         "gossip.flow": c["gossip.exchange"] != "push",
         "gossip.fifo": meets or "none" in c["gossip.delay"],
         "network.churn": meets and "neighbour" in c["network.churn"],
-        "update.applies": c["gossip.on_receipt"] != "merge" or "divide" in c["gossip.merge"],
+        "update.applies": c["gossip.on_receipt"] != "merge" or "divide_step: true" in c["gossip.merge"],
         "run.on_divergence": trains,
         "update.while_off": "never" in c["update.clock"]
         or any(kind in c["network.availability"] for kind in ("always", "per_message")),
@@ -339,3 +339,41 @@ def test_staleness_with_delays_and_losses_is_that_of_a_plain_simulation():
     balanced(result)
     sent, lost = (rows[rows.time == 250][f"messages_{name}"].sum() for name in ("sent", "lost"))
     assert abs(lost - loss * sent) <= 4.5 * np.sqrt(loss * (1 - loss) * sent)
+
+
+def test_a_node_that_joins_begins_to_compute_from_the_model_that_it_takes():
+    churn = "network.churn={join: {kind: choice, values: [0, 1.5, 3]}, start: neighbour}"
+    options, alone = [*BASE, churn, "run.until=6", "run.mark_every=6"], "gossip.clock.kind=never"
+    for executor in ("executor=batched", "executor=serial"):
+        now, stale = (train({}, *options, alone, executor, f"update.applies={a}") for a in ("at_completion", "delta"))
+        assert float((now.x - stale.x).abs().max()) < 1e-12  # nothing comes between the begin of an update and its end
+    options += ["gossip.clock.rate=2", "gossip.delay={kind: constant, time: 0.2}", "update.applies=delta"]
+    same(train({}, *options, "run.window=0.4"), train({}, *options, "executor=serial"))
+
+
+def test_nodes_that_are_not_there_do_not_count():
+    start, times = {"join": [0.0] * 8 + [2.5] * 2 + [9.0] * 2, "leave": [1.5] * 2 + [100.0] * 10}, [0, 1, 2, 3]
+    options = [*BASE, f"network.churn={start}", "run.until=3", "gossip.delay={kind: constant, time: 0.2}"]
+    options += ["task.model.init=independent", "run.eval_nodes=12"]
+    metrics = train({}, *options).metrics
+    assert metrics["there"].tolist() == [8, 8, 6, 8]
+    for time, row in zip(times, metrics.to_dict("records"), strict=True):
+        there = [i for i in range(12) if start["join"][i] <= time < start["leave"][i]]
+        x = train({}, *options, f"run.until={max(time, 1e-9)}").x[there]
+        assert row["model_norm_mean"] == pytest.approx(float(x.norm(dim=1).mean()), rel=1e-9)
+        spread = float((x - x.mean(0)).square().sum(1).mean().sqrt())
+        assert row["consensus_distance"] == pytest.approx(spread, rel=1e-9)
+
+
+def test_all_nodes_count_where_nobody_is_there():
+    some = train({}, *BASE, "network.churn={join: 5}", "run.until=1").metrics
+    everyone = train({}, *BASE, "gossip.clock.kind=never", "update.clock.kind=never", "run.until=1").metrics
+    assert some["loss_mean"].tolist() == everyone["loss_mean"].tolist()
+    assert some["there"].tolist() == [12, 12]
+
+
+def test_a_model_that_counts_for_nothing_brings_no_age():
+    options = [*BASE, "run.until=4", "gossip.delay={kind: constant, time: 0.2}"]
+    gossip = "gossip.weight=0", "gossip.clock.kind=never"
+    ages = [train({}, *options, choice).metrics["model_age_mean"].iloc[-1] for choice in gossip]
+    assert ages[0] == ages[1] > 0

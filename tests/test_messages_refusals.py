@@ -68,6 +68,8 @@ def test_schemes_other_than_uniform_have_no_messages(setting):
          ["network.churn.start=neighbour"]),
         ("update.while_off must be continue with update.clock.kind=never; set update.clock",
          ["update.while_off=pause", "network.availability={kind: markov}", "update.clock.kind=never"]),
+        ("run.baseline must be none where nodes train only when a model comes; set update.clock",
+         ["run.baseline=isolated", "gossip.on_receipt=merge_update", "update.clock.kind=never"]),
     ],
 )  # fmt: skip
 def test_settings_that_do_not_fit_each_other_are_refused(message, overrides):
@@ -139,7 +141,9 @@ def test_networks_of_a_batch_have_messages_of_one_size_and_uniform_schemes():
         "sweep.gossip.merge must keep which part of a model a message brings, and whether its age divides the step, "
         "got networks of [(1, 0.5, False), (4, 1.0, False)] (parts, share, divided); run separate commands for them"
     )
-    timeline_refused(message, ["gossip.merge={kind: sampled, share: 0.5}"], ["gossip.merge={kind: partitioned}"])
+    timeline_refused(
+        message, ["gossip.merge={kind: sampled, share: 0.5}"], ["gossip.merge={kind: partitioned, divide_step: false}"]
+    )
     one = "gossip.merge={kind: partitioned, divide_step: "
     message = message.replace("(1, 0.5, False), (4, 1.0, False)", "(4, 1.0, False), (4, 1.0, True)")
     timeline_refused(message, [one + "false}"], [one + "true}"])

@@ -38,7 +38,7 @@ def test_memory_by_part():
 def test_ages_that_divide_steps_have_memory_of_their_own():
     sizes = made("gossip.merge={kind: partitioned, parts: 5, divide_step: true}").memory
     assert sizes["ages"] == 200 * 5 * 8
-    undivided = made("gossip.merge={kind: partitioned, parts: 5}")
+    undivided = made("gossip.merge={kind: partitioned, parts: 5, divide_step: false}")
     assert undivided.memory["ages"] == made().memory["ages"] == 0
     assert sizes["models under way"] - undivided.memory["models under way"] == undivided.slots * 5 * 8
 

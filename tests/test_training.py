@@ -137,6 +137,23 @@ def test_the_isolated_baseline_is_the_same_run_without_gossip():
     assert result.summary["isolated"][0]["consensus_distance"] > result.metrics["consensus_distance"].iloc[-1]
 
 
+def test_nodes_of_rounds_are_isolated_too():
+    rounds = [
+        "timing={kind: rounds, steps: 3}",
+        "network.churn={join: [0, 2.5, 0, 0, 2.5, 0, 0, 0, 0, 0], start: neighbour}",
+    ]
+    result = train(TINY, *rounds, "run.baseline=isolated", "network.nodes=10")
+    fresh = train(
+        TINY,
+        *rounds,
+        "network.nodes=10",
+        "network.churn.start=fresh",
+        "gossip.loss={kind: independent, probability: 1}",
+    )
+    assert result.summary["isolated"][0]["loss_mean"] == fresh.metrics["loss_mean"].iloc[-1]
+    assert fresh.metrics["messages_delivered"].iloc[-1] == 0 < result.metrics["messages_delivered"].iloc[-1]
+
+
 def test_the_end_is_a_mark_even_between_two_marks():
     assert train(TINY, "run.until=2.5").metrics["time"].tolist() == [0, 1, 2, 2.5]
     assert train(TINY, "run.until=0.3", "run.mark_every=0.1").metrics["time"].tolist() == [0, 0.1, 0.2, 0.3]

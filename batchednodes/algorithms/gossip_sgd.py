@@ -24,6 +24,7 @@ from torch import Tensor
 from batchednodes.algorithms.state import State
 from batchednodes.gossip import Mixing
 from batchednodes.local import Descent, Rates
+from batchednodes.mail import JOINED
 from batchednodes.memory import Chunk
 from batchednodes.mixing import Ages, Entries, Kernel, merge_, mix_, partial
 from batchednodes.staleness import count_
@@ -146,6 +147,25 @@ class GossipSGD:
         """Applies a phase of gossip to models and versions."""
         if self.quarantine:
             phase = phase.without(state.diverged_at)
+        first = 0
+        for wave, joining in self._joins(state, phase):
+            self._mix_(state, phase.between(first, wave + 1))
+            assert state.read is not None
+            state.read.index_copy_(0, joining, state.x.index_select(0, joining))
+            first = wave + 1
+        if first < phase.waves.size - 1:
+            self._mix_(state, phase.between(first, phase.waves.size - 1) if first else phase)
+
+    def _joins(self, state: State, phase: Mixing) -> list[tuple[int, Int64[Tensor, " w"]]]:
+        """Returns the waves in which nodes take models that they begin to compute from, and these nodes."""
+        if state.read is None or phase.carried is None:
+            return []
+        found = (phase.carried.part == JOINED).nonzero().flatten()
+        wave = np.searchsorted(phase.waves, found.cpu().numpy(), side="right") - 1
+        nodes = phase.receivers[found]
+        return [(int(k), nodes[torch.from_numpy(wave == k).to(nodes.device)]) for k in np.unique(wave)]
+
+    def _mix_(self, state: State, phase: Mixing) -> None:
         if self.entries is None:
             mix_(state.x, phase, self.kernel)
         else:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from batchednodes.algorithms.state import State
 from batchednodes.local import Rates
+from batchednodes.mail import JOINED
 from batchednodes.mixing import Ages, Entries
 from batchednodes.tasks.problem import Problem
 from batchednodes.timeline import MEET, PULL, UPDATE, Events
@@ -79,6 +80,8 @@ class SerialGossipSGD:
             kept = None if self.entries is None else self.entries.of(torch.tensor([j]), torch.tensor([part]))[0]
             self._write_(state, j, w, state.x[i], self._row(state, i, width), time, kept)
             self._grow_(state, j, i, part, copied=part < 0 and float(w) == 1)
+            if part == JOINED and state.read is not None:
+                state.read[j] = state.x[j]
             if self.replaces and state.v is not None:
                 state.v[j] = state.v[i]
 

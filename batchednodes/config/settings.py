@@ -349,6 +349,8 @@ def _check_messages(c: Config) -> None:
          (replaced or not weighed), "use gossip.merge.kind fixed, sampled or staleness_weighted"),
         ("network.churn.start must be fresh where no node joins late", c.network.churn.start == "neighbour" and
          c.network.churn.join == 0, "set network.churn.join"),
+        ("run.baseline must be none where nodes train only when a model comes", c.run.baseline == "isolated" and
+         g.on_receipt != "merge" and isinstance(c.update.clock, clocks.Never), "set update.clock"),
         ("update.while_off must be continue with update.clock.kind=never", c.update.while_off == "pause" and
          isinstance(c.update.clock, clocks.Never), "set update.clock"),
     )  # fmt: skip

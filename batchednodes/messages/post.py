@@ -17,6 +17,7 @@ from batchednodes.mail import (
     ASKING,
     DELIVERED,
     HEAP,
+    JOINED,
     JOINING,
     LOST,
     MESSAGES,
@@ -296,12 +297,12 @@ def _react(j, news, now, peers, laws, s):  # noqa: ANN001, ANN202
     """Lets node j spend tokens on messages of its own."""
     high, _ = bits(j, rng.FLOW, 2 * s.nodes[j].arrived + 1, laws)
     count = reactive(laws.nodes[j].flow, s.nodes[j].tokens, laws.nodes[j].spend, news, rng.unit(high))
-    s.nodes[j].tokens -= count
     for _ in range(count):
         high, _ = bits(j, rng.REACTIVE, s.nodes[j].reacted, laws)
         s.nodes[j].reacted += 1
         to = chosen(j, high, _graph_time(now, laws), peers)
-        if to >= 0:
+        if to >= 0:  # else the token is kept
+            s.nodes[j].tokens -= 1
             _send(j, to, PUSHED, now, laws, s)
 
 
@@ -312,7 +313,7 @@ def _join(j, now, peers, laws, s, out):  # noqa: ANN001, ANN202
     i = _model(j, now, peers, laws, s)
     if i >= 0:
         _keep(j, now, laws, s, out)
-        _say(PULL, j, i, -1, i, now, 1.0, -1, now, out)
+        _say(PULL, j, i, -1, i, now, 1.0, JOINED, now, out)
         s.age[j] = s.age[i]
 
 
@@ -365,7 +366,7 @@ def _receive(j, h, now, laws, s, out):  # noqa: ANN001, ANN202
         _keep(j, now, laws, s, out)
         part = q if s.age.shape[1] > 1 else s.nodes[j].arrived if not laws.nodes[j].whole else -1
         _say(PULL, j, row, -1, s.messages[h].sender, s.messages[h].left, w, part, now, out)
-    s.age[j, q] = max(s.age[j, q], s.years[h, q])
+        s.age[j, q] = max(s.age[j, q], s.years[h, q])
     if own >= 0:
         give(laws.nodes[j].network, own, s)
     if receipt == MERGE_UPDATE:

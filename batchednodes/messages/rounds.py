@@ -47,7 +47,7 @@ class Rounds(Timing):
     standard deviation R / 10, rounded down, at least 1."""
 
     first_update: bool = True
-    """Whether each node makes one update before anything else, at the first step at which it is there."""
+    """Whether each node makes one update before anything else, at the first step at which it is there, on or off."""
 
     def __post_init__(self) -> None:
         count(self.steps, 1, "steps", high=10**9)

@@ -30,9 +30,10 @@ class Partitioned(Merge):
     parts: int = 4
     """Parts of a model; at least 1, at most 1,024 and its number of parameters."""
 
-    divide_step: bool = False
+    divide_step: bool = True
     """Whether the step size of each part of the model is `local.lr` over its age, as in the paper: 1 at the first
-    minibatch step of a new model, one more at each. Not with `local.compile=on` or `update.applies=delta`."""
+    minibatch step of a new model, one more at each. Not with `local.compile=on` or `update.applies=delta`; `false`
+    leaves it `local.lr`."""
 
     def __post_init__(self) -> None:
         count(self.parts, 1, "parts", high=PARTS)
