@@ -1,8 +1,10 @@
 """Asynchronous decentralized learning of many nodes, simulated exactly and at scale on one GPU or a CPU."""
 
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchednodes.caches import forget_stale
 from batchednodes.config import Config, load
 from batchednodes.imports import deferred
 
@@ -21,6 +23,8 @@ else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(_HOMES[name], name)
 
+
+forget_stale(Path(__file__).parent)
 
 __version__ = version("batchednodes")
 

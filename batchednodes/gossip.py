@@ -153,10 +153,10 @@ class Mixing:
     def between(self, first: int, last: int) -> "Mixing":
         """Returns waves first, ..., last - 1 of a phase whose waves are not cut into tables."""
         a, b = self.waves[[first, last]].tolist()
-        some = (column[a:b] for column in (self.receivers, self.senders, self.weights, self.times))
+        j, i, weights, times = (column[a:b] for column in (self.receivers, self.senders, self.weights, self.times))
         waves = self.waves[first : last + 1] - a
         carried = None if self.carried is None else self.carried.part_of(slice(a, b))
-        return Mixing(*some, waves, waves, self.pairs, carried)
+        return Mixing(j, i, weights, times, waves, waves, self.pairs, carried)
 
     def matrices(self, n: int) -> "Iterator[GossipMatrix]":
         """Yields the gossip matrix of each wave, for n rows."""

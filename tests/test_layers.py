@@ -11,9 +11,9 @@ PACKAGE = Path(__file__).parents[1] / "batchednodes"
 ROOT = "__init__"
 """The package itself: it shows the public names, so it comes after everything but the command line."""
 ORDER = (
-    "imports rng logarithm pages processor values clocks topology versions tally threads memory vectors layers stack "
-    "schemes chronology mail timeline messages schedule gossip mixing staleness theory program tape graphs local data "
-    "tasks algorithms metrics board folders lock record checkpoint minibatches engine reading config keeper sweep "
+    "caches imports rng logarithm pages processor values clocks topology versions tally threads memory vectors layers "
+    "stack schemes chronology mail timeline messages schedule gossip mixing staleness theory program tape graphs local "
+    "data tasks algorithms metrics board folders lock record checkpoint minibatches engine reading config keeper sweep "
     "changes branch catalogue mailing dealing problems assembly connectivity plan comparison overview divergence "
     f"recorder training splits figures experiments {ROOT} interruption console commands cli __main__"
 ).split()

@@ -68,7 +68,7 @@ def against(workload: Workload, n: int, rate: str, device: torch.device, repeats
         size = min(1500, len(events) // (repeats + 1))
         firsts = iter(range(0, len(events), size))
         works = {
-            "batched": lambda: _speed(source, max(3.0, 200_000 / per_second) if workload.layers else 4.0),
+            "batched": lambda: _speed(source, max(3.0, 1_000_000 / per_second) if workload.layers else 6.0),
             "loop": lambda: size / seconds(lambda: loop.run(events, (first := next(firsts)), first + size), device),
             "serial": lambda: _speed(source, max(0.05, 1500 / per_second), "executor=serial"),
         }
