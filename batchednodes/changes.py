@@ -10,6 +10,7 @@ from typing import Any
 from batchednodes import config
 from batchednodes.config import Config
 from batchednodes.sweep import leaves
+from batchednodes.values import shown
 
 _GOES_ON = ("run.until", "run.checkpoint_every", "run.keep_checkpoints", "run.baseline", "device")
 """Settings, and sections, that may change when a run is resumed: the events so far stay what they were."""
@@ -24,7 +25,7 @@ def between(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, list[An
 
 def words(changed: Mapping[str, list[Any]]) -> str:
     """Returns changes in words: "local.lr 0.1 -> 0.01, ..."."""
-    some = [f"{key} {old!r} -> {new!r}" for key, (old, new) in [*changed.items()][:10]]
+    some = [f"{key} {shown(old)} -> {shown(new)}" for key, (old, new) in [*changed.items()][:10]]
     return ", ".join(some) + (", ..." if len(changed) > 10 else "")
 
 
@@ -42,8 +43,9 @@ def check_resumed(old: Mapping[str, Any], new: Mapping[str, Any], time: float) -
     for key, (before, after) in between(old, new).items():
         if not inside(key, _GOES_ON):
             raise ValueError(
-                f"{key} must not change when a run is resumed ({', '.join(_GOES_ON)} may), got {after!r} instead of "
-                f"{before!r}; `batchednodes train CONFIG --from DIR` starts from the run's models with other settings"
+                f"{key} must not change when a run is resumed ({', '.join(_GOES_ON)} may), got {shown(after)} instead "
+                f"of {shown(before)}; `batchednodes train CONFIG --from DIR` starts from the run's models with other "
+                "settings"
             )
     if new["run"]["until"] < time:
         raise ValueError(

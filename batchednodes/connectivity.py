@@ -8,16 +8,17 @@ from typing import Literal
 
 import numpy as np
 import scipy.sparse
+from jaxtyping import Int64
 
 from batchednodes.config import Config, has_messages
 from batchednodes.schemes import Uniform
-from batchednodes.theory import complete_consensus, contact_consensus, meeting_consensus, walk_gap
+from batchednodes.theory import complete_consensus, contact_consensus, meeting_consensus, sparse_walk_gap, walk_gap
 from batchednodes.timeline import Timeline
-from batchednodes.topology import Graph
+from batchednodes.topology import Chooser, Graph, Weighted
 from batchednodes.values import number
 
 DENSE = 1000
-"""Nodes up to which spectra are those of dense matrices: a second's work."""
+"""Nodes up to which spectra are those of dense matrices, a second's work; of more, the gap is found by sparse ones."""
 
 SPARSE = 5000
 """Nodes up to which the contraction of meetings is found by sparse iterations: some seconds at worst."""
@@ -33,7 +34,8 @@ class Connectivity:
     """Smallest, mean and largest number of nodes that a node may contact."""
     gap: float | None
     """1 - Re lambda_2 of P, itself included where a contact finds nobody: that of a random walk; dimensionless; of a
-    graph that changes, of the mean over rounds; null: too many nodes."""
+    graph that changes, of the mean over rounds; null: one node, or too many for a walk that is slow, not reversible, or
+    on a graph that changes."""
     contraction: float | None
     """rho, by which one contact shrinks the expected squared consensus distance at worst; dimensionless; null: too many
     nodes, no contacts, not all alike, or messages that are more than exchanged at once and merged."""
@@ -62,10 +64,10 @@ def connectivity(config: Config, events: Timeline, g: int) -> Connectivity:
     components = 1 if graph is None else graph.components()[0]
     facts = (components, (int(degrees.min()), float(degrees.mean()), int(degrees.max())))
     if chooser is not None:
-        p = chooser.probabilities() if n <= SPARSE else None
+        p = chooser.probabilities() if n <= SPARSE or isinstance(chooser, Weighted) else None
     else:
-        p = _uniform(graph, n) if n <= (DENSE if graph is None else SPARSE) else None
-    gap = walk_gap(p.toarray()) if p is not None and 1 < n <= DENSE else None
+        p = _uniform(graph, n) if n <= DENSE or graph is not None else None
+    gap = _gap(p, degrees, chooser, components)
     rates, weight = events.gossip.rate[nodes], config.gossip.weight
     made = float((rates * events.contacts.share[nodes]).sum())
     exchange, scheme = config.gossip.exchange, config.gossip.scheme
@@ -74,9 +76,23 @@ def connectivity(config: Config, events: Timeline, g: int) -> Connectivity:
     if not isinstance(weight, int | float | str) or made == 0:
         return Connectivity(*facts, gap, None, None)
     w, alike = number(weight, n, "gossip.weight"), graph is None and chooser is None and (rates == rates[0]).all()
-    pairs = None if p is None else scipy.sparse.csr_array(scipy.sparse.diags_array(rates / made) @ p)
+    pairs = None if p is None or n > SPARSE else scipy.sparse.csr_array(scipy.sparse.diags_array(rates / made) @ p)
     rho = _contraction(pairs, n, w, exchange, bool(alike))
     return Connectivity(*facts, gap, rho, None if rho is None else (1 - rho) * made)
+
+
+def _gap(
+    p: scipy.sparse.csr_array | None, degrees: Int64[np.ndarray, " n"], chooser: Chooser | None, components: int
+) -> float | None:
+    """Returns the gap of the walk with these probabilities; of the complete graph where there are none."""
+    n = degrees.size
+    if p is None:
+        return n / (n - 1) if chooser is None else None
+    if n <= DENSE:
+        return walk_gap(p.toarray()) if n > 1 else None
+    if components > 1:
+        return 0.0
+    return sparse_walk_gap(p, np.ones(n) if chooser is not None else degrees.astype(float))
 
 
 def _contraction(

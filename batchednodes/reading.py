@@ -200,7 +200,7 @@ class Reader:
             result = value if value in words or str in parts else MISSING
         elif isinstance(value, list | tuple) and lists:
             item, *_ = *get_args(lists[0]), float
-            if item is float and all(type(x) is float for x in value):  # lists of n numbers may be long
+            if item in (float, int) and all(type(x) is item for x in value):  # lists of n numbers may be long
                 result = (get_origin(lists[0]) or list)(value)
             else:
                 items = [self.read(x, item, f"{path}[{i}]") for i, x in enumerate(value)]

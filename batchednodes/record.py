@@ -71,6 +71,9 @@ _HISTOGRAM = 1e20
 _BUCKETS = 64
 """Buckets of a histogram, at most; TensorBoard shows about 30."""
 
+_LONG, _CELL = 20_000, 1000
+"""Characters of a config before and after what TensorBoard leaves out, and of one setting in its table."""
+
 _LAYOUT = {
     "batchednodes": {
         "accuracy over nodes": _chart("accuracy/node_mean", "accuracy/node_worst", "accuracy/average_model"),
@@ -176,8 +179,9 @@ class Record:
         with record._curves():
             for label in labels:
                 record.boards += (Board(folder / label, mark),)
-            for board in record.boards if config is not None else ():
-                board.add(text("config", f"```yaml\n{config}\n```"), mark)
+            shown = text("config", f"```yaml\n{_excerpt(config)}\n```") if config is not None else None
+            for board in record.boards if shown is not None else ():
+                board.add(shown, mark)
                 board.add(custom_scalars(_LAYOUT), mark)
         return record
 
@@ -323,6 +327,13 @@ def _of_counts(tag: str, counts: np.ndarray, width: int) -> Any:
     return histogram_raw(tag, low, high, int(counts.sum()), total, squares, limits, bars)
 
 
+def _excerpt(config: str) -> str:
+    """Returns settings without the middle of what is too long for a browser."""
+    if len(config) <= 2 * _LONG:
+        return config
+    return f"{config[:_LONG]}\n# ... {len(config) - 2 * _LONG:,} characters are left out ...\n{config[-_LONG:]}"
+
+
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, str | int | float]:
     """Returns nested settings as one level, "gossip.clock.rate": value, with text for what is not a number."""
     out: dict[str, str | int | float] = {}
@@ -330,7 +341,7 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, str | int | float
         if isinstance(value, dict):
             out |= _flat(value, f"{prefix}{key}.")
         else:
-            out[prefix + key] = value if isinstance(value, bool | int | float) else str(value)
+            out[prefix + key] = value if isinstance(value, bool | int | float) else str(value)[:_CELL]
     return out
 
 

@@ -149,10 +149,11 @@ def resume(folder: str | Path, *overrides: str, watch: Watch | None = None, stop
 
 def _new(task: Task, out: Path | None) -> Result:
     """Runs a task from its start, in a new folder."""
+    settings = "" if out is None else config.dump(task.settings)  # refused here if they could not be read again
     with _assembled(task, None) as (run, means, origin):
         if out is None:
             return _run(task, run, Recorder(task, run, means, None, origin))
-        with new_folder(out, config.dump(task.settings)):
+        with new_folder(out, settings):
             return _run(task, run, Recorder(task, run, means, out, origin))
 
 

@@ -36,7 +36,7 @@ MANY = "[" + ", ".join(["0.25"] * 110_000) + "]"
         ),
         ("[" * 1_000_000, "must be nested at most 50 levels deep"),
         ("a: " + "{b: " * 100_000, "must be nested at most 50 levels deep"),
-        ("a: " + "1" * (5 << 20), "must be at most 4 MiB"),
+        ("a: " + "1" * (17 << 20), "must be at most 16 MiB"),
         ("a: [" + "1," * 200_000 + "]", "must hold at most 120,000 values"),
         ("x" * 1_000_000 + ": 1", "is not valid YAML"),
         ("? " + "x" * 1_000_000 + "\n: 1", "unknown key 'xxx"),

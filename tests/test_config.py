@@ -1,11 +1,16 @@
 """Settings: what a file, an override and Python may say, and that nothing is lost on the way."""
 
+import functools
+import time
+
+import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchednodes import clocks, tasks
-from batchednodes.config import KINDS, Config, Gossip, Network, Task, dump, load, to_dict
+from batchednodes.config import KINDS, Config, Gossip, Network, Task, document, dump, load, to_dict
 from batchednodes.values import Choice, LogNormal, Uniform
 
 TOP = "name, seed, device, dtype, executor, network, update, gossip, timing, local, task, run, staleness"
@@ -13,6 +18,7 @@ TOP += ", sweep, sweep_mode, replicas"
 NEEDED = {
     "trace": {"path": "trace.csv"},
     "edges": {"i": [0], "j": [1]},
+    "adjacency": {"lists": "0 1"},
     "networkx": {"generator": "path_graph"},
     "given": {"path": "weights.csv"},
     "edge_list": {"path": "edges.txt"},
@@ -200,3 +206,77 @@ def test_random_arguments_round_trip(tmp_path_factory, args):
     if "???" in words(args):  # OmegaConf's mark of a missing value
         return
     assert load(path) == config == load(config)
+
+
+VALUES = [
+    None, True, False, 0, -7, 10**300, 0.0, -0.0, 1.0, 1e-300, 5e-324, 1.7976931348623157e308, 1e22, 123456.789, -1e16,
+    float("inf"), float("-inf"), "", " ", "~", "null", "NULL", "on", "No", "true", "1", "-1", "+1", "1_000", "010",
+    "0o17", "0x1F", "0b11", "1e5", "1E-3", ".5", "5.", ".5e3", ".inf", "-.INF", ".nan", "1:30", "2001-01-01", "<<", "=",
+    "???", "a: b", "- a", "# a", "a #b", "[a]", "{a}", "*a", "&a", "!a", "!!int 3", "%a", "@a", "`a", "'", '"', "'a'",
+    "|", ">", "é", "日本語", "\u2028", "\u0085", "\ufeff", "\x00", "\x1b", "\x7f", "😀", "a\nb", "\na\n", "a\r\nb",
+    "\tb", " a ", "a\\b", "word " * 60, "w" * 300, "0 1 2, " * 40 + "3 4", "${a}", "\\${a}", [], {}, [[]], [{}],
+    [[1, 2], [3]], [{"a": [1]}, {}], {"a": {}},
+    {"1": 1, "on": 2, "": 3, "a b": 4, "<<": 5, "a: b": 6, "é": 7, "k" * 200: 8, "a\nb": 9},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", VALUES, ids=ascii)
+@pytest.mark.parametrize("library", ["C", "Python"])
+def test_every_value_round_trips(value, library, monkeypatch):
+    if library == "Python":
+        monkeypatch.setattr(document, "_LOADER", yaml.SafeLoader)
+        monkeypatch.setattr(document, "_DUMPER", yaml.SafeDumper)
+    text = document.write({"a": value, "b": [value, {"c": value}]})
+    found = document.parse(text)
+    assert found == {"a": value, "b": [value, {"c": value}]}
+    assert repr(found) == repr({"a": value, "b": [value, {"c": value}]})  # types, and the sign of 0
+
+
+def test_numbers_are_numbers_to_other_readers_too():
+    values = [1e-300, 1e22, 0.1, -1e16, float("inf"), 3, None, True]
+    assert yaml.safe_load(document.write({"a": values, "b": "1e5", "c": "010"})) == {
+        "a": values,
+        "b": "1e5",
+        "c": "010",
+    }
+
+
+def test_nan_round_trips():
+    assert repr(document.parse(document.write({"a": float("nan")}))) == "{'a': nan}"
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=12))
+def test_all_texts_round_trip(text):
+    assert document.parse(document.write({"a": text, text: ["b", text]})) == {"a": text, text: ["b", text]}
+
+
+def test_long_lists_are_written_and_read_in_a_moment():
+    n = 50_000
+    rates = np.random.default_rng(0).uniform(0.5, 1.5, n).tolist()
+    config = load({"network": {"nodes": n}, "update": {"clock": {"rate": rates}}})
+    before = time.process_time()
+    text = dump(config)
+    assert time.process_time() - before < 2  # 0.2 s; 7 s by OmegaConf
+    assert load(document.parse(text)) == config
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"long": list(range(130_000)), "more": [1] * 100},
+         r"^task.model.args.long must be shorter: a config is a file of at most 120,000 values and 16 MiB, got "
+         r"130,\d{3} and \d\.\d; use an expression in n or a distribution, or keep it in a file of its own, as "
+         r"network.topology.kind=edge_list does$"),
+        ({"a": {"text": "x" * (17 << 20)}, "b": [1] * 100},
+         r"^task.model.args.a.text must be shorter: .* 16 MiB, got \d+ and 17\.0"),
+        ({"text": "\0" * (9 << 20)}, r"^task.model.args.text must be shorter: .* got \d+ and 18\.\d"),
+        ({"deep": functools.reduce(lambda inner, _: [inner], range(60), 1)},
+         r"^a config must be nested at most 50 levels deep, got \d+$"),
+        ({"odd": "\ud800"}, "^a config must be UTF-8 text, got characters that are not$"),
+    ],
+    ids=["values", "letters", "escapes", "depth", "surrogates"],
+)  # fmt: skip
+def test_what_could_not_be_read_again_is_not_written(args, message):
+    with pytest.raises(ValueError, match=message):
+        dump(Config(task=Task(model=tasks.PythonModule("a:b", args))))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from batchednodes import assembly, load, theory
+from batchednodes import connectivity as connections
 from batchednodes.connectivity import Connectivity, connectivity
 
 ROUNDING = 1e-10
@@ -32,7 +33,7 @@ def test_facts_of_simple_graphs_are_the_closed_forms():
         assert small.contraction == pytest.approx(theory.complete_consensus(12, exchange, 0.5), rel=ROUNDING)
         large = facts("network.nodes=2000", f"gossip.exchange={exchange}")
         assert large.contraction == theory.complete_consensus(2000, exchange, 0.5)
-        assert (large.gap, large.degrees) == (None, (1999, 1999.0, 1999))
+        assert (large.gap, large.degrees) == (2000 / 1999, (1999, 1999.0, 1999))
     assert facts("network.nodes=2000").contraction == 1 - 1 / 1999
 
 
@@ -103,3 +104,43 @@ def test_directed_walks_have_the_gap_of_their_slowest_real_part():
     cycle = np.roll(np.eye(7), 1, axis=1)
     assert theory.walk_gap(cycle) == pytest.approx(1 - math.cos(2 * math.pi / 7), rel=ROUNDING)
     assert theory.walk_gap(cycle / 2) == pytest.approx((1 - math.cos(2 * math.pi / 7)) / 2, rel=ROUNDING)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["network.topology={kind: k_regular, degree: 6}"],
+        ["network.topology={kind: barabasi_albert, attach: 3}"],
+        ["network.topology.kind=torus"],
+        ["network.topology={kind: watts_strogatz, neighbours: 6}", "network.weights.kind=metropolis_hastings"],
+        ["network.topology={kind: barabasi_albert, attach: 3}", "network.weights.kind=max_degree"],
+        ["network.topology={kind: random_matching}"],
+        ["network.topology.kind=hypercube", "network.nodes=256"],
+        ["network.topology.kind=star"],
+    ],
+)
+def test_sparse_gaps_are_the_dense_ones(options, monkeypatch):
+    options = ["network.nodes=300", *options]
+    dense = facts(*options).gap
+    monkeypatch.setattr(connections, "DENSE", 100)
+    sparse = facts(*options).gap
+    assert sparse is not None
+    assert sparse == pytest.approx(dense, rel=1.1e-4)  # found to 1e-4
+
+
+def test_gaps_of_large_graphs_are_found_where_they_are_quick():
+    degree = 10
+    found = facts("network.nodes=100000", f"network.topology={{kind: k_regular, degree: {degree}}}")
+    law = 1 - 2 * math.sqrt(degree - 1) / degree  # Friedman 2008: no random regular graph is far from Ramanujan's
+    assert found.gap == pytest.approx(law, rel=1e-3)  # found 0.40006 for 0.4
+    assert found.contraction is None
+    assert facts("network.nodes=100000").gap == 100000 / 99999
+    assert facts("network.nodes=65536", "network.topology.kind=hypercube").gap == pytest.approx(2 / 16, rel=1e-4)
+
+
+def test_gaps_of_large_graphs_are_null_where_no_sparse_iteration_finds_them():
+    assert facts("network.nodes=1100", "network.topology={kind: exponential}").gap is None  # not reversible
+    assert facts("network.nodes=1100", "network.topology={kind: base_graph, degree: 2}").gap is None  # likewise
+    assert facts("network.nodes=6000", "network.topology.kind=ring").gap is None  # slow
+    with pytest.warns(UserWarning, match="not connected"):
+        assert facts("network.nodes=1100", "network.topology={kind: erdos_renyi, probability: 1/n}").gap == 0

@@ -48,6 +48,7 @@ NEEDY = (
     "freshest",
     "age_aware",
     "edges",
+    "adjacency",
     "networkx",
     "karate",
     "davis",
@@ -76,6 +77,7 @@ USUAL = {
     "network.topology.arguments": [{"n": "n"}, {"n": "n", "p": 0.5}, {}],
     "network.topology.i": [[0, 1], []],
     "network.topology.j": [[1, 2], []],
+    "network.topology.lists": ["0 1, 1 2 3, 4 5", "", "0 1; 2"],
     "task.loss": ["auto"],
     "sweep": [{}, {"network.nodes": [2, 3]}, {"seed": [1, 2]}, {"gossip.clock.rate": ["n", 1]}],
 }

@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 
+import networkx
 import numpy as np
 import pytest
 import torch
@@ -11,6 +12,8 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from batchednodes import resume, train
+from batchednodes.figures import plot
+from batchednodes.topology import from_networkx
 
 TINY = {
     "network": {"nodes": 8},
@@ -216,6 +219,51 @@ def test_only_folders_of_runs_are_resumed(tmp_path):
         ValueError, match=r"DIR must hold a run that can go on, got .*bad', which diverged; to start from"
     ):
         resume(tmp_path / "bad")
+
+
+LARGE = {
+    "name": "large",
+    "network": {"nodes": 12_500},
+    "task": {"data": {"samples_per_node": 1, "features": 2, "test_samples": 5}},
+    "local": {"batch_size": 1},
+    "staleness": {"track": "none"},
+    "run": {"until": 0.5, "mark_every": 0.5, "eval_nodes": 5},
+}
+
+
+def test_a_large_graph_of_networkx_is_resumed_branched_and_compared_wherever_its_folder_is(tmp_path):
+    graph = networkx.circulant_graph(12_500, [1, 2, 3, 4, 5])  # 62,500 edges: 125,000 numbers
+    tree = {**LARGE, "network": {"nodes": 12_500, "topology": from_networkx(graph)}}
+    options = ["run.until=1", "gossip.clock.rate=1"]
+    train(tree, *options, out=tmp_path / "whole")
+    halted = train(tree, *options, out=tmp_path / "parts", stop=after(3))
+    assert halted.summary["status"] == "interrupted"
+    moved = (tmp_path / "parts").rename(tmp_path / "moved")
+    assert resume(moved).summary["status"] == "finished"
+    same_files(tmp_path / "whole", moved)
+    again = train(moved / "config.yaml", f"run.start_from={moved}")
+    assert again.summary["start"]["changed"] == {}
+    with pytest.raises(
+        ValueError, match=r"^network.topology.lists must not change .*, got '0 1' instead of '0 1 2.*\.\.\. "
+    ):
+        resume(moved, "network.topology.lists='0 1'")
+    assert plot([moved], None).paths
+    board = EventAccumulator(str(tmp_path / "whole"))
+    board.Reload()
+    shown = board.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert len(shown) < 50_000
+    assert "characters are left out" in shown
+    assert max(p.stat().st_size for p in (tmp_path / "whole").glob("events*")) < 100_000
+
+
+def test_settings_too_long_to_be_resumed_are_refused_before_the_run(tmp_path):
+    edges = {"kind": "edges", "i": [0] * 62_500, "j": [1] * 62_500}
+    tree = {**LARGE, "network": {"nodes": 12_500, "topology": edges}}
+    with pytest.raises(
+        ValueError, match=r"^network.topology.[ij] must be shorter: .* 120,000 values and 16 MiB, got 125,\d{3} "
+    ):
+        train(tree, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_branch_starts_from_the_models_of_another_run(tmp_path):

@@ -13,7 +13,9 @@ from scipy import stats
 
 from batchednodes import load, rng
 from batchednodes.config import dump
+from batchednodes.config.document import parse
 from batchednodes.topology import (
+    Adjacency,
     BinaryTree,
     Chain,
     Davis,
@@ -210,8 +212,21 @@ def test_a_graph_object_becomes_a_setting():
         }  # fmt: skip
         config = load({"network": {"nodes": n, "topology": made}})
         assert config.network.topology == made
-        assert isinstance(config.network.topology, Edges)
-        assert "topology:\n    kind: edges" in dump(config)
+        assert isinstance(config.network.topology, Adjacency)
+        assert "topology:\n    kind: adjacency\n    lists: 0 1" in dump(config)
+        assert load(parse(dump(config))) == config
+
+
+def test_adjacency_lists_are_those_of_networkx():
+    found = nx.barabasi_albert_graph(50, 3, seed=1)
+    made = from_networkx(found)
+    lists = ", ".join(line for line in nx.generate_adjlist(found) if " " in line)
+    assert edges(stored(Adjacency(lists), 50)) == edges(stored(made, 50)) == numbered(found)
+    assert sorted(made.lists.split(", ")[0].split()) == sorted(lists.split(", ")[0].split())
+    assert edges(stored(Adjacency("0 1 2,\n2 1 1,3,\t,"), 4)) == {(0, 1), (0, 2), (1, 2)}
+    assert edges(stored(Adjacency("2 0 1, 0 2", directed=True), 3)) == {(2, 0), (2, 1), (0, 2)}
+    assert edges(stored(Adjacency(""), 2)) == set() == edges(stored(from_networkx(nx.empty_graph(2)), 2))
+    assert Adjacency("0 1, 1 2").contacts(3) >= 4
 
 
 @pytest.mark.parametrize(
@@ -248,6 +263,12 @@ def test_a_graph_object_becomes_a_setting():
         (lambda: RandomGeometric(-1), "radius must be at least 0 and finite, got -1"),
         (lambda: Karate().graph(33, 0), "kind=karate is a graph of 34 nodes, got 33 nodes; set network.nodes=34"),
         (lambda: Davis().graph(34, 0), "kind=davis is a graph of 32 nodes, got 34 nodes; set network.nodes=32"),
+        (lambda: Adjacency("0 1; 2").graph(3, 0), "lists must hold node numbers, spaces and commas, got '1;'"),
+        (lambda: Adjacency("0 -1").graph(3, 0), "lists must hold node numbers, spaces and commas, got '-1'"),
+        (lambda: Adjacency("0 1000000000").graph(3, 0),
+         "lists must hold node numbers, spaces and commas, got '1000000000'"),
+        (lambda: Adjacency("0 1, 1 3").graph(3, 0), "lists must name nodes of 0 .. 2, got 3"),
+        (lambda: Adjacency("0 1, 2 1 2").graph(3, 0), "lists must join two nodes, got 2 in the list of 2"),
         (lambda: Edges([1, 2], [0]), "j must be a list of 2 nodes, as many as i, got 1"),
         (lambda: Edges([1], [3]).graph(3, 0), "j must name nodes of 0 .. 2, got 3"),
         (lambda: Edges([-1], [1]).graph(3, 0), "i must name nodes of 0 .. 2, got -1"),

@@ -22,10 +22,12 @@ from batchednodes.topology import (
     MaxDegree,
     MetropolisHastings,
     Networks,
+    RandomGeometric,
     Ring,
     Star,
     Torus,
     UniformWeights,
+    WattsStrogatz,
     Weighted,
     Weights,
     stack,
@@ -156,6 +158,28 @@ def test_given_weights_are_read(tmp_path):
     options += ["task.data={samples_per_node: 4, test_samples: 4, features: 2}", "run.until=3"]
     with pytest.warns(UserWarning, match="network.topology is not connected: 2 components"):
         assert train({}, *options).metrics["gossips"].iloc[-1] > 0
+
+
+def test_a_large_file_of_weights_is_read_as_rows_in_any_order(tmp_path):
+    graph, draw = stored(Torus(), 2500), np.random.default_rng(0)
+    i, p = np.repeat(np.arange(2500), graph.degrees), draw.uniform(0, 0.25, graph.indices.size)
+    order = draw.permutation(p.size)
+    rows = [f"{i[e]},{graph.indices[e]},{float(p[e])!r}" for e in order]
+    (tmp_path / "w.csv").write_text("\n".join(rows))
+    made = weighted(GivenWeights(str(tmp_path / "w.csv")), graph).probabilities()
+    np.testing.assert_allclose(made.data, p, rtol=0, atol=1e-15)  # differences of sums of four
+
+
+@pytest.mark.parametrize(
+    "topology",
+    [RandomGeometric(0.09), BarabasiAlbert(3), KRegular(6), Torus(), WattsStrogatz(6, 0.1), ErdosRenyi("8/n"), Ring()],
+    ids=repr,
+)
+def test_the_best_constant_of_a_larger_graph_is_the_dense_one(topology, monkeypatch):
+    graph = stored(topology, 600)
+    sparse = best_constant(graph)
+    monkeypatch.setattr("batchednodes.topology.weights.DENSE", 600)
+    assert sparse == pytest.approx(best_constant(graph), rel=1e-5)  # a gap is in error by 1e-5 at most
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-r"""One YAML document as plain data, read in bounded time and memory whatever it holds.
+r"""One YAML document as plain data, read in bounded time and memory whatever it holds; and plain data as a document.
 
 Numbers are decimal, 0x, 0o or 0b; what YAML 1.1 reads as octal (010), base 60 (1:30) or a date stays text, so that it
 is refused where a number is due.
@@ -6,21 +6,24 @@ is refused where a number is due.
 Letters: none.
 """
 
+import math
 import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from batchednodes.values import shown
 
-LARGEST, VALUES, DEPTH = 4 << 20, 120_000, 50
+LARGEST, VALUES, DEPTH = 16 << 20, 120_000, 50
 """The largest file [B], the most values of a document with its aliases written out, and the deepest nesting [levels]:
 less than a second's work."""
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_RESOLVER: Any = yaml.resolver.Resolver()
 _WORDS: dict[str, bool | None] = {
     **{form: None for word in ("null", "~", "") for form in (word, word.title(), word.upper())},
     **{form: True for word in ("true", "yes", "on") for form in (word, word.title(), word.upper())},
@@ -187,3 +190,112 @@ def scalar(text: str) -> Any:
         return text
     limit = _LIMITS.fullmatch(text)
     return float(limit[1] + limit[2]) if limit else text
+
+
+# ----------------------------------------------------------------------------------------------------------- writing
+
+
+def write(data: dict[str, Any]) -> str:
+    """Returns plain data as one YAML document, which `parse` reads as equal data.
+
+    Raises:
+        ValueError: the document could not be read again: it is too large or too deep, or has no UTF-8 text.
+    """
+    size = _size(data)
+    if size.depth > DEPTH:
+        raise ValueError(f"a config must be nested at most {DEPTH} levels deep, got {size.depth}")
+    if size.values > VALUES or size.letters > LARGEST:
+        raise ValueError(_too_large(data, size.values, size.letters))
+    try:
+        text = yaml.emit(_document(data), Dumper=_DUMPER, allow_unicode=True)
+        assert isinstance(text, str)
+        length = len(text.encode())
+    except UnicodeEncodeError:
+        raise ValueError("a config must be UTF-8 text, got characters that are not") from None
+    if length > LARGEST:
+        raise ValueError(_too_large(data, size.values, length))
+    return text
+
+
+class _Size(NamedTuple):
+    """What a value takes in a document."""
+
+    values: int
+    """As `_Builder` counts them: keys, values, lists and mappings."""
+    letters: int
+    """Letters and digits [B], at least."""
+    depth: int
+    """Levels of nesting, itself included."""
+
+
+def _size(value: Any) -> _Size:
+    if not isinstance(value, dict | list):
+        return _Size(1, len(value) if isinstance(value, str) else 1, 1)
+    if isinstance(value, list) and not any(isinstance(item, dict | list) for item in value):  # it may be long
+        return _Size(1 + len(value), sum(len(item) if isinstance(item, str) else 1 for item in value), 2)
+    inner = [_size(item) for item in ([*value, *value.values()] if isinstance(value, dict) else value)]
+    values, letters = 1 + sum(size.values for size in inner), sum(size.letters for size in inner)
+    return _Size(values, letters, 1 + max((size.depth for size in inner), default=0))
+
+
+def _too_large(data: dict[str, Any], values: int, length: int) -> str:
+    """Returns the message about data of too many values, or too many bytes, which names the longest setting."""
+    key, place = "", data
+    while isinstance(place, dict):
+        name = max(place, key=lambda name: _size(place[name])[values <= VALUES])
+        key, place = f"{key}.{name}" if key else str(name), place[name]
+    return (
+        f"{key} must be shorter: a config is a file of at most {VALUES:,} values and {LARGEST >> 20} MiB, got "
+        f"{values:,} and {length / 2**20:.1f}; use an expression in n or a distribution, or keep it in a file of its "
+        "own, as network.topology.kind=edge_list does"
+    )
+
+
+def _document(data: dict[str, Any]) -> Iterator[yaml.Event]:
+    """Yields the events from which a document is written."""
+    yield yaml.StreamStartEvent()
+    yield yaml.DocumentStartEvent(explicit=False)
+    yield from _value(data)
+    yield yaml.DocumentEndEvent(explicit=False)
+    yield yaml.StreamEndEvent()
+
+
+def _value(value: Any) -> Iterator[yaml.Event]:
+    if isinstance(value, dict):
+        yield yaml.MappingStartEvent(None, None, implicit=True, flow_style=False)
+        for key, item in value.items():
+            yield _word(key)
+            yield from _value(item)
+        yield yaml.MappingEndEvent()
+    elif isinstance(value, list):
+        yield yaml.SequenceStartEvent(None, None, implicit=True, flow_style=False)
+        for item in value:
+            if isinstance(item, dict | list):
+                yield from _value(item)
+            else:
+                yield _word(item)
+        yield yaml.SequenceEndEvent()
+    else:
+        yield _word(value)
+
+
+def _word(value: Any) -> yaml.ScalarEvent:
+    """Returns a scalar; text that `scalar`, or YAML 1.1, would read as something else is quoted."""
+    if isinstance(value, str):
+        read = _RESOLVER.resolve(yaml.ScalarNode, value, (True, False))
+        plain = read == "tag:yaml.org,2002:str" and isinstance(scalar(value), str)
+        breaks = any(letter in value for letter in "\x85\u2028\u2029")  # PyYAML without libyaml loses them
+        return yaml.ScalarEvent(None, None, (plain, True), value, style='"' if breaks else None if plain else "'")
+    return yaml.ScalarEvent(None, None, (True, False), _number(value))
+
+
+def _number(value: bool | int | float | None) -> str:
+    """Returns what stands for a value that is no text, in the forms that YAML 1.1 reads, too."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, int):
+        return str(value)
+    if not math.isfinite(value):
+        return ".nan" if math.isnan(value) else f"{'-' if value < 0 else ''}.inf"
+    digits = repr(value)
+    return digits if "." in digits else digits.replace("e", ".0e")

@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
-from batchednodes.config.document import parse, read_file
+from batchednodes.config.document import parse, read_file, write
 from batchednodes.config.kinds import READER
 from batchednodes.config.settings import Config
 from batchednodes.values import shown
@@ -220,5 +220,9 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def dump(config: Config) -> str:
-    """Returns every setting as YAML, such that reading it gives an equal config."""
-    return OmegaConf.to_yaml(OmegaConf.create(_escape(to_dict(config))))
+    """Returns every setting as YAML, such that reading it gives an equal config.
+
+    Raises:
+        ValueError: it would be too large to be read; the message names the longest setting.
+    """
+    return write(_escape(to_dict(config)))

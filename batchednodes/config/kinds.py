@@ -35,6 +35,7 @@ KINDS: dict[str, dict[str, type]] = {
         "davis": graphs.Davis,
         "networkx": graphs.NetworkX,
         "edges": graphs.Edges,
+        "adjacency": graphs.Adjacency,
         "edge_list": graphs.EdgeList,
     },
     "network.weights": {

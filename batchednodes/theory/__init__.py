@@ -19,6 +19,7 @@ from batchednodes.theory.consensus import (
     contraction,
     expected_consensus,
     meeting_consensus,
+    sparse_walk_gap,
     stationary_consensus,
     walk_gap,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "mean_staleness_graph",
     "mean_staleness_ring",
     "meeting_consensus",
+    "sparse_walk_gap",
     "staleness_bound",
     "stationary_consensus",
     "walk_gap",

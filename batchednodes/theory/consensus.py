@@ -11,7 +11,7 @@ import scipy.sparse
 from jaxtyping import Bool, Float64
 from scipy.sparse import csgraph
 
-from batchednodes.topology.graphs import second_modulus
+from batchednodes.topology.graphs import STEPS, second_eigenvalue, second_modulus
 from batchednodes.values import count, number
 
 
@@ -144,6 +144,31 @@ def walk_gap(contacts: Float64[np.ndarray, "n n"]) -> float:
     """
     p = contacts + np.diag(1 - contacts.sum(axis=1))
     return float(1 - np.sort(np.linalg.eigvals(p).real)[-2])
+
+
+def sparse_walk_gap(contacts: scipy.sparse.csr_array, weight: Float64[np.ndarray, " n"]) -> float | None:
+    r"""Returns `walk_gap` of a reversible walk on a connected graph, to 1e-4 of itself, in about a second.
+
+    With pi the weights, pi_i P[i, j] = pi_j P[j, i], so that diag(pi)^(1/2) P diag(pi)^(-1/2) is symmetric.
+
+    Args:
+        contacts: P[i, j]; non-negative, rows of sum at most 1: what is left to 1 stays at i. n >= 2.
+        weight: pi_i; positive, up to a factor.
+
+    Returns:
+        The gap; None: the walk is not reversible by these weights, or so slow that a second is not enough.
+    """
+    steps = min(STEPS, int(1e9 / (3 * contacts.nnz + 9 * weight.size)))  # [ns] of a step, about
+    if steps < 25:
+        return None
+    p = (contacts + scipy.sparse.diags_array(1 - contacts.sum(axis=1))).tocsr()
+    flow = scipy.sparse.diags_array(weight) @ p
+    if abs(flow - flow.T).max() > 1e-9 * weight.max():
+        return None
+    root = np.sqrt(weight)
+    s = (scipy.sparse.diags_array(root) @ p @ scipy.sparse.diags_array(1 / root)).tocsr()
+    found = second_eigenvalue(s, root, steps)
+    return None if found is None else 1 - found
 
 
 class Stationary(NamedTuple):

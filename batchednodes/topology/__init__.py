@@ -10,7 +10,7 @@ from batchednodes.topology.choice import Choice, choice, choices, chosen
 from batchednodes.topology.chooser import ROUNDS, Chooser
 from batchednodes.topology.communities import RandomGeometric, StochasticBlock, TwoCliques
 from batchednodes.topology.contacts import Contacts, Networks, peer, peers, stack
-from batchednodes.topology.edge_list import EdgeList, Edges
+from batchednodes.topology.edge_list import Adjacency, EdgeList, Edges
 from batchednodes.topology.graphs import Graph
 from batchednodes.topology.grids import Grid, Torus
 from batchednodes.topology.lattices import Chain, Complete, Exponential, Hypercube, Ring, Star
@@ -31,6 +31,7 @@ from batchednodes.topology.weights import (
 
 __all__ = [
     "ROUNDS",
+    "Adjacency",
     "BarabasiAlbert",
     "BaseGraph",
     "BinaryTree",

@@ -1,4 +1,4 @@
-r"""The user's own graph, from a text file or written out in the settings.
+r"""The user's own graph, from a text file or written out in the settings, as numbers or as text.
 
 Letters: n nodes, i a node, j its contact, pairs edges as rows (i, j).
 """
@@ -9,6 +9,7 @@ import re
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from batchednodes.topology.topology import Topology
 from batchednodes.values import shown
 
 _EDGE = re.compile(r"\s*([+-]?\d{1,18})\s+([+-]?\d{1,18})\s*", re.ASCII)
+_ODD = re.compile(r"[^\s,]*(?:[^0-9\s,]|[0-9]{10})[^\s,]*", re.ASCII)
 
 
 def read_text(path: str, what: str) -> str:
@@ -101,3 +103,49 @@ class Edges(Topology):
             if a == b:
                 raise ValueError(f"j must join two nodes, got the loop {a} {b}")
         return Graph.of(n, np.array(self.i, np.int64), np.array(self.j, np.int64), directed=self.directed)
+
+
+@dataclass(frozen=True)
+class Adjacency(Topology):
+    """The user's own graph, written out as one text, which is read fast even for a million edges; repeats are merged.
+
+    Reference:
+        the adjacency lists of networkx (`networkx.generate_adjlist`), with commas between lines.
+    """
+
+    lists: str
+    """For each node that has any, its number and those of nodes that it joins, with a comma after each list: "0 1 2, 1
+    5" has the edges {0, 1}, {0, 2} and {1, 5}; nodes are numbered from 0 to n - 1."""
+    directed: bool = False
+    """Whether a node may contact those of its list, but not they the node; if not, both may."""
+
+    @classmethod
+    def of(cls, graph: Graph) -> "Adjacency":
+        """Returns the setting that stands for a graph."""
+        i = np.repeat(np.arange(graph.n), graph.degrees)
+        kept = np.ones(i.size, bool) if graph.directed else i < graph.indices
+        words = list(map(str, graph.indices[kept].tolist()))
+        ends = np.cumsum(np.bincount(i[kept], minlength=graph.n)).tolist()
+        lists = (f"{k} {' '.join(words[a:b])}" for k, (a, b) in enumerate(pairwise([0, *ends])) if a < b)
+        return cls(", ".join(lists), graph.directed)
+
+    def contacts(self, n: int) -> float:
+        return 2.0 * len(self.lists.split())
+
+    def graph(self, n: int, seed: int) -> Graph | None:
+        """Returns the edges."""
+        odd = _ODD.search(self.lists)
+        if odd is not None:
+            raise ValueError(f"lists must hold node numbers, spaces and commas, got {shown(odd[0])}")
+        numbers = np.array(self.lists.replace(",", " ").split(), np.int64)
+        sizes = np.array([len(part.split()) for part in self.lists.split(",")])
+        sizes = sizes[sizes > 0]
+        first = np.zeros(numbers.size, bool)
+        first[np.cumsum(sizes) - sizes] = True
+        i, j = np.repeat(numbers[first], sizes - 1), numbers[~first]
+        if numbers.size and numbers.max() >= n:
+            raise ValueError(f"lists must name nodes of 0 .. {n - 1}, got {numbers.max()}")
+        if (i == j).any():
+            loop = i[i == j][0]
+            raise ValueError(f"lists must join two nodes, got {loop} in the list of {loop}")
+        return Graph.of(n, i, j, directed=self.directed)

@@ -3,6 +3,8 @@ r"""A stored graph: contact lists in CSR form, its components, and how fast goss
 Letters: n nodes, e contacts, i a node, j its contact, W gossip matrix of the graph.
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +17,8 @@ DENSE = 500
 """Largest number of nodes whose eigenvalues are computed from a dense matrix."""
 STEPS = 1000
 """Longest Lanczos iteration [products with W]."""
+SETTLED, CLOSE = 1e-9, 1e-4
+"""Error at which it ends sooner; and that of a gap which is only shown, over the gap."""
 TRUSTED = 1e-3
 """Smallest gap taken from a Lanczos iteration, in error by about 1e-5 at most; smaller: by factorisation."""
 
@@ -131,7 +135,7 @@ def second_modulus(w: "scipy.sparse.csr_array", directed: bool) -> float:
                 f"spectral gap of a directed graph with {n} nodes cannot be found: it mixes too slowly; "
                 f"use an undirected graph or at most {DENSE} nodes"
             ) from None
-    found = largest_modulus(w, start)
+    found = largest_modulus(w, start, 1 - TRUSTED)
     if found < 1 - TRUSTED:
         return found
     # A poorly connected graph: its eigenvalues crowd near 1, but its sparse factorisation is cheap
@@ -146,19 +150,71 @@ def some_vector(n: int) -> Float64[np.ndarray, " n"]:
     return rng.uniforms(0, rng.GRAPH, np.arange(n), 1)[:, 0] - 0.5
 
 
-def largest_modulus(w: "scipy.sparse.csr_array", start: Float64[np.ndarray, " n"]) -> float:
+def largest_modulus(w: "scipy.sparse.csr_array", start: Float64[np.ndarray, " n"], enough: float = math.inf) -> float:
     """Returns the largest modulus of an eigenvalue of a symmetric W on vectors of mean 0, from below.
 
+    Args:
+        w: the constant vector is an eigenvector of it.
+        start: some vector.
+        enough: that it is at least so large may be all that is asked.
+    """
+    known, found = np.full_like(start, start.size**-0.5), 0.0
+    for diagonal, beside in _lanczos(w, start, known, STEPS):
+        ends = [_ritz(diagonal, beside, place) for place in (0, len(diagonal) - 1)]
+        found = max(abs(value) for value, _ in ends)
+        if found >= enough or all(error <= SETTLED or abs(value) + error < found for value, error in ends):
+            break
+    return found
+
+
+def second_eigenvalue(s: "scipy.sparse.csr_array", known: Float64[np.ndarray, " n"], steps: int) -> float | None:
+    """Returns the second largest eigenvalue l of a symmetric matrix whose largest is 1, from below.
+
+    Args:
+        s: the matrix; 1 is a simple eigenvalue.
+        known: its eigenvector.
+        steps: the most products with the matrix.
+
+    Returns:
+        l, in error by at most 1e-4 (1 - l); None: it was not found in these steps.
+    """
+    known = known / math.sqrt(_dot(known, known))
+    for diagonal, beside in _lanczos(s, some_vector(known.size), known, steps):
+        value, error = _ritz(diagonal, beside, len(diagonal) - 1)
+        if error <= CLOSE * (1 - value):
+            return value
+    return None
+
+
+def _lanczos(
+    w: "scipy.sparse.csr_array", start: Float64[np.ndarray, " n"], known: Float64[np.ndarray, " n"], steps: int
+) -> Iterator[tuple[list[float], list[float]]]:
+    """Yields, now and then and at last, the tridiagonal matrix of the Lanczos iteration on vectors orthogonal to one.
+
+    It is the diagonal, and what stands beside it, with the norms of the first vector before and of the rest behind.
     Without reorthogonalisation: rounding repeats eigenvalues that have been found, and moves none.
     """
-    old, new = np.zeros_like(start), start - start.mean()
-    diagonal, beside = [], [float(np.linalg.norm(new))]
-    for _ in range(STEPS):
+    old, new = np.zeros_like(start), start - known * _dot(known, start)
+    diagonal, beside = list[float](), [math.sqrt(_dot(new, new))]
+    for step in range(1, steps + 1):
         old, new = new / beside[-1], w @ (new / beside[-1]) - (beside[-1] if diagonal else 0.0) * old
-        diagonal.append(float(old @ new))
+        diagonal.append(_dot(old, new))
         new = new - diagonal[-1] * old
-        new -= new.mean()
-        beside.append(float(np.linalg.norm(new)))
-        if beside[-1] < 1e-10:  # an invariant subspace: all its eigenvalues are found
-            break
-    return float(np.abs(scipy.linalg.eigvalsh_tridiagonal(diagonal, beside[1:-1])).max())
+        new -= known * _dot(known, new)
+        beside.append(math.sqrt(_dot(new, new)))
+        ends = beside[-1] < 1e-10  # an invariant subspace: all its eigenvalues are found
+        if ends or step % 25 == 0 or step == steps:
+            yield diagonal, beside
+        if ends:
+            return
+
+
+def _dot(x: Float64[np.ndarray, " n"], y: Float64[np.ndarray, " n"]) -> float:
+    """Returns the inner product; by numpy itself, since threads of BLAS may wait for milliseconds on a busy machine."""
+    return float(np.einsum("i,i->", x, y))
+
+
+def _ritz(diagonal: list[float], beside: list[float], place: int) -> tuple[float, float]:
+    """Returns an eigenvalue of the tridiagonal matrix, and how far at most one of W is from it."""
+    value, vector = scipy.linalg.eigh_tridiagonal(diagonal, beside[1:-1], select="i", select_range=(place, place))
+    return float(value[0]), float(beside[-1] * abs(vector[-1, 0]))

@@ -13,7 +13,7 @@ import numpy as np
 
 from batchednodes import rng
 from batchednodes.imports import deferred
-from batchednodes.topology.edge_list import Edges
+from batchednodes.topology.edge_list import Adjacency
 from batchednodes.topology.graphs import Graph
 from batchednodes.topology.topology import Topology
 from batchednodes.values import evaluate, shown
@@ -233,14 +233,11 @@ def stored(found: Any) -> Graph:
     return Graph.of(len(number), *ends.T, directed=found.is_directed())
 
 
-def from_networkx(found: Any) -> Edges:
+def from_networkx(found: Any) -> Adjacency:
     """Returns the setting `network.topology` that stands for a graph object of networkx.
 
     Args:
         found: a graph or multigraph, directed or not, with at least one node; node k of the run is the k-th of
             `found.nodes`. Weights and loops are left out, parallel edges merged.
     """
-    graph = stored(found)
-    i = np.repeat(np.arange(graph.n), graph.degrees)
-    once = slice(None) if graph.directed else i < graph.indices
-    return Edges(i[once].tolist(), graph.indices[once].tolist(), graph.directed)
+    return Adjacency.of(stored(found))

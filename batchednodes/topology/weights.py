@@ -14,7 +14,7 @@ from typing import no_type_check
 
 import numpy as np
 import scipy
-from jaxtyping import Float64, Int32
+from jaxtyping import Float64, Int32, Int64
 from numba import njit
 
 from batchednodes.topology.choice import WEIGHTED, Rule, weighted
@@ -28,6 +28,9 @@ _ROW = re.compile(rf"\s*(\d{{1,9}})\s*,\s*(\d{{1,9}})\s*,\s*({_REAL})\s*", re.AS
 
 NEAR = 1e-9
 """How far from 1 a row of given weights may sum and still be one that always finds a peer: decimals are rounded."""
+
+MARGIN = 1e-3
+"""By which a sum of eigenvalues must be below a bound: the largest one is found from below."""
 
 
 class Weights(ABC):
@@ -105,19 +108,17 @@ class GivenWeights(Weights):
 
     def chooser(self, graph: Graph) -> Chooser | None:
         """Reads the file."""
+        lines, i, j, p = self._rows()
         keys = np.repeat(np.arange(graph.n), graph.degrees) * graph.n + graph.indices
-        weight, seen = np.zeros(keys.size), np.zeros(keys.size, bool)
-        for line, words in enumerate(read_text(self.path, "of weights").splitlines(), 1):
-            row = words.partition("#")[0]
-            if not row.strip() or (line == 1 and re.fullmatch(r"[A-Za-z_, \t]+", row)):
-                continue
-            i, j, p = self._row(row, line)
-            e = int(np.searchsorted(keys, i * graph.n + j)) if max(i, j) < graph.n else keys.size
-            if e == keys.size or keys[e] != i * graph.n + j:
-                raise ValueError(self._bad(line, "name a contact of network.topology", f"{i}, {j}"))
-            if seen[e]:
-                raise ValueError(self._bad(line, "give a contact once", f"{i}, {j} again"))
-            weight[e], seen[e] = p, True
+        own = np.where(np.maximum(i, j) < graph.n, i * graph.n + j, -1)
+        place = np.searchsorted(keys, own)
+        for r in np.flatnonzero(np.append(keys, -2)[place] != own)[:1]:
+            raise ValueError(self._bad(int(lines[r]), "name a contact of network.topology", f"{i[r]}, {j[r]}"))
+        if np.bincount(place, minlength=1).max() > 1:
+            r = np.setdiff1d(np.arange(own.size), np.unique(own, return_index=True)[1])[0]
+            raise ValueError(self._bad(int(lines[r]), "give a contact once", f"{i[r]}, {j[r]} again"))
+        weight = np.zeros(keys.size)
+        weight[place] = p
         made = Weighted.of(graph, weight)
         high = np.flatnonzero(made.share() > 1 + NEAR)
         if high.size:
@@ -127,14 +128,23 @@ class GivenWeights(Weights):
             )
         return made
 
-    def _row(self, text: str, line: int) -> tuple[int, int, float]:
-        match = _ROW.fullmatch(text)
-        if match is None:
-            raise ValueError(self._bad(line, "be two node numbers and a probability", shown(text.strip())))
-        p = float(match[3])
-        if not 0 <= p <= 1:
-            raise ValueError(self._bad(line, "give a probability in [0, 1]", match[3]))
-        return int(match[1]), int(match[2]), p
+    def _rows(self) -> tuple[Int64[np.ndarray, " r"], Int64[np.ndarray, " r"], Int64[np.ndarray, " r"], np.ndarray]:
+        """Returns the line, the nodes and the probability of each row."""
+        rows = [row.partition("#")[0] for row in read_text(self.path, "of weights").splitlines()]
+        if rows and re.fullmatch(r"[A-Za-z_, \t]+", rows[0]):
+            rows[0] = ""
+        found = [_ROW.fullmatch(row) for row in rows]
+        for k, (row, match) in enumerate(zip(rows, found, strict=True), 1):
+            if match is None and row.strip():
+                raise ValueError(self._bad(k, "be two node numbers and a probability", shown(row.strip())))
+        lines = np.array([k for k, match in enumerate(found, 1) if match is not None], np.int64)
+        i, j = (np.array([match[side] for match in found if match is not None], np.int64) for side in (1, 2))
+        p = np.array([float(match[3]) for match in found if match is not None], float)
+        for r in np.flatnonzero(~((p >= 0) & (p <= 1)))[:1]:
+            raise ValueError(
+                self._bad(int(lines[r]), "give a probability in [0, 1]", rows[lines[r] - 1].split(",")[2].strip())
+            )
+        return lines, i, j, p
 
     def _bad(self, line: int, rule: str, got: str) -> str:
         return f"path: line {line} of {shown(self.path)} must {rule}, got {got}"
@@ -217,8 +227,12 @@ def best_constant(graph: Graph) -> float:
     else:
         half = (scipy.sparse.diags_array(1.0 * graph.degrees) - graph.adjacency()).tocsr() / (2 * d)  # in [0, 1]
         lazy = (scipy.sparse.eye_array(graph.n) - half).tocsr()
-        low = 2 * d * (1 - second_modulus(lazy, directed=False)) if graph.is_connected else 0.0
         high = 2 * d * largest_modulus(half, some_vector(graph.n))
+        most = graph.n / (graph.n - 1) * graph.degrees.min()  # l_2 is at most that (Fiedler 1973)
+        if most + high < (1 - MARGIN) * 2 * d or not graph.is_connected:
+            low = 0.0
+        else:
+            low = 2 * d * (1 - second_modulus(lazy, directed=False))
     return float(min(2 / (max(0.0, low) + high), 1 / d))
 
 
