@@ -26,7 +26,7 @@ from batchednodes.timeline import Clocks
 from batchednodes.values import shown
 from batchednodes.versions import Layout
 
-_FORMAT = "batchednodes-2"
+_FORMAT = "batchednodes-3"
 
 _CLOCKS = "clocks."
 """Prefix of the clocks' arrays among the tensors of a file."""

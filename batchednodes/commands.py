@@ -233,7 +233,7 @@ def _show_plan(console: Console, made: Plan, graph: Connectivity, labels: list[H
     }.items():
         table.add_row(label, value)
     if made.flying is not None:
-        table.add_row("models under way at once, at most", f"{made.flying:,.0f}")
+        table.add_row(f"models under way at once, {'at most' if made.exact else 'about'}", f"{made.flying:,.0f}")
         table.add_row("rows for them", f"{made.slots:,}")
     for label, values in {
         "label heterogeneity": [one.distance for one in labels],

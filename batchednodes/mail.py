@@ -27,8 +27,9 @@ asks; and the arrival of a node."""
 JOINED = -2
 """In place of the part of a model: all of it, which a node that joins takes and begins to compute from."""
 
-HEAP, MESSAGES, SNAPSHOTS, SLOTS, SEQUENCE = range(5)
-"""Places in `Mail.head`: messages under way, free messages, free snapshots, slots, and messages so far."""
+HEAP, MESSAGES, SNAPSHOTS, SLOTS, SEQUENCE, MODELS, MOST = range(7)
+"""Places in `Mail.head`: messages under way, free messages, free snapshots, slots, messages so far, and models under
+way, now and at most so far."""
 
 FIRST, LAST = range(2)
 """Columns of `Mail.pools`: the ends of a network's queue of free slots."""
@@ -52,7 +53,6 @@ NODE = np.dtype(
         ("worked", np.int64),  # the same two for the update clock, which looks ahead: changes up to the next update
         ("work", np.float64),  # the first change after it [s]
         ("current", np.int64),  # the snapshot that lies in its row; -1: none
-        ("latest", np.int64),  # its last message that is under way; -1: none
     ]
 )
 """What changes of a node."""
@@ -70,13 +70,13 @@ MESSAGE = np.dtype(
         ("left", np.float64),  # when it was sent [s]
         ("snapshot", np.int64),  # the snapshot that it carries; -1: none
         ("part", np.int64),  # the part of the model that it brings
-        ("before", np.int64),  # the message of the same sender under way that was sent before it; -1: none
-        ("after", np.int64),  # the one sent after it; -1: none
+        ("chain", np.int64),  # with fifo: the first of the messages at place k of a hash table; -1: none
+        ("next", np.int64),  # the next one there; they are the last messages of their links that are under way
         ("free", np.int64),  # free messages, a stack
         ("heap", np.int64),  # messages under way, the next to arrive first
     ]
 )
-"""Four tables side by side: snapshots, messages, and stacks and the heap of their numbers."""
+"""Tables side by side: snapshots, messages, stacks and the heap of their numbers, and the last message of each link."""
 
 LAW = np.dtype(
     [
@@ -145,7 +145,7 @@ class Mail(NamedTuple):
     """First and last free slot of each network, in the order in which they will be used; -1: none."""
     link: Int64[np.ndarray, " s"]
     """The free slot after each; -1: none. There may be room for more slots than there are."""
-    head: Int64[np.ndarray, "5"]
+    head: Int64[np.ndarray, "7"]
     """Numbers, see above."""
 
 
@@ -192,6 +192,33 @@ def bits(i, stream, count, laws):  # noqa: ANN001, ANN201  (numba infers the typ
     return rng.block(laws.nodes[i].seed, stream, laws.nodes[i].local, uint64(count))
 
 
+@njit(nogil=True, cache=True)
+@no_type_check
+def chain(h, messages):  # noqa: ANN001, ANN201
+    """Returns the place in the hash table of links of message h's link."""
+    link = uint64(messages[h].sender) << uint64(32) | uint64(messages[h].receiver)
+    return np.int64((link * uint64(0x9E3779B97F4A7C15) >> uint64(32)) % uint64(messages.size))
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _rehash(size, messages):  # noqa: ANN001, ANN202
+    """Spreads the hash table of links, which had some size, over all that there is room for."""
+    first = -1
+    for k in range(size):
+        h = messages[k].chain
+        while h >= 0:
+            following = messages[h].next
+            messages[h].next, first = first, h
+            h = following
+    for k in range(messages.size):
+        messages[k].chain = -1
+    while first >= 0:
+        h, k = first, chain(first, messages)
+        first = messages[h].next
+        messages[h].next, messages[k].chain = messages[k].chain, h
+
+
 def opened(n: int, parts: int, slots: Int64[np.ndarray, " g"], room: int) -> Mail:
     """Returns the mail at t = 0: nothing is under way.
 
@@ -201,8 +228,8 @@ def opened(n: int, parts: int, slots: Int64[np.ndarray, " g"], room: int) -> Mai
         slots: rows of x for snapshots of each network.
         room: messages that may be under way before there must be more room; at least 1.
     """
-    nodes, head = np.zeros(n, NODE), np.zeros(5, np.int64)
-    nodes["current"] = nodes["latest"] = -1
+    nodes, head = np.zeros(n, NODE), np.zeros(7, np.int64)
+    nodes["current"] = -1
     head[SLOTS] = slots.sum()
     ends = np.cumsum(slots)
     pools = np.where(slots[:, None] > 0, np.stack([ends - slots, ends - 1], 1), -1)
@@ -222,6 +249,7 @@ def widened(mail: Mail, room: int) -> Mail:
         size = int(head[count])
         messages[stack][size : size + room] = np.arange(old, old + room)
     head[[MESSAGES, SNAPSHOTS]] += room
+    _rehash(old, messages)
     link = np.concatenate([mail.link, np.full(room, -1)])
     return mail._replace(messages=messages, years=years, link=link, head=head)
 

@@ -3,7 +3,6 @@ r"""Mailing: from the settings of some networks to the laws of what passes betwe
 Letters: n nodes of all networks, p parameters.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,23 +11,26 @@ import numpy as np
 
 from batchednodes.config import Config
 from batchednodes.mail import ASKING, LAW, PUSHED, REQUEST, Laws
-from batchednodes.messages import LINK, RECEIPTS, Calendar, Delays, Links, Presence, Rounds, Traffic, Weighing
+from batchednodes.messages import (
+    LINK,
+    RECEIPTS,
+    Calendar,
+    Delays,
+    Forecast,
+    Links,
+    Load,
+    Presence,
+    Rounds,
+    Traffic,
+    Weighing,
+    forecast,
+)
 from batchednodes.schemes import Uniform
 from batchednodes.timeline import Timeline
 from batchednodes.values import per_node, shown
 
 _KINDS = {"push": PUSHED, "pull": REQUEST, "push_pull": ASKING, "meet": -1}
 """What a contact sends; -1: nothing, both are there at once."""
-
-_TURNOVER = 8
-"""Slots beyond those that hold messages under way: one for so many nodes. An event waits for an older one only if a
-slot comes to its turn again meanwhile."""
-
-LONGEST = 16
-"""Models that may wait at a link which cannot carry what its node sends: a short run with fewer is no mistake."""
-
-_MOST = 1e13
-"""More models under way than any plan lets through."""
 
 _CHANGES, _CHANGES_OF_EVENT = 1e8, 100
 """The most changes between on and off of all nodes in a run, which are drawn one by one: some seconds' work."""
@@ -121,14 +123,16 @@ def traffic(configs: Sequence[Config], base: Timeline, model: int) -> Traffic:
         first.update.while_off == "pause",
         np.flatnonzero(each([c.network.churn.start == "neighbour" for c in configs]) & (nodes["join"] > 0)),
         Calendar(networks, rounds) if rounds else None,
-        0.0,
-        0,
         some[0].weighing.parts,
+        Forecast(0.0, np.zeros(networks.count, np.int64), 0, False),
     )
-    _check_changes(some, first.run.until, sum(found.expected(first.run.until)))
-    mean, variance = _links(found, some).under_way(first.run.until)
-    flying = math.ceil(mean + 6 * math.sqrt(variance))
-    return replace(found, flying=float(flying), slots=flying + networks.n // _TURNOVER + 8)
+    until = first.run.until
+    turnover = sum(float(one.presence.turnover.sum()) for one in some)
+    _check_changes(turnover, until, sum(found.expected(until)))
+    load = Load.of(found, np.concatenate([one.delays.latency for one in some]), until)
+    load.check()
+    known = all(c.local.epochs is None for c in configs)
+    return replace(found, forecast=forecast(found, load, turnover, until, known))
 
 
 def _network(config: Config, model: int) -> _Network:
@@ -194,82 +198,9 @@ def _timetable(
     return np.cumsum(np.concatenate(counts)), np.concatenate(rows)
 
 
-@dataclass(frozen=True)
-class _Links:
-    """What the links of all nodes have to carry."""
-
-    models: np.ndarray
-    """Models that each node sends [1/s]."""
-    late: np.ndarray
-    """Mean time that they are under way, without what they wait for others of their sender [s]."""
-    time: np.ndarray
-    """Mean time that the link of each takes for a model [s]."""
-    square: np.ndarray
-    """Mean square of it [s^2]."""
-    share: np.ndarray
-    """Part of the time that each node is on."""
-
-    def under_way(self, until: float) -> tuple[float, float]:
-        """Returns mean and variance of the number of models under way, after a long time or at the end of the run.
-
-        A link is a queue with Poisson arrivals, where a model waits for models * square / (2 (1 - load)) on average
-        (Pollaczek, Khinchine), with load = models * time; the number that waits is about geometric.
-
-        Raises:
-            ValueError: models pile up at a sender without end.
-        """
-        with np.errstate(all="ignore"):  # none of infinitely slow links, or the like: nan
-            load = self.models * self.share * self.time
-            crowded = np.flatnonzero((load >= 1) & (self.models * until > LONGEST))
-            if crowded.size:
-                i = crowded[0]
-                raise ValueError(
-                    "gossip.delay.rate must let a link carry what its node sends [B/s], got "
-                    f"{self.models[i] * self.share[i]:.3g} models a second that take {self.time[i]:.3g} s each, as at "
-                    f"node {i}; raise the rate, or lower gossip.clock.rate"
-                )
-            free = np.where(load < 1, 1 - load, 0.0)
-            most = self.models * until
-            count = self.models * (self.late + self.models * self.square / (2 * free))
-            mean = np.fmin(np.where(np.isnan(count), 0.0, count), np.where(np.isnan(most), 0.0, most))
-            return min(_MOST, float(mean.sum())), min(_MOST, float((mean / np.maximum(free, 0.05)).sum()))
-
-
-def _links(found: Traffic, some: Sequence[_Network]) -> _Links:
-    """Returns what links have to carry."""
-    speed, laws = found.speed(), found.laws
-    pushed, replied = {PUSHED: (1, 0), REQUEST: (0, 1), ASKING: (1, 1)}.get(laws.exchange, (0, 0))
-    late = np.concatenate([one.delays.latency for one in some]) + (1.0 if laws.rounds else 0.0)
-    share = np.concatenate([one.presence.share for one in some])
-    transfer, spread = laws.nodes["transfer"], laws.nodes["spread"]
-    with np.errstate(all="ignore"):
-        models = pushed * speed + (replied * _asked(found, speed) if replied else 0.0)
-        time, square = transfer * np.exp(spread**2 / 2), transfer**2 * np.exp(2 * spread**2)
-        return _Links(models, late + time, time, square, share)
-
-
-def _asked(found: Traffic, speed: np.ndarray) -> np.ndarray:
-    """Returns about how often each node is contacted [1/s]."""
-    contacts, networks = found.contacts, found.networks
-    sums = np.bincount(networks.network_of(), weights=speed, minlength=networks.count)
-    sizes = networks.sizes
-    means = np.repeat(sums / sizes, sizes)
-    degrees = np.diff(contacts.indptr)
-    weights = np.repeat(speed / np.maximum(1, degrees), degrees)
-    listed = np.bincount(contacts.indices, weights=weights, minlength=networks.n)
-    asked = np.where(np.repeat(np.add.reduceat(degrees, networks.offsets[:-1]) > 0, sizes), listed, means)
-    for first, chooser in contacts.choosers.items():
-        nodes = slice(first, first + int(contacts.size[first]))
-        if chooser.union() is not None:  # else all are alike
-            ticks = speed[nodes] / np.where(contacts.share[nodes] > 0, contacts.share[nodes], 1.0)
-            asked[nodes] = chooser.probabilities().T @ ticks
-    return asked
-
-
-def _check_changes(some: Sequence[_Network], until: float, events: float) -> None:
+def _check_changes(turnover: float, until: float, events: float) -> None:
     """Refuses nodes that go on and off far more often than anything happens."""
-    with np.errstate(over="ignore"):
-        changes = until * sum(float(one.presence.turnover.sum()) for one in some)
+    changes = until * turnover
     if not changes <= max(_CHANGES, _CHANGES_OF_EVENT * events):
         raise ValueError(
             f"network.availability must let nodes change at most {_CHANGES:.0e} times in a run, or "

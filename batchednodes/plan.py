@@ -32,6 +32,9 @@ _EVENT_BYTES = 160
 _CONTACT_BYTES = 40
 """Host memory of one contact of a graph while it is made [B]: its ends, their sorted copies, the lists."""
 
+_SAMPLED, _SAMPLED_MESSAGES = 4_000_000, 500_000
+"""The most events from which the waves of a run are extrapolated; those of messages take longer."""
+
 _EVENTS = 1e12
 """The most expected events of a run: days of scheduling alone, and far below where clocks lose their precision."""
 
@@ -77,7 +80,10 @@ class Plan:
     waves: float
     """Expected waves, extrapolated from the schedule of the run's first events."""
     flying: float | None
-    """Models under way at once, at most, but for less than one chance in a million; None: they take no time."""
+    """Models under way at once, at most; None: they take no time."""
+    exact: bool
+    """Whether that is known, since all messages of the run were followed; else it is an estimate, and a run that needs
+    more rows takes them."""
     slots: int
     """Rows for such models that the run begins with."""
     memory: dict[str, int]
@@ -213,7 +219,8 @@ def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | N
         updates,
         gossips,
         waves,
-        events.flying if isinstance(events, Traffic) else None,
+        events.forecast.flying if isinstance(events, Traffic) else None,
+        not isinstance(events, Traffic) or events.forecast.exact,
         events.slots if isinstance(events, Traffic) else 0,
         memory,
         free(where),
@@ -235,11 +242,13 @@ def _refuse_endless(events: float) -> None:
 def _sample(events: Timeline, config: Config) -> tuple[float, int]:
     """Returns waves per event, and the most writes of a gossip wave, from the start of the run.
 
-    The start is a few updates of each node long, but at least 200,000 and at most four million events.
+    The start is a few updates of each node long, but at least 200,000 and at most four million events, or half a
+    million where messages are under way.
     """
     updates, gossips = events.expected(1.0)
     rate, few = updates + gossips, 4 * events.networks.n / updates if updates else math.inf
-    span = min(config.run.until, max(200_000 / rate, min(few, 4_000_000 / rate))) if rate else config.run.until
+    most = _SAMPLED_MESSAGES if isinstance(events, Traffic) else _SAMPLED
+    span = min(config.run.until, max(200_000 / rate, min(few, most / rate))) if rate else config.run.until
     some, after = events.window(events.begin(), span)
     if len(some) == 0:
         return 1.0, 0
@@ -346,12 +355,12 @@ class _Needs:
     def messages(self, events: Traffic, versions: int) -> dict[str, int]:
         """Returns the bytes of what is under way; versions: of one slot [B]."""
         row, momentum = self.stack.p * self.item, any(c.local.momentum != 0 for c in self.configs)
-        room = 2 * events.flying + events.networks.n  # requests, too, and it doubles where it does not suffice
+        room = events.forecast.room
         return {
             "models under way": events.slots * (row * (2 if momentum else 1) + 8 * self.ages + versions),
             "mail (host)": int(
                 _mail(events.networks.n, events.parts)
-                + 3 * room * (MESSAGE.itemsize + 8 * events.parts)
+                + 3 * room * (MESSAGE.itemsize + 8 * events.parts + 8)
                 + 24 * events.slots
             ),
         }

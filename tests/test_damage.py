@@ -33,7 +33,7 @@ def test_good_checkpoints_stay_where_only_the_metrics_are_damaged(left, tmp_path
 def test_files_of_another_version_are_left_alone(tmp_path):
     parts, files = halted(tmp_path)
     for file in files:
-        file.write_bytes(file.read_bytes().replace(b"batchednodes-2", b"batchednodes-9"))
+        file.write_bytes(file.read_bytes().replace(b"batchednodes-3", b"batchednodes-9"))
     kept = {p: p.read_bytes() for p in parts.rglob("*") if p.is_file()}
     with pytest.raises(ValueError, match=r"checkpoint must be one that this version of batchednodes can read, batch"):
         resume(parts)

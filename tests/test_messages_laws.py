@@ -109,7 +109,8 @@ def test_models_under_way_are_planned_by_the_delays_of_links(tmp_path):
         (lambda i, j: [(0, i, j, i), (9, i, j, 5.5 - j)], "time,from,to,delay", (5.5 + 5.5 + 5.5 + 4.5) / 4),
     ):
         law = links(tmp_path / "trace.csv", 4, rows, names)
-        flying = run(*SILENT, law, "gossip.clock.rate=25", n=4)[2].flying
+        options = [*SILENT, law, "gossip.clock.rate=25", "network.nodes=4", "run.until=1e5"]  # too long to be followed
+        flying = assembly.timeline([load({}, options)]).forecast.flying
         if names == "from,to,delay":
             assert flying == math.ceil(4 * 25 * mean + 6 * math.sqrt(4 * 25 * mean))
         else:  # the largest of each link, over links: node 0 5.5 - j, others max(i, 5.5 - j)

@@ -23,6 +23,7 @@ from batchednodes.messages.delays import (
 )
 from batchednodes.messages.flow import Accounts, Flow, Generalized, Randomized, Simple, Unlimited
 from batchednodes.messages.links import LINK, Links
+from batchednodes.messages.load import Load
 from batchednodes.messages.losses import Bursts, Independent, Loss, NoLoss
 from batchednodes.messages.merging import (
     AgeWeighted,
@@ -35,8 +36,9 @@ from batchednodes.messages.merging import (
     StalenessWeighted,
     Weighing,
 )
+from batchednodes.messages.rehearsal import forecast
 from batchednodes.messages.rounds import Calendar, Continuous, Rounds, Timing
-from batchednodes.messages.traffic import RECEIPTS, Traffic, accounts
+from batchednodes.messages.traffic import RECEIPTS, Forecast, Traffic, accounts
 
 __all__ = [
     "LINK",
@@ -57,11 +59,13 @@ __all__ = [
     "ExponentialDelay",
     "Fixed",
     "Flow",
+    "Forecast",
     "Generalized",
     "Independent",
     "Instant",
     "Limited",
     "Links",
+    "Load",
     "LogNormalDelay",
     "Loss",
     "Markov",
@@ -84,4 +88,5 @@ __all__ = [
     "Unlimited",
     "Weighing",
     "accounts",
+    "forecast",
 ]

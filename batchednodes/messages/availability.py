@@ -42,14 +42,6 @@ class Presence:
     """Of a trace: when each node changes [s], in order of time; every node is on before."""
 
     @property
-    def share(self) -> Float64[np.ndarray, " n"]:
-        """Part of the time that each node may send, in the long run; 1 for a trace, of which nobody knows."""
-        if self.law == MARKOV:
-            with np.errstate(over="ignore"):
-                return 1.0 / (1.0 + self.b / self.a)
-        return self.b if self.law == DIURNAL else np.ones(self.a.size)
-
-    @property
     def turnover(self) -> Float64[np.ndarray, " n"]:
         """Mean number of changes of each node [1/s]; 0 for a trace, all of whose changes are known."""
         if self.law not in (MARKOV, DIURNAL):
@@ -188,7 +180,17 @@ class Churn:
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def first_change(i, laws):  # noqa: ANN001, ANN201  (numba infers the types)
+def open_presences(laws, s):  # noqa: ANN001, ANN201  (numba infers the types)
+    """Lets each node begin on or off, for what its clocks look at, too."""
+    for i in range(laws.n):
+        changes, change = _first_change(i, laws)
+        s.nodes[i].changes, s.nodes[i].change = changes, change
+        s.nodes[i].worked, s.nodes[i].work = changes, change
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _first_change(i, laws):  # noqa: ANN001, ANN202
     """Returns how many changes node i has behind it at t = 0 (0: on, 1: off) and when the next comes [s]."""
     one = laws.nodes[i]
     if one.law != MARKOV and one.law != DIURNAL:

@@ -11,9 +11,10 @@ from numba import njit
 
 from batchednodes import rng
 from batchednodes.logarithm import log
-from batchednodes.mail import bits
+from batchednodes.mail import bits, chain
 from batchednodes.messages import delays
 from batchednodes.messages.links import on_link
+from batchednodes.messages.store import last, leave
 
 LAST = np.int64(1 << 62)
 """Added to the turn of replies."""
@@ -59,10 +60,12 @@ def arrival(i, j, k, wait, now, laws):  # noqa: ANN001, ANN201
 @no_type_check
 def queue(h, s):  # noqa: ANN001, ANN201
     """Lets a new message arrive after the one before from its sender to its receiver, if that is still under way."""
-    g = s.nodes[s.messages[h].sender].latest
-    while g >= 0 and s.messages[g].receiver != s.messages[h].receiver:
-        g = s.messages[g].before
-    if g >= 0 and s.messages[g].arrive >= s.messages[h].arrive:
-        s.messages[h].arrive = s.messages[g].arrive
-        if s.messages[g].turn >= LAST > s.messages[h].turn:
-            s.messages[h].turn += LAST
+    g = last(h, s)
+    if g >= 0:
+        leave(g, s)
+        if s.messages[g].arrive >= s.messages[h].arrive:
+            s.messages[h].arrive = s.messages[g].arrive
+            if s.messages[g].turn >= LAST > s.messages[h].turn:
+                s.messages[h].turn += LAST
+    k = chain(h, s.messages)
+    s.messages[h].next, s.messages[k].chain = s.messages[k].chain, h

@@ -227,10 +227,6 @@ def _send(i, j, kind, now, laws, s):  # noqa: ANN001, ANN202
     s.head[SEQUENCE] += 1
     if laws.nodes[i].fifo:
         queue(h, s)
-    s.messages[h].before, s.messages[h].after = s.nodes[i].latest, -1
-    if s.nodes[i].latest >= 0:
-        s.messages[s.nodes[i].latest].after = h
-    s.nodes[i].latest = h
     push(h, s)
 
 
@@ -273,7 +269,7 @@ def _arrive(h, now, peers, laws, s, out):  # noqa: ANN001, ANN202
     i, j, kind = s.messages[h].sender, s.messages[h].receiver, s.messages[h].kind
     if kind == JOINING:
         _join(j, now, peers, laws, s, out)
-        drop(h, s)
+        drop(h, laws, s)
         return
     found = _finds(j, now, laws, s)
     s.accounts[laws.nodes[j].network, DELIVERED if found else OFFLINE] += 1
@@ -284,7 +280,7 @@ def _arrive(h, now, peers, laws, s, out):  # noqa: ANN001, ANN202
         _receive(j, h, now, laws, s, out)
     if s.messages[h].snapshot >= 0:
         forget(s.messages[h].snapshot, laws.nodes[i].network, laws, s)
-    drop(h, s)
+    drop(h, laws, s)
     if found and (kind == REQUEST or (kind == ASKING and not laws.before)):
         _send(j, i, REPLY, now, laws, s)
     if found and kind == PUSHED and laws.nodes[j].flow != PROACTIVE:
@@ -383,5 +379,5 @@ def enter(joiners, laws, s):  # noqa: ANN001, ANN201
             h = s.messages[s.head[MESSAGES]].free
             s.messages[h].kind, s.messages[h].sender, s.messages[h].receiver = JOINING, j, j
             s.messages[h].arrive, s.messages[h].turn = laws.nodes[j].join, -1 - j
-            s.messages[h].snapshot, s.messages[h].before, s.messages[h].after = -1, -1, -1
+            s.messages[h].snapshot = -1
             push(h, s)

@@ -7,7 +7,7 @@ from typing import no_type_check
 
 from numba import njit
 
-from batchednodes.mail import FIRST, HEAP, LAST, MESSAGES, SLOTS, SNAPSHOTS
+from batchednodes.mail import FIRST, HEAP, LAST, MESSAGES, MODELS, MOST, SLOTS, SNAPSHOTS, chain
 
 
 @njit(nogil=True, cache=True)
@@ -20,6 +20,8 @@ def snapshot(i, s):  # noqa: ANN001, ANN201  (numba infers the types)
         at = s.messages[s.head[SNAPSHOTS]].spare
         s.messages[at].place, s.messages[at].readers, s.nodes[i].current = i, 0, at
     s.messages[at].readers += 1
+    s.head[MODELS] += 1
+    s.head[MOST] = max(s.head[MOST], s.head[MODELS])
     return at
 
 
@@ -28,6 +30,7 @@ def snapshot(i, s):  # noqa: ANN001, ANN201  (numba infers the types)
 def forget(at, g, laws, s):  # noqa: ANN001, ANN201
     """Takes a reader off a snapshot of network g; what nobody reads any more leaves its place."""
     s.messages[at].readers -= 1
+    s.head[MODELS] -= 1
     if s.messages[at].readers:
         return
     if s.messages[at].place < laws.n:
@@ -69,15 +72,36 @@ def give(g, slot, s):  # noqa: ANN001, ANN201
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def drop(h, s):  # noqa: ANN001, ANN201
+def last(h, s):  # noqa: ANN001, ANN201
+    """Returns the last message under way from the sender of message h to its receiver; -1: none."""
+    g = s.messages[chain(h, s.messages)].chain
+    while g >= 0 and (s.messages[g].sender != s.messages[h].sender or s.messages[g].receiver != s.messages[h].receiver):
+        g = s.messages[g].next
+    return g
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def leave(h, s):  # noqa: ANN001, ANN201
+    """Takes message h out of the table of the last messages of links, if it is there."""
+    k, before = chain(h, s.messages), -1
+    g = s.messages[k].chain
+    while g >= 0 and g != h:
+        before, g = g, s.messages[g].next
+    if g < 0:
+        return
+    if before < 0:
+        s.messages[k].chain = s.messages[h].next
+    else:
+        s.messages[before].next = s.messages[h].next
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def drop(h, laws, s):  # noqa: ANN001, ANN201
     """Lets a message be free."""
-    before, after = s.messages[h].before, s.messages[h].after
-    if before >= 0:
-        s.messages[before].after = after
-    if after >= 0:
-        s.messages[after].before = before
-    elif s.nodes[s.messages[h].sender].latest == h:
-        s.nodes[s.messages[h].sender].latest = before
+    if laws.nodes[s.messages[h].sender].fifo:
+        leave(h, s)
     s.messages[s.head[MESSAGES]].free = h
     s.head[MESSAGES] += 1
 

@@ -7,6 +7,7 @@ Everything here is independent of the models, so the events of a window are know
 Letters: n nodes, m events, q parts of a model.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,7 +31,7 @@ from batchednodes.mail import (
     widened,
 )
 from batchednodes.messages import pauses, post
-from batchednodes.messages.availability import ALWAYS, PER_MESSAGE, first_change
+from batchednodes.messages.availability import ALWAYS, PER_MESSAGE, open_presences
 from batchednodes.messages.losses import open_channels
 from batchednodes.messages.rounds import Calendar
 from batchednodes.timeline import PUSH, UPDATE, Clocks, Events, Timeline
@@ -45,6 +46,21 @@ RECEIPTS = {
 
 _UPDATES = {post.MERGE: 0, post.MERGE_UPDATE: 1, post.UPDATE_MERGE: 2, post.REPLACE: 1}
 """Updates for each model that comes."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is under way in a run, at most, as far as it is known before."""
+
+    flying: float
+    """Models at once."""
+    pools: Int64[np.ndarray, " g"]
+    """Rows of x for snapshots of each network."""
+    room: int
+    """Messages that there must be room for."""
+    exact: bool
+    """Whether the messages of the whole run were followed; else it is an estimate, and a run that needs more grows."""
+
 
 _ROOM = 256
 """Messages that there is room for at first, beside those that nodes bring."""
@@ -61,19 +77,20 @@ class Traffic(Timeline):
     """Nodes that come late, and begin with a neighbour's model."""
     calendar: Calendar | None
     """Where time goes by rounds: when nodes make contact."""
-    flying: float
-    """Models under way at once, at most, but for less than one chance in a million."""
-    slots: int
-    """Rows of x for snapshots, with which a run begins."""
     parts: int
     """Parts of a model that have ages of their own."""
+    forecast: Forecast
+    """What is under way, at most."""
+
+    @property
+    def slots(self) -> int:
+        """Rows of x for snapshots, with which a run begins."""
+        return int(self.forecast.pools.sum())
 
     def begin(self) -> Clocks:
         clocks, n = super().begin(), self.networks.n
-        mail = opened(n, self.parts, self._pools(), _ROOM + self.joiners.size + self._burst())
-        changes = [first_change(i, self.laws) for i in range(n)]
-        mail.nodes["changes"], mail.nodes["change"] = zip(*changes, strict=True)
-        mail.nodes["worked"], mail.nodes["work"] = mail.nodes["changes"], mail.nodes["change"]
+        mail = opened(n, self.parts, self.forecast.pools.copy(), _ROOM + self.joiners.size + self._burst())
+        open_presences(self.laws, mail)
         open_channels(self.laws, mail)
         post.enter(self.joiners, self.laws, mail)
         if self._works_by_itself():
@@ -90,20 +107,28 @@ class Traffic(Timeline):
     def window(self, clocks: Clocks, until: float) -> tuple[Events, Clocks]:
         assert clocks.mail is not None
         mail = copied(clocks.mail)
-        acts, after = self._acts(
-            replace(clocks, updates=mail.nodes["ticks"].copy(), gossips=mail.nodes["made"].copy()), mail, until
-        )
-        outs, first, spare, peers = [], 0, self._burst(), self.contacts.choice()
+        acts, after = self.acts(clocks, mail, until)
+        parts = list(self.posted(acts, mail, until, 2 * len(acts) + 1024))
+        return _joined([events for events, _ in parts]), kept(after, parts[-1][1])
+
+    def acts(self, clocks: Clocks, mail: Mail, until: float) -> tuple[Events, Clocks]:
+        """Returns what nodes do by themselves up to some time, in order, and the clocks after it; changes the mail."""
+        nodes = mail.nodes
+        return self._acts(replace(clocks, updates=nodes["ticks"].copy(), gossips=nodes["made"].copy()), mail, until)
+
+    def posted(self, acts: Events, mail: Mail, until: float, room: int) -> Iterator[tuple[np.ndarray, Mail]]:
+        """Yields the events up to some time, in lists of about as many as there is room for, and the mail after each.
+
+        The mail given is changed, until there must be more room for messages.
+        """
+        first, spare, peers = 0, self._burst(), self.contacts.choice()
+        columns = (acts.time, acts.kind, acts.actor, acts.peer)
         while first >= 0:
             if mail.head[MESSAGES] < spare or mail.head[SLOTS] + post.ROOM > mail.link.size:
                 mail = widened(mail, max(spare, mail.messages.size))
-            outs.append(Out(np.empty(2 * len(acts) + post.ROOM + 1024, EVENT), np.zeros(1, np.int64)))
-            columns = (acts.time, acts.kind, acts.actor, acts.peer)
-            first = post.run(*columns, first, until, peers, self.laws, mail, outs[-1], spare)
-        nodes = mail.nodes
-        nodes["ticks"], nodes["made"] = after.updates, after.gossips
-        kept = replace(after, updates=nodes["updates"].copy(), gossips=nodes["contacts"].copy(), mail=mail)
-        return _joined(outs), kept
+            out = Out(np.empty(room + post.ROOM, EVENT), np.zeros(1, np.int64))
+            first = post.run(*columns, first, until, peers, self.laws, mail, out, spare)
+            yield out.events[: out.size[0]], mail
 
     def _acts(self, clocks: Clocks, mail: Mail, until: float) -> tuple[Events, Clocks]:
         """Returns what nodes do by themselves up to some time, in order, and the clocks after it."""
@@ -164,11 +189,6 @@ class Traffic(Timeline):
         away = (laws["law"] != ALWAYS) & (laws["law"] != PER_MESSAGE)
         return bool((self.pauses and away.any()) or (laws["join"] > 0).any() or np.isfinite(laws["leave"]).any())
 
-    def _pools(self) -> Int64[np.ndarray, " g"]:
-        """Returns the slots of each network at first."""
-        ends = self.slots * self.networks.offsets // self.networks.n
-        return np.diff(ends)
-
     def _burst(self) -> int:
         """Returns how many messages one step of the loop may send."""
         return 4 + int((self.laws.nodes["capacity"] * (self.laws.nodes["flow"] > 0)).max(initial=0))
@@ -202,9 +222,15 @@ def accounts(mail: Mail, laws: Laws) -> list[dict[str, int]]:
     return [row | {"in_flight": int(count)} for row, count in zip(rows, flying, strict=True)]
 
 
-def _joined(outs: list[Out]) -> Events:
+def kept(after: Clocks, mail: Mail) -> Clocks:
+    """Returns the clocks after a window, with the mail."""
+    nodes = mail.nodes
+    nodes["ticks"], nodes["made"] = after.updates, after.gossips
+    return replace(after, updates=nodes["updates"].copy(), gossips=nodes["contacts"].copy(), mail=mail)
+
+
+def _joined(outs: list[np.ndarray]) -> Events:
     """Returns the events of a window."""
-    sizes = [int(out.size[0]) for out in outs]
-    events = np.concatenate([out.events[:size] for out, size in zip(outs, sizes, strict=True)])
+    events = np.concatenate(outs)
     columns = [np.ascontiguousarray(events[name]) for name in EVENT.names or ()]
     return Events(*columns[:5], letters=Letters(*columns[5:]))
