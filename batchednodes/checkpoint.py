@@ -22,6 +22,7 @@ from torch import Tensor
 from batchednodes.algorithms.state import State
 from batchednodes.folders import sync
 from batchednodes.mail import MESSAGE, NODE, Mail
+from batchednodes.memory import exhausted
 from batchednodes.timeline import Clocks
 from batchednodes.values import shown
 from batchednodes.versions import Layout
@@ -130,7 +131,16 @@ def load(path: Path, device: torch.device) -> Snapshot:
         OSError: it cannot be read; that says nothing of what is in it.
     """
     tensors, metadata = _read(path)
-    about = json.loads(metadata["about"])
+    try:
+        return _snapshot(tensors, json.loads(metadata["about"]), device)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and exhausted(error):
+            raise
+        raise DamageError(f"checkpoint must hold all that a run needs, got {path}: {error}") from error
+
+
+def _snapshot(tensors: dict[str, Tensor], about: dict[str, Any], device: torch.device) -> Snapshot:
+    """Returns what the tensors of a file, and what it says about them, were made of."""
     mail, clocks, slots = (_taken(tensors, prefix) for prefix in (_MAIL, _CLOCKS, _SLOTS))
     layout = Layout.of(about["nodes"], about["tracked"], device)
     parts = [_flat(tensors, layout), *([slots[_VERSIONS]] if slots else [])]
@@ -170,6 +180,7 @@ def age(path: Path) -> tuple[float, int, int]:
 def _open(path: Path) -> Iterator[Any]:
     """Opens a file of tensors, and says of which file an error is."""
     try:
+        path.open("rb").close()  # safetensors takes whatever may not be read for a file that is not there
         with safe_open(path, framework="pt") as file:
             yield file
     except SafetensorError as error:

@@ -20,9 +20,10 @@ from batchednodes.catalogue import Kind, catalogue
 from batchednodes.changes import reopened
 from batchednodes.console import say
 from batchednodes.experiments import EXPERIMENTS
-from batchednodes.folders import check_new, next_folder
+from batchednodes.folders import check_new, check_origin, check_writable, next_folder
 from batchednodes.imports import deferred
 from batchednodes.interruption import seconds
+from batchednodes.lock import Lock
 from batchednodes.values import shown
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def train(
     chosen = config.load(settings, overrides or [])
     if start_from is not None:
         chosen = replace(chosen, run=replace(chosen.run, start_from=start_from))
+    check_origin(chosen.run.start_from)
     folder = out or next_folder(chosen.name)
     check_new(folder)
     limit, points = seconds(time_limit), sweep.points(chosen)
@@ -110,6 +112,9 @@ def resume(
     """Goes on with a run that was killed or interrupted, in place and bit for bit; or extends a finished one."""
     limit, changed = seconds(time_limit), overrides or []
     reopened(folder, changed)
+    check_writable(folder)
+    with Lock(folder):  # which is taken again once all is imported
+        pass
     commands.resume(folder, changed, limit, quiet)
 
 

@@ -180,7 +180,7 @@ def _notes(result: training.Result, networks: list[dict[str, Any]]) -> list[str]
         *_diverged(summary["diverged"], networks[0]["quarantined"] is not None),
         f"speed       {speed}{wave}, {summary['wall_seconds']:.1f} s on {summary['device']}",
         f"results     {result.folder}",
-        f"curves      tensorboard --logdir {result.folder} --host localhost",
+        f"curves      tensorboard --logdir {shlex.quote(str(result.folder))} --host localhost",
     ]
 
 

@@ -65,12 +65,14 @@ def message(run: Run, configs: Sequence[Config], nodes: Nodes, now: float) -> st
         now: time of the mark [s].
     """
     row, when = min(nodes, key=lambda pair: pair[1])
+    lr = np.concatenate([per_node(c.local.lr, c.network.nodes, c.seed, "local.lr") for c in configs])
+    suspect, _ = max(nodes, key=lambda pair: (lr[pair[0]], -pair[1]))  # others may have got it from that one
     some = ", ".join(str(i) for i, _ in nodes[:10]) + (", ..." if len(nodes) > 10 else "")
     where = f"nodes {some}; " if len(configs) == 1 else ""
     count = f"{len(nodes)} nodes" if len(nodes) > 1 else "one node"
     return (
         f"the loss or the model of {count} is not finite ({where}the first was {_name(run, row)}, at "
-        f"t = {min(when, now):g} s); the run stopped at t = {now:g} s; {_cause(run, configs, row)}"
+        f"t = {min(when, now):g} s); the run stopped at t = {now:g} s; {_cause(run, configs, suspect)}"
     )
 
 

@@ -5,9 +5,19 @@ Letters: none.
 
 import itertools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from batchednodes.values import shown
+
+FINAL = "final.safetensors"
+"""File of the final state, inside the folder of a run."""
+
+CHECKPOINTS = "checkpoints"
+"""Folder of the states before, inside that of a run."""
+
+_NAME = 240
+"""Bytes of the name of a folder, at most: file systems take 255, and files beside it have longer names for a moment."""
 
 
 def next_folder(name: str) -> Path:
@@ -26,12 +36,43 @@ def check_new(folder: str | Path | None) -> None:
         return
     if os.path.lexists(folder):
         raise ValueError(f"--out must not exist yet, got {shown(str(folder))}; nothing is ever overwritten")
+    if len(os.fsencode(Path(folder).name)) > _NAME:
+        raise ValueError(
+            f"--out, or name with its number, must have at most {_NAME} bytes, got {shown(str(folder))}; shorten it"
+        )
     above = next((path for path in Path(folder).absolute().parents if os.path.lexists(path)), Path("/"))
     if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
         raise ValueError(
             f"--out must be a folder that can be made, got {shown(str(folder))}: {shown(str(above))} is not a folder "
             "that may be written"
         )
+
+
+def states(folder: Path) -> Iterator[Path]:
+    """Yields the files that hold states of a run; a pipe is none, and whoever reads it waits for ever."""
+    paths = [folder / FINAL, *(folder / CHECKPOINTS).glob("*.safetensors")]
+    yield from (path for path in paths if path.is_file())
+
+
+def check_origin(folder: str | None) -> None:
+    """Checks that a folder holds a state of a run, from whose models another may start; None: none starts from it.
+
+    Raises:
+        ValueError: it holds none.
+    """
+    if folder is not None and not any(states(Path(folder))):
+        raise ValueError(f"run.start_from must be the folder of a run, got {folder!r} without a state to start from")
+
+
+def check_writable(folder: str | Path) -> None:
+    """Checks that files may be made in a folder.
+
+    Raises:
+        OSError: they may not.
+    """
+    if not os.access(folder, os.W_OK | os.X_OK):
+        reason = "the disk is read-only" if os.statvfs(folder).f_flag & os.ST_RDONLY else "permission denied"
+        raise OSError(f"DIR must be a folder that may be written, got {shown(str(folder))}: {reason}")
 
 
 def sync(path: Path) -> None:

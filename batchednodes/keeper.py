@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,19 +24,17 @@ from batchednodes import checkpoint
 from batchednodes.algorithms.state import State
 from batchednodes.checkpoint import DamageError, Snapshot
 from batchednodes.config import Every
-from batchednodes.folders import sync
+from batchednodes.folders import CHECKPOINTS, FINAL, states, sync
 from batchednodes.memory import Aside, exhausted, reason
 
-FINAL = "final.safetensors"
-"""File of the final state, inside the folder of a run."""
-
-_FOLDER = "checkpoints"
+LEFT = ("*.partial", ".tmp*", ".new-*")
+"""What a killed process leaves half written: files of ours, files of safetensors, and folders."""
 
 
 class Keeper:
     """Writes checkpoints of one run and keeps the newest."""
 
-    def __init__(self, folder: Path, every: Every, keep: int, now: float, beside: bool) -> None:
+    def __init__(self, folder: Path, every: Every, keep: int, now: float, beside: bool, rotate: bool = True) -> None:
         """Makes the folder of the checkpoints, and removes what a killed process left half written.
 
         Args:
@@ -45,12 +43,14 @@ class Keeper:
             keep: how many stay.
             now: simulated time [s].
             beside: whether a thread writes a copy of the state while the run goes on; else the run waits.
+            rotate: whether checkpoints that are there already count among those that stay; else they all stay.
         """
-        self.folder, self.every, self.keep, self.beside = folder / _FOLDER, every, keep, beside
+        self.folder, self.every, self.keep, self.beside = folder / CHECKPOINTS, every, keep, beside
         self.folder.mkdir(exist_ok=True)
-        for path in [*self.folder.glob("*.partial"), *self.folder.glob(".new-*")]:
+        for path in [path for left in LEFT for path in self.folder.glob(left)]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         self.number = max((_number(path) for path in self.folder.iterdir()), default=0)
+        self.others = 0 if rotate else self.number
         self.copies: dict[str, Tensor] = {}
         self.writer = Aside(_yield_to_others)
         self.writing: Callable[[], None] | None = None
@@ -150,7 +150,8 @@ class Keeper:
 
     def _write(self, path: Path, snapshot: Snapshot) -> None:
         self._save(path, snapshot)
-        ours = [other for other in self.folder.glob("*.safetensors") if re.fullmatch(r"\d{6,}", other.stem)]
+        named = [other for other in self.folder.glob("*.safetensors") if re.fullmatch(r"\d{6,}", other.stem)]
+        ours = [other for other in named if _number(other) > self.others]
         for old in sorted(ours, key=_number)[: -self.keep]:
             old.unlink(missing_ok=True)
 
@@ -222,7 +223,8 @@ def newest(folder: Path, device: torch.device, check: Callable[[Snapshot], None]
         ValueError: another version of batchednodes wrote a file; nothing has changed.
         OSError: a file cannot be read, which may pass; nothing has changed.
     """
-    for path in sorted(_files(folder), key=_age, reverse=True):
+    paths = sorted(states(folder), key=_age, reverse=True)
+    for path in paths:
         try:
             snapshot = checkpoint.load(path, device)
         except DamageError as error:
@@ -234,6 +236,8 @@ def newest(folder: Path, device: torch.device, check: Callable[[Snapshot], None]
             return snapshot
         except ValueError as error:
             warnings.warn(f"{error}, so {path.name} is of no use; going on from the one before", stacklevel=2)
+    if paths:
+        warnings.warn("there is no one before: the run begins again at t = 0; what is left of it stays", stacklevel=2)
     return None
 
 
@@ -244,7 +248,7 @@ def latest(folder: Path, device: torch.device) -> Snapshot:
         ValueError: there is none.
     """
     reasons = []
-    for path in sorted(_files(folder), key=_age, reverse=True):
+    for path in sorted(states(folder), key=_age, reverse=True):
         try:
             snapshot = checkpoint.load(path, device)
         except (ValueError, OSError) as error:  # a run that goes on may have removed it
@@ -254,12 +258,6 @@ def latest(folder: Path, device: torch.device) -> Snapshot:
             return snapshot
         reasons.append(f"{path} diverged")
     raise ValueError(f"got {str(folder)!r} without a state to start from{': ' if reasons else ''}{'; '.join(reasons)}")
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """Yields the files that hold states of a run; a pipe is none, and whoever reads it waits for ever."""
-    paths = [folder / FINAL, *(folder / _FOLDER).glob("*.safetensors")]
-    yield from (path for path in paths if path.is_file())
 
 
 def _age(path: Path) -> tuple[float, int, int]:

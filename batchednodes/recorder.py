@@ -99,7 +99,7 @@ class Recorder(Observer):
 
     def _keeper(self, folder: Path, beside: bool) -> Keeper:
         now, run = 0.0 if self.start is None else self.start.clocks.time, self.settings.run
-        return Keeper(folder, run.checkpoint_every, run.keep_checkpoints, now, beside)
+        return Keeper(folder, run.checkpoint_every, run.keep_checkpoints, now, beside, self.start is not None)
 
     def __enter__(self) -> "Recorder":
         return self

@@ -5,6 +5,7 @@ r"""Training: from a config to a result, in one call.
 Letters: n nodes, p parameters, t tracked sources.
 """
 
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from batchednodes.config import Config
 from batchednodes.data import DataSizes
 from batchednodes.engine import Pause, never
 from batchednodes.folders import check_new
-from batchednodes.keeper import newest
+from batchednodes.keeper import LEFT, newest
 from batchednodes.lock import Lock
 from batchednodes.plan import plan, screen
 from batchednodes.record import check_metrics, new_folder, replace_text
@@ -164,14 +165,17 @@ def _continued(task: Task, folder: Path) -> Result:
         reached = max(start.clocks.time, start.journal.end or 0.0)
         check_resumed(start.journal.config, config.to_dict(task.settings), reached)
         if start.journal.status == "diverged":
+            again = f"batchednodes train CONFIG --from {shlex.quote(str(folder))} local.lr=..."
             raise _DivergedError(
                 f"DIR must hold a run that can go on, got {str(folder)!r}, which diverged; to start from its last "
-                f"finite models with other settings: `batchednodes train CONFIG --from {folder} local.lr=...`"
+                f"finite models with other settings: `{again}`"
             )
     with _assembled(task, start) as (run, means, origin):
-        for path in folder.glob("*.partial"):
+        for path in [path for left in LEFT for path in folder.glob(left) if path.is_file()]:
             path.unlink()
         replace_text(folder / "config.yaml", config.dump(task.settings))
+        if start is None or start.clocks.time < task.settings.run.until:  # else a summary of what it was would stay
+            (folder / "summary.json").unlink(missing_ok=True)
         return _run(task, run, Recorder(task, run, means, folder, start or origin))
 
 

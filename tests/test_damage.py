@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_resume import TINY, halted, same_files
+from safetensors.torch import save_file
+from test_resume import TINY, after, halted, same_files
 
 from batchednodes import checkpoint, load, resume, train
 from batchednodes.config import to_dict
@@ -22,8 +23,12 @@ def test_good_checkpoints_stay_where_only_the_metrics_are_damaged(left, tmp_path
     kept = {file: file.read_bytes() for file in files}
     metrics = (parts / "metrics.jsonl").read_bytes()
     (parts / "metrics.jsonl").write_bytes(metrics[:left])
-    with pytest.warns(UserWarning, match=r"metrics.jsonl must begin as the run left it.* going on from the one before"):
-        resume(parts, "run.keep_checkpoints=100", stop=lambda: True)
+    words = r"metrics.jsonl must begin as the run left it.*|there is no one before"
+    with pytest.warns(UserWarning, match=words) as warned:
+        resume(parts, "run.keep_checkpoints=1", stop=after(25))
+    first, *_, last = (str(w.message) for w in warned)
+    assert "metrics.jsonl must begin as the run left it" in first
+    assert last.startswith("there is no one before: the run begins again at t = 0")
     assert all(file.read_bytes() == content for file, content in kept.items())
     (parts / "metrics.jsonl").write_bytes(metrics)  # found again
     resume(parts)
@@ -157,3 +162,38 @@ def test_the_rows_of_one_mark_are_in_memory_where_files_have_the_others(tmp_path
     monkeypatch.setattr(Recorder, "observe", lambda self, p: (observe(self, p), most.append(len(self.rows)))[0])
     train(TINY, "replicas=2", out=tmp_path / "run")
     assert set(most) == {2}
+
+
+def test_what_a_killed_process_left_half_written_goes_away(tmp_path):
+    parts, _ = halted(tmp_path)
+    left = [parts / "final.safetensors.partial", *(parts / "checkpoints" / name for name in (".tmpX1", "9.partial"))]
+    for path in left:
+        path.write_text("half")
+    resume(parts)
+    assert not any(path.exists() for path in left)
+    same_files(tmp_path / "whole", parts)
+
+
+def test_a_run_that_goes_on_has_no_summary_of_what_it_was(tmp_path):
+    train(TINY, out=tmp_path / "run")
+
+    def killed():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        resume(tmp_path / "run", "run.until=9", stop=killed)
+    assert not (tmp_path / "run" / "summary.json").exists()
+    resume(tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["networks"][0]["time"] == 9
+
+
+def test_a_checkpoint_that_lacks_something_is_damaged(tmp_path):
+    parts, files = halted(tmp_path)
+    tensors, metadata = checkpoint._read(files[-1])
+    about = json.loads(metadata["about"]) | {"state": ["x", "nothing"]}
+    metadata["about"] = json.dumps(about)
+    save_file(tensors, files[-1], metadata=metadata | {"sha256": checkpoint._checksum(tensors, metadata)})
+    with pytest.warns(UserWarning, match="checkpoint must hold all that a run needs, got .*'nothing'"):
+        resume(parts)
+    files[-1].with_name(files[-1].name + ".unusable").unlink()
+    same_files(tmp_path / "whole", parts)

@@ -311,6 +311,11 @@ def test_the_cause_is_a_step_size_above_what_the_curvature_allows():
     assert f"above 2 (1 + momentum) / (1 + 2 momentum) / curvature = {0.75 * bound:.2g}" in with_nesterov
 
 
+def test_the_cause_is_sought_at_the_node_of_the_largest_step_size():
+    message = said(f"local.lr={[1e30 if i == 3 else 0.05 for i in range(N)]}", "gossip.clock.rate=20", "run.until=3")
+    assert "local.lr of node 3 is 1e+30, above 2 / curvature" in message
+
+
 @pytest.mark.parametrize("factor", [0.97, 1.06])
 @pytest.mark.parametrize("momentum", ["momentum=0", "momentum=0.5", "nesterov=true"])
 def test_the_bound_is_where_descent_begins_to_grow(factor, momentum):

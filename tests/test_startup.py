@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import batchednodes
+from batchednodes.lock import Lock
 
 HEAVY = ["datasets", "matplotlib", "networkx", "pandas", "sklearn", "tensorboard", "torch", "triton"]
 LIGHT = """
@@ -36,9 +37,12 @@ REFUSED = [
     ["train", "good.yaml", "task.data={kind: csv, path: nothing.csv, target: last}"],
     ["train", "good.yaml", "--out", "."],
     ["train", "good.yaml", "--time-limit", "never"],
+    ["train", "good.yaml", "--from", "run"],
+    ["train", "good.yaml", "name=" + "\u4e00" * 90],
     ["resume", "."],
     ["resume", "run", "local.lr=1"],
     ["resume", "run", "--time-limit", "never"],
+    ["resume", "used"],
     ["plan", "nothing.yaml"],
     ["plan", "good.yaml", "task.data={kind: npz, path: nothing.npz}"],
     ["list", "nothing"],
@@ -56,16 +60,12 @@ def found(tmp_path_factory):
     (folder / "good.yaml").write_text("network: {nodes: 6}\n")
     (folder / "typo.yaml").write_text("netwrok: {nodes: 6}\n")
     (folder / "broken.yaml").write_text("network: {nodes: 6\n")
-    (folder / "run").mkdir()
-    (folder / "run" / "config.yaml").write_text("network: {nodes: 6}\n")
-    script = LIGHT.replace("HEAVY", repr(json.dumps(HEAVY)))
-    done = subprocess.run(
-        [sys.executable, "-c", script, json.dumps(DONE + REFUSED)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    for name in ("run", "used"):
+        (folder / name).mkdir()
+        (folder / name / "config.yaml").write_text("network: {nodes: 6}\n")
+    command = [sys.executable, "-c", LIGHT.replace("HEAVY", repr(json.dumps(HEAVY))), json.dumps(DONE + REFUSED)]
+    with Lock(folder / "used"):
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.rpartition("found ")[2])
 
 
