@@ -120,7 +120,7 @@ def _estimated(law: Traffic, load: Load, seen: _Seen) -> tuple[Float64[np.ndarra
     mean, variance = (np.bincount(networks.network_of(), one, networks.count) for one in load.under_way(filling))
     most, total = (a + _DEVIATIONS * np.sqrt(b) for a, b in ((mean, variance), (mean.sum(), variance.sum())))
     if seen.whole or (not filling and seen.time >= _SETTLED * load.settling()):
-        most, total = np.minimum(most, _more(seen.pools)), min(total, float(_more(np.array(seen.flying))))
+        most, total = np.minimum(most, _more(seen.pools)), min(total, float(_more(np.array([seen.flying]))[0]))
     return np.ceil(np.maximum(seen.pools, most)), math.ceil(max(seen.flying, total))
 
 
