@@ -45,7 +45,8 @@ def test_blocks_of_columns_mix_as_sparse_products_do(exchange, dtype):
     expected = x.clone()
     columns.mix_(x, mixing)
     sparse.mix_(expected, mixing)
-    assert torch.equal(x, expected)  # the interpreter adds the same two products
+    most = 4 * torch.finfo(dtype).eps * float(expected.abs().max())  # some processors round the two products once
+    assert (x - expected).abs().max() <= most
 
 
 @pytest.mark.parametrize("dtype", [torch.int16, torch.int32])
