@@ -24,7 +24,7 @@ _NUMBERS = itertools.count()
 
 
 class Board:
-    """A new file of events in a folder, which it makes; each event is on disk at the next `flush`."""
+    """A new file of events in a folder, which it makes; what is added is on disk at the next `flush`."""
 
     def __init__(self, folder: Path, step: int = 0) -> None:
         """Begins a file, the first one or one that follows others.
@@ -35,13 +35,13 @@ class Board:
         """
         folder.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_NUMBERS)}"
-        self.path, self.waiting = folder / name, bytearray()
-        self.path.open("xb").close()
+        self.path, self.waiting, self.empty = folder / name, bytearray(), True
         self._write(_field(3, b"brain.Event:2"))  # the version of the format
         self._write(_STEP + _varint(step) + _field(7, b"\x08\x01"))  # a session starts
 
     def add(self, summary: Any, step: int = 0) -> None:
         """Appends one summary, as `torch.utils.tensorboard.summary` makes it; step is at least 0."""
+        self.empty = False
         self._write(_STEP + _varint(step) + _field(5, summary.SerializeToString()))
 
     def flush(self) -> None:
@@ -49,7 +49,7 @@ class Board:
 
         The file is open only now: a sweep may have more networks than a process may have open files.
         """
-        if self.waiting:
+        if self.waiting and not self.empty:
             with self.path.open("ab") as file:
                 file.write(self.waiting)
             self.waiting.clear()

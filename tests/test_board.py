@@ -42,4 +42,7 @@ def test_tensorboard_reads_what_was_written(tmp_path):
     board.close()
     other = Board(tmp_path / "deep" / "er")  # a second file, not the same one
     other.close()
+    assert len(list((tmp_path / "deep" / "er").iterdir())) == 1  # of nothing there is no file
+    other.add(scalar("a/b", 3.5), 300_001)
+    other.close()
     assert len(list((tmp_path / "deep" / "er").iterdir())) == 2
