@@ -1,5 +1,29 @@
-"""Runs the command line: `python -m batchednodes`."""
+"""The command: `batchednodes`, or `python -m batchednodes`.
 
-from batchednodes.cli import main
+Letters: none.
+"""
 
-main()
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from batchednodes.imports import deferred
+from batchednodes.interruption import Halt
+
+if TYPE_CHECKING:
+    from batchednodes import cli
+else:
+    cli = deferred("batchednodes.cli")  # a second's work, in which a Ctrl-C may come
+
+
+def main() -> None:
+    """Runs the command line; a Ctrl-C ends it in one line, whatever it is at."""
+    signal.signal(signal.SIGINT, Halt())
+    try:
+        cli.main()
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+
+
+if __name__ == "__main__":
+    main()

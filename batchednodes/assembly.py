@@ -5,7 +5,6 @@ Letters: n nodes of all networks, p parameters, x models [n, p].
 
 import contextlib
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,26 +13,25 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from batchednodes import clocks as clock
-from batchednodes import dealing, problems, rng, theory
+from batchednodes import dealing, preparation, problems, rng, theory
 from batchednodes.algorithms.gossip_sgd import GossipSGD
 from batchednodes.algorithms.serial import SerialGossipSGD
 from batchednodes.algorithms.state import State, begin
 from batchednodes.config import Config, has_messages
-from batchednodes.data import Heterogeneity, Sampler
+from batchednodes.data import Dataset, Heterogeneity, Sampler, Shards
 from batchednodes.engine import Batched, Engine, Serial, automatic_window
 from batchednodes.local import Descent, Rates, Uneven
-from batchednodes.mailing import traffic
 from batchednodes.memory import Chunk
 from batchednodes.messages import Traffic
 from batchednodes.metrics import Meter, quarantine_
 from batchednodes.mixing import Ages, Entries, parts
+from batchednodes.needs import Chunks
 from batchednodes.program import UntraceableError
 from batchednodes.schemes import Freshest, Uniform
 from batchednodes.staleness import Sources, Tracking, sample
 from batchednodes.tasks.problem import Problem
 from batchednodes.timeline import Timeline
-from batchednodes.topology import Chooser, Complete, Graph, Networks, stack
+from batchednodes.topology import Complete, Networks
 from batchednodes.values import per_node, shown
 from batchednodes.versions import dtype_for
 
@@ -41,24 +39,6 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.
 
 LARGEST_FRESHEST = 300
 """Nodes up to which a run computes the law of `freshest`, whose work is n^3; a tenth of a second at this size."""
-
-
-@dataclass(frozen=True)
-class Chunks:
-    """How many rows are handled at once."""
-
-    update: int
-    """Rows of one vmap call of local SGD; at least 1."""
-    evaluate: int
-    """Models scored at once; at least 1."""
-    together: int = 1
-    """Models of several networks scored at once; 1: networks are scored one by one."""
-    traced: bool = False
-    """Whether minibatch steps go by a tape or program traced from vmap, where `local.compile` leaves it open."""
-    update_row: int | None = None
-    """Temporaries of a row of local SGD, as far as they are known [B]."""
-    evaluate_row: int | None = None
-    """Temporaries of a model that is scored, likewise [B]."""
 
 
 @dataclass(frozen=True)
@@ -105,59 +85,22 @@ def device(config: Config) -> torch.device:
     return torch.device(name)
 
 
-def networks(configs: Sequence[Config]) -> Networks:
-    """Returns the disjoint networks of a batch."""
-    sizes = [c.network.nodes for c in configs]
-    return Networks(np.concatenate([[0], np.cumsum(sizes)]), np.array([c.seed for c in configs], np.uint64))
-
-
 def timeline(configs: Sequence[Config]) -> Timeline:
-    """Returns the laws of all events."""
-    batch = networks(configs)
-    with dealing.section("network.topology"):
-        graphs = [c.network.topology.graph(c.network.nodes, c.seed) for c in configs]
-    with dealing.section("network.weights"):
-        graphs = [_weighted(c, graph) for c, graph in zip(configs, graphs, strict=True)]
-    for graph in graphs:
-        _warn_if_disconnected(graph.union() if isinstance(graph, Chooser) else graph)
-    update = [c.update.clock.gaps(c.network.nodes, c.seed, "update.clock") for c in configs]
-    gossip = [c.gossip.clock.gaps(c.network.nodes, c.seed, "gossip.clock") for c in configs]
-    exchange, schemes = configs[0].gossip.exchange, tuple(c.gossip.scheme for c in configs)
-    plain = Timeline(batch, stack(batch, graphs), clock.join(update), clock.join(gossip), exchange, schemes)
+    """Returns the laws of all events, see `preparation.timeline`."""
     if not any(has_messages(c) for c in configs):
-        return plain
+        return preparation.timeline(configs, 0)
     dtype = DTYPES[configs[0].dtype]
     p = problems.skeleton(configs[0], dealing.sizes(configs[:1])[0], dtype, torch.device("cpu")).p
-    return traffic(configs, plain, p * dtype.itemsize)
+    return preparation.timeline(configs, p * dtype.itemsize)
 
 
-def _weighted(config: Config, graph: Graph | Chooser | None) -> Graph | Chooser | None:
-    """Returns what chooses peers on a graph; itself where they are uniform."""
-    return config.network.weights.chooser(graph) or graph if isinstance(graph, Graph) else graph
-
-
-def contacts(configs: Sequence[Config]) -> list[float]:
-    """Returns about how many contacts the graph of each network stores; no graph is made."""
-    with dealing.section("network.topology"):
-        return [c.network.topology.contacts(c.network.nodes) for c in configs]
-
-
-def _warn_if_disconnected(graph: Graph | None) -> None:
-    if graph is None:
-        return
-    count, label = graph.components()
-    if count > 1:
-        sizes, firsts = np.bincount(label), np.unique(label, return_index=True)[1]
-        named = [f"node {i} and {size - 1} others" for i, size in zip(firsts[:5], sizes[:5], strict=True)]
-        more = ", ..." if count > 5 else ""
-        warnings.warn(
-            f"network.topology is not connected: {count} components (those of {', '.join(named)}{more}), the largest "
-            f"with {sizes.max()} nodes; they never learn from each other",
-            stacklevel=2,
-        )
-
-
-def assemble(configs: Sequence[Config], events: Timeline, chunks: Chunks, state: State | None = None) -> Run:
+def assemble(
+    configs: Sequence[Config],
+    events: Timeline,
+    chunks: Chunks,
+    state: State | None = None,
+    dealt: list[tuple[Dataset, Shards]] | None = None,
+) -> Run:
     """Returns everything that a run needs, built on its device.
 
     Args:
@@ -165,13 +108,14 @@ def assemble(configs: Sequence[Config], events: Timeline, chunks: Chunks, state:
         events: the timeline of these networks.
         chunks: rows handled at once, from the plan.
         state: where the run stands; None: at its start, with models initialised.
+        dealt: data of each network, and who owns them; None: they are loaded.
 
     Raises:
         ValueError: data, partition or model do not fit together, or the state does not fit them.
     """
     config = configs[0]
     where, dtype = device(config), DTYPES[config.dtype]
-    problem, labels = problems.problem(configs, events.networks, dtype, where)
+    problem, labels = problems.problem(configs, events.networks, dtype, where, dealt)
     tracking = Tracking.of(events.networks, [c.staleness.track for c in configs], where)
     coefficients = _rates(configs, dtype, where)
     weight = _weight(configs, dtype, where)
@@ -349,8 +293,6 @@ def _entries(config: Config, events: Timeline, problem: Problem) -> tuple[Entrie
     rule = config.gossip.merge.weighing(np.zeros(1))
     if rule.parts == 1 and rule.share == 1 and not rule.divides:
         return None, None
-    if rule.parts > p:
-        raise ValueError(f"gossip.merge.parts must be at most the {p} parameters of the model, got {rule.parts}")
     entries = Entries(p, rule.parts, rule.share, batch.seeds[batch.network_of()], batch.local())
     steps = torch.from_numpy(problem.sampler.steps_of).to(problem.features.device)
     return entries, Ages(parts(p, rule.parts, steps.device), steps) if rule.divides else None

@@ -3,17 +3,34 @@
 Letters: none.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from batchednodes import config
+from batchednodes import config, originals
 from batchednodes.config import Config
-from batchednodes.sweep import leaves
+from batchednodes.states import DamageError, Header, check_metrics, check_whole, finite, header, newest_first
+from batchednodes.sweep import Point, leaves
 from batchednodes.values import shown
 
 _GOES_ON = ("run.until", "run.checkpoint_every", "run.keep_checkpoints", "run.baseline", "device")
 """Settings, and sections, that may change when a run is resumed: the events so far stay what they were."""
+
+
+Files = Mapping[str, str]
+"""Path and checksum of files."""
+
+_KEPT = ("task.model",)
+"""Section that must not change when a run starts from another's models."""
+
+_DRAWN = ("task.model.init",)
+"""What may change of it all the same: how models would be drawn."""
+
+
+class DivergedError(ValueError):
+    """A run diverged, so that it cannot go on."""
 
 
 def between(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -53,6 +70,62 @@ def check_resumed(old: Mapping[str, Any], new: Mapping[str, Any], time: float) -
         )
 
 
+def check_goes_on(folder: Path, found: Header, settings: Config, points: Sequence[Point], files: Files) -> None:
+    """Checks that a run can go on from a state.
+
+    Args:
+        folder: of the run.
+        found: what the state is.
+        settings: from now on.
+        points: the networks that they stand for.
+        files: path and checksum of each file that they name.
+
+    Raises:
+        DivergedError: models are not finite.
+        ValueError: a setting, or a file, must not change, or the run is past its new end.
+    """
+    check_resumed(found.journal.config, config.to_dict(settings), found.reached)
+    if found.journal.status == "diverged":
+        raise DivergedError(f"DIR must hold a run that can go on, got {str(folder)!r}, which diverged{_again(folder)}")
+    originals.check(points, found.journal.files, files)
+
+
+def _again(folder: Path) -> str:
+    """Returns what helps where a run diverged."""
+    if next(finite(folder), None) is None:
+        return "; to begin again with other settings: `batchednodes train CONFIG local.lr=...`"
+    again = f"batchednodes train CONFIG --from {shlex.quote(str(folder))} local.lr=..."
+    return f"; to start from its last finite models with other settings: `{again}`"
+
+
+def check_resumable(folder: Path, settings: Config, points: Sequence[Point], files: Files) -> None:
+    """Checks that a run can go on from its latest state, as far as headers of files say; arguments as above.
+
+    Raises:
+        ValueError: it cannot, and the file that says so is whole; or another version of batchednodes wrote it.
+        OSError: a file cannot be read.
+    """
+    for path in newest_first(folder):
+        with suppress(DamageError):
+            found = header(path)
+            if not _has_metrics(folder, found):
+                continue
+            try:
+                check_goes_on(folder, found, settings, points, files)
+            except ValueError:
+                check_whole(path)
+                raise
+            return
+
+
+def _has_metrics(folder: Path, found: Header) -> bool:
+    try:
+        check_metrics(folder, found.journal.metrics)
+    except ValueError:
+        return False
+    return True
+
+
 def reopened(folder: str | Path, overrides: Sequence[str]) -> Config:
     """Returns the settings of a run in a folder with some changes, with which it can go on.
 
@@ -70,6 +143,47 @@ def reopened(folder: str | Path, overrides: Sequence[str]) -> Config:
     settings = config.load(old, overrides)
     check_resumed(config.to_dict(old), config.to_dict(settings), 0.0)
     return settings
+
+
+def check_start(settings: Config, sizes: Sequence[int], p: int | None, found: Header) -> dict[str, list[Any]]:
+    """Checks that a run may start from the models of another one.
+
+    Args:
+        settings: of the new run.
+        sizes: nodes of its networks.
+        p: parameters of its models; None: not known.
+        found: what the other run's state is.
+
+    Returns:
+        The settings that differ, each with the other run's value and the new one.
+
+    Raises:
+        ValueError: its models or networks are of another kind or size.
+    """
+    changed = between(found.journal.config, config.to_dict(settings))
+    for key, (before, after) in changed.items():
+        if inside(key, _KEPT) and key not in _DRAWN:
+            raise ValueError(
+                f"{key} must be that of the run that run.start_from names, {shown(before)}, got {shown(after)}; models "
+                "of another kind cannot be taken over"
+            )
+    if p is not None and p != found.p:
+        raise ValueError(
+            f"run.start_from must name a run of models with {p} parameters, got {found.p}; did the data's features or "
+            "classes change?"
+        )
+    one = len(found.sizes) == 1 and all(n == found.sizes[0] for n in sizes)
+    if not one and tuple(sizes) != found.sizes:
+        raise ValueError(
+            f"run.start_from must name a run of networks with {_listed(sizes)} nodes, got {_listed(found.sizes)}; or "
+            "of one such network, which then serves all"
+        )
+    changed.pop("run.start_from", None)
+    return changed
+
+
+def _listed(sizes: Sequence[int]) -> str:
+    return ", ".join(str(n) for n in sizes[:10]) + (", ..." if len(sizes) > 10 else "")
 
 
 def inside(key: str, sections: Sequence[str]) -> bool:

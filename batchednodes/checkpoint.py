@@ -5,17 +5,16 @@ The file's metadata holds a checksum of everything else in it, so that damage is
 Letters: n nodes, t tracked sources.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -23,11 +22,9 @@ from batchednodes.algorithms.state import State
 from batchednodes.folders import sync
 from batchednodes.mail import MESSAGE, NODE, Mail
 from batchednodes.memory import exhausted
+from batchednodes.states import FORMAT, DamageError, Header, Journal, Part, about, check_whole, checksum, opened
 from batchednodes.timeline import Clocks
-from batchednodes.values import shown
 from batchednodes.versions import Layout
-
-_FORMAT = "batchednodes-3"
 
 _CLOCKS = "clocks."
 """Prefix of the clocks' arrays among the tensors of a file."""
@@ -43,46 +40,6 @@ _VERSIONS = "versions"
 each has its own, "versions.0", "versions.1", and so on."""
 
 
-class DamageError(ValueError):
-    """A file that is not as it was written."""
-
-
-@dataclass(frozen=True)
-class Journal:
-    """What a run knows beside its state and clocks."""
-
-    config: dict[str, Any]
-    """Its settings, resolved, as plain data."""
-    status: str = "running"
-    """running, interrupted, finished or diverged."""
-    events: int = 0
-    """Events executed, see `engine.Progress`, as the next four."""
-    waves: int = 0
-    """Waves that they took."""
-    marks: int = 0
-    """Marks observed."""
-    done: int = 0
-    """Steps that the state has seen of a window that has begun."""
-    end: float | None = None
-    """End of that window [s]."""
-    seconds: float = 0.0
-    """Wall time that the run has taken so far, evaluation included [s]."""
-    metrics: tuple[int, str] = (0, "")
-    """Length [B] and SHA-256 of metrics.jsonl."""
-    chunks: dict[str, Any] = field(default_factory=dict)
-    """Rows handled at once, which rounding depends on."""
-    threads: int = 1
-    """Threads of the CPU, likewise."""
-    curves: tuple[float, float, int] | None = None
-    """Scalars of the staleness averaged so far, see `staleness.Curves`."""
-    devices: tuple[str, ...] = ()
-    """Devices that the run has been on, one after the other."""
-    resumed: tuple[dict[str, Any], ...] = ()
-    """Simulated time [s] and device of each resumption."""
-    start: dict[str, Any] | None = None
-    """The run whose models were the initial ones, see `branch.Origin`; None: models were drawn."""
-
-
 @dataclass(frozen=True, eq=False)
 class Snapshot:
     """All that a checkpoint holds."""
@@ -96,6 +53,11 @@ class Snapshot:
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Results to keep beside them, on the host."""
 
+    @property
+    def header(self) -> Header:
+        """What it is, as the header of its file says."""
+        return Header(self.clocks.time, tuple(self.layout.sizes.tolist()), self.state.x.shape[1], self.journal)
+
 
 def save(path: Path, snapshot: Snapshot) -> None:
     """Writes a snapshot under another name, then renames, so that `path` is whole or not there.
@@ -105,12 +67,15 @@ def save(path: Path, snapshot: Snapshot) -> None:
     """
     tensors = _tensors(snapshot)
     layout = snapshot.layout
-    about = {"time": snapshot.clocks.time, "nodes": layout.sizes.tolist(), "tracked": layout.widths.tolist()}
-    about |= {"journal": asdict(snapshot.journal), "state": sorted(snapshot.state.tensors())}
-    metadata = {"format": _FORMAT, "about": json.dumps(about)}
+    said = {"time": snapshot.clocks.time, "nodes": layout.sizes.tolist(), "tracked": layout.widths.tolist()}
+    said |= {"journal": asdict(snapshot.journal), "state": sorted(snapshot.state.tensors())}
+    metadata = {"format": FORMAT, "about": json.dumps(said)}
     temporary = path.with_name(path.name + ".partial")
     try:
-        save_file(tensors, temporary, metadata=metadata | {"sha256": _checksum(tensors, metadata)})
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what the user's mask leaves; safetensors would let nobody else read the file
+        save_file(tensors, temporary, metadata=metadata | {"sha256": checksum(_parts(tensors), metadata)})
+        temporary.chmod(mode)
         sync(temporary)
         temporary.replace(path)
         sync(path)
@@ -130,30 +95,28 @@ def load(path: Path, device: torch.device) -> Snapshot:
         ValueError: another version of batchednodes wrote it.
         OSError: it cannot be read; that says nothing of what is in it.
     """
-    tensors, metadata = _read(path)
+    tensors, said = _read(path)
     try:
-        return _snapshot(tensors, json.loads(metadata["about"]), device)
+        return _snapshot(tensors, said, device)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and exhausted(error):
             raise
         raise DamageError(f"checkpoint must hold all that a run needs, got {path}: {error}") from error
 
 
-def _snapshot(tensors: dict[str, Tensor], about: dict[str, Any], device: torch.device) -> Snapshot:
+def _snapshot(tensors: dict[str, Tensor], said: dict[str, Any], device: torch.device) -> Snapshot:
     """Returns what the tensors of a file, and what it says about them, were made of."""
     mail, clocks, slots = (_taken(tensors, prefix) for prefix in (_MAIL, _CLOCKS, _SLOTS))
-    layout = Layout.of(about["nodes"], about["tracked"], device)
+    layout = Layout.of(said["nodes"], said["tracked"], device)
     parts = [_flat(tensors, layout), *([slots[_VERSIONS]] if slots else [])]
     versions = torch.cat(parts).to(device)
-    kept = {name: tensors.pop(name).to(device) for name in about["state"] if name != _VERSIONS}
+    kept = {name: tensors.pop(name).to(device) for name in said["state"] if name != _VERSIONS}
     kept |= {name: torch.cat([kept[name], slots[name].to(device)]) for name in _ROWS if name in slots}
-    named = {f.name for f in fields(Journal)}
-    journal = {key: _frozen(value) for key, value in about["journal"].items() if key in named}
     arrays = {name: tensor.numpy() for name, tensor in tensors.items() if not name.startswith(_VERSIONS)}
     state = State(versions=versions, **kept)
     here = {name: array.numpy() for name, array in clocks.items()}
     post = Mail(**{name: _records(name, array.numpy()) for name, array in mail.items()}) if mail else None
-    return Snapshot(state, Clocks(time=about["time"], **here, mail=post), layout, Journal(**journal), arrays)
+    return Snapshot(state, Clocks(time=said["time"], **here, mail=post), layout, Journal.read(said["journal"]), arrays)
 
 
 def _taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -161,51 +124,13 @@ def _taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensors.pop(name) for name in [*tensors] if name.startswith(prefix)}
 
 
-def age(path: Path) -> tuple[float, int, int]:
-    """Returns simulated time, steps of the window begun and marks of a checkpoint: the larger, the later.
-
-    Raises:
-        DamageError: the file is not what was written, where that shows.
-        OSError: it cannot be read.
-    """
-    try:
-        with _open(path) as file:
-            about = json.loads((file.metadata() or {})["about"])
-        return about["time"], about["journal"]["done"], about["journal"]["marks"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DamageError(f"checkpoint must be a readable safetensors file, got {path}: {error}") from error
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[Any]:
-    """Opens a file of tensors, and says of which file an error is."""
-    try:
-        path.open("rb").close()  # safetensors takes whatever may not be read for a file that is not there
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except SafetensorError as error:
-        raise DamageError(f"checkpoint must be a readable safetensors file, got {path}: {error}") from error
-    except OSError as error:
-        raise OSError(f"checkpoint must be a file that can be read, got {path}: {error.strerror or error}") from error
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Returns the tensors of a file, in memory of their own, and its metadata."""
-    with _open(path) as file:
-        metadata = file.metadata() or {}
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Returns the tensors of a file, in memory of their own, and what it says about them."""
+    with opened(path, "pt") as file:
+        said = about(path, file.metadata())
+        check_whole(path)
         # clones: a tensor of a file may begin at any byte, and vector instructions round by where rows begin
-        tensors: dict[str, Tensor] = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    given, name = metadata.pop("sha256", None), metadata.get("format", "")
-    if not name.startswith(_FORMAT.rstrip("0123456789")):
-        raise DamageError(f"checkpoint must be one that batchednodes wrote, got {path}")
-    if name != _FORMAT:
-        raise ValueError(
-            f"checkpoint must be one that this version of batchednodes can read, {_FORMAT}, got {path}, {shown(name)}; "
-            "go on with the version that wrote it"
-        )
-    if given != _checksum(tensors, metadata):
-        raise DamageError(f"checkpoint must be as it was written, got {path} with another checksum: it is damaged")
-    return tensors, metadata
+        return {name: file.get_tensor(name).clone() for name in file.keys()}, said  # noqa: SIM118
 
 
 def _tensors(snapshot: Snapshot) -> dict[str, Tensor]:
@@ -263,15 +188,7 @@ def _flat(tensors: dict[str, Tensor], layout: Layout) -> Tensor:
     return torch.cat([blocks[g].flatten() for stack in layout.stacks for g in stack])
 
 
-def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Returns the SHA-256 of metadata, and of names, types, shapes and bytes of tensors."""
-    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+def _parts(tensors: Mapping[str, Tensor]) -> Iterator[Part]:
+    """Yields what a checksum takes of tensors on the host, which are contiguous."""
     for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _frozen(value: Any) -> Any:
-    """Returns a JSON value with lists as tuples."""
-    return tuple(value) if isinstance(value, list) else value
+        yield name, str(tensor.dtype)[6:], tuple(tensor.shape), [tensor.flatten().view(torch.uint8).numpy().data]

@@ -15,21 +15,23 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from batchednodes import __version__, comparison, config, dealing, memory, sweep
+from batchednodes import __version__, comparison, config, memory, sweep
 from batchednodes.catalogue import Kind, catalogue
 from batchednodes.changes import reopened
 from batchednodes.console import say
 from batchednodes.experiments import EXPERIMENTS
-from batchednodes.folders import check_new, check_origin, check_writable, next_folder
+from batchednodes.folders import check_writable, next_folder
 from batchednodes.imports import deferred
 from batchednodes.interruption import seconds
 from batchednodes.lock import Lock
+from batchednodes.preparation import fresh, prepare, resumable
 from batchednodes.values import shown
 
 if TYPE_CHECKING:
-    from batchednodes import commands
+    from batchednodes import commands, figures
 else:
     commands = deferred("batchednodes.commands")
+    figures = deferred("batchednodes.figures")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -91,12 +93,9 @@ def train(
     chosen = config.load(settings, overrides or [])
     if start_from is not None:
         chosen = replace(chosen, run=replace(chosen.run, start_from=start_from))
-    check_origin(chosen.run.start_from)
-    folder = out or next_folder(chosen.name)
-    check_new(folder)
-    limit, points = seconds(time_limit), sweep.points(chosen)
-    sizes = dealing.sizes([p.config for p in points])
-    commands.train(chosen, points, sizes, folder, limit, quiet)
+    folder, limit = out or next_folder(chosen.name), seconds(time_limit)
+    made = fresh(chosen, folder)
+    commands.train(chosen, made, folder, limit, quiet)
 
 
 @app.command()
@@ -110,21 +109,19 @@ def resume(
     quiet: Quiet = False,
 ) -> None:
     """Goes on with a run that was killed or interrupted, in place and bit for bit; or extends a finished one."""
-    limit, changed = seconds(time_limit), overrides or []
-    reopened(folder, changed)
+    limit, chosen = seconds(time_limit), reopened(folder, overrides or [])
     check_writable(folder)
-    with Lock(folder):  # which is taken again once all is imported
-        pass
-    commands.resume(folder, changed, limit, quiet)
+    with Lock(folder):
+        made = resumable(folder, chosen)
+        commands.resume(chosen, made, folder, limit, quiet)
 
 
 @app.command("plan")
 def plan_command(settings: ConfigFile, overrides: Overrides = None) -> None:
     """Shows the graph, expected events, waves and memory of a config, and whether it fits; runs nothing."""
     chosen = config.load(settings, overrides or [])
-    configs = [p.config for p in sweep.points(chosen)]
-    sizes = dealing.sizes(configs)
-    commands.show_plan(configs, sizes)
+    made = prepare(sweep.points(chosen))
+    commands.show_plan(made)
 
 
 @app.command("list")
@@ -158,7 +155,11 @@ def plot(
     for run in runs:
         if not run.is_file():
             comparison.check_file(run, "metrics.jsonl", "run")
-    commands.plot(runs, out)
+    drawn = figures.plot(runs, out)
+    for path in drawn.paths:
+        print(path)
+    for words in drawn.splits:
+        print(words)
 
 
 @app.command()
@@ -202,9 +203,6 @@ def main() -> None:
                 raise
             say("[bold red]error:[/bold red]", error)
             sys.exit(2)
-        except KeyboardInterrupt:
-            say("[yellow]interrupted:[/yellow]", "before anything was written")
-            sys.exit(130)
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:

@@ -6,9 +6,9 @@ Letters: none.
 import math
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import typer
@@ -16,33 +16,34 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from batchednodes import assembly, changes, comparison, dealing, figures, plan, training
+from batchednodes import assembly, changes, comparison, dealing, plan, training
 from batchednodes.config import Config
 from batchednodes.connectivity import Connectivity, connectivity
 from batchednodes.console import say
-from batchednodes.data import DataSizes, Heterogeneity
+from batchednodes.data import Heterogeneity
 from batchednodes.engine import Progress as Advance
 from batchednodes.experiments import EXPERIMENTS
-from batchednodes.experiments.experiment import publish
+from batchednodes.folders import states
+from batchednodes.imports import deferred
 from batchednodes.interruption import Interruption
 from batchednodes.memory import gib
 from batchednodes.plan import Plan
-from batchednodes.sweep import Point
+from batchednodes.preparation import Prepared
 
-_QUICK = 256 << 20
-"""Memory of the data up to which a plan loads them [B]: some seconds."""
+if TYPE_CHECKING:
+    from batchednodes.experiments import experiment
+else:
+    experiment = deferred("batchednodes.experiments.experiment")
 
 
-def train(
-    settings: Config, points: list[Point], sizes: list[DataSizes], folder: Path, limit: float | None, quiet: bool
-) -> None:
+def train(settings: Config, made: Prepared, folder: Path, limit: float | None, quiet: bool) -> None:
     """Trains the networks of a config into a new folder; see `_run`."""
-    _run(lambda watch, stop: training.start(settings, points, sizes, folder, watch, stop), folder, limit, quiet)
+    _run(lambda watch, stop: training.start(settings, made, folder, watch, stop), folder, limit, quiet)
 
 
-def resume(folder: Path, overrides: Sequence[str], limit: float | None, quiet: bool) -> None:
-    """Goes on with the run in a folder; see `_run`."""
-    _run(lambda watch, stop: training.resume(folder, *overrides, watch=watch, stop=stop), folder, limit, quiet)
+def resume(settings: Config, made: Prepared, folder: Path, limit: float | None, quiet: bool) -> None:
+    """Goes on with the run in a folder, which is locked; see `_run`."""
+    _run(lambda watch, stop: training.go_on(settings, made, folder, watch, stop), folder, limit, quiet)
 
 
 def _run(
@@ -52,50 +53,34 @@ def _run(
 
     Raises:
         ValueError: the run diverged.
+        OSError: a file cannot be written.
         typer.Exit: it was interrupted.
     """
-    console = Console(quiet=quiet)
+    console, go_on = Console(quiet=quiet), f"batchednodes resume {shlex.quote(str(folder))}"
     with Interruption(limit) as interruption:
-        with _bar(console) as bar:
-            result = start(_Watch(bar), interruption)
+        try:
+            with _bar(console) as bar:
+                result = start(_Watch(bar), interruption)
+        except OSError as error:
+            left = f"; once that is mended, to go on: {go_on}" if any(states(folder)) else ""
+            raise OSError(f"{error}{left}") from error
         summary = result.summary
         if summary["status"] == "diverged":
             raise ValueError(f"{summary['message']}; everything until then is in {result.folder}")
         if summary["status"] == "interrupted":
-            go_on = f"to go on: batchednodes resume {shlex.quote(str(folder))}"
-            say("[yellow]interrupted:[/yellow]", f"{summary['message']}; {go_on}")
+            say("[yellow]interrupted:[/yellow]", f"{summary['message']}; to go on: {go_on}")
             raise typer.Exit(interruption.code)
         _report(console, result)
 
 
-def show_plan(configs: Sequence[Config], sizes: list[DataSizes]) -> None:
+def show_plan(prepared: Prepared) -> None:
     """Prints the graph and the plan of a batch of networks."""
-    plan.screen(configs, sizes)
-    events = assembly.timeline(configs)
-    made, graph = plan.plan(configs, events, sizes), connectivity(configs[0], events, 0)
-    _show_plan(Console(), made, graph, _labels(configs, sizes) if made.fits and _is_quick(made) else [])
-
-
-def _is_quick(made: Plan) -> bool:
-    """Returns whether the data are so few that a plan may load them, to say how they are split."""
-    return made.memory["data"] + made.memory["data while it is loaded (host)"] <= _QUICK
-
-
-def _labels(configs: Sequence[Config], sizes: list[DataSizes]) -> list[Heterogeneity]:
-    """Returns how heterogeneous the labels of each network are; nothing where targets are real numbers."""
-    if not sizes[0].is_classes:
-        return []
-    found = (dealing.heterogeneity(*dealing.split(c)) for c in configs)
-    return [one for one in found if one is not None]
-
-
-def plot(runs: Sequence[Path], out: Path | None) -> None:
-    """Draws runs, and prints where."""
-    drawn = figures.plot(runs, out)
-    for path in drawn.paths:
-        print(path)
-    for words in drawn.splits:
-        print(words)
+    configs = prepared.configs
+    plan.screen(configs, prepared.sizes)
+    events = prepared.events or assembly.timeline(configs)
+    made, graph = plan.plan(configs, events, prepared.sizes), connectivity(configs[0], events, 0)
+    labels = (dealing.heterogeneity(*dealt) for dealt in (prepared.take() or []))
+    _show_plan(Console(), made, graph, [one for one in labels if one is not None] if made.fits else [])
 
 
 def figure(name: str, quick: bool, out: Path) -> None:
@@ -103,7 +88,7 @@ def figure(name: str, quick: bool, out: Path) -> None:
     size = "quick" if quick else "cuda" if torch.cuda.is_available() else "cpu"
     console = Console()
     with _bar(console) as bar:
-        published = publish(name, EXPERIMENTS[name](size), out, _Watch(bar))
+        published = experiment.publish(name, EXPERIMENTS[name](size), out, _Watch(bar))
     for table in published.findings:
         console.print(table)
     for path in published.paths:

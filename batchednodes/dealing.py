@@ -19,6 +19,9 @@ from batchednodes.data import (
     shifted,
 )
 
+_LARGEST = 3.38e38
+"""The largest number of float32, and of bfloat16, a little less."""
+
 
 @contextmanager
 def section(path: str) -> Iterator[None]:
@@ -33,11 +36,14 @@ def sizes(configs: Sequence[Config]) -> list[DataSizes]:
     """Returns the sizes of the data of each network, which are not built.
 
     Raises:
-        ValueError: the data do not exist, or do not suit their partition or their shift.
+        ValueError: the data do not exist, or do not suit their partition, their shift or the loss.
     """
     with section("task.data"):
         found = [c.task.data.sizes(c.network.nodes) for c in configs]
     for c, one in zip(configs, found, strict=True):
+        if c.task.loss == "cross_entropy" and not one.is_classes:
+            got = "got 'cross_entropy'; or give integer labels"
+            raise ValueError(f"task.loss must be mse for real-valued targets, {got}")
         (c.task.partition or IID()).check(one, c.network.nodes)
         if c.task.shift is not None:
             c.task.shift.check(one, c.network.nodes, c.seed)
@@ -55,7 +61,24 @@ def split(config: Config) -> tuple[Dataset, Shards]:
     natural = Natural() if data.node is not None else IID()
     partition: Partition = config.task.partition or natural
     shards = partition.split(data, config.network.nodes, config.seed)
-    return data if config.task.shift is None else shifted(data, shards, config.task.shift, config.seed), shards
+    found = data if config.task.shift is None else shifted(data, shards, config.task.shift, config.seed)
+    with section("task.data"):
+        _check_range(found, config.dtype)
+    return found, shards
+
+
+def _check_range(data: Dataset, dtype: str) -> None:
+    """Refuses numbers that are finite, but beyond those of the models."""
+    for name in ("features", "targets", "test_features", "test_targets"):
+        values = getattr(data, name)
+        if values.dtype.kind != "f" or dtype == "float64" or (dtype == "float32" and values.dtype.itemsize == 4):
+            continue
+        largest = max(-values.min(), values.max())
+        if largest > _LARGEST:
+            raise ValueError(
+                f"{name} must be within +-{_LARGEST:.4g} with dtype={dtype}, got {largest:.4g} in size; scale them, or "
+                "use dtype=float64"
+            )
 
 
 def heterogeneity(data: Dataset, shards: Shards) -> Heterogeneity | None:

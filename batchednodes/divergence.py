@@ -93,9 +93,6 @@ def _cause(run: Run, configs: Sequence[Config], row: int) -> str:
     g, i = _place(run, row)
     c, node = configs[g], _name(run, row)
     features, targets = run.problem.batch(_examples(run, row))
-    for name, tensor in (("features", features), ("targets", targets)):
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            return f"{name} of {node} are not finite in {c.dtype}: mend task.data"
     lr, momentum, decay = (
         float(per_node(getattr(c.local, key), c.network.nodes, c.seed, f"local.{key}")[i])
         for key in ("lr", "momentum", "weight_decay")

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from batchednodes import comparison, config, splits, sweep
-from batchednodes.record import make
+from batchednodes.folders import make
 from batchednodes.values import shown
 
 PAPER: dict[Any, Any] = {

@@ -6,6 +6,7 @@ Letters: none.
 import itertools
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from batchednodes.values import shown
@@ -73,6 +74,29 @@ def check_writable(folder: str | Path) -> None:
     if not os.access(folder, os.W_OK | os.X_OK):
         reason = "the disk is read-only" if os.statvfs(folder).f_flag & os.ST_RDONLY else "permission denied"
         raise OSError(f"DIR must be a folder that may be written, got {shown(str(folder))}: {reason}")
+
+
+def make(folder: Path) -> None:
+    """Makes a folder and those above it, or none of them; one that is there already stays as it is.
+
+    Raises:
+        ValueError: it cannot be made.
+    """
+    missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        unmake(missing)
+        raise ValueError(
+            f"--out must be a folder that can be made, got {shown(str(folder))}: {error.strerror}"
+        ) from error
+
+
+def unmake(folders: list[Path]) -> None:
+    """Removes folders, the innermost first, as far as they are there and empty."""
+    for path in folders:
+        with suppress(OSError):
+            path.rmdir()
 
 
 def sync(path: Path) -> None:

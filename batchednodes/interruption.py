@@ -1,5 +1,7 @@
 """Interruption: signals and a time limit that ask a command to halt, and what it says and returns then.
 
+Nothing is imported here that takes time, so that a Ctrl-C is met from the beginning.
+
 Letters: none.
 """
 
@@ -9,8 +11,14 @@ import signal
 import time
 from contextlib import suppress
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from batchednodes.values import shown
+from batchednodes.imports import deferred
+
+if TYPE_CHECKING:
+    from batchednodes import values
+else:
+    values = deferred("batchednodes.values")
 
 TIMED_OUT = 124
 """Exit code of a command that halted at its time limit; the same as that of `timeout`."""
@@ -23,6 +31,24 @@ _CURSOR = b"\x1b[?25h"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+class Halt:
+    """Handles SIGINT while a command has nothing to save: it ends in one line, and at a second one at once.
+
+    Code that is imported may take the exception for one of its own; `Interruption` then raises it again.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Raises KeyboardInterrupt."""
+        if self.asked:
+            os._exit(128 + number)
+        self.asked = True
+        _say("interrupted; nothing that was there has changed")
+        raise KeyboardInterrupt
+
+
 class Interruption:
     """While it is entered, SIGINT and SIGTERM are noted; a SIGINT after another signal ends the process at once."""
 
@@ -33,6 +59,9 @@ class Interruption:
 
     def __enter__(self) -> "Interruption":
         self.before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        first = self.before[signal.SIGINT]
+        if isinstance(first, Halt) and first.asked:
+            raise KeyboardInterrupt
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -76,5 +105,5 @@ def seconds(text: str | None) -> float | None:
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)?", text)
     rest = re.sub(r"\d+(\.\d+)?\s*(s|min|m|h|d)?|\s", "", text)
     if rest or not any(float(number) for number, _ in parts):
-        raise ValueError(f"--time-limit must be a positive time such as 2h, 90min or 1h30m, got {shown(text)}")
+        raise ValueError(f"--time-limit must be a positive time such as 2h, 90min or 1h30m, got {values.shown(text)}")
     return sum(float(number) * _UNITS[unit or "s"] for number, unit in parts)

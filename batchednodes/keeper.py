@@ -22,10 +22,11 @@ from torch import Tensor
 
 from batchednodes import checkpoint
 from batchednodes.algorithms.state import State
-from batchednodes.checkpoint import DamageError, Snapshot
+from batchednodes.checkpoint import Snapshot
 from batchednodes.config import Every
-from batchednodes.folders import CHECKPOINTS, FINAL, states, sync
+from batchednodes.folders import CHECKPOINTS, FINAL, sync
 from batchednodes.memory import Aside, exhausted, reason
+from batchednodes.states import DamageError, newest_first, number
 
 LEFT = ("*.partial", ".tmp*", ".new-*")
 """What a killed process leaves half written: files of ours, files of safetensors, and folders."""
@@ -49,7 +50,7 @@ class Keeper:
         self.folder.mkdir(exist_ok=True)
         for path in [path for left in LEFT for path in self.folder.glob(left)]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        self.number = max((_number(path) for path in self.folder.iterdir()), default=0)
+        self.number = max((number(path) for path in self.folder.iterdir()), default=0)
         self.others = 0 if rotate else self.number
         self.copies: dict[str, Tensor] = {}
         self.writer = Aside(_yield_to_others)
@@ -151,8 +152,8 @@ class Keeper:
     def _write(self, path: Path, snapshot: Snapshot) -> None:
         self._save(path, snapshot)
         named = [other for other in self.folder.glob("*.safetensors") if re.fullmatch(r"\d{6,}", other.stem)]
-        ours = [other for other in named if _number(other) > self.others]
-        for old in sorted(ours, key=_number)[: -self.keep]:
+        ours = [other for other in named if number(other) > self.others]
+        for old in sorted(ours, key=number)[: -self.keep]:
             old.unlink(missing_ok=True)
 
     def _warn_of(self, error: Exception) -> None:
@@ -208,7 +209,7 @@ def _yield_to_others() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
-def newest(folder: Path, device: torch.device, check: Callable[[Snapshot], None]) -> Snapshot | None:
+def newest(folder: Path, device: torch.device, check: Callable[[Snapshot], object]) -> Snapshot | None:
     """Returns the latest state of a run that is whole and passes a check; None where there is none.
 
     A damaged file is named in a warning, and renamed, so that it does not count as a checkpoint any more. What does not
@@ -223,7 +224,7 @@ def newest(folder: Path, device: torch.device, check: Callable[[Snapshot], None]
         ValueError: another version of batchednodes wrote a file; nothing has changed.
         OSError: a file cannot be read, which may pass; nothing has changed.
     """
-    paths = sorted(states(folder), key=_age, reverse=True)
+    paths = newest_first(folder)
     for path in paths:
         try:
             snapshot = checkpoint.load(path, device)
@@ -248,7 +249,7 @@ def latest(folder: Path, device: torch.device) -> Snapshot:
         ValueError: there is none.
     """
     reasons = []
-    for path in sorted(states(folder), key=_age, reverse=True):
+    for path in newest_first(folder):
         try:
             snapshot = checkpoint.load(path, device)
         except (ValueError, OSError) as error:  # a run that goes on may have removed it
@@ -258,17 +259,3 @@ def latest(folder: Path, device: torch.device) -> Snapshot:
             return snapshot
         reasons.append(f"{path} diverged")
     raise ValueError(f"got {str(folder)!r} without a state to start from{': ' if reasons else ''}{'; '.join(reasons)}")
-
-
-def _age(path: Path) -> tuple[float, int, int]:
-    """Returns what orders the states of a run; those that cannot be read come last, to be named first."""
-    try:
-        return checkpoint.age(path)
-    except (ValueError, OSError):
-        return math.inf, 0, _number(path)
-
-
-def _number(path: Path) -> int:
-    """Returns the number of a checkpoint; 0 for other files."""
-    digits = re.match(r"\d+", path.name)
-    return int(digits[0]) if digits else 0

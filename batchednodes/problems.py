@@ -12,7 +12,7 @@ from torch import Tensor
 
 from batchednodes import dealing
 from batchednodes.config import Config
-from batchednodes.data import Dataset, DataSizes, Heterogeneity, Sampler
+from batchednodes.data import Dataset, DataSizes, Heterogeneity, Sampler, Shards
 from batchednodes.stack import Stack, check, check_apart
 from batchednodes.tasks import losses
 from batchednodes.tasks.problem import Problem, Tests
@@ -28,12 +28,27 @@ def skeleton(config: Config, sizes: DataSizes, dtype: torch.dtype, where: torch.
 
 
 def problem(
-    configs: Sequence[Config], batch: Networks, dtype: torch.dtype, where: torch.device
+    configs: Sequence[Config],
+    batch: Networks,
+    dtype: torch.dtype,
+    where: torch.device,
+    dealt: list[tuple[Dataset, Shards]] | None = None,
 ) -> tuple[Problem, tuple[Heterogeneity | None, ...]]:
-    """Returns what is learned, and how heterogeneous it is in each network."""
+    """Returns what is learned, and how heterogeneous it is in each network.
+
+    Args:
+        configs: settings of each network.
+        batch: the networks.
+        dtype: of models and data.
+        where: the device.
+        dealt: data of each network, and who owns them; None: they are loaded.
+
+    Raises:
+        ValueError: data, partition or model do not fit together.
+    """
     config = configs[0]
     local = config.local
-    dealt = [dealing.split(c) for c in configs]
+    dealt = dealt or [dealing.split(c) for c in configs]
     sets, shards = [data for data, _ in dealt], [own for _, own in dealt]
     firsts = np.cumsum([0, *(len(d.features) for d in sets)])
     rows = np.concatenate([s.rows + first for s, first in zip(shards, firsts[:-1], strict=True)])

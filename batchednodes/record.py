@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shutil
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,9 +20,10 @@ import numpy as np
 from torch.utils.tensorboard.summary import custom_scalars, histogram_raw, hparams, scalar, text
 
 from batchednodes.board import Board
-from batchednodes.folders import check_new, sync
+from batchednodes.folders import check_new, sync, unmake
 from batchednodes.lock import Lock
 from batchednodes.metrics import Observation
+from batchednodes.states import check_metrics
 from batchednodes.values import shown
 
 _CURVES = {
@@ -74,6 +76,9 @@ _BUCKETS = 64
 _LONG, _CELL = 20_000, 1000
 """Characters of a config before and after what TensorBoard leaves out, and of one setting in its table."""
 
+_OLD = 3600.0
+"""Age from which a folder that is being made, which takes no second, is nobody's any more [s]."""
+
 _LAYOUT = {
     "batchednodes": {
         "accuracy over nodes": _chart("accuracy/node_mean", "accuracy/node_worst", "accuracy/average_model"),
@@ -104,7 +109,7 @@ def new_folder(folder: Path, config: str) -> Lock:
         if place is not None:
             shutil.rmtree(place, ignore_errors=True)
         check_new(folder)
-        _unmake(missing)
+        unmake(missing)
         raise ValueError(
             f"--out must be a folder that can be made, got {shown(str(folder))}: {error.strerror}"
         ) from error
@@ -112,31 +117,12 @@ def new_folder(folder: Path, config: str) -> Lock:
     return lock
 
 
-def make(folder: Path) -> None:
-    """Makes a folder and those above it, or none of them; one that is there already stays as it is.
-
-    Raises:
-        ValueError: it cannot be made.
-    """
-    missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        _unmake(missing)
-        raise ValueError(
-            f"--out must be a folder that can be made, got {shown(str(folder))}: {error.strerror}"
-        ) from error
-
-
-def _unmake(folders: list[Path]) -> None:
-    """Removes folders, the innermost first, as far as they are there and empty."""
-    for path in folders:
-        with suppress(OSError):
-            path.rmdir()
-
-
 def _new_place(parent: Path) -> Path:
-    """Makes a folder of this process."""
+    """Makes a folder of this process; those that killed ones left go away."""
+    for left in parent.glob(".new-*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > _OLD:
+                shutil.rmtree(left)
     for k in itertools.count():
         place = parent / f".new-{os.getpid()}-{k}"
         if not place.exists():
@@ -173,7 +159,7 @@ class Record:
         Raises:
             ValueError: metrics.jsonl begins with something else.
         """
-        digest = hashlib.sha256(_beginning(folder / "metrics.jsonl", *metrics))
+        digest = hashlib.sha256(check_metrics(folder, metrics))
         record = Record(folder, (), metrics[0], digest)
         record._cut()
         with record._curves():
@@ -261,31 +247,6 @@ class Record:
                 "them, metrics.jsonl has every number",
                 stacklevel=3,
             )
-
-
-def check_metrics(folder: Path, metrics: tuple[int, str]) -> None:
-    """Checks that metrics.jsonl of a run begins with text of some length [B] and checksum.
-
-    Raises:
-        ValueError: it does not.
-    """
-    _beginning(folder / "metrics.jsonl", *metrics)
-
-
-def _beginning(path: Path, size: int, checksum: str) -> bytes:
-    """Returns the first bytes of a file, which must be those with the checksum."""
-    if not size:
-        return b""
-    try:
-        if not path.is_file():  # whoever opens a pipe waits for ever
-            raise FileNotFoundError(errno.ENOENT, "No such file")
-        with path.open("rb") as file:
-            found = file.read(size)
-    except OSError as error:
-        raise ValueError(f"{path} must be as the run left it, got none that can be read: {error.strerror}") from error
-    if hashlib.sha256(found).hexdigest() != checksum:
-        raise ValueError(f"{path} must begin as the run left it, got another text in its first {size} bytes")
-    return found
 
 
 def _shown(observation: Observation, speed: dict[str, float]) -> Iterator[Any]:

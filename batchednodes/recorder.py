@@ -12,23 +12,30 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from batchednodes import config, divergence, overview, theory
-from batchednodes.assembly import Chunks, Run
+from batchednodes import config, divergence, theory
+from batchednodes.assembly import Run
 from batchednodes.branch import Origin
-from batchednodes.checkpoint import Journal, Snapshot
+from batchednodes.checkpoint import Snapshot
 from batchednodes.config import Config
-from batchednodes.data import DataSizes
 from batchednodes.engine import Observer, Progress
+from batchednodes.imports import deferred
 from batchednodes.keeper import Keeper
 from batchednodes.metrics import diverged
+from batchednodes.needs import Chunks
+from batchednodes.preparation import Prepared
 from batchednodes.record import Record, write_json
 from batchednodes.staleness import Curves
-from batchednodes.sweep import Point
+from batchednodes.states import Journal
+
+if TYPE_CHECKING:
+    from batchednodes import overview
+else:
+    overview = deferred("batchednodes.overview")
 
 Watch = Callable[[Config, Progress, dict[str, Any]], None]
 """Called after each window and mark, with the config in progress, how far it is, and the last row of metrics."""
@@ -42,10 +49,8 @@ class Task:
     """What is run, and who is asked."""
 
     settings: Config
-    points: list[Point]
+    made: Prepared
     """The networks that the settings stand for."""
-    sizes: list[DataSizes]
-    """Of the data of each."""
     boards: bool
     """Whether TensorBoard's files are written."""
     watch: Watch | None
@@ -80,10 +85,10 @@ class Recorder(Observer):
         """
         self.task, self.run, self.folder, self.settings = task, run, folder, task.settings
         self.start = start if isinstance(start, Snapshot) else None
-        self.journal = _journal(config.to_dict(task.settings), means, start, device_name(run.state.x.device))
+        self.journal = _journal(task, means, start, device_name(run.state.x.device))
         self.record = None if folder is None else self._record(folder)
         self.keeper = None if folder is None else self._keeper(folder, means.beside)
-        self.rows: list[dict[str, Any]] = [] if self.record is None else self.record.rows(len(task.points))
+        self.rows: list[dict[str, Any]] = [] if self.record is None else self.record.rows(len(task.made.points))
         self.late = _late(self.start, task.settings.run.until)
         self.stopped = False
         self.last = time.perf_counter()
@@ -91,7 +96,7 @@ class Recorder(Observer):
         self.progress: Progress | None = None
 
     def _record(self, folder: Path) -> Record:
-        points, journal = self.task.points, self.journal
+        points, journal = self.task.made.points, self.journal
         labels = [f"{p.label}/replica-{p.replica}" for p in points] if len(points) > 1 else [""]
         new = self.start is None or self.start.journal.config != journal.config
         shown = config.dump(self.settings) if new else None
@@ -117,7 +122,8 @@ class Recorder(Observer):
                 self.keeper.write(self._snapshot(fresh, "running"))  # the other run may go on, or go away
             return fresh
         j = self.journal
-        return Progress(self.start.clocks, j.events, j.waves, j.marks, j.done, j.end)
+        self.progress = Progress(self.start.clocks, j.events, j.waves, j.marks, j.done, j.end)
+        return self.progress
 
     def known(self) -> dict[str, Any] | None:
         """Returns the summary that the run has left, if it was finished as it is asked for now."""
@@ -142,7 +148,7 @@ class Recorder(Observer):
         speed = self._speed(progress)
         observations = self.run.meter.observe(self.run.state, progress.clocks)
         for observation, before in zip_longest(observations, self.rows[-len(observations) :]):
-            point = self.task.points[observation.row["network"]]
+            point = self.task.made.points[observation.row["network"]]
             observation.row["staleness_mean"] = _time_mean(observation.row, before)
             observation.row.update({"replica": point.replica} | point.settings | {"seed": point.config.seed})
         if progress.clocks.time >= self.settings.run.until / 2:
@@ -211,7 +217,7 @@ class Recorder(Observer):
         nodes = diverged(state)
         late = self._second_half()
         summary = {
-            "networks": [row | _average(late[row["network"]]) for row in self.rows[-len(self.task.points) :]],
+            "networks": [row | _average(late[row["network"]]) for row in self.rows[-len(self.task.made.points) :]],
             "isolated": isolated,
             "heterogeneity": [None if found is None else asdict(found) for found in self.run.labels],
             "wall_seconds": seconds,
@@ -229,7 +235,7 @@ class Recorder(Observer):
             "diverged": divergence.summary(self.run, nodes, now),
         }
         if status == "diverged":
-            summary["message"] = divergence.message(self.run, [p.config for p in self.task.points], nodes, now)
+            summary["message"] = divergence.message(self.run, [p.config for p in self.task.made.points], nodes, now)
         return summary
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -238,7 +244,7 @@ class Recorder(Observer):
 
     def _second_half(self) -> dict[int, list[dict[str, Any]]]:
         """Returns the rows of each network over the second half of the run."""
-        found: dict[int, list[dict[str, Any]]] = {network: [] for network in range(len(self.task.points))}
+        found: dict[int, list[dict[str, Any]]] = {network: [] for network in range(len(self.task.made.points))}
         for row in self.metrics():
             if row["time"] >= self.settings.run.until / 2:
                 found[row["network"]].append(row)
@@ -268,16 +274,16 @@ class Recorder(Observer):
         """Writes the summary, here and in TensorBoard."""
         if self.record is None or self.folder is None:
             return
-        self.record.finish(summary, [config.to_dict(p.config) for p in self.task.points])
-        if len(self.task.points) > 1 and self.task.boards:
+        self.record.finish(summary, [config.to_dict(p.config) for p in self.task.made.points])
+        if len(self.task.made.points) > 1 and self.task.boards:
             overview.write(self.folder / "summary", summary["networks"], summary["isolated"])
         write_json(self.folder / "summary.json", summary)
 
 
-def _journal(settings: dict[str, Any], means: Means, start: Snapshot | Origin | None, device: str) -> Journal:
+def _journal(task: Task, means: Means, start: Snapshot | Origin | None, device: str) -> Journal:
     """Returns the journal of a run that goes on now, or begins."""
-    origin = asdict(start) if isinstance(start, Origin) else None
-    old, resumed = Journal(settings, start=origin), ()
+    origin, settings = asdict(start) if isinstance(start, Origin) else None, config.to_dict(task.settings)
+    old, resumed = Journal(settings, start=origin, files=task.made.files), ()
     if isinstance(start, Snapshot):
         old, resumed = start.journal, (*start.journal.resumed, {"time": start.clocks.time, "device": device})
     return replace(

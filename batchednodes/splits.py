@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from jaxtyping import Float64, Int64
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -21,7 +20,7 @@ from batchednodes import config, dealing
 from batchednodes.config import Config
 from batchednodes.data import DataSizes, LabelCounts
 from batchednodes.memory import gib
-from batchednodes.plan import free
+from batchednodes.needs import free_host
 
 MOST = 4
 """The most splits in one picture."""
@@ -88,7 +87,7 @@ def deal(chosen: Config, name: str) -> Split:
     Raises:
         ValueError: the data cannot be used, do not suit their partition, or do not fit in memory.
     """
-    sizes, there = _sizes(chosen), free(torch.device("cpu"))
+    sizes, there = _sizes(chosen), free_host()
     needed = sizes.samples * (8 * math.prod(sizes.features) + 100)
     if needed > _SHARE * there:
         raise ValueError(f"task.data must fit in memory, got {gib(needed)} needed with {gib(there)} free")

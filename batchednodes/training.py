@@ -5,47 +5,47 @@ r"""Training: from a config to a result, in one call.
 Letters: n nodes, p parameters, t tracked sources.
 """
 
-import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from batchednodes import assembly, branch, config, dealing, messages, sweep
-from batchednodes.assembly import Chunks, Run
+from batchednodes import assembly, branch, config, messages
+from batchednodes.assembly import Run
 from batchednodes.branch import Origin
-from batchednodes.changes import check_resumed, reopened
+from batchednodes.changes import DivergedError, check_goes_on, reopened
 from batchednodes.checkpoint import Snapshot
 from batchednodes.clocks import Never
 from batchednodes.config import Config
-from batchednodes.data import DataSizes
 from batchednodes.engine import Pause, never
-from batchednodes.folders import check_new
+from batchednodes.imports import deferred
 from batchednodes.keeper import LEFT, newest
 from batchednodes.lock import Lock
+from batchednodes.needs import Chunks
 from batchednodes.plan import plan, screen
-from batchednodes.record import check_metrics, new_folder, replace_text
+from batchednodes.preparation import Prepared, fresh, prepare, resumable
+from batchednodes.record import new_folder, replace_text
 from batchednodes.recorder import Means, Recorder, Task, Watch, device_name
 from batchednodes.stack import Stack
-from batchednodes.sweep import Point
+from batchednodes.states import check_metrics
 
-
-class _DivergedError(ValueError):
-    """The run in a folder diverged, so that it cannot go on."""
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = deferred("pandas")
 
 
 @dataclass(frozen=True)
 class Result:
     """What a run leaves in memory."""
 
-    metrics: pd.DataFrame
+    metrics: "pd.DataFrame"
     """One row for each mark and network, with the keys of metrics.jsonl; read from there, where there is a folder, so
     that numbers which are not finite are None or NaN."""
     summary: dict[str, Any]
@@ -101,28 +101,20 @@ def train(
         OSError: a file cannot be written; what was written before is whole, and `resume` goes on from it.
     """
     settings = config.load(source, overrides)
-    check_new(out)
-    points = sweep.points(settings)
-    return start(settings, points, dealing.sizes([p.config for p in points]), out, watch, stop)
+    return start(settings, fresh(settings, out), out, watch, stop)
 
 
 def start(
-    settings: Config,
-    points: list[Point],
-    sizes: list[DataSizes],
-    out: str | Path | None = None,
-    watch: Watch | None = None,
-    stop: Pause = never,
+    settings: Config, made: Prepared, out: str | Path | None = None, watch: Watch | None = None, stop: Pause = never
 ) -> Result:
     """Runs settings that have been read to their end.
 
     Args:
         settings: of the run.
-        points: the networks that they stand for.
-        sizes: of the data of each.
+        made: the networks that they stand for.
         out, watch, stop: as of `train`, and so are errors.
     """
-    return _new(Task(settings, points, sizes, True, watch, stop), None if out is None else Path(out))
+    return _new(Task(settings, made, True, watch, stop), None if out is None else Path(out))
 
 
 def resume(folder: str | Path, *overrides: str, watch: Watch | None = None, stop: Pause = never) -> Result:
@@ -143,18 +135,20 @@ def resume(folder: str | Path, *overrides: str, watch: Watch | None = None, stop
     """
     place, settings = Path(folder), reopened(folder, overrides)
     with Lock(place):
-        points = sweep.points(settings)
-        task = Task(settings, points, dealing.sizes([p.config for p in points]), True, watch, stop)
-        return _continued(task, place)
+        return go_on(settings, resumable(place, settings), place, watch, stop)
+
+
+def go_on(settings: Config, made: Prepared, folder: Path, watch: Watch | None = None, stop: Pause = never) -> Result:
+    """Goes on with the run in a folder, which is locked, with settings that have been read; see `resume`."""
+    return _continued(Task(settings, made, True, watch, stop), folder)
 
 
 def _new(task: Task, out: Path | None) -> Result:
     """Runs a task from its start, in a new folder."""
-    settings = "" if out is None else config.dump(task.settings)  # refused here if they could not be read again
     with _assembled(task, None) as (run, means, origin):
         if out is None:
             return _run(task, run, Recorder(task, run, means, None, origin))
-        with new_folder(out, settings):
+        with new_folder(out, config.dump(task.settings)):
             return _run(task, run, Recorder(task, run, means, out, origin))
 
 
@@ -162,14 +156,7 @@ def _continued(task: Task, folder: Path) -> Result:
     """Runs a task from where it is in its folder, which is locked."""
     start = newest(folder, assembly.device(task.settings), lambda s: check_metrics(folder, s.journal.metrics))
     if start is not None:
-        reached = max(start.clocks.time, start.journal.end or 0.0)
-        check_resumed(start.journal.config, config.to_dict(task.settings), reached)
-        if start.journal.status == "diverged":
-            again = f"batchednodes train CONFIG --from {shlex.quote(str(folder))} local.lr=..."
-            raise _DivergedError(
-                f"DIR must hold a run that can go on, got {str(folder)!r}, which diverged; to start from its last "
-                f"finite models with other settings: `{again}`"
-            )
+        check_goes_on(folder, start.header, task.settings, task.made.points, task.made.files)
     with _assembled(task, start) as (run, means, origin):
         for path in [path for left in LEFT for path in folder.glob(left) if path.is_file()]:
             path.unlink()
@@ -182,16 +169,16 @@ def _continued(task: Task, folder: Path) -> Result:
 @contextmanager
 def _assembled(task: Task, start: Snapshot | None) -> Iterator[tuple[Run, Means, Origin | None]]:
     """Yields all parts of a run, and where its models come from, with torch's threads set as the run needs them."""
-    configs = [p.config for p in task.points]
-    screen(configs, task.sizes)
-    events = assembly.timeline(configs)
-    need = plan(configs, events, task.sizes)
+    made, configs = task.made, task.made.configs
+    screen(configs, made.sizes)
+    events = made.events or assembly.timeline(configs)
+    need = plan(configs, events, made.sizes)
     need.refuse_unless_fits()
     means = Means(need.chunks, need.threads, need.copies)
     if start is not None and start.journal.devices[-1] == device_name(start.state.x.device):
         means = replace(means, chunks=Chunks(**start.journal.chunks), threads=start.journal.threads)
     with _threads(means.threads):
-        run = assembly.assemble(configs, events, means.chunks, None if start is None else start.state)
+        run = assembly.assemble(configs, events, means.chunks, None if start is None else start.state, made.take())
         branched = start is None and task.settings.run.start_from is not None
         yield run, means, branch.start_(run.state, events.networks.sizes, task.settings) if branched else None
 
@@ -243,8 +230,8 @@ def _isolated(task: Task, folder: Path | None) -> dict[str, Any]:
     It is a run of its own, in a folder among the checkpoints until it is finished, so that it can go on too.
     """
     settings = _silent(replace(task.settings, name=f"{task.settings.name[:90]}-isolated"))
-    points = [replace(p, config=_silent(p.config)) for p in task.points]
-    alone = replace(task, settings=settings, points=points, boards=False)
+    made = prepare([replace(p, config=_silent(p.config)) for p in task.made.points])
+    alone = replace(task, settings=settings, made=made, boards=False)
     if folder is None:
         return _new(alone, None).summary
     place = folder / "checkpoints" / "isolated"
@@ -267,7 +254,7 @@ def _left(alone: Task, place: Path) -> dict[str, Any] | None:
     try:
         with Lock(place):
             return _continued(alone, place).summary
-    except _DivergedError:
+    except DivergedError:
         return None
 
 

@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from batchednodes import checkpoint
 from batchednodes.algorithms.state import begin
-from batchednodes.checkpoint import DamageError, Journal, Snapshot
+from batchednodes.checkpoint import Snapshot
+from batchednodes.states import DamageError, Journal
 from batchednodes.timeline import Clocks
 from batchednodes.versions import Layout
 

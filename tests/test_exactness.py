@@ -11,11 +11,12 @@ import pytest
 import torch
 from observers import Watching
 
-from batchednodes import Config, assembly, checkpoint, load, plan, train
+from batchednodes import Config, assembly, checkpoint, load, needs, plan, train
 from batchednodes.algorithms.state import State
-from batchednodes.assembly import Chunks
-from batchednodes.checkpoint import Journal, Snapshot
+from batchednodes.checkpoint import Snapshot
 from batchednodes.engine import Batched, Progress, Unobserved
+from batchednodes.needs import Chunks
+from batchednodes.states import Journal
 from batchednodes.training import Result
 from batchednodes.versions import Layout
 
@@ -115,7 +116,7 @@ LABELS = ["task.data.kind=digits", "local.batch_size=50", "task.model.output=sig
 def test_whole_epochs_equal_serial(options, device, monkeypatch):
     options = [*EPOCHS, *options, f"device={device}"]
     serial = run(*options, "executor=serial", base=[])
-    monkeypatch.setattr(plan, "_PROGRAMS", 0)
+    monkeypatch.setattr(needs, "_PROGRAMS", 0)
     for compiled in ("off", "auto"):
         same(run(*options, f"local.compile={compiled}", "local.chunk=5", base=[]), serial)
     # Steps that rows do not have, as they are on a device that nobody waits for.
@@ -172,7 +173,7 @@ def test_batched_equals_serial_for_a_users_convolutions():
     ids=" ".join,
 )
 def test_tapes_and_programs_equal_serial(options, device, monkeypatch):
-    monkeypatch.setattr(plan, "_PROGRAMS", 0)
+    monkeypatch.setattr(needs, "_PROGRAMS", 0)
     tolerance = 1e-9 if "mlp" in options[-1] else LINEAR  # as for MLPs above
     same(run(*options, f"device={device}"), run(*options, f"device={device}", "executor=serial"), tolerance)
 

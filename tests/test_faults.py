@@ -1,9 +1,11 @@
 """Faults of disks and files, provoked for real: results stay correct, or one message says what happened."""
 
+import json
 import os
 import resource
 import shutil
 import subprocess
+import sys
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from test_resume import TINY, same_files
 
-from batchednodes import checkpoint, resume, train
+from batchednodes import checkpoint, cli, resume, train
 from batchednodes.config import Every
 from batchednodes.keeper import Keeper
 
@@ -130,6 +132,19 @@ def test_a_limit_on_files_ends_in_one_message(tmp_path):
         train(TINY, out=tmp_path / "run")
     resume(tmp_path / "run")
     same_files(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.filterwarnings("ignore:TensorBoard's files:UserWarning")
+def test_the_command_says_how_to_go_on_once_it_can(tmp_path, monkeypatch, capsys):
+    (tmp_path / "c.yaml").write_text(json.dumps(TINY | {"run": {"until": 9, "mark_every": 0.1}}))
+    arguments = ["train", str(tmp_path / "c.yaml"), "run.checkpoint_every.time=0.5", "--out", str(tmp_path / "a run")]
+    monkeypatch.setattr(sys, "argv", ["batchednodes", *arguments])
+    with files_of_at_most(20_000), pytest.raises(SystemExit) as stop:
+        cli.main()
+    said = " ".join(capsys.readouterr().err.split())
+    assert stop.value.code == 2
+    assert "metrics.jsonl cannot be written: File too large; once that is mended, to go on:" in said
+    assert said.endswith(f"batchednodes resume '{tmp_path / 'a run'}'")
 
 
 def test_tensorboard_may_fail_alone(tmp_path):

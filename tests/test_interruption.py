@@ -69,6 +69,26 @@ def test_a_signal_while_isolated_nodes_run_is_obeyed_too(number, code, tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("module", ["numba", "batchednodes.preparation", "torch", "batchednodes.assembly"])
+def test_an_interrupt_while_the_command_is_imported_is_one_line(module, tmp_path):
+    (tmp_path / "c.yaml").write_text(json.dumps(LONG))
+    command = [sys.executable, "-X", "importtime", "-m", "batchednodes", "train", "c.yaml", "--out", "run"]
+    command += ["run.until=1", "run.mark_every=1"]  # an end where the signal is lost
+    lines = []
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        for line in process.stderr or []:
+            lines.append(line)
+            if line.split("|")[-1].strip() == module:
+                process.send_signal(signal.SIGINT)
+    said = [line for line in lines if not line.startswith("import time:") and line.strip()]
+    assert said == ["interrupted; nothing that was there has changed\n"]
+    assert process.returncode == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
+
+
+@pytest.mark.slow
 def test_a_second_interrupt_stops_at_once(tmp_path):
     process = started(tmp_path)
     os.kill(process.pid, signal.SIGSTOP)  # so that it finds both: the first noted, the second obeyed

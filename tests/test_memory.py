@@ -17,9 +17,9 @@ from numba import njit
 from safetensors.torch import load_file
 
 from batchednodes import assembly, checkpoint, load, train
-from batchednodes.assembly import Chunks
 from batchednodes.engine import Batched, Unobserved
 from batchednodes.memory import Chunk, exhausted, gib, reason
+from batchednodes.needs import Chunks
 from batchednodes.program import Function
 from batchednodes.training import Result
 

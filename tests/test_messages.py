@@ -11,8 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from batchednodes import assembly, load, resume, train
-from batchednodes import plan as planning
+from batchednodes import assembly, load, needs, resume, train
 from batchednodes.plan import plan
 
 LINEAR = 1e-12  # relative, float64: the same sums in another order
@@ -127,7 +126,7 @@ def balanced(result):
 @pytest.mark.parametrize("seed", range(80))
 def test_batched_equals_serial_and_accounts_balance(seed, monkeypatch):
     if seed % 2:
-        monkeypatch.setattr(planning, "_PROGRAMS", 0)  # tapes from the first step on
+        monkeypatch.setattr(needs, "_PROGRAMS", 0)  # tapes from the first step on
     options = drawn(seed)
     batched, serial = train({}, *options), train({}, *options, "executor=serial")
     same(batched, serial)

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from batchednodes import assembly, load
-from batchednodes.plan import plan
+from batchednodes.plan import screen
 
 PARTITIONED = "gossip.merge={kind: partitioned, parts: 2, divide_step: true}"
 MEETS = "gossip.exchange=meet"
@@ -156,11 +156,9 @@ def test_networks_of_a_batch_have_messages_of_one_size_and_uniform_schemes():
 
 
 def test_a_model_has_as_many_parts_as_parameters_at_most():
-    config = load({}, ["network.nodes=10", "gossip.merge={kind: partitioned, parts: 12}"])
-    law = assembly.timeline([config])
     message = "gossip.merge.parts must be at most the 11 parameters of the model, got 12"
     with pytest.raises(ValueError, match="^" + re.escape(message) + "$"):
-        assembly.assemble([config], law, plan([config], law).chunks)
+        screen([load({}, ["network.nodes=10", "gossip.merge={kind: partitioned, parts: 12}"])])
 
 
 def test_nodes_change_between_on_and_off_a_bounded_number_of_times():

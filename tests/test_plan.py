@@ -109,7 +109,7 @@ def test_a_plan_of_silence():
 
 def test_threads_and_chunks_follow_the_work_of_convolutions(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
-    monkeypatch.setattr("batchednodes.plan._WORTH", 1 << 40)  # the other reason for threads
+    monkeypatch.setattr("batchednodes.needs._WORTH", 1 << 40)  # the other reason for threads
     model = "task.model={kind: python, target: 'example_models:small_cnn', args: {channels: %d}}"
     small, large = (made(model % channels, "task.data.kind=digits", "network.nodes=400") for channels in (1, 100))
     linear = made("task.data.kind=digits", "network.nodes=400")

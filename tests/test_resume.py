@@ -214,11 +214,15 @@ def test_what_must_not_change_is_named(override, message, tmp_path):
 def test_only_folders_of_runs_are_resumed(tmp_path):
     with pytest.raises(ValueError, match=r"DIR must be the folder of a run, got .* without a config.yaml"):
         resume(tmp_path)
-    train(TINY, "local.lr=1e30", "local.steps=3", out=tmp_path / "bad")
-    with pytest.raises(
-        ValueError, match=r"DIR must hold a run that can go on, got .*bad', which diverged; to start from"
+    bad, slow = ["local.lr=1e30", "local.steps=3"], "update.clock={kind: deterministic, period: 3}"
+    for name, options, remedy in (
+        ("bad", bad, "to begin again with other settings: `batchednodes train CONFIG local.lr"),
+        ("late", [*bad, slow], "to start from its last finite models with other settings: `batchednodes train CONFIG"),
     ):
-        resume(tmp_path / "bad")
+        train(TINY, *options, out=tmp_path / name)
+        rule = f"DIR must hold a run that can go on, got .*{name}', which diverged; {remedy}"
+        with pytest.raises(ValueError, match=rule):
+            resume(tmp_path / name)
 
 
 LARGE = {
@@ -319,3 +323,28 @@ def test_a_run_moves_between_devices(tmp_path):
     assert moved.summary["devices"] == ["cpu", torch.cuda.get_device_name()]
     assert np.allclose(moved.x.cpu(), whole.x, rtol=1e-12, atol=1e-12)  # the same sums in another order
     assert torch.equal(moved.versions.cpu(), whole.versions)
+
+
+def curves(folder):
+    """Returns the step and the tags of each event of each file of TensorBoard in a folder, file by file."""
+    found = []
+    for path in sorted(folder.glob("events.out.*"), key=lambda path: path.stat().st_mtime_ns):
+        shown = EventAccumulator(str(path))
+        shown.Reload()
+        found.append({tag: [e.step for e in shown.Scalars(tag)] for tag in shown.Tags()["scalars"]})
+    return found
+
+
+def test_throughput_is_shown_from_the_first_mark_after_a_pause(tmp_path):
+    train(TINY, out=tmp_path / "run", stop=after(25))
+    resume(tmp_path / "run")
+    first, second = curves(tmp_path / "run")
+    assert second["loss/node_mean"][0] == first["loss/node_mean"][-1] + 1
+    assert second["throughput/events_per_second"] == second["loss/node_mean"]
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path):
+    train(TINY, out=tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    resume(tmp_path / "run")
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before

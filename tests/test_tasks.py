@@ -6,7 +6,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from batchednodes import load, train
-from batchednodes.tasks import Linear
+from batchednodes.tasks import MLP, Linear
 from batchednodes.tasks.losses import choose
 
 
@@ -57,3 +57,13 @@ def test_gossipys_logistic_regression_trains_and_is_what_pytorch_trains():
     for w, v in zip(end.model(0).parameters(), model.parameters(), strict=True):
         assert torch.allclose(w, v, rtol=1e-12, atol=1e-14)  # 1,437 examples, in another order
     assert not torch.equal(end.x, start.x)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [Linear(), Linear(bias=False), Linear(output="sigmoid"), MLP(()), MLP((5,)), MLP((5, 1, 7), "gelu")],
+    ids=repr,
+)
+@pytest.mark.parametrize(("shape", "outputs"), [((4,), 1), ((3, 2, 5), 6)])
+def test_parameters_are_counted_without_the_module(model, shape, outputs):
+    assert model.count(shape, outputs) == sum(w.numel() for w in model.module(shape, outputs).parameters())

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from batchednodes import config, figures, training
-from batchednodes.record import make
+from batchednodes.folders import make
 from batchednodes.training import Watch
 
 Size = Literal["quick", "cpu", "cuda"]

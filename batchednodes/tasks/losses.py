@@ -32,13 +32,7 @@ class Loss:
 
 
 def choose(name: LossName, classes: int | None) -> Loss:
-    """Returns the loss of a name; auto: cross_entropy for labels, mse for real values.
-
-    Raises:
-        ValueError: cross_entropy is asked for on data without labels.
-    """
-    if name == "cross_entropy" and classes is None:
-        raise ValueError("task.loss must be mse for real-valued targets, got 'cross_entropy'; or give integer labels")
+    """Returns the loss of a name; auto: cross_entropy for labels, mse for real values; these have no other."""
     if name == "mse" and classes is not None:
         return Loss(functools.partial(_brier, classes), functools.partial(_brier_each, classes))
     return Loss(F.mse_loss, _squares) if classes is None else Loss(cross_entropy, _surprises)

@@ -5,13 +5,14 @@ Letters: n nodes, p parameters, d features, k outputs, x models [n, p].
 
 from __future__ import annotations  # signatures name tensors, and torch is not imported for that
 
-import importlib
+import importlib.util
 import itertools
 import math
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -48,6 +49,14 @@ class Model(ABC):
     @abstractmethod
     def module(self, shape: tuple[int, ...], outputs: int) -> nn.Module:
         """Returns the module for features of a shape and a number of outputs; its parameters may be without storage."""
+
+    @abstractmethod
+    def count(self, shape: tuple[int, ...], outputs: int) -> int | None:
+        """Returns the number of parameters of that module, without PyTorch; None: only the module says.
+
+        Raises:
+            ValueError: there is no such module, as far as that shows.
+        """
 
     @abstractmethod
     def init_(
@@ -105,6 +114,9 @@ class Linear(Model):
         with torch.device("meta"):
             return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), outputs, bias=self.bias), *last)
 
+    def count(self, shape: tuple[int, ...], outputs: int) -> int | None:
+        return (math.prod(shape) + self.bias) * outputs
+
     def init_(
         self, x: Float[torch.Tensor, "n p"], stack: layout.Stack, seed: int, shape: tuple[int, ...], outputs: int
     ) -> None:
@@ -145,6 +157,10 @@ class MLP(Model):
                 layers += [nn.Linear(a, b), getattr(nn, _ACTIVATIONS[self.activation])()]
             return nn.Sequential(*layers, nn.Linear(widths[-1], outputs))
 
+    def count(self, shape: tuple[int, ...], outputs: int) -> int | None:
+        widths = [math.prod(shape), *self.hidden, outputs]
+        return sum((a + 1) * b for a, b in itertools.pairwise(widths))
+
     def init_(
         self, x: Float[torch.Tensor, "n p"], stack: layout.Stack, seed: int, shape: tuple[int, ...], outputs: int
     ) -> None:
@@ -171,6 +187,13 @@ class PythonModule(Model):
 
     def module(self, shape: tuple[int, ...], outputs: int) -> nn.Module:
         return self._make(0)
+
+    def count(self, shape: tuple[int, ...], outputs: int) -> int | None:
+        package = self.target.partition(":")[0].partition(".")[0]
+        with _working_folder():
+            if not _is_there(package):
+                raise ValueError(_missing(self.target, f"ModuleNotFoundError: No module named {package!r}"))
+        return None
 
     def init_(
         self, x: Float[torch.Tensor, "n p"], stack: layout.Stack, seed: int, shape: tuple[int, ...], outputs: int
@@ -199,13 +222,33 @@ class PythonModule(Model):
         return module
 
 
+def _missing(target: str, reason: str) -> str:
+    return f"task.model.target must be importable, got {shown(target)}: {reason}"
+
+
+def _is_there(package: str) -> bool:
+    """Returns whether there is a package to import; True, too, for what is no name: to import it says more."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return True
+
+
+@contextmanager
+def _working_folder() -> Iterator[None]:
+    """Lets modules of the working folder be found."""
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
 def _import(target: str) -> Callable[..., Any]:
     name, attribute = target.split(":")
-    sys.path.insert(0, os.getcwd())
     try:
-        return getattr(importlib.import_module(name), attribute)
+        with _working_folder():
+            return getattr(importlib.import_module(name), attribute)
     except (Exception, SystemExit) as error:  # whatever the user's module raises when it is imported
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"task.model.target must be importable, got {shown(target)}: {reason}") from error
-    finally:
-        sys.path.remove(os.getcwd())
+        raise ValueError(_missing(target, f"{type(error).__name__}: {error}")) from error

@@ -1,0 +1,190 @@
+r"""Preparation: what the settings of some networks stand for, made, and refused, before PyTorch is imported.
+
+To import PyTorch takes longer than a refusal may. Graphs, clocks, traces and, unless they are large, data are made
+without it, checked as they are made, and handed to the run.
+
+Letters: n nodes, p parameters.
+"""
+
+import ctypes
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from batchednodes import clocks, config, dealing, needs, originals, sweep
+from batchednodes.changes import check_resumable, check_start
+from batchednodes.config import Config, has_messages
+from batchednodes.data import Dataset, DataSizes, Shards
+from batchednodes.folders import check_new, check_origin
+from batchednodes.mailing import traffic
+from batchednodes.needs import Needs
+from batchednodes.states import finite
+from batchednodes.sweep import Point
+from batchednodes.timeline import Timeline
+from batchednodes.topology import Chooser, Graph, Networks, stack
+from batchednodes.values import shown
+
+_QUICK = 256 << 20
+"""Memory of the data up to which they are loaded first [B]: some seconds' work; more, once memory is planned."""
+
+_DRIVERS = ("libcuda.so.1", "nvcuda.dll", "libamdhip64.so")
+"""Libraries without which PyTorch finds no device that it calls CUDA."""
+
+
+@dataclass(eq=False)
+class Prepared:
+    """Networks that can run, as far as that is known without PyTorch."""
+
+    points: list[Point]
+    """The networks."""
+    sizes: list[DataSizes]
+    """Of the data of each."""
+    p: int | None
+    """Parameters of a model; None: only PyTorch knows."""
+    events: Timeline | None
+    """When what happens; None: it depends on the size of a model, which only PyTorch knows."""
+    files: dict[str, str]
+    """Path and checksum of each file and folder that the settings name."""
+    dealt: list[tuple[Dataset, Shards]] | None = field(repr=False)
+    """Data of each network, and who owns them; None: they are large, and loaded later."""
+
+    @property
+    def configs(self) -> list[Config]:
+        """Settings of each network."""
+        return [p.config for p in self.points]
+
+    def take(self) -> list[tuple[Dataset, Shards]] | None:
+        """Returns the data, which are not kept any longer."""
+        dealt, self.dealt = self.dealt, None
+        return dealt
+
+
+def prepare(points: Sequence[Point]) -> Prepared:
+    """Returns what the settings of some networks stand for.
+
+    Raises:
+        ValueError: a device, a graph, a trace, data or a model do not exist or cannot be used, or the run does not fit
+            in memory, as far as that shows without PyTorch.
+    """
+    configs = [p.config for p in points]
+    first = configs[0]
+    sizes, where = dealing.sizes(configs), _device(first)
+    known = first.task.model.count(sizes[0].features, sizes[0].outputs)
+    need = Needs(configs, known or 0, sizes)
+    needs.screen(need, where, {"cpu": needs.free_host()})
+    events = None
+    if known is not None or not any(has_messages(c) for c in configs):
+        events = timeline(configs, need.p * need.item)
+        needs.refuse_endless(sum(events.expected(first.run.until)))
+    quick = need.tensors(0, 0)["data while it is loaded (host)"] <= _QUICK
+    dealt = [dealing.split(c) for c in configs] if quick else None
+    return Prepared([*points], sizes, known, events, originals.checksums(points), dealt)
+
+
+def fresh(settings: Config, out: str | Path | None) -> Prepared:
+    """Returns what the settings of a new run stand for, which leaves files in a folder; None: it leaves none.
+
+    Raises:
+        ValueError: as of `prepare`; or there are no models to start from, or none that fit; or the folder is there, or
+            the settings could not be read again.
+    """
+    check_new(out)
+    check_origin(settings.run.start_from)
+    if out is not None:
+        config.dump(settings)
+    made = prepare(sweep.points(settings))
+    if settings.run.start_from is not None:
+        found = next(finite(Path(settings.run.start_from)), None)
+        if found is not None:  # else reading its files says why
+            check_start(settings, [c.network.nodes for c in made.configs], made.p, found[1])
+    return made
+
+
+def resumable(folder: Path, settings: Config) -> Prepared:
+    """Returns what the settings of a run in a folder stand for, with which it is to go on.
+
+    Raises:
+        ValueError: as of `prepare`; or the run cannot go on with these settings, or files.
+        OSError: a file in the folder cannot be read.
+    """
+    made = prepare(sweep.points(settings))
+    check_resumable(folder, settings, made.points, made.files)
+    return made
+
+
+def _device(settings: Config) -> str:
+    """Returns the kind of device that a run may compute on.
+
+    Raises:
+        ValueError: CUDA is asked for, and there is none; PyTorch finds out whether a device that is there has a number.
+    """
+    there = settings.device != "cpu" and any(_loads(name) for name in _DRIVERS)
+    if settings.device.startswith("cuda") and not there:
+        raise ValueError(
+            f"device must be one of this machine, got {shown(settings.device)} with 0 CUDA devices; use auto or cpu"
+        )
+    return "cuda" if there else "cpu"
+
+
+def _loads(library: str) -> bool:
+    with suppress(OSError):
+        ctypes.CDLL(library)
+        return True
+    return False
+
+
+# --------------------------------------------------------------------------------------------------------- timelines
+
+
+def networks(configs: Sequence[Config]) -> Networks:
+    """Returns the disjoint networks of a batch."""
+    sizes = [c.network.nodes for c in configs]
+    return Networks(np.concatenate([[0], np.cumsum(sizes)]), np.array([c.seed for c in configs], np.uint64))
+
+
+def timeline(configs: Sequence[Config], model: int) -> Timeline:
+    """Returns the laws of all events.
+
+    Args:
+        configs: settings of each network.
+        model: bytes of a model, which matter where messages take time [B].
+
+    Raises:
+        ValueError: settings do not fit each other, or a graph or a trace cannot be read.
+    """
+    batch = networks(configs)
+    with dealing.section("network.topology"):
+        graphs = [c.network.topology.graph(c.network.nodes, c.seed) for c in configs]
+    with dealing.section("network.weights"):
+        graphs = [_weighted(c, graph) for c, graph in zip(configs, graphs, strict=True)]
+    for graph in graphs:
+        _warn_if_disconnected(graph.union() if isinstance(graph, Chooser) else graph)
+    update = [c.update.clock.gaps(c.network.nodes, c.seed, "update.clock") for c in configs]
+    gossip = [c.gossip.clock.gaps(c.network.nodes, c.seed, "gossip.clock") for c in configs]
+    exchange, schemes = configs[0].gossip.exchange, tuple(c.gossip.scheme for c in configs)
+    plain = Timeline(batch, stack(batch, graphs), clocks.join(update), clocks.join(gossip), exchange, schemes)
+    return traffic(configs, plain, model) if any(has_messages(c) for c in configs) else plain
+
+
+def _weighted(settings: Config, graph: Graph | Chooser | None) -> Graph | Chooser | None:
+    """Returns what chooses peers on a graph; itself where they are uniform."""
+    return settings.network.weights.chooser(graph) or graph if isinstance(graph, Graph) else graph
+
+
+def _warn_if_disconnected(graph: Graph | None) -> None:
+    if graph is None:
+        return
+    count, label = graph.components()
+    if count > 1:
+        sizes, firsts = np.bincount(label), np.unique(label, return_index=True)[1]
+        named = [f"node {i} and {size - 1} others" for i, size in zip(firsts[:5], sizes[:5], strict=True)]
+        more = ", ..." if count > 5 else ""
+        warnings.warn(
+            f"network.topology is not connected: {count} components (those of {', '.join(named)}{more}), the largest "
+            f"with {sizes.max()} nodes; they never learn from each other",
+            stacklevel=2,
+        )
