@@ -31,8 +31,8 @@ from batchednodes.values import shown
 _QUICK = 256 << 20
 """Memory of the data up to which they are loaded first [B]: some seconds' work; more, once memory is planned."""
 
-_DRIVERS = ("libcuda.so.1", "nvcuda.dll", "libamdhip64.so")
-"""Libraries without which PyTorch finds no device that it calls CUDA."""
+_DRIVERS, _AMD = ("libcuda.so.1", "nvcuda.dll"), Path("/dev/kfd")
+"""Libraries of NVIDIA's driver, and the file of AMD's: without either PyTorch finds no device that it calls CUDA."""
 
 
 @dataclass(eq=False)
@@ -122,7 +122,7 @@ def _device(settings: Config) -> str:
     Raises:
         ValueError: CUDA is asked for, and there is none; PyTorch finds out whether a device that is there has a number.
     """
-    there = settings.device != "cpu" and any(_loads(name) for name in _DRIVERS)
+    there = settings.device != "cpu" and (_AMD.exists() or any(_loads(name) for name in _DRIVERS))
     if settings.device.startswith("cuda") and not there:
         raise ValueError(
             f"device must be one of this machine, got {shown(settings.device)} with 0 CUDA devices; use auto or cpu"
