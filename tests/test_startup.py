@@ -34,8 +34,9 @@ FILES = {
     "loop.txt": "0 1\n2 2\n",
     "late.txt": "1.5\n-1\n",
     "off.txt": "1,0,2\n",
+    "mine.py": "import torch\ndef model(): return torch.nn.Linear(10, 1)\n",
 }
-"""Files whose content is wrong; of the csv files the last column is learned."""
+"""Files whose content is wrong, or not what is asked for; of the csv files the last column is learned."""
 
 REFUSED = [
     ["trian"],
@@ -72,6 +73,7 @@ REFUSED = [
     ["plan", "good.yaml", "gossip.clock.rate=1e17"],
     ["train", "good.yaml", "gossip.merge={kind: partitioned, parts: 12}"],
     ["train", "good.yaml", "task.model={kind: python, target: 'nothing_like_it:f'}"],
+    ["train", "good.yaml", "task.model={kind: python, target: 'mine:modle'}"],
     ["train", "good.yaml", "network.nodes=7", "--from", "done"],
     ["train", "good.yaml", "task.model={kind: mlp}", "--from", "done"],
     ["train", "good.yaml", "task.data.features=11", "--from", "done"],

@@ -9,11 +9,14 @@ import importlib.util
 import itertools
 import math
 import os
+import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -189,10 +192,14 @@ class PythonModule(Model):
         return self._make(0)
 
     def count(self, shape: tuple[int, ...], outputs: int) -> int | None:
-        package = self.target.partition(":")[0].partition(".")[0]
+        module, _, name = self.target.partition(":")
+        package = module.partition(".")[0]
         with _working_folder():
-            if not _is_there(package):
-                raise ValueError(_missing(self.target, f"ModuleNotFoundError: No module named {package!r}"))
+            spec = _spec(package)
+        if spec is None:
+            raise ValueError(_missing(self.target, f"ModuleNotFoundError: No module named {package!r}"))
+        if module == package and not _may_have(spec.origin, name):
+            raise ValueError(_missing(self.target, f"AttributeError: module {module!r} has no attribute {name!r}"))
         return None
 
     def init_(
@@ -226,12 +233,24 @@ def _missing(target: str, reason: str) -> str:
     return f"task.model.target must be importable, got {shown(target)}: {reason}"
 
 
-def _is_there(package: str) -> bool:
-    """Returns whether there is a package to import; True, too, for what is no name: to import it says more."""
+def _spec(package: str) -> ModuleSpec | None:
+    """Returns where a package is; None: nowhere. Of what is no name, to import it says more."""
     try:
-        return importlib.util.find_spec(package) is not None
+        return importlib.util.find_spec(package)
     except (ImportError, ValueError):
+        return ModuleSpec(package, None)
+
+
+def _may_have(path: str | None, name: str) -> bool:
+    """Returns whether a module may give a meaning to a name, as far as the words of its source say; it is not run."""
+    if path is None or not path.endswith(".py"):
         return True
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError):  # to import it says more
+        return True
+    words = {name, "globals", "vars", "setattr", "__getattr__", "__dict__", "exec", "modules"}
+    return "import *" in text or not words.isdisjoint(re.findall(r"\w+", text))
 
 
 @contextmanager
