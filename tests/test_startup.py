@@ -34,6 +34,7 @@ FILES = {
     "loop.txt": "0 1\n2 2\n",
     "late.txt": "1.5\n-1\n",
     "off.txt": "1,0,2\n",
+    "text.svm": "1 1:2 2:3\nyes 1:2\n",
     "mine.py": "import torch\ndef model(): return torch.nn.Linear(10, 1)\n",
 }
 """Files whose content is wrong, or not what is asked for; of the csv files the last column is learned."""
@@ -64,6 +65,7 @@ REFUSED = [
     ["plot", "."],
     ["figure", "nothing"],
     ["train", "good.yaml", "task.data={kind: npz, path: negative.npz}"],
+    ["train", "good.yaml", "task.data={kind: libsvm, path: text.svm}"],
     ["plan", "good.yaml", "network.topology={kind: edge_list, path: loop.txt}"],
     ["train", "good.yaml", "gossip.delay={kind: trace, path: late.txt}"],
     ["train", "good.yaml", "network.availability={kind: trace, path: off.txt}"],

@@ -3,10 +3,11 @@ r"""Files of libsvm (svmlight): a sample a line, its target and then index:value
 Letters: S samples, d features, x features, y targets.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -22,8 +23,13 @@ if TYPE_CHECKING:
 else:
     pandas = deferred("pandas")
 
-_NUMBER = rb"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
-_SAMPLE = re.compile(rb"\s*(" + _NUMBER + rb"(\s+qid:\d+)?(\s+\d{1,9}:" + _NUMBER + rb")*)?\s*(#.*)?", re.DOTALL)
+_NUMBER = rb"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|(?i:nan|inf(?:inity)?))"
+_SAMPLE = re.compile(
+    rb"\s*(" + _NUMBER + rb"(\s+qid:\d+)?(\s+(?:\d{1,9}|1\d{9}|2[01]\d{8}):" + _NUMBER + rb")*)?\s*(#.*)?", re.DOTALL
+)
+
+_FIRST = 1 << 19
+"""Bytes of a file that are looked at before scikit-learn, a second's import, reads it."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,7 @@ class Libsvm(Source):
 def _file(path: str, key: str, alone: bool) -> tuple[Any, np.ndarray]:
     """Returns the features [S, 1 + largest index] (CSR) and targets [S] of a file; alone: whether rows are held out."""
     check_file(path, "libsvm", key)
+    _check_lines(path, key, _FIRST)
     read = import_module("sklearn.datasets").load_svmlight_file  # 1 to 2 s, which no other command should pay
     try:
         with open(path, "rb") as file:
@@ -107,7 +114,9 @@ def _file(path: str, key: str, alone: bool) -> tuple[Any, np.ndarray]:
     except MemoryError:
         raise
     except Exception:  # whatever a damaged file makes the reader raise
-        _refuse(path, key)
+        _check_lines(path, key)
+        rule = f"{key} must hold lines whose indices rise and are below 2^31"
+        raise ValueError(f"{rule}, got others in {shown(path)}: sort each line") from None
     least = 2 if alone else 1
     if len(y) < least:
         raise ValueError(f"{key} must hold {least} samples or more, got {len(y)} in {shown(path)}: give samples")
@@ -119,15 +128,16 @@ def _file(path: str, key: str, alone: bool) -> tuple[Any, np.ndarray]:
     return x, y
 
 
-def _refuse(path: str, key: str) -> NoReturn:
+def _check_lines(path: str, key: str, most: float = math.inf) -> None:
+    """Refuses a file with a line, among its first bytes, that is no sample."""
     with open(path, "rb") as file:
         for count, line in enumerate(file, 1):
-            if not _SAMPLE.fullmatch(line):
+            if len(line) <= most and not _SAMPLE.fullmatch(line):
                 got = f"{shown(line[:60].decode(errors='replace').strip())} at line {count} of {shown(path)}"
                 raise ValueError(f"{key} must hold lines 'target index:value index:value ...', got {got}") from None
-    raise ValueError(
-        f"{key} must hold lines whose indices rise and are below 2^31, got others in {shown(path)}: sort each line"
-    ) from None
+            most -= len(line)
+            if most <= 0:
+                return
 
 
 def _shifted(parts: list[Any], zero_based: bool | Literal["auto"], path: str) -> list[Any]:
