@@ -17,7 +17,7 @@ from batchednodes.data import DataSizes
 from batchednodes.engine import automatic_window, slots
 from batchednodes.messages import Traffic
 from batchednodes.minibatches import ALIVE, PART
-from batchednodes.needs import SHARE, Chunks, Needs, free_host, misfit
+from batchednodes.needs import SHARE, Chunks, Needs, misfit
 from batchednodes.schedule import schedule
 from batchednodes.staleness import choose
 from batchednodes.timeline import MEET, Timeline
@@ -191,4 +191,4 @@ def free(where: torch.device) -> int:
     """Returns the free memory of a device [B]; on the host, that of the machine or of its control group."""
     if where.type == "cuda":
         return torch.cuda.mem_get_info(where)[0]
-    return free_host()
+    return needs.free_host()

@@ -16,11 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from batchednodes import config, dealing
+from batchednodes import config, dealing, needs
 from batchednodes.config import Config
 from batchednodes.data import DataSizes, LabelCounts
 from batchednodes.memory import gib
-from batchednodes.needs import free_host
 
 MOST = 4
 """The most splits in one picture."""
@@ -87,7 +86,7 @@ def deal(chosen: Config, name: str) -> Split:
     Raises:
         ValueError: the data cannot be used, do not suit their partition, or do not fit in memory.
     """
-    sizes, there = _sizes(chosen), free_host()
+    sizes, there = _sizes(chosen), needs.free_host()
     needed = sizes.samples * (8 * math.prod(sizes.features) + 100)
     if needed > _SHARE * there:
         raise ValueError(f"task.data must fit in memory, got {gib(needed)} needed with {gib(there)} free")

@@ -16,7 +16,7 @@ from pathlib import Path
 import sklearn.datasets  # noqa: F401  (seconds, once, of no single case)
 from numba.core import event
 
-from batchednodes import assembly, cli, sweep
+from batchednodes import assembly, cli, preparation, sweep
 from batchednodes.config import load
 from batchednodes.plan import plan, screen
 
@@ -157,11 +157,11 @@ def settle(source: object, overrides: tuple[str, ...] = (), build: bool = False,
 
 
 def _plan(source: object, overrides: tuple[str, ...], build: bool) -> None:
-    configs = [p.config for p in sweep.points(load(source, overrides))]
-    screen(configs)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"network\.topology is not connected")
-        events = assembly.timeline(configs)
-    made = plan(configs, events)
+        prepared = preparation.prepare(sweep.points(load(source, overrides)))
+        screen(prepared.configs, prepared.sizes)
+        events = prepared.events or assembly.timeline(prepared.configs)
+    made = plan(prepared.configs, events, prepared.sizes)
     if build:
-        assembly.assemble(configs, events, made.chunks)
+        assembly.assemble(prepared.configs, events, made.chunks, dealt=prepared.take())

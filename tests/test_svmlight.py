@@ -138,7 +138,7 @@ def test_faults(written, text, settings, words):
 
 
 def test_what_is_too_wide_is_refused_before_it_is_dense(written, monkeypatch):
-    monkeypatch.setattr("batchednodes.plan.free", lambda _: 1 << 30)
+    monkeypatch.setattr("batchednodes.needs.free_host", lambda: 1 << 30)
     data = {"kind": "libsvm", "path": written("1 1:1\n2 999999999:1\n")}
     message = settle({"task": {"data": data}, "network": {"nodes": 1}})
     assert message.startswith("the run must fit in memory")

@@ -239,7 +239,7 @@ def test_too_many_columns(written):
 
 def test_data_that_cannot_fit_are_refused_before_they_are_read(written, monkeypatch):
     path = written("".join(f"{k},{k}\n" for k in range(300)))
-    monkeypatch.setattr("batchednodes.plan.free", lambda _: 1 << 16)
+    monkeypatch.setattr("batchednodes.needs.free_host", lambda: 1 << 16)
     monkeypatch.setattr(Csv, "load", None)
     message = settle({"task": {"data": {"kind": "csv", "path": path}}, "network": {"nodes": 2}})
     assert message.startswith("the run must fit in memory")
