@@ -122,50 +122,70 @@ def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | N
     item = assembly.counts(events, config).itemsize
     sources = choose(events.networks, [c.staleness.track for c in configs])
     need = Needs(configs, stack.p, sizes)
-    mail = need.messages(events, int(sources.width) * item) if isinstance(events, Traffic) else {}
-    if mail.get("mail (host)", 0) > free(torch.device("cpu")):  # begun below
-        raise ValueError(misfit([*mail.items()], free(torch.device("cpu")), "cpu"))
+    mail = _mail(need, events, int(sources.width) * item)
     per_event, writes = _sample(events, config)
-    models = events.networks.n * stack.p * dtype.itemsize
-    example, known = (sizes[0].features, dtype, where), models <= free(where)
-    activations = stack.activations(*example) if known else 0
-    convolved = stack.convolved(*example) if known else 0
-    need = replace(need, activations=activations, convolved=convolved)
-    chunks = need.chunks(where.type == "cuda", events.networks.n, updates)
-    span = min(config.run.until, config.run.window or automatic_window(events))
-    window = span * sum(events.expected(1.0))
+    if need.nodes * stack.p * dtype.itemsize <= free(where):  # else the run does not fit, and so may no example
+        example = (sizes[0].features, dtype, where)
+        need = replace(need, activations=stack.activations(*example), convolved=stack.convolved(*example))
+    chunks = need.chunks(where.type == "cuda", need.nodes, updates)
     versions = int((events.networks.sizes * sources.widths).sum()) * item
-    memory = need.tensors(events.networks.n, versions) | mail
+    memory = need.tensors(need.nodes, versions) | mail
     memory |= need.workspace(chunks, writes, sources.width, where.type == "cuda")
-    memory["timeline and schedule (host)"] = int(2 * window * _EVENT_BYTES)  # one runs, one is made
-    part = min(PART, int(need.most * span * events.expected(1.0)[0]))
-    memory["minibatches drawn ahead (host)"] = ALIVE * part
-    memory["minibatches"] = part if where.type == "cuda" else 0
-    waves = per_event * (updates + gossips)
-    name = str(where)
-    threads = config.run.threads or need.threads(min(chunks.update, events.networks.n // 8), torch.get_num_threads())
-    every = config.run.checkpoint_every
-    copy = need.state(events.networks.n, versions) if every.time is not None or every.minutes is not None else 0
-    hosted = sum(size for part, size in memory.items() if where.type == "cpu" or "(host)" in part)
-    copies = hosted + copy <= SHARE * free(torch.device("cpu"))
-    memory["copy for checkpoints (host)"] = copy if copies else 0
+    memory |= _ahead(need, events, where)
+    copy = _copy(need, versions, memory, where)
+    memory["copy for checkpoints (host)"] = copy or 0
+    threads = config.run.threads or need.threads(min(chunks.update, need.nodes // 8), torch.get_num_threads())
     return Plan(
         events.networks.count,
-        events.networks.n,
+        need.nodes,
         stack.p,
         updates,
         gossips,
-        waves,
+        per_event * (updates + gossips),
         events.forecast.flying if isinstance(events, Traffic) else None,
         not isinstance(events, Traffic) or events.forecast.exact,
         events.slots if isinstance(events, Traffic) else 0,
         memory,
         free(where),
-        name,
+        str(where),
         chunks,
         threads,
-        copies,
+        copy is not None,
     )
+
+
+def _mail(need: Needs, events: Timeline, versions: int) -> dict[str, int]:
+    """Returns the bytes of messages under way, by part; versions: those of one slot [B].
+
+    Raises:
+        ValueError: they do not fit in the memory of the host, where they begin at once.
+    """
+    if not isinstance(events, Traffic):
+        return {}
+    found, there = need.messages(events, versions), free(torch.device("cpu"))
+    if found["mail (host)"] > there:
+        raise ValueError(misfit([*found.items()], there, "cpu"))
+    return found
+
+
+def _ahead(need: Needs, events: Timeline, where: torch.device) -> dict[str, int]:
+    """Returns the bytes of what is made before it is needed: events, their waves, and minibatches."""
+    run, (updates, gossips) = need.config.run, events.expected(1.0)
+    span = min(run.until, run.window or automatic_window(events))
+    part = min(PART, int(need.most * span * updates))
+    return {
+        "timeline and schedule (host)": int(2 * span * (updates + gossips) * _EVENT_BYTES),  # one runs, one is made
+        "minibatches drawn ahead (host)": ALIVE * part,
+        "minibatches": part if where.type == "cuda" else 0,
+    }
+
+
+def _copy(need: Needs, versions: int, memory: dict[str, int], where: torch.device) -> int | None:
+    """Returns the bytes of the copy from which checkpoints are written; None: there is no memory for one."""
+    every = need.config.run.checkpoint_every
+    copy = need.state(need.nodes, versions) if every.time is not None or every.minutes is not None else 0
+    hosted = sum(size for part, size in memory.items() if where.type == "cpu" or "(host)" in part)
+    return copy if hosted + copy <= SHARE * free(torch.device("cpu")) else None
 
 
 def _sample(events: Timeline, config: Config) -> tuple[float, int]:
