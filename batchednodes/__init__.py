@@ -26,10 +26,15 @@ else:
     }
 
     def __getattr__(name: str) -> Any:
-        """Returns a public name from where it is defined, which is imported then: settings are read without PyTorch."""
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(_HOMES[name]), name)
+        """Returns a public name, or a module of the package, which is imported then: settings need no PyTorch."""
+        if name in _HOMES:
+            return getattr(import_module(_HOMES[name]), name)
+        try:
+            return import_module(f"batchednodes.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"batchednodes.{name}":
+                raise
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
 
 
 forget_stale(Path(__file__).parent)

@@ -18,10 +18,17 @@ else:
 
 def main() -> None:
     """Runs the command line; a Ctrl-C ends it in one line, whatever it is at."""
-    signal.signal(signal.SIGINT, Halt())
+    halt = Halt()
     try:
         cli.main()
     except KeyboardInterrupt:
+        halt.asked = True
+    except SystemExit:
+        if not halt.asked:
+            raise
+    finally:
+        halt.close()
+    if halt.asked:
         sys.exit(128 + signal.SIGINT)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from batchednodes import config, originals
 from batchednodes.config import Config
-from batchednodes.states import DamageError, Header, check_metrics, check_whole, finite, header, newest_first
+from batchednodes.states import DamageError, Header, believing, check_metrics, finite, header, newest_first
 from batchednodes.sweep import Point, leaves
 from batchednodes.values import shown
 
@@ -110,11 +110,8 @@ def check_resumable(folder: Path, settings: Config, points: Sequence[Point], fil
             found = header(path)
             if not _has_metrics(folder, found):
                 continue
-            try:
+            with believing(path):
                 check_goes_on(folder, found, settings, points, files)
-            except ValueError:
-                check_whole(path)
-                raise
             return
 
 

@@ -76,8 +76,8 @@ def check_writable(folder: str | Path) -> None:
         raise OSError(f"DIR must be a folder that may be written, got {shown(str(folder))}: {reason}")
 
 
-def make(folder: Path) -> None:
-    """Makes a folder and those above it, or none of them; one that is there already stays as it is.
+def make(folder: Path) -> list[Path]:
+    """Makes a folder and those above it, or none of them; returns those that were not there, the innermost first.
 
     Raises:
         ValueError: it cannot be made.
@@ -90,6 +90,7 @@ def make(folder: Path) -> None:
         raise ValueError(
             f"--out must be a folder that can be made, got {shown(str(folder))}: {error.strerror}"
         ) from error
+    return missing
 
 
 def unmake(folders: list[Path]) -> None:

@@ -28,25 +28,58 @@ _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _CURSOR = b"\x1b[?25h"
 """Lets a terminal show its cursor again, which progress bars hide."""
 
+_MOMENT = 0.02
+"""Time after which an exception is tried again [s]."""
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Halt:
     """Handles SIGINT while a command has nothing to save: it ends in one line, and at a second one at once.
 
-    Code that is imported may take the exception for one of its own; `Interruption` then raises it again.
+    Modules that are imported may take the exception for one of their own, and where C++ calls Python it is lost, or
+    ends the process in a heap of words: it comes once nothing is being imported or compiled.
     """
 
     def __init__(self) -> None:
+        """Begins to handle SIGINT, and SIGALRM, by which it comes again."""
         self.asked = False
+        for number in (signal.SIGINT, signal.SIGALRM):
+            signal.signal(number, self)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Raises KeyboardInterrupt."""
-        if self.asked:
+        """Raises KeyboardInterrupt, now or in a moment."""
+        if number == signal.SIGINT and self.asked:
             os._exit(128 + number)
-        self.asked = True
-        _say("interrupted; nothing that was there has changed")
-        raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            self.asked = True
+            _say("interrupted; nothing that was there has changed")
+        if _deaf(frame):
+            signal.setitimer(signal.ITIMER_REAL, _MOMENT)
+        else:
+            raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Raises KeyboardInterrupt if it has not come yet, or was lost."""
+        if self.asked:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise KeyboardInterrupt
+
+    def close(self) -> None:
+        """Lets nothing interrupt what is left to do at the end of a process."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number in (signal.SIGINT, signal.SIGALRM):
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _deaf(frame: FrameType | None) -> bool:
+    """Returns whether some module is being imported, or a kernel compiled."""
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.startswith("<frozen importlib") or "llvmlite" in name or "numba" in name:
+            return True
+        frame = frame.f_back
+    return False
 
 
 class Interruption:
@@ -60,8 +93,8 @@ class Interruption:
     def __enter__(self) -> "Interruption":
         self.before = {number: signal.signal(number, self._note) for number in _SIGNALS}
         first = self.before[signal.SIGINT]
-        if isinstance(first, Halt) and first.asked:
-            raise KeyboardInterrupt
+        if isinstance(first, Halt):
+            first.check()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -19,6 +19,9 @@ from batchednodes.values import shown
 _KEYS = ("path", "test_path")
 """Last parts of the keys of settings that name files or folders."""
 
+_UNASKED = ("Thumbs.db", "desktop.ini")
+"""Files that systems put into folders, as they do hidden ones."""
+
 _BLOCK, _BLOCKS = 1 << 16, 1 << 9
 """Bytes that are read at one place, and the most places."""
 
@@ -59,13 +62,26 @@ def _named(points: Sequence[Point]) -> Iterator[tuple[str, str]]:
             continue
         seen.add(id(tree))
         for key, value in leaves(tree):
-            if key.rpartition(".")[2] in _KEYS and isinstance(value, str):
+            if key.rpartition(".")[2] in _KEYS and isinstance(value, str) and not key.startswith("task.model."):
                 yield value, key
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yields the files of a folder and of those in it, links followed; not those that systems put there unasked."""
+    seen = set[tuple[int, int]]()
+    for place, inner, names in os.walk(folder, followlinks=True):
+        there = os.stat(place)
+        if (there.st_dev, there.st_ino) in seen:  # a link to a folder above
+            inner.clear()
+            continue
+        seen.add((there.st_dev, there.st_ino))
+        paths = (Path(place, name) for name in names if not name.startswith(".") and name not in _UNASKED)
+        yield from (path for path in paths if path.is_file())
 
 
 def _checksum(path: Path) -> str:
     """Returns a checksum of the names and sizes of all files of a folder, or of one file, and of a share of bytes."""
-    files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
+    files = [path] if path.is_file() else sorted(_files(path))
     sizes = [each.stat().st_size for each in files]
     digest, total, begin, place = hashlib.sha256(), sum(sizes), 0, 0
     step = max(_BLOCK, -(-total // _BLOCKS))

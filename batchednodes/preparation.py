@@ -22,7 +22,7 @@ from batchednodes.data import Dataset, DataSizes, Shards
 from batchednodes.folders import check_new, check_origin
 from batchednodes.mailing import traffic
 from batchednodes.needs import Needs
-from batchednodes.states import finite
+from batchednodes.states import DamageError, believing, finite
 from batchednodes.sweep import Point
 from batchednodes.timeline import Timeline
 from batchednodes.topology import Chooser, Graph, Networks, stack
@@ -98,10 +98,16 @@ def fresh(settings: Config, out: str | Path | None) -> Prepared:
         config.dump(settings)
     made = prepare(sweep.points(settings))
     if settings.run.start_from is not None:
-        found = next(finite(Path(settings.run.start_from)), None)
-        if found is not None:  # else reading its files says why
-            check_start(settings, [c.network.nodes for c in made.configs], made.p, found[1])
+        _check_start(settings, made, Path(settings.run.start_from))
     return made
+
+
+def _check_start(settings: Config, made: Prepared, origin: Path) -> None:
+    """Checks the models that a run starts from, as far as headers say; where they say nothing, reading them does."""
+    for path, found in finite(origin):
+        with suppress(DamageError), believing(path):
+            check_start(settings, [c.network.nodes for c in made.configs], made.p, found)
+            return
 
 
 def resumable(folder: Path, settings: Config) -> Prepared:

@@ -215,3 +215,13 @@ def test_rising_is_isotonic_regression():
     y = 0.1 * x + rng.normal(size=50)
     expected = IsotonicRegression().fit_transform(x, y)
     assert rising(x, y) == pytest.approx(expected, abs=1e-12)  # the same means, summed in another order
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_a_figure_that_ends_early_leaves_nothing(error, tmp_path):
+    def watch(*_):
+        raise error
+
+    with pytest.raises(error):
+        publish("quickstart", Quickstart(30.0), tmp_path / "new" / "figures", watch)
+    assert [*tmp_path.iterdir()] == []

@@ -69,7 +69,7 @@ def test_a_signal_while_isolated_nodes_run_is_obeyed_too(number, code, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["numba", "batchednodes.preparation", "torch", "batchednodes.assembly"])
+@pytest.mark.parametrize("module", ["numba", "batchednodes.preparation", "torch", "batchednodes.engine"])
 def test_an_interrupt_while_the_command_is_imported_is_one_line(module, tmp_path):
     (tmp_path / "c.yaml").write_text(json.dumps(LONG))
     command = [sys.executable, "-X", "importtime", "-m", "batchednodes", "train", "c.yaml", "--out", "run"]

@@ -41,6 +41,26 @@ def test_contents_sizes_and_names_count(tmp_path):
     assert sums(f"task.data={{kind: image_folder, path: {tmp_path / 'copy'}}}").popitem()[1] == seen[-1][str(folder)]
 
 
+def test_links_are_followed_and_what_systems_add_does_not_count(tmp_path):
+    folder = tmp_path / "images"
+    (folder / "a").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    (folder / "b").symlink_to(tmp_path / "other")
+    (tmp_path / "other" / "round").symlink_to(folder)
+    images = f"task.data={{kind: image_folder, path: {folder}}}"
+    first = sums(images)
+    for name in (".DS_Store", "Thumbs.db"):
+        (folder / name).write_text("no image")
+    assert sums(images) == first
+    (tmp_path / "other" / "1.png").write_text("an image")
+    assert sums(images) != first
+
+
+def test_arguments_of_models_name_no_data(tmp_path):
+    args = f"args: {{path: '{tmp_path}'}}"
+    assert sums(f"task.model={{kind: python, target: 'example_models:Tied', {args}}}") == {}
+
+
 def test_of_large_files_a_share_is_read_evenly(tmp_path, monkeypatch):
     monkeypatch.setattr(originals, "_BLOCK", 16)
     monkeypatch.setattr(originals, "_BLOCKS", 4)

@@ -35,7 +35,8 @@ FILES = {
     "late.txt": "1.5\n-1\n",
     "off.txt": "1,0,2\n",
     "text.svm": "1 1:2 2:3\nyes 1:2\n",
-    "mine.py": "import torch\ndef model(): return torch.nn.Linear(10, 1)\n",
+    "mine.py": "def model(): pass\n",
+    "unreadable.py": "def model(:\n",
 }
 """Files whose content is wrong, or not what is asked for; of the csv files the last column is learned."""
 
@@ -76,6 +77,7 @@ REFUSED = [
     ["train", "good.yaml", "gossip.merge={kind: partitioned, parts: 12}"],
     ["train", "good.yaml", "task.model={kind: python, target: 'nothing_like_it:f'}"],
     ["train", "good.yaml", "task.model={kind: python, target: 'mine:modle'}"],
+    ["train", "good.yaml", "task.model={kind: python, target: 'unreadable:model'}"],
     ["train", "good.yaml", "network.nodes=7", "--from", "done"],
     ["train", "good.yaml", "task.model={kind: mlp}", "--from", "done"],
     ["train", "good.yaml", "task.data.features=11", "--from", "done"],
@@ -150,6 +152,12 @@ def test_what_is_heavy_is_imported_where_it_is_used():
     script = f"import sys, batchednodes; batchednodes.train; print(*({{*{HEAVY}}} & {{*sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "torch" in done.stdout.split()
+
+
+def test_modules_of_the_package_are_its_names():
+    script = "import batchednodes; print(batchednodes.topology.from_networkx, batchednodes.config.load)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.count("<function ") == 2
 
 
 def test_package_has_no_other_names():

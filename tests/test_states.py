@@ -5,9 +5,9 @@ import os
 
 import pytest
 import torch
-from test_resume import TINY, after
+from test_resume import TINY, after, same_files
 
-from batchednodes import checkpoint, train
+from batchednodes import checkpoint, resume, train
 from batchednodes.states import DamageError, check_whole, finite, header, newest_first
 
 CPU = torch.device("cpu")
@@ -76,3 +76,38 @@ def test_a_header_without_its_parts_is_damaged(tmp_path):
         path.write_bytes(len(head).to_bytes(8, "little") + head)
         with pytest.raises(DamageError, match=r"^checkpoint must .*a.safetensors: "):
             header(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (rb"\"metrics\": [47", rb"\"metrics\": [4."),
+        (rb"\"status\": \"interrupted\"", rb"\"status\": 3            "),
+        (rb"\"until\": 6.0", rb"\"until\": 4.0"),
+        (rb"\"marks\": 2", rb"\"marks\": []"[:12]),
+    ],
+)
+def test_a_byte_that_is_wrong_in_a_header_costs_one_checkpoint(old, new, tmp_path):
+    train(TINY, out=tmp_path / "whole")
+    train(TINY, out=tmp_path / "run", stop=after(29))
+    path = newest_first(tmp_path / "run")[0]
+    content = path.read_bytes()
+    new = new.ljust(len(old))[: len(old)]
+    assert old[:10] in content
+    place = content.index(old) if old in content else content.index(old[:-2])
+    path.write_bytes(content[:place] + new + content[place + len(old) :])
+    with pytest.warns(UserWarning, match=f"renamed to {path.name}.unusable, going on from the one before"):
+        resume(tmp_path / "run")
+    path.with_name(path.name + ".unusable").unlink()
+    same_files(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_run_starts_from_the_newest_models_that_are_whole(tmp_path):
+    train(TINY, out=tmp_path / "run", stop=after(29))
+    path, before = newest_first(tmp_path / "run")[:2]
+    content = path.read_bytes()
+    for old, new in ((b"output", b"outpuT"), (rb"\"nodes\": [8]", rb"\"nodes\": [9]")):
+        assert old in content
+        path.write_bytes(content.replace(old, new))
+        found = train(TINY, f"run.start_from={tmp_path / 'run'}").summary["start"]
+        assert found["time"] == header(before).time

@@ -6,7 +6,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from batchednodes import load, train
-from batchednodes.tasks import MLP, Linear, models
+from batchednodes.tasks import MLP, Linear
 from batchednodes.tasks.losses import choose
 
 
@@ -67,14 +67,3 @@ def test_gossipys_logistic_regression_trains_and_is_what_pytorch_trains():
 @pytest.mark.parametrize(("shape", "outputs"), [((4,), 1), ((3, 2, 5), 6)])
 def test_parameters_are_counted_without_the_module(model, shape, outputs):
     assert model.count(shape, outputs) == sum(w.numel() for w in model.module(shape, outputs).parameters())
-
-
-@pytest.mark.parametrize(
-    ("text", "may"),
-    [("def it(): pass", True), ("from a import it", True), ("from a import *", True), ("vars()['i' + 't'] = 3", True),
-     ("def __getattr__(name): return 3", True), ("it = (", True), ("", False), ("def its(): pass", False),
-     ("import torch\n\nclass It: pass", False), ("(", False)],
-)  # fmt: skip
-def test_a_module_is_imported_only_where_it_may_have_the_name(text, may, tmp_path):
-    (tmp_path / "mine.py").write_text(text)
-    assert models._may_have(str(tmp_path / "mine.py"), "it") is may

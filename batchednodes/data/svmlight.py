@@ -3,8 +3,8 @@ r"""Files of libsvm (svmlight): a sample a line, its target and then index:value
 Letters: S samples, d features, x features, y targets.
 """
 
-import math
 import re
+import sys
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
@@ -128,7 +128,7 @@ def _file(path: str, key: str, alone: bool) -> tuple[Any, np.ndarray]:
     return x, y
 
 
-def _check_lines(path: str, key: str, most: float = math.inf) -> None:
+def _check_lines(path: str, key: str, most: int = sys.maxsize) -> None:
     """Refuses a file with a line, among its first bytes, that is no sample."""
     with open(path, "rb") as file:
         for count, line in enumerate(file, 1):

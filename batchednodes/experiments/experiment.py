@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from batchednodes import config, figures, training
-from batchednodes.folders import make
+from batchednodes.folders import make, unmake
 from batchednodes.training import Watch
 
 Size = Literal["quick", "cpu", "cuda"]
@@ -75,7 +75,12 @@ def publish(name: str, experiment: Experiment, out: Path, watch: Watch | None = 
     settings = [out / f"{stem}.yaml" for stem in stems.values()]
     _refuse_existing([*pictures, numbers, *settings], out)
     chosen = {part: config.load(batch | {"name": stems[part]}) for part, batch in batches.items()}
-    table = experiment.table({part: _metrics(one, watch) for part, one in chosen.items()})
+    made = make(out)
+    try:
+        table = experiment.table({part: _metrics(one, watch) for part, one in chosen.items()})
+    except BaseException:
+        unmake(made)
+        raise
     for path, one in zip(settings, chosen.values(), strict=True):
         path.write_text(config.dump(one), encoding="utf-8")
     table.to_csv(numbers, index=False)
@@ -88,7 +93,6 @@ def _refuse_existing(paths: Sequence[Path], out: Path) -> None:
     for path in paths:
         if os.path.lexists(path):  # False for paths too long
             raise ValueError(f"--out must not hold {path.name} yet, got {str(out)!r}; nothing is ever overwritten")
-    make(out)
 
 
 def _metrics(chosen: config.Config, watch: Watch | None) -> pd.DataFrame:

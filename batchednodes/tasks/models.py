@@ -5,18 +5,14 @@ Letters: n nodes, p parameters, d features, k outputs, x models [n, p].
 
 from __future__ import annotations  # signatures name tensors, and torch is not imported for that
 
-import importlib.util
+import importlib
 import itertools
 import math
 import os
-import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.machinery import ModuleSpec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -58,7 +54,7 @@ class Model(ABC):
         """Returns the number of parameters of that module, without PyTorch; None: only the module says.
 
         Raises:
-            ValueError: there is no such module, as far as that shows.
+            ValueError: what makes the module cannot be imported.
         """
 
     @abstractmethod
@@ -192,14 +188,7 @@ class PythonModule(Model):
         return self._make(0)
 
     def count(self, shape: tuple[int, ...], outputs: int) -> int | None:
-        module, _, name = self.target.partition(":")
-        package = module.partition(".")[0]
-        with _working_folder():
-            spec = _spec(package)
-        if spec is None:
-            raise ValueError(_missing(self.target, f"ModuleNotFoundError: No module named {package!r}"))
-        if module == package and not _may_have(spec.origin, name):
-            raise ValueError(_missing(self.target, f"AttributeError: module {module!r} has no attribute {name!r}"))
+        _import(self.target)
         return None
 
     def init_(
@@ -229,45 +218,14 @@ class PythonModule(Model):
         return module
 
 
-def _missing(target: str, reason: str) -> str:
-    return f"task.model.target must be importable, got {shown(target)}: {reason}"
-
-
-def _spec(package: str) -> ModuleSpec | None:
-    """Returns where a package is; None: nowhere. Of what is no name, to import it says more."""
-    try:
-        return importlib.util.find_spec(package)
-    except (ImportError, ValueError):
-        return ModuleSpec(package, None)
-
-
-def _may_have(path: str | None, name: str) -> bool:
-    """Returns whether a module may give a meaning to a name, as far as the words of its source say; it is not run."""
-    if path is None or not path.endswith(".py"):
-        return True
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, ValueError):  # to import it says more
-        return True
-    words = {name, "globals", "vars", "setattr", "__getattr__", "__dict__", "exec", "modules"}
-    return "import *" in text or not words.isdisjoint(re.findall(r"\w+", text))
-
-
-@contextmanager
-def _working_folder() -> Iterator[None]:
-    """Lets modules of the working folder be found."""
+def _import(target: str) -> Callable[..., Any]:
+    name, attribute = target.split(":")
     here = os.getcwd()
     sys.path.insert(0, here)
     try:
-        yield
+        return getattr(importlib.import_module(name), attribute)
+    except (Exception, SystemExit) as error:  # whatever the user's module raises when it is imported
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"task.model.target must be importable, got {shown(target)}: {reason}") from error
     finally:
         sys.path.remove(here)
-
-
-def _import(target: str) -> Callable[..., Any]:
-    name, attribute = target.split(":")
-    try:
-        with _working_folder():
-            return getattr(importlib.import_module(name), attribute)
-    except (Exception, SystemExit) as error:  # whatever the user's module raises when it is imported
-        raise ValueError(_missing(target, f"{type(error).__name__}: {error}")) from error
