@@ -74,9 +74,9 @@ def publish(name: str, experiment: Experiment, out: Path, watch: Watch | None = 
     pictures, numbers = [out / f"{name}.{kind}" for kind in ("png", "pdf")], out / f"{name}.csv"
     settings = [out / f"{stem}.yaml" for stem in stems.values()]
     _refuse_existing([*pictures, numbers, *settings], out)
-    chosen = {part: config.load(batch | {"name": stems[part]}) for part, batch in batches.items()}
     made = make(out)
     try:
+        chosen = {part: config.load(batch | {"name": stems[part]}) for part, batch in batches.items()}
         table = experiment.table({part: _metrics(one, watch) for part, one in chosen.items()})
     except BaseException:
         unmake(made)
