@@ -31,6 +31,9 @@ _CURSOR = b"\x1b[?25h"
 _MOMENT = 0.02
 """Time after which an exception is tried again [s]."""
 
+_DEAF = ("importlib", "llvmlite", "numba")
+"""Packages in whose calls an exception that comes from outside is lost, or does harm."""
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -75,8 +78,7 @@ class Halt:
 def _deaf(frame: FrameType | None) -> bool:
     """Returns whether some module is being imported, or a kernel compiled."""
     while frame is not None:
-        name = frame.f_code.co_filename
-        if name.startswith("<frozen importlib") or "llvmlite" in name or "numba" in name:
+        if str(frame.f_globals.get("__name__")).partition(".")[0] in _DEAF:
             return True
         frame = frame.f_back
     return False
