@@ -231,12 +231,17 @@ def test_a_loss_of_power_leaves_each_checkpoint_the_rows_that_it_refers_to(tmp_p
 @pytest.mark.filterwarnings("ignore:TensorBoard's files:UserWarning", "ignore:no checkpoint:UserWarning")
 def test_a_disk_that_becomes_read_only_ends_the_run_in_one_message(disk, tmp_path):
     train(TINY, out=tmp_path / "whole")
-    run = disk("20m") / "run"
+    run, sealed = disk("20m") / "run", tmp_path / "sealed"
+    sealed.mkdir()
+
+    def bind(source, target):
+        subprocess.run(["mount", "--bind", source, target], check=True)
 
     def watch(config, progress, row):
         if progress.clocks.time > 3 and os.access(run, os.W_OK):
-            for how in (["--bind", run, run], ["-o", "remount,bind,ro", run]):
-                subprocess.run(["mount", *how], check=True)
+            bind(run, sealed)
+            subprocess.run(["mount", "-o", "remount,bind,ro", sealed], check=True)
+            bind(sealed, run)  # in one step: what other threads write through a mount keeps it from becoming read-only
 
     try:
         with pytest.raises(OSError, match=r"metrics.jsonl cannot be written: Read-only file system"):
@@ -244,7 +249,8 @@ def test_a_disk_that_becomes_read_only_ends_the_run_in_one_message(disk, tmp_pat
         with pytest.raises(OSError, match=r"run/lock cannot be written: Read-only file system"):
             resume(run)
     finally:
-        subprocess.run(["umount", "-l", run], check=True)
+        for place in (run, sealed):
+            subprocess.run(["umount", "-l", place], check=True)
     resume(run)
     same_files(tmp_path / "whole", run)
 
