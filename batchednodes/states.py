@@ -161,6 +161,10 @@ def about(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
     if not name.startswith(FORMAT.rstrip("0123456789")):
         raise DamageError(f"checkpoint must be one that batchednodes wrote, got {path}")
     if name != FORMAT:
+        if _matches(path, {**held, "format": FORMAT}):  # its checksum is of this version: only the name is not
+            raise DamageError(
+                f"checkpoint must be as it was written, got {path}, which says {shown(name)}: it is damaged"
+            )
         raise ValueError(
             f"checkpoint must be one that this version of batchednodes can read, {FORMAT}, got {path}, {shown(name)}; "
             "go on with the version that wrote it"
@@ -248,9 +252,14 @@ def check_whole(path: Path) -> None:
     """
     with opened(path, "np") as file:
         metadata = file.metadata() or {}
-    given = metadata.pop("sha256", None)
-    if given != checksum(_parts(path), metadata):
+    if not _matches(path, metadata):
         raise DamageError(f"checkpoint must be as it was written, got {path} with another checksum: it is damaged")
+
+
+def _matches(path: Path, metadata: Mapping[str, str]) -> bool:
+    """Whether the tensors of a file, with these metadata, have the checksum that stands among the metadata."""
+    rest = {name: text for name, text in metadata.items() if name != "sha256"}
+    return metadata.get("sha256") == checksum(_parts(path), rest)
 
 
 def _parts(path: Path) -> Iterator[Part]:

@@ -38,14 +38,23 @@ def test_good_checkpoints_stay_where_only_the_metrics_are_damaged(left, tmp_path
     same_files(tmp_path / "whole", parts)
 
 
-def test_files_of_another_version_are_left_alone(tmp_path):
-    parts, files = halted(tmp_path)
-    for file in files:
-        file.write_bytes(file.read_bytes().replace(b"batchednodes-3", b"batchednodes-9"))
+def test_files_of_another_version_are_left_alone(tmp_path, monkeypatch):
+    with monkeypatch.context() as other:
+        other.setattr(checkpoint, "FORMAT", "batchednodes-9")
+        parts, _ = halted(tmp_path)
     kept = {p: p.read_bytes() for p in parts.rglob("*") if p.is_file()}
     with pytest.raises(ValueError, match=r"checkpoint must be one that this version of batchednodes can read, batch"):
         resume(parts)
     assert {p: p.read_bytes() for p in parts.rglob("*") if p.is_file()} == kept
+
+
+def test_a_damaged_name_of_the_version_is_damage_not_another_version(tmp_path):
+    parts, files = halted(tmp_path)
+    files[-1].write_bytes(files[-1].read_bytes().replace(b"batchednodes-3", b"batchednodes-2"))  # one bit
+    with pytest.warns(UserWarning, match=r"which says 'batchednodes-2': it is damaged; .*going on from the one before"):
+        resume(parts)
+    files[-1].with_name(files[-1].name + ".unusable").unlink()
+    same_files(tmp_path / "whole", parts)
 
 
 def test_a_file_that_cannot_be_read_now_is_left_alone(tmp_path):
