@@ -171,9 +171,10 @@ def check_start(settings: Config, sizes: Sequence[int], p: int | None, found: He
         )
     one = len(found.sizes) == 1 and all(n == found.sizes[0] for n in sizes)
     if not one and tuple(sizes) != found.sizes:
+        fix = "" if found.sizes[0] in sizes else f" (network.nodes={found.sizes[0]}?)"
         raise ValueError(
-            f"run.start_from must name a run of networks with {_listed(sizes)} nodes, got {_listed(found.sizes)}; or "
-            "of one such network, which then serves all"
+            f"run.start_from must name a run of networks with {_listed(sizes)} nodes, got {_listed(found.sizes)}{fix}; "
+            "or of one such network, which then serves all"
         )
     changed.pop("run.start_from", None)
     return changed

@@ -303,7 +303,10 @@ def test_a_branch_starts_from_the_last_finite_models(tmp_path):
     ("override", "message"),
     [
         ("run.start_from=nowhere", "run.start_from must be the folder of a run, got 'nowhere' without a state"),
-        ("network.nodes=9", "run.start_from must name a run of networks with 9 nodes, got 8; or of one such network"),
+        (
+            "network.nodes=9",
+            "run.start_from must name a run of networks with 9 nodes, got 8 .network.nodes=8.*; or of one",
+        ),
         ("task.model={kind: mlp}", "task.model.kind must be that of the run that run.start_from names, 'linear', got"),
         ("task.data.features=3", "run.start_from must name a run of models with 4 parameters, got 11"),
     ],
