@@ -155,7 +155,7 @@ def curves(frames: Mapping[str, pd.DataFrame]) -> Figure:
     Args:
         frames: rows of metrics in order of time.
     """
-    panels = [p for p, key in _PANELS.items() if any(f[key].notna().to_numpy().any() for f in frames.values())]
+    panels = [p for p, key in _PANELS.items() if any(_some(f, key) for f in frames.values())]
     if not panels:
         raise ValueError("DIR must be the folder of a run with measures to draw, got none: no loss, accuracy, ...")
     columns = min(2, len(panels))
@@ -242,16 +242,20 @@ def _draw(axes: Axes, panel: str, frame: pd.DataFrame, line: str, colour: str, s
         _mean(axes, frame, "consensus_distance", line, colour, "over nodes")
     else:
         _mean(axes, frame, "staleness_mean", line, colour, "mean between marks")
-        axes.plot(t, frame["staleness_theory"], ":", color=colour, label="exact law")
-        if (
-            "staleness_p99" not in frame or not frame["staleness_p99"].notna().to_numpy().any()
-        ):  # a run of an earlier version
+        if _some(frame, "staleness_theory"):  # else no law is known
+            axes.plot(t, frame["staleness_theory"], ":", color=colour, label="exact law")
+        if not _some(frame, "staleness_p99"):  # a run of an earlier version
             return
         if shade:
             low, high = frame["staleness_median"], frame["staleness_p99"]
             axes.fill_between(t, low, high, color=colour, alpha=0.1, linewidth=0, label="median to 99% of pairs")
         else:
             axes.plot(t, frame["staleness_p99"], line, color=colour, linewidth=0.6, label="99% of pairs")
+
+
+def _some(frame: pd.DataFrame, key: str) -> bool:
+    """Whether there is anything to draw of a metric."""
+    return key in frame and bool(frame[key].notna().to_numpy().any())
 
 
 def _mean(axes: Axes, frame: pd.DataFrame, key: str, line: str, colour: str, label: str) -> None:

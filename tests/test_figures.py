@@ -65,3 +65,10 @@ def test_runs_of_versions_without_quantiles_are_still_drawn(drawn, tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in kept))
     figures.plot([tmp_path / "run"], None)
     assert panel(drawn[0], "staleness [updates]").get_legend_handles_labels()[1] == ["mean between marks", "exact law"]
+
+
+def test_no_law_is_named_where_none_is_known(drawn, tmp_path):
+    train(TINY, "network.topology={kind: star}", "gossip.exchange=meet", out=tmp_path / "run")
+    figures.plot([tmp_path / "run"], None)
+    names = panel(drawn[0], "staleness [updates]").get_legend_handles_labels()[1]
+    assert names == ["mean between marks", "median to 99% of pairs"]
