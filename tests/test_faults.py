@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 
 import pytest
 import torch
@@ -188,41 +189,53 @@ class Disk:
     """Notes what a disk would still hold after a loss of power: contents and names as they were when last synced."""
 
     def __init__(self):
-        self.contents, self.names = {}, {}
+        self.contents, self.names, self.handles = {}, {}, {}
+        self.still = Lock()  # between one sync and the next: other threads write meanwhile
 
     def fsync(self, handle):
         inode, path = os.fstat(handle).st_ino, Path(f"/proc/self/fd/{handle}").readlink()
-        if path.is_dir():
-            self.names[path] = {p.name: p.stat().st_ino for p in path.iterdir() if p.exists()}
-        else:
-            self.contents[inode] = path.read_bytes()
+        with self.still:
+            if path.is_dir():
+                self.names[path] = {p.name: p.stat().st_ino for p in path.iterdir() if p.exists()}
+            else:
+                self.contents[inode] = path.read_bytes()
+                self.handles.setdefault(inode, os.dup(handle))  # so that no other file gets the number
 
-    def survivors(self, folder, place):
-        """Puts what is left of a folder elsewhere."""
+    def lose(self, folder, place):
+        """Puts what is left of a folder at one instant elsewhere."""
+        with self.still:
+            self._lose(folder, place)
+
+    def _lose(self, folder, place):
         place.mkdir()
         for name, inode in self.names.get(folder, {}).items():
             if (folder / name).is_dir():
-                self.survivors(folder / name, place / name)
+                self._lose(folder / name, place / name)
             elif inode in self.contents:
                 (place / name).write_bytes(self.contents[inode])
+
+    def close(self):
+        for handle in self.handles.values():
+            os.close(handle)
 
 
 def test_a_loss_of_power_leaves_each_checkpoint_the_rows_that_it_refers_to(tmp_path, monkeypatch):
     disk, lost = Disk(), []
     monkeypatch.setattr(os, "fsync", disk.fsync)
     train(TINY, out=tmp_path / "whole")
-    disk.survivors(tmp_path / "whole", tmp_path / "finished")
+    disk.lose(tmp_path / "whole", tmp_path / "finished")
     same_files(tmp_path / "whole", tmp_path / "finished")
 
     def watch(config, progress, row):
         if progress.clocks.time > 3 and not lost:
             while not any((tmp_path / "run" / "checkpoints").glob("*.safetensors")):
                 time.sleep(0.01)
-            disk.survivors(tmp_path / "run", tmp_path / "left")
+            disk.lose(tmp_path / "run", tmp_path / "left")
             lost.append((tmp_path / "run" / "metrics.jsonl").read_bytes())
 
     train(TINY, out=tmp_path / "run", watch=watch)
     monkeypatch.undo()
+    disk.close()
     assert lost[0].startswith((tmp_path / "left" / "metrics.jsonl").read_bytes())
     resume(tmp_path / "left")  # no warning: the newest checkpoint is of use
     same_files(tmp_path / "whole", tmp_path / "left")
