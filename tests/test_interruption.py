@@ -39,7 +39,7 @@ def started(folder, *options):
 def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(number, code, tmp_path):
     process = started(tmp_path)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == code
     assert "Traceback" not in out + err
     assert "to go on: batchednodes resume run" in err
@@ -58,7 +58,7 @@ def test_a_signal_while_isolated_nodes_run_is_obeyed_too(number, code, tmp_path)
     while process.poll() is None and not (tmp_path / "run/checkpoints/isolated/config.yaml").exists():
         time.sleep(0.01)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == code
     assert "the run reached its end, t = 600 s, its isolated nodes halted on the way there; to go on" in err
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"
@@ -97,7 +97,7 @@ def test_a_second_interrupt_stops_at_once(tmp_path):
     while process.poll() is None:
         process.send_signal(signal.SIGINT)
         time.sleep(0.001)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == 130
     assert "Traceback" not in err
 
@@ -122,7 +122,7 @@ def test_an_interrupt_after_a_signal_shows_the_cursor_again(tmp_path):
     with suppress(OSError):  # at the end of a terminal
         while some := os.read(terminal, 4096):
             seen += some
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert seen.rfind(b"\x1b[?25h") > seen.rfind(b"\x1b[?25l")
     assert process.returncode in (130, 143)  # 143: the interrupt came first, and the other asked to halt
     assert b"Traceback" not in err
@@ -147,7 +147,7 @@ with Interruption(None):
 @pytest.mark.slow
 def test_a_time_limit_does_the_same(tmp_path):
     process = started(tmp_path, "--time-limit", "0.2s", "--quiet")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert (process.returncode, out) == (124, "")
     assert "to go on: batchednodes resume run" in err
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"
@@ -186,7 +186,7 @@ def test_a_second_process_in_one_folder_is_refused(tmp_path):
     ):
         resume(tmp_path / "run")
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     assert (tmp_path / "run" / "lock").exists()  # stale: its process is dead
     assert resume(tmp_path / "run", stop=lambda: True).summary["status"] == "interrupted"
     assert not (tmp_path / "run" / "lock").exists()

@@ -136,7 +136,7 @@ aside.close()
 """
     stack = 8 << 20
     for more, there in ((0, False), (stack + 4096, False), (stack + 65536, False), (200 << 20, True)):
-        done = subprocess.run([sys.executable, "-c", child, str(more)], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", child, str(more)], capture_output=True, text=True, timeout=240)
         assert done.stdout == f"3 {there}\n", done.stderr
 
 
