@@ -34,8 +34,9 @@ class Board:
             step: of the first event; TensorBoard drops what older files of the folder say of it and later ones.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_NUMBERS)}"
-        self.path, self.waiting, self.empty = folder / name, bytearray(), True
+        # readers take files in the order of their names, as text
+        name = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid():010d}.{next(_NUMBERS):010d}"
+        self.path, self.waiting, self.empty = folder / f"events.out.tfevents.{name}", bytearray(), True
         self._write(_field(3, b"brain.Event:2"))  # the version of the format
         self._write(_STEP + _varint(step) + _field(7, b"\x08\x01"))  # a session starts
 

@@ -137,6 +137,11 @@ def reopened(folder: str | Path, overrides: Sequence[str]) -> Config:
     if not (place / "config.yaml").is_file():
         raise ValueError(f"DIR must be the folder of a run, got {str(folder)!r} without a config.yaml")
     old = config.load(place / "config.yaml")
+    if not (place / "config.yaml").read_text(encoding="utf-8").strip():  # which is all defaults
+        raise ValueError(
+            f"DIR must hold the settings of a run, got {shown(str(place))} with an empty config.yaml; put back "
+            "those that it was started with"
+        )
     settings = config.load(old, overrides)
     check_resumed(config.to_dict(old), config.to_dict(settings), 0.0)
     return settings

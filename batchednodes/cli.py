@@ -4,6 +4,7 @@ What a user got wrong is refused here, as far as settings and the sizes of data 
 """
 
 import io
+import os
 import sys
 import warnings
 from dataclasses import replace
@@ -20,7 +21,7 @@ from batchednodes.catalogue import Kind, catalogue
 from batchednodes.changes import reopened
 from batchednodes.console import say
 from batchednodes.experiments import EXPERIMENTS
-from batchednodes.folders import check_writable, next_folder
+from batchednodes.folders import Place, check_absent, check_writable
 from batchednodes.imports import deferred
 from batchednodes.interruption import seconds
 from batchednodes.lock import Lock
@@ -93,9 +94,9 @@ def train(
     chosen = config.load(settings, overrides or [])
     if start_from is not None:
         chosen = replace(chosen, run=replace(chosen.run, start_from=start_from))
-    folder, limit = out or next_folder(chosen.name), seconds(time_limit)
-    made = fresh(chosen, folder)
-    commands.train(chosen, made, folder, limit, quiet)
+    place, limit = Place(out) if out else Place.numbered(chosen.name), seconds(time_limit)
+    made = fresh(chosen, place.folder)
+    commands.train(chosen, made, place, limit, quiet)
 
 
 @app.command()
@@ -113,7 +114,7 @@ def resume(
     check_writable(folder)
     with Lock(folder):
         made = resumable(folder, chosen)
-        commands.resume(chosen, made, folder, limit, quiet)
+        commands.resume(chosen, made, Place(folder), limit, quiet)
 
 
 @app.command("plan")
@@ -155,6 +156,8 @@ def plot(
     for run in runs:
         if not run.is_file():
             comparison.check_file(run, "metrics.jsonl", "run")
+    if out is not None:
+        check_absent(out, [])
     drawn = figures.plot(runs, out)
     for path in drawn.paths:
         print(path)
@@ -167,7 +170,11 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="DIR")],
 ) -> None:
     """Prints the final metrics of runs side by side, with 95% intervals over replicas."""
-    rows = [row for run in runs for row in comparison.read(run)]
+    once = {os.path.realpath(run): run for run in runs}  # else a run named twice would count as two replicas
+    rows = [row for run in once.values() for row in comparison.read(run)]
+    for run in once.values():
+        if (what := comparison.unfinished(run)) is not None:
+            say("[yellow]warning:[/yellow]", f"{run} is not finished: {what}")
     Console().print(comparison.table(rows, None, "final metrics"))
 
 
@@ -182,6 +189,7 @@ def figure(
     """Runs and draws a published figure: PNG, PDF, the plotted numbers as CSV, the settings of its runs as YAML."""
     if name not in EXPERIMENTS:
         raise ValueError(f"NAME must be one of {', '.join(EXPERIMENTS)}, got {shown(name)}")
+    check_absent(out, [f"{name}.{kind}" for kind in ("png", "pdf", "csv")])
     commands.figure(name, quick, out)
 
 

@@ -8,7 +8,7 @@ import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import torch
 import typer
@@ -19,11 +19,11 @@ from rich.table import Table
 from batchednodes import assembly, changes, comparison, dealing, plan, training
 from batchednodes.config import Config
 from batchednodes.connectivity import Connectivity, connectivity
-from batchednodes.console import say
+from batchednodes.console import Output, say
 from batchednodes.data import Heterogeneity
 from batchednodes.engine import Progress as Advance
 from batchednodes.experiments import EXPERIMENTS
-from batchednodes.folders import states
+from batchednodes.folders import Place, states
 from batchednodes.imports import deferred
 from batchednodes.interruption import Interruption
 from batchednodes.memory import gib
@@ -36,41 +36,46 @@ else:
     experiment = deferred("batchednodes.experiments.experiment")
 
 
-def train(settings: Config, made: Prepared, folder: Path, limit: float | None, quiet: bool) -> None:
+def train(settings: Config, made: Prepared, place: Place, limit: float | None, quiet: bool) -> None:
     """Trains the networks of a config into a new folder; see `_run`."""
-    _run(lambda watch, stop: training.start(settings, made, folder, watch, stop), folder, limit, quiet)
+    _run(lambda watch, stop: training.start(settings, made, place, watch, stop), place, limit, quiet)
 
 
-def resume(settings: Config, made: Prepared, folder: Path, limit: float | None, quiet: bool) -> None:
+def resume(settings: Config, made: Prepared, place: Place, limit: float | None, quiet: bool) -> None:
     """Goes on with the run in a folder, which is locked; see `_run`."""
-    _run(lambda watch, stop: training.go_on(settings, made, folder, watch, stop), folder, limit, quiet)
+    _run(lambda watch, stop: training.go_on(settings, made, place.folder, watch, stop), place, limit, quiet)
 
 
 def _run(
-    start: Callable[[training.Watch, Interruption], training.Result], folder: Path, limit: float | None, quiet: bool
+    start: Callable[[training.Watch, Interruption], training.Result], place: Place, limit: float | None, quiet: bool
 ) -> None:
     """Runs to the end, or until interrupted, and reports.
 
     Raises:
         ValueError: the run diverged.
-        OSError: a file cannot be written.
+        OSError: a file, or standard output, cannot be written.
         typer.Exit: it was interrupted.
     """
-    console, go_on = Console(quiet=quiet), f"batchednodes resume {shlex.quote(str(folder))}"
-    with Interruption(limit) as interruption:
+    with Output() as output, Interruption(limit) as interruption:
+        console = Console(quiet=quiet, file=cast("IO[str]", output))
         try:
             with _bar(console) as bar:
                 result = start(_Watch(bar), interruption)
         except OSError as error:
-            left = f"; once that is mended, to go on: {go_on}" if any(states(folder)) else ""
+            left = f"; once that is mended, {_to_go_on(place)}" if any(states(place.folder)) else ""
             raise OSError(f"{error}{left}") from error
         summary = result.summary
         if summary["status"] == "diverged":
             raise ValueError(f"{summary['message']}; everything until then is in {result.folder}")
         if summary["status"] == "interrupted":
-            say("[yellow]interrupted:[/yellow]", f"{summary['message']}; to go on: {go_on}")
+            say("[yellow]interrupted:[/yellow]", f"{summary['message']}; {_to_go_on(place)}")
             raise typer.Exit(interruption.code)
         _report(console, result)
+        output.check(result.folder)
+
+
+def _to_go_on(place: Place) -> str:
+    return f"to go on: batchednodes resume {shlex.quote(str(place.folder))}"
 
 
 def show_plan(prepared: Prepared) -> None:

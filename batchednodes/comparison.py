@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import scipy
 from jaxtyping import Float64
+from rich.markup import escape
 from rich.table import Table
 
 from batchednodes.values import shown
@@ -108,6 +109,13 @@ def _finite(value: float | int | None) -> float | int | None:
     return None if value is None or not abs(value) <= _HUGE else value
 
 
+def unfinished(run: Path) -> str | None:
+    """Returns what became of a run that `read` has read, where that is not its end; None where it is."""
+    summary = json.loads(text_of(run, "summary.json", "finished run"))
+    status = summary.get("status", "finished")
+    return None if status == "finished" else str(summary.get("message", status))
+
+
 @dataclass(frozen=True)
 class Cells:
     """A table in words: a line for each setting, means over its replicas with 95% half-widths."""
@@ -131,6 +139,8 @@ def cells(networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, Any]]
     measure = "loss" if all(row["accuracy_mean"] is None for row in networks) else "accuracy"
     columns = {name: key for name, key in _ALWAYS.items() if any(row.get(key) is not None for row in networks)}
     columns = {f"{measure}, {name}": key for name, key in _COLUMNS[measure].items()} | columns
+    if len({row.get("time") for row in networks}) > 1:
+        columns = {"time [s]": "time"} | columns
     last = [key.rsplit(".", 1)[-1] for key in keys]
     heads = [short if last.count(short) == 1 else key for short, key in zip(last, keys, strict=True)]
     lines = []
@@ -145,9 +155,9 @@ def cells(networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, Any]]
 def table(networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, Any]] | None, title: str) -> Table:
     """Returns the same as a table for the terminal, with a title above."""
     found = cells(networks, isolated)
-    shown = Table(*found.settings, *found.columns, title=title)
+    shown = Table(*map(escape, found.settings + found.columns), title=title)
     for line in found.lines:
-        shown.add_row(*line)
+        shown.add_row(*map(escape, line))
     for column in shown.columns[len(found.settings) :]:
         column.justify = "right"
     return shown

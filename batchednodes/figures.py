@@ -4,7 +4,6 @@ Letters: n nodes.
 """
 
 import json
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from batchednodes import comparison, config, splits, sweep
-from batchednodes.folders import make
+from batchednodes.folders import check_absent, make
 from batchednodes.values import shown
 
 PAPER: dict[Any, Any] = {
@@ -94,10 +93,7 @@ def plot(runs: Sequence[Path], out: Path | None) -> Drawn:
     dealt = _splits(runs)
     folder = out or (folders[0] / "figures" if folders else Path("figures"))
     names = ["curves"] * bool(frames) + ["split"] * bool(dealt)
-    for path in (folder / f"{name}.{kind}" for name in names for kind in ("png", "pdf")):
-        if os.path.lexists(path):
-            got = shown(str(folder))
-            raise ValueError(f"--out must not hold {path.name} yet, got {got}; nothing is ever overwritten")
+    check_absent(folder, [f"{name}.{kind}" for name in names for kind in ("png", "pdf")])
     with matplotlib.rc_context({"pdf.fonttype": 42, "savefig.dpi": 160}):
         figures = ([curves(frames)] if frames else []) + ([splits.draw(dealt)] if dealt else [])
         make(folder)

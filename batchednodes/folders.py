@@ -3,10 +3,12 @@
 Letters: none.
 """
 
+import errno
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from batchednodes.values import shown
@@ -21,8 +23,39 @@ _NAME = 240
 """Bytes of the name of a folder, at most: file systems take 255, and files beside it have longer names for a moment."""
 
 
-def next_folder(name: str) -> Path:
-    """Returns the first of runs/<name>-1, runs/<name>-2, ... that does not exist."""
+@dataclass
+class Place:
+    """Where a run is to leave its files: a folder of the user's choice, or the next of numbered ones."""
+
+    folder: Path
+    name: str | None = None
+    """Of numbered folders: where another run takes the folder first, this one gets the next."""
+
+    @staticmethod
+    def numbered(name: str) -> "Place":
+        """Returns the first of runs/<name>-1, runs/<name>-2, ... that is free now."""
+        return Place(_next_folder(name), name)
+
+    def take_(self, made: Path) -> None:
+        """Gives a folder that is ready its name, in one step.
+
+        Raises:
+            OSError: the place is taken, or cannot be written.
+        """
+        while True:
+            try:
+                if os.path.lexists(self.folder):
+                    raise FileExistsError(errno.EEXIST, "it is there")
+                made.rename(self.folder)
+            except OSError:
+                if self.name is None or not os.path.lexists(self.folder):
+                    raise
+                self.folder = _next_folder(self.name)
+            else:
+                return
+
+
+def _next_folder(name: str) -> Path:
     numbers = itertools.count(1)
     return next(folder for k in numbers if not os.path.lexists(folder := Path("runs") / f"{name}-{k}"))
 
@@ -41,10 +74,31 @@ def check_new(folder: str | Path | None) -> None:
         raise ValueError(
             f"--out, or name with its number, must have at most {_NAME} bytes, got {shown(str(folder))}; shorten it"
         )
-    above = next((path for path in Path(folder).absolute().parents if os.path.lexists(path)), Path("/"))
+    _check_makeable(Path(folder), Path(folder).absolute().parents)
+
+
+def check_absent(folder: Path, names: Iterable[str]) -> None:
+    """Checks that a folder may get some files, and has none of them; it need not be there.
+
+    Raises:
+        ValueError: it has one, or cannot be made or written.
+    """
+    for name in names:
+        if os.path.lexists(folder / name):  # False for paths too long
+            raise ValueError(
+                f"--out must not hold {name} yet, got {shown(str(folder))}; nothing is ever overwritten: choose "
+                "another folder, or move the file"
+            )
+    place = folder.absolute()
+    _check_makeable(folder, [place, *place.parents])
+
+
+def _check_makeable(out: Path, places: Iterable[Path]) -> None:
+    """Checks that the first of some folders that is there, each in the next one, may be written."""
+    above = next((path for path in places if os.path.lexists(path)), Path("/"))
     if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
         raise ValueError(
-            f"--out must be a folder that can be made, got {shown(str(folder))}: {shown(str(above))} is not a folder "
+            f"--out must be a folder that can be made, got {shown(str(out))}: {shown(str(above))} is not a folder "
             "that may be written"
         )
 

@@ -25,6 +25,9 @@ TIMED_OUT = 124
 
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
+_SPAN = r"(?<![\d.])(\d+(?:\.\d+)?)\s*(s|min|m|h|d)"
+"""A number with its unit."""
+
 _CURSOR = b"\x1b[?25h"
 """Lets a terminal show its cursor again, which progress bars hide."""
 
@@ -34,7 +37,7 @@ _MOMENT = 0.02
 _DEAF = ("importlib", "llvmlite", "numba")
 """Packages in whose calls an exception that comes from outside is lost, or does harm."""
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Halt:
@@ -85,7 +88,10 @@ def _deaf(frame: FrameType | None) -> bool:
 
 
 class Interruption:
-    """While it is entered, SIGINT and SIGTERM are noted; a SIGINT after another signal ends the process at once."""
+    """While it is entered, signals that ask to halt are noted; a SIGINT after another one ends the process at once.
+
+    One that is ignored, as SIGHUP is under `nohup`, stays so.
+    """
 
     def __init__(self, limit: float | None) -> None:
         """Begins to count; limit: seconds from now after which to halt, None: never."""
@@ -93,8 +99,9 @@ class Interruption:
         self.signal: int | None = None
 
     def __enter__(self) -> "Interruption":
-        self.before = {number: signal.signal(number, self._note) for number in _SIGNALS}
-        first = self.before[signal.SIGINT]
+        heard = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        self.before = {number: signal.signal(number, self._note) for number in heard}
+        first = self.before.get(signal.SIGINT)
         if isinstance(first, Halt):
             first.check()
         return self
@@ -130,15 +137,15 @@ def _say(text: str) -> None:
 
 
 def seconds(text: str | None) -> float | None:
-    """Returns a span of time, as "2h", "90min" or "1h30m", in seconds; a bare number is seconds; None: no limit.
+    """Returns a span of time, as "2h", "90min" or "1h30m", in seconds; a number alone is seconds; None: no limit.
 
     Raises:
         ValueError: it is none, or not positive.
     """
     if text is None:
         return None
-    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)?", text)
-    rest = re.sub(r"\d+(\.\d+)?\s*(s|min|m|h|d)?|\s", "", text)
+    named = text if any(letter.isalpha() for letter in text) else f"{text}s"
+    parts, rest = re.findall(_SPAN, named), re.sub(rf"{_SPAN}|\s", "", named)
     if rest or not any(float(number) for number, _ in parts):
         raise ValueError(f"--time-limit must be a positive time such as 2h, 90min or 1h30m, got {values.shown(text)}")
-    return sum(float(number) * _UNITS[unit or "s"] for number, unit in parts)
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)

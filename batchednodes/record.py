@@ -20,7 +20,7 @@ import numpy as np
 from torch.utils.tensorboard.summary import custom_scalars, histogram_raw, hparams, scalar, text
 
 from batchednodes.board import Board
-from batchednodes.folders import check_new, sync, unmake
+from batchednodes.folders import Place, check_new, sync, unmake
 from batchednodes.lock import Lock
 from batchednodes.metrics import Observation
 from batchednodes.states import check_metrics
@@ -89,31 +89,29 @@ _LAYOUT = {
 """Custom scalars of TensorBoard: curves that belong into one chart."""
 
 
-def new_folder(folder: Path, config: str) -> Lock:
+def new_folder(where: Place, config: str) -> Lock:
     """Makes the folder of a run, with its settings in it from the first moment, and locks it.
 
     Raises:
         ValueError: the folder exists, or cannot be made.
     """
-    place, missing = None, [path for path in folder.parents if not os.path.lexists(path)]
+    place, missing = None, [path for path in where.folder.parents if not os.path.lexists(path)]
     try:
-        if os.path.lexists(folder):
-            raise FileExistsError(errno.EEXIST, "it is there")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        place = _new_place(folder.parent)
+        where.folder.parent.mkdir(parents=True, exist_ok=True)
+        place = _new_place(where.folder.parent)
         lock = Lock(place)
         replace_text(place / "config.yaml", config)
-        place.rename(folder)
-        sync(folder)
+        where.take_(place)
+        sync(where.folder)
     except OSError as error:
         if place is not None:
             shutil.rmtree(place, ignore_errors=True)
-        check_new(folder)
+        check_new(where.folder)
         unmake(missing)
         raise ValueError(
-            f"--out must be a folder that can be made, got {shown(str(folder))}: {error.strerror}"
+            f"--out must be a folder that can be made, got {shown(str(where.folder))}: {error.strerror}"
         ) from error
-    lock.moved(folder)
+    lock.moved(where.folder)
     return lock
 
 

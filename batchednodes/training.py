@@ -24,6 +24,7 @@ from batchednodes.checkpoint import Snapshot
 from batchednodes.clocks import Never
 from batchednodes.config import Config
 from batchednodes.engine import Pause, never
+from batchednodes.folders import Place
 from batchednodes.imports import deferred
 from batchednodes.keeper import LEFT, newest
 from batchednodes.lock import Lock
@@ -101,20 +102,21 @@ def train(
         OSError: a file cannot be written; what was written before is whole, and `resume` goes on from it.
     """
     settings = config.load(source, overrides)
-    return start(settings, fresh(settings, out), out, watch, stop)
+    return start(settings, fresh(settings, out), None if out is None else Place(Path(out)), watch, stop)
 
 
 def start(
-    settings: Config, made: Prepared, out: str | Path | None = None, watch: Watch | None = None, stop: Pause = never
+    settings: Config, made: Prepared, out: Place | None = None, watch: Watch | None = None, stop: Pause = never
 ) -> Result:
     """Runs settings that have been read to their end.
 
     Args:
         settings: of the run.
         made: the networks that they stand for.
-        out, watch, stop: as of `train`, and so are errors.
+        out: where the files of the run go; None: nothing is written.
+        watch, stop: as of `train`, and so are errors.
     """
-    return _new(Task(settings, made, True, watch, stop), None if out is None else Path(out))
+    return _new(Task(settings, made, True, watch, stop), out)
 
 
 def resume(folder: str | Path, *overrides: str, watch: Watch | None = None, stop: Pause = never) -> Result:
@@ -143,13 +145,13 @@ def go_on(settings: Config, made: Prepared, folder: Path, watch: Watch | None = 
     return _continued(Task(settings, made, True, watch, stop), folder)
 
 
-def _new(task: Task, out: Path | None) -> Result:
+def _new(task: Task, out: Place | None) -> Result:
     """Runs a task from its start, in a new folder."""
     with _assembled(task, None) as (run, means, origin):
         if out is None:
             return _run(task, run, Recorder(task, run, means, None, origin))
         with new_folder(out, config.dump(task.settings)):
-            return _run(task, run, Recorder(task, run, means, out, origin))
+            return _run(task, run, Recorder(task, run, means, out.folder, origin))
 
 
 def _continued(task: Task, folder: Path) -> Result:
@@ -238,7 +240,7 @@ def _isolated(task: Task, folder: Path | None) -> dict[str, Any]:
     summary = _left(alone, place)
     if summary is None:
         shutil.rmtree(place, ignore_errors=True)
-        summary = _new(alone, place).summary
+        summary = _new(alone, Place(place)).summary
     if summary["status"] != "interrupted":
         shutil.rmtree(place)
     return summary

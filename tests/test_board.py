@@ -43,6 +43,12 @@ def test_tensorboard_reads_what_was_written(tmp_path):
     other = Board(tmp_path / "deep" / "er")  # a second file, not the same one
     other.close()
     assert len(list((tmp_path / "deep" / "er").iterdir())) == 1  # of nothing there is no file
+    assert other.path.name > board.path.name  # as text, in which order TensorBoard reads them
     other.add(scalar("a/b", 3.5), 300_001)
     other.close()
     assert len(list((tmp_path / "deep" / "er").iterdir())) == 2
+
+
+def test_names_of_files_have_the_order_in_which_they_were_begun(tmp_path):
+    names = [Board(tmp_path).path.name for _ in range(120)]
+    assert names == sorted(names)

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from batchednodes import cli
+from batchednodes import cli, load, train
 from batchednodes.experiments import EXPERIMENTS
 from batchednodes.experiments.quickstart import Quickstart
+from batchednodes.folders import Place
+from batchednodes.preparation import fresh
+from batchednodes.training import start
 
 TINY = "network: {nodes: 6}\nrun: {until: 3, mark_every: 1}\ntask: {data: {samples_per_node: 5, test_samples: 30}}\n"
 
@@ -60,6 +63,38 @@ def test_train_into_a_folder_of_choice(monkeypatch, capsys):
     code, _, err = call(monkeypatch, capsys, "train", "tiny.yaml", "--out", "deep/er")
     assert code == 2
     assert "error: --out must not exist yet, got 'deep/er'; nothing is ever overwritten" in err
+
+
+def test_a_numbered_folder_that_another_run_takes_first_is_left_to_it():
+    settings, place = load("tiny.yaml"), Place.numbered("mine")
+    for k in (1, 2):
+        (Path("runs") / f"mine-{k}").mkdir(parents=True)
+        (Path("runs") / f"mine-{k}" / "config.yaml").write_text("another's")
+    assert str(start(settings, fresh(settings, None), place).folder) == "runs/mine-3" == str(place.folder)
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["mine-1", "mine-2", "mine-3"]
+    assert [path.name for path in Path("runs/mine-1").iterdir()] == ["config.yaml"]
+
+
+def test_output_that_cannot_be_written_costs_no_results(tmp_path):
+    command = [sys.executable, "-m", "batchednodes", "train", "tiny.yaml", "--out", "run"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    reason = "standard output cannot be written: No space left on device; the results are in run"
+    assert (done.returncode, done.stderr) == (2, f"error: {reason}\n")
+    assert json.loads(Path("run/summary.json").read_text())["status"] == "finished"
+
+
+def test_compare_counts_no_run_twice_and_names_those_that_are_not_finished(monkeypatch, capsys):
+    train("tiny.yaml", out="run")
+    train("tiny.yaml", out="half", stop=lambda: True)
+    code, out, err = call(monkeypatch, capsys, "compare", "run", "run/")
+    assert (code, err) == (0, "")
+    assert "time [s]" not in out
+    assert next(line for line in out.splitlines() if "0." in line).split()[1] == "1"  # replica
+    code, out, err = call(monkeypatch, capsys, "compare", "run", "half")
+    assert code == 0
+    assert "time [s]" in out
+    assert "warning: half is not finished: the run halted" in err
 
 
 def test_plan_runs_nothing(monkeypatch, capsys):
@@ -144,7 +179,13 @@ def test_figure_leaves_a_picture_and_never_overwrites_it(monkeypatch, capsys):
     assert sorted(Path("else/where").iterdir()) == sorted(Path("else/where") / f"quickstart.{kind}" for kind in kinds)
     code, _, err = call(monkeypatch, capsys, "figure", "quickstart", "--quick")
     assert code == 2
-    assert err == "error: --out must not hold quickstart.png yet, got 'figures'; nothing is ever overwritten\n"
+    what = "--out must not hold quickstart.png yet, got 'figures'"
+    assert err == f"error: {what}; nothing is ever overwritten: choose another folder, or move the file\n"
+    Path("file").touch()
+    for command in (["figure", "quickstart"], ["plot", "figures/quickstart.yaml"]):
+        code, _, err = call(monkeypatch, capsys, *command, "--out", "file/deep")
+        assert code == 2
+        assert "error: --out must be a folder that can be made, got 'file/deep': " in err
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,17 @@ def test_a_damaged_name_of_the_version_is_damage_not_another_version(tmp_path):
     same_files(tmp_path / "whole", parts)
 
 
+def test_settings_that_are_gone_are_not_taken_for_the_defaults(tmp_path):
+    parts, _ = halted(tmp_path)
+    settings = (parts / "config.yaml").read_text()
+    (parts / "config.yaml").write_text("\n")
+    with pytest.raises(ValueError, match=r"DIR must hold the settings of a run, got .* with an empty config.yaml; p"):
+        resume(parts)
+    (parts / "config.yaml").write_text(settings)
+    resume(parts)
+    same_files(tmp_path / "whole", parts)
+
+
 def test_a_file_that_cannot_be_read_now_is_left_alone(tmp_path):
     parts, files = halted(tmp_path)
     files[-1].rename(tmp_path / "moved")

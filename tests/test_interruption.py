@@ -128,6 +128,42 @@ def test_an_interrupt_after_a_signal_shows_the_cursor_again(tmp_path):
     assert b"Traceback" not in err
 
 
+HANGS_UP = """
+import os, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+terminal = os.open(sys.argv[1], os.O_RDWR)  # the controlling one of this process, which leads its session
+for stream in range(3):
+    os.dup2(terminal, stream)
+os.execv(sys.executable, [sys.executable, "-m", "batchednodes", *sys.argv[2:]])
+"""
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_closed_leaves_a_checkpoint(tmp_path):
+    (tmp_path / "c.yaml").write_text(json.dumps(LONG))
+    terminal, its = pty.openpty()
+    command = [sys.executable, "-c", HANGS_UP, os.ttyname(its), "train", "c.yaml", "--out", "run"]
+    process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
+    while not (tmp_path / "run" / "metrics.jsonl").exists():
+        os.read(terminal, 4096)
+    os.close(its)
+    os.close(terminal)
+    assert process.wait(timeout=240) == 128 + signal.SIGHUP
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"
+    assert not (tmp_path / "run" / "lock").exists()
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interruption(None) as interruption:
+            signal.raise_signal(signal.SIGHUP)
+            assert not interruption()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_an_interrupt_after_a_request_to_end_stops_at_once():
     child = """
 import signal, sys
@@ -154,14 +190,33 @@ def test_a_time_limit_does_the_same(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("2h", 7200), ("90min", 5400), ("1h30m", 5400), ("45", 45), ("1.5 h", 5400), ("2d", 172800)]
+    ("text", "expected"),
+    [("2h", 7200), ("90min", 5400), ("1h30m", 5400), ("45", 45), ("1.5 h", 5400), ("2d", 172800), (" 45 ", 45)],
 )
 def test_spans_of_time(text, expected):
     assert seconds(text) == expected
 
 
 @pytest.mark.parametrize(
-    "text", ["", "0", "-1h", "h", "1y", "1h x", "2 weeks", "inf", "1" * 5000 + "y", ".", "1h1.5.2h", "1" * 50 + "!"]
+    "text",
+    [
+        "",
+        "0",
+        "-1h",
+        "h",
+        "1y",
+        "1h x",
+        "2 weeks",
+        "inf",
+        "1" * 5000 + "y",
+        ".",
+        "1h1.5.2h",
+        "1" * 50 + "!",
+        "2h30",
+        "30 2h",
+        "1 2",
+        "1.5.2s",
+    ],
 )
 def test_what_is_no_span_of_time_is_refused(text):
     with pytest.raises(ValueError, match="--time-limit must be a positive time such as 2h, 90min or 1h30m, got"):

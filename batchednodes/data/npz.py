@@ -95,8 +95,8 @@ def _headers(path: str) -> dict[str, Header]:
     """Returns shape and type of each known array, checked against one another, without reading the arrays."""
     if not os.path.isfile(path):  # False, too, for paths too long or with a null byte
         raise ValueError(
-            f"path must be an existing .npz file, got {shown(path)} (relative paths start at the working folder): "
-            f"{_WRITE}"
+            f"path must be an existing .npz file, got {shown(path)} (relative paths start at the working folder; ~ is "
+            f"not expanded): {_WRITE}"
         )
     try:
         archive = zipfile.ZipFile(path)

@@ -40,5 +40,5 @@ def _missing(path: str, what: str, key: str) -> NoReturn:
     if os.path.exists(path):
         mode = os.stat(path).st_mode
         found = ", a folder" if stat.S_ISDIR(mode) else ", a file" if stat.S_ISREG(mode) else ", a pipe or a device"
-    where = "" if found else " (relative paths start at the working folder)"
+    where = "" if found else " (relative paths start at the working folder; ~ is not expanded)"
     raise ValueError(f"{key} must be an existing {what}, got {shown(path)}{found}{where}")

@@ -5,9 +5,8 @@ r"""Experiment: a published figure as runs, numbers and a drawing of those numbe
 The drawing and the findings need the table only, so both can be made again from the CSV.
 """
 
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +17,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from batchednodes import config, figures, training
-from batchednodes.folders import make, unmake
+from batchednodes.folders import check_absent, make, unmake
 from batchednodes.training import Watch
 
 Size = Literal["quick", "cpu", "cuda"]
@@ -73,7 +72,7 @@ def publish(name: str, experiment: Experiment, out: Path, watch: Watch | None = 
     stems = {part: f"{name}-{part}" if len(batches) > 1 else name for part in batches}
     pictures, numbers = [out / f"{name}.{kind}" for kind in ("png", "pdf")], out / f"{name}.csv"
     settings = [out / f"{stem}.yaml" for stem in stems.values()]
-    _refuse_existing([*pictures, numbers, *settings], out)
+    check_absent(out, [path.name for path in (*pictures, numbers, *settings)])
     made = make(out)
     try:
         chosen = {part: config.load(batch | {"name": stems[part]}) for part, batch in batches.items()}
@@ -87,12 +86,6 @@ def publish(name: str, experiment: Experiment, out: Path, watch: Watch | None = 
     with matplotlib.rc_context(figures.PAPER):
         figures.save(experiment.draw(table), pictures)
     return Published(table, experiment.findings(table), [*pictures, numbers, *settings])
-
-
-def _refuse_existing(paths: Sequence[Path], out: Path) -> None:
-    for path in paths:
-        if os.path.lexists(path):  # False for paths too long
-            raise ValueError(f"--out must not hold {path.name} yet, got {str(out)!r}; nothing is ever overwritten")
 
 
 def _metrics(chosen: config.Config, watch: Watch | None) -> pd.DataFrame:
