@@ -93,6 +93,10 @@ def train(
     """Trains the nodes of a config and leaves curves, metrics and final models in a new folder."""
     chosen = config.load(settings, overrides or [])
     if start_from is not None:
+        if any(override.startswith("run.start_from=") for override in overrides or []):
+            raise ValueError(
+                f"--from must not stand beside run.start_from=..., got {shown(start_from)}; leave one of both"
+            )
         chosen = replace(chosen, run=replace(chosen.run, start_from=start_from))
     place, limit = Place(out) if out else Place.numbered(chosen.name), seconds(time_limit)
     made = fresh(chosen, place.folder)

@@ -201,6 +201,10 @@ def test_figure_leaves_a_picture_and_never_overwrites_it(monkeypatch, capsys):
         (["train", "tiny.yaml", "device=cuda:77"], "device must be one of this machine"),
         (["train", "tiny.yaml", "local.lr=-1"], "local.lr must be"),
         (["plan", "tiny.yaml", "task.data.kind=npz", "task.data.path=no.npz"], "no.npz"),
+        (
+            ["train", "tiny.yaml", "run.start_from=a", "--from", "b"],
+            "--from must not stand beside run.start_from=..., got",
+        ),
         (["figure", "staleness"], "NAME must be one of staleness-scaling, linear-regression, nonlinear-regression, "),
     ],
     ids=lambda a: " ".join(a[1:]) if isinstance(a, list) else "",

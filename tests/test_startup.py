@@ -79,6 +79,8 @@ REFUSED = [
     ["train", "good.yaml", "task.model={kind: python, target: 'mine:modle'}"],
     ["train", "good.yaml", "task.model={kind: python, target: 'unreadable:model'}"],
     ["train", "good.yaml", "network.nodes=7", "--from", "done"],
+    ["train", "good.yaml", "run.start_from=done", "--from", "done"],
+    ["figure", "quickstart", "--out", "good.yaml"],
     ["train", "good.yaml", "task.model={kind: mlp}", "--from", "done"],
     ["train", "good.yaml", "task.data.features=11", "--from", "done"],
     ["resume", "done", "run.until=1"],
