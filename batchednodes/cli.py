@@ -175,10 +175,11 @@ def compare(
 ) -> None:
     """Prints the final metrics of runs side by side, with 95% intervals over replicas."""
     once = {os.path.realpath(run): run for run in runs}  # else a run named twice would count as two replicas
-    rows = [row for run in once.values() for row in comparison.read(run)]
-    for run in once.values():
-        if (what := comparison.unfinished(run)) is not None:
-            say("[yellow]warning:[/yellow]", f"{run} is not finished: {what}")
+    found = {run: comparison.read(run) for run in once.values()}
+    for run, (_, why) in found.items():
+        if why is not None:
+            say("[yellow]warning:[/yellow]", f"{run} is not finished: {why}")
+    rows = [row for networks, _ in found.values() for row in networks]
     Console().print(comparison.table(rows, None, "final metrics"))
 
 

@@ -44,18 +44,20 @@ _OWN = ("network", "replica", "seed")
 """Keys in which replicas of one setting differ."""
 
 
-def read(run: Path) -> list[dict[str, Any]]:
-    """Returns the final metrics of the networks of a run, each with the run's folder.
+def read(run: Path) -> tuple[list[dict[str, Any]], str | None]:
+    """Returns the final metrics of the networks of a run, each with its folder, and why it is not finished, if so.
 
     Raises:
         ValueError: the folder holds no summary.
     """
     text = text_of(run, "summary.json", "finished run")
     try:
-        networks = json.loads(text)["networks"]
+        summary = json.loads(text)
+        networks, status = summary["networks"], summary.get("status", "finished")
         if not isinstance(networks, list) or not networks:
             raise ValueError("networks must be a list of at least one")
-        return [{"run": str(run)} | checked(row) for row in networks]
+        why = None if status == "finished" else str(summary.get("message", status))
+        return [{"run": str(run)} | checked(row) for row in networks], why
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ValueError(f"DIR must hold a whole summary.json, got {shown(str(run))}: {error}") from None
 
@@ -107,13 +109,6 @@ def checked(row: Any) -> dict[str, Any]:
 def _finite(value: float | int | None) -> float | int | None:
     """Returns a number that figures can show; None for others."""
     return None if value is None or not abs(value) <= _HUGE else value
-
-
-def unfinished(run: Path) -> str | None:
-    """Returns what became of a run that `read` has read, where that is not its end; None where it is."""
-    summary = json.loads(text_of(run, "summary.json", "finished run"))
-    status = summary.get("status", "finished")
-    return None if status == "finished" else str(summary.get("message", status))
 
 
 @dataclass(frozen=True)
