@@ -203,7 +203,7 @@ def _descent(config: Config, problem: Problem, rates: Rates, chunks: Chunks) -> 
     local, sampler = config.local, problem.sampler
     data = (problem.features, problem.targets, sampler.padded, _uneven(sampler, rates.lr.device))
     divides = config.gossip.merge.weighing(np.zeros(1)).divides
-    descent = Descent.of(problem.objective, problem.stack.views, rates, *data, divides)
+    descent = Descent.of(problem.objective, problem.stack.views, rates, *data, divides, sampler.keyed)
     if local.compile == "off" or divides or (local.compile == "auto" and not chunks.traced):
         return descent
     batch, compiled = sampler.shape[1], local.compile == "on"

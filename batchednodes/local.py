@@ -77,7 +77,7 @@ class Descent:
     """What rows descend: the loss of their minibatches, by one function for all of a wave."""
 
     step_: Function
-    """Makes one minibatch step: maps (x [w, p], examples [w, b], features, targets, lr [w]; then, where nodes have
+    """Makes one minibatch step: maps (x [w, p], examples [w, b], or with their key [w, b + 1], features, targets, lr [w]; then, where nodes have
     them, momentum [w] and v [w, p]; then weight decay [w]) to the losses [w], and writes into x and v."""
     features: Float[Tensor, "S ..."]
     """Inputs of the examples of all nodes."""
@@ -93,6 +93,8 @@ class Descent:
     """All steps of an update in one loop over the rows; None: there is none."""
     divides: bool = False
     """Whether step sizes are divided by ages; the step then takes lr [w, p]."""
+    keyed: bool = False
+    """Whether minibatches end with a key, by which the step draws."""
 
     @staticmethod
     def of(
@@ -104,12 +106,13 @@ class Descent:
         padded: bool = False,
         uneven: Uneven = "none",
         divides: bool = False,
+        keyed: bool = False,
     ) -> "Descent":
         """Returns the descent of an objective by vmap, where coefficients are of the kinds of some rates."""
         momentum, decay = rates.momentum is not None, rates.weight_decay is not None
-        kind = _Kind(momentum, decay, rates.nesterov, padded, uneven == "mask", divides)
+        kind = _Kind(momentum, decay, rates.nesterov, padded, uneven == "mask", divides, keyed)
         step_ = _step_function(objective, views, kind)
-        return Descent(step_, features, targets, padded, uneven, divides=divides)
+        return Descent(step_, features, targets, padded, uneven, divides=divides, keyed=keyed)
 
     def traced(self, p: int, batch_size: int, rates: Rates, compiled: bool) -> "Descent":
         """Returns the same as a program, for rows of p numbers.
@@ -144,6 +147,9 @@ class Descent:
                 examples[::2, 1:] = -1
             if self.uneven == "mask":
                 examples[::3] = -1
+            if self.keyed:
+                keys = torch.arange(w, device=lr.device) * 0x9E3779B97F4A7C1
+                examples = torch.cat([examples, keys.unsqueeze(1)], 1)
             some = rates.of(torch.arange(w, device=lr.device) % lr.numel())
             x, examples, *more = _tensors(x, None if rates.momentum is None else 0.1 * x, examples, some)
             return (x, examples, self.features, self.targets, *more)
@@ -250,6 +256,7 @@ class _Kind:
     padded: bool
     masked: bool
     divides: bool
+    keyed: bool
 
     @property
     def plain(self) -> bool:
@@ -265,20 +272,24 @@ def _step_function(objective: Objective, views: Views, kind: _Kind) -> Function:
     """Returns the function of a step by vmap; see `Descent.step_`."""
 
     def scaled(
-        parameters: dict[str, Tensor], features: Tensor, targets: Tensor, scale: Tensor, *weights: Tensor
+        parameters: dict[str, Tensor], features: Tensor, targets: Tensor, scale: Tensor, drawn: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        loss = objective(parameters, features, targets, *weights)
+        loss = objective(parameters, features, targets, **drawn)
         return scale * loss, loss
 
     gradient = vmap(grad(scaled, has_aux=True))
 
     def step_(x: Tensor, examples: Tensor, features: Tensor, targets: Tensor, lr: Tensor, *more: Tensor) -> Tensor:
         gone = examples[:, 0] < 0 if kind.masked else None
-        examples, *weights = _filled(examples, lr) if kind.padded else (examples,)
+        drawn = dict[str, Tensor]()
+        if kind.keyed:
+            examples, drawn["key"] = examples[:, :-1], examples[:, -1]
+        if kind.padded:
+            examples, drawn["weights"] = filled(examples, lr)
         flat = examples.flatten()
         inputs, labels = (t.index_select(0, flat).unflatten(0, examples.shape) for t in (features, targets))
         parts, scale = views(x), lr if kind.plain else x.new_ones(x.shape[0])  # plain: grad (lr loss) = lr grad loss
-        g, loss = gradient(parts, inputs, labels, scale, *weights)
+        g, loss = gradient(parts, inputs, labels, scale, drawn)
         buffers, rates = views(more[1]) if kind.momentum else {}, kind.rates(lr, more)
         if gone is not None:
             g = {name: part.masked_fill(_along(gone, part), 0.0) for name, part in g.items()}
@@ -294,7 +305,7 @@ def _step_function(objective: Objective, views: Views, kind: _Kind) -> Function:
     return step_
 
 
-def _filled(examples: Int64[Tensor, "w b"], like: Tensor) -> tuple[Int64[Tensor, "w b"], Float[Tensor, "w b"]]:
+def filled(examples: Int64[Tensor, "w b"], like: Tensor) -> tuple[Int64[Tensor, "w b"], Float[Tensor, "w b"]]:
     """Returns minibatches filled up by their first example, and the weights of the mean over those that they had."""
     real = examples >= 0
     weights = real.to(like.dtype) / real.sum(1, keepdim=True).clamp(min=1)

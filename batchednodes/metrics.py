@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the name PyTorch's own documentation uses)
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
-from torch.func import vmap
 
 from batchednodes.algorithms.state import State
 from batchednodes.mail import Laws
@@ -152,19 +151,9 @@ class Meter:
         models = (x[some] for some in rows.split(max(1, size // len(rows)), dim=1))
         first = torch.cat([mean.to(x.dtype).unsqueeze(1), next(models)], 1)
         with torch.no_grad():
-            scores = [self._score_models(some, tests) for some in chain([first], models)]
+            scores = [self.problem.scores(some, tests) for some in chain([first], models)]
         loss, accuracy = (torch.cat(parts, 1) for parts in zip(*scores, strict=True))
         return _Scores(loss, accuracy, distances)
-
-    def _score_models(self, models: Float[Tensor, "g k p"], tests: Tests) -> tuple[Tensor, Tensor]:
-        """Returns test loss and accuracy [g, k] of some models of each network."""
-        if len(models) == 1:
-            score = vmap(self.problem.score, in_dims=(0, None, None))
-            loss, accuracy = score(models[0], tests.features[0], tests.targets[0])
-            return loss.unsqueeze(0), accuracy.unsqueeze(0)
-        shape = tests.targets.shape
-        targets = tests.targets.unsqueeze(1).expand(shape[0], models.shape[1], *shape[1:])
-        return vmap(vmap(self.problem.score, in_dims=(0, None, 0)))(models, tests.features, targets)
 
     def _network(
         self,

@@ -39,7 +39,7 @@ class Minibatches:
             host: the thread that draws.
         """
         self._sampler, self._waves, self._device, self._host = sampler, waves, device, host
-        self._size = 8 * math.prod(sampler.shape)  # of one update [B]
+        self._size = 8 * math.prod(sampler.drawn)  # of one update [B]
         self._begins = np.cumsum([0, *(wave.nodes.size for wave in waves)]).tolist()
         self._firsts = self._cut()
         first = self._draw(0) if waves else torch.empty(0, dtype=torch.int64)
@@ -83,8 +83,8 @@ class Minibatches:
         waves = self._waves[slice(*self._firsts[part : part + 2])] if part + 1 < len(self._firsts) else ()
         size = sum(wave.nodes.size for wave in waves)
         if not 0 < size * self._size <= PART:
-            return torch.empty(0, *self._sampler.shape, dtype=torch.int64)
-        found = sendable((size, *self._sampler.shape), torch.int64, self._device)
+            return torch.empty(0, *self._sampler.drawn, dtype=torch.int64)
+        found = sendable((size, *self._sampler.drawn), torch.int64, self._device)
         nodes, counts = (np.concatenate(of) for of in zip(*((w.nodes, w.counts) for w in waves), strict=True))
         self._sampler.draw(nodes, counts, found.numpy())
         return found

@@ -4,7 +4,7 @@ Letters: n nodes of all networks, p parameters.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,13 +13,18 @@ from torch import Tensor
 from batchednodes import dealing
 from batchednodes.config import Config
 from batchednodes.data import Dataset, DataSizes, Heterogeneity, Sampler, Shards
-from batchednodes.stack import Stack, check, check_apart
+from batchednodes.lookups import Lookups
+from batchednodes.stack import Stack, Ways
 from batchednodes.tasks import losses
+from batchednodes.tasks.models import PythonModule
 from batchednodes.tasks.problem import Problem, Tests
 from batchednodes.topology import Networks
+from batchednodes.trial import Trial, check_apart
 
-_APART = 8
-"""Examples on which a model is tried."""
+_APART, _TRACED = 8, 256
+"""Examples on which a model is tried, and those for which its look-ups are traced, at most."""
+
+_HOST = torch.device("cpu")
 
 
 def skeleton(config: Config, sizes: DataSizes, dtype: torch.dtype, where: torch.device) -> Stack:
@@ -61,14 +66,43 @@ def problem(
     tests = tuple(_tests(batch, sets, send))
     features, targets = (send(np.concatenate(a)) for a in zip(*((d.features, d.targets) for d in sets), strict=True))
     criterion = losses.choose(config.task.loss, sets[0].classes)
+    if isinstance(config.task.model, PythonModule):
+        stack_ = replace(stack_, ways=_looked_up(skeleton(config, sets[0].sizes, dtype, _HOST), dealt, batch))
     found = Problem(stack_, criterion, sets[0].classes, features, targets, tests, sampler)
     first = found.draw(np.zeros(1, np.int64), np.zeros(1, np.int64))[0, 0]
-    check(stack_, found.loss, *found.batch(first[first >= 0]), found.classes)
+    ways = Trial(found, *found.batch(first[first >= 0]), config.executor == "serial").ways()
+    found = replace(found, stack=replace(stack_, ways=ways))
+    if ways.draws:
+        found = replace(found, sampler=replace(sampler, keyed=True))
     if sampler.padded:
         exact = torch.promote_types(dtype, torch.float32)  # bfloat16 rounds as much as examples may matter
         some = features[:: max(1, len(features) // _APART)][:_APART].to(exact)
-        check_apart(skeleton(config, sets[0].sizes, exact, where), some)
+        check_apart(replace(skeleton(config, sets[0].sizes, exact, where), ways=ways), some)
     return found, tuple(dealing.heterogeneity(*one) for one in dealt)
+
+
+def _looked_up(stack: Stack, dealt: list[tuple[Dataset, Shards]], batch: Networks) -> Ways:
+    """Checks what a model on the host looks up of the data, and returns how vmap carries that.
+
+    Raises:
+        ValueError: an example leads to an index that is out of range.
+    """
+    send = Sender(stack.dtype, _HOST)
+    lookups = Lookups.of(stack, send(dealt[0][0].features[:_TRACED]))
+    if lookups is None:
+        return stack.ways
+    for g, (data, shards) in enumerate(dealt):
+        for kind, features in (("training", data.features), ("test", data.test_features)):
+            fault = lookups.fault(features, send)
+            if fault is not None:
+                row, said = fault
+                node = f" of node {shards.owners[row]}" if kind == "training" else ""
+                where = f"{kind} row {row}{node}" + (f" of network {g}" if batch.count > 1 else "")
+                raise ValueError(
+                    f"task.data must hold what task.model looks up, got {said} ({where}); correct the data, or make "
+                    "the model's tables larger"
+                )
+    return replace(stack.ways, stand_ins=lookups.guarded, guarded=lookups.guarded)
 
 
 def _tests(batch: Networks, sets: list[Dataset], send: "Sender") -> Iterator[Tests]:

@@ -8,20 +8,38 @@ Letters: n nodes, p parameters of a module, b examples, x models [n, p].
 """
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call
 
 from batchednodes import memory
 from batchednodes.layers import replace_, restore_
+from batchednodes.stand_ins import StandIns
 
-_REMEDY = "; see 'Any model' in README.md for what a stacked model may hold"
+REMEDY = "; see 'Any model' in README.md for what a stacked model may hold"
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How the computation of a module is carried by vmap: the plainest way that works, which trying it finds."""
+
+    stand_ins: bool = False
+    """Whether forward calls functions that others stand in for."""
+    draws: bool = False
+    """Whether training draws masks, by the keys of minibatch steps."""
+    guarded: bool = False
+    """Whether rows of tables are looked up by indices that training may change, each surely in its own table."""
+    anchored: bool = False
+    """Whether all tensors have rows, so that forward may write what has rows into what it makes."""
+    composed: bool = False
+    """Whether scoring runs as if for a gradient, where PyTorch composes what vmap carries no other way."""
 
 
 @dataclass(frozen=True)
@@ -32,41 +50,85 @@ class Stack:
     """The module: trainable parameters without storage (meta device), buffers and frozen parameters shared by all."""
     shapes: Mapping[str, torch.Size]
     """Name and shape of each trainable parameter, in the order of `nn.Module.named_parameters`."""
+    scorer: nn.Module
+    """The same module in evaluation mode, with which models are scored."""
+    ways: Ways = Ways()
+    """How vmap carries the computation."""
 
     @staticmethod
     def of(module: nn.Module, dtype: torch.dtype, device: torch.device) -> "Stack":
         """Returns the layout of a module, whose frozen parameters and buffers become constants on the device.
 
         Raises:
-            ValueError: the module holds something that rows cannot: running statistics, dropout, no parameters.
+            ValueError: the module holds something that rows cannot: running statistics, a lock, no parameters.
         """
         _refuse_modules(module)
-        skeleton = copy.deepcopy(module)
+        skeleton = _copied(module)
         replace_(skeleton)
         shapes = {name: w.shape for name, w in skeleton.named_parameters() if w.requires_grad}
         if not shapes:
             raise ValueError(f"task.model must have trainable parameters, got {type(module).__name__} with none")
         _replace(skeleton, lambda _, w: torch.empty(w.shape, device="meta", dtype=dtype))
         skeleton._apply(lambda t: t if t.is_meta else t.to(device, dtype if t.is_floating_point() else None))
-        return Stack(skeleton, shapes)
+        shared = {id(t): t for t in itertools.chain(skeleton.parameters(), skeleton.buffers())}
+        return Stack(skeleton, shapes, copy.deepcopy(skeleton, shared).eval())
 
     @property
     def p(self) -> int:
         """Number of parameters of a row."""
         return sum(math.prod(s) for s in self.shapes.values())
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the numbers of a row."""
+        return self.skeleton.get_parameter(next(iter(self.shapes))).dtype
+
     def views(self, rows: Float[Tensor, "*w p"]) -> dict[str, Tensor]:
         """Returns the named parameters as views of a row, or of rows."""
         parts, w = rows.split([math.prod(s) for s in self.shapes.values()], -1), rows.shape[:-1]
         return {name: part.view(*w, *shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
-    def call(self, row: Float[Tensor, " p"], features: Float[Tensor, "b ..."]) -> Any:
-        """Returns what the module puts out for b examples, computed with the parameters of a row; see `check`."""
-        return self.call_named(self.views(row), features)
+    def call(
+        self, row: Float[Tensor, " p"], features: Tensor, key: Int64[Tensor, ""] | None = None, stacked: bool = False
+    ) -> Any:
+        """Returns what the module puts out in training for b examples, with the parameters of a row.
 
-    def call_named(self, parameters: Mapping[str, Tensor], features: Float[Tensor, "b ..."]) -> Any:
+        Args:
+            row: parameters.
+            features: inputs [b, ...].
+            key: of the minibatch step, by which masks are drawn; None: 0.
+            stacked: whether vmap carries the call.
+        """
+        return self.call_named(self.views(row), features, key, stacked)
+
+    def call_named(
+        self,
+        parameters: Mapping[str, Tensor],
+        features: Tensor,
+        key: Int64[Tensor, ""] | None = None,
+        stacked: bool = True,
+    ) -> Any:
         """Returns the same with parameters given by name."""
-        return functional_call(self.skeleton, dict(parameters), (features,))
+        return self._run(self.skeleton, dict(parameters), features, key, stacked)
+
+    def score(self, row: Float[Tensor, " p"], features: Tensor, stacked: bool = True) -> Any:
+        """Returns what the module puts out in evaluation mode for b examples, with the parameters of a row."""
+        return self._run(self.scorer, self.views(row), features, None, stacked)
+
+    def _run(
+        self, module: nn.Module, named: dict[str, Tensor], features: Tensor, key: Tensor | None, stacked: bool
+    ) -> Any:
+        """Returns what a module puts out with parameters given by name."""
+        if not self.ways.stand_ins:
+            return functional_call(module, named, (features,))
+        key = torch.zeros((), dtype=torch.int64, device=features.device) if key is None else key
+        like = next(iter(named.values())) if stacked and self.ways.anchored else None
+        mode = StandIns(key, stacked, like, self.ways.guarded)
+        if like is not None:
+            constants = itertools.chain(module.named_parameters(), module.named_buffers())
+            named |= {name: mode.anchored(t) for name, t in constants if name not in named}
+        with mode:
+            return functional_call(module, named, (features,))
 
     def row(self, module: nn.Module) -> Float[Tensor, " p"]:
         """Returns the trainable parameters of a module of this layout as a new row."""
@@ -100,13 +162,13 @@ class Stack:
     def _outputs(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> list[tuple[nn.Module, int]]:
         """Returns each leaf module that is called, with how many numbers it puts out for one example."""
         sizes: list[tuple[nn.Module, int]] = []
-        leaves = [m for m in self.skeleton.modules() if not list(m.children())]
+        leaves = [m for m in self.scorer.modules() if not list(m.children())]
         hooks = [m.register_forward_hook(lambda m, _, out: sizes.append((m, _numel(out) // 2))) for m in leaves]
         try:
             zeros = torch.zeros(2, *shape, dtype=dtype, device=device)  # two: batch statistics need more than one
-            self.call(torch.zeros(self.p, dtype=dtype, device=device), zeros)
+            self.score(torch.zeros(self.p, dtype=dtype, device=device), zeros, stacked=False)
         except (Exception, SystemExit) as error:  # whatever the user's forward raises
-            raise _refusal(f"take features of shape [b, {', '.join(map(str, shape))}]", error) from error
+            raise refusal(f"take features of shape [b, {', '.join(map(str, shape))}]", error) from error
         finally:
             for hook in hooks:
                 hook.remove()
@@ -117,12 +179,12 @@ def _numel(out: object) -> int:
     return out.numel() if isinstance(out, Tensor) else 0
 
 
-def _refusal(rule: str, error: BaseException) -> BaseException:
+def refusal(rule: str, error: BaseException) -> BaseException:
     """Returns the error to raise for one that a user's model raised."""
     if memory.exhausted(error):
         return MemoryError(memory.reason(error))
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-    return ValueError(f"task.model must {rule}, got: {reason}{_REMEDY}")
+    return ValueError(f"task.model must {rule}, got: {reason}{REMEDY}")
 
 
 def _replace(module: nn.Module, value: Callable[[str, Tensor], Tensor]) -> None:
@@ -136,82 +198,55 @@ def _replace(module: nn.Module, value: Callable[[str, Tensor], Tensor]) -> None:
                 setattr(part, name, made[id(w)][1])
 
 
-def check(stack: Stack, loss: Callable[..., Tensor], features: Tensor, targets: Tensor, classes: int | None) -> None:
-    """Runs a forward pass twice and a batched update once, on a minibatch.
-
-    Args:
-        stack: of the module.
-        loss: of a row and a minibatch.
-        features: inputs [b, ...].
-        targets: labels [b] or values [b, k].
-        classes: number of labels; None: targets are values.
+def materialise_(module: nn.Module, shape: tuple[int, ...]) -> None:
+    """Makes the parameters that a module makes at its first forward pass, for features of a shape.
 
     Raises:
-        ValueError: the module changes its own state, gives outputs of a wrong shape, or cannot be carried by
-            `torch.func.vmap`.
+        ValueError: the module does not take such features.
     """
-    row = _probe(stack, features)
-    before = {name: b.clone() for name, b in stack.skeleton.named_buffers()}
+    modes = [(part, part.training) for part in module.modules()]
+    zeros = torch.zeros(2, *shape)
     try:
-        first, second = stack.call(row, features), stack.call(row, features)
+        with torch.no_grad():
+            module.eval()(zeros)
     except (Exception, SystemExit) as error:  # whatever the user's forward raises
-        raise _refusal(f"take features of shape {list(features.shape)}", error) from error
-    changed = [name for name, b in stack.skeleton.named_buffers() if not torch.equal(b, before[name])]
-    if changed:
-        raise ValueError(f"task.model must not change its state, got a forward that writes buffers {changed}{_REMEDY}")
-    _check_outputs(first, targets, classes)
-    if not torch.equal(first.nan_to_num(), second.nan_to_num()):
-        raise ValueError(f"task.model must be a function of its input, got two different outputs for one{_REMEDY}")
-    try:
-        vmap(grad(loss))(*(torch.stack([part, part]) for part in (row, features, targets)))
-    except (Exception, SystemExit) as error:  # vmap's refusals are of many types
-        raise _refusal("run under torch.func.vmap", error) from error
+        try:
+            with torch.no_grad():
+                module(zeros.long())
+        except (Exception, SystemExit):
+            raise refusal(f"take features of shape {[2, *shape]}", error) from error
+    for part, training in modes:
+        part.training = training
 
 
-def check_apart(stack: Stack, features: Float[Tensor, "b ..."]) -> None:
-    """Checks, on some examples, that a module computes each of them by itself.
+def _copied(module: nn.Module) -> nn.Module:
+    """Returns a copy of a module.
 
     Raises:
-        ValueError: outputs depend on the other examples of the minibatch.
+        ValueError: it holds what cannot be copied.
     """
-    row, half = _probe(stack, features), len(features) // 2 or 1
     try:
-        whole, part = (stack.call(row, some) for some in (features, features[:half]))
-    except (Exception, SystemExit) as error:  # whatever the user's forward raises
-        raise _refusal("take minibatches of any size with local.epochs", error) from error
-    # Products of another size round otherwise; statistics of other examples differ by as much as the outputs.
-    close = 1e3 * torch.finfo(features.dtype).eps * whole.abs().max()
-    if bool(((whole[:half] - part).abs() > close).any()):
-        raise ValueError(
-            "task.model must compute each example by itself with local.epochs, where minibatches differ in size, got "
-            f"outputs that depend on the rest of the minibatch; use local.steps, or GroupNorm or LayerNorm{_REMEDY}"
-        )
-
-
-def _probe(stack: Stack, features: Tensor) -> Float[Tensor, " p"]:
-    """Returns a row to try a module with."""
-    return torch.linspace(-0.1, 0.1, stack.p, dtype=features.dtype, device=features.device)
-
-
-def _check_outputs(outputs: object, targets: Tensor, classes: int | None) -> None:
-    wanted = f"[{len(targets)}, at least {classes}]" if classes else str(list(targets.shape))
-    got = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-    if classes:
-        fits = isinstance(outputs, Tensor) and outputs.ndim == 2 and outputs.shape[1] >= classes
-    else:
-        fits = isinstance(outputs, Tensor) and outputs.shape == targets.shape
-    if not fits:
-        raise ValueError(f"task.model must put out a tensor of shape {wanted} for {len(targets)} examples, got {got}")
+        return copy.deepcopy(module)
+    except (Exception, SystemExit) as error:  # of a lock, a file, a tensor that is computed, ...
+        raise refusal("be a module that copy.deepcopy copies", error) from error
 
 
 def _refuse_modules(module: nn.Module) -> None:
+    """Refuses modules that a stack cannot hold, by name."""
     for name, part in module.named_modules():
         where = f"task.model must be a stateless computation, got {type(part).__name__} at {name or 'the top'!r}"
-        if getattr(part, "track_running_stats", False):
+        if isinstance(part, torch.jit.ScriptModule):
+            raise ValueError(f"{where}, which torch.jit has compiled; give the module that it was made of{REMEDY}")
+        if getattr(part, "track_running_stats", False) and part.training:
             raise ValueError(
-                f"{where}, which keeps running statistics; use GroupNorm, or track_running_stats=False{_REMEDY}"
+                f"{where}, which keeps running statistics; use GroupNorm, track_running_stats=False, or freeze it by "
+                f".eval(){REMEDY}"
             )
-        if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0:
-            raise ValueError(f"{where}, whose random draws have no address; use local.weight_decay instead{_REMEDY}")
-        if isinstance(part, nn.RNNBase | nn.MultiheadAttention) and float(part.dropout) > 0:
-            raise ValueError(f"{where} with dropout, whose random draws have no address; set dropout=0{_REMEDY}")
+        if getattr(part, "max_norm", None) is not None:
+            raise ValueError(f"{where} with max_norm, which changes weights in forward; leave it None{REMEDY}")
+    complex_ = [name for name, w in module.named_parameters() if w.is_complex()]
+    if complex_:
+        raise ValueError(
+            f"task.model must have real parameters, got complex ones {complex_}; hold real [..., 2] and use "
+            f"torch.view_as_complex in forward{REMEDY}"
+        )

@@ -46,9 +46,11 @@ def descent(
     lr, m, d = (torch.linspace(low, 0.3, 40, dtype=torch.float64).to(device) for low in (0.05, 0.1, 0.0))
     rates = Rates(lr, m if momentum else None, d if decay else None, nesterov)
 
-    def objective(parameters, features, targets, *weights):
+    def objective(parameters, features, targets, weights=None):
         outputs = stack.call_named(parameters, features)
-        return choose("auto", 3).weighted(outputs, targets, *weights) if weights else cross_entropy(outputs, targets)
+        if weights is None:
+            return cross_entropy(outputs, targets)
+        return choose("auto", 3).weighted(outputs, targets, weights)
 
     padding = (uneven != "none", uneven)
     return Descent.of(objective, stack.views, rates, features, targets, *padding), rates, stack.p

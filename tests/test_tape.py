@@ -60,9 +60,9 @@ def descent(
     lr, m, d = (torch.linspace(low, 0.3, 40, dtype=dtype) for low in (0.05, 0.1, 0.0))
     rates, criterion = Rates(lr, m if momentum else None, d if decay else None, nesterov), choose(name, classes)
 
-    def objective(parameters, features, targets, *weights):
+    def objective(parameters, features, targets, weights=None):
         outputs = stack.call_named(parameters, features)
-        return criterion.weighted(outputs, targets, *weights) if weights else criterion.mean(outputs, targets)
+        return criterion.mean(outputs, targets) if weights is None else criterion.weighted(outputs, targets, weights)
 
     return Descent.of(objective, stack.views, rates, features, targets, uneven != "none", uneven), rates, stack.p
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from batchednodes.algorithms.state import State
-from batchednodes.local import Rates
+from batchednodes.local import Rates, filled
 from batchednodes.mail import JOINED
 from batchednodes.mixing import Ages, Entries
 from batchednodes.tasks.problem import Problem
@@ -135,12 +135,10 @@ class SerialGossipSGD:
         index = self.problem.draw(np.array([i]), np.array([count]))[0]
         total = torch.zeros((), dtype=start.dtype, device=start.device)
         for examples in index:
-            real = examples[examples >= 0]
-            if real.numel() == 0:
+            if examples[0] < 0:
                 break
-            features, targets = self.problem.batch(real)
             optimizer.zero_grad()
-            loss = self.problem.loss(torch.cat([*pieces]), features, targets)
+            loss = self._loss(torch.cat([*pieces]), examples)
             loss.backward()
             self._age_(state, r, i, optimizer)
             optimizer.step()
@@ -156,6 +154,16 @@ class SerialGossipSGD:
         if self.own[i] >= 0:
             state.versions[self.own[i]] += 1
             state.updated[i] += time
+
+    def _loss(self, x: Float[Tensor, " p"], examples: Int64[Tensor, " b"]) -> Float[Tensor, ""]:
+        """Returns the mean loss of a model on the examples of a minibatch."""
+        if not self.problem.sampler.keyed:
+            return self.problem.loss(x, *self.problem.batch(examples[examples >= 0]))
+        examples, key = examples[:-1], examples[-1]
+        if (examples >= 0).all():
+            return self.problem.loss(x, *self.problem.batch(examples), key=key)
+        whole, weights = filled(examples.unsqueeze(0), x)  # so that masks are those of a whole minibatch
+        return self.problem.loss(x, *self.problem.batch(whole[0]), key=key, weights=weights[0])
 
     def _sizes(self, row: Tensor) -> list[int]:
         """Returns the sizes of what has step sizes of its own: parts of a row, or all of it."""

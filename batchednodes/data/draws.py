@@ -14,11 +14,11 @@ from typing import Literal, no_type_check
 
 import numpy as np
 from jaxtyping import Int32, Int64, UInt64
-from numba import njit
+from numba import int64, njit
 
 from batchednodes import rng
 
-_BATCH = rng.BATCH
+_BATCH, _KEY = rng.BATCH, rng.KEY
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +61,10 @@ class Sampler:
     epochs: int | None = None
     """Epochs of one update; None: it is `steps` full minibatches."""
 
+    keyed: bool = False
+    """Whether a minibatch comes with a key, by which its step draws more; the key of step s of update k of a node is a
+    pure function of (seed, node, k, s)."""
+
     steps_of: Int64[np.ndarray, " n"] = field(init=False, repr=False)
     """Minibatch steps of one update of each node."""
 
@@ -100,6 +104,12 @@ class Sampler:
         return int(self.steps_of.max(initial=0)), min(self.batch_size, int(self.sizes.max(initial=0)))
 
     @property
+    def drawn(self) -> tuple[int, int]:
+        """Most steps s of an update, and the numbers that are drawn for each: most samples b, and the key."""
+        s, b = self.shape
+        return s, b + self.keyed
+
+    @property
     def padded(self) -> bool:
         """Whether some minibatch of a node is smaller than another's, or some update shorter."""
         return self.epochs is not None and bool((self.epochs * self.sizes != math.prod(self.shape)).any())
@@ -115,9 +125,9 @@ class Sampler:
         counts: Int64[np.ndarray, " w"],
         out: Int64[np.ndarray, "w s b"] | None = None,
     ) -> Int64[np.ndarray, "w s b"]:
-        """Returns the data set rows of the minibatches of update number counts[k] of nodes[k].
+        """Returns the data set rows of the minibatches of update number counts[k] of nodes[k], and their keys, if any.
 
-        Smaller minibatches end, and shorter updates go on, with entries of -1.
+        Smaller minibatches end, and shorter updates go on, with entries of -1. A key comes after all entries.
 
         Args:
             nodes: in the whole batch of networks, 0 <= node < n; a node may appear more than once.
@@ -126,7 +136,18 @@ class Sampler:
         """
         assert nodes.size == 0 or (nodes.min() >= 0 and nodes.max() < len(self.seeds)), "a node that exists"
         assert counts.size == 0 or counts.min() >= 0, "updates are counted from 0"
-        out = np.empty((len(nodes), *self.shape), dtype=np.int64) if out is None else out
+        out = np.empty((len(nodes), *self.drawn), dtype=np.int64) if out is None else out
+        if self.keyed:
+            _keys(self.seeds, self.local, nodes, counts, out)
+            entries = np.empty((len(nodes), *self.shape), dtype=np.int64)
+            self._draw_(nodes, counts, entries)
+            out[:, :, :-1] = entries
+        else:
+            self._draw_(nodes, counts, out)
+        return out
+
+    def _draw_(self, nodes: np.ndarray, counts: np.ndarray, out: np.ndarray) -> None:
+        """Writes the rows of minibatches, without keys."""
         parts = (self.seeds, self.local, self.rows, self.offsets, nodes, counts)
         if self.epochs is not None:
             _passed(*parts, self.epochs, out)
@@ -135,11 +156,21 @@ class Sampler:
                 _shuffled(*parts, _flat(out), self._order, self._epoch, self._done)
         else:
             _replaced(*parts, _flat(out))
-        return out
 
 
 def _flat(drawn: Int64[np.ndarray, "w s b"]) -> Int64[np.ndarray, "w sb"]:
     return drawn.reshape(len(drawn), math.prod(drawn.shape[1:]))
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _keys(seeds, local, nodes, counts, out):  # noqa: ANN001, ANN202  (numba infers the types)
+    """Writes the key of each step: the first word of block (count 2^32 + step)."""
+    for k in range(nodes.size):
+        i = nodes[k]
+        for s in range(out.shape[1]):
+            word, _ = rng.block(seeds[i], _KEY, local[i], (counts[k] << 32) + s)
+            out[k, s, out.shape[2] - 1] = int64(word)
 
 
 @njit(nogil=True, cache=True)

@@ -185,7 +185,7 @@ class PythonModule(Model):
             raise ValueError(f'target must be "package.module:name", got {shown(self.target)}')
 
     def module(self, shape: tuple[int, ...], outputs: int) -> nn.Module:
-        return self._make(0)
+        return self._make(0, shape)
 
     def count(self, shape: tuple[int, ...], outputs: int) -> int | None:
         _import(self.target)
@@ -197,12 +197,15 @@ class PythonModule(Model):
         rows = 1 if self.init == "same" else x.shape[0]
         for i in range(rows):
             bits, _ = rng.block(np.uint64(seed), rng.INIT, i, np.uint64(0))
-            x[i] = stack.row(self._make(int(bits) >> 1)).to(x)
+            x[i] = stack.row(self._make(int(bits) >> 1, shape)).to(x)
         if self.init == "same":
             x[1:] = x[0]
 
-    def _make(self, seed: int) -> nn.Module:
-        """Returns what the user's function makes with torch's generator seeded, which is then as it was before."""
+    def _make(self, seed: int, shape: tuple[int, ...]) -> nn.Module:
+        """Returns what the user's function makes with torch's generator seeded, which is then as it was before.
+
+        What PyTorch makes at the first forward pass is made: it gets features of a shape.
+        """
         make = _import(self.target)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -213,6 +216,8 @@ class PythonModule(Model):
                 raise ValueError(
                     f"task.model.target {shown(self.target)} must take args {self.args}, got {reason}"
                 ) from error
+            if isinstance(module, nn.Module) and any(torch.nn.parameter.is_lazy(w) for w in module.parameters()):
+                layout.materialise_(module, shape)
         if not isinstance(module, nn.Module):
             raise ValueError(f"task.model.target must return an nn.Module, got {type(module).__name__}")
         return module
