@@ -199,7 +199,9 @@ def _lookups(graph: fx.Graph) -> Iterator[_Lookup]:
             continue
         name = node.target.overloadpacket.__name__
         first = node.args[0] if node.args else None
-        shape = first.meta["val"].shape if isinstance(first, fx.Node) and isinstance(first.meta.get("val"), Tensor) else ()
+        shape = (
+            first.meta["val"].shape if isinstance(first, fx.Node) and isinstance(first.meta.get("val"), Tensor) else ()
+        )
         found: list[_Lookup] = []
         if name == "embedding":
             found = [_Lookup(name, node.args[1], 0, shape[0])]
@@ -208,7 +210,11 @@ def _lookups(graph: fx.Graph) -> Iterator[_Lookup]:
         elif name in _FLAT:
             found = [_Lookup(name, node.args[1], -shape.numel(), shape.numel())]
         elif name in _TUPLES:
-            found = [_Lookup("indexing", k, -size, size) for k, size in zip(node.args[1], shape, strict=False) if k is not None]
+            found = [
+                _Lookup("indexing", k, -size, size)
+                for k, size in zip(node.args[1], shape, strict=False)
+                if k is not None
+            ]
         yield from (one for one in found if one.index.meta["val"].dtype != torch.bool)
 
 

@@ -26,7 +26,9 @@ Function = Callable[..., Any]
 class StandIns(TorchFunctionMode):
     """One forward pass with stand-ins."""
 
-    def __init__(self, key: Int64[Tensor, ""], stacked: bool, like: Tensor | None = None, guarded: bool = False) -> None:
+    def __init__(
+        self, key: Int64[Tensor, ""], stacked: bool, like: Tensor | None = None, guarded: bool = False
+    ) -> None:
         """Begins a forward pass.
 
         Args:

@@ -145,10 +145,14 @@ def _real(graph: fx.Graph, node: fx.Node, dtype: torch.dtype) -> fx.Node:
 
 
 def _depending_on(nodes: Sequence[fx.Node], entries: fx.Node) -> set[fx.Node]:
-    """Returns the nodes that depend on the entries, and on no other argument."""
-    found = {entries}
+    """Returns the nodes that depend on the entries and on no other argument, with the constants that they need."""
+    found, constants = {entries}, set[fx.Node]()
     for node in nodes:
-        sources = [source for source in node.all_input_nodes if "shapes" in source.meta]
-        if node.op == "call_function" and sources and all(source in found for source in sources):
-            found.add(node)
-    return found - {entries}
+        sources = {source for source in node.all_input_nodes if "shapes" in source.meta}
+        if node.op == "call_function" and sources <= found | constants:
+            (constants if sources <= constants else found).add(node)
+    needed = found - {entries}
+    for node in reversed(nodes):
+        if node in needed:
+            needed.update(source for source in node.all_input_nodes if source in constants)
+    return needed
