@@ -18,6 +18,7 @@ from batchednodes.data.extras import extra
 from batchednodes.data.holdout import Rows, Standardize, check_holdout, dataset, held_out
 from batchednodes.data.images import Frame, Size, check_frame, frame_of
 from batchednodes.data.sources import Dataset, DataSizes, Source, check_rows
+from batchednodes.paths import check_member
 from batchednodes.values import shown
 
 T = TypeVar("T")
@@ -152,6 +153,9 @@ def _splits(path: str, subset: str | None) -> Mapping[str, Any]:
     marks = [os.path.join(path, name) for name in ("state.json", "dataset_dict.json")]
     if os.path.exists(path) and not any(os.path.isfile(mark) for mark in marks):
         raise ValueError(f"path must be a folder that save_to_disk wrote, or owner/name on the Hub, got {shown(path)}")
+    for place, _, names in os.walk(path):
+        for name in names:
+            check_member(os.path.join(place, name), "path")
     if not is_folder and not _NAME.fullmatch(path):
         raise ValueError(f"path must be an existing folder, or owner/name on the Hub, got {shown(path)}")
     try:

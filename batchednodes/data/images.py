@@ -14,8 +14,8 @@ from jaxtyping import Float32
 from PIL import Image
 
 from batchednodes.data.holdout import Rows, Standardize, check_holdout, dataset, held_out
-from batchednodes.data.paths import check_folder
 from batchednodes.data.sources import Dataset, DataSizes, Source
+from batchednodes.paths import check_folder, check_member
 from batchednodes.values import shown
 
 _EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -201,7 +201,7 @@ def _listed(path: str, key: str, classes: list[str] | None) -> _Folder:
     strange = next((name for name in found if classes is not None and name not in classes), None)
     if strange is not None:
         raise ValueError(f"{key} must hold classes of path, got {shown(strange)}, not one of {_some(classes or [])}")
-    images = {name: sorted(_images(os.path.join(path, name))) for name in found}
+    images = {name: sorted(_images(os.path.join(path, name), key)) for name in found}
     empty = [name for name, files in images.items() if not files]
     if not found or empty:
         got = f"{shown(empty[0])} without one" if found else "none"
@@ -216,14 +216,17 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(shown(name) for name in names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def _images(folder: str) -> list[str]:
+def _images(folder: str, key: str) -> list[str]:
     """Returns the images in a folder and those inside it; links to folders inside are not followed."""
-    return [
+    images = [
         os.path.join(place, name)
         for place, _, names in os.walk(folder)
         for name in names
         if name.lower().endswith(_EXTENSIONS) and not name.startswith(".")
     ]
+    for image in images:
+        check_member(image, key)
+    return images
 
 
 def _rows(folder: _Folder, frame: Frame) -> Rows:

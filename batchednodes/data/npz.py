@@ -15,6 +15,7 @@ import numpy as np
 
 from batchednodes.data.holdout import Rows, Standardize, check_fraction, dataset, held_out
 from batchednodes.data.sources import Dataset, DataSizes, Source, check_rows
+from batchednodes.paths import check_file
 from batchednodes.values import LARGEST, shown
 
 _REQUIRED = ("features", "targets")
@@ -93,11 +94,7 @@ def _fail(path: str, rule: str, got: str, fix: str) -> NoReturn:
 
 def _headers(path: str) -> dict[str, Header]:
     """Returns shape and type of each known array, checked against one another, without reading the arrays."""
-    if not os.path.isfile(path):  # False, too, for paths too long or with a null byte
-        raise ValueError(
-            f"path must be an existing .npz file, got {shown(path)} (relative paths start at the working folder; ~ is "
-            f"not expanded): {_WRITE}"
-        )
+    check_file(path, ".npz", "path", _WRITE)
     try:
         archive = zipfile.ZipFile(path)
     except Exception:  # as above

@@ -13,9 +13,9 @@ import numpy as np
 
 from batchednodes.data.columns import Classes, numbered
 from batchednodes.data.holdout import Rows, Standardize, check_holdout, dataset, held_out
-from batchednodes.data.paths import check_file
 from batchednodes.data.sources import Dataset, DataSizes, Source
 from batchednodes.imports import deferred
+from batchednodes.paths import check_file
 from batchednodes.values import check_sizes, shown
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 from batchednodes.data.columns import COLUMNS, Classes, Frame, Roles, Table, table_rows, table_sizes
 from batchednodes.data.extras import extra
 from batchednodes.data.holdout import Standardize, check_holdout, dataset
-from batchednodes.data.paths import check_file
 from batchednodes.data.sources import Dataset, DataSizes, Source
 from batchednodes.imports import deferred
+from batchednodes.paths import check_file
 from batchednodes.values import shown
 
 if TYPE_CHECKING:
