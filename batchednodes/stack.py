@@ -10,6 +10,7 @@ Letters: n nodes, p parameters of a module, b examples, x models [n, p].
 import copy
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from batchednodes import memory
-from batchednodes.layers import replace_, restore_
+from batchednodes.layers import OneHot, replace_, restore_
 
 _REMEDY = "; see 'Any model' in README.md for what a stacked model may hold"
 
@@ -51,6 +52,11 @@ class Stack:
         return Stack(skeleton, shapes)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Type of the numbers of a row."""
+        return next(w.dtype for w in self.skeleton.parameters() if w.is_meta)
+
+    @property
     def p(self) -> int:
         """Number of parameters of a row."""
         return sum(math.prod(s) for s in self.shapes.values())
@@ -66,7 +72,8 @@ class Stack:
 
     def call_named(self, parameters: Mapping[str, Tensor], features: Float[Tensor, "b ..."]) -> Any:
         """Returns the same with parameters given by name."""
-        return functional_call(self.skeleton, dict(parameters), (features,))
+        with nullcontext() if features.is_floating_point() else OneHot():
+            return functional_call(self.skeleton, dict(parameters), (features,))
 
     def row(self, module: nn.Module) -> Float[Tensor, " p"]:
         """Returns the trainable parameters of a module of this layout as a new row."""
@@ -81,7 +88,7 @@ class Stack:
         return module
 
     def activations(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> int:
-        """Returns how many numbers the leaf modules put out for one example of features of a shape.
+        """Returns how many numbers the leaf modules put out for one example of features of a shape and type.
 
         Raises:
             ValueError: the module does not take features of that shape.
@@ -104,7 +111,7 @@ class Stack:
         hooks = [m.register_forward_hook(lambda m, _, out: sizes.append((m, _numel(out) // 2))) for m in leaves]
         try:
             zeros = torch.zeros(2, *shape, dtype=dtype, device=device)  # two: batch statistics need more than one
-            self.call(torch.zeros(self.p, dtype=dtype, device=device), zeros)
+            self.call(torch.zeros(self.p, dtype=self.dtype, device=device), zeros)
         except (Exception, SystemExit) as error:  # whatever the user's forward raises
             raise _refusal(f"take features of shape [b, {', '.join(map(str, shape))}]", error) from error
         finally:
@@ -143,7 +150,7 @@ def check(stack: Stack, loss: Callable[..., Tensor], features: Tensor, targets: 
         stack: of the module.
         loss: of a row and a minibatch.
         features: inputs [b, ...].
-        targets: labels [b] or values [b, k].
+        targets: labels [b] or [b, ...], or values [b, k].
         classes: number of labels; None: targets are values.
 
     Raises:
@@ -180,7 +187,7 @@ def check_apart(stack: Stack, features: Float[Tensor, "b ..."]) -> None:
     except (Exception, SystemExit) as error:  # whatever the user's forward raises
         raise _refusal("take minibatches of any size with local.epochs", error) from error
     # Products of another size round otherwise; statistics of other examples differ by as much as the outputs.
-    close = 1e3 * torch.finfo(features.dtype).eps * whole.abs().max()
+    close = 1e3 * torch.finfo(stack.dtype).eps * whole.abs().max()
     if bool(((whole[:half] - part).abs() > close).any()):
         raise ValueError(
             "task.model must compute each example by itself with local.epochs, where minibatches differ in size, got "
@@ -190,18 +197,30 @@ def check_apart(stack: Stack, features: Float[Tensor, "b ..."]) -> None:
 
 def _probe(stack: Stack, features: Tensor) -> Float[Tensor, " p"]:
     """Returns a row to try a module with."""
-    return torch.linspace(-0.1, 0.1, stack.p, dtype=features.dtype, device=features.device)
+    return torch.linspace(-0.1, 0.1, stack.p, dtype=stack.dtype, device=features.device)
 
 
 def _check_outputs(outputs: object, targets: Tensor, classes: int | None) -> None:
-    wanted = f"[{len(targets)}, at least {classes}]" if classes else str(list(targets.shape))
-    got = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+    shape = list(outputs.shape) if isinstance(outputs, Tensor) else [-1]
+    wanted, fits = list(targets.shape), shape == list(targets.shape)
     if classes:
-        fits = isinstance(outputs, Tensor) and outputs.ndim == 2 and outputs.shape[1] >= classes
-    else:
-        fits = isinstance(outputs, Tensor) and outputs.shape == targets.shape
+        wanted, fits = [*wanted, f"at least {classes}"], shape[:-1] == wanted and shape[-1] >= classes
     if not fits:
-        raise ValueError(f"task.model must put out a tensor of shape {wanted} for {len(targets)} examples, got {got}")
+        got = shape if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ValueError(
+            f"task.model must put out a tensor of shape [{', '.join(map(str, wanted))}] for {len(targets)} examples, "
+            f"got {got}{_shape_hint(shape, targets, classes) if classes else ''}"
+        )
+
+
+def _shape_hint(shape: list[int], targets: Tensor, classes: int) -> str:
+    """Returns what may help where outputs of a shape do not fit labels."""
+    own = list(targets.shape)
+    if targets.ndim > 1 and [*shape[:1], *shape[2:]] == own and shape[1] >= classes - 1:
+        return "; classes come last here: put .movedim(1, -1) after the model"
+    if shape == [*own, classes - 1] and targets.min() > 0:
+        return "; labels count from 0: if yours begin at 1, subtract 1 from them"
+    return ""
 
 
 def _refuse_modules(module: nn.Module) -> None:

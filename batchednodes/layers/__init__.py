@@ -6,6 +6,9 @@ They compute what PyTorch's layers compute: where there is one model, by the sam
 from torch import nn
 
 from batchednodes.layers.convolution import Conv2d
+from batchednodes.layers.hot import OneHot
+
+__all__ = ["OneHot", "replace_", "restore_"]
 
 
 def replace_(module: nn.Module) -> None:

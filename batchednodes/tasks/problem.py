@@ -25,7 +25,7 @@ class Tests:
     features: Tensor
     """Test inputs of each [g, t, ...]."""
     targets: Tensor
-    """Test labels [g, t] or values [g, t, k]."""
+    """Test labels [g, t] or [g, t, ...], or values [g, t, k]."""
 
     def of(self, part: slice) -> "Tests":
         """Returns the test sets of some of the networks, without a copy."""
@@ -45,7 +45,7 @@ class Problem:
     features: Tensor
     """Training inputs of all nodes [S, ...]."""
     targets: Tensor
-    """Training labels [S] or values [S, k]."""
+    """Training labels [S] or [S, ...], or values [S, k]."""
     tests: tuple[Tests, ...]
     """Test sets of all networks, each shared by all nodes of its network."""
     sampler: Sampler
@@ -83,7 +83,7 @@ class Problem:
         return index.to(self.features.device, non_blocking=True)
 
     def score(self, row: Float[Tensor, " p"], features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns loss and accuracy (NaN for real-valued targets) of one model on a test set."""
+        """Returns loss and accuracy over all labels (NaN for real-valued targets) of one model on a test set."""
         outputs = self.stack.call(row, features)
         loss = self.criterion.mean(outputs, targets)
         if self.classes is None:
