@@ -81,7 +81,9 @@ def problem(
         stack_ = replace(stack_, ways=_looked_up(skeleton(config, sets[0].sizes, dtype, _HOST), dealt, batch, kind))
     found = Problem(stack_, criterion, sets[0].classes, features, targets, tests, sampler)
     first = found.draw(np.zeros(1, np.int64), np.zeros(1, np.int64))[0, 0]
-    ways = Trial(found, *found.batch(first[first >= 0]), config.executor == "serial").ways()
+    row = torch.empty(1, stack_.p, dtype=dtype, device=where)
+    config.task.model.init_(row, stack_, config.seed, sets[0].sizes.features, sets[0].sizes.outputs)
+    ways = Trial(found, *found.batch(first[first >= 0]), row[0], config.executor == "serial").ways()
     found = replace(found, stack=replace(stack_, ways=ways))
     if ways.draws:
         found = replace(found, sampler=replace(sampler, keyed=True))
