@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -96,11 +97,11 @@ class Trial:
         features, parameters = self.features.clone(), self.problem.stack.views(self.row)
         key = torch.zeros((), dtype=torch.int64, device=self.row.device)
         before, state = _constants(module), _state(self.row)
+        modes, outputs = [StandIns(key, stacked=False) for _ in range(2)], list[Any]()
         try:
             with torch.no_grad(), _Draws() as drawing:
-                outputs = []
-                for _ in range(2):
-                    with StandIns(key, stacked=False) as mode:
+                for mode in modes:
+                    with mode:
                         outputs.append(functional_call(module, parameters, (features,)))
         except (Exception, SystemExit) as error:  # whatever the user's forward raises
             raise refusal(f"take features of shape {list(features.shape)}", error) from error
@@ -113,7 +114,7 @@ class Trial:
             raise ValueError(f"task.model must draw nothing but dropout in forward, got {names}{REMEDY}")
         if not _same(*outputs):
             raise ValueError(f"task.model must be a function of its input, got two different outputs for one{REMEDY}")
-        return mode
+        return modes[1]
 
     def _possible(self, found: Ways, errors: list[BaseException]) -> Iterator["_Tried"]:
         """Yields the ways that work, the plainest first, and takes note of what others raise."""
@@ -198,17 +199,19 @@ def _noted(run: Callable[[Ways], None], ways: Ways, errors: list[BaseException])
 
 _TOLD = ContextVar("told", default=True)
 
+_warn_of_fallbacks = import_module("torch._C._functorch")._set_vmap_fallback_warning_enabled
+
 
 @contextmanager
 def fallbacks_told(told: bool) -> Iterator[None]:
     """Has PyTorch warn, or not, of each function that vmap runs one row at a time; afterwards as before."""
     before = _TOLD.set(told)
-    torch._C._functorch._set_vmap_fallback_warning_enabled(told)
+    _warn_of_fallbacks(told)
     try:
         yield
     finally:
         _TOLD.reset(before)
-        torch._C._functorch._set_vmap_fallback_warning_enabled(_TOLD.get())
+        _warn_of_fallbacks(_TOLD.get())
 
 
 class _Draws(TorchDispatchMode):
