@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import alpha_dropout
 
 
 class Counter(nn.Module):
@@ -107,3 +108,16 @@ def nowhere() -> nn.Module:
     module = nn.Linear(4, 1)
     nn.init.constant_(module.bias, torch.inf)
     return module
+
+
+class Dropped(nn.Module):
+    """Drops inputs, a hidden layer, twice by one layer, and the same in evaluation mode if asked."""
+
+    def __init__(self, p: float = 0.3, width: int = 4, outputs: int = 1, *, always: bool = False) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(width, 6), nn.Linear(6, outputs)
+        self.drop, self.p, self.always = nn.Dropout(p), p, always
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.drop(torch.tanh(self.first(self.drop(x))))
+        return self.last(alpha_dropout(hidden, self.p, self.training or self.always))
