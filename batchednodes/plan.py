@@ -118,7 +118,8 @@ def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | N
     config, where = configs[0], assembly.device(configs[0])
     dtype = DTYPES[config.dtype]
     sizes = sizes or dealing.sizes(configs)
-    stack = problems.skeleton(config, sizes[0], dtype, where)
+    here = torch.device("cpu") if sizes[0].integers else where  # CUDA does not survive a token that is out of range
+    stack = problems.skeleton(config, sizes[0], dtype, here)
     updates, gossips = events.expected(config.run.until)
     needs.refuse_endless(updates + gossips)
     item = assembly.counts(events, config).itemsize
@@ -128,8 +129,8 @@ def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | N
     per_event, writes = _sample(events, config)
     kind = dtype
     if need.nodes * stack.p * dtype.itemsize <= free(where):  # else the run does not fit, and so may no example
-        kind = problems.feature_type(config, sizes[0], stack, where)
-        example = (sizes[0].features, kind, where)
+        kind = problems.feature_type(config, sizes[0], stack)
+        example = (sizes[0].features, kind, here, problems.examples(sizes[0], kind) if sizes[0].integers else None)
         need = replace(need, activations=stack.activations(*example), convolved=stack.convolved(*example))
     chunks = need.chunks(where.type == "cuda", need.nodes, updates)
     versions = int((events.networks.sizes * sources.widths).sum()) * item

@@ -70,7 +70,9 @@ def problem(
     choices = (local.batch_size, local.steps, local.sampling, local.epochs)
     sampler = Sampler(seeds, batch.local(), rows, offsets, *choices)
     stack_ = skeleton(config, sets[0].sizes, dtype, where)
-    kind, send = feature_type(config, sets[0].sizes, stack_, where), Sender(dtype, where)
+    kind, send = dtype, Sender(dtype, where)
+    if sets[0].sizes.integers:
+        kind = feature_type(config, sets[0].sizes, skeleton(config, sets[0].sizes, dtype, torch.device("cpu")))
     if kind.is_floating_point:
         _warn_if_rounded(sets, config.dtype)
     tests = tuple(_tests(batch, sets, send, kind))
@@ -114,7 +116,7 @@ def _looked_up(stack: Stack, dealt: list[tuple[Dataset, Shards]], batch: Network
                     f"task.data must hold what task.model looks up, got {said} ({where}); correct the data, or make "
                     "the model's tables larger"
                 )
-    return replace(stack.ways, stand_ins=lookups.guarded, guarded=lookups.guarded)
+    return replace(stack.ways, guarded=lookups.guarded)
 
 
 def _tests(batch: Networks, sets: list[Dataset], send: "Sender", kind: torch.dtype) -> Iterator[Tests]:
@@ -142,24 +144,30 @@ class Sender:
 # --------------------------------------------------------------------------------------------------------- integers
 
 
-def feature_type(config: Config, sizes: DataSizes, stack: Stack, where: torch.device) -> torch.dtype:
+def feature_type(config: Config, sizes: DataSizes, stack: Stack) -> torch.dtype:
     """Returns the type in which the module gets features: int64 where they are integers and it takes them.
 
-    A module that takes neither integers nor reals gets integers, so that what it says of them is shown.
+    A module that takes neither integers nor reals gets integers, so that what it says of them is shown. Where features
+    are integers, the layout must be one on the CPU.
     """
     if not sizes.integers or not config.task.model.is_own():
         return stack.dtype
     if config.task.data.demands_integers():
         return torch.int64
     kinds = (torch.int64, stack.dtype)
-    return next((kind for kind in kinds if _takes(stack, sizes.features, kind, where)), torch.int64)
+    return next((kind for kind in kinds if _takes(stack, examples(sizes, kind))), torch.int64)
 
 
-def _takes(stack: Stack, shape: tuple[int, ...], kind: torch.dtype, where: torch.device) -> bool:
-    """Returns whether a module takes features of a type, tried on two examples of zeros, and computes with reals."""
-    row = torch.zeros(stack.p, dtype=stack.dtype, device=where)
+def examples(sizes: DataSizes, kind: torch.dtype) -> Tensor:
+    """Returns features of two examples in a type, on the CPU: a sample of the data, or zeros where none is known."""
+    first = np.zeros(sizes.features) if sizes.first is None else sizes.first
+    return torch.from_numpy(np.stack([first, first])).to(kind)
+
+
+def _takes(stack: Stack, features: Tensor) -> bool:
+    """Returns whether a module takes some features, and makes real numbers of them."""
     try:
-        outputs = stack.score(row, torch.zeros(2, *shape, dtype=kind, device=where), stacked=False)
+        outputs = stack.score(torch.zeros(stack.p, dtype=stack.dtype), features, stacked=False)
     except (Exception, SystemExit):  # whatever the user's forward raises
         return False
     return not isinstance(outputs, Tensor) or outputs.is_floating_point()

@@ -30,8 +30,8 @@ REMEDY = "; see 'Any model' in README.md for what a stacked model may hold"
 class Ways:
     """How the computation of a module is carried by vmap: the plainest way that works, which trying it finds."""
 
-    stand_ins: bool = False
-    """Whether forward calls functions that others stand in for."""
+    stand_ins: bool = True
+    """Whether forward may call functions that others stand in for."""
     draws: bool = False
     """Whether training draws masks, by the keys of minibatch steps."""
     guarded: bool = False
@@ -142,31 +142,42 @@ class Stack:
         restore_(module)
         return module
 
-    def activations(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> int:
-        """Returns how many numbers the leaf modules put out for one example of features of a shape and type.
+    def activations(
+        self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, two: Tensor | None = None
+    ) -> int:
+        """Returns how many numbers the leaf modules put out for one example of features of a shape.
+
+        Args:
+            shape, dtype, device: of the features.
+            two: examples [2, ...] to find it with; None: zeros, which need not be tokens.
 
         Raises:
             ValueError: the module does not take features of that shape.
         """
-        return sum(size for _, size in self._outputs(shape, dtype, device))
+        return sum(size for _, size in self._outputs(shape, dtype, device, two))
 
-    def convolved(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> int:
+    def convolved(
+        self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, two: Tensor | None = None
+    ) -> int:
         """Returns how many multiply-adds the convolutions take for one example of features of a shape.
 
         Raises:
             ValueError: the module does not take features of that shape.
         """
-        outputs = self._outputs(shape, dtype, device)
+        outputs = self._outputs(shape, dtype, device, two)
         return sum(size * part.weight[0].numel() for part, size in outputs if isinstance(part, nn.Conv2d))
 
-    def _outputs(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> list[tuple[nn.Module, int]]:
+    def _outputs(
+        self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, two: Tensor | None = None
+    ) -> list[tuple[nn.Module, int]]:
         """Returns each leaf module that is called, with how many numbers it puts out for one example."""
         sizes: list[tuple[nn.Module, int]] = []
         leaves = [m for m in self.scorer.modules() if not list(m.children())]
         hooks = [m.register_forward_hook(lambda m, _, out: sizes.append((m, _numel(out) // 2))) for m in leaves]
         try:
             zeros = torch.zeros(2, *shape, dtype=dtype, device=device)  # two: batch statistics need more than one
-            self.score(torch.zeros(self.p, dtype=self.dtype, device=device), zeros, stacked=False)
+            row = torch.zeros(self.p, dtype=self.dtype, device=device)
+            self.score(row, zeros if two is None else two, stacked=False)
         except (Exception, SystemExit) as error:  # whatever the user's forward raises
             raise refusal(f"take features of shape [b, {', '.join(map(str, shape))}]", error) from error
         finally:

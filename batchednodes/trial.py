@@ -83,7 +83,7 @@ class Trial:
                 mode = self._passes(module)
             used |= mode.used
             draws |= module is stack.skeleton and mode.masks > 0
-        return replace(stack.ways, stand_ins=used or stack.ways.stand_ins, draws=draws)
+        return replace(stack.ways, stand_ins=used or stack.ways.guarded, draws=draws)
 
     def _passes(self, module: nn.Module) -> StandIns:
         """Runs a module forward twice, and returns the stand-ins of the second pass.
