@@ -70,11 +70,7 @@ def problem(
     choices = (local.batch_size, local.steps, local.sampling, local.epochs)
     sampler = Sampler(seeds, batch.local(), rows, offsets, *choices)
     stack_ = skeleton(config, sets[0].sizes, dtype, where)
-    kind, send = dtype, Sender(dtype, where)
-    if sets[0].sizes.integers:
-        kind = feature_type(config, sets[0].sizes, skeleton(config, sets[0].sizes, dtype, torch.device("cpu")))
-    if kind.is_floating_point:
-        _warn_if_rounded(sets, config.dtype)
+    kind, send = _checked_type(config, dtype, sets), Sender(dtype, where)
     tests = tuple(_tests(batch, sets, send, kind))
     features = send(np.concatenate([d.features for d in sets]), kind)
     targets = send(np.concatenate([d.targets for d in sets]))
@@ -173,13 +169,25 @@ def _takes(stack: Stack, features: Tensor) -> bool:
     return not isinstance(outputs, Tensor) or outputs.is_floating_point()
 
 
+def _checked_type(config: Config, dtype: torch.dtype, sets: Sequence[Dataset]) -> torch.dtype:
+    """Returns the type in which the module gets features; warns if it rounds them."""
+    kind, sizes = dtype, sets[0].sizes
+    if sizes.integers:
+        kind = feature_type(config, sizes, skeleton(config, sizes, dtype, _HOST))
+    if kind.is_floating_point:
+        _warn_if_rounded(sets, config.dtype)
+    return kind
+
+
 def _warn_if_rounded(sets: Sequence[Dataset], dtype: str) -> None:
     """Warns of features that are whole numbers, some of which the dtype of the run does not hold exactly."""
-    exact = _EXACT[dtype]
     for x in [part for data in sets for part in (data.features, data.test_features)]:
-        largest = max(-x.min(), x.max())
-        if largest > exact and all((part == np.rint(part)).all() for part in np.array_split(x, -(-x.size // _BLOCK))):
+        own = 1 << (63 if x.dtype.kind == "i" else np.finfo(x.dtype).nmant + 1)  # beyond, all reals are whole
+        largest, blocks = max(-x.min(), x.max()), np.array_split(x, -(-x.size // _BLOCK))
+        if _EXACT[dtype] < largest <= own and all((part == np.rint(part)).all() for part in blocks):
             size = f"features are whole numbers up to {int(largest):,} in size"
-            fix = "use dtype=float64, or a module that takes integers"
-            warnings.warn(f"task.data: {size}, of which dtype={dtype} holds those to {exact:,}; {fix}", stacklevel=1)
+            fix = "use a module that takes integers" + (", or dtype=float64" if dtype != "float64" else "")
+            warnings.warn(
+                f"task.data: {size}, of which dtype={dtype} holds those to {_EXACT[dtype]:,}; {fix}", stacklevel=1
+            )
             return
