@@ -28,6 +28,7 @@ from batchednodes.folders import Place
 from batchednodes.imports import deferred
 from batchednodes.keeper import LEFT, newest
 from batchednodes.lock import Lock
+from batchednodes.modes import own
 from batchednodes.needs import Chunks
 from batchednodes.plan import plan, screen
 from batchednodes.preparation import Prepared, fresh, prepare, resumable
@@ -74,9 +75,10 @@ class Result:
 
     def model(self, i: int) -> nn.Module:
         """Returns a module with the weights of node i, 0 <= i < n."""
-        if not 0 <= i < self.x.shape[0]:
-            raise ValueError(f"i must be a node, 0 <= i < {self.x.shape[0]}, got {i}")
-        return self.stack.module(self.x[i])
+        with own():
+            if not 0 <= i < self.x.shape[0]:
+                raise ValueError(f"i must be a node, 0 <= i < {self.x.shape[0]}, got {i}")
+            return self.stack.module(self.x[i])
 
 
 def train(
@@ -87,6 +89,9 @@ def train(
     stop: Pause = never,
 ) -> Result:
     """Runs a config to its end.
+
+    PyTorch's and NumPy's modes (default type and device, gradients, autocast, ...) are the run's own meanwhile, in
+    `watch` and `stop` too, and the caller's again on return.
 
     Args:
         source: path of a YAML file, a nested mapping, or a `Config`.
@@ -101,8 +106,10 @@ def train(
             memory; the message names the key, the rule and the value. Nothing has been written then.
         OSError: a file cannot be written; what was written before is whole, and `resume` goes on from it.
     """
-    settings = config.load(source, overrides)
-    return start(settings, fresh(settings, out), None if out is None else Place(Path(out)), watch, stop)
+    with own():
+        settings = config.load(source, overrides)
+        made = fresh(settings, out)
+    return start(settings, made, None if out is None else Place(Path(out)), watch, stop)
 
 
 def start(
@@ -116,7 +123,8 @@ def start(
         out: where the files of the run go; None: nothing is written.
         watch, stop: as of `train`, and so are errors.
     """
-    return _new(Task(settings, made, True, watch, stop), out)
+    with own():
+        return _new(Task(settings, made, True, watch, stop), out)
 
 
 def resume(folder: str | Path, *overrides: str, watch: Watch | None = None, stop: Pause = never) -> Result:
@@ -135,14 +143,16 @@ def resume(folder: str | Path, *overrides: str, watch: Watch | None = None, stop
             change.
         OSError: a file cannot be written.
     """
-    place, settings = Path(folder), reopened(folder, overrides)
-    with Lock(place):
-        return go_on(settings, resumable(place, settings), place, watch, stop)
+    with own():
+        place, settings = Path(folder), reopened(folder, overrides)
+        with Lock(place):
+            return go_on(settings, resumable(place, settings), place, watch, stop)
 
 
 def go_on(settings: Config, made: Prepared, folder: Path, watch: Watch | None = None, stop: Pause = never) -> Result:
     """Goes on with the run in a folder, which is locked, with settings that have been read; see `resume`."""
-    return _continued(Task(settings, made, True, watch, stop), folder)
+    with own():
+        return _continued(Task(settings, made, True, watch, stop), folder)
 
 
 def _new(task: Task, out: Place | None) -> Result:

@@ -107,3 +107,16 @@ def nowhere() -> nn.Module:
     module = nn.Linear(4, 1)
     nn.init.constant_(module.bias, torch.inf)
     return module
+
+
+class Tiny(nn.Module):
+    """Learns numbers that are too small to be normal, if `local.lr` is 1e-40, beside random ones that stay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(10, 4)
+        self.last = nn.Linear(4, 1)
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.tanh(self.first(x)))

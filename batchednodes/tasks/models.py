@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from batchednodes import modes
     from batchednodes import stack as layout
 else:
     torch = deferred("torch")
     nn = deferred("torch.nn")
+    modes = deferred("batchednodes.modes")
     layout = deferred("batchednodes.stack")
 
 Init = Literal["same", "independent"]
@@ -204,7 +206,7 @@ class PythonModule(Model):
     def _make(self, seed: int) -> nn.Module:
         """Returns what the user's function makes with torch's generator seeded, which is then as it was before."""
         make = _import(self.target)
-        with torch.random.fork_rng(devices=[]):
+        with modes.own():
             torch.manual_seed(seed)
             try:
                 module = make(**self.args)
