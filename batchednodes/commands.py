@@ -124,7 +124,7 @@ class _Watch:
             )
         task, begun = self.tasks[chosen.name]
         speed = progress.events / max(1e-9, time.perf_counter() - begun)
-        status = f"t = {progress.clocks.time:.4g} s  {speed:,.0f} events/s  loss {_words(row['loss_mean'])}"
+        status = f"t = {progress.clocks.time:.4g} s  {_rate(speed)} events/s  loss {_words(row['loss_mean'])}"
         self.bar.update(task, completed=progress.clocks.time, status=status)
 
 
@@ -158,9 +158,14 @@ def _words(value: float | None) -> str:
     return "not finite" if value is None or not math.isfinite(value) else f"{value:.4g}"
 
 
+def _rate(value: float) -> str:
+    """Returns a number of events in a second in words: whole where there are many, else to three digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _notes(result: training.Result, networks: list[dict[str, Any]]) -> list[str]:
     summary = result.summary
-    speed = f"{summary['events_per_second']:,.0f} events/s, {summary['updates_per_second']:,.0f} updates/s"
+    speed = f"{_rate(summary['events_per_second'])} events/s, {_rate(summary['updates_per_second'])} updates/s"
     wave = f", {summary['mean_wave']:.1f} events a wave" if summary["mean_wave"] else ""
     start = summary["start"]
     return [

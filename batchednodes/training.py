@@ -22,7 +22,7 @@ from batchednodes.branch import Origin
 from batchednodes.changes import DivergedError, check_goes_on, reopened
 from batchednodes.checkpoint import Snapshot
 from batchednodes.clocks import Never
-from batchednodes.config import Config
+from batchednodes.config import Config, Override
 from batchednodes.engine import Pause, never
 from batchednodes.folders import Place
 from batchednodes.imports import deferred
@@ -83,7 +83,7 @@ class Result:
 
 def train(
     source: str | Path | Mapping[str, Any] | Config,
-    *overrides: str,
+    *overrides: Override,
     out: str | Path | None = None,
     watch: Watch | None = None,
     stop: Pause = never,
@@ -95,7 +95,8 @@ def train(
 
     Args:
         source: path of a YAML file, a nested mapping, or a `Config`.
-        overrides: settings as "key=value", for example "gossip.clock.rate=2*log(n)".
+        overrides: settings as "key=value", for example "gossip.clock.rate=2*log(n)", or in mappings, nested or by full
+            keys: {"network": {"nodes": 50}, "gossip.clock.rate": 2}.
         out: new folder for the files of the run; None: nothing is written.
         watch: called after each window and mark.
         stop: asked often; once it returns True, the run halts within a wave, leaves a checkpoint, and its status is
@@ -127,14 +128,14 @@ def start(
         return _new(Task(settings, made, True, watch, stop), out)
 
 
-def resume(folder: str | Path, *overrides: str, watch: Watch | None = None, stop: Pause = never) -> Result:
+def resume(folder: str | Path, *overrides: Override, watch: Watch | None = None, stop: Pause = never) -> Result:
     """Goes on with a run that was killed or interrupted, in place; or extends one that is finished.
 
     On one device the result is bit for bit that of a run without a pause.
 
     Args:
         folder: of the run.
-        overrides: settings to change, "run.until=200"; few can, see `changes.check_resumed`.
+        overrides: settings to change, "run.until=200" or {"run.until": 200}; few can, see `changes.check_resumed`.
         watch: called after each window and mark.
         stop: as in `train`.
 
