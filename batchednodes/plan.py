@@ -17,6 +17,7 @@ from batchednodes.data import DataSizes
 from batchednodes.engine import automatic_window, slots
 from batchednodes.messages import Traffic
 from batchednodes.minibatches import ALIVE, PART
+from batchednodes.modes import own
 from batchednodes.needs import SHARE, Chunks, Needs, misfit
 from batchednodes.schedule import schedule
 from batchednodes.staleness import choose
@@ -87,6 +88,7 @@ class Plan:
         return [part for part in self.memory.items() if self.device == "cpu" or "(host)" not in part[0]]
 
 
+@own()
 def screen(configs: Sequence[Config], sizes: list[DataSizes] | None = None) -> None:
     """Checks that what the settings alone say fits in memory, before anything of the size of n is made.
 
@@ -104,6 +106,7 @@ def screen(configs: Sequence[Config], sizes: list[DataSizes] | None = None) -> N
     needs.screen(Needs(configs, p, found), where.type, places)
 
 
+@own()
 def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | None = None) -> Plan:
     """Returns the plan of a batch of networks.
 

@@ -148,3 +148,16 @@ def pixels(classes: int = 3, last: bool = True) -> nn.Module:
 def flat(features: int = 3, outputs: int = 2) -> nn.Module:
     """A linear model, which takes real numbers only."""
     return nn.Sequential(nn.Flatten(), nn.Linear(features, outputs))
+
+
+class Tiny(nn.Module):
+    """Learns numbers that are too small to be normal, if `local.lr` is 1e-40, beside random ones that stay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(10, 4)
+        self.last = nn.Linear(4, 1)
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.tanh(self.first(x)))
