@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from batchednodes import config, originals
-from batchednodes.config import Config
+from batchednodes.config import Config, Override
 from batchednodes.states import DamageError, Header, believing, check_metrics, finite, header, newest_first
 from batchednodes.sweep import Point, leaves
 from batchednodes.values import shown
@@ -123,12 +123,12 @@ def _has_metrics(folder: Path, found: Header) -> bool:
     return True
 
 
-def reopened(folder: str | Path, overrides: Sequence[str]) -> Config:
+def reopened(folder: str | Path, overrides: Sequence[Override]) -> Config:
     """Returns the settings of a run in a folder with some changes, with which it can go on.
 
     Args:
         folder: of the run.
-        overrides: settings to change, "run.until=200".
+        overrides: settings to change, as of `config.load`.
 
     Raises:
         ValueError: the folder holds no run, or a setting must not change.

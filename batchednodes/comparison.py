@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import scipy
 from jaxtyping import Float64
-from rich.markup import escape
 from rich.table import Table
 
 from batchednodes.values import shown
@@ -150,9 +149,9 @@ def cells(networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, Any]]
 def table(networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, Any]] | None, title: str) -> Table:
     """Returns the same as a table for the terminal, with a title above."""
     found = cells(networks, isolated)
-    shown = Table(*map(escape, found.settings + found.columns), title=title)
+    shown = Table(*found.settings, *found.columns, title=title)
     for line in found.lines:
-        shown.add_row(*map(escape, line))
+        shown.add_row(*line)
     for column in shown.columns[len(found.settings) :]:
         column.justify = "right"
     return shown

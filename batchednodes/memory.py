@@ -7,6 +7,7 @@ import functools
 import gc
 import mmap
 import re
+import sys
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from batchednodes.imports import deferred
+from batchednodes.start import WORDS
 
 if TYPE_CHECKING:
     import torch
@@ -22,12 +24,6 @@ else:
     torch = deferred("torch")
 
 T = TypeVar("T")
-
-_WORDS = re.compile(
-    r"allocate memory|(not enough|out of) memory|bad_alloc|ALLOC_FAILED|memory object|can't start new thread",
-    re.IGNORECASE,
-)
-"""How torch, the libraries under it, and Python where a thread's stack does not fit, say so in a RuntimeError."""
 
 _THREAD = 32 << 20
 """What a thread takes to begin with, generously: a stack of 8 MiB as a rule, and what its first work allocates [B]."""
@@ -41,7 +37,9 @@ def gib(size: int) -> str:
 def exhausted(error: BaseException) -> bool:
     """Returns whether an error says that memory could not be allocated, on the host or on the device."""
     if isinstance(error, RuntimeError):
-        return _WORDS.search(str(error)) is not None or isinstance(error, torch.OutOfMemoryError)
+        return WORDS.search(str(error)) is not None or (
+            "torch" in sys.modules and isinstance(error, torch.OutOfMemoryError)
+        )
     return isinstance(error, MemoryError)
 
 

@@ -22,12 +22,13 @@ from batchednodes.branch import Origin
 from batchednodes.changes import DivergedError, check_goes_on, reopened
 from batchednodes.checkpoint import Snapshot
 from batchednodes.clocks import Never
-from batchednodes.config import Config
+from batchednodes.config import Config, Override
 from batchednodes.engine import Pause, never
 from batchednodes.folders import Place
 from batchednodes.imports import deferred
 from batchednodes.keeper import LEFT, newest
 from batchednodes.lock import Lock
+from batchednodes.modes import own
 from batchednodes.needs import Chunks
 from batchednodes.plan import plan, screen
 from batchednodes.preparation import Prepared, fresh, names, prepare, resumable
@@ -35,7 +36,6 @@ from batchednodes.record import new_folder, replace_text
 from batchednodes.recorder import Means, Recorder, Task, Watch, device_name
 from batchednodes.stack import Stack
 from batchednodes.states import check_metrics
-from batchednodes.trial import fallbacks_told
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,23 +75,28 @@ class Result:
 
     def model(self, i: int) -> nn.Module:
         """Returns a module with the weights of node i, 0 <= i < n."""
-        if not 0 <= i < self.x.shape[0]:
-            raise ValueError(f"i must be a node, 0 <= i < {self.x.shape[0]}, got {i}")
-        return self.stack.module(self.x[i])
+        with own():
+            if not 0 <= i < self.x.shape[0]:
+                raise ValueError(f"i must be a node, 0 <= i < {self.x.shape[0]}, got {i}")
+            return self.stack.module(self.x[i])
 
 
 def train(
     source: str | Path | Mapping[str, Any] | Config,
-    *overrides: str,
+    *overrides: Override,
     out: str | Path | None = None,
     watch: Watch | None = None,
     stop: Pause = never,
 ) -> Result:
     """Runs a config to its end.
 
+    PyTorch's and NumPy's modes (default type and device, gradients, autocast, ...) are the run's own meanwhile, in
+    `watch` and `stop` too, and the caller's again on return.
+
     Args:
         source: path of a YAML file, a nested mapping, or a `Config`.
-        overrides: settings as "key=value", for example "gossip.clock.rate=2*log(n)".
+        overrides: settings as "key=value", for example "gossip.clock.rate=2*log(n)", or in mappings, nested or by full
+            keys: {"network": {"nodes": 50}, "gossip.clock.rate": 2}.
         out: new folder for the files of the run; None: nothing is written.
         watch: called after each window and mark.
         stop: asked often; once it returns True, the run halts within a wave, leaves a checkpoint, and its status is
@@ -102,8 +107,10 @@ def train(
             memory; the message names the key, the rule and the value. Nothing has been written then.
         OSError: a file cannot be written; what was written before is whole, and `resume` goes on from it.
     """
-    settings = config.load(source, overrides)
-    return start(settings, fresh(settings, out), None if out is None else Place(Path(out)), watch, stop)
+    with own():
+        settings = config.load(source, overrides)
+        made = fresh(settings, out)
+    return start(settings, made, None if out is None else Place(Path(out)), watch, stop)
 
 
 def start(
@@ -117,17 +124,18 @@ def start(
         out: where the files of the run go; None: nothing is written.
         watch, stop: as of `train`, and so are errors.
     """
-    return _new(Task(settings, made, True, watch, stop), out)
+    with own():
+        return _new(Task(settings, made, True, watch, stop), out)
 
 
-def resume(folder: str | Path, *overrides: str, watch: Watch | None = None, stop: Pause = never) -> Result:
+def resume(folder: str | Path, *overrides: Override, watch: Watch | None = None, stop: Pause = never) -> Result:
     """Goes on with a run that was killed or interrupted, in place; or extends one that is finished.
 
     On one device the result is bit for bit that of a run without a pause.
 
     Args:
         folder: of the run.
-        overrides: settings to change, "run.until=200"; few can, see `changes.check_resumed`.
+        overrides: settings to change, "run.until=200" or {"run.until": 200}; few can, see `changes.check_resumed`.
         watch: called after each window and mark.
         stop: as in `train`.
 
@@ -136,14 +144,16 @@ def resume(folder: str | Path, *overrides: str, watch: Watch | None = None, stop
             change.
         OSError: a file cannot be written.
     """
-    place, settings = Path(folder), reopened(folder, overrides)
-    with Lock(place):
-        return go_on(settings, resumable(place, settings), place, watch, stop)
+    with own():
+        place, settings = Path(folder), reopened(folder, overrides)
+        with Lock(place):
+            return go_on(settings, resumable(place, settings), place, watch, stop)
 
 
 def go_on(settings: Config, made: Prepared, folder: Path, watch: Watch | None = None, stop: Pause = never) -> Result:
     """Goes on with the run in a folder, which is locked, with settings that have been read; see `resume`."""
-    return _continued(Task(settings, made, True, watch, stop), folder)
+    with own():
+        return _continued(Task(settings, made, True, watch, stop), folder)
 
 
 def _new(task: Task, out: Place | None) -> Result:
@@ -180,7 +190,7 @@ def _assembled(task: Task, start: Snapshot | None) -> Iterator[tuple[Run, Means,
     means = Means(need.chunks, need.threads, need.copies)
     if start is not None and start.journal.devices[-1] == device_name(start.state.x.device):
         means = replace(means, chunks=Chunks(**start.journal.chunks), threads=start.journal.threads)
-    with _threads(means.threads), fallbacks_told(False):
+    with _threads(means.threads):
         run = assembly.assemble(configs, events, means.chunks, None if start is None else start.state, made.take())
         branched = start is None and task.settings.run.start_from is not None
         yield run, means, branch.start_(run.state, events.networks.sizes, task.settings) if branched else None

@@ -1,6 +1,7 @@
 """What is refused costs no more than the imports that the refusal needs: PyTorch's alone take longer than it may."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -32,6 +33,7 @@ FILES = {
     "ragged.csv": "1,2,0\n1,2\n" * 12,
     "huge.csv": "1e300,2,0.5\n" * 12,
     "loop.txt": "0 1\n2 2\n",
+    "names.txt": "".join(f"x y{k}\n" for k in range(9)),
     "late.txt": "1.5\n-1\n",
     "off.txt": "1,0,2\n",
     "text.svm": "1 1:2 2:3\nyes 1:2\n",
@@ -68,6 +70,12 @@ REFUSED = [
     ["train", "good.yaml", "task.data={kind: npz, path: negative.npz}"],
     ["train", "good.yaml", "task.data={kind: libsvm, path: text.svm}"],
     ["plan", "good.yaml", "network.topology={kind: edge_list, path: loop.txt}"],
+    ["plan", "good.yaml", "network.topology={kind: edge_list, path: names.txt}"],
+    ["plan", "good.yaml", "task.data={kind: image_folder, path: pipes}"],
+    ["plan", "good.yaml", "task.data={kind: npz, path: tokens.npz}"],
+    ["plan", "good.yaml", "task.data={kind: npz, path: tokens.npz, classes: false, standardize: all}"],
+    ["plan", "good.yaml", "task.data={kind: npz, path: tokens.npz, classes: false}", "task.shift={kind: noise}"],
+    ["plan", "good.yaml", "task.data={kind: npz, path: apart.npz}"],
     ["train", "good.yaml", "gossip.delay={kind: trace, path: late.txt}"],
     ["train", "good.yaml", "network.availability={kind: trace, path: off.txt}"],
     ["train", "good.yaml", "task.loss=cross_entropy"],
@@ -112,6 +120,12 @@ def found(tmp_path_factory):
     np.savez(mine, features=np.ones((12, 2)), targets=np.arange(12) % 2)
     train(small, f"task.data={{kind: npz, path: {mine}}}", out=folder / "mine")
     np.savez(mine, features=np.zeros((12, 2)), targets=np.arange(12) % 2)
+    (folder / "pipes" / "a").mkdir(parents=True)
+    os.mkfifo(folder / "pipes" / "a" / "0.png")
+    words = np.ones((12, 3), int)
+    np.savez(folder / "tokens.npz", features=words, targets=words)
+    test = {"test_features": np.ones((12, 2)), "test_targets": np.arange(12) % 2 + 2}
+    np.savez(folder / "apart.npz", features=np.ones((12, 2)), targets=np.arange(12) % 2, **test)
     np.savez(folder / "negative.npz", features=np.ones((12, 2)), targets=np.arange(12) - 3)
     for name in ("run", "used"):
         (folder / name).mkdir()

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from batchednodes import config, figures, training
 from batchednodes.folders import check_absent, make, unmake
+from batchednodes.modes import own
 from batchednodes.training import Watch
 
 Size = Literal["quick", "cpu", "cuda"]
@@ -56,6 +57,7 @@ class Published:
     """PNG, PDF, CSV, and the settings of each run."""
 
 
+@own()
 def publish(name: str, experiment: Experiment, out: Path, watch: Watch | None = None) -> Published:
     """Runs an experiment and leaves its picture, its numbers and the settings of its runs.
 
