@@ -17,11 +17,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from batchednodes import __version__, comparison, config, memory, sweep
+from batchednodes.border import Inside
 from batchednodes.catalogue import Kind, catalogue
 from batchednodes.changes import reopened
 from batchednodes.console import say
 from batchednodes.experiments import EXPERIMENTS
-from batchednodes.folders import Place, check_absent, check_writable
+from batchednodes.folders import FIGURES, METRICS, Place, check_absent, check_writable
 from batchednodes.imports import deferred
 from batchednodes.interruption import seconds
 from batchednodes.lock import Lock
@@ -116,7 +117,7 @@ def resume(
     """Goes on with a run that was killed or interrupted, in place and bit for bit; or extends a finished one."""
     limit, chosen = seconds(time_limit), reopened(folder, overrides or [])
     check_writable(folder)
-    with Lock(folder):
+    with Lock(Inside(folder)):
         made = resumable(folder, chosen)
         commands.resume(chosen, made, Place(folder), limit, quiet)
 
@@ -159,9 +160,11 @@ def plot(
     """Draws the curves of runs (loss, accuracy, consensus, staleness), and the labels of each node, as PNG and PDF."""
     for run in runs:
         if not run.is_file():
-            comparison.check_file(run, "metrics.jsonl", "run")
+            comparison.check_file(run, METRICS, "run")
     if out is not None:
         check_absent(out, [])
+    elif (first := next((run for run in runs if not run.is_file()), None)) is not None:
+        (Inside(first) / FIGURES).status()
     drawn = figures.plot(runs, out)
     for path in drawn.paths:
         print(path)
