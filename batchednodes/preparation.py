@@ -48,15 +48,22 @@ class Prepared:
     """Parameters of a model; None: only PyTorch knows."""
     events: Timeline | None
     """When what happens; None: it depends on the size of a model, which only PyTorch knows."""
-    files: dict[str, str]
-    """Path and checksum of each file and folder that the settings name."""
     dealt: list[tuple[Dataset, Shards]] | None = field(repr=False)
     """Data of each network, and who owns them; None: they are large, and loaded later."""
+    summed: dict[str, str] | None = None
+    """The files, see below; None: nobody has asked."""
 
     @property
     def configs(self) -> list[Config]:
         """Settings of each network."""
         return [p.config for p in self.points]
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Path and checksum of each file and folder that the settings name; they are read when this is first asked."""
+        if self.summed is None:
+            self.summed = originals.checksums(self.points)
+        return self.summed
 
     def take(self) -> list[tuple[Dataset, Shards]] | None:
         """Returns the data, which are not kept any longer."""
@@ -83,7 +90,7 @@ def prepare(points: Sequence[Point]) -> Prepared:
         needs.refuse_endless(sum(events.expected(first.run.until)))
     quick = need.tensors(0, 0)["data while it is loaded (host)"] <= _QUICK
     dealt = [dealing.split(c) for c in configs] if quick else None
-    return Prepared([*points], sizes, known, events, originals.checksums(points), dealt)
+    return Prepared([*points], sizes, known, events, dealt)
 
 
 def fresh(settings: Config, out: str | Path | None) -> Prepared:

@@ -87,7 +87,8 @@ class Recorder(Observer):
         """
         self.task, self.run, self.folder, self.settings = task, run, folder, task.settings
         self.start = start if isinstance(start, Snapshot) else None
-        self.journal = _journal(task, means, start, device_name(run.state.x.device))
+        files = {} if folder is None else task.made.files
+        self.journal = _journal(task, means, start, device_name(run.state.x.device), files)
         self.record = None if folder is None else self._record(folder)
         self.keeper = None if folder is None else self._keeper(folder, means.beside)
         self.rows: list[dict[str, Any]] = [] if self.record is None else self.record.rows(len(task.made.points))
@@ -292,10 +293,10 @@ class Recorder(Observer):
         write_json(self.folder / SUMMARY, summary)
 
 
-def _journal(task: Task, means: Means, start: Snapshot | Origin | None, device: str) -> Journal:
+def _journal(task: Task, means: Means, start: Snapshot | Origin | None, device: str, files: dict[str, str]) -> Journal:
     """Returns the journal of a run that goes on now, or begins."""
     origin, settings = asdict(start) if isinstance(start, Origin) else None, config.to_dict(task.settings)
-    old, resumed = Journal(settings, start=origin, files=task.made.files), ()
+    old, resumed = Journal(settings, start=origin), ()
     if isinstance(start, Snapshot):
         old, resumed = start.journal, (*start.journal.resumed, {"time": start.clocks.time, "device": device})
     return replace(
@@ -305,6 +306,7 @@ def _journal(task: Task, means: Means, start: Snapshot | Origin | None, device: 
         threads=means.threads,
         devices=old.devices if old.devices[-1:] == (device,) else (*old.devices, device),
         resumed=resumed,
+        files=old.files | files,
     )
 
 

@@ -238,6 +238,7 @@ def _isolated(task: Task, folder: Inside | None) -> dict[str, Any]:
     alone = replace(task, settings=settings, made=made, boards=False)
     if folder is None:
         return _new(alone, None).summary
+    made.summed = task.made.files
     place = checkpoints(folder) / ISOLATED
     summary = _left(alone, place)
     if summary is None:
