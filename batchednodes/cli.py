@@ -16,11 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from batchednodes import __version__, comparison, config, memory, start, sweep
+from batchednodes.border import Inside
 from batchednodes.catalogue import Kind, catalogue
 from batchednodes.changes import reopened
 from batchednodes.console import Output, check_written, console, say
 from batchednodes.experiments import EXPERIMENTS
-from batchednodes.folders import Place, check_absent, check_writable
+from batchednodes.folders import FIGURES, METRICS, Place, check_absent, check_writable
 from batchednodes.imports import deferred
 from batchednodes.interruption import seconds
 from batchednodes.lock import Lock
@@ -117,7 +118,7 @@ def resume(
     limit, chosen = seconds(time_limit), reopened(folder, overrides or [])
     check_writable(folder)
     start.check_torch()
-    with Lock(folder):
+    with Lock(Inside(folder)):
         made = resumable(folder, chosen)
         commands.resume(chosen, made, Place(folder), limit, quiet)
 
@@ -160,9 +161,11 @@ def plot(
     """Draws the curves of runs (loss, accuracy, consensus, staleness), and the labels of each node, as PNG and PDF."""
     for run in runs:
         if not run.is_file():
-            comparison.check_file(run, "metrics.jsonl", "run")
+            comparison.check_file(run, METRICS, "run")
     if out is not None:
         check_absent(out, [])
+    elif (first := next((run for run in runs if not run.is_file()), None)) is not None:
+        (Inside(first) / FIGURES).status()
     drawn = figures.plot(runs, out)
     for path in drawn.paths:
         print(path)

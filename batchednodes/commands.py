@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from batchednodes import assembly, changes, comparison, dealing, plan, training
+from batchednodes.border import Inside
 from batchednodes.config import Config
 from batchednodes.connectivity import Connectivity, connectivity
 from batchednodes.console import check_written, console, say
@@ -62,7 +63,7 @@ def _run(
             with _bar(terminal) as bar:
                 result = start(_Watch(bar), interruption)
         except OSError as error:
-            left = f"; once that is mended, {_to_go_on(place)}" if any(states(place.folder)) else ""
+            left = f"; once that is mended, {_to_go_on(place)}" if any(states(Inside(place.folder))) else ""
             raise OSError(f"{error}{left}") from error
         summary = result.summary
         if summary["status"] == "diverged":

@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -101,6 +102,24 @@ class Aside:
         """Waits for what is being done, and ends the thread."""
         if self.pool is not None:
             self.pool.shutdown()
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """How many rows are handled at once."""
+
+    update: int
+    """Rows of one vmap call of local SGD; at least 1."""
+    evaluate: int
+    """Models scored at once; at least 1."""
+    together: int = 1
+    """Models of several networks scored at once; 1: networks are scored one by one."""
+    traced: bool = False
+    """Whether minibatch steps go by a tape or program traced from vmap, where `local.compile` leaves it open."""
+    update_row: int | None = None
+    """Temporaries of a row of local SGD, as far as they are known [B]."""
+    evaluate_row: int | None = None
+    """Temporaries of a model that is scored, likewise [B]."""
 
 
 class Chunk:

@@ -15,10 +15,11 @@ from batchednodes.assembly import DTYPES
 from batchednodes.config import Config
 from batchednodes.data import DataSizes
 from batchednodes.engine import automatic_window, slots
+from batchednodes.memory import Chunks
 from batchednodes.messages import Traffic
 from batchednodes.minibatches import ALIVE, PART
 from batchednodes.modes import own
-from batchednodes.needs import SHARE, Chunks, Needs, misfit
+from batchednodes.needs import SHARE, Needs, misfit
 from batchednodes.schedule import schedule
 from batchednodes.staleness import choose
 from batchednodes.timeline import MEET, Timeline

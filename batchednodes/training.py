@@ -5,9 +5,8 @@ r"""Training: from a config to a result, in one call.
 Letters: n nodes, p parameters, t tracked sources.
 """
 
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,21 +17,22 @@ from torch import Tensor, nn
 
 from batchednodes import assembly, branch, config, messages
 from batchednodes.assembly import Run
+from batchednodes.border import PARTIAL, Inside
 from batchednodes.branch import Origin
 from batchednodes.changes import DivergedError, check_goes_on, reopened
 from batchednodes.checkpoint import Snapshot
 from batchednodes.clocks import Never
 from batchednodes.config import Config, Override
 from batchednodes.engine import Pause, never
-from batchednodes.folders import Place
+from batchednodes.folders import CONFIG, FINAL, ISOLATED, SUMMARY, Place, checkpoints
 from batchednodes.imports import deferred
-from batchednodes.keeper import LEFT, newest
+from batchednodes.keeper import newest
 from batchednodes.lock import Lock
+from batchednodes.memory import Chunks
 from batchednodes.modes import own
-from batchednodes.needs import Chunks
 from batchednodes.plan import plan, screen
 from batchednodes.preparation import Prepared, fresh, names, prepare, resumable
-from batchednodes.record import new_folder, replace_text
+from batchednodes.record import begin, new_folder
 from batchednodes.recorder import Means, Recorder, Task, Watch, device_name
 from batchednodes.stack import Stack
 from batchednodes.states import check_metrics
@@ -146,36 +146,37 @@ def resume(folder: str | Path, *overrides: Override, watch: Watch | None = None,
     """
     with own():
         place, settings = Path(folder), reopened(folder, overrides)
-        with Lock(place):
+        with Lock(Inside(place)):
             return go_on(settings, resumable(place, settings), place, watch, stop)
 
 
 def go_on(settings: Config, made: Prepared, folder: Path, watch: Watch | None = None, stop: Pause = never) -> Result:
     """Goes on with the run in a folder, which is locked, with settings that have been read; see `resume`."""
     with own():
-        return _continued(Task(settings, made, True, watch, stop), folder)
+        return _continued(Task(settings, made, True, watch, stop), Inside(folder))
 
 
-def _new(task: Task, out: Place | None) -> Result:
-    """Runs a task from its start, in a new folder."""
+def _new(task: Task, out: Place | Inside | None) -> Result:
+    """Runs a task from its start, in a new folder, or one that is empty."""
     with _assembled(task, None) as (run, means, origin):
         if out is None:
             return _run(task, run, Recorder(task, run, means, None, origin))
-        with new_folder(out, config.dump(task.settings), names(task.made.configs)):
-            return _run(task, run, Recorder(task, run, means, out.folder, origin))
+        written = config.dump(task.settings), names(task.made.configs)
+        with new_folder(out, *written) if isinstance(out, Place) else begin(out, *written) as lock:
+            return _run(task, run, Recorder(task, run, means, lock.folder, origin))
 
 
-def _continued(task: Task, folder: Path) -> Result:
+def _continued(task: Task, folder: Inside) -> Result:
     """Runs a task from where it is in its folder, which is locked."""
     start = newest(folder, assembly.device(task.settings), lambda s: check_metrics(folder, s.journal.metrics))
     if start is not None:
         check_goes_on(folder, start.header, task.settings, task.made.points, task.made.files)
     with _assembled(task, start) as (run, means, origin):
-        for path in [path for left in LEFT for path in folder.glob(left) if path.is_file()]:
-            path.unlink()
-        replace_text(folder / "config.yaml", config.dump(task.settings))
+        for name in (CONFIG, SUMMARY, FINAL):  # what a killed process left half written
+            (folder / f"{name}{PARTIAL}").remove()
+        (folder / CONFIG).replace([config.dump(task.settings).encode()])
         if start is None or start.clocks.time < task.settings.run.until:  # else a summary of what it was would stay
-            (folder / "summary.json").unlink(missing_ok=True)
+            (folder / SUMMARY).remove()
         return _run(task, run, Recorder(task, run, means, folder, start or origin))
 
 
@@ -234,10 +235,11 @@ def _result(run: Run, recorder: Recorder, summary: dict[str, Any]) -> Result:
     layout, versions = run.meter.tracking.layout, run.state.versions
     tables = tuple(layout.block(versions, g) for g in range(layout.sizes.size))
     metrics = pd.DataFrame(recorder.metrics())
-    return Result(metrics, summary, run.state.models, tables, recorder.folder, run.problem.stack)
+    folder = None if recorder.folder is None else recorder.folder.path
+    return Result(metrics, summary, run.state.models, tables, folder, run.problem.stack)
 
 
-def _isolated(task: Task, folder: Path | None) -> dict[str, Any]:
+def _isolated(task: Task, folder: Inside | None) -> dict[str, Any]:
     """Returns the summary of the same nodes when none of them ever gossips.
 
     It is a run of its own, in a folder among the checkpoints until it is finished, so that it can go on too.
@@ -247,22 +249,26 @@ def _isolated(task: Task, folder: Path | None) -> dict[str, Any]:
     alone = replace(task, settings=settings, made=made, boards=False)
     if folder is None:
         return _new(alone, None).summary
-    place = folder / "checkpoints" / "isolated"
+    made.summed = task.made.files
+    place = checkpoints(folder) / ISOLATED
     summary = _left(alone, place)
     if summary is None:
-        shutil.rmtree(place, ignore_errors=True)
-        summary = _new(alone, Place(place)).summary
+        with suppress(FileNotFoundError):
+            place.remove_folder(whole=True)
+        place.make()
+        summary = _new(alone, place).summary
     if summary["status"] != "interrupted":
-        shutil.rmtree(place)
+        place.remove_folder(whole=True)
     return summary
 
 
-def _left(alone: Task, place: Path) -> dict[str, Any] | None:
+def _left(alone: Task, place: Inside) -> dict[str, Any] | None:
     """Returns the summary of isolated nodes that go on in their folder; None where they begin anew.
 
     That is so where none have begun, where they ended sooner, before the run was extended, and where they diverged.
     """
-    if not (place / "config.yaml").is_file() or config.load(place / "config.yaml") != alone.settings:
+    file = place / CONFIG
+    if not file.is_file() or config.load(file.path) != alone.settings:
         return None
     try:
         with Lock(place):
@@ -280,6 +286,6 @@ def _silent(c: Config) -> Config:
         c,
         gossip=gossip,
         network=replace(c.network, churn=replace(c.network.churn, start="fresh")),
-        run=replace(c.run, baseline="none", mark_every=c.run.until),
+        run=replace(c.run, baseline="none", mark_every=c.run.until, checkpoint_folder=None),
         staleness=replace(c.staleness, track="none"),
     )

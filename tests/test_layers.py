@@ -13,11 +13,10 @@ ROOT = "__init__"
 ORDER = (
     "caches imports start rng logarithm pages processor values paths clocks topology versions tally threads quiet "
     "modes memory vectors layers dropout stand_ins stack lookups schemes chronology mail timeline messages schedule "
-    "gossip "
-    "mixing staleness theory program tape graphs local data tasks trial algorithms metrics board folders states lock "
-    "record checkpoint minibatches engine reading config keeper sweep originals changes branch catalogue mailing "
-    "dealing needs preparation problems assembly connectivity plan comparison overview divergence recorder training "
-    f"splits figures experiments {ROOT} interruption console commands cli __main__"
+    "gossip mixing staleness theory program tape graphs local data tasks trial algorithms metrics border plain board "
+    "folders journal lock states record checkpoint minibatches engine reading config keeper sweep originals changes "
+    "branch catalogue mailing dealing needs preparation problems assembly connectivity plan comparison overview "
+    f"divergence recorder training splits figures experiments {ROOT} interruption console commands cli __main__"
 ).split()
 """Modules and folders, each after all that it may import; a folder's own modules may import each other."""
 

@@ -11,6 +11,7 @@ import torch
 
 import batchednodes
 from batchednodes import train
+from batchednodes.border import Inside
 from batchednodes.lock import Lock
 
 HEAVY = ["datasets", "matplotlib", "networkx", "pandas", "sklearn", "tensorboard", "torch", "triton"]
@@ -136,7 +137,7 @@ def found(tmp_path_factory):
         LIGHT.replace("HEAVY", repr(json.dumps(HEAVY))),
         json.dumps(DONE + REFUSED + TABLES),
     ]
-    with Lock(folder / "used"):
+    with Lock(Inside(folder / "used")):
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.rpartition("found ")[2])
 
