@@ -66,11 +66,11 @@ class Stack:
         parts, w = rows.split([math.prod(s) for s in self.shapes.values()], -1), rows.shape[:-1]
         return {name: part.view(*w, *shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
-    def call(self, row: Float[Tensor, " p"], features: Float[Tensor, "b ..."]) -> Any:
-        """Returns what the module puts out for b examples, computed with the parameters of a row; see `check`."""
+    def call(self, row: Float[Tensor, " p"], features: Tensor) -> Any:
+        """Returns what the module puts out for features [b, ...], computed with the parameters of a row; see `check`."""
         return self.call_named(self.views(row), features)
 
-    def call_named(self, parameters: Mapping[str, Tensor], features: Float[Tensor, "b ..."]) -> Any:
+    def call_named(self, parameters: Mapping[str, Tensor], features: Tensor) -> Any:
         """Returns the same with parameters given by name."""
         with nullcontext() if features.is_floating_point() else OneHot():
             return functional_call(self.skeleton, dict(parameters), (features,))
@@ -185,7 +185,7 @@ def check(stack: Stack, loss: Callable[..., Tensor], features: Tensor, targets: 
         raise _refusal("run under torch.func.vmap", error) from error
 
 
-def check_apart(stack: Stack, features: Float[Tensor, "b ..."]) -> None:
+def check_apart(stack: Stack, features: Tensor) -> None:
     """Checks, on some examples, that a module computes each of them by itself.
 
     Raises:
