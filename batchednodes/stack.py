@@ -67,7 +67,7 @@ class Stack:
         return {name: part.view(*w, *shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
     def call(self, row: Float[Tensor, " p"], features: Tensor) -> Any:
-        """Returns what the module puts out for features [b, ...], computed with the parameters of a row; see `check`."""
+        """Returns what the module puts out for features [b, ...], with the parameters of a row; see `check`."""
         return self.call_named(self.views(row), features)
 
     def call_named(self, parameters: Mapping[str, Tensor], features: Tensor) -> Any:
