@@ -206,6 +206,7 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         warnings.filterwarnings("always", message=r"network\.topology", category=UserWarning)
+        warnings.filterwarnings("default", message=r"task\.data", category=UserWarning)
         try:
             app(prog_name="batchednodes")
         except (ValueError, OSError, MemoryError, RuntimeError) as error:

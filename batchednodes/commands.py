@@ -20,7 +20,7 @@ from batchednodes import assembly, changes, comparison, dealing, plan, training
 from batchednodes.config import Config
 from batchednodes.connectivity import Connectivity, connectivity
 from batchednodes.console import Output, say
-from batchednodes.data import Heterogeneity
+from batchednodes.data import DataSizes, Heterogeneity
 from batchednodes.engine import Progress as Advance
 from batchednodes.experiments import EXPERIMENTS
 from batchednodes.folders import Place, states
@@ -85,7 +85,8 @@ def show_plan(prepared: Prepared) -> None:
     events = prepared.events or assembly.timeline(configs)
     made, graph = plan.plan(configs, events, prepared.sizes), connectivity(configs[0], events, 0)
     labels = (dealing.heterogeneity(*dealt) for dealt in (prepared.take() or []))
-    _show_plan(Console(), made, graph, [one for one in labels if one is not None] if made.fits else [])
+    labels = [one for one in labels if one is not None] if made.fits else []
+    _show_plan(Console(), made, graph, prepared.sizes[0], labels)
 
 
 def figure(name: str, quick: bool, out: Path) -> None:
@@ -207,7 +208,14 @@ def _diverged(found: dict[str, Any], quarantined: bool) -> list[str]:
     return [f"divergence  {count} {'quarantined' if quarantined else 'not finite'}; summary.json names {it}"]
 
 
-def _show_plan(console: Console, made: Plan, graph: Connectivity, labels: list[Heterogeneity]) -> None:
+def _targets(data: DataSizes) -> str:
+    """Returns what the targets of an example are, in words."""
+    if not data.is_classes:
+        return f"{data.outputs:,} real"
+    return f"{list(data.target_shape) if data.target_shape else 'one'} of {data.outputs:,} labels"
+
+
+def _show_plan(console: Console, made: Plan, graph: Connectivity, data: DataSizes, labels: list[Heterogeneity]) -> None:
     table = Table("", "", title=f"plan on {made.device}", show_header=False)
     table.columns[1].justify = "right"
     waves = f"{made.waves:,.0f}"
@@ -225,6 +233,10 @@ def _show_plan(console: Console, made: Plan, graph: Connectivity, labels: list[H
     if made.flying is not None:
         table.add_row(f"models under way at once, {'at most' if made.exact else 'about'}", f"{made.flying:,.0f}")
         table.add_row("rows for them", f"{made.slots:,}")
+    table.add_row("features of an example", made.features)
+    table.add_row("targets of an example", _targets(data))
+    for note in data.notes:
+        table.add_row("note on targets", note)
     for label, values in {
         "label heterogeneity": [one.distance for one in labels],
         "label heterogeneity, by chance": [one.chance for one in labels],

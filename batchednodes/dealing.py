@@ -3,6 +3,7 @@ r"""Dealing: from settings to the data of a network, as its nodes see them.
 Letters: n nodes.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -38,16 +39,39 @@ def sizes(configs: Sequence[Config]) -> list[DataSizes]:
     Raises:
         ValueError: the data do not exist, or do not suit their partition, their shift or the loss.
     """
+    known = dict[str, DataSizes]()
     with section("task.data"):
-        found = [c.task.data.sizes(c.network.nodes) for c in configs]
+        for c in configs:  # replicas have the same data, whose files are read once
+            key = repr((c.task.data, c.network.nodes))
+            known[key] = known.get(key) or c.task.data.sizes(c.network.nodes)
+    found = [known[repr((c.task.data, c.network.nodes))] for c in configs]
     for c, one in zip(configs, found, strict=True):
-        if c.task.loss == "cross_entropy" and not one.is_classes:
-            got = "got 'cross_entropy'; or give integer labels"
-            raise ValueError(f"task.loss must be mse for real-valued targets, {got}")
-        (c.task.partition or IID()).check(one, c.network.nodes)
-        if c.task.shift is not None:
-            c.task.shift.check(one, c.network.nodes, c.seed)
+        _check(c, one)
+    for note in dict.fromkeys(note for one in found for note in one.notes):
+        warnings.warn(f"task.data: {note}", stacklevel=1)  # one place, so that Python says it once
     return found
+
+
+def _check(c: Config, found: DataSizes) -> None:
+    """Checks that data of some sizes suit model, loss, partition and shift."""
+    if c.task.loss == "cross_entropy" and not found.is_classes:
+        got = "got 'cross_entropy'; or give integer labels"
+        raise ValueError(f"task.loss must be mse for real-valued targets, {got}")
+    if not c.task.model.is_own():
+        rule = "task.model.kind must be python where"
+        if found.target_shape:
+            shape = [*found.target_shape]
+            raise ValueError(f"{rule} each sample has labels of shape {shape}, one a token, got one of batchednodes")
+        if c.task.data.demands_integers():
+            raise ValueError(f"{rule} task.data.features_as=integers, got one that takes reals; use features_as=auto")
+    (c.task.partition or IID()).check(found, c.network.nodes)
+    if c.task.shift is not None:
+        if found.integers:
+            raise ValueError(
+                "task.shift must be null where features are integers, which it would make reals; use "
+                "task.data.features_as=real"
+            )
+        c.task.shift.check(found, c.network.nodes, c.seed)
 
 
 def split(config: Config) -> tuple[Dataset, Shards]:
@@ -82,5 +106,13 @@ def _check_range(data: Dataset, dtype: str) -> None:
 
 
 def heterogeneity(data: Dataset, shards: Shards) -> Heterogeneity | None:
-    """Returns how heterogeneous the labels of the nodes are; None where targets are real numbers."""
-    return None if data.classes is None else LabelCounts.of(shards, data.targets, data.classes).heterogeneity()
+    """Returns how heterogeneous the labels of the nodes are; None where samples have none, or several each."""
+    found = label_counts(data, shards)
+    return None if found is None else found.heterogeneity()
+
+
+def label_counts(data: Dataset, shards: Shards) -> LabelCounts | None:
+    """Returns how many rows of each label each node owns; None where rows have no label, or several each."""
+    if data.classes is None or data.targets.ndim > 1:
+        return None
+    return LabelCounts.of(shards, data.targets, data.classes)

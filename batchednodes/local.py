@@ -77,8 +77,9 @@ class Descent:
     """What rows descend: the loss of their minibatches, by one function for all of a wave."""
 
     step_: Function
-    """Makes one minibatch step: maps (x [w, p], examples [w, b], or with their key [w, b + 1], features, targets, lr [w]; then, where nodes have
-    them, momentum [w] and v [w, p]; then weight decay [w]) to the losses [w], and writes into x and v."""
+    """Makes one minibatch step: maps (x [w, p], examples [w, b], or [w, b + 1] with their key, features, targets, lr
+    [w]; then, where nodes have them, momentum [w] and v [w, p]; then weight decay [w]) to the losses [w], and writes
+    into x and v."""
     features: Float[Tensor, "S ..."]
     """Inputs of the examples of all nodes."""
     targets: Tensor

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812  (the name PyTorch's own documentation uses)
 from torch import Tensor, fx, nn
 from torch.func import functional_call, functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -156,22 +155,15 @@ class _Pass:
 
 
 class _Ranged(TorchFunctionMode):
-    """Traces functions that bend an index into range, or compare it, as look-ups."""
+    """Traces a function that bends an index into range as a look-up."""
 
     def __torch_function__(
         self, func: Any, types: object, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Returns what a function returns, by a look-up."""
-        if func is F.one_hot:
-            return _one_hot(*args, **(kwargs or {}))
         if func in (torch.take_along_dim, Tensor.take_along_dim):
             return _along(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
-
-
-def _one_hot(index: Tensor, num_classes: int = -1) -> Tensor:
-    zeros = index.new_zeros(*index.shape, num_classes)
-    return zeros.scatter(-1, index.unsqueeze(-1), 1)
 
 
 def _along(t: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:

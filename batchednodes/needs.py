@@ -100,11 +100,16 @@ class Needs:
     @property
     def update_row(self) -> int:
         """Temporaries of one row of a vmap call [B]: its minibatches, activations and gradients, new and old values."""
-        data, (steps, b) = self.sizes[0], self.minibatches
-        example = int(np.prod(data.features)) + data.outputs
-        examples = steps * b * 8 + b * example * self.item  # one step's features at a time
+        steps, b = self.minibatches
+        examples = steps * b * 8 + b * self._example(self.sizes[0])  # one step's features at a time
         rows = 6 if self.ages == 0 else 8  # ages, and step sizes
         return examples + self.item * (3 * b * self.activations + rows * self.p)
+
+    def _example(self, data: DataSizes) -> int:
+        """Returns the bytes of one example of some data on the device [B]."""
+        integers = data.integers and self.config.task.model.is_own()
+        features = math.prod(data.features) * (8 if integers else self.item)
+        return features + (8 * math.prod(data.target_shape) if data.target_shape else data.outputs * self.item)
 
     @property
     def ages(self) -> int:
@@ -159,15 +164,15 @@ class Needs:
         """Returns the bytes of what lives as long as the run; versions: theirs [B]."""
         row, some_momentum = n * self.p * self.item, any(c.local.momentum != 0 for c in self.configs)
         samples = sum(s.samples for s in self.sizes)
-        rows = sum((s.samples + s.test_samples) * (int(np.prod(s.features)) + s.outputs) for s in self.sizes)
+        rows = [(s.samples + s.test_samples, s) for s in self.sizes]
         return {
             "models": row,
             "momentum": row if some_momentum else 0,
             "models read (delta)": row if self.config.update.applies == "delta" else 0,
             "ages": 8 * n * self.ages,
             "versions": versions,
-            "data": rows * self.item,
-            "data while it is loaded (host)": rows * 8,
+            "data": sum(count * self._example(s) for count, s in rows),
+            "data while it is loaded (host)": sum(count * s.numbers * 8 for count, s in rows),
             "sampler and clocks (host)": 12 * samples + 260 * n,
         }
 

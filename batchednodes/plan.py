@@ -62,6 +62,8 @@ class Plan:
     """Rows handled at once."""
     threads: int
     """Threads of the CPU to compute with."""
+    features: str
+    """Shape and type of the features of an example, as the module gets them."""
     copies: bool
     """Whether there is memory to copy the state for checkpoints; else the run waits while they are written."""
 
@@ -124,8 +126,10 @@ def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | N
     need = Needs(configs, stack.p, sizes)
     mail = _mail(need, events, int(sources.width) * item)
     per_event, writes = _sample(events, config)
+    kind = dtype
     if need.nodes * stack.p * dtype.itemsize <= free(where):  # else the run does not fit, and so may no example
-        example = (sizes[0].features, dtype, where)
+        kind = problems.feature_type(config, sizes[0], stack, where)
+        example = (sizes[0].features, kind, where)
         need = replace(need, activations=stack.activations(*example), convolved=stack.convolved(*example))
     chunks = need.chunks(where.type == "cuda", need.nodes, updates)
     versions = int((events.networks.sizes * sources.widths).sum()) * item
@@ -150,6 +154,7 @@ def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | N
         str(where),
         chunks,
         threads,
+        f"{list(sizes[0].features)} of {str(kind).removeprefix('torch.')}",
         copy is not None,
     )
 

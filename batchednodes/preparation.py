@@ -6,7 +6,9 @@ without it, checked as they are made, and handed to the run.
 Letters: n nodes, p parameters.
 """
 
+import csv
 import ctypes
+import io
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -174,6 +176,25 @@ def timeline(configs: Sequence[Config], model: int) -> Timeline:
     exchange, schemes = configs[0].gossip.exchange, tuple(c.gossip.scheme for c in configs)
     plain = Timeline(batch, stack(batch, graphs), clocks.join(update), clocks.join(gossip), exchange, schemes)
     return traffic(configs, plain, model) if any(has_messages(c) for c in configs) else plain
+
+
+def names(configs: Sequence[Config]) -> str | None:
+    """Returns a table, as a text, of the names that the graphs of some networks give to nodes; None: they give none.
+
+    Where not all networks have the same graph, its first column is the number of the network.
+    """
+    first = configs[0].network.topology
+    alike = all(c.network.topology == first for c in configs)
+    with dealing.section("network.topology"):
+        found = [c.network.topology.names() for c in (configs[:1] if alike else configs)]
+    if not any(found):
+        return None
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["node", "name"] if alike else ["network", "node", "name"])
+    for g, own in enumerate(found):
+        table.writerows(row if alike else (g, *row) for row in enumerate(own or []))
+    return text.getvalue()
 
 
 def _weighted(settings: Config, graph: Graph | Chooser | None) -> Graph | Chooser | None:

@@ -3,8 +3,10 @@ r"""Problems: from the settings of some networks to what they learn, on its devi
 Letters: n nodes of all networks, p parameters.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -25,6 +27,12 @@ _APART, _TRACED = 8, 256
 """Examples on which a model is tried, and those for which its look-ups are traced, at most."""
 
 _HOST = torch.device("cpu")
+
+_EXACT = {"bfloat16": 1 << 8, "float32": 1 << 24, "float64": 1 << 53}
+"""Up to which size a type holds all whole numbers."""
+
+_BLOCK = 1 << 20
+"""Features that are looked at at once."""
 
 
 def skeleton(config: Config, sizes: DataSizes, dtype: torch.dtype, where: torch.device) -> Stack:
@@ -62,12 +70,15 @@ def problem(
     choices = (local.batch_size, local.steps, local.sampling, local.epochs)
     sampler = Sampler(seeds, batch.local(), rows, offsets, *choices)
     stack_ = skeleton(config, sets[0].sizes, dtype, where)
-    send = Sender(dtype, where)
-    tests = tuple(_tests(batch, sets, send))
-    features, targets = (send(np.concatenate(a)) for a in zip(*((d.features, d.targets) for d in sets), strict=True))
+    kind, send = feature_type(config, sets[0].sizes, stack_, where), Sender(dtype, where)
+    if kind.is_floating_point:
+        _warn_if_rounded(sets, config.dtype)
+    tests = tuple(_tests(batch, sets, send, kind))
+    features = send(np.concatenate([d.features for d in sets]), kind)
+    targets = send(np.concatenate([d.targets for d in sets]))
     criterion = losses.choose(config.task.loss, sets[0].classes)
     if isinstance(config.task.model, PythonModule):
-        stack_ = replace(stack_, ways=_looked_up(skeleton(config, sets[0].sizes, dtype, _HOST), dealt, batch))
+        stack_ = replace(stack_, ways=_looked_up(skeleton(config, sets[0].sizes, dtype, _HOST), dealt, batch, kind))
     found = Problem(stack_, criterion, sets[0].classes, features, targets, tests, sampler)
     first = found.draw(np.zeros(1, np.int64), np.zeros(1, np.int64))[0, 0]
     ways = Trial(found, *found.batch(first[first >= 0]), config.executor == "serial").ways()
@@ -76,28 +87,29 @@ def problem(
         found = replace(found, sampler=replace(sampler, keyed=True))
     if sampler.padded:
         exact = torch.promote_types(dtype, torch.float32)  # bfloat16 rounds as much as examples may matter
-        some = features[:: max(1, len(features) // _APART)][:_APART].to(exact)
+        some = features[:: max(1, len(features) // _APART)][:_APART]
+        some = some.to(exact) if kind.is_floating_point else some
         check_apart(replace(skeleton(config, sets[0].sizes, exact, where), ways=ways), some)
     return found, tuple(dealing.heterogeneity(*one) for one in dealt)
 
 
-def _looked_up(stack: Stack, dealt: list[tuple[Dataset, Shards]], batch: Networks) -> Ways:
+def _looked_up(stack: Stack, dealt: list[tuple[Dataset, Shards]], batch: Networks, kind: torch.dtype) -> Ways:
     """Checks what a model on the host looks up of the data, and returns how vmap carries that.
 
     Raises:
         ValueError: an example leads to an index that is out of range.
     """
-    send = Sender(stack.dtype, _HOST)
+    send = partial(Sender(stack.dtype, _HOST), kind=kind)
     lookups = Lookups.of(stack, send(dealt[0][0].features[:_TRACED]))
     if lookups is None:
         return stack.ways
     for g, (data, shards) in enumerate(dealt):
-        for kind, features in (("training", data.features), ("test", data.test_features)):
+        for part, features in (("training", data.features), ("test", data.test_features)):
             fault = lookups.fault(features, send)
             if fault is not None:
                 row, said = fault
-                node = f" of node {shards.owners[row]}" if kind == "training" else ""
-                where = f"{kind} row {row}{node}" + (f" of network {g}" if batch.count > 1 else "")
+                node = f" of node {shards.owners[row]}" if part == "training" else ""
+                where = f"{part} row {row}{node}" + (f" of network {g}" if batch.count > 1 else "")
                 raise ValueError(
                     f"task.data must hold what task.model looks up, got {said} ({where}); correct the data, or make "
                     "the model's tables larger"
@@ -105,23 +117,61 @@ def _looked_up(stack: Stack, dealt: list[tuple[Dataset, Shards]], batch: Network
     return replace(stack.ways, stand_ins=lookups.guarded, guarded=lookups.guarded)
 
 
-def _tests(batch: Networks, sets: list[Dataset], send: "Sender") -> Iterator[Tests]:
+def _tests(batch: Networks, sets: list[Dataset], send: "Sender", kind: torch.dtype) -> Iterator[Tests]:
     """Yields the test sets of all networks, those of networks with equally many nodes and examples together."""
     keys = np.array([(int(n), len(d.test_features)) for n, d in zip(batch.sizes, sets, strict=True)])
     for key in np.unique(keys, axis=0):
         alike = np.flatnonzero((keys == key).all(1))
         pairs = [(sets[g].test_features, sets[g].test_targets) for g in alike]
-        features, targets = (send(np.stack(arrays)) for arrays in zip(*pairs, strict=True))
-        yield Tests(alike, features, targets)
+        features, targets = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
+        yield Tests(alike, send(features, kind), send(targets))
 
 
 @dataclass(frozen=True)
 class Sender:
-    """Puts arrays on a device: real values in the dtype of x, labels as they are."""
+    """Puts arrays on a device: real values in the dtype of x, labels as they are, features in a type of their own."""
 
     dtype: torch.dtype
     where: torch.device
 
-    def __call__(self, array: np.ndarray) -> Tensor:
+    def __call__(self, array: np.ndarray, kind: torch.dtype | None = None) -> Tensor:
         tensor = torch.from_numpy(array)
-        return tensor.to(device=self.where, dtype=self.dtype if tensor.is_floating_point() else None)
+        return tensor.to(device=self.where, dtype=kind or (self.dtype if tensor.is_floating_point() else None))
+
+
+# --------------------------------------------------------------------------------------------------------- integers
+
+
+def feature_type(config: Config, sizes: DataSizes, stack: Stack, where: torch.device) -> torch.dtype:
+    """Returns the type in which the module gets features: int64 where they are integers and it takes them.
+
+    A module that takes neither integers nor reals gets integers, so that what it says of them is shown.
+    """
+    if not sizes.integers or not config.task.model.is_own():
+        return stack.dtype
+    if config.task.data.demands_integers():
+        return torch.int64
+    kinds = (torch.int64, stack.dtype)
+    return next((kind for kind in kinds if _takes(stack, sizes.features, kind, where)), torch.int64)
+
+
+def _takes(stack: Stack, shape: tuple[int, ...], kind: torch.dtype, where: torch.device) -> bool:
+    """Returns whether a module takes features of a type, tried on two examples of zeros, and computes with reals."""
+    row = torch.zeros(stack.p, dtype=stack.dtype, device=where)
+    try:
+        outputs = stack.score(row, torch.zeros(2, *shape, dtype=kind, device=where), stacked=False)
+    except (Exception, SystemExit):  # whatever the user's forward raises
+        return False
+    return not isinstance(outputs, Tensor) or outputs.is_floating_point()
+
+
+def _warn_if_rounded(sets: Sequence[Dataset], dtype: str) -> None:
+    """Warns of features that are whole numbers, some of which the dtype of the run does not hold exactly."""
+    exact = _EXACT[dtype]
+    for x in [part for data in sets for part in (data.features, data.test_features)]:
+        largest = max(-x.min(), x.max())
+        if largest > exact and all((part == np.rint(part)).all() for part in np.array_split(x, -(-x.size // _BLOCK))):
+            size = f"features are whole numbers up to {int(largest):,} in size"
+            fix = "use dtype=float64, or a module that takes integers"
+            warnings.warn(f"task.data: {size}, of which dtype={dtype} holds those to {exact:,}; {fix}", stacklevel=1)
+            return

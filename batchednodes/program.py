@@ -226,6 +226,9 @@ def _turn_narrow_(graph: fx.Graph) -> None:
                 _turn_(graph, node, (), (node.args[0], [w, columns, rows]))
         elif shapes and _is_narrow(shapes[0]):
             _turn_along_(graph, node, node.args[: len(shapes)])
+    for node in graph.nodes:
+        if node.target is _ATEN.view.default:  # which the transpose of a turned one has not
+            node.target = _ATEN.reshape.default
 
 
 def _turn_along_(graph: fx.Graph, node: fx.Node, tensors: Sequence[Any]) -> None:

@@ -89,8 +89,13 @@ _LAYOUT = {
 """Custom scalars of TensorBoard: curves that belong into one chart."""
 
 
-def new_folder(where: Place, config: str) -> Lock:
+def new_folder(where: Place, config: str, nodes: str | None = None) -> Lock:
     """Makes the folder of a run, with its settings in it from the first moment, and locks it.
+
+    Args:
+        where: it is to be.
+        config: its settings.
+        nodes: names of its nodes; None: they have none.
 
     Raises:
         ValueError: the folder exists, or cannot be made.
@@ -101,6 +106,8 @@ def new_folder(where: Place, config: str) -> Lock:
         place = _new_place(where.folder.parent)
         lock = Lock(place)
         replace_text(place / "config.yaml", config)
+        if nodes is not None:
+            replace_text(place / "nodes.csv", nodes)
         where.take_(place)
         sync(where.folder)
     except OSError as error:

@@ -3,7 +3,6 @@ r"""Splits: pictures of which node owns which labels, and how many rows.
 Letters: n nodes, S training samples, K labels, i node, k label.
 """
 
-import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -57,7 +56,7 @@ class Split:
     """Rows of each node."""
 
     labels: LabelCounts | None
-    """Rows of each label; None where targets are real numbers."""
+    """Rows of each label; None where rows have no label, or several each."""
 
     @property
     def words(self) -> str:
@@ -70,8 +69,8 @@ class Split:
 
 
 def has_picture(chosen: Config) -> bool:
-    """Returns whether a split is worth a picture: there are labels, or a partition is asked for."""
-    return chosen.task.partition is not None or _sizes(chosen).is_classes
+    """Returns whether a split is worth a picture: rows have a label each, or a partition is asked for."""
+    return chosen.task.partition is not None or _sizes(chosen).one_label
 
 
 def key(chosen: Config) -> str:
@@ -87,12 +86,11 @@ def deal(chosen: Config, name: str) -> Split:
         ValueError: the data cannot be used, do not suit their partition, or do not fit in memory.
     """
     sizes, there = _sizes(chosen), needs.free_host()
-    needed = sizes.samples * (8 * math.prod(sizes.features) + 100)
+    needed = sizes.samples * (8 * sizes.numbers + 100)
     if needed > _SHARE * there:
         raise ValueError(f"task.data must fit in memory, got {gib(needed)} needed with {gib(there)} free")
     data, shards = dealing.split(replace(chosen, task=replace(chosen.task, shift=None)))
-    counts = None if data.classes is None else LabelCounts.of(shards, data.targets, data.classes)
-    return Split(name, _law(chosen, data.node is not None), shards.sizes, counts)
+    return Split(name, _law(chosen, data.node is not None), shards.sizes, dealing.label_counts(data, shards))
 
 
 def _sizes(chosen: Config) -> DataSizes:

@@ -74,14 +74,14 @@ class Stack:
         return Stack(skeleton, shapes, copy.deepcopy(skeleton, shared).eval())
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Type of the numbers of a row."""
+        return next(w.dtype for w in self.skeleton.parameters() if w.is_meta)
+
+    @property
     def p(self) -> int:
         """Number of parameters of a row."""
         return sum(math.prod(s) for s in self.shapes.values())
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the numbers of a row."""
-        return self.skeleton.get_parameter(next(iter(self.shapes))).dtype
 
     def views(self, rows: Float[Tensor, "*w p"]) -> dict[str, Tensor]:
         """Returns the named parameters as views of a row, or of rows."""
@@ -143,7 +143,7 @@ class Stack:
         return module
 
     def activations(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> int:
-        """Returns how many numbers the leaf modules put out for one example of features of a shape.
+        """Returns how many numbers the leaf modules put out for one example of features of a shape and type.
 
         Raises:
             ValueError: the module does not take features of that shape.
@@ -166,7 +166,7 @@ class Stack:
         hooks = [m.register_forward_hook(lambda m, _, out: sizes.append((m, _numel(out) // 2))) for m in leaves]
         try:
             zeros = torch.zeros(2, *shape, dtype=dtype, device=device)  # two: batch statistics need more than one
-            self.score(torch.zeros(self.p, dtype=dtype, device=device), zeros, stacked=False)
+            self.score(torch.zeros(self.p, dtype=self.dtype, device=device), zeros, stacked=False)
         except (Exception, SystemExit) as error:  # whatever the user's forward raises
             raise refusal(f"take features of shape [b, {', '.join(map(str, shape))}]", error) from error
         finally:

@@ -81,7 +81,7 @@ def _no(*_: object) -> bool:
 # ---------------------------------------------------------------------------------------------------------- dropout
 
 
-def _dropout(mode: StandIns, func: Function, input: Tensor, p: float, train: bool) -> Tensor:  # noqa: A002
+def _dropout(mode: StandIns, func: Function, input: Tensor, p: float, train: bool) -> Tensor:
     """Stands in for dropout of elements, or of whole channels, plain or alpha, in place or not."""
     if not train or p == 0:
         return input
@@ -94,7 +94,7 @@ def _dropout(mode: StandIns, func: Function, input: Tensor, p: float, train: boo
 def _native_dropout(
     mode: StandIns,
     func: Function,
-    input: Tensor,  # noqa: A002
+    input: Tensor,
     p: float,
     train: bool | None,
 ) -> tuple[Tensor, Tensor]:
@@ -169,7 +169,7 @@ def _embedding(
     mode: StandIns,
     func: Function,
     weight: Float[Tensor, "V d"],
-    input: Tensor,  # noqa: A002
+    input: Tensor,
     padding_idx: int = -1,
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
@@ -191,7 +191,7 @@ def _bag(
     mode: StandIns,
     func: Function,
     weight: Float[Tensor, "V d"],
-    input: Tensor,  # noqa: A002
+    input: Tensor,
     offsets: Tensor,
     scale_grad_by_freq: bool = False,
     kind: int = 0,
@@ -222,6 +222,16 @@ def _bag(
     return made, bag, counts, counts
 
 
+def _one_hot(mode: StandIns, func: Function, tensor: Tensor, num_classes: int = -1) -> Tensor:
+    """Stands in for one-hot vectors, whose own check of the range asks for values."""
+    mode.used = True
+    if num_classes < 0:
+        raise ValueError("F.one_hot without num_classes, which else depends on the minibatch")
+    if not mode.stacked:
+        return func(tensor, num_classes)
+    return tensor.new_zeros(*tensor.shape, num_classes).scatter(-1, tensor.unsqueeze(-1), 1)
+
+
 _MEAN, _MAX = 1, 2
 """Numbers by which PyTorch names kinds of bags; 0 is the sum."""
 
@@ -234,6 +244,7 @@ _STAND_INS: dict[Any, Function] = {
     F.scaled_dot_product_attention: _attention,
     torch.embedding: _embedding,
     torch.embedding_renorm_: _renorm,
+    F.one_hot: _one_hot,
     torch.embedding_bag: _bag,
 }
 """What stands in for which function."""

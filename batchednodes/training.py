@@ -30,7 +30,7 @@ from batchednodes.keeper import LEFT, newest
 from batchednodes.lock import Lock
 from batchednodes.needs import Chunks
 from batchednodes.plan import plan, screen
-from batchednodes.preparation import Prepared, fresh, prepare, resumable
+from batchednodes.preparation import Prepared, fresh, names, prepare, resumable
 from batchednodes.record import new_folder, replace_text
 from batchednodes.recorder import Means, Recorder, Task, Watch, device_name
 from batchednodes.stack import Stack
@@ -150,7 +150,7 @@ def _new(task: Task, out: Place | None) -> Result:
     with _assembled(task, None) as (run, means, origin):
         if out is None:
             return _run(task, run, Recorder(task, run, means, None, origin))
-        with new_folder(out, config.dump(task.settings)):
+        with new_folder(out, config.dump(task.settings), names(task.made.configs)):
             return _run(task, run, Recorder(task, run, means, out.folder, origin))
 
 

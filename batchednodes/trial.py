@@ -195,7 +195,7 @@ def check_apart(stack: Stack, features: Float[Tensor, "b ..."]) -> None:
     except (Exception, SystemExit) as error:  # whatever the user's forward raises
         raise refusal("take minibatches of any size with local.epochs", error) from error
     # Products of another size round otherwise; statistics of other examples differ by as much as the outputs.
-    close = 1e3 * torch.finfo(features.dtype).eps * whole.abs().max()
+    close = 1e3 * torch.finfo(stack.dtype).eps * whole.abs().max()
     if bool(((whole[:half] - part).abs() > close).any()):
         raise ValueError(
             "task.model must compute each example by itself with local.epochs, where minibatches differ in size, got "
@@ -214,11 +214,23 @@ def check_outputs(outputs: object, targets: Tensor, classes: int | None) -> None
     Raises:
         ValueError: it is no tensor, or does not fit the targets.
     """
-    wanted = f"[{len(targets)}, at least {classes}]" if classes else str(list(targets.shape))
-    got = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+    shape = list(outputs.shape) if isinstance(outputs, Tensor) else [-1]
+    wanted, fits = list(targets.shape), shape == list(targets.shape)
     if classes:
-        fits = isinstance(outputs, Tensor) and outputs.ndim == 2 and outputs.shape[1] >= classes
-    else:
-        fits = isinstance(outputs, Tensor) and outputs.shape == targets.shape
+        wanted, fits = [*wanted, f"at least {classes}"], shape[:-1] == wanted and shape[-1] >= classes
     if not fits:
-        raise ValueError(f"task.model must put out a tensor of shape {wanted} for {len(targets)} examples, got {got}")
+        got = shape if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ValueError(
+            f"task.model must put out a tensor of shape [{', '.join(map(str, wanted))}] for {len(targets)} examples, "
+            f"got {got}{_shape_hint(shape, targets, classes) if classes else ''}"
+        )
+
+
+def _shape_hint(shape: list[int], targets: Tensor, classes: int) -> str:
+    """Returns what may help where outputs of a shape do not fit labels."""
+    own = list(targets.shape)
+    if targets.ndim > 1 and [*shape[:1], *shape[2:]] == own and shape[1] >= classes - 1:
+        return "; classes come last here: put .movedim(1, -1) after the model"
+    if shape == [*own, classes - 1] and targets.min() > 0:
+        return "; labels count from 0: if yours begin at 1, subtract 1 from them"
+    return ""

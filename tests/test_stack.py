@@ -8,8 +8,8 @@ from torch import nn
 
 from batchednodes.data import Sampler
 from batchednodes.stack import Stack
-from batchednodes.tasks.losses import choose
 from batchednodes.tasks import problem as tasks
+from batchednodes.tasks.losses import choose
 from batchednodes.trial import Trial, check_apart
 
 CPU = torch.device("cpu")

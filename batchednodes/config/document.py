@@ -8,13 +8,13 @@ Letters: none.
 
 import math
 import re
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
+from batchednodes.paths import FILE, NOTHING, found
 from batchednodes.values import shown
 
 LARGEST, VALUES, DEPTH = 16 << 20, 120_000, 50
@@ -49,9 +49,9 @@ def read_file(path: str | Path) -> Any:
 
 def _text(path: str | Path) -> str:
     try:
-        mode = Path(path).stat().st_mode  # before it is opened, since to open a pipe waits for its writer
+        kind = found(path)
         content = None
-        if stat.S_ISREG(mode):
+        if kind in (FILE, NOTHING):
             with Path(path).open("rb") as file:
                 content = file.read(LARGEST + 1)
     except FileNotFoundError:
@@ -61,8 +61,7 @@ def _text(path: str | Path) -> str:
     except ValueError as error:  # a null byte in the path
         raise ValueError(f"cannot be read: {error}") from None
     if content is None:
-        got = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
-        raise ValueError(f"must be a file, got {got}; write the settings to a file")
+        raise ValueError(f"must be a file, got {kind}; write the settings to a file")
     if len(content) > LARGEST:
         raise ValueError(f"must be at most {LARGEST >> 20} MiB; keep long lists in data files")
     try:

@@ -8,13 +8,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
 from batchednodes.data.holdout import Rows, held_out
-from batchednodes.data.sources import DataSizes
+from batchednodes.data.labels import unseen, whole
+from batchednodes.data.sources import Classes, DataSizes, FeaturesAs
 from batchednodes.imports import deferred
 from batchednodes.values import shown
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     import pandas
 else:
     pandas = deferred("pandas")
-
-Classes = bool | Literal["auto"]
-"""Whether targets are names of classes; `auto`: integers and texts are, real numbers are not."""
 
 COLUMNS = 100_000
 """The most columns of a table: a second's work for pandas whatever the rows."""
@@ -46,6 +44,9 @@ class Roles:
     classes: Classes
     """Whether the target names a class."""
 
+    features_as: FeaturesAs
+    """What numbers features are to be; `auto`: integers where all columns hold integers."""
+
 
 Frame = dict[int, "pandas.Series"]
 """Columns by their places."""
@@ -66,6 +67,9 @@ class Table:
 
     frame: Callable[[list[int] | None], Frame]
     """Reads the columns at some places; None: all columns."""
+
+    integers: Callable[[list[int]], bool]
+    """Returns whether the columns at some places all hold integers, which may be no small ones."""
 
 
 # ----------------------------------------------------------------------------------------------------------- places
@@ -137,11 +141,19 @@ def table_sizes(tables: Sequence[Table], roles: Roles, fraction: float) -> DataS
     at = [places(table, roles) for table in tables]
     _alike(tables, at)
     frames = [table.frame([place.target]) for table, place in zip(tables, at, strict=True)]
-    _, classes = targets(tables, at, frames, roles.classes)
+    learned = targets(tables, at, frames, roles.classes)
     train, *tests = (len(frame[place.target]) for frame, place in zip(frames, at, strict=True))
     test = tests[0] if tests else held_out(train, fraction)
-    shape = (len(at[0].features),)
-    return DataSizes(train if tests else train - test, test, shape, classes or 1, is_classes=classes is not None)
+    integers = roles.features_as != "real" and (
+        roles.features_as == "integers"
+        or all(table.integers(place.features) for table, place in zip(tables, at, strict=True))
+    )
+    return learned.sizes(train if tests else train - test, test, (len(at[0].features),), integers)
+
+
+def is_integer(kind: object) -> bool:
+    """Returns whether numbers of a type stay integers by themselves: of 16 bits or more, and within int64."""
+    return isinstance(kind, np.dtype) and kind.kind in "iu" and kind.itemsize > 1 and np.can_cast(kind, np.int64)
 
 
 def table_rows(tables: Sequence[Table], roles: Roles) -> list[Rows]:
@@ -153,14 +165,16 @@ def table_rows(tables: Sequence[Table], roles: Roles) -> list[Rows]:
     at = [places(table, roles) for table in tables]
     _alike(tables, at)
     frames = [table.frame(None) for table in tables]
-    learned, classes = targets(tables, at, frames, roles.classes)
-    owned = [owners(tables[0], frames[0], at[0].node), None]
-    made = []
-    for table, place, frame, y, owner in zip(tables, at, frames, learned, owned, strict=False):
-        x = np.empty((len(y), len(place.features)))
+    learned = targets(tables, at, frames, roles.classes)
+    owned, made = [owners(tables[0], frames[0], at[0].node), None], list[Rows]()
+    columns = [frame[k] for frame, place in zip(frames, at, strict=True) for k in place.features]
+    alike = roles.features_as == "auto" and all(is_integer(column.dtype) for column in columns)
+    integers = roles.features_as == "integers" or alike
+    for table, place, frame, y, owner in zip(tables, at, frames, learned.values, owned, strict=False):
+        x = np.empty((len(y), len(place.features)), np.int64 if integers else np.float64)
         for column, source in enumerate(place.features):
-            x[:, column] = _numbers(table, frame, source)
-        made.append(Rows(x, y, classes, owner))
+            x[:, column] = _integers(table, frame, source) if integers else _numbers(table, frame, source)
+        made.append(Rows(x, y, learned.classes, owner))
     return made
 
 
@@ -191,6 +205,21 @@ def _numbers(table: Table, frame: Frame, place: int) -> Float64[np.ndarray, " S"
             fix = "ignore the column, or write one column of 0 and 1 for each of its values"
         _refuse(table, place, "finite numbers", column, wrong, fix)
     return made
+
+
+def _integers(table: Table, frame: Frame, place: int) -> Int64[np.ndarray, " S"]:
+    """Returns one column as integers."""
+    column = frame[place]
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iu":
+        values = column.to_numpy()
+        wrong = np.flatnonzero(values > np.iinfo(np.int64).max)
+    else:
+        values = _numbers(table, frame, place)
+        wrong = np.flatnonzero((values != np.rint(values)) | (np.abs(values) >= 2.0**63))
+    if wrong.size:
+        fix = "use features_as=real, or ignore the column"
+        _refuse(table, place, "integers below 2^63 in size", column, wrong, fix)
+    return values.astype(np.int64)
 
 
 def is_plain(column: "pandas.Series") -> bool:
@@ -230,10 +259,35 @@ def _refuse(table: Table, place: int, rule: str, column: "pandas.Series", wrong:
     )
 
 
-def targets(
-    tables: Sequence[Table], at: Sequence[Places], frames: Sequence[Frame], classes: Classes
-) -> tuple[list[np.ndarray], int | None]:
-    """Returns the labels [S] or real targets [S, 1] of each table, and the number of labels."""
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """Targets of the samples to train on and, where these have a source of their own, of those to test on."""
+
+    values: list[np.ndarray]
+    """Labels [S] or [S, ...], or real targets [S, 1], of each."""
+
+    classes: int | None
+    """Number of labels; None: targets are real."""
+
+    notes: tuple[str, ...] = ()
+    """What may be a mistake."""
+
+    def sizes(self, train: int, test: int, features: tuple[int, ...], integers: bool) -> DataSizes:
+        """Returns the sizes of data with these targets.
+
+        Args:
+            train: samples to train on.
+            test: samples to test on.
+            features: shape of those of one sample.
+            integers: whether they are.
+        """
+        is_classes, shape = self.classes is not None, self.values[0].shape[1:]
+        own = shape if is_classes else ()
+        return DataSizes(train, test, features, self.classes or 1, is_classes, integers, own, self.notes)
+
+
+def targets(tables: Sequence[Table], at: Sequence[Places], frames: Sequence[Frame], classes: Classes) -> Learned:
+    """Returns the labels or real targets of each table."""
     least = 1 if len(tables) > 1 else 2
     columns = [frame[place.target] for frame, place in zip(frames, at, strict=True)]
     for table, column in zip(tables, columns, strict=True):
@@ -244,21 +298,31 @@ def targets(
     real = any(is_plain(column) and column.dtype.kind == "f" for column in columns)
     if classes is False or (classes == "auto" and real):
         found = zip(tables, frames, at, strict=True)
-        return [_numbers(table, frame, place.target).reshape(-1, 1) for table, frame, place in found], None
+        values = [_numbers(table, frame, place.target).reshape(-1, 1) for table, frame, place in found]
+        return Learned(values, None, whole(values[0]) if classes == "auto" else ())
     for table, place, column in zip(tables, at, columns, strict=True):
         missing = _unnamed(column)
         if missing.size:
             _refuse(table, place.target, "a class", column, missing, "remove those rows")
-    return numbered(columns)
+    return numbered(columns, tables[-1].key)
 
 
-def numbered(columns: Sequence["pandas.Series"]) -> tuple[list[Int64[np.ndarray, " _"]], int]:
-    """Returns columns of integers, texts or other values as labels 0, 1, ..., k - 1 in their sorted order, and k."""
+def numbered(columns: Sequence["pandas.Series"], key: str) -> Learned:
+    """Returns columns of integers, texts or other values as labels 0, 1, ..., k - 1 in their sorted order.
+
+    Args:
+        columns: to train on and, where it has one of its own, to test on.
+        key: the setting that gave the last of them.
+
+    Raises:
+        ValueError: test rows have none of the labels of training rows.
+    """
     texts = any(not is_plain(column) for column in columns)
     both = pandas.concat([c.astype(str).astype(object) if texts else c for c in columns], ignore_index=True)
     codes, values = pandas.factorize(both, sort=True)
     ends = np.cumsum([len(column) for column in columns])[:-1]
-    return np.split(codes.astype(np.int64), ends), len(values)
+    labels = np.split(codes.astype(np.int64), ends)
+    return Learned(labels, len(values), unseen(labels, key, list(values)))
 
 
 def owners(table: Table, frame: Frame, place: int | None) -> Int64[np.ndarray, " S"] | None:
@@ -269,4 +333,4 @@ def owners(table: Table, frame: Frame, place: int | None) -> Int64[np.ndarray, "
     missing = _unnamed(column)
     if missing.size:
         _refuse(table, place, "an owner", column, missing, "remove those rows")
-    return numbered([column])[0][0]
+    return numbered([column], table.key).values[0]

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Int64
 
 from batchednodes import rng
-from batchednodes.data.sources import SPLIT, Dataset, Targets
+from batchednodes.data.sources import SPLIT, Dataset, Features, Targets
 from batchednodes.values import shown
 
 Standardize = Literal["none", "train", "all"]
@@ -25,11 +25,11 @@ _BLOCK = 1 << 20  # numbers whose squares are held at once
 class Rows:
     """Samples as a source gives them."""
 
-    features: Float64[np.ndarray, "S ..."] | Float32[np.ndarray, "S ..."]
+    features: Features
     """Features; those of images are [S, channels, height, width]."""
 
     targets: Targets
-    """Labels 0, 1, ..., or real targets, k a sample."""
+    """Labels 0, 1, ..., one or an array of one shape a sample, or real targets, k a sample."""
 
     classes: int | None
     """Number of labels; None for a regression."""
@@ -100,7 +100,7 @@ def dataset(rows: Rows, test: Rows | None, fraction: float, seed: int, standardi
     Args:
         rows: checked samples, whose features may be written to.
         test: test samples of their own, likewise; None: a part of the rows is held out, in proportion for each node
-            where rows have owners, else for each label.
+            where rows have owners, else for each label, where rows have one.
         fraction: share of rows that is held out then; dimensionless, between 0 and 1.
         seed: of the draw that chooses them.
         standardize: see `standardize_`.
@@ -109,7 +109,8 @@ def dataset(rows: Rows, test: Rows | None, fraction: float, seed: int, standardi
         ValueError: features are too large to be standardised.
     """
     if test is None:
-        strata = rows.node if rows.node is not None else rows.targets if rows.classes is not None else None
+        labelled = rows.classes is not None and rows.targets.ndim == 1
+        strata = rows.node if rows.node is not None else rows.targets if labelled else None
         mask = split(np.zeros(len(rows.features), np.int64) if strata is None else strata, fraction, seed)
         rows, test = _part(rows, ~mask), _part(rows, mask)
     standardize_(rows.features, test.features, standardize)

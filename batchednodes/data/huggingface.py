@@ -6,18 +6,20 @@ Letters: S samples, c channels, h height, w width.
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
-from batchednodes.data.columns import Classes, Places, Table, owners, targets
 from batchednodes.data.columns import Frame as Columns
+from batchednodes.data.columns import Learned, Places, Table, owners, targets
 from batchednodes.data.extras import extra
 from batchednodes.data.holdout import Rows, Standardize, check_holdout, dataset, held_out
 from batchednodes.data.images import Frame, Size, check_frame, frame_of
-from batchednodes.data.sources import Dataset, DataSizes, Source, check_rows
+from batchednodes.data.labels import unseen
+from batchednodes.data.sources import Classes, Dataset, DataSizes, FeaturesAs, Source, check_rows, stay_integers
+from batchednodes.paths import check_member
 from batchednodes.values import shown
 
 T = TypeVar("T")
@@ -54,7 +56,8 @@ class HuggingFace(Source):
     """Columns of the features; none named: the column of images where there is one, else all others."""
 
     target: str = "label"
-    """The column that is learned: class labels, integers or texts (classes), or real numbers (regression)."""
+    """The column that is learned: class labels, integers or texts (classes), real numbers (regression), or lists or
+    arrays of integers of one shape (a label 0, 1, ... for each token or pixel of a sample)."""
 
     node: str | None = None
     """Column that says who owns each row: its values, sorted, are nodes 0, 1, ...; null: nobody."""
@@ -79,31 +82,38 @@ class HuggingFace(Source):
     """Rows over which features are shifted and scaled to mean 0 and standard deviation 1: `none`, the training rows
     (`train`), or `all`; those of images by channel."""
 
+    features_as: FeaturesAs = "auto"
+    """What features are to be: `real`; `integers`, which a module of your own gets as int64; `auto`: integers of 16
+    bits or more stay integers, those of 8 bits become reals. A module that takes no integers, and models that come with
+    batchednodes, get reals all the same."""
+
     def __post_init__(self) -> None:
         check_holdout(self.test_fraction, self.test_seed, self.test_split, "test_split")
         check_frame(self.size, self.channels)
 
+    def demands_integers(self) -> bool:
+        return self.features_as == "integers"
+
     def sizes(self, n: int) -> DataSizes:
         """Returns the sizes; of the features, only those of the first row are read."""
         parts = self._parts()
-        _, classes = _learned(parts, self.target, self.classes)
+        learned = _learned(parts, self.target, self.classes)
         train, *tests = (len(part.rows) for part in parts)
         test = tests[0] if tests else held_out(train, self.test_fraction)
-        shape = self._shape(parts[0])
-        return DataSizes(train if tests else train - test, test, shape, classes or 1, is_classes=classes is not None)
+        return learned.sizes(train if tests else train - test, test, self._shape(parts[0]), self._integers(parts))
 
     def load(self, n: int, seed: int) -> Dataset:
         parts = self._parts()
-        labels, classes = _learned(parts, self.target, self.classes)
-        shape, made = self._shape(parts[0]), list[Rows]()
-        for k, (part, y) in enumerate(zip(parts, labels, strict=True)):
-            x = _read(part, shape, self._frame(parts[0]))
+        learned = _learned(parts, self.target, self.classes)
+        shape, integers, made = self._shape(parts[0]), self._integers(parts), list[Rows]()
+        for k, (part, y) in enumerate(zip(parts, learned.values, strict=True)):
+            x = _read(part, shape, self._frame(parts[0]), integers)
             try:
-                check_rows(x, y, classes)
+                check_rows(x, y, learned.classes)
             except ValueError as error:
                 raise ValueError(f"path must hold usable data, got {shown(part.name)}, where {error}") from None
             owned = None if self.node is None or k else owners(*part.column(self.node), 0)
-            made.append(Rows(x, y, classes, owned))
+            made.append(Rows(x, y, learned.classes, owned))
         chosen = seed if self.test_seed is None else self.test_seed
         return dataset(made[0], made[1] if len(made) > 1 else None, self.test_fraction, chosen, self.standardize)
 
@@ -139,6 +149,12 @@ class HuggingFace(Source):
         frame = self._frame(part)
         return frame.shape if frame else part.numbers(0, 1).shape[1:]
 
+    def _integers(self, parts: "list[_Part]") -> bool:
+        """Returns whether features stay integers, as the types of their columns say."""
+        is_image = parts[0].is_image(parts[0].columns[0])
+        held = np.float32 if is_image else np.result_type(*(part.numbers(0, 1) for part in parts))
+        return stay_integers(self.features_as, np.dtype(held), self.standardize)
+
 
 # ----------------------------------------------------------------------------------------------------------- splits
 
@@ -152,6 +168,9 @@ def _splits(path: str, subset: str | None) -> Mapping[str, Any]:
     marks = [os.path.join(path, name) for name in ("state.json", "dataset_dict.json")]
     if os.path.exists(path) and not any(os.path.isfile(mark) for mark in marks):
         raise ValueError(f"path must be a folder that save_to_disk wrote, or owner/name on the Hub, got {shown(path)}")
+    for place, _, names in os.walk(path):
+        for name in names:
+            check_member(os.path.join(place, name), "path")
     if not is_folder and not _NAME.fullmatch(path):
         raise ValueError(f"path must be an existing folder, or owner/name on the Hub, got {shown(path)}")
     try:
@@ -201,7 +220,7 @@ class _Part:
         """Returns a column as a table of its own."""
         self.check(name, key)
         frame = {0: self.arrow([name], 0, len(self.rows)).column(name).to_pandas()}
-        return Table([name], self.name, "path", lambda _: frame), frame
+        return Table([name], self.name, "path", lambda _: frame, lambda _: False), frame
 
     def arrow(self, names: list[str], first: int, end: int) -> Any:
         """Returns some columns of some rows as a table of Arrow."""
@@ -214,6 +233,25 @@ class _Part:
         if len(parts) == 1 and parts[0].ndim > 1:
             return parts[0]
         return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+
+    def has_tokens(self, name: str) -> bool:
+        """Returns whether a column holds lists or arrays of integers."""
+        try:
+            values = _values(self.arrow([name], 0, 1).column(name))
+        except ValueError:
+            return False
+        return values.ndim > 1 and values.dtype.kind in "iu"
+
+    def tokens(self, name: str) -> np.ndarray:
+        """Returns such a column as labels [rows, ...], or [rows] where each list holds one."""
+        try:
+            values = _values(self.arrow([name], 0, len(self.rows)).column(name))
+        except ValueError as error:
+            got = f"{error} in {shown(self.name)}: pad or cut them"
+            raise ValueError(
+                f"path must hold lists of labels of one shape in column {shown(name)}, got {got}"
+            ) from None
+        return values.reshape(len(values) if values.size == len(values) else values.shape).astype(np.int64)
 
     def images(self, first: int, end: int) -> Iterator[bytes | str]:
         """Yields the content, or the file, of the images of some rows."""
@@ -266,32 +304,49 @@ def _values(column: Any) -> np.ndarray:
     return array.to_numpy(zero_copy_only=False).reshape(shape)
 
 
-def _read(part: _Part, shape: tuple[int, ...], frame: Frame | None) -> np.ndarray:
-    """Returns the features of all rows [S, ...]: float32 where that is exact, and for pixels, else float64."""
+def _read(part: _Part, shape: tuple[int, ...], frame: Frame | None, integers: bool) -> np.ndarray:
+    """Returns the features of all rows [S, ...]: int64, or float32 where that is exact, as for pixels, or float64."""
     total = len(part.rows)
     exact = frame is not None or np.can_cast(part.numbers(0, 1).dtype, np.float32)
-    x = np.empty((total, *shape), np.float32 if exact else np.float64)
+    x = np.empty((total, *shape), np.int64 if integers else np.float32 if exact else np.float64)
     for first in range(0, total, _BLOCK):
         end = min(first + _BLOCK, total)
         block = part.pixels(frame, first, end) if frame else part.numbers(first, end)
         if block.shape[1:] != shape:
             got = f"shape {list(block.shape[1:])}"
             raise ValueError(f"path must hold features of shape {list(shape)}, got {got} in {shown(part.name)}")
+        if integers and block.max() > np.iinfo(np.int64).max:
+            got = f"{block.max()} in {shown(part.name)}"
+            raise ValueError(f"path must hold features below 2^63, got {got}; use features_as=real")
         x[first:end] = block
     return x
 
 
-def _learned(parts: list[_Part], target: str, classes: Classes) -> tuple[list[np.ndarray], int | None]:
-    """Returns the targets of each split, and the number of labels: as many as the column's type names, if it does."""
+def _learned(parts: list[_Part], target: str, classes: Classes) -> Learned:
+    """Returns the targets of each split; there are as many labels as the column's type names, if it does."""
+    for part in parts:
+        part.check(target, "target")
+    kind = parts[0].rows.features[target]
+    while getattr(kind, "feature", None) is not None:  # of a list
+        kind = kind.feature
+    names = getattr(kind, "names", None)
+    if classes is not False and all(part.has_tokens(target) for part in parts):
+        return _labels(parts, target, [part.tokens(target) for part in parts], names)
     columns = [part.column(target, "target") for part in parts]
     tables, frames = [table for table, _ in columns], [frame for _, frame in columns]
-    found, count = targets(tables, [Places(0, None, [])] * len(parts), frames, classes)
-    named = getattr(parts[0].rows.features[target], "num_classes", None)
-    if count is None or named is None:
-        return found, count
-    for frame, part in zip(frames, parts, strict=True):
-        wrong = np.flatnonzero((frame[0] < 0) | (frame[0] >= named))
-        if wrong.size:
-            got = f"{frame[0][wrong[0]]} in row {wrong[0]}, from 0, of {shown(part.name)}"
-            raise ValueError(f"path must hold labels 0 to {named - 1} in column {shown(target)}, got {got}")
-    return [frame[0].to_numpy(np.int64) for frame in frames], named
+    found = targets(tables, [Places(0, None, [])] * len(parts), frames, classes)
+    if found.classes is None or names is None:
+        return found
+    return _labels(parts, target, [frame[0].to_numpy(np.int64) for frame in frames], names)
+
+
+def _labels(parts: list[_Part], target: str, labels: list[np.ndarray], names: Sequence[str] | None) -> Learned:
+    """Returns the labels 0, 1, ... of each split; as many as there are names, or, of None, as occur."""
+    count = len(names) if names is not None else 1 + max(0, *(int(y.max()) for y in labels))
+    for y, part in zip(labels, parts, strict=True):
+        flat = y.reshape(len(y), -1)
+        wrong = (flat < 0) | (flat >= count)
+        for row in np.flatnonzero(wrong.any(axis=1))[:1]:
+            got = f"{flat[row][wrong[row]][0]} in row {row}, from 0, of {shown(part.name)}"
+            raise ValueError(f"path must hold labels 0 to {count - 1} in column {shown(target)}, got {got}")
+    return Learned(labels, count, unseen(labels, "test_split", names))

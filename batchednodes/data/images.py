@@ -13,9 +13,11 @@ import numpy as np
 from jaxtyping import Float32
 from PIL import Image
 
+from batchednodes.data.columns import Learned
 from batchednodes.data.holdout import Rows, Standardize, check_holdout, dataset, held_out
-from batchednodes.data.paths import check_folder
+from batchednodes.data.labels import unseen
 from batchednodes.data.sources import Dataset, DataSizes, Source
+from batchednodes.paths import check_folder, check_member
 from batchednodes.values import shown
 
 _EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -137,7 +139,7 @@ class ImageFolder(Source):
     """1 (grey) or 3 (red, green, blue), to which all images are converted; null: those of the first."""
 
     test_path: str | None = None
-    """A second folder with some of the same classes, whose images are tested on; null: a part of the first."""
+    """A second folder of folders of the same names, whose images are tested on; null: a part of the first."""
 
     test_fraction: float = 0.2
     """Share of the images held out for testing where `test_path` is null, in proportion for each class [dimensionless];
@@ -160,19 +162,20 @@ class ImageFolder(Source):
         train, *tests = (len(folder.files) for folder in folders)
         test = tests[0] if tests else held_out(train, self.test_fraction)
         shape = self._frame(folders[0]).shape
-        return DataSizes(train if tests else train - test, test, shape, len(folders[0].classes), is_classes=True)
+        return _learned(folders).sizes(train if tests else train - test, test, shape, integers=False)
 
     def load(self, n: int, seed: int) -> Dataset:
         folders = self._folders()
-        frame = self._frame(folders[0])
-        rows, *test = (_rows(folder, frame) for folder in folders)
+        frame, learned = self._frame(folders[0]), _learned(folders)
+        parts = zip(folders, learned.values, strict=True)
+        rows, *test = (Rows(_pixels(folder, frame), y, learned.classes) for folder, y in parts)
         chosen = seed if self.test_seed is None else self.test_seed
         return dataset(rows, test[0] if test else None, self.test_fraction, chosen, self.standardize)
 
     def _folders(self) -> "list[_Folder]":
-        first = _listed(self.path, "path", None)
+        first = _listed(self.path, "path")
         if self.test_path is not None:
-            return [first, _listed(self.test_path, "test_path", first.classes)]
+            return [first, _listed(self.test_path, "test_path")]
         if len(first.files) < 2:
             raise ValueError(f"path must hold at least 2 images, one to test on, got 1 in {shown(self.path)}")
         return [first]
@@ -189,48 +192,53 @@ class _Folder:
     """The images of a folder, as yet unread."""
 
     key: str
-    classes: list[str]
     files: list[str]
-    labels: np.ndarray
+    names: list[str]
+    """Class of each file."""
 
 
-def _listed(path: str, key: str, classes: list[str] | None) -> _Folder:
-    """Returns the files and labels of a folder; classes: those that there may be, None: any, but each with an image."""
+def _listed(path: str, key: str) -> _Folder:
+    """Returns the files and classes of a folder, in sorted order; each class has an image."""
     check_folder(path, "folder of folders of images", key)
     found = sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith("."))
-    strange = next((name for name in found if classes is not None and name not in classes), None)
-    if strange is not None:
-        raise ValueError(f"{key} must hold classes of path, got {shown(strange)}, not one of {_some(classes or [])}")
-    images = {name: sorted(_images(os.path.join(path, name))) for name in found}
+    images = {name: sorted(_images(os.path.join(path, name), key)) for name in found}
     empty = [name for name, files in images.items() if not files]
     if not found or empty:
         got = f"{shown(empty[0])} without one" if found else "none"
         fix = f"put images ({', '.join(_EXTENSIONS)}) into {key}/class/"
         raise ValueError(f"{key} must hold a folder of images for each class, got {got} in {shown(path)}: {fix}")
-    known = found if classes is None else classes
-    labels = np.repeat([known.index(name) for name in found], [len(images[name]) for name in found])
-    return _Folder(key, known, [file for name in found for file in images[name]], labels.astype(np.int64))
+    return _Folder(
+        key, [file for name in found for file in images[name]], [name for name in found for _ in images[name]]
+    )
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(shown(name) for name in names[:5]) + (", ..." if len(names) > 5 else "")
+def _learned(folders: Sequence[_Folder]) -> Learned:
+    """Returns the labels of the images of some folders: the names of all classes in sorted order."""
+    classes = sorted({name for folder in folders for name in folder.names})
+    number = {name: label for label, name in enumerate(classes)}
+    labels = [np.array([number[name] for name in folder.names], np.int64) for folder in folders]
+    return Learned(labels, len(classes), unseen(labels, "test_path", classes))
 
 
-def _images(folder: str) -> list[str]:
+def _images(folder: str, key: str) -> list[str]:
     """Returns the images in a folder and those inside it; links to folders inside are not followed."""
-    return [
+    images = [
         os.path.join(place, name)
         for place, _, names in os.walk(folder)
         for name in names
         if name.lower().endswith(_EXTENSIONS) and not name.startswith(".")
     ]
+    for image in images:
+        check_member(image, key)
+    return images
 
 
-def _rows(folder: _Folder, frame: Frame) -> Rows:
+def _pixels(folder: _Folder, frame: Frame) -> Float32[np.ndarray, "S c h w"]:
+    """Returns the pixels of all images of a folder."""
     x = np.empty((len(folder.files), *frame.shape), np.float32)
     for k, file in enumerate(folder.files):
         try:
             x[k] = frame.pixels(file)
         except ValueError as error:
             raise ValueError(f"{folder.key} must hold images alike, got {shown(file)}, with {error}") from None
-    return Rows(x, folder.labels, len(folder.classes))
+    return x

@@ -14,7 +14,9 @@ from typing import NoReturn
 import numpy as np
 
 from batchednodes.data.holdout import Rows, Standardize, check_fraction, dataset, held_out
-from batchednodes.data.sources import Dataset, DataSizes, Source, check_rows
+from batchednodes.data.labels import from_one, unseen, whole
+from batchednodes.data.sources import Classes, Dataset, DataSizes, FeaturesAs, Source, check_rows, stay_integers
+from batchednodes.paths import check_file
 from batchednodes.values import LARGEST, shown
 
 _REQUIRED = ("features", "targets")
@@ -34,9 +36,10 @@ Header = tuple[tuple[int, ...], np.dtype]
 class Npz(Source):
     """Arrays of an .npz file: `features`, `targets`, and where given `node`, `test_features`, `test_targets`.
 
-    Integer targets [S] are labels (classes = largest label + 1); real targets [S] or [S, k] make a regression. Without
-    test arrays, a part of the rows is held out at random: in proportion for each node where `node` is given, else for
-    each label. Features become float32 where that is exact for their type, else float64.
+    Integer targets [S] are labels (classes = largest label + 1), as [S, 1] are; [S, ...] are labels of each token or
+    pixel of a sample. Real targets [S] or [S, k] make a regression. Without test arrays, a part of the rows is held out
+    at random: in proportion for each node where `node` is given, else for each label, where rows have one. Features
+    that do not stay integers become float32 where that is exact for their type, else float64.
     """
 
     path: str = ""
@@ -50,26 +53,44 @@ class Npz(Source):
     """Rows over which features are shifted and scaled to mean 0 and standard deviation 1: `none`, the training rows
     (`train`), or `all`; features [S, channels, height, width] by channel."""
 
+    features_as: FeaturesAs = "auto"
+    """What features are to be: `real`; `integers`, which a module of your own gets as int64; `auto`: integers of 16
+    bits or more stay integers, those of 8 bits, as pixels are, become reals. A module that takes no integers, and
+    models that come with batchednodes, get reals all the same."""
+
+    classes: Classes = "auto"
+    """Whether targets are labels 0, 1, ...; `auto`: integers are, real numbers are not."""
+
     def __post_init__(self) -> None:
         check_fraction(self.test_fraction)
 
+    def demands_integers(self) -> bool:
+        return self.features_as == "integers"
+
     def sizes(self, n: int) -> DataSizes:
-        """Returns the sizes from the array headers; of the arrays, only integer targets are read (the labels)."""
-        headers = _headers(self.path)
+        """Returns the sizes from the array headers; of the arrays, only labels, and lone real targets, are read."""
+        headers = _headers(self.path, self.classes)
         samples, shape = headers["features"][0][0], headers["features"][0][1:]
         test = headers["test_features"][0][0] if "test_features" in headers else held_out(samples, self.test_fraction)
         train = samples if "test_features" in headers else samples - test
-        targets, kind = headers["targets"]
-        if kind.kind == "f":
-            return DataSizes(train, test, shape or (1,), math.prod(targets[1:]), is_classes=False)
-        labels = _arrays(self.path, ["targets"])["targets"]
-        return DataSizes(train, test, shape or (1,), _classes(self.path, labels), is_classes=True)
+        integers, width = self._integers(headers), math.prod(headers["targets"][0][1:])
+        if not _labelled(headers, self.classes):
+            notes = ()
+            if self.classes == "auto" and width == 1:
+                notes = whole(self._arrays(headers, ["targets"])["targets"])
+            return DataSizes(train, test, shape or (1,), width, False, integers, (), notes)
+        arrays = self._arrays(headers, [name for name in ("targets", "test_targets") if name in headers])
+        labels = list(arrays.values())
+        notes = (from_one(labels) if labels[0].ndim == 1 else ()) + unseen(labels, "path")
+        tokens = labels[0].shape[1:]
+        return DataSizes(train, test, shape or (1,), _classes(self.path, labels), True, integers, tokens, notes)
 
     def load(self, n: int, seed: int) -> Dataset:
-        headers = _headers(self.path)
-        arrays = _arrays(self.path, list(headers))
+        headers = _headers(self.path, self.classes)
+        arrays = self._arrays(headers, list(headers))
         y, node = arrays["targets"], arrays.get("node")
-        classes = None if y.dtype.kind == "f" else _classes(self.path, y)
+        labels = [arrays[name] for name in ("targets", "test_targets") if name in arrays]
+        classes = _classes(self.path, labels) if _labelled(headers, self.classes) else None
         for prefix in ("", "test_") if "test_features" in arrays else ("",):
             try:
                 check_rows(arrays[f"{prefix}features"], arrays[f"{prefix}targets"], classes, prefix)
@@ -83,6 +104,25 @@ class Npz(Source):
             test = Rows(arrays["test_features"], arrays["test_targets"], classes)
         return dataset(rows, test, self.test_fraction, seed, self.standardize)
 
+    def _integers(self, headers: dict[str, Header]) -> bool:
+        """Returns whether features stay integers."""
+        kinds = [kind for name, (_, kind) in headers.items() if name.endswith("features")]
+        return stay_integers(self.features_as, np.result_type(*kinds), self.standardize)
+
+    def _arrays(self, headers: dict[str, Header], names: list[str]) -> dict[str, np.ndarray]:
+        """Returns the named arrays, converted to the types of a `Dataset`."""
+        integers, labelled, made = self._integers(headers), _labelled(headers, self.classes), dict[str, np.ndarray]()
+        with zipfile.ZipFile(self.path) as archive:
+            for name in names:
+                stays = integers if name.endswith("features") else labelled or name == "node"
+                made[name] = (_whole if stays else _real)(self.path, name, _array(self.path, archive, name))
+        return made
+
+
+def _labelled(headers: dict[str, Header], classes: Classes) -> bool:
+    """Returns whether targets are labels."""
+    return classes is True or (classes == "auto" and headers["targets"][1].kind != "f")
+
 
 def _fail(path: str, rule: str, got: str, fix: str) -> NoReturn:
     raise ValueError(f"path must hold {rule}, got {got} in {shown(path)}: {fix}")
@@ -91,13 +131,9 @@ def _fail(path: str, rule: str, got: str, fix: str) -> NoReturn:
 # ---------------------------------------------------------------------------------------------------------- headers
 
 
-def _headers(path: str) -> dict[str, Header]:
+def _headers(path: str, classes: Classes) -> dict[str, Header]:
     """Returns shape and type of each known array, checked against one another, without reading the arrays."""
-    if not os.path.isfile(path):  # False, too, for paths too long or with a null byte
-        raise ValueError(
-            f"path must be an existing .npz file, got {shown(path)} (relative paths start at the working folder; ~ is "
-            f"not expanded): {_WRITE}"
-        )
+    check_file(path, ".npz", "path", _WRITE)
     try:
         archive = zipfile.ZipFile(path)
     except Exception:  # as above
@@ -109,7 +145,7 @@ def _headers(path: str) -> dict[str, Header]:
         _check_names(path, names)
         headers = {name: _header(path, archive, name) for name in _NAMES if name in names}
     _check_types(path, headers)
-    _check_shapes(path, {name: shape for name, (shape, _) in headers.items()})
+    _check_shapes(path, {name: shape for name, (shape, _) in headers.items()}, _labelled(headers, classes))
     return headers
 
 
@@ -161,9 +197,9 @@ def _check_types(path: str, headers: dict[str, Header]) -> None:
         _fail(path, "labels or real targets in both targets and test_targets", got, "store both as one type")
 
 
-def _check_shapes(path: str, shapes: dict[str, tuple[int, ...]]) -> None:
+def _check_shapes(path: str, shapes: dict[str, tuple[int, ...]], labelled: bool) -> None:
     for name, shape in shapes.items():
-        most = 1 if name == "node" else 2 if name.endswith("targets") else math.inf
+        most = 1 if name == "node" else 2 if name.endswith("targets") and not labelled else math.inf
         if not 1 <= len(shape) <= most:
             _fail(path, f"one row for each sample in {name}", f"shape {shape}", f"reshape {name}, samples first")
         if 0 in shape:
@@ -183,12 +219,6 @@ def _check_shapes(path: str, shapes: dict[str, tuple[int, ...]]) -> None:
 # ----------------------------------------------------------------------------------------------------------- arrays
 
 
-def _arrays(path: str, names: list[str]) -> dict[str, np.ndarray]:
-    """Returns the named arrays, converted to the types of a `Dataset`."""
-    with zipfile.ZipFile(path) as archive:
-        return {name: _convert(path, name, _array(path, archive, name)) for name in names}
-
-
 def _array(path: str, archive: zipfile.ZipFile, name: str) -> np.ndarray:
     try:
         with archive.open(f"{name}.npy") as file:
@@ -197,32 +227,38 @@ def _array(path: str, archive: zipfile.ZipFile, name: str) -> np.ndarray:
         _fail(path, "readable arrays", f"damaged data of {shown(name)}", "write the file again")
 
 
-def _convert(path: str, name: str, array: np.ndarray) -> np.ndarray:
+def _real(path: str, name: str, array: np.ndarray) -> np.ndarray:
+    """Returns features, or targets of a regression, as reals [S, ...]."""
     real = np.float32 if np.can_cast(array.dtype, np.float32) else np.float64
-    if name.endswith("features"):
-        with np.errstate(over="ignore"):  # beyond float64: infinite, which is reported as such
-            return np.ascontiguousarray(array.reshape(len(array), -1) if array.ndim == 1 else array, dtype=real)
-    if name.endswith("targets") and array.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            return np.ascontiguousarray(array.reshape(len(array), -1), dtype=real)
-    if array.ndim != 1:
-        _fail(
-            path,
-            f"one label for each sample in {name}",
-            f"integers of shape {array.shape}",
-            "flatten it, or use floats",
-        )
+    flat = array.ndim == 1 or name.endswith("targets")
+    with np.errstate(over="ignore"):  # beyond float64: infinite, which is reported as such
+        return np.ascontiguousarray(array.reshape(len(array), -1) if flat else array, dtype=real)
+
+
+def _whole(path: str, name: str, array: np.ndarray) -> np.ndarray:
+    """Returns features that stay integers [S, ...], labels [S] or [S, ...], or nodes [S], as int64."""
+    fix = "use features_as=real" if name.endswith("features") else "number them 0, 1, 2, ..."
     if array.dtype == np.uint64 and array.max() > np.iinfo(np.int64).max:
-        _fail(path, f"entries of {name} below 2^63", str(array.max()), "number them 0, 1, 2, ...")
-    return array.astype(np.int64)
+        _fail(path, f"entries of {name} below 2^63", str(array.max()), fix)
+    if array.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):
+            wrong = np.flatnonzero((array != np.rint(array)) | ~(np.abs(array) < 2.0**63))
+        if wrong.size:
+            got = f"{array.flat[wrong[0]]:g} ({wrong.size} of {array.size})"
+            _fail(path, f"whole numbers in {name} with classes=true", got, "use classes=false for a regression")
+    if name.endswith("features"):
+        return np.ascontiguousarray(array.reshape(len(array), -1) if array.ndim == 1 else array, dtype=np.int64)
+    return array.reshape(len(array) if array.size == len(array) else array.shape).astype(np.int64)
 
 
-def _classes(path: str, labels: np.ndarray) -> int:
-    if labels.ndim != 1 or labels.max() < 0:
-        _fail(path, "labels 0, 1, 2, ... in targets", f"{labels.max()} as the largest", "number the labels from 0")
-    if labels.max() >= LARGEST:
-        _fail(path, f"labels below {LARGEST:,} in targets", str(labels.max()), "number the labels 0, 1, 2, ...")
-    return int(labels.max()) + 1
+def _classes(path: str, labels: list[np.ndarray]) -> int:
+    """Returns the number of labels in some arrays, the first of which are those of the training rows."""
+    most = max(int(part.max()) for part in labels)
+    if most < 0:
+        _fail(path, "labels 0, 1, 2, ... in targets", f"{most} as the largest", "number the labels from 0")
+    if most >= LARGEST:
+        _fail(path, f"labels below {LARGEST:,} in targets", str(most), "number the labels 0, 1, 2, ...")
+    return most + 1
 
 
 def _check_nodes(path: str, node: np.ndarray, n: int) -> None:

@@ -6,8 +6,10 @@ known before it is built, so that memory can be planned.
 Letters: S training samples, T test samples, k targets.
 """
 
+import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
@@ -15,8 +17,16 @@ from jaxtyping import Float32, Float64, Int64
 FEATURES, NOISE, WEIGHTS, NODE_WEIGHTS, TEST_FEATURES, TEST_NOISE, SPLIT = range(7)
 """What a draw of the stream `rng.DATA` is for: the second part of its address."""
 
-Targets = Int64[np.ndarray, " S"] | Float64[np.ndarray, "S k"] | Float32[np.ndarray, "S k"]
-TestTargets = Int64[np.ndarray, " T"] | Float64[np.ndarray, "T k"] | Float32[np.ndarray, "T k"]
+Features = Float64[np.ndarray, "S ..."] | Float32[np.ndarray, "S ..."] | Int64[np.ndarray, "S ..."]
+TestFeatures = Float64[np.ndarray, "T ..."] | Float32[np.ndarray, "T ..."] | Int64[np.ndarray, "T ..."]
+Targets = Int64[np.ndarray, "S ..."] | Float64[np.ndarray, "S k"] | Float32[np.ndarray, "S k"]
+TestTargets = Int64[np.ndarray, "T ..."] | Float64[np.ndarray, "T k"] | Float32[np.ndarray, "T k"]
+
+Classes = bool | Literal["auto"]
+"""Whether targets are names of classes; `auto`: integers and texts are, real numbers are not."""
+
+FeaturesAs = Literal["auto", "integers", "real"]
+"""What numbers features are to be: integers, which a module gets as int64; reals, in the dtype of the run; or auto."""
 
 
 @dataclass(frozen=True)
@@ -38,23 +48,42 @@ class DataSizes:
     is_classes: bool
     """Whether the targets are labels."""
 
+    integers: bool = False
+    """Whether the features are integers, as tokens are."""
+
+    target_shape: tuple[int, ...] = ()
+    """Shape of the labels of one sample; (): it has one label, or real targets."""
+
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What is odd about the targets and may be a mistake, in sentences."""
+
     @property
-    def shape(self) -> tuple[tuple[int, ...], int, bool]:
+    def shape(self) -> tuple[tuple[int, ...], int, bool, bool, tuple[int, ...]]:
         """What a model for the data depends on."""
-        return self.features, self.outputs, self.is_classes
+        return self.features, self.outputs, self.is_classes, self.integers, self.target_shape
+
+    @property
+    def one_label(self) -> bool:
+        """Whether each sample has one label."""
+        return self.is_classes and not self.target_shape
+
+    @property
+    def numbers(self) -> int:
+        """Numbers of one sample: features and targets, a label counted once for each output."""
+        return math.prod(self.features) + (math.prod(self.target_shape) if self.target_shape else self.outputs)
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Training and test samples, in host memory."""
 
-    features: Float64[np.ndarray, "S ..."] | Float32[np.ndarray, "S ..."]
-    """Training features: float32 where that is exact for the source, else float64."""
+    features: Features
+    """Training features: integers, or float32 where that is exact for the source, else float64."""
 
     targets: Targets
-    """Labels 0, 1, ..., classes - 1, or real targets, k a sample."""
+    """Labels 0, 1, ..., classes - 1, one or an array of one shape a sample, or real targets, k a sample."""
 
-    test_features: Float64[np.ndarray, "T ..."] | Float32[np.ndarray, "T ..."]
+    test_features: TestFeatures
     """Test features, shared by all nodes."""
 
     test_targets: TestTargets
@@ -71,7 +100,15 @@ class Dataset:
         """The sizes of what was built; equal to `Source.sizes`."""
         is_classes = self.classes is not None
         outputs = self.classes if self.classes is not None else self.targets.shape[1]
-        return DataSizes(len(self.features), len(self.test_features), self.features.shape[1:], outputs, is_classes)
+        return DataSizes(
+            len(self.features),
+            len(self.test_features),
+            self.features.shape[1:],
+            outputs,
+            is_classes,
+            self.features.dtype.kind == "i",
+            self.targets.shape[1:] if is_classes else (),
+        )
 
 
 class Source(ABC):
@@ -93,6 +130,39 @@ class Source(ABC):
             ValueError: what the user gave cannot be read or used.
         """
 
+    def demands_integers(self) -> bool:
+        """Returns whether a module must take features that are integers as they are."""
+        return False
+
+
+def stay_integers(rule: FeaturesAs, held: np.dtype, standardize: str) -> bool:
+    """Returns whether features stay integers, which a source holds as numbers of some type.
+
+    By `auto` those of 8 bits, as pixels are, and truth values become reals.
+
+    Args:
+        rule: the setting.
+        held: type of the numbers.
+        standardize: the rows over which they are to be standardised, or "none".
+
+    Raises:
+        ValueError: integers are asked for, and they are none; or integers are to be standardised.
+    """
+    if rule == "integers" and held.kind not in "iu":
+        raise ValueError(f"features_as must be auto or real where features are no integers, got integers and {held}")
+    if rule == "real" or held.kind not in "iu" or (rule == "auto" and held.itemsize == 1):
+        return False
+    refuse_standardized(standardize)
+    return True
+
+
+def refuse_standardized(standardize: str) -> None:
+    """Raises ValueError if features that stay integers are to be standardised, over some rows or "none"."""
+    if standardize != "none":
+        raise ValueError(
+            f"standardize must be none where features are integers, got {standardize}; use features_as=real"
+        )
+
 
 # ----------------------------------------------------------------------------------------------------------- checks
 
@@ -113,7 +183,7 @@ def check_rows(features: np.ndarray, targets: np.ndarray, classes: int | None, p
 
     Args:
         features: of any shape [S, ...].
-        targets: labels [S], or real targets [S, k].
+        targets: labels [S] or [S, ...], or real targets [S, k].
         classes: number of labels; None for a regression.
         prefix: of the names in messages, "test_" for test rows.
     """
@@ -128,15 +198,20 @@ def check_rows(features: np.ndarray, targets: np.ndarray, classes: int | None, p
     if classes is None:
         _finite(targets, f"{prefix}targets")
         return
-    wrong = np.flatnonzero((targets < 0) | (targets >= classes))
-    if wrong.size:
+    flat = targets.reshape(len(targets), -1)
+    wrong = (flat < 0) | (flat >= classes)
+    rows = np.flatnonzero(wrong.any(axis=1))
+    if rows.size:
+        got = flat[rows[0]][wrong[rows[0]]][0]
         raise ValueError(
-            f"{prefix}targets must be labels from 0 to {classes - 1}, got {targets[wrong[0]]} at row {wrong[0]} "
-            f"({wrong.size} of {len(targets)} rows): number the labels 0, 1, 2, ..."
+            f"{prefix}targets must be labels from 0 to {classes - 1}, got {got} at row {rows[0]} "
+            f"({rows.size} of {len(targets)} rows): number the labels 0, 1, 2, ..."
         )
 
 
 def _finite(values: np.ndarray, name: str) -> None:
+    if values.dtype.kind == "i":
+        return
     bad = ~np.isfinite(values)
     count = int(np.count_nonzero(bad))
     if count:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from batchednodes.data.columns import Classes, numbered
+from batchednodes.data.columns import Learned, numbered
 from batchednodes.data.holdout import Rows, Standardize, check_holdout, dataset, held_out
-from batchednodes.data.paths import check_file
-from batchednodes.data.sources import Dataset, DataSizes, Source
+from batchednodes.data.sources import Classes, Dataset, DataSizes, Source
 from batchednodes.imports import deferred
+from batchednodes.paths import check_file
 from batchednodes.values import check_sizes, shown
 
 if TYPE_CHECKING:
@@ -72,20 +72,19 @@ class Libsvm(Source):
 
     def sizes(self, n: int) -> DataSizes:
         """Returns the sizes; features are read, but not made dense."""
-        (x, *_), targets, classes = self._read()
-        train, *tests = (len(y) for y in targets)
+        (x, *_), learned = self._read()
+        train, *tests = (len(y) for y in learned.values)
         test = tests[0] if tests else held_out(train, self.test_fraction)
-        outputs, is_classes = classes or 1, classes is not None
-        return DataSizes(train if tests else train - test, test, (x.shape[1],), outputs, is_classes)
+        return learned.sizes(train if tests else train - test, test, (x.shape[1],), integers=False)
 
     def load(self, n: int, seed: int) -> Dataset:
-        parts, targets, classes = self._read()
-        rows, *test = (Rows(x.toarray(), y, classes) for x, y in zip(parts, targets, strict=True))
+        parts, learned = self._read()
+        rows, *test = (Rows(x.toarray(), y, learned.classes) for x, y in zip(parts, learned.values, strict=True))
         chosen = seed if self.test_seed is None else self.test_seed
         return dataset(rows, test[0] if test else None, self.test_fraction, chosen, self.standardize)
 
-    def _read(self) -> tuple[list[Any], list[np.ndarray], int | None]:
-        """Returns the features of each file (CSR) and its targets, and the number of classes."""
+    def _read(self) -> tuple[list[Any], Learned]:
+        """Returns the features of each file (CSR), and the targets of all."""
         given = {"path": self.path, "test_path": self.test_path}
         read = {key: _file(path, key, self.test_path is None) for key, path in given.items() if path is not None}
         parts = _shifted([x for x, _ in read.values()], self.zero_based, self.path)
@@ -99,8 +98,8 @@ class Libsvm(Source):
             raise ValueError(f"path must hold a feature, got none in {shown(self.path)}: give features=..., or samples")
         targets = [y for _, y in read.values()]
         if self.classes is False or (self.classes == "auto" and any((y != np.floor(y)).any() for y in targets)):
-            return parts, [y.reshape(-1, 1) for y in targets], None
-        return parts, *numbered([pandas.Series(y) for y in targets])
+            return parts, Learned([y.reshape(-1, 1) for y in targets], None)
+        return parts, numbered([pandas.Series(y) for y in targets], "test_path")
 
 
 def _file(path: str, key: str, alone: bool) -> tuple[Any, np.ndarray]:

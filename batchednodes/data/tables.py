@@ -6,15 +6,18 @@ Letters: none.
 import csv
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from batchednodes.data.columns import COLUMNS, Classes, Frame, Roles, Table, table_rows, table_sizes
+import numpy as np
+
+from batchednodes.data.columns import COLUMNS, Frame, Roles, Table, is_integer, table_rows, table_sizes
 from batchednodes.data.extras import extra
 from batchednodes.data.holdout import Standardize, check_holdout, dataset
-from batchednodes.data.paths import check_file
-from batchednodes.data.sources import Dataset, DataSizes, Source
+from batchednodes.data.sources import Classes, Dataset, DataSizes, FeaturesAs, Source, refuse_standardized
 from batchednodes.imports import deferred
+from batchednodes.paths import check_file
 from batchednodes.values import shown
 
 if TYPE_CHECKING:
@@ -24,6 +27,9 @@ else:
 
 _LINE = 16 << 20
 """The longest first line that is read [B]."""
+
+_CELLS = 1 << 22
+"""Cells that are read at once to see whether they are integers."""
 
 _DENSE, _LOOSE = 100, 1 << 28
 """The most by which a Parquet file may have been compressed, and the bytes [B] from which this counts."""
@@ -74,8 +80,14 @@ class Csv(Source):
     """Rows over which features are shifted and scaled to mean 0 and standard deviation 1: `none`, the training rows
     (`train`), or `all`."""
 
+    features_as: FeaturesAs = "auto"
+    """What features are to be: `real`; `integers`, which a module of your own gets as int64; `auto`: integers where
+    all columns are integers and none is standardised. A module that takes no integers, and models that come with
+    batchednodes, get reals all the same."""
+
     def __post_init__(self) -> None:
         check_holdout(self.test_fraction, self.test_seed, self.test_path, "test_path")
+        _check_integers(self.features_as, self.standardize)
         if len(self.separator) != 1 or self.separator in '"\r\n\0' or not self.separator.isascii():
             raise ValueError(f'separator must be one ASCII character, as "," or "\\t", got {shown(self.separator)}')
 
@@ -89,7 +101,10 @@ class Csv(Source):
         return dataset(rows, test[0] if test else None, self.test_fraction, chosen, self.standardize)
 
     def _roles(self) -> Roles:
-        return Roles(self.target, self.ignore, self.node, self.classes)
+        return Roles(self.target, self.ignore, self.node, self.classes, _rule(self.features_as, self.standardize))
+
+    def demands_integers(self) -> bool:
+        return self.features_as == "integers"
 
     def _tables(self) -> list[Table]:
         first = _text(self.path, "path", self.separator, self.header)
@@ -135,8 +150,14 @@ class Parquet(Source):
     """Rows over which features are shifted and scaled to mean 0 and standard deviation 1: `none`, the training rows
     (`train`), or `all`."""
 
+    features_as: FeaturesAs = "auto"
+    """What features are to be: `real`; `integers`, which a module of your own gets as int64; `auto`: integers where
+    all columns are integers of 16 bits or more and none is standardised. A module that takes no integers, and models
+    that come with batchednodes, get reals all the same."""
+
     def __post_init__(self) -> None:
         check_holdout(self.test_fraction, self.test_seed, self.test_path, "test_path")
+        _check_integers(self.features_as, self.standardize)
 
     def sizes(self, n: int) -> DataSizes:
         """Returns the sizes; of the files, only the target is read."""
@@ -148,11 +169,24 @@ class Parquet(Source):
         return dataset(rows, test[0] if test else None, self.test_fraction, chosen, self.standardize)
 
     def _roles(self) -> Roles:
-        return Roles(self.target, self.ignore, self.node, self.classes)
+        return Roles(self.target, self.ignore, self.node, self.classes, _rule(self.features_as, self.standardize))
+
+    def demands_integers(self) -> bool:
+        return self.features_as == "integers"
 
     def _tables(self) -> list[Table]:
         given = {"path": self.path, "test_path": self.test_path}
         return [_parquet(path, key) for key, path in given.items() if path is not None]
+
+
+def _check_integers(rule: FeaturesAs, standardize: Standardize) -> None:
+    if rule == "integers":
+        refuse_standardized(standardize)
+
+
+def _rule(rule: FeaturesAs, standardize: Standardize) -> FeaturesAs:
+    """Returns what features are to be where they may be standardised."""
+    return "real" if rule == "auto" and standardize != "none" else rule
 
 
 # ------------------------------------------------------------------------------------------------------------- text
@@ -169,7 +203,7 @@ def _text(path: str, key: str, separator: str, header: bool | Literal["auto"]) -
         got = f"{len(names):,} in {shown(path)}"
         raise ValueError(f"{key} must hold at most {COLUMNS:,} columns, got {got}; use kind npz for wide data")
     form = _Form(path, key, separator, skipped + named, len(names))
-    return Table(names, path, key, form.read)
+    return Table(names, path, key, form.read, form.integers)
 
 
 def _first_lines(path: str, key: str) -> tuple[int, list[str]]:
@@ -233,11 +267,28 @@ class _Form:
 
     def read(self, places: list[int] | None) -> Frame:
         """Returns the columns at some places; None: all."""
+        frame = self._read(places, None, lambda frame: frame)
+        read = range(self.width) if places is None else sorted(places)
+        return {place: column for place, (_, column) in zip(read, frame.items(), strict=True)}
+
+    def integers(self, places: list[int]) -> bool:
+        """Returns whether the columns at some places all hold integers; reads no further than to those that do not."""
+        rows = max(1, _CELLS // len(places))
+        return self._read(places, rows, lambda parts: all(is_integer(kind) for part in parts for kind in part.dtypes))
+
+    def _read(self, places: list[int] | None, rows: int | None, work: Callable[[Any], Any]) -> Any:
+        """Returns what some work makes of the columns at some places.
+
+        Args:
+            places: None: all.
+            rows: that are read at once, of which the work gets one frame after the other; None: all, in one frame.
+            work: done before the file is closed.
+        """
         separator = r"\s+" if self.separator == " " else self.separator
         read_csv = pandas.read_csv  # imports pandas, whose own warnings are no fault of the file's
         try:
             with open(self.path, "rb") as file, warnings.catch_warnings(action="error"):
-                frame = read_csv(
+                found = read_csv(
                     file,
                     sep=separator,
                     header=None,
@@ -248,13 +299,13 @@ class _Form:
                     na_filter=False,
                     skipinitialspace=True,
                     low_memory=False,
+                    chunksize=rows,
                 )
+                return work(found)
         except UnicodeDecodeError:
             raise ValueError(f"{self.key} must be a text file in UTF-8, got {shown(self.path)}, which is not") from None
         except Exception as error:  # whatever a damaged file makes the reader raise
             self._refuse(error)
-        read = range(self.width) if places is None else sorted(places)
-        return {place: column for place, (_, column) in zip(read, frame.items(), strict=True)}
 
     def _refuse(self, error: Exception) -> NoReturn:
         reason = " ".join(str(error).replace("Error tokenizing data. C error:", "").split())
@@ -299,4 +350,8 @@ def _parquet(path: str, key: str) -> Table:
             raise ValueError(f"{key} must hold readable columns, got {shown(path)}, which is damaged") from None
         return {place: frame[names[place]] for place in chosen}
 
-    return Table(names, path, key, read)
+    def integers(places: list[int]) -> bool:
+        kinds = (file.schema_arrow.field(place).type.to_pandas_dtype() for place in places)
+        return all(isinstance(kind, type) and is_integer(np.dtype(kind)) for kind in kinds)
+
+    return Table(names, path, key, read, integers)

@@ -6,11 +6,11 @@ Letters: r rows, c columns.
 import csv
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
 
+from batchednodes.paths import FILE, found
 from batchednodes.values import shown
 
 Form = tuple[str, ...]
@@ -28,7 +28,7 @@ def table(path: str, key: str, forms: Sequence[Form], most: int) -> tuple[Form, 
     """
     form, order, rows = forms[0], list(range(len(forms[0]))), []
     try:
-        if not Path(path).is_file():
+        if found(path) != FILE:
             raise OSError(2, "it is not a file")
         with open(path, encoding="utf-8", newline="") as file:
             first = True

@@ -3,7 +3,6 @@
 Letters: b examples, k outputs or classes.
 """
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -18,7 +17,7 @@ LossName = Literal["auto", "cross_entropy", "mse"]
 
 @dataclass(frozen=True)
 class Loss:
-    """What training minimises, a function of outputs [b, k] and targets."""
+    """What is minimised, a function of outputs [b, k] and targets; with labels [b, ...], of outputs [b, ..., k]."""
 
     mean: Callable[[Tensor, Tensor], Tensor]
     """Mean over the examples."""
@@ -34,21 +33,21 @@ class Loss:
 def choose(name: LossName, classes: int | None) -> Loss:
     """Returns the loss of a name; auto: cross_entropy for labels, mse for real values; these have no other."""
     if name == "mse" and classes is not None:
-        return Loss(functools.partial(_brier, classes), functools.partial(_brier_each, classes))
+        return Loss(_brier, _brier_each)
     return Loss(F.mse_loss, _squares) if classes is None else Loss(cross_entropy, _surprises)
 
 
-def _brier(classes: int, outputs: Tensor, targets: Tensor) -> Tensor:
-    """Returns the mean squared error of outputs [b, k] to the one-hot labels."""
-    return F.mse_loss(outputs, _hot(classes, outputs, targets))
+def _brier(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Returns the mean squared error of outputs to the one-hot labels."""
+    return F.mse_loss(outputs, _hot(outputs, targets))
 
 
-def _brier_each(classes: int, outputs: Tensor, targets: Tensor) -> Tensor:
-    return _squares(outputs, _hot(classes, outputs, targets))
+def _brier_each(outputs: Tensor, targets: Tensor) -> Tensor:
+    return _squares(outputs, _hot(outputs, targets))
 
 
-def _hot(classes: int, outputs: Tensor, targets: Tensor) -> Tensor:
-    return (targets.unsqueeze(-1) == torch.arange(classes, device=targets.device)).to(outputs.dtype)
+def _hot(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (targets.unsqueeze(-1) == torch.arange(outputs.shape[-1], device=targets.device)).to(outputs.dtype)
 
 
 def _squares(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -57,7 +56,7 @@ def _squares(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Returns the mean over a minibatch of -log softmax(outputs)[target].
+    """Returns the mean over a minibatch, and over the labels of each example, of -log softmax(outputs)[target].
 
     The value and the gradient of `F.cross_entropy`, by two operations that vmap carries as they are; that one it
     takes apart in Python, which costs a third of a small model's update.
@@ -66,5 +65,6 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def _surprises(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Returns -log softmax(outputs)[target] of each example."""
-    return -torch.log_softmax(outputs, -1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    """Returns -log softmax(outputs)[target] of each example, the mean over its labels."""
+    each = -torch.log_softmax(outputs, -1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    return each if each.ndim == 1 else each.flatten(1).mean(1)

@@ -63,6 +63,10 @@ class Model(ABC):
     ) -> None:
         """Writes the initial models of a network: row i by the address (seed, i), or all rows as row 0."""
 
+    def is_own(self) -> bool:
+        """Returns whether the module is the user's own, which may take integers, and put out numbers for each token."""
+        return False
+
 
 def _check_init(init: str) -> None:
     if init not in ("same", "independent"):
@@ -200,6 +204,9 @@ class PythonModule(Model):
             x[i] = stack.row(self._make(int(bits) >> 1, shape)).to(x)
         if self.init == "same":
             x[1:] = x[0]
+
+    def is_own(self) -> bool:
+        return True
 
     def _make(self, seed: int, shape: tuple[int, ...]) -> nn.Module:
         """Returns what the user's function makes with torch's generator seeded, which is then as it was before.

@@ -26,7 +26,7 @@ class Tests:
     features: Tensor
     """Test inputs of each [g, t, ...]."""
     targets: Tensor
-    """Test labels [g, t] or values [g, t, k]."""
+    """Test labels [g, t] or [g, t, ...], or values [g, t, k]."""
 
     def of(self, part: slice) -> "Tests":
         """Returns the test sets of some of the networks, without a copy."""
@@ -46,7 +46,7 @@ class Problem:
     features: Tensor
     """Training inputs of all nodes [S, ...]."""
     targets: Tensor
-    """Training labels [S] or values [S, k]."""
+    """Training labels [S] or [S, ...], or values [S, k]."""
     tests: tuple[Tests, ...]
     """Test sets of all networks, each shared by all nodes of its network."""
     sampler: Sampler
@@ -88,12 +88,12 @@ class Problem:
         return features.view(*index.shape, *features.shape[1:]), targets.view(*index.shape, *targets.shape[1:])
 
     def draw(self, nodes: Int64[np.ndarray, " w"], counts: Int64[np.ndarray, " w"]) -> Int64[Tensor, "w s b"]:
-        """Returns the examples of update number counts[k] of nodes[k], see `Sampler.draw`, on the device of the data."""
+        """Returns the examples of update number counts[k] of nodes[k], as `Sampler.draw`, on the device of the data."""
         index = torch.from_numpy(self.sampler.draw(nodes, counts))
         return index.to(self.features.device, non_blocking=True)
 
     def score(self, row: Float[Tensor, " p"], features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns loss and accuracy (NaN for real-valued targets) of one model on a test set, under vmap."""
+        """Returns loss and accuracy over all labels (NaN for real targets) of one model on a test set, under vmap."""
         outputs = self.stack.score(row, features)
         loss = self.criterion.mean(outputs, targets)
         if self.classes is None:

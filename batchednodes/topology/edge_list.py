@@ -3,76 +3,86 @@ r"""The user's own graph, from a text file or written out in the settings, as nu
 Letters: n nodes, i a node, j its contact, pairs edges as rows (i, j).
 """
 
-import errno
 import os
 import re
-import stat
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int64
 
+from batchednodes.paths import FILE, found, read_text
 from batchednodes.topology.graphs import Graph
 from batchednodes.topology.topology import Topology
 from batchednodes.values import shown
 
-_EDGE = re.compile(r"\s*([+-]?\d{1,18})\s+([+-]?\d{1,18})\s*", re.ASCII)
+_EDGE = re.compile(r"\s*([^\s#{}]+)\s+([^\s#{}]+)\s*(?:\{.*\}\s*)?(?:#.*)?")
+_WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_REAL = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _ODD = re.compile(r"[^\s,]*(?:[^0-9\s,]|[0-9]{10})[^\s,]*", re.ASCII)
-
-
-def read_text(path: str, what: str) -> str:
-    """Returns the text of a file.
-
-    Raises:
-        ValueError: it cannot be read, or is not UTF-8; the message says what it should hold.
-    """
-    try:
-        if stat.S_IFMT(os.stat(path).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
-            raise OSError(errno.EINVAL, "it is a pipe or a device")  # to open a pipe would wait for its writer
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ValueError(f"path must be a readable text file {what}, got {shown(path)}: {reason}") from None
 
 
 @dataclass(frozen=True)
 class EdgeList(Topology):
-    """The user's own graph, from a text file: two node numbers a line, '#' begins a comment; repeats are merged."""
+    """The user's own graph, from a text file: two nodes a line, '#' begins a comment; repeats are merged.
+
+    Nodes are numbers, or they are names without spaces, which are numbered in their sorted order; a run leaves the
+    numbers of names in `nodes.csv`. Data in braces at the end of a line, as `networkx.write_edgelist` writes them, are
+    passed over.
+    """
 
     path: str
-    """The file, relative to the working directory; nodes are numbered from 0 to n - 1."""
+    """The file, relative to the working directory; nodes are numbered from 0 to n - 1, or are at most n names."""
     directed: bool = False
     """Whether a line "i j" lets only i contact j; if not, both contact each other."""
 
     def contacts(self, n: int) -> float:
-        size = os.path.getsize(self.path) if os.path.isfile(self.path) else 0
+        size = os.path.getsize(self.path) if found(self.path) == FILE else 0
         return size / 4  # a line has 4 bytes or more, and two contacts
 
     def graph(self, n: int, seed: int) -> Graph | None:
         """Reads the file."""
-        text = read_text(self.path, "of edges")
-        pairs = np.array(list(self._edges(text, n)), np.int64).reshape(-1, 2)
-        return Graph.of(n, *pairs.T, directed=self.directed)
+        lines, ends, names = self._read()
+        if names is not None and len(names) > n:
+            raise ValueError(
+                f"path: {shown(self.path)} must name at most network.nodes = {n} nodes, got {len(names)}; set "
+                f"network.nodes={len(names)}"
+            )
+        wrong = (ends < 0) | (ends >= n)
+        for k in np.flatnonzero(wrong.any(1))[:1]:
+            got = ends[k][wrong[k]][0]
+            raise ValueError(self._bad(lines[k], f"name nodes of 0 .. {n - 1}", str(got)))
+        for k in np.flatnonzero(ends[:, 0] == ends[:, 1])[:1]:
+            both = " ".join(str(i) if names is None else names[i] for i in ends[k])
+            raise ValueError(self._bad(lines[k], "join two nodes", f"the loop {both}"))
+        return Graph.of(n, *ends.T, directed=self.directed)
 
-    def _edges(self, text: str, n: int) -> Iterable[tuple[int, int]]:
-        for line, words in enumerate(text.splitlines(), 1):
-            edge = words.partition("#")[0]
-            if not edge.strip():
+    def names(self) -> list[str] | None:
+        return self._read()[2]
+
+    def _read(self) -> tuple[list[int], Int64[np.ndarray, "pairs 2"], list[str] | None]:
+        """Returns the line and the ends of each edge, and the names of nodes 0, 1, ...; None where they are numbers."""
+        lines, words, named = list[int](), list[str](), False
+        for line, text in enumerate(read_text(self.path, "of edges").splitlines(), 1):
+            if not text.partition("#")[0].strip():
                 continue
-            match = _EDGE.fullmatch(edge)
-            if match is None:
-                raise ValueError(
-                    f"path: line {line} of {shown(self.path)} must be two node numbers, got {shown(edge.strip())}"
-                )
-            i, j = int(match[1]), int(match[2])
-            if not (0 <= i < n and 0 <= j < n):
-                bad = j if 0 <= i < n else i
-                raise ValueError(f"path: line {line} of {shown(self.path)} must name nodes of 0 .. {n - 1}, got {bad}")
-            if i == j:
-                raise ValueError(f"path: line {line} of {shown(self.path)} must join two nodes, got the loop {i} {j}")
-            yield i, j
+            match = _EDGE.fullmatch(text)
+            ends = () if match is None else match.groups()
+            if not words:
+                named = bool(ends) and not any(_REAL.fullmatch(word) for word in ends)
+            if not ends or not all(_REAL.fullmatch(word) is None if named else _WHOLE.fullmatch(word) for word in ends):
+                rule = "be two names, as in the lines before" if named else "be two node numbers"
+                raise ValueError(self._bad(line, rule, shown(text.partition("#")[0].strip())))
+            lines.append(line)
+            words += ends
+        if not named:
+            return lines, np.array(words, np.int64).reshape(-1, 2), None
+        names = sorted({*words})
+        number = {name: k for k, name in enumerate(names)}
+        return lines, np.array([number[word] for word in words], np.int64).reshape(-1, 2), names
+
+    def _bad(self, line: int, rule: str, got: str) -> str:
+        return f"path: line {line} of {shown(self.path)} must {rule}, got {got}"
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,10 @@ class Topology(ABC):
     def contacts(self, n: int) -> float:
         """Returns about how many contacts the graph of n nodes stores, an undirected edge as two, without making it."""
 
+    def names(self) -> list[str] | None:
+        """Returns what nodes 0, 1, ... are called where the graph comes from; None: they have numbers only."""
+        return None
+
 
 class Changing(Topology):
     """A kind of graph that changes from round to round."""

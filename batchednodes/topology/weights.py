@@ -17,9 +17,9 @@ import scipy
 from jaxtyping import Float64, Int32, Int64
 from numba import njit
 
+from batchednodes.paths import read_text
 from batchednodes.topology.choice import WEIGHTED, Rule, weighted
 from batchednodes.topology.chooser import Chooser
-from batchednodes.topology.edge_list import read_text
 from batchednodes.topology.graphs import DENSE, Graph, largest_modulus, second_modulus, some_vector
 from batchednodes.values import shown
 

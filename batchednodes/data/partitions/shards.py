@@ -88,7 +88,13 @@ def check_room(sizes: DataSizes, n: int) -> None:
 
 
 def check_labels(sizes: DataSizes, kind: str) -> None:
-    """Raises ValueError unless the targets are labels."""
+    """Raises ValueError unless each sample has one label."""
+    if sizes.target_shape:
+        shape = list(sizes.target_shape)
+        raise ValueError(
+            f"task.partition.kind must be {_REAL} where each sample has labels of shape {shape}, got {kind}: {kind} "
+            "deals by one label a sample"
+        )
     if not sizes.is_classes:
         raise ValueError(
             f"task.partition.kind must be {_REAL} when the targets are real numbers, got {kind}: {kind} deals by label"
