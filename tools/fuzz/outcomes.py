@@ -111,7 +111,7 @@ def run(case: Case, folder: Path, executor: str) -> Outcome:
         except (Exception, SystemExit) as error:
             made = Outcome(error=error)
     left = set(os.listdir(folder)) - before if made.error is not None else set()
-    return Outcome(made.result, made.error, tuple(str(w.message) for w in told), tuple(left))
+    return Outcome(made.result, made.error, tuple(dict.fromkeys(str(w.message) for w in told)), tuple(left))
 
 
 @contextmanager
@@ -182,7 +182,10 @@ def _misscored(case: Case, folder: Path, result: Result) -> list[str]:
     targets = torch.from_numpy(test.test_targets)
     row = result.metrics[result.metrics["network"] == 0].iloc[-1]
     tolerance = 100 * TOLERANCE[point.dtype]
-    seen = [_scores(result, i, test.test_features, targets, point) for i in range(point.network.nodes)]
+    try:
+        seen = [_scores(result, i, test.test_features, targets, point) for i in range(point.network.nodes)]
+    except Exception as error:
+        return [f"module: of a node raises {type(error).__name__}: {str(error)[:200]}"]
     found = []
     for name, column in (("loss_mean", 0), ("accuracy_mean", 1)):
         wanted = np.mean([score[column] for score in seen])
