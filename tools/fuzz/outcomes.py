@@ -202,7 +202,7 @@ def _scores(result: Result, i: int, features: np.ndarray, targets: Tensor, point
     with torch.no_grad():
         try:
             y = module(x if not x.is_floating_point() else x.to(dtype))
-        except RuntimeError:
+        except Exception:  # which takes real numbers
             y = module(x.to(dtype))
     if targets.is_floating_point():
         return float(F.mse_loss(y, targets.to(dtype))), math.nan
