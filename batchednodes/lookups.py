@@ -1,12 +1,14 @@
 r"""Look-ups: indices that a model makes of its data are checked for all examples before a run.
 
 Under vmap the tables of all nodes lie side by side, so that an index beyond the own one may reach that of another node.
-A forward pass is traced without computing it; what leads from the features to the indices is run over all examples.
+A forward pass that looks something up is traced without computing it; what leads from the features to the indices is
+run over all examples.
 
 Letters: S examples, b examples of a call.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +18,7 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call, functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from batchednodes.stack import Stack
 from batchednodes.stand_ins import StandIns
@@ -35,14 +38,62 @@ _FLAT = ("take", "put")
 _TUPLES = ("index", "index_put", "_unsafe_index", "_unsafe_index_put")
 """Functions of (tensor, an index or None for each of its dimensions)."""
 
+_LABELS = {"nll_loss_forward": "nll_loss", "nll_loss2d_forward": "nll_loss", "multi_margin_loss": "multi_margin_loss"}
+"""Losses, as they are called, of (scores of classes along the second dimension, or the only one, labels)."""
+
+_IGNORED = 4
+"""Place of the label that counts for nothing among the arguments of nll_loss."""
+
 
 class _Lookup(NamedTuple):
-    """Indices of a forward pass, and what they must lie in."""
+    """Indices of a function, and what they must lie in."""
 
     name: str
-    index: fx.Node
+    index: Any
+    """A node of a graph, or a tensor."""
     low: int
     size: int
+    ignored: int | None = None
+    """An index beside the range that is taken for none."""
+
+    def words(self, index: Tensor) -> str | None:
+        """Returns which value of the index is out of range, in words; None: none is."""
+        out = (index < self.low) | (index >= self.size)
+        beyond = index[out if self.ignored is None else out & (index != self.ignored)]
+        if beyond.numel() == 0:
+            return None
+        return f"index {int(beyond[0])}, where {self.name} takes {self.low} to {self.size - 1}"
+
+
+class _OutOfRangeError(Exception):
+    """An index is out of range; the message says which."""
+
+
+def _lookups(function: object, args: Sequence[Any], tensor: Callable[[Any], Any]) -> list[_Lookup]:
+    """Returns what a function of ATen looks up.
+
+    Args:
+        function: that is called.
+        args: of the call.
+        tensor: makes a tensor of an argument; of another argument, anything else.
+    """
+    first = tensor(args[0]) if args else None
+    if not isinstance(function, torch._ops.OpOverload) or not isinstance(first, Tensor):
+        return []
+    name, shape, found = function.overloadpacket.__name__.rstrip("_"), first.shape, list[_Lookup]()
+    if name == "embedding":
+        found = [_Lookup(name, args[1], 0, shape[0])]
+    elif name in _ALONG:
+        found = [_Lookup(name, args[2], 0, shape[args[1]] if shape else 1)]
+    elif name in _FLAT:
+        found = [_Lookup(name, args[1], -shape.numel(), shape.numel())]
+    elif name in _TUPLES:
+        pairs = zip(args[1], shape, strict=False)
+        found = [_Lookup("indexing", k, -size, size) for k, size in pairs if k is not None]
+    elif name in _LABELS:
+        ignored = args[_IGNORED] if name.startswith("nll") else None
+        found = [_Lookup(_LABELS[name], args[1], 0, shape[1 if len(shape) > 1 else 0], ignored)]
+    return [one for one in found if tensor(one.index).dtype != torch.bool]
 
 
 @dataclass(frozen=True)
@@ -55,23 +106,24 @@ class Lookups:
     """Whether rows of a table are looked up by indices that parameters decide, which training may change."""
 
     @staticmethod
-    def of(stack: Stack, features: Tensor) -> "Lookups | None":
+    def of(stack: Stack, row: Tensor, features: Tensor) -> "Lookups | None":
         """Returns what the module of a stack on the CPU looks up; None: nothing that data or training decide.
 
         Args:
             stack: whose module runs.
+            row: parameters of a model that a run begins with.
             features: some examples, as the module gets them.
         """
+        forwards = [_forward(stack, module) for module in (stack.skeleton, stack.scorer)]
+        forwards = [forward for forward in forwards if _looks_up(forward, row, features[:_FEW])]
         try:
-            passes = [_Pass.of(stack, module, features[:_ROWS]) for module in (stack.skeleton, stack.scorer)]
+            passes = [_Pass.of(forward, row, features[:_ROWS]) for forward in forwards]
         except (Exception, SystemExit):  # of a forward that asks for values, which a trace has not
-            return Lookups(_whole(stack), guarded=False)
+            return Lookups(lambda some: _first_words(_checked(forward, row, some) for forward in forwards), False)
         found = [one for one in passes if one.lookups or one.guarded]
-
-        def words(some: Tensor) -> str | None:
-            return next((said for one in found if (said := one.words(some)) is not None), None)
-
-        return Lookups(words, any(one.guarded for one in found)) if found else None
+        if not found:
+            return None
+        return Lookups(lambda some: _first_words(one.words(some) for one in found), any(one.guarded for one in found))
 
     def fault(self, features: np.ndarray, send: Callable[[np.ndarray], Tensor]) -> tuple[int, str] | None:
         """Returns the first example whose index is out of range, and which index; None: there is none.
@@ -94,64 +146,107 @@ class Lookups:
         return None
 
 
-def _whole(stack: Stack) -> Callable[[Tensor], str | None]:
-    """Returns what says which index is out of range by running the module forward."""
-    row = torch.zeros(stack.p, dtype=stack.dtype)
+_FEW = 2
+"""Examples on which a module is run to see whether it looks anything up."""
 
-    def words(some: Tensor) -> str | None:
-        try:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                stack.call(row, some)
-                stack.score(row, some, stacked=False)
-        except IndexError as error:
-            return str(error).strip().splitlines()[0][:200]
-        except (Exception, SystemExit):  # other faults are found, and named, where the model is tried
-            return None
+
+def _first_words(found: Iterable[str | None]) -> str | None:
+    return next((said for said in found if said is not None), None)
+
+
+Forward = Callable[[Tensor, Tensor], Tensor]
+"""Maps parameters and features to what a module puts out."""
+
+
+def _forward(stack: Stack, module: nn.Module) -> Forward:
+    """Returns the forward pass of a module, with the stand-ins that it has under vmap."""
+
+    def forward(row: Tensor, features: Tensor) -> Tensor:
+        with StandIns(torch.zeros((), dtype=torch.int64), stacked=True):
+            return functional_call(module, stack.views(row), (features,))
+
+    return forward
+
+
+def _looks_up(forward: Forward, row: Tensor, features: Tensor) -> bool:
+    """Returns whether a pass looks something up, or cannot tell."""
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), _Watch() as watch:
+            forward(row, features)
+    except (Exception, SystemExit):  # whatever the user's forward raises; among that, an index out of range
+        return True
+    return watch.seen
+
+
+def _checked(forward: Forward, row: Tensor, some: Tensor) -> str | None:
+    """Returns which index is out of range, as a pass says that is run."""
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), _Watch():
+            forward(row, some)
+    except _OutOfRangeError as error:
+        return str(error)
+    except (Exception, SystemExit):  # other faults are found, and named, where the model is tried
         return None
+    return None
 
-    return words
+
+class _Watch(TorchDispatchMode):
+    """Checks each index before it is used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = False
+
+    def __torch_dispatch__(self, func: Any, types: object, args: tuple = (), kwargs: dict | None = None) -> Any:
+        for one in _lookups(func, args, lambda arg: arg):
+            self.seen = True
+            said = one.words(one.index)
+            if said is not None:
+                raise _OutOfRangeError(said)
+        return func(*args, **(kwargs or {}))
 
 
 @dataclass(frozen=True)
 class _Pass:
     """A forward pass up to its indices."""
 
-    indices: fx.GraphModule
-    """Maps the features of `rows` examples to the indices of each look-up."""
-    lookups: tuple[_Lookup, ...]
-    """Those whose indices the features decide, and parameters do not."""
+    indices: "_Indices"
+    """Maps the features of `rows` examples to the indices of each look-up, and checks them on the way."""
+    lookups: int
+    """How many look-ups there are whose indices the features decide, and parameters do not."""
     rows: int
     guarded: bool
 
     @staticmethod
-    def of(stack: Stack, module: nn.Module, features: Tensor) -> "_Pass":
-        """Returns the pass of a module on examples like those given; raises whatever a trace refuses."""
+    def of(forward: Forward, row: Tensor, features: Tensor) -> "_Pass":
+        """Returns the pass on examples like those given; raises whatever a trace refuses."""
 
-        def forward(row: Tensor, features: Tensor) -> Tensor:
-            key = torch.zeros((), dtype=torch.int64)
-            with _Ranged(), StandIns(key, stacked=True):
-                return functional_call(module, stack.views(row), (features,))
+        def ranged(row: Tensor, features: Tensor) -> Tensor:
+            with _Ranged():
+                return forward(row, features)
 
-        row = torch.zeros(stack.p, dtype=stack.dtype)
-        make = make_fx(functionalize(forward), tracing_mode="fake", _allow_non_fake_inputs=True)
-        graph = make(row, features).graph
+        make = make_fx(functionalize(ranged), tracing_mode="fake", _allow_non_fake_inputs=True)
+        module = make(row, features)
+        graph = module.graph
         weights, inputs = (node for node in graph.nodes if node.op == "placeholder")
         learned, given = _after(graph, weights), _after(graph, inputs)
-        found = [one for one in _lookups(graph) if one.index in given | learned]
+        calls = (node for node in graph.nodes if node.op == "call_function")
+        found = [one for node in calls for one in _lookups(node.target, node.args, _value)]
+        found = [one for one in found if one.index in given | learned]
         own = tuple(one for one in found if one.index not in learned)
-        return _Pass(_cut(graph, inputs, own), own, len(features), len(own) < len(found))
+        return _Pass(_Indices.of(module, inputs, own), len(own), len(features), len(own) < len(found))
 
     def words(self, some: Tensor) -> str | None:
         """Returns which index of some examples, of which there are at most `rows`, is out of range; None: none is."""
         try:
-            found = self.indices(some[torch.arange(self.rows) % len(some)])
-        except (IndexError, RuntimeError) as error:  # of an index that leads to others
-            return str(error).strip().splitlines()[0][:200]
-        for lookup, index in zip(self.lookups, found, strict=True):
-            out = index[(index < lookup.low) | (index >= lookup.size)]
-            if out.numel():
-                return f"index {int(out[0])}, where {lookup.name} takes {lookup.low} to {lookup.size - 1}"
+            self.indices.run(some[torch.arange(self.rows) % len(some)])
+        except _OutOfRangeError as error:
+            return str(error)
         return None
+
+
+def _value(arg: Any) -> Any:
+    return arg.meta.get("val") if isinstance(arg, fx.Node) else None
 
 
 class _Ranged(TorchFunctionMode):
@@ -184,42 +279,34 @@ def _after(graph: fx.Graph, source: fx.Node) -> set[fx.Node]:
     return found
 
 
-def _lookups(graph: fx.Graph) -> Iterator[_Lookup]:
-    """Yields the look-ups of a traced pass."""
-    for node in graph.nodes:
-        if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
-            continue
-        name = node.target.overloadpacket.__name__
-        first = node.args[0] if node.args else None
-        shape = (
-            first.meta["val"].shape if isinstance(first, fx.Node) and isinstance(first.meta.get("val"), Tensor) else ()
-        )
-        found: list[_Lookup] = []
-        if name == "embedding":
-            found = [_Lookup(name, node.args[1], 0, shape[0])]
-        elif name in _ALONG:
-            found = [_Lookup(name, node.args[2], 0, shape[node.args[1]] if shape else 1)]
-        elif name in _FLAT:
-            found = [_Lookup(name, node.args[1], -shape.numel(), shape.numel())]
-        elif name in _TUPLES:
-            found = [
-                _Lookup("indexing", k, -size, size)
-                for k, size in zip(node.args[1], shape, strict=False)
-                if k is not None
-            ]
-        yield from (one for one in found if one.index.meta["val"].dtype != torch.bool)
+class _Indices(fx.Interpreter):
+    """The part of a graph that leads from the features to the indices of some look-ups."""
 
+    def __init__(self, module: fx.GraphModule, lookups: Mapping[fx.Node, Sequence[_Lookup]]) -> None:
+        super().__init__(module)
+        self.lookups, self.extra_traceback = lookups, False
 
-def _cut(graph: fx.Graph, inputs: fx.Node, lookups: Sequence[_Lookup]) -> fx.GraphModule:
-    """Returns the part of a graph that leads from the features to the indices of some look-ups."""
-    needed = {one.index for one in lookups}
-    for node in reversed(graph.nodes):
-        if node in needed:
-            needed.update(node.all_input_nodes)
-    part, made = fx.Graph(), dict[fx.Node, fx.Node]()
-    made[inputs] = part.placeholder("features")
-    for node in graph.nodes:
-        if node in needed and node is not inputs:
-            made[node] = part.node_copy(node, lambda n: made[n])
-    part.output(tuple(made[one.index] for one in lookups))
-    return fx.GraphModule(graph.owning_module, part)
+    @staticmethod
+    def of(module: fx.GraphModule, inputs: fx.Node, lookups: Sequence[_Lookup]) -> "_Indices":
+        """Cuts that part out of the graph of a module."""
+        needed = {one.index for one in lookups}
+        for node in reversed(module.graph.nodes):
+            if node in needed:
+                needed.update(node.all_input_nodes)
+        part, made, checks = fx.Graph(), dict[fx.Node, fx.Node](), defaultdict[fx.Node, list[_Lookup]](list)
+        made[inputs] = part.placeholder("features")
+        for node in module.graph.nodes:
+            if node in needed and node is not inputs:
+                made[node] = part.node_copy(node, lambda n: made[n])
+        part.output(tuple(made[one.index] for one in lookups))
+        for one in lookups:
+            checks[made[one.index]].append(one)
+        return _Indices(fx.GraphModule(module, part), checks)
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Computes a node, and checks it where it is an index."""
+        made = super().run_node(n)
+        said = _first_words(one.words(made) for one in self.lookups.get(n, ()))
+        if said is not None:
+            raise _OutOfRangeError(said)
+        return made

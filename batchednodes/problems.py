@@ -77,11 +77,14 @@ def problem(
     features = send(np.concatenate([d.features for d in sets]), kind)
     targets = send(np.concatenate([d.targets for d in sets]))
     criterion = losses.choose(config.task.loss, sets[0].classes)
+    row = torch.empty(1, stack_.p, dtype=dtype, device=where)
+    config.task.model.init_(row, stack_, config.seed, sets[0].sizes.features, sets[0].sizes.outputs)
     if isinstance(config.task.model, PythonModule):
-        stack_ = replace(stack_, ways=_looked_up(skeleton(config, sets[0].sizes, dtype, _HOST), dealt, batch, kind))
+        host = skeleton(config, sets[0].sizes, dtype, _HOST)
+        stack_ = replace(stack_, ways=_looked_up(host, row[0].to(_HOST), dealt, batch, kind))
     found = Problem(stack_, criterion, sets[0].classes, features, targets, tests, sampler)
     first = found.draw(np.zeros(1, np.int64), np.zeros(1, np.int64))[0, 0]
-    ways = Trial(found, *found.batch(first[first >= 0]), config.executor == "serial").ways()
+    ways = Trial(found, *found.batch(first[first >= 0]), row[0], config.executor == "serial").ways()
     found = replace(found, stack=replace(stack_, ways=ways))
     if ways.draws:
         found = replace(found, sampler=replace(sampler, keyed=True))
@@ -93,14 +96,23 @@ def problem(
     return found, tuple(dealing.heterogeneity(*one) for one in dealt)
 
 
-def _looked_up(stack: Stack, dealt: list[tuple[Dataset, Shards]], batch: Networks, kind: torch.dtype) -> Ways:
+def _looked_up(
+    stack: Stack, model: Tensor, dealt: list[tuple[Dataset, Shards]], batch: Networks, kind: torch.dtype
+) -> Ways:
     """Checks what a model on the host looks up of the data, and returns how vmap carries that.
+
+    Args:
+        stack: of the model.
+        model: parameters that it begins with.
+        dealt: data of each network, and who owns them.
+        batch: the networks.
+        kind: type of the features.
 
     Raises:
         ValueError: an example leads to an index that is out of range.
     """
     send = partial(Sender(stack.dtype, _HOST), kind=kind)
-    lookups = Lookups.of(stack, send(dealt[0][0].features[:_TRACED]))
+    lookups = Lookups.of(stack, model, send(dealt[0][0].features[:_TRACED]))
     if lookups is None:
         return stack.ways
     for g, (data, shards) in enumerate(dealt):

@@ -10,8 +10,11 @@ Letters: n nodes, p parameters of a module, b examples, x models [n, p].
 import copy
 import itertools
 import math
-from collections.abc import Callable, Mapping
+import re
+import traceback
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import torch
@@ -52,6 +55,8 @@ class Stack:
     """Name and shape of each trainable parameter, in the order of `nn.Module.named_parameters`."""
     scorer: nn.Module
     """The same module in evaluation mode, with which models are scored."""
+    blank: nn.Module
+    """The same module as it was made: never called, it holds nothing that a forward left behind."""
     ways: Ways = Ways()
     """How vmap carries the computation."""
 
@@ -69,9 +74,10 @@ class Stack:
         if not shapes:
             raise ValueError(f"task.model must have trainable parameters, got {type(module).__name__} with none")
         _replace(skeleton, lambda _, w: torch.empty(w.shape, device="meta", dtype=dtype))
-        skeleton._apply(lambda t: t if t.is_meta else t.to(device, dtype if t.is_floating_point() else None))
+        skeleton._apply(lambda t: t if t.is_meta else t.to(device, _kind(t, dtype)))
         shared = {id(t): t for t in itertools.chain(skeleton.parameters(), skeleton.buffers())}
-        return Stack(skeleton, shapes, copy.deepcopy(skeleton, shared).eval())
+        scorer, blank = (copy.deepcopy(skeleton, dict(shared)) for _ in range(2))
+        return Stack(skeleton, shapes, scorer.eval(), blank)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -86,7 +92,7 @@ class Stack:
     def views(self, rows: Float[Tensor, "*w p"]) -> dict[str, Tensor]:
         """Returns the named parameters as views of a row, or of rows."""
         parts, w = rows.split([math.prod(s) for s in self.shapes.values()], -1), rows.shape[:-1]
-        return {name: part.view(*w, *shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+        return {name: part.view((*w, *shape)) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
     def call(
         self, row: Float[Tensor, " p"], features: Tensor, key: Int64[Tensor, ""] | None = None, stacked: bool = False
@@ -137,7 +143,7 @@ class Stack:
 
     def module(self, row: Float[Tensor, " p"]) -> nn.Module:
         """Returns a module of its own with the parameters of a row, copied."""
-        module, views = copy.deepcopy(self.skeleton), self.views(row)
+        module, views = copy.deepcopy(self.blank), self.views(row)
         _replace(module, lambda name, _: views[name].detach().clone())
         restore_(module)
         return module
@@ -179,12 +185,36 @@ def _numel(out: object) -> int:
     return out.numel() if isinstance(out, Tensor) else 0
 
 
-def refusal(rule: str, error: BaseException) -> BaseException:
-    """Returns the error to raise for one that a user's model raised."""
+def _kind(t: Tensor, dtype: torch.dtype) -> torch.dtype | None:
+    """Returns the type that a constant takes where real numbers have one; None: its own."""
+    return dtype if t.is_floating_point() else dtype.to_complex() if t.is_complex() else None
+
+
+def refusal(rule: str, error: BaseException, place: str | None = None) -> BaseException:
+    """Returns the error to raise for one that a user's model raised.
+
+    Args:
+        rule: what the model must do.
+        error: that it raised instead.
+        place: the module that raised it, in words; None: the innermost one that was running.
+    """
     if memory.exhausted(error):
         return MemoryError(memory.reason(error))
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-    return ValueError(f"task.model must {rule}, got: {reason}{REMEDY}")
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    frames = reversed([frame for frame, _ in traceback.walk_tb(error.__traceback__)])
+    place = running(frames) if place is None else place
+    within = f" (in {place})" if place else ""
+    return ValueError(f"task.model must {rule}, got: {_PLEA.sub('', reason)[:300]}{within}{REMEDY}")
+
+
+_PLEA = re.compile(r"\s*Please (file|open) an issue.*")
+"""What PyTorch asks of its users, which concerns nobody here."""
+
+
+def running(frames: Iterable[FrameType]) -> str:
+    """Returns the class of the module that runs in some frames, the innermost one first; nothing where none does."""
+    selves = (frame.f_locals.get("self") for frame in frames)
+    return next((type(m).__name__ for m in selves if isinstance(m, nn.Module)), "")
 
 
 def _replace(module: nn.Module, value: Callable[[str, Tensor], Tensor]) -> None:
@@ -227,8 +257,14 @@ def _copied(module: nn.Module) -> nn.Module:
     """
     try:
         return copy.deepcopy(module)
-    except (Exception, SystemExit) as error:  # of a lock, a file, a tensor that is computed, ...
-        raise refusal("be a module that copy.deepcopy copies", error) from error
+    except (Exception, SystemExit):  # of a lock, a file, a tensor that is computed, ...
+        for name, part in reversed(list(module.named_modules())):  # what lies deepest first
+            try:
+                copy.deepcopy(part)
+            except (Exception, SystemExit) as error:
+                place = f"{type(part).__name__} at {name or 'the top'!r}"
+                raise refusal("be a module that copy.deepcopy copies", error, place) from error
+        raise
 
 
 def _refuse_modules(module: nn.Module) -> None:
@@ -244,7 +280,7 @@ def _refuse_modules(module: nn.Module) -> None:
             )
         if getattr(part, "max_norm", None) is not None:
             raise ValueError(f"{where} with max_norm, which changes weights in forward; leave it None{REMEDY}")
-    complex_ = [name for name, w in module.named_parameters() if w.is_complex()]
+    complex_ = [name for name, w in module.named_parameters() if w.requires_grad and w.is_complex()]
     if complex_:
         raise ValueError(
             f"task.model must have real parameters, got complex ones {complex_}; hold real [..., 2] and use "

@@ -162,6 +162,60 @@ def _masked_softmax(scores: Float[Tensor, "... q s"], mask: Tensor) -> Float[Ten
     return scores.masked_fill(blind, 0.0).softmax(-1).masked_fill(blind, 0.0)
 
 
+def _left_aligned(mode: StandIns, func: Function, *args: Tensor) -> bool:
+    """Stands in for the question whether an encoder may leave padding out, which depends on values: it does not."""
+    mode.used = True
+    return False
+
+
+# --------------------------------------------------------------------------------------------------------- products
+
+
+def _bilinear(
+    mode: StandIns,
+    func: Function,
+    input1: Float[Tensor, "... i"],
+    input2: Float[Tensor, "... j"],
+    weight: Float[Tensor, "o i j"],
+    bias: Tensor | None = None,
+) -> Float[Tensor, "... o"]:
+    """Stands in for the bilinear form of each output."""
+    mode.used = True
+    if not mode.stacked:
+        return func(input1, input2, weight, bias)
+    made = torch.einsum("...i,oij,...j->...o", input1, weight, input2)
+    return made if bias is None else made + bias
+
+
+def _weight_norm(mode: StandIns, func: Function, v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """Stands in for weights of length g, in the direction of v, along all dimensions but one; -1: along all."""
+    mode.used = True
+    if not mode.stacked:
+        return func(v, g, dim)
+    others = [k for k in range(v.ndim) if k != dim]
+    return v * (g / torch.linalg.vector_norm(v, dim=others, keepdim=dim != -1))
+
+
+def _view_as_complex(mode: StandIns, func: Function, input: Float[Tensor, "... 2"]) -> Tensor:
+    """Stands in for pairs as complex numbers, which may lie at any place of a row."""
+    mode.used = True
+    return func(input.clone(memory_format=torch.contiguous_format))
+
+
+# ---------------------------------------------------------------------------------------------------------- writing
+
+
+def _set(mode: StandIns, func: Function, target: Tensor, index: Any, value: Any) -> None:
+    """Stands in for one value at the places of a mask, of which there may be any number."""
+    masked = isinstance(index, Tensor) and index.dtype == torch.bool
+    if not masked or (isinstance(value, Tensor) and value.ndim > 0):
+        return func(target, index, value)
+    mode.used = True
+    mask = index.view(*index.shape, *(1 for _ in range(target.ndim - index.ndim)))
+    target.copy_(torch.where(mask, value, target))
+    return None
+
+
 # ---------------------------------------------------------------------------------------------------------- look-ups
 
 
@@ -242,6 +296,11 @@ _STAND_INS: dict[Any, Function] = {
     **{getattr(torch, name): _recurrent for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")},
     torch.native_dropout: _native_dropout,
     F.scaled_dot_product_attention: _attention,
+    vars(torch)["_nested_tensor_from_mask_left_aligned"]: _left_aligned,
+    torch.bilinear: _bilinear,
+    vars(torch)["_weight_norm"]: _weight_norm,
+    torch.view_as_complex: _view_as_complex,
+    Tensor.__setitem__: _set,
     torch.embedding: _embedding,
     torch.embedding_renorm_: _renorm,
     F.one_hot: _one_hot,
@@ -250,8 +309,10 @@ _STAND_INS: dict[Any, Function] = {
 """What stands in for which function."""
 
 _MAKERS = {
-    *(getattr(torch, name) for name in ("zeros", "ones", "empty", "full", "eye", "arange", "tensor")),
+    *(getattr(torch, name) for name in ("zeros", "ones", "empty", "full", "eye", "tensor", "as_tensor", "asarray")),
+    *(getattr(torch, name) for name in ("arange", "linspace", "logspace", "scalar_tensor", "empty_strided", "clone")),
     *(getattr(torch, f"{name}_like") for name in ("zeros", "ones", "empty", "full")),
+    *(getattr(Tensor, name) for name in ("clone", "repeat")),
     *(getattr(Tensor, f"new_{name}") for name in ("zeros", "ones", "empty", "full", "tensor")),
 }
 """Functions that make a tensor without rows, whatever else has them."""

@@ -35,6 +35,7 @@ from batchednodes.record import new_folder, replace_text
 from batchednodes.recorder import Means, Recorder, Task, Watch, device_name
 from batchednodes.stack import Stack
 from batchednodes.states import check_metrics
+from batchednodes.trial import fallbacks_told
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -179,7 +180,7 @@ def _assembled(task: Task, start: Snapshot | None) -> Iterator[tuple[Run, Means,
     means = Means(need.chunks, need.threads, need.copies)
     if start is not None and start.journal.devices[-1] == device_name(start.state.x.device):
         means = replace(means, chunks=Chunks(**start.journal.chunks), threads=start.journal.threads)
-    with _threads(means.threads):
+    with _threads(means.threads), fallbacks_told(False):
         run = assembly.assemble(configs, events, means.chunks, None if start is None else start.state, made.take())
         branched = start is None and task.settings.run.start_from is not None
         yield run, means, branch.start_(run.state, events.networks.sizes, task.settings) if branched else None

@@ -5,21 +5,27 @@ What cannot be carried is refused here, in one message, and the plainest way tha
 Letters: b examples.
 """
 
+import itertools
+import random
 import re
+import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from batchednodes.stack import REMEDY, Stack, Ways, refusal
+from batchednodes.stack import REMEDY, Stack, Ways, refusal, running
 from batchednodes.stand_ins import StandIns
 from batchednodes.tasks.problem import Problem, Tests
 
@@ -40,50 +46,47 @@ class Trial:
     """Inputs of a minibatch [b, ...]."""
     targets: Tensor
     """Its labels [b, ...] or values [b, k]."""
+    row: Float[Tensor, " p"]
+    """The parameters of a model that the run begins with."""
     serial: bool
     """Whether the run makes one event at a time."""
 
     def ways(self) -> Ways:
-        """Returns the plainest way in which vmap carries the model; warns where it takes one row at a time.
+        """Returns the plainest way in which vmap carries the model; warns where updates take one row at a time.
 
         Raises:
             ValueError: the module changes its state or its input, draws at random, gives outputs of a wrong shape, or
                 cannot be carried.
         """
-        found, errors, slow = self._alone(), list[BaseException](), list[tuple[set[str], Ways]]()
-        for anchored in (False, True):
-            for composed in (False, True):
-                more = {"stand_ins": found.stand_ins or anchored, "anchored": anchored, "composed": composed}
-                ways = replace(found, **more)
-                names = set[str]()
-                try:
-                    with _noting(names):
-                        self._try(ways)
-                except (Exception, SystemExit) as error:  # vmap's refusals are of many types
-                    errors.append(error)
-                    continue
-                if not names:
-                    return ways
-                slow.append((names, ways))
-        if not slow:
+        errors, best = list[BaseException](), None
+        for tried in self._possible(self._alone(), errors):
+            best = tried if best is None or tried.cost < best.cost else best
+            if best.cost == (0, 0):
+                break
+        if best is None:
             raise refusal("run under torch.func.vmap", errors[0]) from errors[0]
-        names, ways = min(slow, key=lambda pair: len(pair[0]))
-        warnings.warn(
-            f"task.model calls {', '.join(sorted(names))}, which PyTorch runs for one row of a wave after the other: "
-            "exact, but slow",
-            stacklevel=2,
-        )
-        return ways
+        if best.slow:
+            warnings.warn(
+                f"task.model calls {', '.join(sorted(best.slow))}, which PyTorch runs for one row of a wave after the "
+                "other: exact, but slow",
+                stacklevel=2,
+            )
+        self._score_whole(best.ways)
+        return best.ways
 
     def _alone(self) -> Ways:
         """Runs the module by itself, in training and in evaluation mode, and returns what the passes say."""
-        stack, draws, used = self.problem.stack, False, False
-        for module in (stack.skeleton, stack.scorer):
-            with torch.random.fork_rng(devices=_devices(self.features)):
-                mode = self._passes(module)
-            used |= mode.used
-            draws |= module is stack.skeleton and mode.masks > 0
-        return replace(stack.ways, stand_ins=used or stack.ways.stand_ins, draws=draws)
+        stack = self.problem.stack
+        with torch.random.fork_rng(devices=_devices(self.features)):
+            training, scoring = (self._passes(module) for module in (stack.skeleton, stack.scorer))
+        if scoring.masks:
+            warnings.warn(
+                "task.model draws dropout in evaluation mode too, by the same mask at each mark; give "
+                "training=self.training to the function that draws it",
+                stacklevel=3,
+            )
+        used = training.used or scoring.used or stack.ways.stand_ins
+        return replace(stack.ways, stand_ins=used, draws=training.masks > 0)
 
     def _passes(self, module: nn.Module) -> StandIns:
         """Runs a module forward twice, and returns the stand-ins of the second pass.
@@ -91,15 +94,14 @@ class Trial:
         Raises:
             ValueError: see `ways`.
         """
-        row, features = _probe(self.problem.stack, self.features), self.features.clone()
-        parameters = self.problem.stack.views(row)
-        key = torch.zeros((), dtype=torch.int64, device=row.device)
-        before, state = {name: b.clone() for name, b in module.named_buffers()}, _state(row)
+        features, parameters = self.features.clone(), self.problem.stack.views(self.row)
+        key = torch.zeros((), dtype=torch.int64, device=self.row.device)
+        before, state = _constants(module), _state(self.row)
+        modes, outputs = [StandIns(key, stacked=False) for _ in range(2)], list[Any]()
         try:
             with torch.no_grad(), _Draws() as drawing:
-                outputs = []
-                for _ in range(2):
-                    with StandIns(key, stacked=False) as mode:
+                for mode in modes:
+                    with mode:
                         outputs.append(functional_call(module, parameters, (features,)))
         except (Exception, SystemExit) as error:  # whatever the user's forward raises
             raise refusal(f"take features of shape {list(features.shape)}", error) from error
@@ -107,17 +109,27 @@ class Trial:
         if not _same(features, self.features):
             raise ValueError(f"task.model must not change its input, got a forward that writes features{REMEDY}")
         check_outputs(outputs[0], self.targets, self.problem.classes)
-        if _state(row) != state:
+        if _state(self.row) != state:
             names = ", ".join(sorted(drawing.names)) or "a random draw"
             raise ValueError(f"task.model must draw nothing but dropout in forward, got {names}{REMEDY}")
         if not _same(*outputs):
             raise ValueError(f"task.model must be a function of its input, got two different outputs for one{REMEDY}")
-        return mode
+        return modes[1]
 
-    def _try(self, ways: Ways) -> None:
-        """Makes an update of two models, whose result is thrown away, and scores them."""
-        problem = replace(self.problem, stack=replace(self.problem.stack, ways=ways))
-        row = _probe(problem.stack, self.features)
+    def _possible(self, found: Ways, errors: list[BaseException]) -> Iterator["_Tried"]:
+        """Yields the ways that work, the plainest first, and takes note of what others raise."""
+        for anchored in (False, True):
+            ways = replace(found, stand_ins=found.stand_ins or anchored, anchored=anchored)
+            slow = _noted(self._update, ways, errors)
+            for composed in (False, True) if slow is not None else ():
+                ways = replace(ways, composed=composed)
+                behind = _noted(self._score, ways, errors)
+                if slow is not None and behind is not None:
+                    yield _Tried(ways, slow, (len(slow), len(behind)))
+
+    def _update(self, ways: Ways) -> None:
+        """Makes an update of two models, whose result is thrown away."""
+        problem, row = self._going(ways), self.row
         drawn = {"key": torch.zeros((), dtype=torch.int64, device=row.device)} if ways.draws else {}
         if problem.sampler.padded:
             drawn["weights"] = row.new_full(self.targets.shape[:1], 1 / len(self.targets))
@@ -126,12 +138,80 @@ class Trial:
         gradient = vmap(grad(lambda p, x, y, more: problem.objective(p, x, y, **more)))
         gradient(problem.stack.views(rows), features, targets, two)
         if self.serial:
-            problem.loss(row.requires_grad_(), self.features, self.targets, **drawn).backward()
-            row = row.detach()
-        tests = problem.tests[0]
-        few = Tests(tests.networks[:2], tests.features[:2, :_EXAMPLES], tests.targets[:2, :_EXAMPLES])
-        with torch.no_grad():
-            problem.scores(row.expand(len(few.networks), 2, -1), few)
+            problem.loss(row.clone().requires_grad_(), self.features, self.targets, **drawn).backward()
+
+    def _score(self, ways: Ways) -> None:
+        """Scores two models of each network on a few examples, for one network and for several if there are such."""
+        problem = self._going(ways)
+        kinds = {len(tests.networks) > 1: tests for tests in problem.tests}
+        for tests in kinds.values():
+            few = Tests(tests.networks[:2], tests.features[:2, :_EXAMPLES], tests.targets[:2, :_EXAMPLES])
+            with torch.no_grad():
+                problem.scores(self.row.expand(len(few.networks), 2, -1), few)
+
+    def _score_whole(self, ways: Ways) -> None:
+        """Runs one model on a whole test set of each size, which a forward for minibatches of one size may not take.
+
+        Raises:
+            ValueError: it does not.
+        """
+        problem = self._going(ways)
+        for tests in {tests.targets.shape[1]: tests for tests in problem.tests}.values():
+            features, targets = tests.features[0], tests.targets[0]
+            try:
+                with torch.no_grad():
+                    outputs = problem.stack.score(self.row, features, stacked=False)
+            except (Exception, SystemExit) as error:  # whatever the user's forward raises
+                raise refusal(f"take test features of shape {list(features.shape)}", error) from error
+            check_outputs(outputs, targets, problem.classes)
+
+    def _going(self, ways: Ways) -> Problem:
+        """Returns the problem with a model that is carried in some way."""
+        return replace(self.problem, stack=replace(self.problem.stack, ways=ways))
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A way that works."""
+
+    ways: Ways
+    slow: set[str]
+    """Functions of an update that take one row at a time."""
+    cost: tuple[int, int]
+    """How many these are, and how many of scoring."""
+
+
+def _noted(run: Callable[[Ways], None], ways: Ways, errors: list[BaseException]) -> set[str] | None:
+    """Returns the functions that vmap runs one row at a time; None, with the error added, where it runs not at all.
+
+    Other warnings are dropped: the model by itself has given them.
+    """
+    with warnings.catch_warnings(record=True) as told, fallbacks_told(True):
+        warnings.simplefilter("always")
+        try:
+            run(ways)
+        except (Exception, SystemExit) as error:  # vmap's refusals are of many types
+            errors.append(error)
+            return None
+    found = (_SLOW.search(str(warning.message)) for warning in told)
+    return {match[1] for match in found if match}
+
+
+_TOLD = ContextVar("told", default=True)
+
+_warn_of_fallbacks = import_module("torch._C._functorch")._set_vmap_fallback_warning_enabled
+
+
+@contextmanager
+def fallbacks_told(told: bool) -> Iterator[None]:
+    """Has PyTorch warn, or not, of each function that vmap runs one row at a time; afterwards as before."""
+    before = _TOLD.set(told)
+    _warn_of_fallbacks(told)
+    try:
+        yield
+    finally:
+        _TOLD.reset(before)
+        _warn_of_fallbacks(_TOLD.get())
 
 
 class _Draws(TorchDispatchMode):
@@ -143,40 +223,41 @@ class _Draws(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: object, args: tuple = (), kwargs: dict | None = None) -> Any:
         if torch.Tag.nondeterministic_seeded in func.tags:
-            self.names.add(func.overloadpacket.__name__)
+            place = running(frame for frame, _ in traceback.walk_stack(None))
+            self.names.add(f"{func.overloadpacket.__name__} (in {place})")
         return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def _noting(names: set[str]) -> Iterator[None]:
-    """Adds the functions that vmap runs one row at a time; other warnings of the model go on."""
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        yield
-    for warning in told:
-        found = _SLOW.search(str(warning.message))
-        if found:
-            names.add(found[1])
 
 
 def _devices(t: Tensor) -> list[torch.device]:
     return [t.device] if t.is_cuda else []
 
 
-def _state(t: Tensor) -> bytes:
-    """Returns the state of the generator that functions of a tensor draw from."""
+def _state(t: Tensor) -> tuple[object, ...]:
+    """Returns the states of the generators that functions of a tensor, Python and NumPy draw from."""
     state = torch.cuda.get_rng_state(t.device) if t.is_cuda else torch.get_rng_state()
-    return state.numpy().tobytes()
+    _, words, *rest = np.random.get_state()  # noqa: NPY002  (that of the model's own code)
+    return state.numpy().tobytes(), random.getstate(), np.asarray(words).tobytes(), *rest
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    return torch.equal(a.nan_to_num(), b.nan_to_num())
+    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+
+
+def _constants(module: nn.Module) -> dict[str, Tensor]:
+    """Returns copies of the buffers and frozen parameters of a module, and its trained ones as they are, by name."""
+    named = itertools.chain(module.named_parameters(), module.named_buffers())
+    return {name: t if t.is_meta else t.detach().clone() for name, t in named}
 
 
 def _check_state(module: nn.Module, before: dict[str, Tensor]) -> None:
-    """Refuses a module whose forward changed a buffer, or made one."""
-    now = dict(module.named_buffers())
-    changed = [name for name, b in now.items() if name not in before or not _same(b, before[name])]
+    """Refuses a module whose forward changed a constant, or made one."""
+    now = _constants(module)
+    made = [name for name in now if name not in before]
+    if made:
+        raise ValueError(
+            f"task.model must make all that it holds when it is made, got a forward that makes {made}{REMEDY}"
+        )
+    changed = [name for name, t in now.items() if not t.is_meta and not _same(t, before[name])]
     if changed:
         raise ValueError(f"task.model must not change its state, got a forward that writes buffers {changed}{REMEDY}")
 
