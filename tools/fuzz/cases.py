@@ -14,7 +14,7 @@ HOST_ONLY = ("local.compile", "local.chunk", "run.mixing")
 """Settings of batches, which one event at a time has none of."""
 
 _UNSURE = ("local.epochs=", "task.partition", "task.shift", "gossip.merge", "local.compile=on", "task.loss",
-           "task.data.", "run.eval_nodes", "network.nodes=5")  # fmt: skip
+           "task.data.", "run.eval_nodes", "network.nodes=5", "gossip.on_receipt", "gossip.delay")  # fmt: skip
 """Beginnings of settings with which a sound case may be refused for a good reason."""
 
 
@@ -89,7 +89,7 @@ def drawn(seed: int, number: int) -> Case:
     return Case(
         data,
         tuple(_layers(draw, data["kind"])),
-        draw.choice(["right"] * 30 + ["more"] * 4 + [*HEADS]),
+        draw.choice(["right"] * 60 + ["more"] * 4 + [*HEADS]),
         draw.random() < 0.3,
         draw.choice([data["high"], data["high"] + 1, 9, 9, 12, 12, data["high"] - 1]),
         tuple(_settings(draw, data)),
@@ -125,7 +125,7 @@ def _settings(draw: Random, data: sets.Data) -> Iterator[str]:
         (0.1, ["local.weight_decay=0.1"]), (0.1, ["local.sampling=replacement"]), (0.3, ["task.model.init=independent"]),
         (0.4, ["gossip.exchange=meet", "gossip.exchange=pull"]), (0.15, ["update.applies=delta"]), (0.1, ["replicas=2"]),
         (0.05, ["sweep.local.lr=[0.01, 0.05]"]), (0.1, ["local.chunk=1", "local.chunk=2"]), (0.1, ["run.window=0.5"]),
-        (0.3, ["local.compile=off"]), (0.004, ["local.compile=on"]), (0.1, ["run.eval_nodes=1", "run.eval_nodes=2"]), (0.1, ["run.mark_every=0.5"]),
+        (0.3, ["local.compile=off"]), (0.004, ["local.compile=on"]), (0.1, ["run.eval_nodes=1", "run.eval_nodes=1", "run.eval_nodes=2"]), (0.1, ["run.mark_every=0.5"]),
         (0.2, ["run.on_divergence=ignore", "run.on_divergence=quarantine"]), (0.1, ["staleness.track=none"]),
         (0.12, ["task.partition.kind=quantity_skew", "task.partition={kind: dirichlet, alpha: 1}", "task.partition.kind=shards",
                 "task.partition.kind=natural", "task.partition.kind=iid"]),
@@ -138,7 +138,10 @@ def _settings(draw: Random, data: sets.Data) -> Iterator[str]:
     if draw.random() < 0.15:
         given = [setting for setting in given if not setting.startswith(("local.steps", "local.sampling"))]
         given.append(draw.choice(["local.epochs=1", "local.epochs=2"]))
-    yield from given
+    messages = any(setting.startswith(("gossip.merge", "gossip.on_receipt", "gossip.delay")) for setting in given)
+    for setting in given:
+        if not messages or not setting.startswith(("gossip.exchange", "update.applies")):
+            yield setting
 
 
 # ------------------------------------------------------------------------------------------------------ smaller ones
