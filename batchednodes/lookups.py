@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
-from torch.func import functional_call, functionalize
+from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -163,7 +163,7 @@ def _forward(stack: Stack, module: nn.Module) -> Forward:
 
     def forward(row: Tensor, features: Tensor) -> Tensor:
         with StandIns(torch.zeros((), dtype=torch.int64), stacked=True):
-            return functional_call(module, stack.views(row), (features,))
+            return stack.forward(module, stack.views(row), features)
 
     return forward
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from batchednodes import dealing
 from batchednodes.config import Config
 from batchednodes.data import Dataset, DataSizes, Heterogeneity, Sampler, Shards
+from batchednodes.local import filled
 from batchednodes.lookups import Lookups
 from batchednodes.stack import Stack, Ways
 from batchednodes.tasks import losses
@@ -83,8 +84,8 @@ def problem(
         host = skeleton(config, sets[0].sizes, dtype, _HOST)
         stack_ = replace(stack_, ways=_looked_up(host, row[0].to(_HOST), dealt, batch, kind))
     found = Problem(stack_, criterion, sets[0].classes, features, targets, tests, sampler)
-    first = found.draw(np.zeros(1, np.int64), np.zeros(1, np.int64))[0, 0]
-    ways = Trial(found, *found.batch(first[first >= 0]), row[0], config.executor == "serial").ways()
+    first, _ = filled(found.draw(np.zeros(1, np.int64), np.zeros(1, np.int64))[0, :1], row)
+    ways = Trial(found, *found.batch(first[0]), row[0]).ways()
     found = replace(found, stack=replace(stack_, ways=ways))
     if ways.draws:
         found = replace(found, sampler=replace(sampler, keyed=True))

@@ -57,6 +57,8 @@ class Stack:
     """The same module in evaluation mode, with which models are scored."""
     blank: nn.Module
     """The same module as it was made: never called, it holds nothing that a forward left behind."""
+    tied: Mapping[str, str]
+    """The first name of each tensor that stands at several places of the module, by each other name."""
     ways: Ways = Ways()
     """How vmap carries the computation."""
 
@@ -77,7 +79,7 @@ class Stack:
         skeleton._apply(lambda t: t if t.is_meta else t.to(device, _kind(t, dtype)))
         shared = {id(t): t for t in itertools.chain(skeleton.parameters(), skeleton.buffers())}
         scorer, blank = (copy.deepcopy(skeleton, dict(shared)) for _ in range(2))
-        return Stack(skeleton, shapes, scorer.eval(), blank)
+        return Stack(skeleton, shapes, scorer.eval(), blank, _tied(skeleton))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -126,7 +128,7 @@ class Stack:
     ) -> Any:
         """Returns what a module puts out with parameters given by name."""
         if not self.ways.stand_ins:
-            return functional_call(module, named, (features,))
+            return self.forward(module, named, features)
         key = torch.zeros((), dtype=torch.int64, device=features.device) if key is None else key
         like = next(iter(named.values())) if stacked and self.ways.anchored else None
         mode = StandIns(key, stacked, like, self.ways.guarded)
@@ -134,7 +136,12 @@ class Stack:
             constants = itertools.chain(module.named_parameters(), module.named_buffers())
             named |= {name: mode.anchored(t) for name, t in constants if name not in named}
         with mode:
-            return functional_call(module, named, (features,))
+            return self.forward(module, named, features)
+
+    def forward(self, module: nn.Module, named: Mapping[str, Tensor], features: Tensor) -> Any:
+        """Returns what a module of this layout puts out as it is, with parameters given by name."""
+        tied = {other: named[name] for other, name in self.tied.items() if name in named}
+        return functional_call(module, {**named, **tied}, (features,), tie_weights=False)
 
     def row(self, module: nn.Module) -> Float[Tensor, " p"]:
         """Returns the trainable parameters of a module of this layout as a new row."""
@@ -181,6 +188,20 @@ class Stack:
         return sizes
 
 
+def _tied(module: nn.Module) -> dict[str, str]:
+    """Returns the first name of each tensor of a module that has several, by each other one.
+
+    A module that stands at several places counts once: `functional_call` must not replace its tensors twice.
+    """
+    first, tied = dict[int, str](), dict[str, str]()
+    for prefix, part in module.named_modules():
+        own = (part.named_parameters(prefix, False, False), part.named_buffers(prefix, False, False))
+        for name, tensor in itertools.chain(*own):
+            if first.setdefault(id(tensor), name) != name:
+                tied[name] = first[id(tensor)]
+    return tied
+
+
 def _numel(out: object) -> int:
     return out.numel() if isinstance(out, Tensor) else 0
 
@@ -201,14 +222,22 @@ def refusal(rule: str, error: BaseException, place: str | None = None) -> BaseEx
     if memory.exhausted(error):
         return MemoryError(memory.reason(error))
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    for long, short in _SHORTER:
+        reason = long.sub(short, reason)
     frames = reversed([frame for frame, _ in traceback.walk_tb(error.__traceback__)])
     place = running(frames) if place is None else place
     within = f" (in {place})" if place else ""
-    return ValueError(f"task.model must {rule}, got: {_PLEA.sub('', reason)[:300]}{within}{REMEDY}")
+    return ValueError(f"task.model must {rule}, got: {reason[:300]}{within}{REMEDY}")
 
 
-_PLEA = re.compile(r"\s*Please (file|open) an issue.*")
-"""What PyTorch asks of its users, which concerns nobody here."""
+_SHORTER = (
+    (re.compile(r"\s*Please (file|open) an issue.*"), ""),  # what PyTorch asks of its users, which concerns nobody here
+    (
+        re.compile(r"It looks like you're either .*"),
+        "a value decides what is done: .item(), or data-dependent control flow",
+    ),
+)
+"""What is put in place of some words of PyTorch."""
 
 
 def running(frames: Iterable[FrameType]) -> str:

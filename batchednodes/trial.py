@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from batchednodes.stack import REMEDY, Stack, Ways, refusal, running
@@ -48,8 +48,6 @@ class Trial:
     """Its labels [b, ...] or values [b, k]."""
     row: Float[Tensor, " p"]
     """The parameters of a model that the run begins with."""
-    serial: bool
-    """Whether the run makes one event at a time."""
 
     def ways(self) -> Ways:
         """Returns the plainest way in which vmap carries the model; warns where updates take one row at a time.
@@ -58,8 +56,8 @@ class Trial:
             ValueError: the module changes its state or its input, draws at random, gives outputs of a wrong shape, or
                 cannot be carried.
         """
-        errors, best = list[BaseException](), None
-        for tried in self._possible(self._alone(), errors):
+        found, errors, best = self._alone(), list[BaseException](), None
+        for tried in self._possible(found, errors):
             best = tried if best is None or tried.cost < best.cost else best
             if best.cost == (0, 0):
                 break
@@ -71,6 +69,7 @@ class Trial:
                 "other: exact, but slow",
                 stacklevel=2,
             )
+        self._serial(best.ways)
         self._score_whole(best.ways)
         return best.ways
 
@@ -94,7 +93,8 @@ class Trial:
         Raises:
             ValueError: see `ways`.
         """
-        features, parameters = self.features.clone(), self.problem.stack.views(self.row)
+        stack, features = self.problem.stack, self.features.clone()
+        parameters = stack.views(self.row)
         key = torch.zeros((), dtype=torch.int64, device=self.row.device)
         before, state = _constants(module), _state(self.row)
         modes, outputs = [StandIns(key, stacked=False) for _ in range(2)], list[Any]()
@@ -102,7 +102,7 @@ class Trial:
             with torch.no_grad(), _Draws() as drawing:
                 for mode in modes:
                     with mode:
-                        outputs.append(functional_call(module, parameters, (features,)))
+                        outputs.append(stack.forward(module, parameters, features))
         except (Exception, SystemExit) as error:  # whatever the user's forward raises
             raise refusal(f"take features of shape {list(features.shape)}", error) from error
         _check_state(module, before)
@@ -127,18 +127,38 @@ class Trial:
                 if slow is not None and behind is not None:
                     yield _Tried(ways, slow, (len(slow), len(behind)))
 
+    def _serial(self, ways: Ways) -> None:
+        """Makes the gradient of one model, as one event at a time does.
+
+        Raises:
+            ValueError: there is none.
+        """
+        row = self.row.clone().requires_grad_()
+        try:
+            loss = self._going(ways).loss(row, self.features, self.targets, **self._drawn(ways))
+            if loss.requires_grad:
+                loss.backward()
+        except (Exception, SystemExit) as error:  # whatever the user's forward raises, and autograd of it
+            raise refusal("have a gradient", error) from error
+        if row.grad is None:
+            raise ValueError(
+                f"task.model must put out what its parameters decide, got outputs that no parameter reaches{REMEDY}"
+            )
+
+    def _drawn(self, ways: Ways) -> dict[str, Tensor]:
+        """Returns what a minibatch comes with."""
+        drawn = {"key": torch.zeros((), dtype=torch.int64, device=self.row.device)} if ways.draws else {}
+        if self.problem.sampler.padded:
+            drawn["weights"] = self.row.new_full(self.targets.shape[:1], 1 / len(self.targets))
+        return drawn
+
     def _update(self, ways: Ways) -> None:
         """Makes an update of two models, whose result is thrown away."""
-        problem, row = self._going(ways), self.row
-        drawn = {"key": torch.zeros((), dtype=torch.int64, device=row.device)} if ways.draws else {}
-        if problem.sampler.padded:
-            drawn["weights"] = row.new_full(self.targets.shape[:1], 1 / len(self.targets))
+        problem, drawn, row = self._going(ways), self._drawn(ways), self.row
         rows, features, targets = (torch.stack([t, t]) for t in (row, self.features, self.targets))
         two = {name: torch.stack([t, t]) for name, t in drawn.items()}
         gradient = vmap(grad(lambda p, x, y, more: problem.objective(p, x, y, **more)))
         gradient(problem.stack.views(rows), features, targets, two)
-        if self.serial:
-            problem.loss(row.clone().requires_grad_(), self.features, self.targets, **drawn).backward()
 
     def _score(self, ways: Ways) -> None:
         """Scores two models of each network on a few examples, for one network and for several if there are such."""

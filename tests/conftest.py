@@ -32,6 +32,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Lists how many classes of torch.nn, and other uses, train, and which are refused and why."""
+    reports = terminalreporter.stats.get("passed", ())
+    for kind in ("torch.nn", "other uses"):
+        said = sorted(value for r in reports for key, value in r.user_properties if key == kind)
+        refused = [line for line in said if " refused: " in line]
+        if said:
+            terminalreporter.write_line(f"{kind}: {len(said) - len(refused)} train, {len(refused)} are refused")
+        for line in refused:
+            terminalreporter.write_line(f"  {line}")
+
+
 @pytest.fixture
 def file(tmp_path):
     """Returns a function that writes a config file."""

@@ -26,7 +26,7 @@ def tried(module: nn.Module, features, targets, classes=None):
     tests = (tasks.Tests(np.zeros(1, np.int64), features.unsqueeze(0), targets.unsqueeze(0)),)
     problem = tasks.Problem(stacked(module), choose("auto", classes), classes, features, targets, tests, sampler)
     row = problem.stack.row(module).double()
-    return Trial(problem, features, targets, row, serial=True).ways()
+    return Trial(problem, features, targets, row).ways()
 
 
 @pytest.mark.parametrize(
