@@ -255,8 +255,11 @@ class Inside:
             raise FileNotFoundError(errno.ENOENT, str(error)) from None
         try:
             for k, part in enumerate(self.parts[:-1]):
-                Inside(self.outer, self.parts[: k + 1])._look(handle)
-                inner = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=handle)
+                try:
+                    inner = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=handle)
+                except OSError:
+                    Inside(self.outer, self.parts[: k + 1])._look(handle)  # which says so if it is a link
+                    raise
                 os.close(handle)
                 handle = inner
             yield handle

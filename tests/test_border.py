@@ -105,7 +105,7 @@ def left(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def touched(left, tmp_path_factory):
-    """Returns the names in the run's folder that each command touches, or whose folder it lists."""
+    """Returns the names in the run's folder that each command opens or changes, passes through, or lists."""
     found = {}
     experiments.EXPERIMENTS["tiny"] = lambda size: Tiny()
     for command, arguments in COMMANDS.items():
@@ -116,7 +116,8 @@ def touched(left, tmp_path_factory):
             names = watch.names()
         inside = {str(p.relative_to(base / "run")) for base in (left, place) for p in (base / "run").rglob("*")}
         listed = {name for name in inside if str(Path(name).parent) in names and Path(name).parent != Path()}
-        found[command] = (names | listed) - {"."}
+        passed = {str(above) for name in names for above in Path(name).parents}
+        found[command] = (names | listed | passed) - {"."}
     yield found
     del experiments.EXPERIMENTS["tiny"]
 

@@ -70,7 +70,7 @@ def test_kernels_of_what_imports_a_changed_module_are_forgotten(package, name, f
     assert changed(package, "other.py") == EVERY - forgotten - {"other"}  # noted
 
 
-@pytest.mark.parametrize("note", [None, "{", "[1]", "\0"])
+@pytest.mark.parametrize("note", [None, "{", "[1]", "\0", "[" * 100_000], ids=range(5))
 def test_without_a_note_all_are_forgotten(package, note):
     path = package / "__pycache__" / "sources.json"
     path.unlink() if note is None else path.write_text(note)

@@ -270,6 +270,7 @@ def test_the_lock_of_a_run_in_this_process_counts_too(tmp_path):
         ('{"pid": 1}', "another process"),
         ('{"pid": [1], "host": "a\\u001b[2J", "since": null}', r"process \[1\] on 'a\\x1b\[2J' since None"),
     ],
+    ids=range(5),
 )
 def test_whatever_a_lock_says_of_its_holder_is_one_line(text, holder, tmp_path):
     with Lock(Inside(tmp_path)):
