@@ -56,7 +56,7 @@ def _read(note: Path) -> _Stamps:
     """Returns the stamps that were noted; none where the note is missing or damaged."""
     try:
         found = json.loads(note.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # the last of what is nested too deep
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -13,7 +13,7 @@ from batchednodes import config, originals
 from batchednodes.border import Inside
 from batchednodes.config import Config, Override
 from batchednodes.folders import CONFIG
-from batchednodes.states import DamageError, Header, believing, check_metrics, finite, header, newest_first
+from batchednodes.states import DamageError, Header, believing, check_rows, finite, header, newest_first
 from batchednodes.sweep import Point, leaves
 from batchednodes.values import shown
 
@@ -119,7 +119,7 @@ def check_resumable(folder: Inside, settings: Config, points: Sequence[Point], f
 
 def _has_metrics(folder: Inside, found: Header) -> bool:
     try:
-        check_metrics(folder, found.journal.metrics)
+        check_rows(folder, found)
     except ValueError:
         return False
     return True

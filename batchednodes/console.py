@@ -9,7 +9,7 @@ Letters: none.
 import errno
 import os
 import sys
-from typing import Any, TextIO
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -25,7 +25,7 @@ def console(stderr: bool = False, quiet: bool = False) -> Console:
 class Output:
     """A standard stream that notes, and does not raise, that it cannot be written: a disk is full, a reader gone."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Any) -> None:
         """Writes to a stream."""
         self.stream, self.error = stream, None
 

@@ -298,6 +298,10 @@ class Engine:
                 return progress
         with closing(Aside()) as host:
             for window, marked in self._windows(state, progress, host):
+                if progress.done > window.steps:
+                    raise ValueError(
+                        f"checkpoint must be of this run, got {progress.done} of {window.steps} steps done"
+                    )
                 widen_(state.versions, int(window.clocks.updates.max()))
                 self.executor.fit_(state, slots(window.clocks))
                 done = self.executor.run_(state, window, progress.done, observer.pause)

@@ -36,7 +36,7 @@ def _is_texts(value: Any) -> bool:
 def _is_config(value: Any) -> bool:
     """Whether settings have what is asked of them without their reader."""
     run = value.get("run") if isinstance(value, dict) else None
-    return isinstance(run, dict) and _is_real(run.get("until"))
+    return isinstance(run, dict) and _is_real(run.get("until")) and isinstance(value.get("dtype", ""), str)
 
 
 def _is_metrics(value: Any) -> bool:

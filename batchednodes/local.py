@@ -80,8 +80,8 @@ class Descent:
     """Makes one minibatch step: maps (x [w, p], examples [w, b], or [w, b + 1] with their key, features, targets, lr
     [w]; then, where nodes have them, momentum [w] and v [w, p]; then weight decay [w]) to the losses [w], and writes
     into x and v."""
-    features: Float[Tensor, "S ..."]
-    """Inputs of the examples of all nodes."""
+    features: Tensor
+    """Inputs of the examples of all nodes [S, ...]."""
     targets: Tensor
     """Their labels [S] or values [S, k]."""
     padded: bool = False

@@ -345,3 +345,18 @@ def check_metrics(folder: Inside, metrics: tuple[int, str]) -> bytes:
     if hashlib.sha256(found).hexdigest() != known:
         raise ValueError(f"{path} must begin as the run left it, got another text in its first {size} bytes")
     return found
+
+
+def check_rows(folder: Inside, found: Header) -> None:
+    """Checks that metrics.jsonl of a run has the rows of all marks that a state has seen.
+
+    Raises:
+        ValueError: it has not, or cannot be read.
+    """
+    path, rows = folder / METRICS, check_metrics(folder, found.journal.metrics)
+    count, marks = rows.count(b"\n"), found.journal.marks
+    last = parsed(rows[rows.rfind(b"\n", 0, -1) + 1 :]) if rows else {"time": 0.0}
+    time = last.get("time") if isinstance(last, dict) else None
+    if count != marks * len(found.sizes) or not isinstance(time, int | float) or time > found.time:
+        got = f"{count} until t = {shown(time)}"
+        raise ValueError(f"{path} must hold the rows of {marks} marks until t = {found.time:g} [s], got {got}")

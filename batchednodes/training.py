@@ -35,7 +35,7 @@ from batchednodes.preparation import Prepared, fresh, names, prepare, resumable
 from batchednodes.record import begin, new_folder
 from batchednodes.recorder import Means, Recorder, Task, Watch, device_name
 from batchednodes.stack import Stack, named_faults
-from batchednodes.states import check_metrics
+from batchednodes.states import check_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,7 +168,7 @@ def _new(task: Task, out: Place | Inside | None) -> Result:
 
 def _continued(task: Task, folder: Inside) -> Result:
     """Runs a task from where it is in its folder, which is locked."""
-    start = newest(folder, assembly.device(task.settings), lambda s: check_metrics(folder, s.journal.metrics))
+    start = newest(folder, assembly.device(task.settings), lambda s: check_rows(folder, s.header))
     if start is not None:
         check_goes_on(folder, start.header, task.settings, task.made.points, task.made.files)
     with _assembled(task, start) as (run, means, origin):

@@ -260,7 +260,7 @@ def _check_state(module: nn.Module, before: dict[str, Tensor]) -> None:
         raise ValueError(f"task.model must not change its state, got a forward that writes buffers {changed}{REMEDY}")
 
 
-def check_apart(stack: Stack, features: Float[Tensor, "b ..."]) -> None:
+def check_apart(stack: Stack, features: Tensor) -> None:
     """Checks, on some examples, that a module computes each of them by itself.
 
     Raises:

@@ -24,7 +24,6 @@ from batchednodes.experiments.experiment import Experiment
 SWEPT = TINY | {"run": TINY["run"] | {"until": 3, "baseline": "isolated"}, "sweep": {"local.lr": [0.1, 0.2]}}
 COMMANDS = {
     "resume": ["resume", "run"],
-    "extend": ["resume", "run", "run.until=4"],
     "plot": ["plot", "run"],
     "compare": ["compare", "run"],
     "plan": ["plan", "run/config.yaml"],

@@ -1,6 +1,6 @@
 """Files of state: what is read is what was written, and damage is named."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from batchednodes.algorithms.state import begin
 from batchednodes.border import Inside
 from batchednodes.checkpoint import Snapshot
 from batchednodes.journal import Journal
+from batchednodes.mail import check, opened
 from batchednodes.states import DamageError
 from batchednodes.timeline import Clocks
 from batchednodes.versions import Layout
@@ -86,6 +87,47 @@ def test_damage_is_named(tmp_path):
             DamageError, match=f"checkpoint must be a readable safetensors file, got .*{name}.safetensors"
         ):
             checkpoint.load(Inside(tmp_path) / f"{name}.safetensors", CPU)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("versions", -1),
+        ("next_update", np.nan),
+        ("next_update", -1e18),
+        ("next_gossip", np.nan),
+        ("stamp", -1.0),
+        ("updates", -1),
+        ("draws", -1),
+        ("order", 1 << 30),
+        ("order", 2),
+        ("awake", 3),
+    ],
+)
+def test_numbers_that_would_lead_loops_astray_are_damage(name, value, tmp_path):
+    state, clocks, layout = example()
+    if name == "versions":
+        state.versions[1] = value
+    else:
+        getattr(clocks, name)[0] = value
+    file = Inside(tmp_path) / "a.safetensors"
+    checkpoint.save(file, Snapshot(state, clocks, layout, replace(JOURNAL, curves=None)))
+    with pytest.raises(DamageError, match=f"checkpoint must hold all that a run needs, got .*: .*{name}"):
+        checkpoint.load(file, CPU)
+
+
+@pytest.mark.parametrize("field", ["place", "kind", "sender", "snapshot", "chain", "heap", "arrive", "current", "head"])
+def test_messages_that_refer_to_nothing_are_damage(field):
+    mail = opened(3, 1, np.array([2]), 4)
+    check(mail)
+    if field == "head":
+        mail.head[0] = 5
+    elif field == "current":
+        mail.nodes["current"][1] = 4
+    else:
+        mail.messages[field][2] = np.nan if field == "arrive" else 1 << 40
+    with pytest.raises(ValueError, match=rf"clocks.mail.*{field}.* must be "):
+        check(mail)
 
 
 def test_a_file_that_cannot_be_read_is_not_called_damaged(tmp_path):

@@ -302,13 +302,14 @@ def test_overrides_may_be_mappings(mapping, texts):
     assert load(mapping) == load({}, texts)
 
 
-@pytest.mark.parametrize("wrong", [["seed=1"], 5, None, b"seed=1", ("seed", 1), Config()])
+@pytest.mark.parametrize("wrong", [["seed=1"], 5, None, b"seed=1", ("seed", 1), Config(), {1: 1}, {None: 1}])
 def test_what_is_no_override_is_refused(wrong):
-    with pytest.raises(ValueError, match=r"^overrides must be texts as .* or mappings as .*, got "):
+    first = "^Type-check error"  # what refuses it where signatures are checked
+    with pytest.raises((ValueError, TypeError), match=rf"^overrides must .*, got |{first}"):
         load({}, [wrong])
 
 
-@pytest.mark.parametrize("key", [1, "", "seed..x", "a b", None])
+@pytest.mark.parametrize("key", ["", "seed..x", "a b"])
 def test_keys_of_mappings_are_those_of_settings(key):
     with pytest.raises(ValueError, match=r"^overrides must have full keys of settings, as network.nodes, got "):
         load({}, [{key: 1}])

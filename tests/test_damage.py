@@ -101,7 +101,25 @@ def test_nobody_waits_for_a_pipe(name, tmp_path):
     (parts / name).unlink()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"status": "finished", "networks": []}', "3"])
+PARTS = '{"status": "finished", "isolated": null, "networks": [%s]}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        "3",
+        "[" * 100_000,
+        PARTS % "",
+        PARTS % '{"time": 6.0}',
+        PARTS % '{"time": "6"}',
+        "null",
+        "\xff",
+    ],
+)
 def test_a_damaged_summary_is_written_again(content, tmp_path):
     train(TINY, out=tmp_path / "run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())

@@ -259,3 +259,22 @@ def test_the_lock_of_a_run_in_this_process_counts_too(tmp_path):
     train(LONG, "run.until=1", out=tmp_path / "run", watch=watch)
     assert refused
     assert not Path(tmp_path / "run" / "lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "holder"),
+    [
+        ("", "another process"),
+        ("[" * 100_000, "another process"),
+        ("[1]", "another process"),
+        ('{"pid": 1}', "another process"),
+        ('{"pid": [1], "host": "a\\u001b[2J", "since": null}', r"process \[1\] on 'a\\x1b\[2J' since None"),
+    ],
+)
+def test_whatever_a_lock_says_of_its_holder_is_one_line(text, holder, tmp_path):
+    with Lock(Inside(tmp_path)):
+        (tmp_path / "lock").write_text(text)
+        with pytest.raises(
+            ValueError, match=rf"must not be in use, got a run in it by {holder}; wait for it or stop it"
+        ):
+            Lock(Inside(tmp_path))

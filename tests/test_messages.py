@@ -68,7 +68,7 @@ CHOICES = {
     "update.clock": ["{kind: shifted_exponential}", "{kind: exponential}", "{kind: never}"],
     "update.applies": ["at_completion", "delta"],
     "gossip.weight": ["0.5", "{kind: uniform, low: 0, high: 1}"],
-    "local.momentum": ["0", "0.9"],
+    "local.momentum": ["0", "0.9", "{kind: choice, values: [0, 0.9]}"],
     "network.topology": ["{kind: complete}", "{kind: ring}", "{kind: ring}", "{kind: random_matching, period: 1.5}",
                          "{kind: one_peer_exponential, period: 0.7}", "{kind: base_graph, period: 1.2}",
                          "{kind: random_peers, degree: 2, period: 0.7}"],

@@ -4,7 +4,6 @@ import importlib
 import json
 import multiprocessing
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -143,10 +142,9 @@ def call(mode, work):
     return done[0]
 
 
+@torch.compiler.disable  # it is no part of what is compiled
 def state():
     """Returns the modes of this thread and of the process, and what else a caller has."""
-    frame = modes._set_frame(None)
-    modes._set_frame(frame)
     stack = torch._C._functorch.peek_interpreter_stack()
     return {
         "of torch": (
@@ -172,12 +170,10 @@ def state():
         "overrides": (
             list(map(id, _get_current_function_mode_stack())), torch._C._is_torch_function_enabled(),
             list(map(id, _get_current_dispatch_mode_stack())),
-            torch._C._autograd._top_saved_tensors_default_hooks(True), frame, stack and (stack.key(), stack.level()),
+            torch._C._autograd._top_saved_tensors_default_hooks(True), stack and (stack.key(), stack.level()),
         ),
         "of numbers": (np.geterr(), modes._flushes()),
-        "generators": (
-            torch._C.default_generator.initial_seed(), random.getstate(), repr(np.random.get_state()),  # noqa: NPY002
-        ),
+        "generators": (torch.initial_seed(), repr(np.random.get_state())),  # noqa: NPY002
         "of Python": (
             [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)],
             os.getcwd(), dict(os.environ), list(sys.path), multiprocessing.get_start_method(allow_none=True),

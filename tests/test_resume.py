@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import os
+import re
 import shutil
 
 import networkx
@@ -154,6 +156,26 @@ def test_tensorboard_shows_each_mark_once(tmp_path):
     shown, whole = (EventAccumulator(str(tmp_path / name), {"tensors": 0}).Reload() for name in ("parts", "whole"))
     for tag in ("loss/node_mean", "progress/simulated_time"):
         assert [(e.step, e.value) for e in shown.Scalars(tag)] == [(e.step, e.value) for e in whole.Scalars(tag)]
+
+
+def test_a_clock_that_is_set_back_hides_no_mark(tmp_path):
+    train(TINY, "run.mark_every=0.5", out=tmp_path / "run", stop=after(20))
+    (file,) = (tmp_path / "run").glob("events.out.*")
+    _, seconds, rest = re.fullmatch(r"(.*tfevents\.)(\d+)(\..*)", file.name).groups()
+    ahead = int(seconds) + 7200  # as if the clock had been two hours fast when the run began
+    file = file.rename(file.with_name(f"events.out.tfevents.{ahead:010d}{rest}"))
+    os.utime(file, (ahead + 60, ahead + 60))
+    resume(tmp_path / "run", stop=after(9))
+    resume(tmp_path / "run")
+    names = sorted(path.name for path in (tmp_path / "run").glob("events.out.*"))
+    assert len(names) > 2
+    assert names[0] == file.name
+    shown = EventAccumulator(str(tmp_path / "run")).Reload().Scalars("loss/node_mean")
+    assert [event.step for event in shown] == list(range(13))
+    later = [event.wall_time for event in shown if event.wall_time > ahead]
+    assert later == sorted(later)
+    assert later[0] >= ahead + 60  # after the last that was written with the clock as it was
+    assert len(later) < 13
 
 
 def test_a_mark_that_was_recorded_after_the_checkpoint_is_purged(tmp_path):

@@ -141,6 +141,7 @@ class SerialGossipSGD:
             loss = self._loss(torch.cat([*pieces]), examples)
             loss.backward()
             self._age_(state, r, i, optimizer)
+            self._keep_(state, optimizer)
             optimizer.step()
             total += loss.detach()
         row = torch.cat([piece.detach() for piece in pieces])
@@ -175,6 +176,16 @@ class SerialGossipSGD:
             state.age[r] += 1
             for group, age in zip(optimizer.param_groups, state.age[r].tolist(), strict=True):
                 group["lr"] = float(self.rates.lr[i]) / age
+
+    def _keep_(self, state: State, optimizer: torch.optim.SGD) -> None:
+        """Gives a node without momentum the buffer 0 v + g, which torch.optim.SGD leaves as it was.
+
+        With a model that is sent it comes to nodes that have momentum.
+        """
+        for group in optimizer.param_groups if state.v is not None else []:
+            (piece,) = group["params"]
+            if group["momentum"] == 0:
+                optimizer.state[piece]["momentum_buffer"] = piece.grad + group["weight_decay"] * piece.detach()
 
     def _optimizer(self, state: State, r: int, i: int, pieces: list[nn.Parameter]) -> torch.optim.SGD:
         lr, momentum, decay = (

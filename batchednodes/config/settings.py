@@ -122,8 +122,8 @@ class Task:
     """The model of each node."""
 
     loss: Literal["auto", "cross_entropy", "mse"] = "auto"
-    """What training minimises; `auto` is cross_entropy for labels, the mean over all tokens where each has one, and mse
-    (mean squared error) for real targets."""
+    """What training minimises; `auto` is cross_entropy for labels, the mean over all tokens where each has one, and
+    mse (mean squared error) for real targets."""
 
 
 @dataclass(frozen=True)

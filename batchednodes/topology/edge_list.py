@@ -16,9 +16,12 @@ from batchednodes.topology.graphs import Graph
 from batchednodes.topology.topology import Topology
 from batchednodes.values import shown
 
-_EDGE = re.compile(r"\s*([^\s#{}]+)\s+([^\s#{}]+)\s*(?:\{.*\}\s*)?(?:#.*)?")
-_WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
-_REAL = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_REAL, _NAME = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", r"[^\s#{}]"
+_LINE = r"\s*({0})\s+({0})\s*(?:\{{.*\}}\s*)?(?:#.*)?"
+_NUMBERS = re.compile(_LINE.format(r"[+-]?\d{1,18}"), re.ASCII)
+_NAMES = re.compile(_LINE.format(rf"(?!{_REAL}(?!{_NAME})){_NAME}+"))
+"""Lines of two nodes, with what networkx and comments add; names are no numbers."""
+
 _ODD = re.compile(r"[^\s,]*(?:[^0-9\s,]|[0-9]{10})[^\s,]*", re.ASCII)
 
 
@@ -64,17 +67,18 @@ class EdgeList(Topology):
         """Returns the line and the ends of each edge, and the names of nodes 0, 1, ...; None where they are numbers."""
         lines, words, named = list[int](), list[str](), False
         for line, text in enumerate(read_text(self.path, "of edges").splitlines(), 1):
-            if not text.partition("#")[0].strip():
-                continue
-            match = _EDGE.fullmatch(text)
-            ends = () if match is None else match.groups()
-            if not words:
-                named = bool(ends) and not any(_REAL.fullmatch(word) for word in ends)
-            if not ends or not all(_REAL.fullmatch(word) is None if named else _WHOLE.fullmatch(word) for word in ends):
-                rule = "be two names, as in the lines before" if named else "be two node numbers"
-                raise ValueError(self._bad(line, rule, shown(text.partition("#")[0].strip())))
+            match = (_NAMES if named else _NUMBERS).fullmatch(text)
+            if match is None:
+                edge = text.partition("#")[0].strip()
+                if not edge:
+                    continue
+                match = None if words else _NAMES.fullmatch(text)
+                if match is None:
+                    rule = "be two names, as in the lines before" if named else "be two node numbers"
+                    raise ValueError(self._bad(line, rule, shown(edge)))
+                named = True
             lines.append(line)
-            words += ends
+            words += match.groups()
         if not named:
             return lines, np.array(words, np.int64).reshape(-1, 2), None
         names = sorted({*words})

@@ -1,0 +1,1 @@
+"""What `tools/fuzz_models.py` and its test share: small modules, data sets and settings at random; what must hold."""
