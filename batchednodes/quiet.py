@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import RLock
+from typing import Any
 
 _INSIDE = r"(?s).*Triggered internally at"
 """How warnings of PyTorch's core end; those of Python code, the user's above all, do not."""
@@ -29,7 +30,8 @@ def set_quiet(on: bool) -> None:
     if on:
         warnings.filterwarnings("ignore", message=_INSIDE)
     else:
-        vars(warnings)["filters"] = [one for one in warnings.filters if not _is_ours(one)]
+        filters: Any = warnings.filters
+        filters[:] = [one for one in filters if not _is_ours(one)]
 
 
 def _is_ours(one: tuple[object, ...]) -> bool:

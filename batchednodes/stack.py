@@ -12,7 +12,8 @@ import itertools
 import math
 import re
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -264,6 +265,22 @@ def running(frames: Iterable[FrameType]) -> str:
     """Returns the class of the module that runs in some frames, the innermost one first; nothing where none does."""
     selves = (frame.f_locals.get("self") for frame in frames)
     return next((type(m).__name__ for m in selves if isinstance(m, nn.Module)), "")
+
+
+@contextmanager
+def named_faults() -> Iterator[None]:
+    """Raises what a user's model raises during a run, of values that training came to, as one message.
+
+    Raises:
+        ValueError: for that.
+    """
+    try:
+        yield
+    except Exception as error:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        if memory.exhausted(error) or not running(frames):
+            raise
+        raise refusal("take what training makes of its parameters", error) from error
 
 
 def _replace(module: nn.Module, value: Callable[[str, Tensor], Tensor]) -> None:

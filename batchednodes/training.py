@@ -34,7 +34,7 @@ from batchednodes.plan import plan, screen
 from batchednodes.preparation import Prepared, fresh, names, prepare, resumable
 from batchednodes.record import begin, new_folder
 from batchednodes.recorder import Means, Recorder, Task, Watch, device_name
-from batchednodes.stack import Stack
+from batchednodes.stack import Stack, named_faults
 from batchednodes.states import check_rows
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def _threads(count: int) -> Iterator[None]:
 
 def _run(task: Task, run: Run, recorder: Recorder) -> Result:
     """Runs to the end, then the isolated nodes if they are asked for, each from where it is."""
-    with recorder:
+    with recorder, named_faults():
         progress = recorder.begin(run.engine.begin())
         if progress.clocks.time < task.settings.run.until:
             progress = run.engine.run_(run.state, progress, recorder)

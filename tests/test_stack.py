@@ -25,7 +25,7 @@ def tried(module: nn.Module, features, targets, classes=None):
     sampler = Sampler(one, np.zeros(1, np.int64), np.arange(2), np.array([0, 2]), 2, 1, "shuffle")
     tests = (tasks.Tests(np.zeros(1, np.int64), features.unsqueeze(0), targets.unsqueeze(0)),)
     problem = tasks.Problem(stacked(module), choose("auto", classes), classes, features, targets, tests, sampler)
-    return Trial(problem, features, targets).ways()
+    return Trial(problem, features[:2], targets[:2]).ways()
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,11 @@ def test_parameters_live_in_rows_only():
             "task.model must be a stateless computation, got BatchNorm1d at '1', .*use GroupNorm",
         ),
         (example_models.empty, "task.model must have trainable parameters, got Flatten with none"),
+        (lambda: nn.Linear(3, 0), "task.model must have trainable parameters, got Linear with none"),
+        (lambda: nn.utils.weight_norm(nn.Linear(3, 2)), "must be a module that copy.deepcopy copies, .*at 'the top'"),
     ],
 )
+@pytest.mark.filterwarnings("ignore")  # of PyTorch: of what is old, and of a layer without outputs
 def test_modules_that_rows_cannot_hold_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         stacked(make())
@@ -141,6 +144,33 @@ def test_work_of_convolutions_counts_each_place_of_the_output():
     module = nn.Sequential(nn.Conv2d(4, 6, (3, 2), groups=2), nn.ReLU(), nn.Conv2d(6, 1, 1), nn.Flatten())
     assert stacked(module).convolved((4, 5, 5), torch.float64, CPU) == 6 * 3 * 4 * (2 * 6) + 3 * 4 * 6
     assert stacked(nn.Linear(3, 2)).convolved((3,), torch.float64, CPU) == 0
+
+
+@pytest.mark.parametrize(
+    ("forward", "message"),
+    [
+        (
+            lambda m, x: m[0](x.view(-1, 2, 4)).flatten(0, 1),
+            r"take test features of shape \[5, 4\], got: shape .* is invalid",
+        ),
+        (
+            lambda m, x: torch.ones(len(x), 1).double(),
+            "put out what its parameters decide, got outputs that no parameter",
+        ),
+        (
+            lambda m, x: m.append(nn.Linear(4, 1).double())[-1](x),
+            "make all that it holds when it is made, got a forward",
+        ),
+    ],
+)
+def test_forwards_that_do_for_a_minibatch_only_or_make_what_they_learn_are_refused(forward, message):
+    class Own(nn.ModuleList):
+        def forward(self, x):
+            return forward(self, x)
+
+    features, targets = torch.ones(5, 4, dtype=torch.float64), torch.ones(5, 1, dtype=torch.float64)
+    with pytest.raises(ValueError, match=message):
+        tried(Own([nn.Linear(4, 1)]), features, targets)
 
 
 def test_outputs_must_cover_the_labels():
