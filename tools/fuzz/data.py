@@ -65,7 +65,11 @@ def width(data: Data) -> int:
 
 
 def tokens(data: Data) -> list[int]:
-    """Returns the shape of the labels of a row."""
+    """Returns the shape of the labels of a row; one label is none of a token."""
+    return [] if _places(data) == [1] else _places(data)
+
+
+def _places(data: Data) -> list[int]:
     return (data["shape"][:1] or [2]) if data["targets"] == "tokens" else []
 
 
@@ -104,7 +108,7 @@ def _targets(rng: np.random.Generator, data: Data, rows: int) -> np.ndarray:
     kind, classes = data["targets"], data["classes"]
     if kind in ("reals", "columns"):
         return rng.normal(size=(rows, 2) if kind == "columns" else rows).astype(np.float32)
-    shape = (rows, *tokens(data))
+    shape = (rows, *_places(data))
     made = rng.integers(0, classes, shape)
     made.flat[: min(classes, made.size)] = np.arange(classes)[: made.size][::-1]  # the largest is there
     match kind:
