@@ -7,6 +7,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from batchednodes import start
 from batchednodes.imports import deferred
 from batchednodes.interruption import Halt
 
@@ -17,15 +18,23 @@ else:
 
 
 def main() -> None:
-    """Runs the command line; a Ctrl-C ends it in one line, whatever it is at."""
+    """Runs the command line; a Ctrl-C, or memory that ends, ends it in one line, whatever it is at."""
+    start.open_streams()
     halt = Halt()
     try:
+        start.check_light()
         cli.main()
     except KeyboardInterrupt:
         halt.asked = True
     except SystemExit:
         if not halt.asked:
             raise
+    except (ImportError, MemoryError, OSError, RuntimeError, SystemError) as error:
+        message = start.ended(error)
+        if message is None:
+            raise
+        start.say(message)
+        sys.exit(2)
     finally:
         halt.close()
     if halt.asked:

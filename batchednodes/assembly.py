@@ -21,11 +21,10 @@ from batchednodes.config import Config, has_messages
 from batchednodes.data import Dataset, Heterogeneity, Sampler, Shards
 from batchednodes.engine import Batched, Engine, Serial, automatic_window
 from batchednodes.local import Descent, Rates, Uneven
-from batchednodes.memory import Chunk
+from batchednodes.memory import Chunk, Chunks
 from batchednodes.messages import Traffic
 from batchednodes.metrics import Meter, quarantine_
 from batchednodes.mixing import Ages, Entries, parts
-from batchednodes.needs import Chunks
 from batchednodes.program import UntraceableError
 from batchednodes.schemes import Freshest, Uniform
 from batchednodes.staleness import Sources, Tracking, sample

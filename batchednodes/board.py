@@ -9,34 +9,46 @@ Letters: none.
 """
 
 import itertools
+import math
 import os
+import re
 import socket
 import struct
 import time
-from pathlib import Path
+from contextlib import suppress
 from typing import Any, no_type_check
 
 import numpy as np
 from numba import njit
 
+from batchednodes.border import BorderError, Inside
+
 _NUMBERS = itertools.count()
 """Distinguishes files that one process opens within a second."""
+
+_NAME = re.compile(r"events\.out\.tfevents\.(\d{10})\..*")
+"""Name of a file of events, and the time of its making [s]. Readers take files in the order of their names, as text."""
+
+_LATEST = 10**10 - 1
+"""The latest time of such a name [s]."""
 
 
 class Board:
     """A new file of events in a folder, which it makes; what is added is on disk at the next `flush`."""
 
-    def __init__(self, folder: Path, step: int = 0) -> None:
-        """Begins a file, the first one or one that follows others.
+    def __init__(self, folder: Inside, step: int = 0) -> None:
+        """Begins a file, the first one or one that follows others, whatever the clock said then.
 
         Args:
             folder: of the file.
             step: of the first event; TensorBoard drops what older files of the folder say of it and later ones.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        # readers take files in the order of their names, as text
-        name = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid():010d}.{next(_NUMBERS):010d}"
-        self.path, self.waiting, self.empty = folder / f"events.out.tfevents.{name}", bytearray(), True
+        folder.make()
+        now = time.time()
+        self.now = max(now, _end(folder))  # a clock may have been set back
+        self.late = self.now - now
+        name = f"{int(self.now):010d}.{socket.gethostname()}.{os.getpid():010d}.{next(_NUMBERS):010d}"
+        self.file, self.waiting, self.empty = folder / f"events.out.tfevents.{name}", bytearray(), True
         self._write(_field(3, b"brain.Event:2"))  # the version of the format
         self._write(_STEP + _varint(step) + _field(7, b"\x08\x01"))  # a session starts
 
@@ -51,8 +63,7 @@ class Board:
         The file is open only now: a sweep may have more networks than a process may have open files.
         """
         if self.waiting and not self.empty:
-            with self.path.open("ab") as file:
-                file.write(self.waiting)
+            self.file.write(self.waiting)
             self.waiting.clear()
 
     def close(self) -> None:
@@ -64,9 +75,23 @@ class Board:
         self.waiting.clear()
 
     def _write(self, what: bytes) -> None:
-        data = _TIME + struct.pack("<d", time.time()) + what
+        self.now = max(self.now, time.time() + self.late)
+        data = _TIME + struct.pack("<d", self.now) + what
         length = struct.pack("<Q", len(data))
         self.waiting.extend(length + _checksum(length) + data + _checksum(data))
+
+
+def _end(folder: Inside) -> float:
+    """Returns a time after those of all files of events in a folder, and of what is in them [s]; 0: there is none."""
+    times = [0.0]
+    for name in folder.names():
+        found = _NAME.fullmatch(name)
+        if found:
+            times.append(int(found[1]) + 1.0)
+            with suppress(BorderError):  # what is no file is not read as one
+                seen = (folder / name).status()
+                times.append(math.ceil(seen.st_mtime) if seen is not None else 0.0)
+    return max(moment for moment in times if moment <= _LATEST)
 
 
 _TIME, _STEP = b"\x09", b"\x10"

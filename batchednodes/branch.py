@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Int64
 
 from batchednodes.algorithms.state import State
+from batchednodes.border import Inside
 from batchednodes.changes import check_start
 from batchednodes.config import Config
 from batchednodes.keeper import latest
@@ -44,7 +45,7 @@ def start_(state: State, sizes: Int64[np.ndarray, " g"], settings: Config) -> Or
     folder = settings.run.start_from
     assert folder is not None
     try:
-        found = latest(Path(folder), torch.device("cpu"))
+        found = latest(Inside(Path(folder)), torch.device("cpu"))
     except ValueError as error:
         raise ValueError(f"run.start_from must be the folder of a run, {error}") from None
     changed, models = check_start(settings, sizes.tolist(), state.x.shape[1], found.header), found.state.models

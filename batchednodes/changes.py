@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from batchednodes import config, originals
-from batchednodes.config import Config
+from batchednodes.border import Inside
+from batchednodes.config import Config, Override
+from batchednodes.folders import CONFIG
 from batchednodes.states import DamageError, Header, believing, check_metrics, finite, header, newest_first
 from batchednodes.sweep import Point, leaves
 from batchednodes.values import shown
@@ -70,7 +72,7 @@ def check_resumed(old: Mapping[str, Any], new: Mapping[str, Any], time: float) -
         )
 
 
-def check_goes_on(folder: Path, found: Header, settings: Config, points: Sequence[Point], files: Files) -> None:
+def check_goes_on(folder: Inside, found: Header, settings: Config, points: Sequence[Point], files: Files) -> None:
     """Checks that a run can go on from a state.
 
     Args:
@@ -90,7 +92,7 @@ def check_goes_on(folder: Path, found: Header, settings: Config, points: Sequenc
     originals.check(points, found.journal.files, files)
 
 
-def _again(folder: Path) -> str:
+def _again(folder: Inside) -> str:
     """Returns what helps where a run diverged."""
     if next(finite(folder), None) is None:
         return "; to begin again with other settings: `batchednodes train CONFIG local.lr=...`"
@@ -98,7 +100,7 @@ def _again(folder: Path) -> str:
     return f"; to start from its last finite models with other settings: `{again}`"
 
 
-def check_resumable(folder: Path, settings: Config, points: Sequence[Point], files: Files) -> None:
+def check_resumable(folder: Inside, settings: Config, points: Sequence[Point], files: Files) -> None:
     """Checks that a run can go on from its latest state, as far as headers of files say; arguments as above.
 
     Raises:
@@ -115,7 +117,7 @@ def check_resumable(folder: Path, settings: Config, points: Sequence[Point], fil
             return
 
 
-def _has_metrics(folder: Path, found: Header) -> bool:
+def _has_metrics(folder: Inside, found: Header) -> bool:
     try:
         check_metrics(folder, found.journal.metrics)
     except ValueError:
@@ -123,21 +125,22 @@ def _has_metrics(folder: Path, found: Header) -> bool:
     return True
 
 
-def reopened(folder: str | Path, overrides: Sequence[str]) -> Config:
+def reopened(folder: str | Path, overrides: Sequence[Override]) -> Config:
     """Returns the settings of a run in a folder with some changes, with which it can go on.
 
     Args:
         folder: of the run.
-        overrides: settings to change, "run.until=200".
+        overrides: settings to change, as of `config.load`.
 
     Raises:
         ValueError: the folder holds no run, or a setting must not change.
     """
     place = Path(folder)
-    if not (place / "config.yaml").is_file():
+    file = Inside(place) / CONFIG
+    if not file.is_file():
         raise ValueError(f"DIR must be the folder of a run, got {str(folder)!r} without a config.yaml")
-    old = config.load(place / "config.yaml")
-    if not (place / "config.yaml").read_text(encoding="utf-8").strip():  # which is all defaults
+    old = config.load(file.path)
+    if not file.read().strip():  # which is all defaults
         raise ValueError(
             f"DIR must hold the settings of a run, got {shown(str(place))} with an empty config.yaml; put back "
             "those that it was started with"

@@ -7,22 +7,18 @@ Letters: n nodes, t tracked sources.
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from batchednodes.algorithms.state import State
-from batchednodes.folders import sync
+from batchednodes.border import Inside
+from batchednodes.journal import Journal, Said
 from batchednodes.mail import MESSAGE, NODE, Mail
 from batchednodes.memory import exhausted
-from batchednodes.states import FORMAT, DamageError, Header, Journal, Part, about, check_whole, checksum, opened
+from batchednodes.states import FORMAT, Header, Part, about, blocks, check_whole, checksum, lacking, opened
 from batchednodes.timeline import Clocks
 from batchednodes.versions import Layout
 
@@ -59,7 +55,7 @@ class Snapshot:
         return Header(self.clocks.time, tuple(self.layout.sizes.tolist()), self.state.x.shape[1], self.journal)
 
 
-def save(path: Path, snapshot: Snapshot) -> None:
+def save(path: Inside, snapshot: Snapshot) -> None:
     """Writes a snapshot under another name, then renames, so that `path` is whole or not there.
 
     Raises:
@@ -70,24 +66,11 @@ def save(path: Path, snapshot: Snapshot) -> None:
     said = {"time": snapshot.clocks.time, "nodes": layout.sizes.tolist(), "tracked": layout.widths.tolist()}
     said |= {"journal": asdict(snapshot.journal), "state": sorted(snapshot.state.tensors())}
     metadata = {"format": FORMAT, "about": json.dumps(said)}
-    temporary = path.with_name(path.name + ".partial")
-    try:
-        temporary.touch()
-        mode = temporary.stat().st_mode  # what the user's mask leaves; safetensors would let nobody else read the file
-        save_file(tensors, temporary, metadata=metadata | {"sha256": checksum(_parts(tensors), metadata)})
-        temporary.chmod(mode)
-        sync(temporary)
-        temporary.replace(path)
-        sync(path)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise OSError(f"{path} cannot be written: {reason}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)  # there is one only after an error
+    parts = [*_parts(tensors)]
+    path.replace(blocks(parts, metadata | {"sha256": checksum(parts, metadata)}))
 
 
-def load(path: Path, device: torch.device) -> Snapshot:
+def load(path: Inside, device: torch.device) -> Snapshot:
     """Reads what `save` wrote.
 
     Raises:
@@ -101,22 +84,27 @@ def load(path: Path, device: torch.device) -> Snapshot:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and exhausted(error):
             raise
-        raise DamageError(f"checkpoint must hold all that a run needs, got {path}: {error}") from error
+        raise lacking(path, error) from error
 
 
-def _snapshot(tensors: dict[str, Tensor], said: dict[str, Any], device: torch.device) -> Snapshot:
+def _snapshot(tensors: dict[str, Tensor], said: Said, device: torch.device) -> Snapshot:
     """Returns what the tensors of a file, and what it says about them, were made of."""
     mail, clocks, slots = (_taken(tensors, prefix) for prefix in (_MAIL, _CLOCKS, _SLOTS))
-    layout = Layout.of(said["nodes"], said["tracked"], device)
+    layout = Layout.of(said.nodes, said.tracked, device)
     parts = [_flat(tensors, layout), *([slots[_VERSIONS]] if slots else [])]
-    versions = torch.cat(parts).to(device)
-    kept = {name: tensors.pop(name).to(device) for name in said["state"] if name != _VERSIONS}
+    versions = torch.cat(parts)
+    if versions.numel() and int(versions.min()) < 0:
+        raise ValueError(f"versions are {int(versions.min())}")
+    versions = versions.to(device)
+    kept = {name: tensors.pop(name).to(device) for name in said.state if name != _VERSIONS}
     kept |= {name: torch.cat([kept[name], slots[name].to(device)]) for name in _ROWS if name in slots}
     arrays = {name: tensor.numpy() for name, tensor in tensors.items() if not name.startswith(_VERSIONS)}
     state = State(versions=versions, **kept)
     here = {name: array.numpy() for name, array in clocks.items()}
     post = Mail(**{name: _records(name, array.numpy()) for name, array in mail.items()}) if mail else None
-    return Snapshot(state, Clocks(time=said["time"], **here, mail=post), layout, Journal.read(said["journal"]), arrays)
+    clock = Clocks(time=said.time, **here, mail=post)
+    clock.check(layout.network)
+    return Snapshot(state, clock, layout, said.journal, arrays)
 
 
 def _taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -124,10 +112,10 @@ def _taken(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensors.pop(name) for name in [*tensors] if name.startswith(prefix)}
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read(path: Inside) -> tuple[dict[str, Tensor], Said]:
     """Returns the tensors of a file, in memory of their own, and what it says about them."""
     with opened(path, "pt") as file:
-        said = about(path, file.metadata())
+        said = about(path, file)
         check_whole(path)
         # clones: a tensor of a file may begin at any byte, and vector instructions round by where rows begin
         return {name: file.get_tensor(name).clone() for name in file.keys()}, said  # noqa: SIM118

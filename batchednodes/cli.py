@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from batchednodes import __version__, comparison, config, memory, sweep
+from batchednodes import __version__, comparison, config, memory, start, sweep
+from batchednodes.border import Inside
 from batchednodes.catalogue import Kind, catalogue
 from batchednodes.changes import reopened
-from batchednodes.console import say
+from batchednodes.console import Output, check_written, console, say
 from batchednodes.experiments import EXPERIMENTS
-from batchednodes.folders import Place, check_absent, check_writable
+from batchednodes.folders import FIGURES, METRICS, Place, check_absent, check_writable
 from batchednodes.imports import deferred
 from batchednodes.interruption import seconds
 from batchednodes.lock import Lock
@@ -99,6 +99,7 @@ def train(
             )
         chosen = replace(chosen, run=replace(chosen.run, start_from=start_from))
     place, limit = Place(out) if out else Place.numbered(chosen.name), seconds(time_limit)
+    start.check_torch()
     made = fresh(chosen, place.folder)
     commands.train(chosen, made, place, limit, quiet)
 
@@ -116,7 +117,8 @@ def resume(
     """Goes on with a run that was killed or interrupted, in place and bit for bit; or extends a finished one."""
     limit, chosen = seconds(time_limit), reopened(folder, overrides or [])
     check_writable(folder)
-    with Lock(folder):
+    start.check_torch()
+    with Lock(Inside(folder)):
         made = resumable(folder, chosen)
         commands.resume(chosen, made, Place(folder), limit, quiet)
 
@@ -125,6 +127,7 @@ def resume(
 def plan_command(settings: ConfigFile, overrides: Overrides = None) -> None:
     """Shows the graph, expected events, waves and memory of a config, and whether it fits; runs nothing."""
     chosen = config.load(settings, overrides or [])
+    start.check_torch()
     made = prepare(sweep.points(chosen))
     commands.show_plan(made)
 
@@ -134,16 +137,15 @@ def list_command(
     section: Annotated[str, typer.Argument(help="Only sections that begin so, as `gossip` or `task.data`.")] = "",
 ) -> None:
     """Lists every section and kind of the settings, with defaults, units and ranges."""
-    console, kinds = Console(), [k for k in catalogue() if k.section.startswith(section)]
+    terminal, kinds = console(), [k for k in catalogue() if k.section.startswith(section)]
     if not kinds:
         raise ValueError(f"section must be one of the settings, got {shown(section)}; `batchednodes list` shows all")
     for kind in kinds:
-        title = f"[bold]{kind.section or 'top level'}[/bold]" + (
-            f": kind [bold]{kind.name}[/bold]" if kind.name else ""
-        )
-        console.print(f"\n{title}{' (default)' if kind.default and kind.name else ''}  {escape(kind.summary)}")
+        title = [(kind.section or "top level", "bold"), *([": kind ", (kind.name, "bold")] if kind.name else [])]
+        default = " (default)" if kind.default and kind.name else ""
+        terminal.print(Text.assemble("\n", *title, f"{default}  {kind.summary}"))
         if kind.settings:
-            console.print(_settings_table(kind))
+            terminal.print(_settings_table(kind))
 
 
 @app.command()
@@ -159,9 +161,11 @@ def plot(
     """Draws the curves of runs (loss, accuracy, consensus, staleness), and the labels of each node, as PNG and PDF."""
     for run in runs:
         if not run.is_file():
-            comparison.check_file(run, "metrics.jsonl", "run")
+            comparison.check_file(run, METRICS, "run")
     if out is not None:
         check_absent(out, [])
+    elif (first := next((run for run in runs if not run.is_file()), None)) is not None:
+        (Inside(first) / FIGURES).status()
     drawn = figures.plot(runs, out)
     for path in drawn.paths:
         print(path)
@@ -178,9 +182,9 @@ def compare(
     found = {run: comparison.read(run) for run in once.values()}
     for run, (_, why) in found.items():
         if why is not None:
-            say("[yellow]warning:[/yellow]", f"{run} is not finished: {why}")
+            say("warning", f"{run} is not finished: {why}")
     rows = [row for networks, _ in found.values() for row in networks]
-    Console().print(comparison.table(rows, None, "final metrics"))
+    console().print(comparison.table(rows, None, "final metrics"))
 
 
 @app.command()
@@ -195,36 +199,56 @@ def figure(
     if name not in EXPERIMENTS:
         raise ValueError(f"NAME must be one of {', '.join(EXPERIMENTS)}, got {shown(name)}")
     check_absent(out, [f"{name}.{kind}" for kind in ("png", "pdf", "csv")])
+    start.check_torch()
     commands.figure(name, quick, out)
 
 
 def main() -> None:
     """Runs the command line; what a user can cause ends in one message and exit code 2."""
-    for stream in (sys.stdout, sys.stderr):
+    before = sys.stdout, sys.stderr
+    for stream in before:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be text
-    with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
-        warnings.filterwarnings("always", message=r"network\.topology", category=UserWarning)
-        warnings.filterwarnings("default", message=r"task\.data", category=UserWarning)
+    noting: Any = Output(sys.stdout), Output(sys.stderr)
+    sys.stdout, sys.stderr = noting
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            warnings.filterwarnings("always", message=r"network\.topology", category=UserWarning)
+            warnings.filterwarnings("default", message=r"task\.data", category=UserWarning)
+            _run()
+    finally:
+        for stream in noting:
+            stream.close()
+        sys.stdout, sys.stderr = before
+
+
+def _run() -> None:
+    try:
         try:
             app(prog_name="batchednodes")
-        except (ValueError, OSError, MemoryError, RuntimeError) as error:
-            if memory.exhausted(error):
-                advice = "lower network.nodes, the model or staleness.track, or use a smaller dtype"
-                error = f"the run must fit in memory, got: {memory.reason(error)}; {advice}"
-            elif isinstance(error, RuntimeError):
-                raise
-            say("[bold red]error:[/bold red]", error)
-            sys.exit(2)
+        except SystemExit as end:
+            if not end.code:
+                check_written()
+            raise
+    except start.MemoryEndedError:
+        raise  # to where the process began
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        if memory.exhausted(error):
+            advice = "lower network.nodes, the model or staleness.track, or use a smaller dtype"
+            error = f"the run must fit in memory, got: {memory.reason(error)}; {advice}"
+        elif isinstance(error, RuntimeError):
+            raise
+        say("error", error)
+        sys.exit(2)
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:
-    say("[yellow]warning:[/yellow]", message)
+    say("warning", message)
 
 
 def _settings_table(kind: Kind) -> Table:
     table = Table("setting", "accepts", "default", "meaning", box=None, pad_edge=True)
     for setting in kind.settings:
-        table.add_row(*(escape(text) for text in (setting.path, setting.type, setting.default, setting.meaning)))
+        table.add_row(setting.path, setting.type, setting.default, setting.meaning)
     return table

@@ -8,7 +8,7 @@ import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 import typer
@@ -17,9 +17,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from batchednodes import assembly, changes, comparison, dealing, plan, training
+from batchednodes.border import Inside
 from batchednodes.config import Config
 from batchednodes.connectivity import Connectivity, connectivity
-from batchednodes.console import Output, say
+from batchednodes.console import check_written, console, say
 from batchednodes.data import DataSizes, Heterogeneity
 from batchednodes.engine import Progress as Advance
 from batchednodes.experiments import EXPERIMENTS
@@ -56,22 +57,22 @@ def _run(
         OSError: a file, or standard output, cannot be written.
         typer.Exit: it was interrupted.
     """
-    with Output() as output, Interruption(limit) as interruption:
-        console = Console(quiet=quiet, file=cast("IO[str]", output))
+    terminal = console(quiet=quiet)
+    with Interruption(limit) as interruption:
         try:
-            with _bar(console) as bar:
+            with _bar(terminal) as bar:
                 result = start(_Watch(bar), interruption)
         except OSError as error:
-            left = f"; once that is mended, {_to_go_on(place)}" if any(states(place.folder)) else ""
+            left = f"; once that is mended, {_to_go_on(place)}" if any(states(Inside(place.folder))) else ""
             raise OSError(f"{error}{left}") from error
         summary = result.summary
         if summary["status"] == "diverged":
             raise ValueError(f"{summary['message']}; everything until then is in {result.folder}")
         if summary["status"] == "interrupted":
-            say("[yellow]interrupted:[/yellow]", f"{summary['message']}; {_to_go_on(place)}")
+            say("interrupted", f"{summary['message']}; {_to_go_on(place)}")
             raise typer.Exit(interruption.code)
-        _report(console, result)
-        output.check(result.folder)
+        _report(terminal, result)
+        check_written(result.folder)
 
 
 def _to_go_on(place: Place) -> str:
@@ -86,29 +87,29 @@ def show_plan(prepared: Prepared) -> None:
     made, graph = plan.plan(configs, events, prepared.sizes), connectivity(configs[0], events, 0)
     labels = (dealing.heterogeneity(*dealt) for dealt in (prepared.take() or []))
     labels = [one for one in labels if one is not None] if made.fits else []
-    _show_plan(Console(), made, graph, prepared.sizes[0], labels)
+    _show_plan(console(), made, graph, prepared.sizes[0], labels)
 
 
 def figure(name: str, quick: bool, out: Path) -> None:
     """Runs and draws a published figure, and prints what it found, and where it is."""
     size = "quick" if quick else "cuda" if torch.cuda.is_available() else "cpu"
-    console = Console()
-    with _bar(console) as bar:
+    terminal = console()
+    with _bar(terminal) as bar:
         published = experiment.publish(name, EXPERIMENTS[name](size), out, _Watch(bar))
     for table in published.findings:
-        console.print(table)
+        terminal.print(table)
     for path in published.paths:
-        console.print(path, highlight=False, soft_wrap=True)
+        terminal.print(path, highlight=False, soft_wrap=True)
 
 
-def _bar(console: Console) -> Progress:
+def _bar(terminal: Console) -> Progress:
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[status]}"),
+        TextColumn("{task.fields[status]}", markup=False),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=console, transient=True)
+    return Progress(*columns, console=terminal, transient=True)
 
 
 class _Watch:
@@ -125,20 +126,20 @@ class _Watch:
             )
         task, begun = self.tasks[chosen.name]
         speed = progress.events / max(1e-9, time.perf_counter() - begun)
-        status = f"t = {progress.clocks.time:.4g} s  {speed:,.0f} events/s  loss {_words(row['loss_mean'])}"
+        status = f"t = {progress.clocks.time:.4g} s  {_rate(speed)} events/s  loss {_words(row['loss_mean'])}"
         self.bar.update(task, completed=progress.clocks.time, status=status)
 
 
-def _report(console: Console, result: training.Result) -> None:
+def _report(terminal: Console, result: training.Result) -> None:
     networks, isolated = result.summary["networks"], result.summary["isolated"]
     if len(networks) > 1:
-        console.print(
+        terminal.print(
             comparison.table(networks, isolated, f"{len(networks)} networks at t = {networks[0]['time']:g} s")
         )
     else:
-        console.print(_network_table(networks[0], isolated[0] if isolated else None))
+        terminal.print(_network_table(networks[0], isolated[0] if isolated else None))
     for line in _notes(result, networks):
-        console.print(line, highlight=False, soft_wrap=True)
+        terminal.print(line, highlight=False, soft_wrap=True)
 
 
 def _network_table(final: dict[str, Any], isolated: dict[str, Any] | None) -> Table:
@@ -159,9 +160,14 @@ def _words(value: float | None) -> str:
     return "not finite" if value is None or not math.isfinite(value) else f"{value:.4g}"
 
 
+def _rate(value: float) -> str:
+    """Returns a number of events in a second in words: whole where there are many, else to three digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _notes(result: training.Result, networks: list[dict[str, Any]]) -> list[str]:
     summary = result.summary
-    speed = f"{summary['events_per_second']:,.0f} events/s, {summary['updates_per_second']:,.0f} updates/s"
+    speed = f"{_rate(summary['events_per_second'])} events/s, {_rate(summary['updates_per_second'])} updates/s"
     wave = f", {summary['mean_wave']:.1f} events a wave" if summary["mean_wave"] else ""
     start = summary["start"]
     return [
@@ -215,7 +221,9 @@ def _targets(data: DataSizes) -> str:
     return f"{list(data.target_shape) if data.target_shape else 'one'} of {data.outputs:,} labels"
 
 
-def _show_plan(console: Console, made: Plan, graph: Connectivity, data: DataSizes, labels: list[Heterogeneity]) -> None:
+def _show_plan(
+    terminal: Console, made: Plan, graph: Connectivity, data: DataSizes, labels: list[Heterogeneity]
+) -> None:
     table = Table("", "", title=f"plan on {made.device}", show_header=False)
     table.columns[1].justify = "right"
     waves = f"{made.waves:,.0f}"
@@ -255,4 +263,4 @@ def _show_plan(console: Console, made: Plan, graph: Connectivity, data: DataSize
     table.add_row("total", gib(made.total))
     table.add_row("free", gib(made.available))
     table.add_row("fits", "yes" if made.fits else "no")
-    console.print(table)
+    terminal.print(table)

@@ -3,9 +3,7 @@
 Letters: r replicas.
 """
 
-import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +12,11 @@ from typing import Any
 import numpy as np
 import scipy
 from jaxtyping import Float64
-from rich.markup import escape
 from rich.table import Table
 
+from batchednodes.border import Inside
+from batchednodes.folders import SUMMARY
+from batchednodes.plain import parsed
 from batchednodes.values import shown
 
 _COLUMNS = {
@@ -50,28 +50,28 @@ def read(run: Path) -> tuple[list[dict[str, Any]], str | None]:
     Raises:
         ValueError: the folder holds no summary.
     """
-    text = text_of(run, "summary.json", "finished run")
+    text = text_of(run, SUMMARY, "finished run")
     try:
-        summary = json.loads(text)
+        summary = parsed(text)
         networks, status = summary["networks"], summary.get("status", "finished")
         if not isinstance(networks, list) or not networks:
             raise ValueError("networks must be a list of at least one")
         why = None if status == "finished" else str(summary.get("message", status))
         return [{"run": str(run)} | checked(row) for row in networks], why
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise ValueError(f"DIR must hold a whole summary.json, got {shown(str(run))}: {error}") from None
 
 
-def check_file(run: Path, name: str, what: str) -> Path:
-    """Returns the path of a file in the folder of a run.
+def check_file(run: Path, name: str, what: str) -> Inside:
+    """Returns a file in the folder of a run.
 
     Raises:
-        ValueError: there is no such file.
+        ValueError: there is no such file, or it leads out of the folder.
     """
-    path = run / name
-    if not os.path.isfile(path):  # False, too, for a path that is too long; to open a pipe would wait for its writer
+    file = Inside(run) / name
+    if not file.is_file():
         raise ValueError(f"DIR must be the folder of a {what}, got {shown(str(run))} without {name}")
-    return path
+    return file
 
 
 def text_of(run: Path, name: str, what: str) -> str:
@@ -80,11 +80,12 @@ def text_of(run: Path, name: str, what: str) -> str:
     Raises:
         ValueError: there is no such file, or it is no text of at most 1 GiB.
     """
-    path = check_file(run, name, what)
+    file = check_file(run, name, what)
     try:
-        if path.stat().st_size > _LARGEST:
+        content = file.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
             raise ValueError(f"it has more than {_LARGEST >> 30} GiB")
-        return path.read_text(encoding="utf-8")
+        return content.decode("utf-8")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or error
         raise ValueError(f"DIR must hold a readable {name}, got {shown(str(run))}: {reason}") from None
@@ -150,9 +151,9 @@ def cells(networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, Any]]
 def table(networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, Any]] | None, title: str) -> Table:
     """Returns the same as a table for the terminal, with a title above."""
     found = cells(networks, isolated)
-    shown = Table(*map(escape, found.settings + found.columns), title=title)
+    shown = Table(*found.settings, *found.columns, title=title)
     for line in found.lines:
-        shown.add_row(*map(escape, line))
+        shown.add_row(*line)
     for column in shown.columns[len(found.settings) :]:
         column.justify = "right"
     return shown

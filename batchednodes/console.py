@@ -1,67 +1,78 @@
 """Console: what is printed, where it can be, and what is said on standard error.
 
+What is printed is text as it is: names, settings and messages are a user's, and may hold what Rich takes for markup, so
+that it reads none. What has a style is a `Text`.
+
 Letters: none.
 """
 
+import errno
 import os
 import sys
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
+
+_STYLES = {"error": "bold red", "warning": "yellow", "interrupted": "yellow"}
+
+
+def console(stderr: bool = False, quiet: bool = False) -> Console:
+    """Returns a console of a standard stream as it is when something is printed."""
+    return Console(stderr=stderr, quiet=quiet, markup=False, emoji=False, soft_wrap=stderr)
 
 
 class Output:
-    """Standard output that notes, and does not raise, that it cannot be written: a full disk, a reader that is gone."""
+    """A standard stream that notes, and does not raise, that it cannot be written: a disk is full, a reader gone."""
 
-    def __init__(self) -> None:
-        """Writes to standard output as it is then."""
-        self.stream, self.error = sys.stdout, None
+    def __init__(self, stream: TextIO) -> None:
+        """Writes to a stream."""
+        self.stream, self.error = stream, None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
         """Writes a text, unless an error came before."""
-        self._do(lambda: self.stream.write(text))
+        try:
+            if self.error is None:
+                self.stream.write(text)
+        except OSError as error:
+            self.error = error
         return len(text)
 
     def flush(self) -> None:
         """Hands what was written to the operating system, unless an error came before."""
-        self._do(self.stream.flush)
-
-    def _do(self, what: Callable[[], object]) -> None:
         try:
             if self.error is None:
-                what()
+                self.stream.flush()
         except OSError as error:
             self.error = error
 
-    def __enter__(self) -> "Output":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         """Keeps Python from trying again, at its end, what could not be written."""
+        self.flush()
         if self.error is not None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
-    def check(self, left: object) -> None:
-        """Checks that all was written.
 
-        Args:
-            left: where the results are.
+def check_written(left: object = None) -> None:
+    """Checks that standard output was written as far as somebody reads it.
 
-        Raises:
-            OSError: something could not be.
-        """
-        if self.error is not None:
-            reason = self.error.strerror or self.error
-            raise OSError(f"standard output cannot be written: {reason}; the results are in {left}")
+    Args:
+        left: where the results are; None: they are what is printed.
+
+    Raises:
+        OSError: a disk is full, or the like.
+    """
+    sys.stdout.flush()
+    error = getattr(sys.stdout, "error", None)
+    if error is not None and error.errno != errno.EPIPE:
+        where = "" if left is None else f"; the results are in {left}"
+        raise OSError(f"standard output cannot be written: {error.strerror or error}{where}")
 
 
-def say(label: str, message: object) -> None:
-    """Prints a line on standard error, whatever signs the message has."""
-    with suppress(OSError):  # of a terminal that is closed
-        Console(stderr=True, soft_wrap=True).print(f"{label} {escape(str(message))}", highlight=False)
+def say(kind: str, message: object) -> None:
+    """Prints a line on standard error; kind: error, warning or interrupted."""
+    line = Text.assemble((f"{kind}:", _STYLES[kind]), " ", str(message))
+    console(stderr=True).print(line, highlight=False)

@@ -3,7 +3,7 @@
 Letters: n nodes.
 """
 
-import json
+import io
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from batchednodes import comparison, config, splits, sweep
-from batchednodes.folders import check_absent, make
+from batchednodes.border import BorderError, Inside
+from batchednodes.folders import CONFIG, FIGURES, METRICS, check_absent, make
+from batchednodes.plain import parsed
 from batchednodes.values import shown
 
 PAPER: dict[Any, Any] = {
@@ -91,25 +93,27 @@ def plot(runs: Sequence[Path], out: Path | None) -> Drawn:
         for name, frame in _read(run).items()
     }
     dealt = _splits(runs)
-    folder = out or (folders[0] / "figures" if folders else Path("figures"))
+    place = Inside(folders[0]) / FIGURES if out is None and folders else Inside(out or Path(FIGURES))
+    place.status()
     names = ["curves"] * bool(frames) + ["split"] * bool(dealt)
-    check_absent(folder, [f"{name}.{kind}" for name in names for kind in ("png", "pdf")])
+    check_absent(place.path, [f"{name}.{kind}" for name in names for kind in ("png", "pdf")])
     with matplotlib.rc_context({"pdf.fonttype": 42, "savefig.dpi": 160}):
         figures = ([curves(frames)] if frames else []) + ([splits.draw(dealt)] if dealt else [])
-        make(folder)
-        paths = [_saved(figure, folder, name) for name, figure in zip(names, figures, strict=True)]
+        make(place.outer)
+        paths = [_saved(figure, place, name) for name, figure in zip(names, figures, strict=True)]
     return Drawn([path for pair in paths for path in pair], [split.words for split in dealt])
 
 
-def _saved(figure: Figure, folder: Path, name: str) -> list[Path]:
+def _saved(figure: Figure, folder: Inside, name: str) -> list[Path]:
     """Writes a picture as PNG and PDF; returns the paths."""
-    paths = [folder / f"{name}.{kind}" for kind in ("png", "pdf")]
+    files = [folder / f"{name}.{kind}" for kind in ("png", "pdf")]
     try:
-        save(figure, paths)
+        folder.make()
+        save(figure, files)
     except OSError as error:
         got = f"{shown(str(folder))}: {error.strerror}"
         raise ValueError(f"--out must be a folder that can be written, got {got}") from error
-    return paths
+    return [file.path for file in files]
 
 
 def _splits(runs: Sequence[Path]) -> list[splits.Split]:
@@ -125,7 +129,7 @@ def _splits(runs: Sequence[Path]) -> list[splits.Split]:
                 if len(found) < splits.MOST and splits.key(chosen) not in found and splits.has_picture(chosen):
                     found[splits.key(chosen)] = splits.deal(chosen, name)
         except (ValueError, OSError) as error:
-            if run.is_file():
+            if run.is_file() or isinstance(error, BorderError):
                 raise
             warnings.warn(f"the split of {shown(str(run))} is not drawn: {error}", stacklevel=2)
     if not found and all(run.is_file() for run in runs):
@@ -136,7 +140,7 @@ def _splits(runs: Sequence[Path]) -> list[splits.Split]:
 
 def _settings(run: Path, several: bool) -> Iterator[tuple[config.Config, str]]:
     """Yields the settings of each network of a run, or of a file of settings, with a name that tells them apart."""
-    chosen = config.load(run if run.is_file() else run / "config.yaml")
+    chosen = config.load(run if run.is_file() else comparison.check_file(run, CONFIG, "run").path)
     points = sweep.points(chosen)
     for point in points:
         swept = {key: value for key, value in point.settings.items() if not key.startswith("task.partition")}
@@ -193,14 +197,14 @@ def curves(frames: Mapping[str, pd.DataFrame]) -> Figure:
 def _read(run: Path) -> dict[str, pd.DataFrame]:
     """Returns the metrics of each setting of a run by its name, as means over its replicas."""
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(comparison.text_of(run, "metrics.jsonl", "run").split("\n"), 1):
+    for number, line in enumerate(comparison.text_of(run, METRICS, "run").split("\n"), 1):
         if not line:
             continue
         try:
-            rows.append(comparison.checked(json.loads(line)))
+            rows.append(comparison.checked(parsed(line)))
             if rows[-1]["time"] is None:
                 raise ValueError("time must be a number, got none")
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             place = f"got {shown(str(run))}, where line {number} is damaged"
             raise ValueError(f"DIR must hold a whole metrics.jsonl, {place}: {error}") from None
     if not rows:
@@ -263,7 +267,9 @@ def _mean(axes: Axes, frame: pd.DataFrame, key: str, line: str, colour: str, lab
         axes.fill_between(t, mean - half, mean + half, color=colour, alpha=0.25, linewidth=0)
 
 
-def save(figure: Figure, paths: Sequence[Path]) -> None:
-    """Writes a picture to each path, in the format of its suffix."""
-    for path in paths:
-        figure.savefig(path)
+def save(figure: Figure, files: Sequence[Inside]) -> None:
+    """Writes a picture into each of some new files, in the format of its suffix."""
+    for file in files:
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=file.path.suffix[1:])
+        file.create(drawn.getbuffer())

@@ -6,15 +6,12 @@ Letters: none.
 import math
 import os
 import re
-import shutil
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,20 +19,33 @@ from torch import Tensor
 
 from batchednodes import checkpoint
 from batchednodes.algorithms.state import State
+from batchednodes.border import PARTIAL, BorderError, Inside
 from batchednodes.checkpoint import Snapshot
 from batchednodes.config import Every
-from batchednodes.folders import CHECKPOINTS, FINAL, sync
+from batchednodes.folders import FINAL, METRICS, made_checkpoints, unmade_checkpoints
 from batchednodes.memory import Aside, exhausted, reason
 from batchednodes.states import DamageError, newest_first, number
 
-LEFT = ("*.partial", ".tmp*", ".new-*")
-"""What a killed process leaves half written: files of ours, files of safetensors, and folders."""
+_FAILURES = (OSError, BorderError, MemoryError, RuntimeError)
+"""What leaves a run as it is, where nothing more can be written; some RuntimeErrors are of another kind."""
+
+_NUMBERED = re.compile(r"\d{6,}\.safetensors")
+"""Name of a checkpoint."""
 
 
 class Keeper:
     """Writes checkpoints of one run and keeps the newest."""
 
-    def __init__(self, folder: Path, every: Every, keep: int, now: float, beside: bool, rotate: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Inside,
+        every: Every,
+        keep: int,
+        now: float,
+        beside: bool,
+        rotate: bool = True,
+        elsewhere: str | None = None,
+    ) -> None:
         """Makes the folder of the checkpoints, and removes what a killed process left half written.
 
         Args:
@@ -45,12 +55,18 @@ class Keeper:
             now: simulated time [s].
             beside: whether a thread writes a copy of the state while the run goes on; else the run waits.
             rotate: whether checkpoints that are there already count among those that stay; else they all stay.
+            elsewhere: run.checkpoint_folder.
+
+        Raises:
+            ValueError: something in the folder leads out of it, or the checkpoints lie elsewhere.
+            OSError: the folder cannot be made.
         """
-        self.folder, self.every, self.keep, self.beside = folder / CHECKPOINTS, every, keep, beside
-        self.folder.mkdir(exist_ok=True)
-        for path in [path for left in LEFT for path in self.folder.glob(left)]:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        self.number = max((number(path) for path in self.folder.iterdir()), default=0)
+        self.run, self.every, self.keep, self.beside = folder, every, keep, beside
+        self.folder = made_checkpoints(folder, elsewhere)
+        for name in self.folder.names():
+            if name.endswith(PARTIAL) and _NUMBERED.fullmatch(name.removesuffix(PARTIAL)):
+                (self.folder / name).remove()
+        self.number = max(map(number, self.folder.names()), default=0)
         self.others = 0 if rotate else self.number
         self.copies: dict[str, Tensor] = {}
         self.writer = Aside(_yield_to_others)
@@ -99,7 +115,7 @@ class Keeper:
                 self._write(path, snapshot)
             else:
                 self.writing = self.writer.submit(self._write, path, replace(snapshot, state=copy))
-        except (OSError, MemoryError, RuntimeError) as error:
+        except _FAILURES as error:
             self._warn_of(error)
 
     def settle(self) -> None:
@@ -108,10 +124,10 @@ class Keeper:
         try:
             if writing is not None:
                 writing()
-        except (OSError, MemoryError, RuntimeError) as error:
+        except _FAILURES as error:
             self._warn_of(error)
 
-    def write_now(self, snapshot: Snapshot) -> Path:
+    def write_now(self, snapshot: Snapshot) -> Inside:
         """Writes a checkpoint before it returns.
 
         Raises:
@@ -130,31 +146,30 @@ class Keeper:
             OSError: it cannot be written; checkpoints are untouched.
         """
         self.settle()
-        self._save(self.folder.parent / FINAL, snapshot)
+        self._save(self.run / FINAL, snapshot)
 
     def close(self) -> None:
         """Waits until nothing is being written; a folder without checkpoints goes away."""
         self.settle()
         self.writer.close()
-        with suppress(OSError):  # of one that is not empty, not there, or a link
-            self.folder.rmdir()
+        unmade_checkpoints(self.run, self.folder)
 
-    def _save(self, path: Path, snapshot: Snapshot) -> None:
+    def _save(self, path: Inside, snapshot: Snapshot) -> None:
         """Writes a state after the rows of metrics that it refers to, so that no loss of power takes those alone."""
         size, _ = snapshot.journal.metrics
         try:
             if size:
-                sync(self.folder.parent / "metrics.jsonl")
+                (self.run / METRICS).sync()
         except OSError as error:
             raise OSError(f"{path} cannot be written: metrics.jsonl: {error.strerror}") from error
         checkpoint.save(path, snapshot)
 
-    def _write(self, path: Path, snapshot: Snapshot) -> None:
+    def _write(self, path: Inside, snapshot: Snapshot) -> None:
         self._save(path, snapshot)
-        named = [other for other in self.folder.glob("*.safetensors") if re.fullmatch(r"\d{6,}", other.stem)]
-        ours = [other for other in named if number(other) > self.others]
+        named = [name for name in self.folder.names() if _NUMBERED.fullmatch(name) and number(name) > self.others]
+        ours = [name for name in named if (self.folder / name).is_file()]
         for old in sorted(ours, key=number)[: -self.keep]:
-            old.unlink(missing_ok=True)
+            (self.folder / old).remove()
 
     def _warn_of(self, error: Exception) -> None:
         """Warns of what leaves the run as it is.
@@ -162,9 +177,9 @@ class Keeper:
         Raises:
             RuntimeError: the error is another one.
         """
-        if not isinstance(error, OSError) and not exhausted(error):
+        if not isinstance(error, OSError | BorderError) and not exhausted(error):
             raise error
-        why = error if isinstance(error, OSError) else f"memory does not hold it ({reason(error)})"
+        why = error if isinstance(error, OSError | BorderError) else f"memory does not hold it ({reason(error)})"
         warnings.warn(f"no checkpoint: {why}; the run goes on, and tries again when the next is due", stacklevel=3)
 
     def _reserve(self, state: State) -> None:
@@ -209,7 +224,7 @@ def _yield_to_others() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
-def newest(folder: Path, device: torch.device, check: Callable[[Snapshot], object]) -> Snapshot | None:
+def newest(folder: Inside, device: torch.device, check: Callable[[Snapshot], object]) -> Snapshot | None:
     """Returns the latest state of a run that is whole and passes a check; None where there is none.
 
     A damaged file is named in a warning, and renamed, so that it does not count as a checkpoint any more. What does not
@@ -229,7 +244,7 @@ def newest(folder: Path, device: torch.device, check: Callable[[Snapshot], objec
         try:
             snapshot = checkpoint.load(path, device)
         except DamageError as error:
-            path.rename(path.with_name(path.name + ".unusable"))
+            path.rename(f"{path.name}.unusable")
             warnings.warn(f"{error}; renamed to {path.name}.unusable, going on from the one before", stacklevel=2)
             continue
         try:
@@ -242,7 +257,7 @@ def newest(folder: Path, device: torch.device, check: Callable[[Snapshot], objec
     return None
 
 
-def latest(folder: Path, device: torch.device) -> Snapshot:
+def latest(folder: Inside, device: torch.device) -> Snapshot:
     """Returns the latest state of a run that can be read and is finite; changes nothing.
 
     Raises:

@@ -12,28 +12,34 @@ import os
 import socket
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
 
-_NAME = "lock"
+from batchednodes.border import BorderError, Inside
+from batchednodes.folders import LOCK
+from batchednodes.plain import parsed
+from batchednodes.values import shown
+
+_LONGEST = 1 << 12
+"""The longest text that is read of who holds a lock [B]."""
 
 
 class Lock:
     """A hold on a folder, from its making to `close`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Inside) -> None:
         """Takes the lock.
 
         Raises:
-            ValueError: another process, or this one, holds it; the message says which.
+            ValueError: another process, or this one, holds it; the message says which. Or what has its name leads out
+                of the folder.
             OSError: the file cannot be written.
         """
-        self.path = folder / _NAME
+        self.folder = folder
         while True:
             try:
-                self.handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+                self.handle = self._file.handle(os.O_RDWR | os.O_CREAT)
             except OSError as error:
-                raise OSError(error.errno, f"{self.path} cannot be written: {error.strerror}") from error
+                raise OSError(error.errno, f"{self._file} cannot be written: {error.strerror}") from error
             try:
                 self._take()
             except BaseException:
@@ -57,36 +63,44 @@ class Lock:
 
     def close(self) -> None:
         """Drops the lock and removes its file."""
-        with suppress(OSError):  # where nothing can be written any more, the file stays, and says nothing
+        with suppress(OSError, BorderError):  # where nothing can be written any more, the file stays, and says nothing
             if self._is_there():
-                self.path.unlink()
+                self._file.remove()
         os.close(self.handle)
 
-    def moved(self, folder: Path) -> None:
+    def moved(self, folder: Inside) -> None:
         """Takes note that the folder has another name now."""
-        self.path = folder / _NAME
+        self.folder = folder
+
+    @property
+    def _file(self) -> Inside:
+        return self.folder / LOCK
 
     def _take(self) -> None:
         try:
             fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(
-                f"{str(self.path.parent)!r} must not be in use, got a run in it by {_holder(self.path)}; wait for "
-                "it or stop it"
+                f"{str(self.folder)!r} must not be in use, got a run in it by {_holder(self._file)}; wait for it or "
+                "stop it"
             ) from None
 
     def _is_there(self) -> bool:
         """Returns whether the file that we hold is still the one with that name."""
-        try:
-            return os.path.samestat(os.fstat(self.handle), os.stat(self.path))
-        except FileNotFoundError:
-            return False
+        seen = self._file.status()
+        return seen is not None and os.path.samestat(os.fstat(self.handle), seen)
 
 
-def _holder(path: Path) -> str:
+def _holder(file: Inside) -> str:
     """Returns who holds a lock, in words."""
     try:
-        about = json.loads(path.read_text())
-        return f"process {about['pid']} on {about['host']} since {about['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
+        about = parsed(file.read(_LONGEST))
+        pid, host, since = (str(about[name]) for name in ("pid", "host", "since"))
+    except (OSError, ValueError, LookupError, TypeError):
         return "another process"
+    return f"process {_short(pid)} on {_short(host)} since {_short(since)}"
+
+
+def _short(text: str) -> str:
+    """Returns a text that may be anything as it is, if it is a short line."""
+    return text if len(text) < 80 and text.isprintable() else shown(text)

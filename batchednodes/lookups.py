@@ -106,14 +106,14 @@ class Lookups:
     """Whether rows of a table are looked up by indices that parameters decide, which training may change."""
 
     @staticmethod
-    def of(stack: Stack, row: Tensor, features: Tensor) -> "Lookups | None":
+    def of(stack: Stack, features: Tensor) -> "Lookups | None":
         """Returns what the module of a stack on the CPU looks up; None: nothing that data or training decide.
 
         Args:
             stack: whose module runs.
-            row: parameters of a model that a run begins with.
             features: some examples, as the module gets them.
         """
+        row = stack.start
         forwards = [_forward(stack, module) for module in (stack.skeleton, stack.scorer)]
         forwards = [forward for forward in forwards if _looks_up(forward, row, features[:_FEW])]
         try:

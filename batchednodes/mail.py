@@ -254,6 +254,35 @@ def widened(mail: Mail, room: int) -> Mail:
     return mail._replace(messages=messages, years=years, link=link, head=head)
 
 
+def check(mail: Mail) -> None:
+    """Checks that mail which was read refers to nodes, messages, snapshots and slots that there are.
+
+    Raises:
+        ValueError: it does not; the message says where.
+    """
+    n, c, slots, many = mail.nodes.size, mail.messages.size, mail.link.size, np.iinfo(np.int64).max
+    message, one, spare = mail.messages, (-1, c), (0, c)
+    ranges = {
+        "nodes.current": (mail.nodes["current"], one),
+        "messages.place": (message["place"], (0, n + slots)),
+        "messages.readers": (message["readers"], (0, many)),
+        "messages.kind": (message["kind"], (0, JOINING + 1)),
+        **{f"messages.{name}": (message[name], (0, n)) for name in ("sender", "receiver")},
+        **{f"messages.{name}": (message[name], one) for name in ("snapshot", "chain", "next")},
+        **{f"messages.{name}": (message[name], spare) for name in ("spare", "free", "heap")},
+        "pools": (mail.pools, (-1, slots)),
+        "link": (mail.link, (-1, slots)),
+        "head": (mail.head[[HEAP, MESSAGES, SNAPSHOTS]], (0, c + 1)),
+        "head, slots": (mail.head[SLOTS], (0, slots + 1)),
+        **{f"{name}, counts": (counts, (0, many)) for name, counts in (("age", mail.age), ("accounts", mail.accounts))},
+    }
+    for name, (values, (low, high)) in ranges.items():
+        if np.size(values) and not (np.min(values) >= low and np.max(values) < high):
+            raise ValueError(f"clocks.mail.{name} must be from {low} to {high - 1}")
+    if np.isnan(message["arrive"]).any():
+        raise ValueError("clocks.mail.messages.arrive must be times [s]")
+
+
 def copied(mail: Mail) -> Mail:
     """Returns a copy, to write into."""
     return Mail(*(array.copy() for array in mail))

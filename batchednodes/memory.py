@@ -7,14 +7,17 @@ import functools
 import gc
 import mmap
 import re
+import sys
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from batchednodes.imports import deferred
+from batchednodes.start import WORDS
 
 if TYPE_CHECKING:
     import torch
@@ -22,12 +25,6 @@ else:
     torch = deferred("torch")
 
 T = TypeVar("T")
-
-_WORDS = re.compile(
-    r"allocate memory|(not enough|out of) memory|bad_alloc|ALLOC_FAILED|memory object|can't start new thread",
-    re.IGNORECASE,
-)
-"""How torch, the libraries under it, and Python where a thread's stack does not fit, say so in a RuntimeError."""
 
 _THREAD = 32 << 20
 """What a thread takes to begin with, generously: a stack of 8 MiB as a rule, and what its first work allocates [B]."""
@@ -41,7 +38,9 @@ def gib(size: int) -> str:
 def exhausted(error: BaseException) -> bool:
     """Returns whether an error says that memory could not be allocated, on the host or on the device."""
     if isinstance(error, RuntimeError):
-        return _WORDS.search(str(error)) is not None or isinstance(error, torch.OutOfMemoryError)
+        return WORDS.search(str(error)) is not None or (
+            "torch" in sys.modules and isinstance(error, torch.OutOfMemoryError)
+        )
     return isinstance(error, MemoryError)
 
 
@@ -103,6 +102,24 @@ class Aside:
         """Waits for what is being done, and ends the thread."""
         if self.pool is not None:
             self.pool.shutdown()
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """How many rows are handled at once."""
+
+    update: int
+    """Rows of one vmap call of local SGD; at least 1."""
+    evaluate: int
+    """Models scored at once; at least 1."""
+    together: int = 1
+    """Models of several networks scored at once; 1: networks are scored one by one."""
+    traced: bool = False
+    """Whether minibatch steps go by a tape or program traced from vmap, where `local.compile` leaves it open."""
+    update_row: int | None = None
+    """Temporaries of a row of local SGD, as far as they are known [B]."""
+    evaluate_row: int | None = None
+    """Temporaries of a model that is scored, likewise [B]."""
 
 
 class Chunk:

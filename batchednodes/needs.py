@@ -15,7 +15,7 @@ from batchednodes import dealing
 from batchednodes.config import Config, has_messages
 from batchednodes.data import DataSizes
 from batchednodes.mail import LAW, MESSAGE, NODE
-from batchednodes.memory import gib
+from batchednodes.memory import Chunks, gib
 from batchednodes.messages import Traffic
 
 SHARE = 0.9
@@ -47,24 +47,6 @@ _WORKSPACE = {"cpu": 64 << 20, "cuda": 2 << 30}
 _CONVOLVED = 192 << 20
 """The same on the CPU where there are convolutions [B]: their kernels stay in the cache whatever the rows, and a call
 costs some milliseconds beside its work."""
-
-
-@dataclass(frozen=True)
-class Chunks:
-    """How many rows are handled at once."""
-
-    update: int
-    """Rows of one vmap call of local SGD; at least 1."""
-    evaluate: int
-    """Models scored at once; at least 1."""
-    together: int = 1
-    """Models of several networks scored at once; 1: networks are scored one by one."""
-    traced: bool = False
-    """Whether minibatch steps go by a tape or program traced from vmap, where `local.compile` leaves it open."""
-    update_row: int | None = None
-    """Temporaries of a row of local SGD, as far as they are known [B]."""
-    evaluate_row: int | None = None
-    """Temporaries of a model that is scored, likewise [B]."""
 
 
 @dataclass(frozen=True)

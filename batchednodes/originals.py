@@ -1,16 +1,16 @@
 """Originals: the user's own files and folders that settings name, and whether they are what they were.
 
-A run that goes on reads its data, graph and traces again. Sizes and a share of the bytes, spread evenly over all, tell
-other contents apart without the time that it takes to read them whole.
+A run that goes on reads its data, graph and traces again. Names, sizes and contents of all files tell others apart; of
+what is large, a share of the contents that takes no longer to read than to load them.
 
 Letters: none.
 """
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from batchednodes import config
 from batchednodes.sweep import Point, leaves
@@ -22,8 +22,11 @@ _KEYS = ("path", "test_path")
 _UNASKED = ("Thumbs.db", "desktop.ini")
 """Files that systems put into folders, as they do hidden ones."""
 
-_BLOCK, _BLOCKS = 1 << 16, 1 << 9
-"""Bytes that are read at one place, and the most places."""
+_WHOLE, _END, _BLOCK = 1 << 25, 1 << 10, 1 << 16
+"""Bytes that are read of all files together, if they have more, of each end of a file at least, and at one place."""
+
+_FORM = "2:"
+"""Beginning of the checksums that are made here; those of another form cannot be compared with them."""
 
 
 def checksums(points: Sequence[Point]) -> dict[str, str]:
@@ -31,7 +34,7 @@ def checksums(points: Sequence[Point]) -> dict[str, str]:
     found = dict[str, str]()
     for path in {path for path, _ in _named(points) if os.path.exists(path)}:
         with suppress(OSError):  # what needs the file says why it cannot be read
-            found[path] = _checksum(Path(path))
+            found[path] = _checksum(path)
     return found
 
 
@@ -40,18 +43,24 @@ def check(points: Sequence[Point], old: Mapping[str, str], new: Mapping[str, str
 
     Args:
         points: the networks of the run.
-        old: path and checksum of each then; one that it lacks is not checked.
+        old: path and checksum of each then; one that it lacks, or of an older form, is not checked.
         new: the same now.
 
     Raises:
         ValueError: one is not.
     """
     for path, key in _named(points):
-        if path in old and path in new and old[path] != new[path]:
+        if path not in old or path not in new or old[path] == new[path]:
+            continue
+        if old[path].startswith(_FORM):
             raise ValueError(
                 f"{key} must hold what it held when the run began, got other content in {shown(path)}; put it back, or "
                 "start from the run's models: batchednodes train CONFIG --from DIR"
             )
+        warnings.warn(
+            f"{key} is not compared with what it was: an older version began the run, and noted less of it",
+            stacklevel=2,
+        )
 
 
 def _named(points: Sequence[Point]) -> Iterator[tuple[str, str]]:
@@ -66,33 +75,53 @@ def _named(points: Sequence[Point]) -> Iterator[tuple[str, str]]:
                 yield value, key
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Yields the files of a folder and of those in it, links followed; not those that systems put there unasked."""
-    seen = set[tuple[int, int]]()
-    for place, inner, names in os.walk(folder, followlinks=True):
+def _files(folder: str) -> list[tuple[str, int]]:
+    """Returns path and size [B] of the files of a folder and of those in it, links followed, in the order of paths.
+
+    Those that systems put there unasked do not count, nor does what is no file.
+    """
+    waiting, found, seen = [folder], list[tuple[str, int]](), set[tuple[int, int]]()
+    while waiting:
+        place = waiting.pop()
         there = os.stat(place)
         if (there.st_dev, there.st_ino) in seen:  # a link to a folder above
-            inner.clear()
             continue
         seen.add((there.st_dev, there.st_ino))
-        paths = (Path(place, name) for name in names if not name.startswith(".") and name not in _UNASKED)
-        yield from (path for path in paths if path.is_file())
+        with suppress(PermissionError), os.scandir(place) as entries:
+            for entry in entries:
+                with suppress(OSError):  # of a link to itself, or of what is gone again
+                    if entry.is_dir():
+                        waiting.append(entry.path)
+                    elif entry.is_file() and not entry.name.startswith(".") and entry.name not in _UNASKED:
+                        found.append((entry.path, entry.stat().st_size))
+    return sorted(found)
 
 
-def _checksum(path: Path) -> str:
-    """Returns a checksum of the names and sizes of all files of a folder, or of one file, and of a share of bytes."""
-    files = [path] if path.is_file() else sorted(_files(path))
-    sizes = [each.stat().st_size for each in files]
-    digest, total, begin, place = hashlib.sha256(), sum(sizes), 0, 0
-    step = max(_BLOCK, -(-total // _BLOCKS))
-    for each, size in zip(files, sizes, strict=True):
-        name = each.relative_to(path) if path.is_dir() else ""
-        digest.update(os.fsencode(f"{name}\0{size}\0"))
-        if place < begin + size:
-            with each.open("rb") as file:
-                while place < begin + size:
-                    file.seek(place - begin)
-                    digest.update(file.read(_BLOCK))
-                    place += step
-        begin += size
-    return digest.hexdigest()
+def _checksum(path: str) -> str:
+    """Returns a checksum of the names, sizes and contents of all files of a folder, or of one file.
+
+    Of more than 32 MiB a share is read: of each file both ends, and as many bytes as its size is of all, spread evenly.
+    """
+    files = [(path, os.stat(path).st_size)] if os.path.isfile(path) else _files(path) if os.path.isdir(path) else []
+    digest, total = hashlib.sha256(), sum(size for _, size in files)
+    for each, size in files:
+        digest.update(os.fsencode(f"{each[len(path) :]}\0{size}\0"))
+        share = size if total <= _WHOLE else min(size, max(2 * _END, size * _WHOLE // total))
+        try:
+            if size:
+                _read(each, size, share, digest)
+        except OSError as error:  # what needs the file says why it cannot be read
+            digest.update(f"{error.errno}".encode())
+    return _FORM + digest.hexdigest()
+
+
+def _read(path: str, size: int, share: int, digest: "hashlib._Hash") -> None:
+    """Adds some bytes of a file to a checksum: all, or blocks from the first to the last byte, spread evenly."""
+    block = min(_BLOCK, share // 2) if share < size else _BLOCK
+    last = share // block - 1 if share < size else -(-size // block) - 1
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        for k in range(last + 1):
+            digest.update(os.pread(handle, block, k * (size - block) // last if share < size else k * block))
+    finally:
+        os.close(handle)

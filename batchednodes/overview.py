@@ -5,7 +5,6 @@ Letters: r replicas.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch.utils.tensorboard.summary import image, scalar, text
 
 from batchednodes import comparison
 from batchednodes.board import Board
+from batchednodes.border import Inside
 from batchednodes.values import evaluate
 
 _METRICS = {
@@ -44,7 +44,7 @@ class _Series:
     """Final metrics of the replicas of each."""
 
 
-def write(folder: Path, networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, Any]] | None) -> None:
+def write(folder: Inside, networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, Any]] | None) -> None:
     """Writes the charts of a sweep as a run of TensorBoard in a new folder.
 
     A curve's tag is metric, swept setting and all other settings; its step is the setting's value if all of them are

@@ -75,7 +75,7 @@ def read_text(path: str, what: str) -> str:
         kind = found(path)
         if kind not in (FILE, FOLDER, NOTHING):  # the system has words for these two
             raise OSError(errno.EINVAL, f"it is {kind}")
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")  # else a mark of the order of bytes would begin a name
     except (OSError, UnicodeDecodeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ValueError(f"path must be a readable text file {what}, got {shown(path)}: {reason}") from None

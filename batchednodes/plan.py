@@ -15,9 +15,11 @@ from batchednodes.assembly import DTYPES
 from batchednodes.config import Config
 from batchednodes.data import DataSizes
 from batchednodes.engine import automatic_window, slots
+from batchednodes.memory import Chunks
 from batchednodes.messages import Traffic
 from batchednodes.minibatches import ALIVE, PART
-from batchednodes.needs import SHARE, Chunks, Needs, misfit
+from batchednodes.modes import own
+from batchednodes.needs import SHARE, Needs, misfit
 from batchednodes.schedule import schedule
 from batchednodes.staleness import choose
 from batchednodes.timeline import MEET, Timeline
@@ -87,6 +89,7 @@ class Plan:
         return [part for part in self.memory.items() if self.device == "cpu" or "(host)" not in part[0]]
 
 
+@own()
 def screen(configs: Sequence[Config], sizes: list[DataSizes] | None = None) -> None:
     """Checks that what the settings alone say fits in memory, before anything of the size of n is made.
 
@@ -104,6 +107,7 @@ def screen(configs: Sequence[Config], sizes: list[DataSizes] | None = None) -> N
     needs.screen(Needs(configs, p, found), where.type, places)
 
 
+@own()
 def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | None = None) -> Plan:
     """Returns the plan of a batch of networks.
 
@@ -118,7 +122,8 @@ def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | N
     config, where = configs[0], assembly.device(configs[0])
     dtype = DTYPES[config.dtype]
     sizes = sizes or dealing.sizes(configs)
-    stack = problems.skeleton(config, sizes[0], dtype, where)
+    here = torch.device("cpu") if sizes[0].integers else where  # CUDA does not survive a token that is out of range
+    stack = problems.skeleton(config, sizes[0], dtype, here)
     updates, gossips = events.expected(config.run.until)
     needs.refuse_endless(updates + gossips)
     item = assembly.counts(events, config).itemsize
@@ -128,8 +133,8 @@ def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | N
     per_event, writes = _sample(events, config)
     kind = dtype
     if need.nodes * stack.p * dtype.itemsize <= free(where):  # else the run does not fit, and so may no example
-        kind = problems.feature_type(config, sizes[0], stack, where)
-        example = (sizes[0].features, kind, where)
+        kind = problems.feature_type(config, sizes[0], stack)
+        example = (sizes[0].features, kind, here, problems.examples(sizes[0], kind) if sizes[0].integers else None)
         need = replace(need, activations=stack.activations(*example), convolved=stack.convolved(*example))
     chunks = need.chunks(where.type == "cuda", need.nodes, updates)
     versions = int((events.networks.sizes * sources.widths).sum()) * item

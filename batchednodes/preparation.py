@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from batchednodes import clocks, config, dealing, needs, originals, sweep
+from batchednodes.border import Inside
 from batchednodes.changes import check_resumable, check_start
 from batchednodes.config import Config, has_messages
 from batchednodes.data import Dataset, DataSizes, Shards
-from batchednodes.folders import check_new, check_origin
+from batchednodes.folders import check_elsewhere, check_new, check_origin, check_own
 from batchednodes.mailing import traffic
 from batchednodes.needs import Needs
 from batchednodes.states import DamageError, believing, finite
@@ -49,15 +50,22 @@ class Prepared:
     """Parameters of a model; None: only PyTorch knows."""
     events: Timeline | None
     """When what happens; None: it depends on the size of a model, which only PyTorch knows."""
-    files: dict[str, str]
-    """Path and checksum of each file and folder that the settings name."""
     dealt: list[tuple[Dataset, Shards]] | None = field(repr=False)
     """Data of each network, and who owns them; None: they are large, and loaded later."""
+    summed: dict[str, str] | None = None
+    """The files, see below; None: nobody has asked."""
 
     @property
     def configs(self) -> list[Config]:
         """Settings of each network."""
         return [p.config for p in self.points]
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Path and checksum of each file and folder that the settings name; they are read when this is first asked."""
+        if self.summed is None:
+            self.summed = originals.checksums(self.points)
+        return self.summed
 
     def take(self) -> list[tuple[Dataset, Shards]] | None:
         """Returns the data, which are not kept any longer."""
@@ -84,7 +92,7 @@ def prepare(points: Sequence[Point]) -> Prepared:
         needs.refuse_endless(sum(events.expected(first.run.until)))
     quick = need.tensors(0, 0)["data while it is loaded (host)"] <= _QUICK
     dealt = [dealing.split(c) for c in configs] if quick else None
-    return Prepared([*points], sizes, known, events, originals.checksums(points), dealt)
+    return Prepared([*points], sizes, known, events, dealt)
 
 
 def fresh(settings: Config, out: str | Path | None) -> Prepared:
@@ -97,14 +105,15 @@ def fresh(settings: Config, out: str | Path | None) -> Prepared:
     check_new(out)
     check_origin(settings.run.start_from)
     if out is not None:
+        check_elsewhere(settings.run.checkpoint_folder)
         config.dump(settings)
     made = prepare(sweep.points(settings))
     if settings.run.start_from is not None:
-        _check_start(settings, made, Path(settings.run.start_from))
+        _check_start(settings, made, Inside(Path(settings.run.start_from)))
     return made
 
 
-def _check_start(settings: Config, made: Prepared, origin: Path) -> None:
+def _check_start(settings: Config, made: Prepared, origin: Inside) -> None:
     """Checks the models that a run starts from, as far as headers say; where they say nothing, reading them does."""
     for path, found in finite(origin):
         with suppress(DamageError), believing(path):
@@ -119,8 +128,11 @@ def resumable(folder: Path, settings: Config) -> Prepared:
         ValueError: as of `prepare`; or the run cannot go on with these settings, or files.
         OSError: a file in the folder cannot be read.
     """
-    made = prepare(sweep.points(settings))
-    check_resumable(folder, settings, made.points, made.files)
+    place, points = Inside(folder), sweep.points(settings)
+    check_own(place, sweep.labels(points))
+    check_elsewhere(settings.run.checkpoint_folder, place)
+    made = prepare(points)
+    check_resumable(place, settings, made.points, made.files)
     return made
 
 

@@ -71,21 +71,17 @@ def problem(
     choices = (local.batch_size, local.steps, local.sampling, local.epochs)
     sampler = Sampler(seeds, batch.local(), rows, offsets, *choices)
     stack_ = skeleton(config, sets[0].sizes, dtype, where)
-    kind, send = feature_type(config, sets[0].sizes, stack_, where), Sender(dtype, where)
-    if kind.is_floating_point:
-        _warn_if_rounded(sets, config.dtype)
+    kind, send = _checked_type(config, dtype, sets), Sender(dtype, where)
     tests = tuple(_tests(batch, sets, send, kind))
     features = send(np.concatenate([d.features for d in sets]), kind)
     targets = send(np.concatenate([d.targets for d in sets]))
     criterion = losses.choose(config.task.loss, sets[0].classes)
-    row = torch.empty(1, stack_.p, dtype=dtype, device=where)
-    config.task.model.init_(row, stack_, config.seed, sets[0].sizes.features, sets[0].sizes.outputs)
     if isinstance(config.task.model, PythonModule):
         host = skeleton(config, sets[0].sizes, dtype, _HOST)
-        stack_ = replace(stack_, ways=_looked_up(host, row[0].to(_HOST), dealt, batch, kind))
+        stack_ = replace(stack_, ways=_looked_up(host, dealt, batch, kind))
     found = Problem(stack_, criterion, sets[0].classes, features, targets, tests, sampler)
-    first, _ = filled(found.draw(np.zeros(1, np.int64), np.zeros(1, np.int64))[0, :1], row)
-    ways = Trial(found, *found.batch(first[0]), row[0]).ways()
+    first, _ = filled(found.draw(np.zeros(1, np.int64), np.zeros(1, np.int64))[0, :1], stack_.start)
+    ways = Trial(found, *found.batch(first[0])).ways()
     found = replace(found, stack=replace(stack_, ways=ways))
     if ways.draws:
         found = replace(found, sampler=replace(sampler, keyed=True))
@@ -97,14 +93,11 @@ def problem(
     return found, tuple(dealing.heterogeneity(*one) for one in dealt)
 
 
-def _looked_up(
-    stack: Stack, model: Tensor, dealt: list[tuple[Dataset, Shards]], batch: Networks, kind: torch.dtype
-) -> Ways:
+def _looked_up(stack: Stack, dealt: list[tuple[Dataset, Shards]], batch: Networks, kind: torch.dtype) -> Ways:
     """Checks what a model on the host looks up of the data, and returns how vmap carries that.
 
     Args:
         stack: of the model.
-        model: parameters that it begins with.
         dealt: data of each network, and who owns them.
         batch: the networks.
         kind: type of the features.
@@ -113,7 +106,7 @@ def _looked_up(
         ValueError: an example leads to an index that is out of range.
     """
     send = partial(Sender(stack.dtype, _HOST), kind=kind)
-    lookups = Lookups.of(stack, model, send(dealt[0][0].features[:_TRACED]))
+    lookups = Lookups.of(stack, send(dealt[0][0].features[:_TRACED]))
     if lookups is None:
         return stack.ways
     for g, (data, shards) in enumerate(dealt):
@@ -127,7 +120,7 @@ def _looked_up(
                     f"task.data must hold what task.model looks up, got {said} ({where}); correct the data, or make "
                     "the model's tables larger"
                 )
-    return replace(stack.ways, stand_ins=lookups.guarded, guarded=lookups.guarded)
+    return replace(stack.ways, guarded=lookups.guarded)
 
 
 def _tests(batch: Networks, sets: list[Dataset], send: "Sender", kind: torch.dtype) -> Iterator[Tests]:
@@ -155,36 +148,54 @@ class Sender:
 # --------------------------------------------------------------------------------------------------------- integers
 
 
-def feature_type(config: Config, sizes: DataSizes, stack: Stack, where: torch.device) -> torch.dtype:
+def feature_type(config: Config, sizes: DataSizes, stack: Stack) -> torch.dtype:
     """Returns the type in which the module gets features: int64 where they are integers and it takes them.
 
-    A module that takes neither integers nor reals gets integers, so that what it says of them is shown.
+    A module that takes neither integers nor reals gets integers, so that what it says of them is shown. Where features
+    are integers, the layout must be one on the CPU.
     """
     if not sizes.integers or not config.task.model.is_own():
         return stack.dtype
     if config.task.data.demands_integers():
         return torch.int64
     kinds = (torch.int64, stack.dtype)
-    return next((kind for kind in kinds if _takes(stack, sizes.features, kind, where)), torch.int64)
+    return next((kind for kind in kinds if _takes(stack, examples(sizes, kind))), torch.int64)
 
 
-def _takes(stack: Stack, shape: tuple[int, ...], kind: torch.dtype, where: torch.device) -> bool:
-    """Returns whether a module takes features of a type, tried on two examples of zeros, and computes with reals."""
-    row = torch.zeros(stack.p, dtype=stack.dtype, device=where)
+def examples(sizes: DataSizes, kind: torch.dtype) -> Tensor:
+    """Returns features of two examples in a type, on the CPU: a sample of the data, or zeros where none is known."""
+    first = np.zeros(sizes.features) if sizes.first is None else sizes.first
+    return torch.from_numpy(np.stack([first, first])).to(kind)
+
+
+def _takes(stack: Stack, features: Tensor) -> bool:
+    """Returns whether a module takes some features, and makes real numbers of them."""
     try:
-        outputs = stack.score(row, torch.zeros(2, *shape, dtype=kind, device=where), stacked=False)
+        outputs = stack.score(stack.start, features, stacked=False)
     except (Exception, SystemExit):  # whatever the user's forward raises
         return False
     return not isinstance(outputs, Tensor) or outputs.is_floating_point()
 
 
+def _checked_type(config: Config, dtype: torch.dtype, sets: Sequence[Dataset]) -> torch.dtype:
+    """Returns the type in which the module gets features; warns if it rounds them."""
+    kind, sizes = dtype, sets[0].sizes
+    if sizes.integers:
+        kind = feature_type(config, sizes, skeleton(config, sizes, dtype, _HOST))
+    if kind.is_floating_point:
+        _warn_if_rounded(sets, config.dtype)
+    return kind
+
+
 def _warn_if_rounded(sets: Sequence[Dataset], dtype: str) -> None:
     """Warns of features that are whole numbers, some of which the dtype of the run does not hold exactly."""
-    exact = _EXACT[dtype]
     for x in [part for data in sets for part in (data.features, data.test_features)]:
-        largest = max(-x.min(), x.max())
-        if largest > exact and all((part == np.rint(part)).all() for part in np.array_split(x, -(-x.size // _BLOCK))):
+        own = 1 << (63 if x.dtype.kind == "i" else np.finfo(x.dtype).nmant + 1)  # beyond, all reals are whole
+        largest, blocks = max(-x.min(), x.max()), np.array_split(x, -(-x.size // _BLOCK))
+        if _EXACT[dtype] < largest <= own and all((part == np.rint(part)).all() for part in blocks):
             size = f"features are whole numbers up to {int(largest):,} in size"
-            fix = "use dtype=float64, or a module that takes integers"
-            warnings.warn(f"task.data: {size}, of which dtype={dtype} holds those to {exact:,}; {fix}", stacklevel=1)
+            fix = "use a module that takes integers" + (", or dtype=float64" if dtype != "float64" else "")
+            warnings.warn(
+                f"task.data: {size}, of which dtype={dtype} holds those to {_EXACT[dtype]:,}; {fix}", stacklevel=1
+            )
             return

@@ -111,6 +111,8 @@ class Reader:
 
     kinds: Mapping[str, Mapping[str, type]]
     """Full path of a section -> name of a kind -> its class; "distribution" holds those of per-node quantities."""
+    synonyms: Mapping[str, str]
+    """Word -> the key, or the override, that somebody who writes it for a key may mean."""
 
     def kinds_at(self, path: str, hint: Any) -> Mapping[str, type]:
         """Returns the kinds that may stand at a path; empty where there is nothing to choose."""
@@ -138,11 +140,16 @@ class Reader:
             raise ValueError(join(path, error)) from None
 
     def _hint(self, key: Any, hints: dict[str, Any], path: str, kind: str) -> str:
-        near = nearest(key, hints, path)
+        if "." in str(key):
+            return "; keys of a section stand under it, as in {network: {nodes: 50}}"
         inside = [name for name, hint in hints.items() if is_dataclass(hint) and key in {f.name for f in fields(hint)}]
-        if near or inside:
-            return near or f"; did you mean {join(join(path, inside[0]), key)!r}?"
+        if inside:
+            return f"; did you mean {' or '.join(repr(join(join(path, name), key)) for name in inside)}?"
         owners = [name for name, cls in self.kinds.get(path, {}).items() if key in {f.name for f in fields(cls)}]
+        meant = None if owners else self.synonyms.get(str(key).lower().replace("-", "_").replace(" ", "_"))
+        near = f"; did you mean {meant!r}?" if meant else nearest(key, hints, path)
+        if near:
+            return near
         of = f"; it is a setting of kind {', '.join(owners)}" if owners else ""
         place = f"kind {kind} of {path}" if kind else path or "a config"
         return f"; {place} has{': ' + ', '.join(hints) if hints else ' no settings'}{of}"

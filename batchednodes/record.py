@@ -1,13 +1,11 @@
 """Record: what a run leaves behind in its folder, files and TensorBoard curves."""
 
-import errno
 import hashlib
 import itertools
 import json
 import math
 import os
 import re
-import shutil
 import time
 import warnings
 from collections.abc import Iterator
@@ -20,9 +18,11 @@ import numpy as np
 from torch.utils.tensorboard.summary import custom_scalars, histogram_raw, hparams, scalar, text
 
 from batchednodes.board import Board
-from batchednodes.folders import Place, check_new, sync, unmake
+from batchednodes.border import PARTIAL, BorderError, Inside
+from batchednodes.folders import CONFIG, LOCK, METRICS, NODES, Place, check_new, sync, unmake
 from batchednodes.lock import Lock
 from batchednodes.metrics import Observation
+from batchednodes.plain import parsed
 from batchednodes.states import check_metrics
 from batchednodes.values import shown
 
@@ -79,6 +79,12 @@ _LONG, _CELL = 20_000, 1000
 _OLD = 3600.0
 """Age from which a folder that is being made, which takes no second, is nobody's any more [s]."""
 
+_NEEDED = ("network", "time", "n", "updates")
+"""Keys of a row of metrics from which a run that goes on computes."""
+
+_NEW = re.compile(r"\.new-\d+-\d+")
+"""Name of such a folder."""
+
 _LAYOUT = {
     "batchednodes": {
         "accuracy over nodes": _chart("accuracy/node_mean", "accuracy/node_worst", "accuracy/average_model"),
@@ -104,43 +110,69 @@ def new_folder(where: Place, config: str, nodes: str | None = None) -> Lock:
     try:
         where.folder.parent.mkdir(parents=True, exist_ok=True)
         place = _new_place(where.folder.parent)
-        lock = Lock(place)
-        replace_text(place / "config.yaml", config)
-        if nodes is not None:
-            replace_text(place / "nodes.csv", nodes)
-        where.take_(place)
+        lock = begin(place, config, nodes)
+        where.take_(place.path)
         sync(where.folder)
     except OSError as error:
         if place is not None:
-            shutil.rmtree(place, ignore_errors=True)
+            _unmake(place)
         check_new(where.folder)
         unmake(missing)
         raise ValueError(
             f"--out must be a folder that can be made, got {shown(str(where.folder))}: {error.strerror}"
         ) from error
-    lock.moved(where.folder)
+    lock.moved(Inside(where.folder))
     return lock
 
 
-def _new_place(parent: Path) -> Path:
+def begin(folder: Inside, config: str, nodes: str | None = None) -> Lock:
+    """Locks a folder that is empty, and writes the settings of a run, and the names of its nodes, if any, into it.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    lock = Lock(folder)
+    try:
+        (folder / CONFIG).replace([config.encode()])
+        if nodes is not None:
+            (folder / NODES).replace([nodes.encode()])
+    except BaseException:
+        lock.close()
+        raise
+    return lock
+
+
+def _new_place(parent: Path) -> Inside:
     """Makes a folder of this process; those that killed ones left go away."""
-    for left in parent.glob(".new-*"):
-        with suppress(OSError):
-            if time.time() - left.stat().st_mtime > _OLD:
-                shutil.rmtree(left)
+    for name in Inside(parent).names():
+        if _NEW.fullmatch(name):
+            with suppress(OSError, BorderError):
+                left = Inside(parent, (name,))
+                seen = left.status()
+                if seen is not None and seen.st_uid == os.geteuid() and time.time() - seen.st_mtime > _OLD:
+                    _unmake(left)
     for k in itertools.count():
-        place = parent / f".new-{os.getpid()}-{k}"
-        if not place.exists():
-            place.mkdir()
+        place = Inside(parent, (f".new-{os.getpid()}-{k}",))
+        with suppress(FileExistsError):
+            place.path.mkdir()
             return place
     raise AssertionError
+
+
+def _unmake(place: Inside) -> None:
+    """Removes a folder that is being made; one that holds anything else stays."""
+    if {*place.names()} <= {LOCK, CONFIG, CONFIG + PARTIAL, NODES, NODES + PARTIAL}:
+        with suppress(OSError, BorderError):
+            for name in place.names():
+                (place / name).remove()
+            place.remove_folder()
 
 
 @dataclass(eq=False)
 class Record:
     """The files that one run appends to: metrics.jsonl, and one of TensorBoard for each network."""
 
-    folder: Path
+    folder: Inside
     boards: tuple[Board, ...]
     """In folders named after their networks; none, if TensorBoard's files could not be written."""
     size: int
@@ -150,7 +182,7 @@ class Record:
 
     @staticmethod
     def open(
-        folder: Path, labels: list[str], config: str | None, mark: int = 0, metrics: tuple[int, str] = (0, "")
+        folder: Inside, labels: list[str], config: str | None, mark: int = 0, metrics: tuple[int, str] = (0, "")
     ) -> "Record":
         """Opens the record of a run where it left off; what was recorded later is cut off.
 
@@ -162,7 +194,7 @@ class Record:
             metrics: length [B] and checksum of what metrics.jsonl must begin with.
 
         Raises:
-            ValueError: metrics.jsonl begins with something else.
+            ValueError: metrics.jsonl begins with something else, or leads out of the folder.
         """
         digest = hashlib.sha256(check_metrics(folder, metrics))
         record = Record(folder, (), metrics[0], digest)
@@ -180,8 +212,11 @@ class Record:
         """Returns the rows of metrics so far, or the last of them; numbers that were not finite are None."""
         if not self.size:
             return []
-        lines = (self.folder / "metrics.jsonl").read_bytes()[: self.size].splitlines()
-        return [json.loads(line) for line in lines[0 if last is None else -last :]]
+        lines = self._file.read(self.size).splitlines()
+        try:
+            return [_row(line) for line in lines[0 if last is None else -last :]]
+        except ValueError as error:
+            raise ValueError(f"{self._file} must hold rows of metrics, got one that is damaged: {error}") from None
 
     @property
     def metrics(self) -> tuple[int, str]:
@@ -197,13 +232,11 @@ class Record:
         rows = [json.dumps(strict(observation.row), allow_nan=False) + "\n" for observation in observations]
         lines = "".join(rows).encode()
         try:
-            with (self.folder / "metrics.jsonl").open("r+b" if self.size else "wb") as file:
-                file.seek(self.size)
-                file.write(lines)
+            self._file.write(lines, self.size)
         except OSError as error:
-            with suppress(OSError):
+            with suppress(OSError, BorderError):
                 self._cut()
-            raise OSError(f"{self.folder / 'metrics.jsonl'} cannot be written: {error.strerror}") from error
+            raise OSError(f"{self._file} cannot be written: {error.strerror}") from error
         self.size += len(lines)
         self.digest.update(lines)
         with self._curves():
@@ -232,11 +265,12 @@ class Record:
 
     def _cut(self) -> None:
         """Drops what metrics.jsonl holds beyond its length."""
-        path = self.folder / "metrics.jsonl"
-        if os.path.lexists(path) and not path.is_file():
-            raise FileExistsError(errno.EEXIST, f"{path} must be a file of metrics, or not there")
-        if path.exists():
-            os.truncate(path, self.size)
+        if self._file.status() is not None:
+            self._file.cut(self.size)
+
+    @property
+    def _file(self) -> Inside:
+        return self.folder / METRICS
 
     @contextmanager
     def _curves(self) -> Iterator[None]:
@@ -252,6 +286,21 @@ class Record:
                 "them, metrics.jsonl has every number",
                 stacklevel=3,
             )
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    """Returns a row of metrics of this run.
+
+    Raises:
+        ValueError: it is none.
+    """
+    row = parsed(line)
+    needed = [row.get(key) for key in _NEEDED] if isinstance(row, dict) else [None]
+    if not all(type(value) in (int, float) for value in needed) or row["n"] < 1:
+        raise ValueError(f"a row of metrics must have numbers {', '.join(_NEEDED)}, got {shown(row)}")
+    if not isinstance(row.get("staleness_integral", ""), int | float | None):
+        raise ValueError(f"staleness_integral must be a number or null, got {shown(row.get('staleness_integral'))}")
+    return row
 
 
 def _shown(observation: Observation, speed: dict[str, float]) -> Iterator[Any]:
@@ -320,24 +369,6 @@ def strict(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a JSON file under another name, then renames it."""
-    replace_text(path, json.dumps(strict(content), indent=2, allow_nan=False) + "\n")
-
-
-def replace_text(path: Path, content: str) -> None:
-    """Writes a text under another name, then renames it; it outlasts a loss of power.
-
-    Raises:
-        OSError: it cannot be written; what was there before still is.
-    """
-    temporary = path.with_name(path.name + ".partial")
-    try:
-        temporary.write_text(content, encoding="utf-8")
-        sync(temporary)
-        temporary.replace(path)
-        sync(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, f"{path} cannot be written: {error.strerror}") from error
+def write_json(file: Inside, content: dict[str, Any]) -> None:
+    """Writes a JSON file under another name, then renames it; errors as of `Inside.replace`."""
+    file.replace([(json.dumps(strict(content), indent=2, allow_nan=False) + "\n").encode()])

@@ -3,7 +3,6 @@ r"""Recorder: gathers what a run shows at its marks, and keeps what continues it
 Letters: none.
 """
 
-import json
 import resource
 import sys
 import time
@@ -17,20 +16,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from batchednodes import config, divergence, theory
+from batchednodes import config, divergence, sweep, theory
 from batchednodes.assembly import Run
+from batchednodes.border import Inside
 from batchednodes.branch import Origin
 from batchednodes.checkpoint import Snapshot
 from batchednodes.config import Config
 from batchednodes.engine import Observer, Progress
+from batchednodes.folders import CHARTS, SUMMARY
 from batchednodes.imports import deferred
+from batchednodes.journal import Journal
 from batchednodes.keeper import Keeper
+from batchednodes.memory import Chunks
 from batchednodes.metrics import diverged
-from batchednodes.needs import Chunks
+from batchednodes.plain import alike, parsed
 from batchednodes.preparation import Prepared
 from batchednodes.record import Record, write_json
 from batchednodes.staleness import Curves
-from batchednodes.states import Journal
 
 if TYPE_CHECKING:
     from batchednodes import overview
@@ -72,7 +74,7 @@ class Recorder(Observer):
     """Gathers what a run shows at its marks, in memory and, where a folder is given, on disk."""
 
     def __init__(
-        self, task: Task, run: Run, means: Means, folder: Path | None, start: Snapshot | Origin | None
+        self, task: Task, run: Run, means: Means, folder: Inside | None, start: Snapshot | Origin | None
     ) -> None:
         """Opens the files of a run where it left off.
 
@@ -85,7 +87,8 @@ class Recorder(Observer):
         """
         self.task, self.run, self.folder, self.settings = task, run, folder, task.settings
         self.start = start if isinstance(start, Snapshot) else None
-        self.journal = _journal(task, means, start, device_name(run.state.x.device))
+        files = {} if folder is None else task.made.files
+        self.journal = _journal(task, means, start, device_name(run.state.x.device), files)
         self.record = None if folder is None else self._record(folder)
         self.keeper = None if folder is None else self._keeper(folder, means.beside)
         self.rows: list[dict[str, Any]] = [] if self.record is None else self.record.rows(len(task.made.points))
@@ -95,16 +98,19 @@ class Recorder(Observer):
         self.begun = self.last - self.journal.seconds
         self.progress: Progress | None = None
 
-    def _record(self, folder: Path) -> Record:
-        points, journal = self.task.made.points, self.journal
-        labels = [f"{p.label}/replica-{p.replica}" for p in points] if len(points) > 1 else [""]
+    def _record(self, folder: Inside) -> Record:
+        labels, journal = sweep.labels(self.task.made.points), self.journal
         new = self.start is None or self.start.journal.config != journal.config
         shown = config.dump(self.settings) if new else None
         return Record.open(folder, labels if self.task.boards else [], shown, journal.marks, journal.metrics)
 
-    def _keeper(self, folder: Path, beside: bool) -> Keeper:
-        now, run = 0.0 if self.start is None else self.start.clocks.time, self.settings.run
-        return Keeper(folder, run.checkpoint_every, run.keep_checkpoints, now, beside, self.start is not None)
+    def _keeper(self, folder: Inside, beside: bool) -> Keeper:
+        now, run, rotate = (
+            0.0 if self.start is None else self.start.clocks.time,
+            self.settings.run,
+            self.start is not None,
+        )
+        return Keeper(folder, run.checkpoint_every, run.keep_checkpoints, now, beside, rotate, run.checkpoint_folder)
 
     def __enter__(self) -> "Recorder":
         return self
@@ -126,15 +132,22 @@ class Recorder(Observer):
         return self.progress
 
     def known(self) -> dict[str, Any] | None:
-        """Returns the summary that the run has left, if it was finished as it is asked for now."""
-        if not self._ended() or self.folder is None or not (self.folder / "summary.json").is_file():
+        """Returns the summary that the run has left, if it was finished as it is asked for now, and is whole."""
+        if not self._ended() or self.progress is None or self.folder is None:
             return None
+        file, alone = self.folder / SUMMARY, self.settings.run.baseline != "none"
         try:
-            summary = json.loads((self.folder / "summary.json").read_bytes())
-            whole = summary["status"] == "finished" and summary["networks"][0]["time"] >= self.settings.run.until
-            return summary if whole and (self.settings.run.baseline == "none" or summary["isolated"]) else None
-        except (ValueError, TypeError, LookupError):  # it is damaged, and will be written again
+            summary: Any = parsed(file.read()) if file.is_file() else None
+        except ValueError:  # it is damaged, and will be written again
             return None
+        if not isinstance(summary, dict) or summary.get("status") != "finished":
+            return None
+        made = self.summary(self.progress, "finished", None) | {key: summary.get(key) for key in ("devices", "resumed")}
+        if alone or summary.get("isolated"):
+            made["isolated"] = made["networks"]
+        if not alike(summary, made) or summary["networks"][0]["time"] != self.progress.clocks.time:
+            return None
+        return summary
 
     def _ended(self) -> bool:
         """Returns whether the run was at its end before."""
@@ -213,7 +226,7 @@ class Recorder(Observer):
 
     def summary(self, progress: Progress, status: str, isolated: list[dict[str, Any]] | None) -> dict[str, Any]:
         """Returns the content of summary.json."""
-        seconds, state, now = self.last - self.begun, self.run.state, progress.clocks.time
+        seconds, state, now = max(1e-9, self.last - self.begun), self.run.state, progress.clocks.time
         nodes = diverged(state)
         late = self._second_half()
         summary = {
@@ -246,7 +259,7 @@ class Recorder(Observer):
         """Returns the rows of each network over the second half of the run."""
         found: dict[int, list[dict[str, Any]]] = {network: [] for network in range(len(self.task.made.points))}
         for row in self.metrics():
-            if row["time"] >= self.settings.run.until / 2:
+            if row["time"] >= self.settings.run.until / 2 and row["network"] in found:
                 found[row["network"]].append(row)
         return found
 
@@ -267,7 +280,7 @@ class Recorder(Observer):
         halted = f"the run halted in the window after t = {now:g} s"
         summary["message"] = alone if now >= self.settings.run.until else halted
         if self.folder is not None:
-            write_json(self.folder / "summary.json", summary)
+            write_json(self.folder / SUMMARY, summary)
         return summary
 
     def finish(self, summary: dict[str, Any]) -> None:
@@ -276,14 +289,14 @@ class Recorder(Observer):
             return
         self.record.finish(summary, [config.to_dict(p.config) for p in self.task.made.points])
         if len(self.task.made.points) > 1 and self.task.boards:
-            overview.write(self.folder / "summary", summary["networks"], summary["isolated"])
-        write_json(self.folder / "summary.json", summary)
+            overview.write(self.folder / CHARTS, summary["networks"], summary["isolated"])
+        write_json(self.folder / SUMMARY, summary)
 
 
-def _journal(task: Task, means: Means, start: Snapshot | Origin | None, device: str) -> Journal:
+def _journal(task: Task, means: Means, start: Snapshot | Origin | None, device: str, files: dict[str, str]) -> Journal:
     """Returns the journal of a run that goes on now, or begins."""
     origin, settings = asdict(start) if isinstance(start, Origin) else None, config.to_dict(task.settings)
-    old, resumed = Journal(settings, start=origin, files=task.made.files), ()
+    old, resumed = Journal(settings, start=origin), ()
     if isinstance(start, Snapshot):
         old, resumed = start.journal, (*start.journal.resumed, {"time": start.clocks.time, "device": device})
     return replace(
@@ -293,6 +306,7 @@ def _journal(task: Task, means: Means, start: Snapshot | Origin | None, device: 
         threads=means.threads,
         devices=old.devices if old.devices[-1:] == (device,) else (*old.devices, device),
         resumed=resumed,
+        files=old.files | files,
     )
 
 

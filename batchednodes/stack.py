@@ -33,8 +33,8 @@ REMEDY = "; see 'Any model' in README.md for what a stacked model may hold"
 class Ways:
     """How the computation of a module is carried by vmap: the plainest way that works, which trying it finds."""
 
-    stand_ins: bool = False
-    """Whether forward calls functions that others stand in for."""
+    stand_ins: bool = True
+    """Whether forward may call functions that others stand in for."""
     draws: bool = False
     """Whether training draws masks, by the keys of minibatch steps."""
     guarded: bool = False
@@ -59,6 +59,8 @@ class Stack:
     """The same module as it was made: never called, it holds nothing that a forward left behind."""
     tied: Mapping[str, str]
     """The first name of each tensor that stands at several places of the module, by each other name."""
+    start: Float[Tensor, " p"]
+    """Parameters to try the module with: near those that it was made with, which may be zeros in places."""
     ways: Ways = Ways()
     """How vmap carries the computation."""
 
@@ -72,14 +74,15 @@ class Stack:
         _refuse_modules(module)
         skeleton = _copied(module)
         replace_(skeleton)
-        shapes = {name: w.shape for name, w in skeleton.named_parameters() if w.requires_grad}
-        if not shapes:
+        trained = {name: w for name, w in skeleton.named_parameters() if w.requires_grad}
+        shapes, start = {name: w.shape for name, w in trained.items()}, _start(trained.values(), dtype, device)
+        if not start.numel():
             raise ValueError(f"task.model must have trainable parameters, got {type(module).__name__} with none")
         _replace(skeleton, lambda _, w: torch.empty(w.shape, device="meta", dtype=dtype))
         skeleton._apply(lambda t: t if t.is_meta else t.to(device, _kind(t, dtype)))
         shared = {id(t): t for t in itertools.chain(skeleton.parameters(), skeleton.buffers())}
         scorer, blank = (copy.deepcopy(skeleton, dict(shared)) for _ in range(2))
-        return Stack(skeleton, shapes, scorer.eval(), blank, _tied(skeleton))
+        return Stack(skeleton, shapes, scorer.eval(), blank, _tied(skeleton), start)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -155,37 +158,54 @@ class Stack:
         restore_(module)
         return module
 
-    def activations(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> int:
-        """Returns how many numbers the leaf modules put out for one example of features of a shape and type.
+    def activations(
+        self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, two: Tensor | None = None
+    ) -> int:
+        """Returns how many numbers the leaf modules put out for one example of features of a shape.
+
+        Args:
+            shape, dtype, device: of the features.
+            two: examples [2, ...] to find it with; None: zeros, which need not be tokens.
 
         Raises:
             ValueError: the module does not take features of that shape.
         """
-        return sum(size for _, size in self._outputs(shape, dtype, device))
+        return sum(size for _, size in self._outputs(shape, dtype, device, two))
 
-    def convolved(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> int:
+    def convolved(
+        self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, two: Tensor | None = None
+    ) -> int:
         """Returns how many multiply-adds the convolutions take for one example of features of a shape.
 
         Raises:
             ValueError: the module does not take features of that shape.
         """
-        outputs = self._outputs(shape, dtype, device)
+        outputs = self._outputs(shape, dtype, device, two)
         return sum(size * part.weight[0].numel() for part, size in outputs if isinstance(part, nn.Conv2d))
 
-    def _outputs(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> list[tuple[nn.Module, int]]:
+    def _outputs(
+        self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, two: Tensor | None = None
+    ) -> list[tuple[nn.Module, int]]:
         """Returns each leaf module that is called, with how many numbers it puts out for one example."""
         sizes: list[tuple[nn.Module, int]] = []
         leaves = [m for m in self.scorer.modules() if not list(m.children())]
         hooks = [m.register_forward_hook(lambda m, _, out: sizes.append((m, _numel(out) // 2))) for m in leaves]
         try:
             zeros = torch.zeros(2, *shape, dtype=dtype, device=device)  # two: batch statistics need more than one
-            self.score(torch.zeros(self.p, dtype=self.dtype, device=device), zeros, stacked=False)
+            self.score(self.start.to(device), zeros if two is None else two, stacked=False)
         except (Exception, SystemExit) as error:  # whatever the user's forward raises
             raise refusal(f"take features of shape [b, {', '.join(map(str, shape))}]", error) from error
         finally:
             for hook in hooks:
                 hook.remove()
         return sizes
+
+
+def _start(trained: Iterable[Tensor], dtype: torch.dtype, device: torch.device) -> Float[Tensor, " p"]:
+    """Returns numbers near those of some parameters, or where they have no values, near 0."""
+    flat = [torch.zeros(w.shape) if w.is_meta else w.detach() for w in trained]
+    own = torch.cat([torch.zeros(0), *(w.flatten().to(device, dtype) for w in flat)])
+    return own.to(device, dtype) + torch.linspace(-0.01, 0.01, own.numel(), dtype=dtype, device=device)
 
 
 def _tied(module: nn.Module) -> dict[str, str]:

@@ -6,20 +6,23 @@ in the file, the simulated time, and the journal.
 Letters: n nodes, p parameters.
 """
 
-import errno
 import hashlib
 import json
 import math
+import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from batchednodes.folders import states
+from batchednodes.border import BorderError, Inside
+from batchednodes.folders import METRICS, states
+from batchednodes.journal import Journal, Said
+from batchednodes.mail import MESSAGE, NODE
+from batchednodes.plain import parsed
 from batchednodes.values import shown
 
 FORMAT = "batchednodes-3"
@@ -38,15 +41,32 @@ _TYPES = {
 }
 """Types of tensors, as headers name them and as PyTorch does."""
 
-_KINDS: dict[str, Any] = {
-    "config chunks files": dict,
-    "status": str,
-    "events waves marks done threads": int,
-    "seconds": int | float,
-    "end": int | float | None,
-    "metrics devices resumed": tuple,
+_FLOATS, _COUNTS = {"float32", "float64", "bfloat16"}, {"int16", "int32", "int64"}
+"""Types of models and of versions."""
+
+_SHAPES = {
+    "x v read": ("model", "n p"),
+    "age": ("int64", "n a"),
+    "updated gained diverged_at": ("float64", "n"),
+    "clocks.next_update clocks.next_gossip clocks.stamp": ("float64", "n"),
+    "clocks.updates clocks.gossips clocks.draws": ("int64", "n"),
+    "clocks.order clocks.awake": ("int32", "n"),
+    "clocks.mail.nodes": ("uint8", f"n {NODE.itemsize}"),
+    "clocks.mail.age": ("int64", "n q"),
+    "clocks.mail.accounts": ("int64", "g 4"),
+    "clocks.mail.messages": ("uint8", f"c {MESSAGE.itemsize}"),
+    "clocks.mail.years": ("int64", "c q"),
+    "clocks.mail.pools": ("int64", "g 2"),
+    "clocks.mail.link": ("int64", "l"),
+    "clocks.mail.head": ("int64", "7"),
+    "messages.x messages.v": ("model", "s p"),
+    "messages.age": ("int64", "s a"),
+    "curves.before curves.integral curves.of_source": ("float64", "n"),
 }
-"""What must be of which type in a journal, since headers are read before checksums."""
+"""Type and shape of each tensor but the versions; a letter is the same size wherever it stands."""
+
+_NEEDED, _OPTIONAL = {"x", "versions", "updated", "gained", "diverged_at"}, {"v", "read", "age"}
+"""Tensors of a state that each run has, and that some have."""
 
 _BLOCK = 1 << 24
 """Bytes of a file that are read at once."""
@@ -54,58 +74,6 @@ _BLOCK = 1 << 24
 
 class DamageError(ValueError):
     """A file that is not as it was written."""
-
-
-@dataclass(frozen=True)
-class Journal:
-    """What a run knows beside its state and clocks."""
-
-    config: dict[str, Any]
-    """Its settings, resolved, as plain data."""
-    status: str = "running"
-    """running, interrupted, finished or diverged."""
-    events: int = 0
-    """Events executed, see `engine.Progress`, as the next four."""
-    waves: int = 0
-    """Waves that they took."""
-    marks: int = 0
-    """Marks observed."""
-    done: int = 0
-    """Steps that the state has seen of a window that has begun."""
-    end: float | None = None
-    """End of that window [s]."""
-    seconds: float = 0.0
-    """Wall time that the run has taken so far, evaluation included [s]."""
-    metrics: tuple[int, str] = (0, "")
-    """Length [B] and SHA-256 of metrics.jsonl."""
-    chunks: dict[str, Any] = field(default_factory=dict)
-    """Rows handled at once, which rounding depends on."""
-    threads: int = 1
-    """Threads of the CPU, likewise."""
-    curves: tuple[float, float, int] | None = None
-    """Scalars of the staleness averaged so far, see `staleness.Curves`."""
-    devices: tuple[str, ...] = ()
-    """Devices that the run has been on, one after the other."""
-    resumed: tuple[dict[str, Any], ...] = ()
-    """Simulated time [s] and device of each resumption."""
-    start: dict[str, Any] | None = None
-    """The run whose models were the initial ones, see `branch.Origin`; None: models were drawn."""
-    files: dict[str, str] = field(default_factory=dict)
-    """Path and checksum of each file and folder that the settings name, see originals.py."""
-
-    @staticmethod
-    def read(written: Mapping[str, Any]) -> "Journal":
-        """Returns a journal from JSON, as an older or newer version of this one wrote it."""
-        known = {f.name for f in fields(Journal)}
-        frozen: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in written.items()}
-        found = Journal(**{key: value for key, value in frozen.items() if key in known})
-        for names, kind in _KINDS.items():
-            for name in names.split():
-                if not isinstance(getattr(found, name), kind):
-                    raise TypeError(f"{name} is {shown(getattr(found, name))}")
-        if [type(part) for part in found.metrics] != [int, str]:
-            raise TypeError(f"metrics is {shown(found.metrics)}")
-        return found
 
 
 @dataclass(frozen=True)
@@ -132,31 +100,35 @@ class Header:
 
 
 @contextmanager
-def opened(path: Path, framework: str) -> Iterator[Any]:
+def opened(path: Inside, framework: str) -> Iterator[Any]:
     """Opens a file of tensors, for "np" or "pt", and says of which file an error is.
 
     Raises:
+        BorderError: it leads out of the folder of a run.
         DamageError: the file is not what was written.
         OSError: it cannot be read; that says nothing of what is in it.
     """
     try:
-        path.open("rb").close()  # safetensors takes whatever may not be read for a file that is not there
-        with safe_open(path, framework=framework) as file:
-            yield file
+        handle = path.handle()
+        try:
+            with safe_open(f"/dev/fd/{handle}", framework=framework) as file:  # by its path a link would be followed
+                yield file
+        finally:
+            os.close(handle)
     except SafetensorError as error:
         raise DamageError(f"checkpoint must be a readable safetensors file, got {path}: {error}") from error
     except OSError as error:
         raise OSError(f"checkpoint must be a file that can be read, got {path}: {error.strerror or error}") from error
 
 
-def about(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
-    """Returns what the metadata of a file say of the state in it.
+def about(path: Inside, file: Any) -> Said:
+    """Returns what a file that is open says of the state in it, with which the shapes of all tensors agree.
 
     Raises:
         DamageError: it is no file of ours, or not what was written.
         ValueError: another version of batchednodes wrote it.
     """
-    held = metadata or {}
+    held = file.metadata() or {}
     name = held.get("format", "")
     if not name.startswith(FORMAT.rstrip("0123456789")):
         raise DamageError(f"checkpoint must be one that batchednodes wrote, got {path}")
@@ -170,17 +142,70 @@ def about(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
             "go on with the version that wrote it"
         )
     try:
-        found = json.loads(held["about"])
-        return found if isinstance(found, dict) else {}
+        said = Said.read(parsed(held["about"]))
+        check_shapes(_shapes(file), said)
     except (KeyError, ValueError) as error:
-        raise _lacking(path, error) from error
+        raise lacking(path, error) from error
+    return said
 
 
-def _lacking(path: Path, error: Exception) -> DamageError:
+def _shapes(file: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Returns type and shape of each tensor of a file that is open."""
+    slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+    return {name: (_TYPES.get(part.get_dtype(), "unknown"), tuple(part.get_shape())) for name, part in slices.items()}
+
+
+def check_shapes(found: Mapping[str, tuple[str, tuple[int, ...]]], said: Said) -> None:
+    """Checks that the tensors of a file are those that a run needs.
+
+    Args:
+        found: type and shape of each.
+        said: what the file says of them.
+
+    Raises:
+        ValueError: one is missing, or of another type or shape.
+    """
+    sizes, types = {"n": sum(said.nodes), "g": len(said.nodes)}, dict[str, str]()
+    known = {"model": {said.journal.config["dtype"]} if "dtype" in said.journal.config else _FLOATS, "counts": _COUNTS}
+    for name, (kind, letters) in _expected(found, said).items():
+        if name not in found:
+            raise ValueError(f"{name} is missing")
+        dtype, shape = found[name]
+        fits = len(shape) == len(letters.split()) and dtype in known.get(kind, {kind}) & {types.setdefault(kind, dtype)}
+        for letter, size in zip(letters.split(), shape, strict=False):
+            fits = fits and size == (int(letter) if letter.isdigit() else sizes.setdefault(letter, size))
+        if not fits:
+            raise ValueError(f"{name} is {shown(dtype)} {shown(list(shape))}")
+
+
+def _expected(found: Mapping[str, tuple[str, tuple[int, ...]]], said: Said) -> dict[str, tuple[str, str]]:
+    """Returns type and shape, in letters, of each tensor that a file must hold, the models first."""
+    if not _NEEDED <= {*said.state} <= _NEEDED | _OPTIONAL:
+        raise ValueError(f"state is {shown(said.state)}")
+    shapes = {name: shape for names, shape in _SHAPES.items() for name in names.split()}
+    mailed = any(name.startswith("clocks.mail.") for name in found)
+    names = [name for name in shapes if name in said.state]
+    names += [name for name in shapes if name.startswith("clocks.") and (mailed or not name.startswith("clocks.mail."))]
+    names += [name for name in shapes if mailed and name.removeprefix("messages.") in said.state and "." in name]
+    names += [name for name in shapes if said.journal.curves and name.startswith("curves.")]
+    expected = {name: shapes[name] for name in names}
+    if len({*said.tracked}) == 1:
+        expected["versions"] = ("counts", f"n {said.tracked[0]}")
+    else:
+        pairs = enumerate(zip(said.nodes, said.tracked, strict=True))
+        expected |= {f"versions.{g}": ("counts", f"{n} {t}") for g, (n, t) in pairs}
+    if mailed:
+        rows = found.get("messages.x", ("", (0,)))[1][:1]
+        expected["messages.versions"] = ("counts", str(max(said.tracked) * sum(rows)))
+    return expected
+
+
+def lacking(path: Inside, error: Exception) -> DamageError:
+    """Returns the error of a file that does not hold what it should."""
     return DamageError(f"checkpoint must hold all that a run needs, got {path}: {error}")
 
 
-def header(path: Path) -> Header:
+def header(path: Inside) -> Header:
     """Returns what a file says of the state in it, which is not read.
 
     Raises:
@@ -189,34 +214,31 @@ def header(path: Path) -> Header:
         OSError: it cannot be read.
     """
     with opened(path, "np") as file:
-        found = about(path, file.metadata())
-        try:
-            p = file.get_slice("x").get_shape()[1]
-            sizes = tuple(int(n) for n in found["nodes"])
-            return Header(float(found["time"]), sizes, p, Journal.read(found["journal"]))
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise _lacking(path, error) from error
+        said = about(path, file)
+        return Header(said.time, said.nodes, file.get_slice("x").get_shape()[1], said.journal)
 
 
-def newest_first(folder: Path) -> list[Path]:
+def newest_first(folder: Inside) -> list[Inside]:
     """Returns the files that hold states of a run, the latest first; those that cannot be read come before all."""
     return sorted(states(folder), key=_age, reverse=True)
 
 
-def _age(path: Path) -> tuple[float, int, int]:
+def _age(path: Inside) -> tuple[float, int, int]:
     try:
         return header(path).age
+    except BorderError:
+        raise
     except (ValueError, OSError):
-        return math.inf, 0, number(path)
+        return math.inf, 0, number(path.name)
 
 
-def number(path: Path) -> int:
-    """Returns the number of a checkpoint; 0 for other files."""
-    digits = re.match(r"\d+", path.name)
+def number(name: str) -> int:
+    """Returns the number in the name of a checkpoint; 0 for other files."""
+    digits = re.match(r"[0-9]+", name)
     return int(digits[0]) if digits else 0
 
 
-def finite(folder: Path) -> Iterator[tuple[Path, Header]]:
+def finite(folder: Inside) -> Iterator[tuple[Inside, Header]]:
     """Yields the files of a run whose states can be read and are finite, as far as headers say so, the latest first."""
     for path in newest_first(folder):
         try:
@@ -243,7 +265,26 @@ def checksum(parts: Iterable[Part], metadata: Mapping[str, str]) -> str:
     return digest.hexdigest()
 
 
-def check_whole(path: Path) -> None:
+def blocks(parts: Sequence[Part], metadata: Mapping[str, str]) -> Iterator[Any]:
+    """Yields the bytes of a safetensors file with some tensors and metadata.
+
+    Tensors of the longest numbers come first, so that each begins at a multiple of the length of its numbers.
+    """
+    codes, place = {dtype: code for code, dtype in _TYPES.items()}, 0
+    ordered = sorted(parts, key=lambda part: (-int("0" + part[1].lstrip("abcdefghijklmnopqrstuvwxyz")), part[0]))
+    named: dict[str, Any] = {"__metadata__": {**metadata}}
+    for name, dtype, shape, content in ordered:
+        end = place + sum(len(block) for block in content)
+        named[name] = {"dtype": codes[dtype], "shape": [*shape], "data_offsets": [place, end]}
+        place = end
+    text = json.dumps(named, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for _, _, _, content in ordered:
+        yield from content
+
+
+def check_whole(path: Inside) -> None:
     """Checks that a file holds what its checksum says; reads it to the end.
 
     Raises:
@@ -256,15 +297,15 @@ def check_whole(path: Path) -> None:
         raise DamageError(f"checkpoint must be as it was written, got {path} with another checksum: it is damaged")
 
 
-def _matches(path: Path, metadata: Mapping[str, str]) -> bool:
+def _matches(path: Inside, metadata: Mapping[str, str]) -> bool:
     """Whether the tensors of a file, with these metadata, have the checksum that stands among the metadata."""
     rest = {name: text for name, text in metadata.items() if name != "sha256"}
     return metadata.get("sha256") == checksum(_parts(path), rest)
 
 
-def _parts(path: Path) -> Iterator[Part]:
+def _parts(path: Inside) -> Iterator[Part]:
     """Yields the tensors of a file; their places are as its header, which safetensors has checked, says."""
-    with path.open("rb") as file:
+    with open(path.handle(), "rb") as file:
         size = int.from_bytes(file.read(8), "little")
         named = json.loads(file.read(size))
         for name in sorted(named.keys() - {"__metadata__"}):
@@ -275,7 +316,7 @@ def _parts(path: Path) -> Iterator[Part]:
 
 
 @contextmanager
-def believing(path: Path) -> Iterator[None]:
+def believing(path: Inside) -> Iterator[None]:
     """Lets a check of what a header says fail only if the file is whole.
 
     Raises:
@@ -288,20 +329,17 @@ def believing(path: Path) -> Iterator[None]:
         raise
 
 
-def check_metrics(folder: Path, metrics: tuple[int, str]) -> bytes:
+def check_metrics(folder: Inside, metrics: tuple[int, str]) -> bytes:
     """Returns the first bytes of metrics.jsonl of a run, which must have some length [B] and checksum.
 
     Raises:
         ValueError: they do not, or the file cannot be read.
     """
-    path, (size, known) = folder / "metrics.jsonl", metrics
+    path, (size, known) = folder / METRICS, metrics
     if not size:
         return b""
     try:
-        if not path.is_file():  # whoever opens a pipe waits for ever
-            raise FileNotFoundError(errno.ENOENT, "No such file")
-        with path.open("rb") as file:
-            found = file.read(size)
+        found = path.read(size)
     except OSError as error:
         raise ValueError(f"{path} must be as the run left it, got none that can be read: {error.strerror}") from error
     if hashlib.sha256(found).hexdigest() != known:

@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -70,6 +70,11 @@ class Point:
             return label
         cut = plain.encode()[:LABEL].decode(errors="ignore")
         return f"{cut}~{zlib.crc32(label.encode('utf-8', 'surrogatepass')):08x}"
+
+
+def labels(points: Sequence[Point]) -> list[str]:
+    """Returns the folder of each network's curves, inside that of its run; "" is that itself."""
+    return [f"{p.label}/replica-{p.replica}" for p in points] if len(points) > 1 else [""]
 
 
 def points(config: Config) -> list[Point]:

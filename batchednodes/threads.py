@@ -42,6 +42,25 @@ def run(function: Callable[[int], None], threads: int) -> None:
             raise errors[0]
 
 
+def each(function: Callable[[int], object]) -> None:
+    """Calls a function once in each thread that torch computes with here, with its number; the caller's is 0."""
+    found, errors = team(), list[BaseException]()
+    if found is None or torch.get_num_threads() == 1:
+        function(0)
+    else:
+        begin, number = found
+        begin(_Begin(functools.partial(_call, function, number, errors)), None, torch.get_num_threads(), 0)
+        if errors:
+            raise errors[0]
+
+
+def _call(function: Callable[[int], object], number: Any, errors: list[BaseException], _: object) -> None:
+    try:
+        function(number())
+    except BaseException as error:  # C has no use for it
+        errors.append(error)
+
+
 def _work(function: Callable[[int], None], number: Any, left: set[int], errors: list[BaseException], _: object) -> None:
     """Calls the function with the number of this thread, then with those that no thread has come for."""
     k = number()

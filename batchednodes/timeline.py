@@ -20,6 +20,7 @@ from batchednodes import rng
 from batchednodes.chronology import Columns, merge_
 from batchednodes.clocks import Gaps, act, due, gap, waits
 from batchednodes.mail import Letters, Mail
+from batchednodes.mail import check as check_mail
 from batchednodes.schemes import Scheme, Speech, Stage, Voices
 from batchednodes.topology import Contacts, Networks
 
@@ -80,6 +81,30 @@ class Clocks:
     """Nodes that share a capacity."""
     mail: Mail | None = None
     """What is under way; None where models are exchanged at once."""
+
+    def check(self, network: Int32[np.ndarray, " n"]) -> None:
+        """Checks that clocks which were read are such that no compiled loop leaves its arrays, or makes up the past.
+
+        Args:
+            network: number of the network of each node, in increasing order.
+
+        Raises:
+            ValueError: they are not; the message says which.
+        """
+        for name in ("updates", "gossips", "draws"):
+            if (getattr(self, name) < 0).any():
+                raise ValueError(f"clocks.{name} must not be negative")
+        for name, low in (("next_update", self.time), ("next_gossip", self.time), ("stamp", 0.0)):
+            if not (getattr(self, name) >= low).all():
+                raise ValueError(f"clocks.{name} must be times from {low:g} [s] on")
+        lists = np.lexsort((self.order, network))  # each network's nodes are listed where its clocks lie
+        if (self.order[lists] != np.arange(network.size)).any():
+            raise ValueError("clocks.order must list each node of a network once")
+        awake = self.awake >= 0
+        if self.awake.max(initial=-1) >= network.size or (network[self.awake[awake]] != network[awake]).any():
+            raise ValueError("clocks.awake must list nodes of each network")
+        if self.mail is not None:
+            check_mail(self.mail)
 
     def voices(self) -> Voices:
         """Returns a copy of what the gossip schemes remember, for them to write into."""

@@ -5,9 +5,8 @@ r"""Training: from a config to a result, in one call.
 Letters: n nodes, p parameters, t tracked sources.
 """
 
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,24 +17,25 @@ from torch import Tensor, nn
 
 from batchednodes import assembly, branch, config, messages
 from batchednodes.assembly import Run
+from batchednodes.border import PARTIAL, Inside
 from batchednodes.branch import Origin
 from batchednodes.changes import DivergedError, check_goes_on, reopened
 from batchednodes.checkpoint import Snapshot
 from batchednodes.clocks import Never
-from batchednodes.config import Config
+from batchednodes.config import Config, Override
 from batchednodes.engine import Pause, never
-from batchednodes.folders import Place
+from batchednodes.folders import CONFIG, FINAL, ISOLATED, SUMMARY, Place, checkpoints
 from batchednodes.imports import deferred
-from batchednodes.keeper import LEFT, newest
+from batchednodes.keeper import newest
 from batchednodes.lock import Lock
-from batchednodes.needs import Chunks
+from batchednodes.memory import Chunks
+from batchednodes.modes import own
 from batchednodes.plan import plan, screen
 from batchednodes.preparation import Prepared, fresh, names, prepare, resumable
-from batchednodes.record import new_folder, replace_text
+from batchednodes.record import begin, new_folder
 from batchednodes.recorder import Means, Recorder, Task, Watch, device_name
 from batchednodes.stack import Stack
 from batchednodes.states import check_metrics
-from batchednodes.trial import fallbacks_told
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,23 +75,28 @@ class Result:
 
     def model(self, i: int) -> nn.Module:
         """Returns a module with the weights of node i, 0 <= i < n."""
-        if not 0 <= i < self.x.shape[0]:
-            raise ValueError(f"i must be a node, 0 <= i < {self.x.shape[0]}, got {i}")
-        return self.stack.module(self.x[i])
+        with own():
+            if not 0 <= i < self.x.shape[0]:
+                raise ValueError(f"i must be a node, 0 <= i < {self.x.shape[0]}, got {i}")
+            return self.stack.module(self.x[i])
 
 
 def train(
     source: str | Path | Mapping[str, Any] | Config,
-    *overrides: str,
+    *overrides: Override,
     out: str | Path | None = None,
     watch: Watch | None = None,
     stop: Pause = never,
 ) -> Result:
     """Runs a config to its end.
 
+    PyTorch's and NumPy's modes (default type and device, gradients, autocast, ...) are the run's own meanwhile, in
+    `watch` and `stop` too, and the caller's again on return.
+
     Args:
         source: path of a YAML file, a nested mapping, or a `Config`.
-        overrides: settings as "key=value", for example "gossip.clock.rate=2*log(n)".
+        overrides: settings as "key=value", for example "gossip.clock.rate=2*log(n)", or in mappings, nested or by full
+            keys: {"network": {"nodes": 50}, "gossip.clock.rate": 2}.
         out: new folder for the files of the run; None: nothing is written.
         watch: called after each window and mark.
         stop: asked often; once it returns True, the run halts within a wave, leaves a checkpoint, and its status is
@@ -102,8 +107,10 @@ def train(
             memory; the message names the key, the rule and the value. Nothing has been written then.
         OSError: a file cannot be written; what was written before is whole, and `resume` goes on from it.
     """
-    settings = config.load(source, overrides)
-    return start(settings, fresh(settings, out), None if out is None else Place(Path(out)), watch, stop)
+    with own():
+        settings = config.load(source, overrides)
+        made = fresh(settings, out)
+    return start(settings, made, None if out is None else Place(Path(out)), watch, stop)
 
 
 def start(
@@ -117,17 +124,18 @@ def start(
         out: where the files of the run go; None: nothing is written.
         watch, stop: as of `train`, and so are errors.
     """
-    return _new(Task(settings, made, True, watch, stop), out)
+    with own():
+        return _new(Task(settings, made, True, watch, stop), out)
 
 
-def resume(folder: str | Path, *overrides: str, watch: Watch | None = None, stop: Pause = never) -> Result:
+def resume(folder: str | Path, *overrides: Override, watch: Watch | None = None, stop: Pause = never) -> Result:
     """Goes on with a run that was killed or interrupted, in place; or extends one that is finished.
 
     On one device the result is bit for bit that of a run without a pause.
 
     Args:
         folder: of the run.
-        overrides: settings to change, "run.until=200"; few can, see `changes.check_resumed`.
+        overrides: settings to change, "run.until=200" or {"run.until": 200}; few can, see `changes.check_resumed`.
         watch: called after each window and mark.
         stop: as in `train`.
 
@@ -136,36 +144,39 @@ def resume(folder: str | Path, *overrides: str, watch: Watch | None = None, stop
             change.
         OSError: a file cannot be written.
     """
-    place, settings = Path(folder), reopened(folder, overrides)
-    with Lock(place):
-        return go_on(settings, resumable(place, settings), place, watch, stop)
+    with own():
+        place, settings = Path(folder), reopened(folder, overrides)
+        with Lock(Inside(place)):
+            return go_on(settings, resumable(place, settings), place, watch, stop)
 
 
 def go_on(settings: Config, made: Prepared, folder: Path, watch: Watch | None = None, stop: Pause = never) -> Result:
     """Goes on with the run in a folder, which is locked, with settings that have been read; see `resume`."""
-    return _continued(Task(settings, made, True, watch, stop), folder)
+    with own():
+        return _continued(Task(settings, made, True, watch, stop), Inside(folder))
 
 
-def _new(task: Task, out: Place | None) -> Result:
-    """Runs a task from its start, in a new folder."""
+def _new(task: Task, out: Place | Inside | None) -> Result:
+    """Runs a task from its start, in a new folder, or one that is empty."""
     with _assembled(task, None) as (run, means, origin):
         if out is None:
             return _run(task, run, Recorder(task, run, means, None, origin))
-        with new_folder(out, config.dump(task.settings), names(task.made.configs)):
-            return _run(task, run, Recorder(task, run, means, out.folder, origin))
+        written = config.dump(task.settings), names(task.made.configs)
+        with new_folder(out, *written) if isinstance(out, Place) else begin(out, *written) as lock:
+            return _run(task, run, Recorder(task, run, means, lock.folder, origin))
 
 
-def _continued(task: Task, folder: Path) -> Result:
+def _continued(task: Task, folder: Inside) -> Result:
     """Runs a task from where it is in its folder, which is locked."""
     start = newest(folder, assembly.device(task.settings), lambda s: check_metrics(folder, s.journal.metrics))
     if start is not None:
         check_goes_on(folder, start.header, task.settings, task.made.points, task.made.files)
     with _assembled(task, start) as (run, means, origin):
-        for path in [path for left in LEFT for path in folder.glob(left) if path.is_file()]:
-            path.unlink()
-        replace_text(folder / "config.yaml", config.dump(task.settings))
+        for name in (CONFIG, SUMMARY, FINAL):  # what a killed process left half written
+            (folder / f"{name}{PARTIAL}").remove()
+        (folder / CONFIG).replace([config.dump(task.settings).encode()])
         if start is None or start.clocks.time < task.settings.run.until:  # else a summary of what it was would stay
-            (folder / "summary.json").unlink(missing_ok=True)
+            (folder / SUMMARY).remove()
         return _run(task, run, Recorder(task, run, means, folder, start or origin))
 
 
@@ -180,7 +191,7 @@ def _assembled(task: Task, start: Snapshot | None) -> Iterator[tuple[Run, Means,
     means = Means(need.chunks, need.threads, need.copies)
     if start is not None and start.journal.devices[-1] == device_name(start.state.x.device):
         means = replace(means, chunks=Chunks(**start.journal.chunks), threads=start.journal.threads)
-    with _threads(means.threads), fallbacks_told(False):
+    with _threads(means.threads):
         run = assembly.assemble(configs, events, means.chunks, None if start is None else start.state, made.take())
         branched = start is None and task.settings.run.start_from is not None
         yield run, means, branch.start_(run.state, events.networks.sizes, task.settings) if branched else None
@@ -224,10 +235,11 @@ def _result(run: Run, recorder: Recorder, summary: dict[str, Any]) -> Result:
     layout, versions = run.meter.tracking.layout, run.state.versions
     tables = tuple(layout.block(versions, g) for g in range(layout.sizes.size))
     metrics = pd.DataFrame(recorder.metrics())
-    return Result(metrics, summary, run.state.models, tables, recorder.folder, run.problem.stack)
+    folder = None if recorder.folder is None else recorder.folder.path
+    return Result(metrics, summary, run.state.models, tables, folder, run.problem.stack)
 
 
-def _isolated(task: Task, folder: Path | None) -> dict[str, Any]:
+def _isolated(task: Task, folder: Inside | None) -> dict[str, Any]:
     """Returns the summary of the same nodes when none of them ever gossips.
 
     It is a run of its own, in a folder among the checkpoints until it is finished, so that it can go on too.
@@ -237,22 +249,26 @@ def _isolated(task: Task, folder: Path | None) -> dict[str, Any]:
     alone = replace(task, settings=settings, made=made, boards=False)
     if folder is None:
         return _new(alone, None).summary
-    place = folder / "checkpoints" / "isolated"
+    made.summed = task.made.files
+    place = checkpoints(folder) / ISOLATED
     summary = _left(alone, place)
     if summary is None:
-        shutil.rmtree(place, ignore_errors=True)
-        summary = _new(alone, Place(place)).summary
+        with suppress(FileNotFoundError):
+            place.remove_folder(whole=True)
+        place.make()
+        summary = _new(alone, place).summary
     if summary["status"] != "interrupted":
-        shutil.rmtree(place)
+        place.remove_folder(whole=True)
     return summary
 
 
-def _left(alone: Task, place: Path) -> dict[str, Any] | None:
+def _left(alone: Task, place: Inside) -> dict[str, Any] | None:
     """Returns the summary of isolated nodes that go on in their folder; None where they begin anew.
 
     That is so where none have begun, where they ended sooner, before the run was extended, and where they diverged.
     """
-    if not (place / "config.yaml").is_file() or config.load(place / "config.yaml") != alone.settings:
+    file = place / CONFIG
+    if not file.is_file() or config.load(file.path) != alone.settings:
         return None
     try:
         with Lock(place):
@@ -270,6 +286,6 @@ def _silent(c: Config) -> Config:
         c,
         gossip=gossip,
         network=replace(c.network, churn=replace(c.network.churn, start="fresh")),
-        run=replace(c.run, baseline="none", mark_every=c.run.until),
+        run=replace(c.run, baseline="none", mark_every=c.run.until, checkpoint_folder=None),
         staleness=replace(c.staleness, track="none"),
     )

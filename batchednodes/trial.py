@@ -7,15 +7,11 @@ Letters: b examples.
 
 import itertools
 import random
-import re
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -25,12 +21,10 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from batchednodes.quiet import slow_functions
 from batchednodes.stack import REMEDY, Stack, Ways, refusal, running
 from batchednodes.stand_ins import StandIns
 from batchednodes.tasks.problem import Problem, Tests
-
-_SLOW = re.compile(r"There is a performance drop .*?batching rule for aten::(\w+)")
-"""How PyTorch says that vmap runs a function one row at a time."""
 
 _EXAMPLES = 4
 """The most test examples that a model is tried on."""
@@ -46,8 +40,11 @@ class Trial:
     """Inputs of a minibatch [b, ...]."""
     targets: Tensor
     """Its labels [b, ...] or values [b, k]."""
-    row: Float[Tensor, " p"]
-    """The parameters of a model that the run begins with."""
+
+    @property
+    def row(self) -> Float[Tensor, " p"]:
+        """Parameters of the model that is tried."""
+        return self.problem.stack.start
 
     def ways(self) -> Ways:
         """Returns the plainest way in which vmap carries the model; warns where updates take one row at a time.
@@ -84,7 +81,7 @@ class Trial:
                 "training=self.training to the function that draws it",
                 stacklevel=3,
             )
-        used = training.used or scoring.used or stack.ways.stand_ins
+        used = training.used or scoring.used or stack.ways.guarded
         return replace(stack.ways, stand_ins=used, draws=training.masks > 0)
 
     def _passes(self, module: nn.Module) -> StandIns:
@@ -206,32 +203,13 @@ def _noted(run: Callable[[Ways], None], ways: Ways, errors: list[BaseException])
 
     Other warnings are dropped: the model by itself has given them.
     """
-    with warnings.catch_warnings(record=True) as told, fallbacks_told(True):
-        warnings.simplefilter("always")
-        try:
-            run(ways)
-        except (Exception, SystemExit) as error:  # vmap's refusals are of many types
-            errors.append(error)
-            return None
-    found = (_SLOW.search(str(warning.message)) for warning in told)
-    return {match[1] for match in found if match}
-
-
-_TOLD = ContextVar("told", default=True)
-
-_warn_of_fallbacks = import_module("torch._C._functorch")._set_vmap_fallback_warning_enabled
-
-
-@contextmanager
-def fallbacks_told(told: bool) -> Iterator[None]:
-    """Has PyTorch warn, or not, of each function that vmap runs one row at a time; afterwards as before."""
-    before = _TOLD.set(told)
-    _warn_of_fallbacks(told)
     try:
-        yield
-    finally:
-        _TOLD.reset(before)
-        _warn_of_fallbacks(_TOLD.get())
+        with slow_functions() as names:
+            run(ways)
+    except (Exception, SystemExit) as error:  # vmap's refusals are of many types
+        errors.append(error)
+        return None
+    return names
 
 
 class _Draws(TorchDispatchMode):
@@ -288,7 +266,7 @@ def check_apart(stack: Stack, features: Float[Tensor, "b ..."]) -> None:
     Raises:
         ValueError: outputs depend on the other examples of the minibatch.
     """
-    row, half = _probe(stack, features), len(features) // 2 or 1
+    row, half = stack.start, len(features) // 2 or 1
     try:
         # Masks differ for minibatches of other sizes, but nothing is padded that they are drawn for.
         run = partial(stack.score, stacked=False) if stack.ways.draws else stack.call
@@ -302,11 +280,6 @@ def check_apart(stack: Stack, features: Float[Tensor, "b ..."]) -> None:
             "task.model must compute each example by itself with local.epochs, where minibatches differ in size, got "
             f"outputs that depend on the rest of the minibatch; use local.steps, or GroupNorm or LayerNorm{REMEDY}"
         )
-
-
-def _probe(stack: Stack, features: Tensor) -> Float[Tensor, " p"]:
-    """Returns a row to try a module with."""
-    return torch.linspace(-0.1, 0.1, stack.p, dtype=stack.dtype, device=features.device)
 
 
 def check_outputs(outputs: object, targets: Tensor, classes: int | None) -> None:

@@ -1,6 +1,7 @@
 """Modules of a user's own, for tests of `model: {kind: python}`."""
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 
@@ -107,3 +108,69 @@ def nowhere() -> nn.Module:
     module = nn.Linear(4, 1)
     nn.init.constant_(module.bias, torch.inf)
     return module
+
+
+class Dropped(nn.Module):
+    """Drops inputs, a hidden layer, twice by one layer, and the same in evaluation mode if asked."""
+
+    def __init__(self, p: float = 0.3, width: int = 4, outputs: int = 1, *, always: bool = False) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(width, 6), nn.Linear(6, outputs)
+        self.drop, self.p, self.always = nn.Dropout(p), p, always
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.drop(torch.tanh(self.first(self.drop(x))))
+        return self.last(F.alpha_dropout(hidden, self.p, self.training or self.always))
+
+
+class Tokens(nn.Module):
+    """Puts out a vector for each sequence of tokens `base`, base + 1, ..., or logits of the next token for each."""
+
+    def __init__(self, vocabulary: int = 5, outputs: int = 2, base: int = 0, each: bool = False) -> None:
+        super().__init__()
+        self.vectors, self.linear = nn.Embedding(vocabulary, 4), nn.Linear(4, outputs)
+        self.base, self.each = base, each
+
+    def forward(self, x: Tensor) -> Tensor:
+        vectors = self.vectors(x - self.base)
+        return self.linear(vectors if self.each else vectors.mean(1))
+
+
+class Hot(nn.Module):
+    """A linear function of one-hot vectors."""
+
+    def __init__(self, vocabulary: int = 5, outputs: int = 2) -> None:
+        super().__init__()
+        self.linear, self.vocabulary = nn.Linear(max(1, vocabulary), outputs), vocabulary
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(F.one_hot(x, self.vocabulary).to(self.linear.weight.dtype).mean(1))
+
+
+def pixels(classes: int = 3, last: bool = True) -> nn.Module:
+    """Logits of each pixel of a grey image, with classes in the last dimension, or in PyTorch's place."""
+
+    class Pixels(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x)
+            return y.movedim(1, -1) if last else y
+
+    return Pixels(1, classes, 3, padding=1)
+
+
+def flat(features: int = 3, outputs: int = 2) -> nn.Module:
+    """A linear model, which takes real numbers only."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(features, outputs))
+
+
+class Tiny(nn.Module):
+    """Learns numbers that are too small to be normal, if `local.lr` is 1e-40, beside random ones that stay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(10, 4)
+        self.last = nn.Linear(4, 1)
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.tanh(self.first(x)))

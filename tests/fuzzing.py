@@ -158,7 +158,7 @@ def settle(source: object, overrides: tuple[str, ...] = (), build: bool = False,
 
 def _plan(source: object, overrides: tuple[str, ...], build: bool) -> None:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"network\.topology is not connected")
+        warnings.filterwarnings("ignore", message=r"network\.topology is not connected|task\.data: ")
         prepared = preparation.prepare(sweep.points(load(source, overrides)))
         screen(prepared.configs, prepared.sizes)
         events = prepared.events or assembly.timeline(prepared.configs)

@@ -9,6 +9,7 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from torch.utils.tensorboard.summary import histogram_raw, scalar, text
 
 from batchednodes.board import Board, _checksum, _varint
+from batchednodes.border import Inside
 
 
 @pytest.mark.parametrize("size", [0, 1, 15, 4000])
@@ -25,7 +26,7 @@ def test_integers_are_in_groups_of_seven_bits(value, groups):
 
 
 def test_tensorboard_reads_what_was_written(tmp_path):
-    board = Board(tmp_path / "deep" / "er")
+    board = Board(Inside(tmp_path) / "deep/er")
     board.add(text("config", "some words"))
     both = scalar("a/b", 1.5)
     both.MergeFrom(histogram_raw("h", 0.0, 2.0, 3, 3.0, 5.0, [1.0, 2.0], [1, 2]))
@@ -40,15 +41,15 @@ def test_tensorboard_reads_what_was_written(tmp_path):
     assert shown.Histograms("h")[0].histogram_value.bucket == [1, 2]
     assert shown.Tags()["tensors"] == ["config/text_summary"]
     board.close()
-    other = Board(tmp_path / "deep" / "er")  # a second file, not the same one
+    other = Board(Inside(tmp_path) / "deep/er")  # a second file, not the same one
     other.close()
     assert len(list((tmp_path / "deep" / "er").iterdir())) == 1  # of nothing there is no file
-    assert other.path.name > board.path.name  # as text, in which order TensorBoard reads them
+    assert other.file.name > board.file.name  # as text, in which order TensorBoard reads them
     other.add(scalar("a/b", 3.5), 300_001)
     other.close()
     assert len(list((tmp_path / "deep" / "er").iterdir())) == 2
 
 
 def test_names_of_files_have_the_order_in_which_they_were_begun(tmp_path):
-    names = [Board(tmp_path).path.name for _ in range(120)]
+    names = [Board(Inside(tmp_path)).file.name for _ in range(120)]
     assert names == sorted(names)

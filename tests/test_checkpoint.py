@@ -9,8 +9,10 @@ from safetensors.torch import load_file, save_file
 
 from batchednodes import checkpoint
 from batchednodes.algorithms.state import begin
+from batchednodes.border import Inside
 from batchednodes.checkpoint import Snapshot
-from batchednodes.states import DamageError, Journal
+from batchednodes.journal import Journal
+from batchednodes.states import DamageError
 from batchednodes.timeline import Clocks
 from batchednodes.versions import Layout
 
@@ -22,10 +24,11 @@ JOURNAL = Journal(
     marks=3,
     done=2,
     end=0.5,
-    metrics=(10, "ab"),
-    curves=(0.1, 0.3, 2),
+    metrics=(10, "ab" * 32),
+    chunks={"update": 1, "evaluate": 2},
+    curves=(0.1, 0.2, 2),
     devices=("cpu",),
-    resumed=({"time": 1.0, "device": "cpu"},),
+    resumed=({"time": 0.1, "device": "cpu"},),
 )
 
 
@@ -35,8 +38,8 @@ def example(sizes=(3,), widths=(2,)):
     x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     state = begin(x, versions, len(x), momentum=True, delta=False)
     times, counts = np.array([1.5, np.inf, 2.0]), np.array([3, 0, 2**40])
-    nodes = np.array([2, 0, -1], np.int32)
-    clocks = Clocks(0.1 + 0.2, times, counts, times + 1, counts, counts + 1, times + 2, nodes, nodes + 1)
+    order, awake = np.array([1, 0, 2], np.int32), np.array([1, -1, -1], np.int32)
+    clocks = Clocks(0.1 + 0.2, times, counts, times + 1, counts, counts + 1, times + 2, order, awake)
     return state, clocks, layout
 
 
@@ -49,17 +52,19 @@ def example(sizes=(3,), widths=(2,)):
     ],
 )
 def test_what_is_read_is_what_was_written(sizes, widths, names, tmp_path):
-    (state, clocks, layout), arrays = example(sizes, widths), {"curves.before": np.array([1.0, 2.0])}
-    checkpoint.save(tmp_path / "a.safetensors", Snapshot(state, clocks, layout, JOURNAL, arrays))
+    (state, clocks, layout), late = example(sizes, widths), np.array([1.0, 2.0, np.nan])
+    arrays = {f"curves.{name}": late for name in ("before", "integral", "of_source")}
+    checkpoint.save(Inside(tmp_path) / "a.safetensors", Snapshot(state, clocks, layout, JOURNAL, arrays))
     written = load_file(tmp_path / "a.safetensors")
     assert {name: list(t.shape) for name, t in written.items() if name.startswith("versions")} == names
     if names.keys() == {"versions"}:
         for g, part in enumerate(written["versions"].split(list(sizes))):
             assert torch.equal(part, layout.block(state.versions, g))
-    found = checkpoint.load(tmp_path / "a.safetensors", CPU)
+    found = checkpoint.load(Inside(tmp_path) / "a.safetensors", CPU)
     again, at = found.state, found.clocks
     assert found.journal == JOURNAL
-    assert {name: array.tolist() for name, array in found.arrays.items()} == {"curves.before": [1.0, 2.0]}
+    assert found.arrays.keys() == arrays.keys()
+    assert all(np.array_equal(array, late, equal_nan=True) for array in found.arrays.values())
     assert again.tensors().keys() == state.tensors().keys()
     assert again.read is None
     for name, tensor in state.tensors().items():
@@ -72,7 +77,7 @@ def test_what_is_read_is_what_was_written(sizes, widths, names, tmp_path):
 
 
 def test_damage_is_named(tmp_path):
-    checkpoint.save(tmp_path / "a.safetensors", Snapshot(*example(), JOURNAL))
+    checkpoint.save(Inside(tmp_path) / "a.safetensors", Snapshot(*example(), JOURNAL))
     whole = (tmp_path / "a.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "junk.safetensors").write_bytes(b"no tensors here")
@@ -80,17 +85,17 @@ def test_damage_is_named(tmp_path):
         with pytest.raises(
             DamageError, match=f"checkpoint must be a readable safetensors file, got .*{name}.safetensors"
         ):
-            checkpoint.load(tmp_path / f"{name}.safetensors", CPU)
+            checkpoint.load(Inside(tmp_path) / f"{name}.safetensors", CPU)
 
 
 def test_a_file_that_cannot_be_read_is_not_called_damaged(tmp_path):
     with pytest.raises(
         OSError, match=r"checkpoint must be a file that can be read, got .*missing.safetensors: No such"
     ):
-        checkpoint.load(tmp_path / "missing.safetensors", CPU)
+        checkpoint.load(Inside(tmp_path) / "missing.safetensors", CPU)
 
 
 def test_files_of_others_are_refused(tmp_path):
     save_file({"x": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="checkpoint must be one that batchednodes wrote"):
-        checkpoint.load(tmp_path / "other.safetensors", CPU)
+        checkpoint.load(Inside(tmp_path) / "other.safetensors", CPU)

@@ -280,3 +280,35 @@ def test_long_lists_are_written_and_read_in_a_moment():
 def test_what_could_not_be_read_again_is_not_written(args, message):
     with pytest.raises(ValueError, match=message):
         dump(Config(task=Task(model=tasks.PythonModule("a:b", args))))
+
+
+@pytest.mark.parametrize(
+    ("mapping", "texts"),
+    [
+        ({"seed": 1}, ["seed=1"]),
+        ({"local.lr": np.float64(0.5), "network": {"nodes": np.int64(7)}}, ["local.lr=0.5", "network.nodes=7"]),
+        ({"gossip": {"clock": {"kind": "never"}}}, ["gossip.clock={kind: never}"]),
+        ({"gossip.clock": clocks.Never()}, ["gossip.clock.kind=never"]),
+        ({"local": {"steps": 2}, "local.lr": 1}, ["local.steps=2", "local.lr=1"]),
+        ({"sweep": {"local.lr": [1, 2]}}, ["sweep={local.lr: [1, 2]}"]),
+        ({"task": Task(loss="mse")}, ["task.loss=mse"]),
+        ({}, []),
+    ],
+)
+def test_overrides_may_be_mappings(mapping, texts):
+    source = {"gossip": {"clock": {"rate": 3}}}
+    assert load(source, [mapping]) == load(source, texts)
+    assert load(source, ["seed=9", mapping, "seed=3"]).seed == 3
+    assert load(mapping) == load({}, texts)
+
+
+@pytest.mark.parametrize("wrong", [["seed=1"], 5, None, b"seed=1", ("seed", 1), Config()])
+def test_what_is_no_override_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"^overrides must be texts as .* or mappings as .*, got "):
+        load({}, [wrong])
+
+
+@pytest.mark.parametrize("key", [1, "", "seed..x", "a b", None])
+def test_keys_of_mappings_are_those_of_settings(key):
+    with pytest.raises(ValueError, match=r"^overrides must have full keys of settings, as network.nodes, got "):
+        load({}, [{key: 1}])

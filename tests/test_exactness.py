@@ -13,9 +13,10 @@ from observers import Watching
 
 from batchednodes import Config, assembly, checkpoint, load, needs, plan, train
 from batchednodes.algorithms.state import State
+from batchednodes.border import Inside
 from batchednodes.checkpoint import Snapshot
 from batchednodes.engine import Batched, Progress, Unobserved
-from batchednodes.needs import Chunks
+from batchednodes.memory import Chunks
 from batchednodes.states import Journal
 from batchednodes.training import Result
 from batchednodes.versions import Layout
@@ -229,8 +230,10 @@ def finish(configs: list[Config], restart: Path | None = None) -> tuple[State, L
     state, progress, layout = batch.state, batch.engine.begin(), batch.meter.tracking.layout
     if restart is not None:
         progress = batch.engine.run_(state, progress, Watching(lambda progress: progress.clocks.time < 3))
-        checkpoint.save(restart, Snapshot(state, progress.clocks, layout, Journal({})))
-        again = checkpoint.load(restart, torch.device("cpu"))
+        journal = Journal({"run": {"until": 1.0}}, chunks={"update": 64, "evaluate": 64}, devices=("cpu",))
+        file = Inside(restart.parent) / restart.name
+        checkpoint.save(file, Snapshot(state, progress.clocks, layout, journal))
+        again = checkpoint.load(file, torch.device("cpu"))
         state, progress = again.state, replace(progress, clocks=again.clocks)
     batch.engine.run_(state, progress, Unobserved())
     return state, layout

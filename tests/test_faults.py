@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from test_resume import TINY, same_files
 
 from batchednodes import checkpoint, cli, resume, train
+from batchednodes.border import Inside
 from batchednodes.config import Every
 from batchednodes.keeper import Keeper
 
@@ -76,10 +77,10 @@ def test_a_full_disk_costs_time_but_no_results(disk, tmp_path):
 
 def test_a_checkpoint_that_cannot_be_written_is_a_warning(disk, tmp_path):
     train(TINY, *BIG, out=tmp_path / "run")
-    snapshot = checkpoint.load(tmp_path / "run" / "final.safetensors", torch.device("cpu"))
+    snapshot = checkpoint.load(Inside(tmp_path / "run") / "final.safetensors", torch.device("cpu"))
     place = disk("1m")
     shutil.copy(tmp_path / "run" / "metrics.jsonl", place)
-    keeper = Keeper(place, Every(), 2, 0.0, beside=True)
+    keeper = Keeper(Inside(place), Every(), 2, 0.0, beside=True)
     keeper.write(snapshot)
     keeper.settle()
     keeper.write(snapshot)
@@ -91,8 +92,8 @@ def test_a_checkpoint_that_cannot_be_written_is_a_warning(disk, tmp_path):
 
 def test_rows_that_cannot_be_kept_leave_no_checkpoint_that_refers_to_them(tmp_path):
     train(TINY, out=tmp_path / "run")
-    snapshot = checkpoint.load(tmp_path / "run" / "final.safetensors", torch.device("cpu"))
-    keeper = Keeper(tmp_path, Every(), 2, 0.0, beside=False)
+    snapshot = checkpoint.load(Inside(tmp_path / "run") / "final.safetensors", torch.device("cpu"))
+    keeper = Keeper(Inside(tmp_path), Every(), 2, 0.0, beside=False)
     with pytest.raises(OSError, match=r"000001.safetensors cannot be written: metrics.jsonl: No such file"):
         keeper.write_now(snapshot)
     assert not any((tmp_path / "checkpoints").iterdir())

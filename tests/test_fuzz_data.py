@@ -104,7 +104,13 @@ def options(random: Random) -> dict[str, Any]:
         "network": {"nodes": random.choice([1, 2, 3])},
         "run": {"until": 1, "mark_every": 1},
         "task": {
-            "data": {"kind": "npz", "path": "d.npz", "standardize": random.choice(["none", "none", "train", "all"])},
+            "data": {
+                "kind": "npz",
+                "path": "d.npz",
+                "standardize": random.choice(["none", "none", "train", "all"]),
+                "features_as": random.choice(["auto", "auto", "auto", "integers", "real"]),
+                "classes": random.choice(["auto", "auto", "auto", True, False]),
+            },
             "partition": kind and {"kind": kind},
             "shift": shift and {"kind": shift},
             "loss": random.choice(["auto", "auto", "mse", "cross_entropy"]),
@@ -161,6 +167,7 @@ def of_table(random: Random) -> dict[str, Any]:
         "classes": random.choice(["auto", "auto", True, False]),
         "test_path": random.choice([None] * 3 + ["d.csv"]),
         "standardize": random.choice(["none", "train", "all"]),
+        "features_as": random.choice(["auto", "auto", "integers", "real"]),
     }
 
 
@@ -261,6 +268,7 @@ def test_saved_data_sets(random):
             "split": random.choice(["train"] * 4 + ["a", "test[:1]", "x"]),
             "test_split": random.choice([None, None, "test", "train"]),
             "standardize": random.choice(["none", "train", "all"]),
+            "features_as": random.choice(["auto", "auto", "integers", "real"]),
         }
         settled(random, data, Path(name))
 
@@ -330,6 +338,7 @@ def test_image_folders(random):
             "channels": random.choice([None, 1, 3]),
             "test_path": random.choice([None] * 3 + ["in"]),
             "standardize": random.choice(["none", "train", "all"]),
+            "features_as": random.choice(["auto", "auto", "integers", "real"]),
         }
         settled(random, data, folder)
 
@@ -340,11 +349,13 @@ def lines(random: Random) -> bytes:
     for _ in range(random.randrange(8)):
         i, j = random.randrange(4), random.randrange(4)
         made.append(f"{i} {j}" if i != j or random.random() < 0.1 else f"{i} {(i + 1) % 4}")
+    if random.random() < 0.2:
+        made = [line.translate(str.maketrans("0123", "dcba")) for line in made]
     if random.random() < 0.6:
         odd = [
             "", "#", "# 1 2", "0 1 # x", "0", "0 1 2", "a b", "-1 0", "0 9", "0 0", "0.0 1", "1e0 2", "+0 1",
             "\t0\t1\t", "0,1", "\u0661 \u0662", "0 1\r", "9" * 30 + " 1", "0 " + "1" * 100_000, "\x00", "0\x0b1",
-            "0\u20281", "nan 1",
+            "0\u20281", "nan 1", "0 1 {}", "a b {'x': 1}", "a b {} {}", "0 1 {", "{} {}", "0 1 {'#': 2} # x",
         ]  # fmt: skip
         made.insert(random.randrange(len(made) + 1), random.choice(odd))
     content = random.choice(["\n", "\n", "\r\n"]).join(made).encode()

@@ -141,7 +141,11 @@ def large(path):
             "path must be an existing folder of folders of images, got 'none' (relative",
         ),
         (lambda at: None, {"path": "in/cat/0.png"}, "got 'in/cat/0.png', a file"),
-        (lambda at: None, {"test_path": "."}, "test_path must hold classes of path, got 'in', not one of 'ant', 'cat'"),
+        (
+            lambda at: None,
+            {"test_path": "."},
+            "test_path must hold test labels that training rows have, got only others: 'in' (10 times)",
+        ),
     ],
 )
 def test_faults(folder, change, settings, words):

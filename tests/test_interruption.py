@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from batchednodes import resume, train
+from batchednodes.border import Inside
 from batchednodes.interruption import Interruption, seconds
 from batchednodes.lock import Lock
 
@@ -252,7 +253,7 @@ def test_the_lock_of_a_run_in_this_process_counts_too(tmp_path):
 
     def watch(*_):
         with pytest.raises(ValueError, match=rf"must not be in use, got a run in it by process {os.getpid()}"):
-            Lock(tmp_path / "run")
+            Lock(Inside(tmp_path / "run"))
         refused.append(True)
 
     train(LONG, "run.until=1", out=tmp_path / "run", watch=watch)

@@ -11,12 +11,12 @@ PACKAGE = Path(__file__).parents[1] / "batchednodes"
 ROOT = "__init__"
 """The package itself: it shows the public names, so it comes after everything but the command line."""
 ORDER = (
-    "caches imports rng logarithm pages processor values paths clocks topology versions tally threads memory vectors "
-    "layers dropout stand_ins stack lookups schemes chronology mail timeline messages schedule gossip mixing staleness "
-    "theory program tape graphs local data tasks trial algorithms metrics board folders states lock record checkpoint "
-    "minibatches engine reading config keeper sweep originals changes branch catalogue mailing dealing needs "
-    "preparation problems assembly connectivity plan comparison overview divergence recorder training splits figures "
-    f"experiments {ROOT} interruption console commands cli __main__"
+    "caches imports start rng logarithm pages processor values paths clocks topology versions tally threads quiet "
+    "modes memory vectors layers dropout stand_ins stack lookups schemes chronology mail timeline messages schedule "
+    "gossip mixing staleness theory program tape graphs local data tasks trial algorithms metrics border plain board "
+    "folders journal lock states record checkpoint minibatches engine reading config keeper sweep originals changes "
+    "branch catalogue mailing dealing needs preparation problems assembly connectivity plan comparison overview "
+    f"divergence recorder training splits figures experiments {ROOT} interruption console commands cli __main__"
 ).split()
 """Modules and folders, each after all that it may import; a folder's own modules may import each other."""
 

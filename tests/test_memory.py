@@ -17,9 +17,9 @@ from numba import njit
 from safetensors.torch import load_file
 
 from batchednodes import assembly, checkpoint, load, train
+from batchednodes.border import Inside
 from batchednodes.engine import Batched, Unobserved
-from batchednodes.memory import Chunk, exhausted, gib, reason
-from batchednodes.needs import Chunks
+from batchednodes.memory import Chunk, Chunks, exhausted, gib, reason
 from batchednodes.program import Function
 from batchednodes.training import Result
 
@@ -75,7 +75,7 @@ def test_a_run_goes_on_with_smaller_chunks(more, options, folder):
     assert "warning: local.chunk did not fit in memory with 600 rows at once (" in done.stderr
     assert "can't allocate memory" in done.stderr
     same(folder, train({}, *NODES, *options))
-    chunks = checkpoint.load(folder / "run" / "final.safetensors", torch.device("cpu")).journal.chunks
+    chunks = checkpoint.load(Inside(folder / "run") / "final.safetensors", torch.device("cpu")).journal.chunks
     assert 1 <= chunks["update"] < 600
 
 

@@ -1,13 +1,18 @@
 """A run goes on with the files that it began with, or says which one has changed."""
 
 import json
+import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from test_resume import TINY, after, same_files
 
-from batchednodes import load, originals, resume, sweep, train
+from batchednodes import checkpoint, load, originals, resume, sweep, train
+from batchednodes.border import Inside
+from batchednodes.states import header, newest_first
 
 
 def points(*overrides):
@@ -47,6 +52,8 @@ def test_links_are_followed_and_what_systems_add_does_not_count(tmp_path):
     (tmp_path / "other").mkdir()
     (folder / "b").symlink_to(tmp_path / "other")
     (tmp_path / "other" / "round").symlink_to(folder)
+    (folder / "itself").symlink_to(folder / "itself")
+    os.mkfifo(folder / "pipe")
     images = f"task.data={{kind: image_folder, path: {folder}}}"
     first = sums(images)
     for name in (".DS_Store", "Thumbs.db"):
@@ -61,18 +68,98 @@ def test_arguments_of_models_name_no_data(tmp_path):
     assert sums(f"task.model={{kind: python, target: 'example_models:Tied', {args}}}") == {}
 
 
-def test_of_large_files_a_share_is_read_evenly(tmp_path, monkeypatch):
-    monkeypatch.setattr(originals, "_BLOCK", 16)
-    monkeypatch.setattr(originals, "_BLOCKS", 4)
-    path, content = tmp_path / "edges", bytearray(range(256))
+def changed(path, place=0):
+    """Changes one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
     path.write_bytes(content)
-    first, read = sums(EDGES % path), []
-    for place in range(256):
-        content[place] ^= 1
-        path.write_bytes(content)
-        read.append(sums(EDGES % path) != first)
-        content[place] ^= 1
-    assert [k for k, one in enumerate(read) if one] == [64 * block + k for block in range(4) for k in range(16)]
+
+
+def test_each_of_many_small_files_counts(tmp_path):
+    files = [tmp_path / "images" / f"{k % 3}" / f"{k}.png" for k in range(120)]
+    for k, path in enumerate(files):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(100 + k))
+    images = f"task.data={{kind: image_folder, path: {tmp_path / 'images'}}}"
+    first = sums(images)
+    for k, path in enumerate(files):
+        changed(path, k)
+        assert sums(images) != first
+        changed(path, k)
+    assert sums(images) == first
+    (files[0].parent / "empty.png").touch()
+    assert sums(images) != first
+
+
+def places(path, options):
+    """Returns the places of a file at which a change of it is noticed."""
+    first, read = sums(options), []
+    for place in range(path.stat().st_size):
+        changed(path, place)
+        if sums(options) != first:
+            read.append(place)
+        changed(path, place)
+    return read
+
+
+def test_of_a_large_file_blocks_are_read_evenly_from_end_to_end(tmp_path, monkeypatch):
+    for name, size in (("_WHOLE", 64), ("_END", 8), ("_BLOCK", 16)):
+        monkeypatch.setattr(originals, name, size)
+    path = tmp_path / "edges"
+    path.write_bytes(bytes(range(256)))
+    assert places(path, EDGES % path) == [80 * block + k for block in range(4) for k in range(16)]
+    path.write_bytes(bytes(64))
+    assert places(path, EDGES % path) == [*range(64)]
+
+
+def test_of_many_large_files_both_ends_of_each_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(originals, "_WHOLE", 100)
+    monkeypatch.setattr(originals, "_END", 8)
+    (tmp_path / "images").mkdir()
+    for k, size in enumerate((10, 16, 17, 40, 60, 90)):
+        (tmp_path / "images" / f"{k}.png").write_bytes(bytes(size))
+    images = f"task.data={{kind: image_folder, path: {tmp_path / 'images'}}}"
+    for k, size in enumerate((10, 16, 17, 40)):
+        ends = {*range(min(8, size)), *range(max(0, size - 8), size)}
+        assert {*places(tmp_path / "images" / f"{k}.png", images)} == ends
+
+
+def test_checksums_of_an_older_form_are_not_called_other_content(tmp_path):
+    path = tmp_path / "edges"
+    path.write_text(RING)
+    train(TINY, EDGES % path, out=tmp_path / "run", stop=after(9))
+    file = newest_first(Inside(tmp_path / "run"))[0]
+    snapshot = checkpoint.load(file, torch.device("cpu"))
+    assert [*snapshot.journal.files] == [str(path)]
+    old = replace(snapshot.journal, files={str(path): "0" * 64})
+    checkpoint.save(file, replace(snapshot, journal=old))
+    with pytest.warns(UserWarning, match=r"network.topology.path is not compared with what it was: an older version"):
+        resume(tmp_path / "run", stop=after(9))
+    assert header(newest_first(Inside(tmp_path / "run"))[0]).journal.files == snapshot.journal.files
+    path.write_text(RING + "0 2\n")
+    with pytest.raises(ValueError, match=r"network.topology.path must hold what it held when the run began"):
+        resume(tmp_path / "run")
+
+
+def test_a_file_that_may_not_be_read_counts_by_its_name_and_size(tmp_path, monkeypatch):
+    (tmp_path / "images").mkdir()
+    for name in "ab":
+        (tmp_path / "images" / name).write_text("an image")
+    images = f"task.data={{kind: image_folder, path: {tmp_path / 'images'}}}"
+    seen = [sums(images)]
+    opened = os.open
+
+    def refuse(path, *rest, **how):
+        if str(path).endswith("a"):
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *rest, **how)
+
+    monkeypatch.setattr(os, "open", refuse)
+    seen.append(sums(images))
+    changed(tmp_path / "images" / "b")
+    seen.append(sums(images))
+    assert all(one.keys() == {str(tmp_path / "images")} for one in seen)
+    assert len({*map(str, seen)}) == 3
 
 
 def test_files_of_all_networks_of_a_sweep_count(tmp_path):
@@ -87,7 +174,7 @@ def test_files_of_all_networks_of_a_sweep_count(tmp_path):
 def test_what_is_not_there_or_no_file_is_left_to_what_needs_it(tmp_path):
     assert sums() == {}
     for path in (tmp_path / "none", "/dev/zero", "x" * 300):
-        assert {*sums(EDGES % path).values()} <= {originals._checksum(tmp_path)}  # that of nothing
+        assert {*sums(EDGES % path).values()} <= {originals._checksum(str(tmp_path))}  # that of nothing
 
 
 @pytest.mark.parametrize("kind", ["data", "graph", "trace"])

@@ -5,6 +5,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from batchednodes import comparison, overview, train
+from batchednodes.border import Inside
 
 BASE = {
     "network": {"nodes": 6},
@@ -73,7 +74,7 @@ def test_numbers_that_are_not_finite_are_left_out(tmp_path):
          "loss_mean_model": loss}
         for g, (lr, loss) in enumerate([(1, 0.5), (1, 1.5), (2, float("inf")), (3, float("nan")), (4, 3.0)])
     ]  # fmt: skip
-    overview.write(tmp_path / "summary", rows, None)
+    overview.write(Inside(tmp_path) / "summary", rows, None)
     points = shown(tmp_path).Scalars("loss_mean/local.lr/all")
     assert [(p.step, p.value) for p in points] == [(1, 1.0), (4, 3.0)]
 

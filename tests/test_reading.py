@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchednodes import clocks
+from batchednodes.catalogue import catalogue
 from batchednodes.config import KINDS, Config, Gossip, Network, Run, Staleness, Update, dump, load
+from batchednodes.config.synonyms import SYNONYMS
 
 TOP = "name, seed, device, dtype, executor, network, update, gossip, timing, local, task, run, staleness"
 TOP += ", sweep, sweep_mode, replicas"
@@ -352,3 +354,38 @@ def test_garbage_in_files_raises_nothing_but_valueerror(tmp_path_factory, conten
     path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
     with contextlib.suppress(ValueError):
         load(path)
+
+
+def test_words_of_other_programs_name_a_setting():
+    there = {key for kind in catalogue() for key in (kind.section, *(setting.path for setting in kind.settings))}
+    assert {meant.partition("=")[0] for meant in SYNONYMS.values()} <= there
+    for word, meant in SYNONYMS.items():
+        if "=" in meant:
+            load({}, [meant.replace("...", "1")])
+        near = f"({re.escape(meant)}|network.availability)"  # which is nearer by its name
+        with pytest.raises(ValueError, match=rf"^unknown key '{word}'; did you mean '{near}'\?$"):
+            load({word: 1})
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("learning_rate=1", "'local.lr'"),
+        ("network.learning-rate=1", "'local.lr'"),
+        ("local.Learning_Rate=1", "'local.lr'"),
+        ("optimizer.lr=1", "'local'"),
+        ("n_clients=5", "'network.nodes'"),
+        ("network.model=mlp", "'task.model'"),
+        ("gossip.drop_prob=0.1", "'gossip.loss={kind: independent, probability: ...}'"),
+        ("loss=mse", "'gossip.loss' or 'task.loss'"),
+        ("steps=3", "'local.steps'"),
+    ],
+)
+def test_a_wrong_key_is_understood_wherever_it_stands(override, meant):
+    with pytest.raises(ValueError, match=rf"^unknown key .*; did you mean {re.escape(meant)}\?$"):
+        load({}, [override])
+
+
+def test_a_full_key_in_a_section_is_explained():
+    with pytest.raises(ValueError, match=r"^unknown key 'gossip.clock.rate'; keys of a section stand under it, as in "):
+        load({"gossip": {"clock.rate": 3}})

@@ -256,7 +256,7 @@ def test_npz_regression(tmp_path, columns):
 )
 def test_npz_features_become_float32_where_that_is_exact(tmp_path, given, kept):
     values = np.arange(12).reshape(6, 2).astype(given)
-    dataset = Npz(path=save(tmp_path, features=values, targets=np.zeros(6))).load(1, 0)
+    dataset = Npz(path=save(tmp_path, features=values, targets=np.zeros(6)), features_as="real").load(1, 0)
     assert dataset.features.dtype == np.dtype(kept)
     both = np.vstack([dataset.features, dataset.test_features])
     assert np.array_equal(np.sort(both, axis=0), np.sort(values, axis=0))
@@ -326,7 +326,6 @@ FAULTS = [
     ({"features": np.float64(1), "targets": Y}, "path must hold one row for each sample in features, got shape () in"),
     ({"features": X, "targets": X[:, :, None]}, "path must hold one row for each sample in targets, got shape (6, 2,"),
     ({"features": X, "targets": Y, "node": Y[:, None]}, "path must hold one row for each sample in node, got shape"),
-    ({"features": X, "targets": Y[:, None]}, "path must hold one label for each sample in targets, got integers"),
     ({"features": X[:1], "targets": Y[:1]}, "path must hold at least 2 rows, one to test on, got 1 in"),
     (
         {"features": X, "targets": Y, "test_features": X[:, :1], "test_targets": Y},
@@ -343,8 +342,8 @@ FAULTS = [
         "where targets must be labels from 0 to 1, got -1 at row 4 (1 of 6 rows): number the labels 0, 1, 2, ...",
     ),
     (
-        {"features": X, "targets": Y, "test_features": X, "test_targets": Y + 1},
-        "where test_targets must be labels from 0 to 1, got 2 at row 1 (3 of 6 rows)",
+        {"features": X, "targets": Y, "test_features": X, "test_targets": Y - (np.arange(6) == 1) * 2},
+        "where test_targets must be labels from 0 to 1, got -1 at row 1 (1 of 6 rows)",
     ),
     ({"features": X, "targets": Y - 2}, "path must hold labels 0, 1, 2, ... in targets, got -1 as the largest in"),
     ({"features": X, "targets": Y.astype("u8") + np.uint64(2**63)}, "path must hold entries of targets below 2^63"),

@@ -25,8 +25,7 @@ def tried(module: nn.Module, features, targets, classes=None):
     sampler = Sampler(one, np.zeros(1, np.int64), np.arange(2), np.array([0, 2]), 2, 1, "shuffle")
     tests = (tasks.Tests(np.zeros(1, np.int64), features.unsqueeze(0), targets.unsqueeze(0)),)
     problem = tasks.Problem(stacked(module), choose("auto", classes), classes, features, targets, tests, sampler)
-    row = problem.stack.row(module).double()
-    return Trial(problem, features, targets, row).ways()
+    return Trial(problem, features, targets).ways()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What is refused costs no more than the imports that the refusal needs: PyTorch's alone take longer than it may."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import torch
 
 import batchednodes
 from batchednodes import train
+from batchednodes.border import Inside
 from batchednodes.lock import Lock
 
 HEAVY = ["datasets", "matplotlib", "networkx", "pandas", "sklearn", "tensorboard", "torch", "triton"]
@@ -32,6 +34,7 @@ FILES = {
     "ragged.csv": "1,2,0\n1,2\n" * 12,
     "huge.csv": "1e300,2,0.5\n" * 12,
     "loop.txt": "0 1\n2 2\n",
+    "names.txt": "".join(f"x y{k}\n" for k in range(9)),
     "late.txt": "1.5\n-1\n",
     "off.txt": "1,0,2\n",
     "text.svm": "1 1:2 2:3\nyes 1:2\n",
@@ -68,6 +71,12 @@ REFUSED = [
     ["train", "good.yaml", "task.data={kind: npz, path: negative.npz}"],
     ["train", "good.yaml", "task.data={kind: libsvm, path: text.svm}"],
     ["plan", "good.yaml", "network.topology={kind: edge_list, path: loop.txt}"],
+    ["plan", "good.yaml", "network.topology={kind: edge_list, path: names.txt}"],
+    ["plan", "good.yaml", "task.data={kind: image_folder, path: pipes}"],
+    ["plan", "good.yaml", "task.data={kind: npz, path: tokens.npz}"],
+    ["plan", "good.yaml", "task.data={kind: npz, path: tokens.npz, classes: false, standardize: all}"],
+    ["plan", "good.yaml", "task.data={kind: npz, path: tokens.npz, classes: false}", "task.shift={kind: noise}"],
+    ["plan", "good.yaml", "task.data={kind: npz, path: apart.npz}"],
     ["train", "good.yaml", "gossip.delay={kind: trace, path: late.txt}"],
     ["train", "good.yaml", "network.availability={kind: trace, path: off.txt}"],
     ["train", "good.yaml", "task.loss=cross_entropy"],
@@ -112,6 +121,12 @@ def found(tmp_path_factory):
     np.savez(mine, features=np.ones((12, 2)), targets=np.arange(12) % 2)
     train(small, f"task.data={{kind: npz, path: {mine}}}", out=folder / "mine")
     np.savez(mine, features=np.zeros((12, 2)), targets=np.arange(12) % 2)
+    (folder / "pipes" / "a").mkdir(parents=True)
+    os.mkfifo(folder / "pipes" / "a" / "0.png")
+    words = np.ones((12, 3), int)
+    np.savez(folder / "tokens.npz", features=words, targets=words)
+    test = {"test_features": np.ones((12, 2)), "test_targets": np.arange(12) % 2 + 2}
+    np.savez(folder / "apart.npz", features=np.ones((12, 2)), targets=np.arange(12) % 2, **test)
     np.savez(folder / "negative.npz", features=np.ones((12, 2)), targets=np.arange(12) - 3)
     for name in ("run", "used"):
         (folder / name).mkdir()
@@ -122,7 +137,7 @@ def found(tmp_path_factory):
         LIGHT.replace("HEAVY", repr(json.dumps(HEAVY))),
         json.dumps(DONE + REFUSED + TABLES),
     ]
-    with Lock(folder / "used"):
+    with Lock(Inside(folder / "used")):
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.rpartition("found ")[2])
 

@@ -8,6 +8,7 @@ import torch
 from test_resume import TINY, after, same_files
 
 from batchednodes import checkpoint, resume, train
+from batchednodes.border import Inside
 from batchednodes.states import DamageError, check_whole, finite, header, newest_first
 
 CPU = torch.device("cpu")
@@ -23,7 +24,7 @@ KINDS = {
 @pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
 def test_a_header_is_that_of_the_snapshot(options, tmp_path):
     train(TINY, *options, out=tmp_path / "run", stop=after(9))
-    paths = newest_first(tmp_path / "run")
+    paths = newest_first(Inside(tmp_path / "run"))
     assert len(paths) > 1
     found = [header(path) for path in paths]
     assert [one.age for one in found] == sorted((one.age for one in found), reverse=True)
@@ -34,7 +35,7 @@ def test_a_header_is_that_of_the_snapshot(options, tmp_path):
 
 def test_one_wrong_bit_of_a_tensor_or_of_what_is_said_is_found(tmp_path):
     train(TINY, out=tmp_path / "run")
-    path = tmp_path / "run" / "final.safetensors"
+    path, file = tmp_path / "run" / "final.safetensors", Inside(tmp_path / "run") / "final.safetensors"
     whole = path.read_bytes()
     size = int.from_bytes(whole[:8], "little")
     for place in (8 + size, 8 + size + 1000, len(whole) - 1, whole.index(b"simulated") if b"simulated" in whole else 0):
@@ -43,20 +44,20 @@ def test_one_wrong_bit_of_a_tensor_or_of_what_is_said_is_found(tmp_path):
             damaged[place] ^= 1
             path.write_bytes(damaged)
             with pytest.raises(DamageError, match="with another checksum: it is damaged"):
-                check_whole(path)
+                check_whole(file)
     said = whole.replace(b'\\"status\\": \\"finished\\"', b'\\"status\\": \\"diverged\\"')
     assert said != whole
     path.write_bytes(said)
-    assert header(path).journal.status == "diverged"  # which no one is to believe before
+    assert header(file).journal.status == "diverged"  # which no one is to believe before
     with pytest.raises(DamageError):
-        check_whole(path)
+        check_whole(file)
 
 
 def test_what_diverged_is_not_among_the_finite(tmp_path):
     options = ["local.lr=1e30", "local.steps=3", "update.clock={kind: deterministic, period: 3}"]
     train(TINY, *options, out=tmp_path / "run")
-    assert header(tmp_path / "run" / "final.safetensors").journal.status == "diverged"
-    assert [path.parent.name for path, _ in finite(tmp_path / "run")] == ["checkpoints", "checkpoints"]
+    assert header(Inside(tmp_path / "run") / "final.safetensors").journal.status == "diverged"
+    assert [path.parts[0] for path, _ in finite(Inside(tmp_path / "run"))] == ["checkpoints", "checkpoints"]
 
 
 def test_others_may_read_what_they_may_read_of_the_settings(tmp_path):
@@ -75,7 +76,7 @@ def test_a_header_without_its_parts_is_damaged(tmp_path):
         head = json.dumps({"__metadata__": {"format": "batchednodes-3", "about": about}}).encode()
         path.write_bytes(len(head).to_bytes(8, "little") + head)
         with pytest.raises(DamageError, match=r"^checkpoint must .*a.safetensors: "):
-            header(path)
+            header(Inside(tmp_path) / "a.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ def test_a_header_without_its_parts_is_damaged(tmp_path):
 def test_a_byte_that_is_wrong_in_a_header_costs_one_checkpoint(old, new, tmp_path):
     train(TINY, out=tmp_path / "whole")
     train(TINY, out=tmp_path / "run", stop=after(29))
-    path = newest_first(tmp_path / "run")[0]
+    path = newest_first(Inside(tmp_path / "run"))[0].path
     content = path.read_bytes()
     new = new.ljust(len(old))[: len(old)]
     assert old[:10] in content
@@ -104,10 +105,10 @@ def test_a_byte_that_is_wrong_in_a_header_costs_one_checkpoint(old, new, tmp_pat
 
 def test_a_run_starts_from_the_newest_models_that_are_whole(tmp_path):
     train(TINY, out=tmp_path / "run", stop=after(29))
-    path, before = newest_first(tmp_path / "run")[:2]
-    content = path.read_bytes()
+    path, before = newest_first(Inside(tmp_path / "run"))[:2]
+    content = path.read()
     for old, new in ((b"output", b"outpuT"), (rb"\"nodes\": [8]", rb"\"nodes\": [9]")):
         assert old in content
-        path.write_bytes(content.replace(old, new))
+        path.path.write_bytes(content.replace(old, new))
         found = train(TINY, f"run.start_from={tmp_path / 'run'}").summary["start"]
         assert found["time"] == header(before).time

@@ -81,14 +81,14 @@ def test_targets_are_classes_or_numbers(written, targets, classes, expected):
 
 
 def test_a_second_file_is_tested_on(written):
-    path, other = written("1 1:1\n2 2:5\n"), written("3 3:5\n", "b.svm")
+    path, other = written("1 1:1\n2 2:5\n"), written("3 3:5\n2 1:1\n", "b.svm")
     source = Libsvm(path, test_path=other)
     dataset = source.load(2, 0)
     assert dataset.sizes == source.sizes(2)
     assert dataset.features.tolist() == [[1, 0, 0], [0, 5, 0]]
-    assert dataset.test_features.tolist() == [[0, 0, 5]]
-    assert (dataset.targets.tolist(), dataset.test_targets.tolist(), dataset.classes) == ([0, 1], [2], 3)
-    written("3 0:5\n", "b.svm")  # both files count from 0 then
+    assert dataset.test_features.tolist() == [[0, 0, 5], [1, 0, 0]]
+    assert (dataset.targets.tolist(), dataset.test_targets.tolist(), dataset.classes) == ([0, 1], [2, 1], 3)
+    written("2 0:5\n", "b.svm")  # both files count from 0 then
     assert source.load(2, 0).features.tolist() == [[0, 1, 0], [0, 0, 5]]
 
 

@@ -121,10 +121,10 @@ def test_targets_are_classes_or_numbers(written, values, classes, expected):
 
 
 def test_a_second_file_is_tested_on(written):
-    path, other = written("a,b,y\n1,2,u\n3,4,w\n"), written("a,b,y\n5,6,v\n", "test.csv")
+    path, other = written("a,b,y\n1,2,u\n3,4,w\n"), written("a,b,y\n5,6,w\n", "test.csv")
     dataset = loaded(Csv(path, test_path=other))
     assert dataset.features.tolist() == [[1, 2], [3, 4]]
-    assert (dataset.targets.tolist(), dataset.test_targets.tolist(), dataset.classes) == ([0, 2], [1], 3)
+    assert (dataset.targets.tolist(), dataset.test_targets.tolist(), dataset.classes) == ([0, 1], [1], 2)
     dataset = loaded(Csv(path, test_path=other, standardize="train"))
     assert dataset.test_features.tolist() == [[3, 3]]
     whole = loaded(Csv(path, test_path=other, standardize="all"))

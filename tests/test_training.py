@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import batchednodes
-from batchednodes import assembly, train
+from batchednodes import assembly, resume, train
 from batchednodes.plan import plan
 
 TINY = {
@@ -381,3 +381,10 @@ def test_networks_are_measured_alike_alone_and_together(together):
         assert seen.over_nodes.keys() == expected.over_nodes.keys()
         for name, values in expected.over_nodes.items():
             assert seen.over_nodes[name] == pytest.approx(values, rel=1e-12)
+
+
+def test_overrides_may_be_mappings_here_too(tmp_path):
+    given, said = train(TINY, {"seed": 1}, out=tmp_path / "run"), train(TINY, "seed=1")
+    assert torch.equal(given.x, said.x)
+    resume(tmp_path / "run", {"run": {"until": 4}})
+    assert batchednodes.load(tmp_path / "run" / "config.yaml").run.until == 4

@@ -29,7 +29,7 @@ def posed(module: nn.Module, features: Tensor, targets: Tensor) -> Problem:
     tests = (Tests(np.zeros(1, np.int64), features[None, :BATCH], targets[None, :BATCH]),)
     stack = Stack.of(module, dtype, CPU)
     problem = Problem(stack, choose("auto", None), None, features, targets, tests, sampler)
-    ways = Trial(problem, features[:BATCH], targets[:BATCH], stack.row(module).to(dtype)).ways()
+    ways = Trial(problem, features[:BATCH], targets[:BATCH]).ways()
     return replace(problem, stack=replace(stack, ways=ways), sampler=replace(sampler, keyed=ways.draws))
 
 

@@ -3,7 +3,7 @@
 The dataclasses can be made in Python too, `Config(network=Network(nodes=50))`: the checks are the same.
 """
 
-from batchednodes.config.files import dump, load, to_dict
+from batchednodes.config.files import Override, dump, load, to_dict
 from batchednodes.config.kinds import KINDS, READER
 from batchednodes.config.local import Local
 from batchednodes.config.settings import (
@@ -27,6 +27,7 @@ __all__ = [
     "Gossip",
     "Local",
     "Network",
+    "Override",
     "Run",
     "Staleness",
     "Task",

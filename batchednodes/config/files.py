@@ -22,10 +22,17 @@ from batchednodes.values import shown
 EXPANDED = 5_000
 """The most values of a config with interpolations, written out: half a second's work."""
 
+_KEY = re.compile(r"[\w-]+(\.[\w-]+)*")
+"""A full key."""
+
 _REFERENCE = re.compile(r"(\\*)\$\{([^{}]*\}?)")
 
 
-def load(source: str | Path | Mapping[str, Any] | Config, overrides: Sequence[str] = ()) -> Config:
+Override = str | Mapping[str, Any]
+"""A text key=value, or a mapping of nested settings, or of full keys."""
+
+
+def load(source: str | Path | Mapping[str, Any] | Config, overrides: Sequence[Override] = ()) -> Config:
     """Returns the settings of a YAML file, a mapping or a config, with overrides merged into them.
 
     Overriding a `kind` drops those settings of the older kind, in the source, that the new kind does not have; what
@@ -33,13 +40,14 @@ def load(source: str | Path | Mapping[str, Any] | Config, overrides: Sequence[st
 
     Args:
         source: path of a YAML file, relative to the working directory; or a nested mapping; or a config.
-        overrides: texts key=value, as "gossip.clock.rate=2*log(n)"; the value is read as YAML; the last one counts.
+        overrides: texts key=value, as "gossip.clock.rate=2*log(n)", whose value is read as YAML; or mappings, as
+            {"gossip": {"clock": {"rate": 2}}} or {"gossip.clock.rate": 2}; the last one counts.
 
     Raises:
         ValueError: the file cannot be read, or a key or a value is wrong; the message begins with its path.
     """
     try:
-        tree, changes = _source(source), [_override(text) for text in overrides]
+        tree, changes = _source(source), [change for given in overrides for change in _changes(given)]
         change: dict[str, Any] = {}
         for key, value in changes:
             _change_(change, key, value)
@@ -149,7 +157,7 @@ def _source(source: str | Path | Mapping[str, Any] | Config) -> dict[Any, Any]:
         assert isinstance(plain, dict)
         return plain
     if isinstance(source, Mapping):
-        return READER.plain(source, "")
+        return _nested(source)
     if not isinstance(source, str | Path):
         raise ValueError(f"a config must be a path, a mapping or a Config, got {shown(source)}")
     tree = read_file(source)
@@ -159,9 +167,34 @@ def _source(source: str | Path | Mapping[str, Any] | Config) -> dict[Any, Any]:
     return tree or {}
 
 
+def _changes(given: Override) -> list[tuple[str, Any]]:
+    """Returns the full keys that an override sets, with their values as plain data."""
+    if isinstance(given, str):
+        return [_override(given)]
+    if not isinstance(given, Mapping):
+        raise ValueError(
+            f'overrides must be texts as "network.nodes=50" or mappings as {{"network.nodes": 50}}, got {shown(given)}'
+        )
+    wrong = [key for key in given if not isinstance(key, str) or not _KEY.fullmatch(key)]
+    if wrong:
+        raise ValueError(f"overrides must have full keys of settings, as network.nodes, got {shown(wrong[0])}")
+    return [*_nested(given).items()]
+
+
+def _nested(given: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Returns a mapping as plain data, with sections in place of full keys."""
+    tree = dict[Any, Any]()
+    for key, value in READER.plain(given, "").items():
+        if isinstance(key, str) and _KEY.fullmatch(key):
+            _change_(tree, key, value)
+        else:
+            tree[key] = value  # no key of a setting, and refused as that
+    return tree
+
+
 def _override(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
-    if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
+    if not equals or not _KEY.fullmatch(key):
         raise ValueError(f"overrides are key=value, as network.nodes=50, got {shown(text)}")
     try:
         return key, parse(value)

@@ -6,6 +6,7 @@ Letters: none.
 from batchednodes import clocks, messages, schemes, tasks, values
 from batchednodes import data as sources
 from batchednodes import topology as graphs
+from batchednodes.config.synonyms import SYNONYMS
 from batchednodes.reading import Reader
 
 KINDS: dict[str, dict[str, type]] = {
@@ -126,5 +127,5 @@ KINDS: dict[str, dict[str, type]] = {
 }
 """Section -> kind -> class: what may stand where. "distribution" may stand for any per-node quantity."""
 
-READER = Reader(KINDS)
-"""Turns plain data into settings and back, with this table."""
+READER = Reader(KINDS, SYNONYMS)
+"""Turns plain data into settings and back, with this table; tells what a wrong key may mean."""

@@ -122,7 +122,8 @@ class Task:
     """The model of each node."""
 
     loss: Literal["auto", "cross_entropy", "mse"] = "auto"
-    """What training minimises; `auto` is cross_entropy for labels and mse (mean squared error) for real targets."""
+    """What training minimises; `auto` is cross_entropy for labels, the mean over all tokens where each has one, and mse
+    (mean squared error) for real targets."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,10 @@ class Run:
     keep_checkpoints: int = 2
     """How many of them stay, the newest; at least 1."""
 
+    checkpoint_folder: str | None = None
+    """Folder in which the run makes one for its checkpoints, on a scratch disk, for example, made if it is not there;
+    null: they lie in the run's own folder."""
+
     def __post_init__(self) -> None:
         number(self.until, 1, "until", open_low=True, unit="s")
         for key in ("mark_every", "window"):
@@ -196,6 +201,8 @@ class Run:
                 least = f"at least until / {MARKS:,} = {self.until / MARKS:g} [s]"
                 raise ValueError(f"{key} must be {least}, got {shown(step)}; make it larger, or run.until smaller")
         count(self.keep_checkpoints, 1, "keep_checkpoints", high=10**6)
+        if self.checkpoint_folder is not None and (not self.checkpoint_folder or "\0" in self.checkpoint_folder):
+            raise ValueError(f"checkpoint_folder must be the path of a folder, got {shown(self.checkpoint_folder)}")
         for key, high in (("eval_nodes", 10**8), ("threads", os.cpu_count() or 1)):
             if getattr(self, key) is not None:
                 count(getattr(self, key), 1, key, high=high)

@@ -68,8 +68,8 @@ class Table:
     frame: Callable[[list[int] | None], Frame]
     """Reads the columns at some places; None: all columns."""
 
-    integers: Callable[[list[int]], bool]
-    """Returns whether the columns at some places all hold integers, which may be no small ones."""
+    integers: Callable[[list[int]], Int64[np.ndarray, " d"] | None]
+    """Returns the first row of the columns at some places, if all hold integers that stay so; else None."""
 
 
 # ----------------------------------------------------------------------------------------------------------- places
@@ -141,14 +141,15 @@ def table_sizes(tables: Sequence[Table], roles: Roles, fraction: float) -> DataS
     at = [places(table, roles) for table in tables]
     _alike(tables, at)
     frames = [table.frame([place.target]) for table, place in zip(tables, at, strict=True)]
-    learned = targets(tables, at, frames, roles.classes)
+    learned = targets(tables, at, frames, roles.classes, tables[-1].key)
     train, *tests = (len(frame[place.target]) for frame, place in zip(frames, at, strict=True))
     test = tests[0] if tests else held_out(train, fraction)
-    integers = roles.features_as != "real" and (
-        roles.features_as == "integers"
-        or all(table.integers(place.features) for table, place in zip(tables, at, strict=True))
-    )
-    return learned.sizes(train if tests else train - test, test, (len(at[0].features),), integers)
+    firsts = [None] * len(tables)
+    if roles.features_as != "real":
+        firsts = [table.integers(place.features) for table, place in zip(tables, at, strict=True)]
+    integers = roles.features_as == "integers" or all(first is not None for first in firsts)
+    shape = (len(at[0].features),)
+    return learned.sizes(train if tests else train - test, test, shape, integers, firsts[0] if integers else None)
 
 
 def is_integer(kind: object) -> bool:
@@ -165,7 +166,7 @@ def table_rows(tables: Sequence[Table], roles: Roles) -> list[Rows]:
     at = [places(table, roles) for table in tables]
     _alike(tables, at)
     frames = [table.frame(None) for table in tables]
-    learned = targets(tables, at, frames, roles.classes)
+    learned = targets(tables, at, frames, roles.classes, tables[-1].key)
     owned, made = [owners(tables[0], frames[0], at[0].node), None], list[Rows]()
     columns = [frame[k] for frame, place in zip(frames, at, strict=True) for k in place.features]
     alike = roles.features_as == "auto" and all(is_integer(column.dtype) for column in columns)
@@ -272,7 +273,14 @@ class Learned:
     notes: tuple[str, ...] = ()
     """What may be a mistake."""
 
-    def sizes(self, train: int, test: int, features: tuple[int, ...], integers: bool) -> DataSizes:
+    def sizes(
+        self,
+        train: int,
+        test: int,
+        features: tuple[int, ...],
+        integers: bool = False,
+        first: Int64[np.ndarray, " ..."] | None = None,
+    ) -> DataSizes:
         """Returns the sizes of data with these targets.
 
         Args:
@@ -280,14 +288,17 @@ class Learned:
             test: samples to test on.
             features: shape of those of one sample.
             integers: whether they are.
+            first: those of some sample, if they are.
         """
         is_classes, shape = self.classes is not None, self.values[0].shape[1:]
         own = shape if is_classes else ()
-        return DataSizes(train, test, features, self.classes or 1, is_classes, integers, own, self.notes)
+        return DataSizes(train, test, features, self.classes or 1, is_classes, integers, own, first, self.notes)
 
 
-def targets(tables: Sequence[Table], at: Sequence[Places], frames: Sequence[Frame], classes: Classes) -> Learned:
-    """Returns the labels or real targets of each table."""
+def targets(
+    tables: Sequence[Table], at: Sequence[Places], frames: Sequence[Frame], classes: Classes, key: str
+) -> Learned:
+    """Returns the labels or real targets of each table; key: the setting that gave the last one."""
     least = 1 if len(tables) > 1 else 2
     columns = [frame[place.target] for frame, place in zip(frames, at, strict=True)]
     for table, column in zip(tables, columns, strict=True):
@@ -301,10 +312,15 @@ def targets(tables: Sequence[Table], at: Sequence[Places], frames: Sequence[Fram
         values = [_numbers(table, frame, place.target).reshape(-1, 1) for table, frame, place in found]
         return Learned(values, None, whole(values[0]) if classes == "auto" else ())
     for table, place, column in zip(tables, at, columns, strict=True):
-        missing = _unnamed(column)
-        if missing.size:
-            _refuse(table, place.target, "a class", column, missing, "remove those rows")
-    return numbered(columns, tables[-1].key)
+        check_named(table, place.target, column)
+    return numbered(columns, key)
+
+
+def check_named(table: Table, place: int, column: "pandas.Series") -> None:
+    """Raises ValueError unless a class stands in each row of a column, at some place of a table."""
+    missing = _unnamed(column)
+    if missing.size:
+        _refuse(table, place, "a class", column, missing, "remove those rows")
 
 
 def numbered(columns: Sequence["pandas.Series"], key: str) -> Learned:

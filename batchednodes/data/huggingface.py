@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from batchednodes.data.columns import Frame as Columns
-from batchednodes.data.columns import Learned, Places, Table, owners, targets
+from batchednodes.data.columns import Learned, Places, Table, check_named, owners, targets
 from batchednodes.data.extras import extra
 from batchednodes.data.holdout import Rows, Standardize, check_holdout, dataset, held_out
 from batchednodes.data.images import Frame, Size, check_frame, frame_of
@@ -100,7 +100,9 @@ class HuggingFace(Source):
         learned = _learned(parts, self.target, self.classes)
         train, *tests = (len(part.rows) for part in parts)
         test = tests[0] if tests else held_out(train, self.test_fraction)
-        return learned.sizes(train if tests else train - test, test, self._shape(parts[0]), self._integers(parts))
+        shape, integers = self._shape(parts[0]), self._integers(parts)
+        first = _read(parts[0].part(1), shape, None, integers)[0] if integers else None
+        return learned.sizes(train if tests else train - test, test, shape, integers, first)
 
     def load(self, n: int, seed: int) -> Dataset:
         parts = self._parts()
@@ -206,6 +208,10 @@ class _Part:
             self.check(name, "features")
         return _Part(self.rows, self.name, tuple(columns))
 
+    def part(self, rows: int) -> "_Part":
+        """Returns the first rows."""
+        return _Part(self.rows.select(range(rows)), self.name, self.columns)
+
     def check(self, name: str, key: str) -> None:
         """Raises ValueError unless there is a column of a name."""
         if name not in self.rows.column_names:
@@ -220,7 +226,7 @@ class _Part:
         """Returns a column as a table of its own."""
         self.check(name, key)
         frame = {0: self.arrow([name], 0, len(self.rows)).column(name).to_pandas()}
-        return Table([name], self.name, "path", lambda _: frame, lambda _: False), frame
+        return Table([name], self.name, "path", lambda _: frame, lambda _: None), frame
 
     def arrow(self, names: list[str], first: int, end: int) -> Any:
         """Returns some columns of some rows as a table of Arrow."""
@@ -334,9 +340,10 @@ def _learned(parts: list[_Part], target: str, classes: Classes) -> Learned:
         return _labels(parts, target, [part.tokens(target) for part in parts], names)
     columns = [part.column(target, "target") for part in parts]
     tables, frames = [table for table, _ in columns], [frame for _, frame in columns]
-    found = targets(tables, [Places(0, None, [])] * len(parts), frames, classes)
-    if found.classes is None or names is None:
-        return found
+    if names is None or classes is False:
+        return targets(tables, [Places(0, None, [])] * len(parts), frames, classes, "test_split")
+    for table, frame in columns:
+        check_named(table, 0, frame[0])
     return _labels(parts, target, [frame[0].to_numpy(np.int64) for frame in frames], names)
 
 

@@ -162,7 +162,7 @@ class ImageFolder(Source):
         train, *tests = (len(folder.files) for folder in folders)
         test = tests[0] if tests else held_out(train, self.test_fraction)
         shape = self._frame(folders[0]).shape
-        return _learned(folders).sizes(train if tests else train - test, test, shape, integers=False)
+        return _learned(folders).sizes(train if tests else train - test, test, shape)
 
     def load(self, n: int, seed: int) -> Dataset:
         folders = self._folders()

@@ -42,7 +42,8 @@ def unseen(
         return ()
     called = [str(k) if names is None else _word(names[k]) for k in held[new][:_NAMED]]
     hints = [""] * len(called) if names is None else [_like(names[k], known, names) for k in held[new][:_NAMED]]
-    some = (f"{name} ({count:,} times{hint})" for name, count, hint in zip(called, counts[new], hints, strict=False))
+    times = [f"{count:,} time{'s' if count > 1 else ''}" for count in counts[new]]
+    some = (f"{name} ({often}{hint})" for name, often, hint in zip(called, times, hints, strict=False))
     listed = ", ".join(some) + (f" and {new.sum() - _NAMED:,} more" if new.sum() > _NAMED else "")
     if new.all():
         raise ValueError(f"{key} must hold test labels that training rows have, got only others: {listed}")
@@ -50,6 +51,8 @@ def unseen(
 
 
 def _word(name: object) -> str:
+    if isinstance(name, float) and name.is_integer():
+        name = int(name)
     return shown(name) if isinstance(name, str) else str(name)
 
 

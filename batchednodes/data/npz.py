@@ -74,16 +74,17 @@ class Npz(Source):
         test = headers["test_features"][0][0] if "test_features" in headers else held_out(samples, self.test_fraction)
         train = samples if "test_features" in headers else samples - test
         integers, width = self._integers(headers), math.prod(headers["targets"][0][1:])
+        first = _whole(self.path, "features", _first(self.path))[0] if integers else None
         if not _labelled(headers, self.classes):
             notes = ()
             if self.classes == "auto" and width == 1:
                 notes = whole(self._arrays(headers, ["targets"])["targets"])
-            return DataSizes(train, test, shape or (1,), width, False, integers, (), notes)
+            return DataSizes(train, test, shape or (1,), width, False, integers, (), first, notes)
         arrays = self._arrays(headers, [name for name in ("targets", "test_targets") if name in headers])
         labels = list(arrays.values())
         notes = (from_one(labels) if labels[0].ndim == 1 else ()) + unseen(labels, "path")
-        tokens = labels[0].shape[1:]
-        return DataSizes(train, test, shape or (1,), _classes(self.path, labels), True, integers, tokens, notes)
+        classes, tokens = _classes(self.path, labels), labels[0].shape[1:]
+        return DataSizes(train, test, shape or (1,), classes, True, integers, tokens, first, notes)
 
     def load(self, n: int, seed: int) -> Dataset:
         headers = _headers(self.path, self.classes)
@@ -225,6 +226,20 @@ def _array(path: str, archive: zipfile.ZipFile, name: str) -> np.ndarray:
             return np.lib.format.read_array(file, allow_pickle=False)
     except Exception:  # as above
         _fail(path, "readable arrays", f"damaged data of {shown(name)}", "write the file again")
+
+
+def _first(path: str) -> np.ndarray:
+    """Returns the first sample's features [1, ...]."""
+    with zipfile.ZipFile(path) as archive:
+        try:
+            with archive.open("features.npy") as file:
+                shape, is_turned, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
+                if not is_turned:  # the samples lie one after the other
+                    count = math.prod(shape[1:])
+                    return np.frombuffer(file.read(count * dtype.itemsize), dtype, count).reshape(1, *shape[1:])
+        except Exception:  # as above
+            _fail(path, "readable arrays", "damaged data of 'features'", "write the file again")
+        return _array(path, archive, "features")[:1]
 
 
 def _real(path: str, name: str, array: np.ndarray) -> np.ndarray:

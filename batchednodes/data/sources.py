@@ -54,6 +54,9 @@ class DataSizes:
     target_shape: tuple[int, ...] = ()
     """Shape of the labels of one sample; (): it has one label, or real targets."""
 
+    first: Int64[np.ndarray, " ..."] | None = field(default=None, compare=False, repr=False)
+    """Features of some sample, where they are integers, which a model can be tried on; None: not known."""
+
     notes: tuple[str, ...] = field(default=(), compare=False)
     """What is odd about the targets and may be a mistake, in sentences."""
 
@@ -98,7 +101,7 @@ class Dataset:
     @property
     def sizes(self) -> DataSizes:
         """The sizes of what was built; equal to `Source.sizes`."""
-        is_classes = self.classes is not None
+        is_classes, integers = self.classes is not None, self.features.dtype.kind == "i"
         outputs = self.classes if self.classes is not None else self.targets.shape[1]
         return DataSizes(
             len(self.features),
@@ -106,8 +109,9 @@ class Dataset:
             self.features.shape[1:],
             outputs,
             is_classes,
-            self.features.dtype.kind == "i",
+            integers,
             self.targets.shape[1:] if is_classes else (),
+            self.features[0] if integers else None,
         )
 
 

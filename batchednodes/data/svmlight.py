@@ -75,7 +75,7 @@ class Libsvm(Source):
         (x, *_), learned = self._read()
         train, *tests = (len(y) for y in learned.values)
         test = tests[0] if tests else held_out(train, self.test_fraction)
-        return learned.sizes(train if tests else train - test, test, (x.shape[1],), integers=False)
+        return learned.sizes(train if tests else train - test, test, (x.shape[1],))
 
     def load(self, n: int, seed: int) -> Dataset:
         parts, learned = self._read()

@@ -6,11 +6,12 @@ Letters: none.
 import csv
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
+from jaxtyping import Int64
 
 from batchednodes.data.columns import COLUMNS, Frame, Roles, Table, is_integer, table_rows, table_sizes
 from batchednodes.data.extras import extra
@@ -30,6 +31,9 @@ _LINE = 16 << 20
 
 _CELLS = 1 << 22
 """Cells that are read at once to see whether they are integers."""
+
+_INTEGERS = ("int16", "int32", "int64", "uint16", "uint32")
+"""Names of Arrow for what stays integers; see `is_integer`."""
 
 _DENSE, _LOOSE = 100, 1 << 28
 """The most by which a Parquet file may have been compressed, and the bytes [B] from which this counts."""
@@ -271,10 +275,9 @@ class _Form:
         read = range(self.width) if places is None else sorted(places)
         return {place: column for place, (_, column) in zip(read, frame.items(), strict=True)}
 
-    def integers(self, places: list[int]) -> bool:
-        """Returns whether the columns at some places all hold integers; reads no further than to those that do not."""
-        rows = max(1, _CELLS // len(places))
-        return self._read(places, rows, lambda parts: all(is_integer(kind) for part in parts for kind in part.dtypes))
+    def integers(self, places: list[int]) -> Int64[np.ndarray, " d"] | None:
+        """Returns the first row of columns that all hold integers, else None; reads no further than to what is none."""
+        return self._read(places, max(1, _CELLS // len(places)), _first)
 
     def _read(self, places: list[int] | None, rows: int | None, work: Callable[[Any], Any]) -> Any:
         """Returns what some work makes of the columns at some places.
@@ -318,6 +321,16 @@ class _Form:
         ) from None
 
 
+def _first(parts: "Iterable[pandas.DataFrame]") -> Int64[np.ndarray, " d"] | None:
+    """Returns the first row of some parts of a table, if they hold integers that stay so; else None."""
+    first = None
+    for part in parts:
+        if not all(is_integer(kind) for kind in part.dtypes):
+            return None
+        first = part.iloc[0].to_numpy(np.int64) if first is None else first
+    return first
+
+
 # ---------------------------------------------------------------------------------------------------------- parquet
 
 
@@ -350,8 +363,13 @@ def _parquet(path: str, key: str) -> Table:
             raise ValueError(f"{key} must hold readable columns, got {shown(path)}, which is damaged") from None
         return {place: frame[names[place]] for place in chosen}
 
-    def integers(places: list[int]) -> bool:
-        kinds = (file.schema_arrow.field(place).type.to_pandas_dtype() for place in places)
-        return all(isinstance(kind, type) and is_integer(np.dtype(kind)) for kind in kinds)
+    def integers(places: list[int]) -> Int64[np.ndarray, " d"] | None:
+        if not all(str(file.schema_arrow.field(place).type) in _INTEGERS for place in places):
+            return None
+        try:
+            row = next(file.iter_batches(1, columns=[names[place] for place in places])).to_pandas()
+        except Exception:  # as above; and empty cells
+            return None
+        return _first([row[[names[place] for place in places]]])
 
     return Table(names, path, key, read, integers)

@@ -17,7 +17,9 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from batchednodes import config, figures, training
+from batchednodes.border import Inside
 from batchednodes.folders import check_absent, make, unmake
+from batchednodes.modes import own
 from batchednodes.training import Watch
 
 Size = Literal["quick", "cpu", "cuda"]
@@ -56,6 +58,7 @@ class Published:
     """PNG, PDF, CSV, and the settings of each run."""
 
 
+@own()
 def publish(name: str, experiment: Experiment, out: Path, watch: Watch | None = None) -> Published:
     """Runs an experiment and leaves its picture, its numbers and the settings of its runs.
 
@@ -70,9 +73,9 @@ def publish(name: str, experiment: Experiment, out: Path, watch: Watch | None = 
     """
     batches = experiment.batches()
     stems = {part: f"{name}-{part}" if len(batches) > 1 else name for part in batches}
-    pictures, numbers = [out / f"{name}.{kind}" for kind in ("png", "pdf")], out / f"{name}.csv"
-    settings = [out / f"{stem}.yaml" for stem in stems.values()]
-    check_absent(out, [path.name for path in (*pictures, numbers, *settings)])
+    place, numbers, pictures = Inside(out), f"{name}.csv", [f"{name}.{kind}" for kind in ("png", "pdf")]
+    settings = [f"{stem}.yaml" for stem in stems.values()]
+    check_absent(out, [*pictures, numbers, *settings])
     made = make(out)
     try:
         chosen = {part: config.load(batch | {"name": stems[part]}) for part, batch in batches.items()}
@@ -80,12 +83,12 @@ def publish(name: str, experiment: Experiment, out: Path, watch: Watch | None = 
     except BaseException:
         unmake(made)
         raise
-    for path, one in zip(settings, chosen.values(), strict=True):
-        path.write_text(config.dump(one), encoding="utf-8")
-    table.to_csv(numbers, index=False)
+    for file, one in zip(settings, chosen.values(), strict=True):
+        (place / file).create(config.dump(one).encode())
+    (place / numbers).create(table.to_csv(index=False).encode())
     with matplotlib.rc_context(figures.PAPER):
-        figures.save(experiment.draw(table), pictures)
-    return Published(table, experiment.findings(table), [*pictures, numbers, *settings])
+        figures.save(experiment.draw(table), [place / file for file in pictures])
+    return Published(table, experiment.findings(table), [out / file for file in (*pictures, numbers, *settings)])
 
 
 def _metrics(chosen: config.Config, watch: Watch | None) -> pd.DataFrame:

@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from batchednodes import modes
     from batchednodes import stack as layout
 else:
     torch = deferred("torch")
     nn = deferred("torch.nn")
+    modes = deferred("batchednodes.modes")
     layout = deferred("batchednodes.stack")
 
 Init = Literal["same", "independent"]
@@ -214,7 +216,7 @@ class PythonModule(Model):
         What PyTorch makes at the first forward pass is made: it gets features of a shape.
         """
         make = _import(self.target)
-        with torch.random.fork_rng(devices=[]):
+        with modes.own():
             torch.manual_seed(seed)
             try:
                 module = make(**self.args)
@@ -227,6 +229,11 @@ class PythonModule(Model):
                 layout.materialise_(module, shape)
         if not isinstance(module, nn.Module):
             raise ValueError(f"task.model.target must return an nn.Module, got {type(module).__name__}")
+        empty = [name for name, t in itertools.chain(module.named_parameters(), module.named_buffers()) if t.is_meta]
+        if empty:
+            raise ValueError(
+                f"task.model.target must return a module whose parameters have values, got {empty} on the meta device"
+            )
         return module
 
 
