@@ -88,7 +88,9 @@ def test_what_is_wrong_is_found(fuzz, kind, monkeypatch):
 
     monkeypatch.setattr(outcomes, "train", train)
     wrong = outcomes.judged(sound(cases)).wrong
-    assert {words.split(":")[0].split(" (")[0] for words in wrong} - {"metrics differ", "refused"} == set(kind.split(", "))
+    assert {words.split(":")[0].split(" (")[0] for words in wrong} - {"metrics differ", "refused"} == set(
+        kind.split(", ")
+    )
 
 
 def test_what_fails_is_made_smaller(fuzz):

@@ -5,11 +5,11 @@ import os
 import re
 import tempfile
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -23,8 +23,8 @@ from fuzz import data as sets
 from fuzz.cases import HOST_ONLY, Case
 
 TOLERANCE = {"float64": 1e-10, "float32": 2e-4, "bfloat16": 0.2}
-"""How far models may differ, relative to the largest number in them: sums in another order, over some dozens of updates.
-In float64 that is a million units in the last place, since layers without a bound on their slope amplify rounding."""
+"""How far models may differ, relative to the largest number in them: sums in another order, over dozens of updates; in
+float64 a million units in the last place, since layers amplify rounding."""
 
 GROWN = 1e3
 """Size of a number in models above which they have run away, and rounding with them: they are then not compared."""
@@ -35,7 +35,9 @@ LONG = 2000
 _OWN = re.compile(r"^(task|local|network|run|gossip|update|staleness)\b")
 """How warnings, and refusals, of the package begin."""
 
-_KNOWN = re.compile(r"^(task|local|network|run|gossip|update|staleness|dtype|sweep|replicas|unknown key|the (loss|run))\b")
+_KNOWN = re.compile(
+    r"^(task|local|network|run|gossip|update|staleness|dtype|sweep|replicas|unknown key|the (loss|run))\b"
+)
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def judged(case: Case) -> Verdict:
     """Runs a case batched and one event at a time, and says what is wrong."""
     with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
         folder = Path(name)
-        np.savez(folder / "d.npz", **sets.arrays(case.data))  # pyright: ignore
+        np.savez(folder / "d.npz", **sets.arrays(case.data))
         batched, serial = (run(case, folder, executor) for executor in ("batched", "serial"))
         verdict = Verdict(batched.rule)
         for executor, outcome in (("batched", batched), ("serial", serial)):
