@@ -183,10 +183,12 @@ def _misscored(case: Case, folder: Path, result: Result) -> list[str]:
     row = result.metrics[result.metrics["network"] == 0].iloc[-1]
     tolerance = 100 * TOLERANCE[point.dtype]
     try:
-        seen = [_scores(result, i, test.test_features, targets, point) for i in range(point.network.nodes)]
+        outputs = [_outputs(result, i, test.test_features) for i in range(point.network.nodes)]
     except Exception as error:
         return [f"module: of a node raises {type(error).__name__}: {str(error)[:200]}"]
-    found = []
+    if not torch.equal(outputs[0], _outputs(result, 0, test.test_features)):
+        return []  # dropout that is never off, which a module by itself draws from a generator
+    found, seen = [], [_scores(y, targets, point.task.loss) for y in outputs]
     for name, column in (("loss_mean", 0), ("accuracy_mean", 1)):
         wanted = np.mean([score[column] for score in seen])
         got = float(row[name]) if row.get(name) is not None else math.nan
@@ -195,20 +197,22 @@ def _misscored(case: Case, folder: Path, result: Result) -> list[str]:
     return found
 
 
-def _scores(result: Result, i: int, features: np.ndarray, targets: Tensor, point: Any) -> tuple[float, float]:
-    """Returns loss and accuracy of the module of one node."""
-    module = result.model(i).eval()
+def _outputs(result: Result, i: int, features: np.ndarray) -> Tensor:
+    """Returns what the module of one node puts out by itself."""
+    module, x, dtype = result.model(i).eval(), torch.from_numpy(features), result.x.dtype
     torch.backends.mha.set_fastpath_enabled(False)  # which gives NaN where a token sees none, unlike the other path
-    x, dtype = torch.from_numpy(features), result.x.dtype
     with torch.no_grad():
         try:
-            y = module(x if not x.is_floating_point() else x.to(dtype))
-        except Exception:  # which takes real numbers
-            y = module(x.to(dtype))
+            return module(x.to(dtype) if x.is_floating_point() else x)
+        except Exception:  # of a module that takes real numbers only
+            return module(x.to(dtype))
+
+
+def _scores(y: Tensor, targets: Tensor, loss: str) -> tuple[float, float]:
+    """Returns loss and accuracy of some outputs."""
     if targets.is_floating_point():
-        return float(F.mse_loss(y, targets.to(dtype))), math.nan
+        return float(F.mse_loss(y, targets.to(y))), math.nan
     hit = float((y.argmax(-1) == targets).double().mean())
-    if point.task.loss == "mse":
-        hot = F.one_hot(targets, y.shape[-1]).to(dtype)
-        return float(F.mse_loss(y, hot)), hit
+    if loss == "mse":
+        return float(F.mse_loss(y, F.one_hot(targets, y.shape[-1]).to(y))), hit
     return float(F.cross_entropy(y.flatten(0, -2), targets.flatten())), hit
