@@ -5,10 +5,11 @@
     python tools/fuzz_models.py --only 17            one of them, in full
     python tools/fuzz_models.py --case '{...}'       one that was printed
 
-A pair passes if both runs end alike: with equal versions, models and metrics, whose last losses and accuracies are those
-of the modules by themselves; or in one message each, by the same rule, without files. Nothing else may be raised or
-warned of, and what is sound must train. Pairs are run in forked children, so that one that crashes or hangs is one that
-fails. What fails is made smaller, layer by layer and setting by setting, and printed with a command that repeats it.
+A pair passes if both runs end alike: with equal versions, models and metrics, whose last losses and accuracies are
+those of the modules by themselves; or in one message each, by the same rule, without files. Nothing else may be raised
+or warned of, and what is sound must train. Pairs are run in forked children, so that one that crashes or hangs is one
+that fails. What fails is made smaller, layer by layer and setting by setting, and printed with a command that repeats
+it.
 """
 
 import argparse
@@ -23,11 +24,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
-
 from fuzz.cases import Case, drawn, smallest
 from fuzz.outcomes import Verdict, judged
 
-LIMIT = 120.0
+LIMIT = 300.0
 """Time that one pair may take on a busy machine [s]."""
 
 SHARE = 25
@@ -150,8 +150,26 @@ def apart(seed: int, number: int) -> None:
     os.waitpid(child, 0)
 
 
+def run(chosen: argparse.Namespace) -> bool:
+    """Runs some pairs, prints each failure, then a table of what became of the pairs; returns whether none failed."""
+    rules, failed = Counter[str](), 0
+    pairs = range(chosen.first, chosen.first + chosen.pairs)
+    for number, rule, wrong in reports(chosen.seed, pairs, chosen.processes):
+        rules[rule] += 1
+        if wrong:
+            failed += 1
+            print(f"pair {number}: {wrong}", flush=True)
+            if not chosen.whole and failed <= SHRUNK and not wrong.startswith(("hang", "crash")):
+                apart(chosen.seed, number)
+    print(f"\n{'pairs':>6}  what became of them")
+    for rule, count in rules.most_common():
+        print(f"{count:6}  {rule}")
+    print(f"{chosen.pairs - failed} of {chosen.pairs} pairs ended alike, {rules['trained']} of them trained")
+    return failed == 0
+
+
 def main() -> None:
-    """Runs all pairs; prints each failure, then a table of what became of the pairs."""
+    """Runs what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=10_000, help="pairs to run (default: 10,000)")
     parser.add_argument("--first", type=int, default=0, help="number of the first one (default: 0)")
@@ -164,22 +182,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if chosen.case or chosen.only is not None:
         explain(Case.of(chosen.case) if chosen.case else drawn(chosen.seed, chosen.only), shrink=not chosen.whole)
-        return
-    rules, failed, seen = Counter[str](), 0, Counter[str]()
-    pairs = range(chosen.first, chosen.first + chosen.pairs)
-    for number, rule, wrong in reports(chosen.seed, pairs, chosen.processes):
-        rules[rule] += 1
-        if wrong:
-            failed, kind = failed + 1, wrong.split(":")[0]
-            seen[kind] += 1
-            print(f"pair {number}: {wrong}", flush=True)
-            if not chosen.whole and seen.total() <= SHRUNK and kind not in ("hang", "crash"):
-                apart(chosen.seed, number)
-    print(f"\n{'pairs':>6}  what became of them")
-    for rule, count in rules.most_common():
-        print(f"{count:6}  {rule}")
-    print(f"{chosen.pairs - failed} of {chosen.pairs} pairs ended alike, {rules['trained']} of them trained")
-    sys.exit(failed > 0)
+    else:
+        sys.exit(not run(chosen))
 
 
 if __name__ == "__main__":

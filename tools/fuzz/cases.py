@@ -82,6 +82,39 @@ class Case:
         return fits and sure and sets.is_sound(self.data) and all(known[name].sound for name, _ in self.layers)
 
 
+_ODDS: tuple[tuple[float, tuple[str, ...]], ...] = (
+    (0.2, ("local.steps=2", "local.steps=3")),
+    (0.3, ("local.momentum=0.5", "local.momentum={kind: choice, values: [0, 0.9]}")),
+    (0.1, ("local.weight_decay=0.1",)),
+    (0.1, ("local.sampling=replacement",)),
+    (0.3, ("task.model.init=independent",)),
+    (0.4, ("gossip.exchange=meet", "gossip.exchange=pull")),
+    (0.15, ("update.applies=delta",)),
+    (0.1, ("replicas=2",)),
+    (0.05, ("sweep.local.lr=[0.01, 0.05]",)),
+    (0.1, ("local.chunk=1", "local.chunk=2")),
+    (0.1, ("run.window=0.5",)),
+    (0.3, ("local.compile=off",)),
+    (0.004, ("local.compile=on",)),
+    (0.1, ("run.eval_nodes=1", "run.eval_nodes=1", "run.eval_nodes=2")),
+    (0.1, ("run.mark_every=0.5",)),
+    (0.2, ("run.on_divergence=ignore", "run.on_divergence=quarantine")),
+    (0.1, ("staleness.track=none",)),
+    (0.1, ("task.partition.kind=quantity_skew", "task.partition={kind: dirichlet, alpha: 1}",
+           "task.partition.kind=shards", "task.partition.kind=natural", "task.partition.kind=iid")),
+    (0.12, ("task.loss=mse", "task.loss=cross_entropy")),
+    (0.1, ("task.data.standardize=train", "task.data.standardize=all")),
+    (0.05, ("task.data.features_as=real", "task.data.features_as=integers")),
+    (0.03, ("task.data.classes=true", "task.data.classes=false")),
+    (0.05, ("task.shift={kind: noise, level: 0.1}", "task.shift={kind: rotation, angle: [0, 90], groups: 2}")),
+    (0.1, ("run.mixing=sparse",)),
+    (0.03, ("gossip.merge={kind: partitioned, parts: 2}", "gossip.merge.kind=mean")),
+    (0.03, ("gossip.on_receipt=update_merge", "gossip.on_receipt=merge_update")),
+    (0.03, ("gossip.delay={kind: constant, time: 0.2}",)),
+)  # fmt: skip
+"""Settings, one of some with some probability."""
+
+
 def drawn(seed: int, number: int) -> Case:
     """Returns case number k of a seed."""
     draw = Random(f"{seed}:{number}")
@@ -120,21 +153,7 @@ def _settings(draw: Random, data: sets.Data) -> Iterator[str]:
     yield f"local.lr={draw.choice([0.01, 0.05, 0.1])}"
     yield f"run.until={draw.choice([1, 2, 3])}"
     yield f"seed={draw.randrange(1000)}"
-    odds = (
-        (0.2, ["local.steps=2", "local.steps=3"]), (0.3, ["local.momentum=0.5", "local.momentum={kind: choice, values: [0, 0.9]}"]),
-        (0.1, ["local.weight_decay=0.1"]), (0.1, ["local.sampling=replacement"]), (0.3, ["task.model.init=independent"]),
-        (0.4, ["gossip.exchange=meet", "gossip.exchange=pull"]), (0.15, ["update.applies=delta"]), (0.1, ["replicas=2"]),
-        (0.05, ["sweep.local.lr=[0.01, 0.05]"]), (0.1, ["local.chunk=1", "local.chunk=2"]), (0.1, ["run.window=0.5"]),
-        (0.3, ["local.compile=off"]), (0.004, ["local.compile=on"]), (0.1, ["run.eval_nodes=1", "run.eval_nodes=1", "run.eval_nodes=2"]), (0.1, ["run.mark_every=0.5"]),
-        (0.2, ["run.on_divergence=ignore", "run.on_divergence=quarantine"]), (0.1, ["staleness.track=none"]),
-        (0.12, ["task.partition.kind=quantity_skew", "task.partition={kind: dirichlet, alpha: 1}", "task.partition.kind=shards",
-                "task.partition.kind=natural", "task.partition.kind=iid"]),
-        (0.12, ["task.loss=mse", "task.loss=cross_entropy"]), (0.1, ["task.data.standardize=train", "task.data.standardize=all"]),
-        (0.05, ["task.shift={kind: noise, level: 0.1}", "task.shift={kind: rotation, angle: [0, 90], groups: 2}"]),
-        (0.1, ["run.mixing=sparse"]), (0.03, ["gossip.merge={kind: partitioned, parts: 2}", "gossip.merge.kind=mean"]),
-        (0.03, ["gossip.on_receipt=update_merge", "gossip.on_receipt=merge_update"]), (0.03, ["gossip.delay={kind: constant, time: 0.2}"]),
-    )  # fmt: skip
-    given = [draw.choice(choices) for chance, choices in odds if draw.random() < chance]
+    given = [draw.choice(choices) for chance, choices in _ODDS if draw.random() < chance]
     if draw.random() < 0.15:
         given = [setting for setting in given if not setting.startswith(("local.steps", "local.sampling"))]
         given.append(draw.choice(["local.epochs=1", "local.epochs=2"]))
@@ -146,7 +165,14 @@ def _settings(draw: Random, data: sets.Data) -> Iterator[str]:
 
 # ------------------------------------------------------------------------------------------------------ smaller ones
 
-_PLAIN: dict[str, Any] = {"bad": None, "node": False, "test": None, "targets": "labels", "kind": "reals", "dtype": "float64"}
+_PLAIN: dict[str, Any] = {
+    "bad": None,
+    "node": False,
+    "test": None,
+    "targets": "labels",
+    "kind": "reals",
+    "dtype": "float64",
+}
 """What is simple about data."""
 
 
@@ -158,7 +184,7 @@ def smaller(case: Case) -> Iterator[Case]:
         yield replace(case, settings=case.settings[:k] + case.settings[k + 1 :])
     for name, value in (("traced", False), ("files", False), ("head", "right"), ("raw", False)):
         if getattr(case, name) != value:
-            yield replace(case, **{name: value})  # pyright: ignore
+            yield replace(case, **{name: value})
     for name, value in _PLAIN.items():
         if case.data[name] != value:
             yield replace(case, data=case.data | {name: value})

@@ -13,7 +13,9 @@ import numpy as np
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 REALS = ("float16", "float32", "float64")
 
-BAD = ("negative", "above", "far above", "nan", "inf", "huge", "large")
+_VALUES = {"negative": -1, "far above": 10**4, "nan": math.nan, "inf": -math.inf, "huge": 1e300, "large": 1e9}
+
+BAD = ("above", *_VALUES)
 """What one number may be that does not belong; `large` is finite and may do harm all the same."""
 
 TARGETS = ("labels", "from one", "gaps", "negative", "reals", "whole", "columns", "tokens", "bytes", "column")
@@ -48,7 +50,7 @@ def drawn(draw: Random) -> dict[str, Any]:
         "high": draw.choice([2, 5, 9]),
         "bad": draw.choice([None] * 12 + [*BAD]),
         "where": draw.choice(["train", "test", "both"]),
-        "targets": draw.choice(usual + ["reals", *TARGETS]),
+        "targets": draw.choice([*usual, "reals", *TARGETS]),
         "classes": draw.choice([1, 2, 3, 3, 4]),
         "test": draw.choice([None, None, None, 1, 2, 7]),
         "node": draw.random() < 0.05,
@@ -65,7 +67,11 @@ def width(data: Data) -> int:
 
 
 def tokens(data: Data) -> list[int]:
-    """Returns the shape of the labels of a row."""
+    """Returns the shape of the labels of a row; one label is none of a token."""
+    return [] if _places(data) == [1] else _places(data)
+
+
+def _places(data: Data) -> list[int]:
     return (data["shape"][:1] or [2]) if data["targets"] == "tokens" else []
 
 
@@ -104,7 +110,7 @@ def _targets(rng: np.random.Generator, data: Data, rows: int) -> np.ndarray:
     kind, classes = data["targets"], data["classes"]
     if kind in ("reals", "columns"):
         return rng.normal(size=(rows, 2) if kind == "columns" else rows).astype(np.float32)
-    shape = (rows, *tokens(data))
+    shape = (rows, *_places(data))
     made = rng.integers(0, classes, shape)
     made.flat[: min(classes, made.size)] = np.arange(classes)[: made.size][::-1]  # the largest is there
     match kind:
@@ -127,9 +133,7 @@ def _targets(rng: np.random.Generator, data: Data, rows: int) -> np.ndarray:
 def _spoilt(features: np.ndarray, data: Data) -> np.ndarray:
     """Returns features with one number that does not belong among them, in the last row."""
     kind = features.dtype.kind
-    value = {
-        "negative": -1, "above": data["high"], "far above": 10**4, "nan": math.nan, "inf": -math.inf, "huge": 1e300, "large": 1e9,
-    }[data["bad"]]  # fmt: skip
+    value = data["high"] if data["bad"] == "above" else _VALUES[data["bad"]]
     if kind != "f" and not (math.isfinite(value) and abs(value) < 1e10):
         value = 100
     if kind in "iu":

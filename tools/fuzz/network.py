@@ -3,7 +3,7 @@
 import copy
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -11,16 +11,35 @@ import torch
 from torch import Tensor, nn
 
 from fuzz.odd import ODD
-from fuzz.plain import LAYERS
+from fuzz.plain import PLAIN
 from fuzz.shapes import Layer, Shape, Shaped, shape_of
+from fuzz.structured import STRUCTURED
 from fuzz.tables import tables
 
-HEADS = ("right", "more", "fewer", "fewer tokens", "flat", "unsqueezed", "first", "tuple", "swapped", "integers", "double",
-         "detached", "constant", "empty", "scalar", "sigmoid")  # fmt: skip
+HEADS = (
+    *("right", "more", "fewer", "fewer tokens", "flat", "unsqueezed", "first", "tuple", "swapped", "integers"),
+    *("double", "detached", "constant", "empty", "scalar", "sigmoid"),
+)
 """What networks put out: what is right, and what is not; see `Head`."""
 
 SOUND = ("right", "more", "sigmoid")
 """Heads that put out what a run takes; to put out `more` is wrong only where targets are real."""
+
+
+_SPOILT: dict[str, Callable[[Tensor], Any]] = {
+    "flat": lambda y: y.flatten(),
+    "unsqueezed": lambda y: y.unsqueeze(1),
+    "first": lambda y: y[:, 0],
+    "tuple": lambda y: (y, y),
+    "swapped": lambda y: y.movedim(-1, 1) if y.ndim > 2 else y.T,
+    "integers": lambda y: y.long(),
+    "double": lambda y: y.double(),
+    "detached": lambda y: y.detach(),
+    "constant": lambda y: torch.ones_like(y),
+    "scalar": lambda y: y.mean(),
+    "sigmoid": lambda y: y.sigmoid(),
+}
+"""What becomes of outputs, by what a network puts out."""
 
 
 class Head(nn.Module):
@@ -35,31 +54,8 @@ class Head(nn.Module):
     def forward(self, x: Tensor) -> Any:
         """Returns outputs [b, *tokens, outputs], or something wrong."""
         y = self.layer(x.flatten(1)).view(len(x), *self.tokens, self.outputs)
-        match self.kind:
-            case "flat":
-                return y.flatten()
-            case "unsqueezed":
-                return y.unsqueeze(1)
-            case "first":
-                return y[:, 0]
-            case "tuple":
-                return y, y
-            case "swapped":
-                return y.movedim(-1, 1) if self.tokens else y.T
-            case "integers":
-                return y.long()
-            case "double":
-                return y.double()
-            case "detached":
-                return y.detach()
-            case "constant":
-                return torch.ones_like(y)
-            case "scalar":
-                return y.mean()
-            case "sigmoid":
-                return y.sigmoid()
-            case _:
-                return y
+        made = _SPOILT.get(self.kind)
+        return y if made is None else made(y)
 
 
 class Network(nn.Module):
@@ -74,6 +70,10 @@ class Network(nn.Module):
         for layer in self.layers:
             x = layer(x)
         return self.head(x)
+
+
+LAYERS = PLAIN | STRUCTURED
+"""Kinds of layers that follow each other in any order, by name."""
 
 
 def kinds(rows: int) -> dict[str, Layer]:

@@ -60,12 +60,12 @@ class Doubled(torch.autograd.Function):
     """Doubles, without a rule for vmap."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:  # pyright: ignore
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         """Returns 2 x."""
         return 2 * x
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:  # pyright: ignore
+    def backward(ctx: Any, g: Tensor) -> Tensor:
         """Returns 2 g."""
         return 2 * g
 
@@ -76,7 +76,7 @@ class Ruled(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor) -> Tensor:  # pyright: ignore
+    def forward(x: Tensor) -> Tensor:
         """Returns 2 x."""
         return 2 * x
 
@@ -85,7 +85,7 @@ class Ruled(torch.autograd.Function):
         """Keeps nothing."""
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:  # pyright: ignore
+    def backward(ctx: Any, g: Tensor) -> Tensor:
         """Returns 2 g."""
         return 2 * g
 
@@ -119,20 +119,29 @@ def _nothing(x: Tensor) -> None:
 _CALLS = (
     lambda x: x + torch.randn_like(x), lambda x: x * torch.rand(x.shape).to(x), lambda x: x[torch.randperm(len(x))],
     lambda x: torch.bernoulli(torch.full_like(x, 0.5)), lambda x: x + random.random(), lambda x: x.clone().normal_(),
-    lambda x: x + torch.from_numpy(np.random.rand(1)).to(x), lambda x: nn.functional.rrelu(x, training=True),  # noqa: NPY002
+    lambda x: nn.functional.rrelu(x, training=True),
+    lambda x: x + torch.from_numpy(np.random.default_rng().random(1)).to(x),
+    lambda x: nn.functional.rrelu(x, training=True),
     lambda x: x if x.sum() > 0 else -x, lambda x: x * float(x.mean()), lambda x: x * x.flatten()[0].item(),
     lambda x: torch.from_numpy(x.detach().numpy()) + x, lambda x: x * len(x.nonzero()), lambda x: x + x[x > 0].sum(),
     lambda x: x * len(torch.unique(x)), lambda x: x.masked_select(x > 0).sum() + x, lambda x: Doubled.apply(x),
     lambda x: Ruled.apply(x), lambda x: x.half().to(x), lambda x: x.double().to(x), lambda x: x / 0, lambda x: x.log(),
-    lambda x: x * 1e200, lambda x: (x - x).sqrt() + x, lambda x: x.detach(), lambda x: torch.zeros_like(x), _raises, _exits,
-    _fixed, _uneven, _changes, _nothing, lambda x: x.float(), lambda x: x.double(), lambda x: (x, x), lambda x: {"a": x},
-    lambda x: x.view(4, -1), lambda x: x.to_sparse().to_dense(), lambda x: x.tolist() and x, lambda x: x.sum().backward() or x,
+    lambda x: x * 1e200, lambda x: (x - x).sqrt() + x, lambda x: x.detach(),
+    lambda x: torch.zeros_like(x), _raises, _exits,
+    _fixed, _uneven, _changes, _nothing, lambda x: x.float(), lambda x: x.double(), lambda x: (x, x),
+    lambda x: {"a": x},
+    lambda x: x.view(4, -1), lambda x: x.to_sparse().to_dense(), lambda x: x.tolist() and x,
+    lambda x: x.sum().backward() or x,
     lambda x: x.requires_grad_(), lambda x: torch.histc(x, 3).sum() + x, lambda x: x.bool().to(x), lambda x: x.pow(0.5),
     lambda x: x.data.mul_(1) and x, lambda x: x.to("meta"), lambda x: x.type(torch.int64),
-    lambda x: torch.utils.checkpoint.checkpoint(torch.tanh, x, use_reentrant=False), lambda x: x.register_hook(lambda g: g) and x,
-    lambda x: x.repeat_interleave(torch.ones(len(x), dtype=torch.long), 0), lambda x: x.cpu().to(x), lambda x: x.bfloat16().to(x),
-    lambda x: torch.multinomial(x.abs().flatten(1) + 1, 1).sum() + x, lambda x: x + torch.bincount(x.long().abs().flatten()).sum(),
-    lambda x: torch.linalg.inv(x.new_zeros(2, 2)).sum() + x, lambda x: x.set_(x.clone()), lambda x: x.expand(2, *x.shape),
+    lambda x: torch.utils.checkpoint.checkpoint(torch.tanh, x, use_reentrant=False),
+    lambda x: x.register_hook(lambda g: g) and x,
+    lambda x: x.repeat_interleave(torch.ones(len(x), dtype=torch.long), 0), lambda x: x.cpu().to(x),
+    lambda x: x.bfloat16().to(x),
+    lambda x: torch.multinomial(x.abs().flatten(1) + 1, 1).sum() + x,
+    lambda x: x + torch.bincount(x.long().abs().flatten()).sum(),
+    lambda x: torch.linalg.inv(x.new_zeros(2, 2)).sum() + x, lambda x: x.set_(x.clone()),
+    lambda x: x.expand(2, *x.shape),
 )  # fmt: skip
 
 
@@ -147,19 +156,23 @@ def _odd_module(shape: Shape, draw: Random) -> nn.Module:
     makers = (
         lambda: nn.BatchNorm1d(d) if len(shape) == 1 else nn.Sequential(nn.Flatten(0, -2), nn.BatchNorm1d(d)),
         lambda: nn.Sequential(nn.Linear(d, d), nn.BatchNorm1d(shape[0]).eval()), lambda: weight_norm(line),
-        lambda: spectral_norm(line), lambda: parametrizations.spectral_norm(line), lambda: prune.l1_unstructured(line, "weight", 1),
+        lambda: spectral_norm(line), lambda: parametrizations.spectral_norm(line),
+        lambda: prune.l1_unstructured(line, "weight", 1),
         lambda: Counting(made=True), lambda: Counting(made=False), lambda: Holding(threading.Lock()), Complex,
-        lambda: Holding(open(__file__)), lambda: Holding((torch.ones(2, requires_grad=True) * 2)),  # noqa: SIM115
-        lambda: Holding(torch.Generator()), lambda: Holding({"a": nn.Parameter(torch.ones(2))}), lambda: torch.jit.script(line),
+        lambda: Holding(open(__file__)), lambda: Holding(torch.ones(2, requires_grad=True) * 2),  # noqa: SIM115
+        lambda: Holding(torch.Generator()), lambda: Holding({"a": nn.Parameter(torch.ones(2))}),
+        lambda: torch.jit.script(line),
         lambda: torch.jit.trace(line, torch.zeros(2, d)), lambda: nn.DataParallel(line), lambda: nn.RReLU(),
-        lambda: nn.SyncBatchNorm(d), lambda: nn.Embedding(3, 2, max_norm=1.0), lambda: line.double(), lambda: line.half(),
+        lambda: nn.SyncBatchNorm(d), lambda: nn.Embedding(3, 2, max_norm=1.0), lambda: line.double(),
+        lambda: line.half(),
         lambda: line.to("meta"), lambda: nn.LazyBatchNorm1d(), lambda: nn.Linear(d + 1, d), lambda: nn.Linear(d, 0),
         lambda: nn.ModuleDict({"a": line}), lambda: line.requires_grad_(False),
         lambda: Holding(nn.Linear(d, d)), lambda: nn.FractionalMaxPool2d(1, 1),
-        lambda: nn.CrossMapLRN2d(2), lambda: nn.AdaptiveLogSoftmaxWithLoss(d, 4, [2]), lambda: nn.Linear(d, d, dtype=torch.float64),
+        lambda: nn.CrossMapLRN2d(2), lambda: nn.AdaptiveLogSoftmaxWithLoss(d, 4, [2]),
+        lambda: nn.Linear(d, d, dtype=torch.float64),
         lambda: nn.LazyConv2d(2, 1), lambda: torch.compile(line, backend="eager"),
     )  # fmt: skip
-    return draw.choice(makers)()  # pyright: ignore
+    return draw.choice(makers)()
 
 
 ODD: dict[str, Layer] = {

@@ -5,11 +5,11 @@ import os
 import re
 import tempfile
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -23,11 +23,11 @@ from fuzz import data as sets
 from fuzz.cases import HOST_ONLY, Case
 
 TOLERANCE = {"float64": 1e-10, "float32": 2e-4, "bfloat16": 0.2}
-"""How far models may differ, relative to the largest number in them: sums in another order, over some dozens of updates.
-In float64 that is a million units in the last place, since layers without a bound on their slope amplify rounding."""
+"""How far models may differ, relative to the largest number in them: sums in another order, over dozens of updates; in
+float64 a million units in the last place, since layers amplify rounding."""
 
 GROWN = 1e3
-"""Size of a number in a model above which it has run away, and rounding with it: models are then not compared."""
+"""Size of a number in models above which they have run away, and rounding with them: they are then not compared."""
 
 LONG = 2000
 """The most characters of a message."""
@@ -35,7 +35,9 @@ LONG = 2000
 _OWN = re.compile(r"^(task|local|network|run|gossip|update|staleness)\b")
 """How warnings, and refusals, of the package begin."""
 
-_KNOWN = re.compile(r"^(task|local|network|run|gossip|update|staleness|dtype|sweep|replicas|unknown key|the (loss|run))\b")
+_KNOWN = re.compile(
+    r"^(task|local|network|run|gossip|update|staleness|dtype|sweep|replicas|unknown key|the (loss|run))\b"
+)
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def judged(case: Case) -> Verdict:
     """Runs a case batched and one event at a time, and says what is wrong."""
     with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
         folder = Path(name)
-        np.savez(folder / "d.npz", **sets.arrays(case.data))  # pyright: ignore
+        np.savez(folder / "d.npz", **sets.arrays(case.data))
         batched, serial = (run(case, folder, executor) for executor in ("batched", "serial"))
         verdict = Verdict(batched.rule)
         for executor, outcome in (("batched", batched), ("serial", serial)):
@@ -157,12 +159,10 @@ def _differences(case: Case, batched: Outcome, serial: Outcome) -> list[str]:
 def _far(a: Result, b: Result, tolerance: float, exact: bool) -> list[str]:
     """Returns what differs by more than a tolerance between models, losses and accuracies."""
     x, y = a.x.double(), b.x.double()
-    if not torch.equal(x.isnan(), y.isnan()):
-        return ["models differ: NaN in different places"]
-    size = float(y.nan_to_num(0.0, math.inf, math.inf).abs().max())
-    if size > GROWN:
+    sizes = [float(one.nan_to_num(math.inf).abs().max()) for one in (x, y)]
+    if min(sizes) > GROWN:
         return []
-    error = float((x - y).nan_to_num(0.0).abs().max()) / max(size, 1e-3)
+    error = float((x - y).nan_to_num(math.inf).abs().max()) / max(*sizes, 1e-3)
     found = [f"models differ: by {error:.2g}"] if error > tolerance else []
     for name in a.metrics.columns:
         if name.startswith("loss_") or (exact and name.startswith("accuracy_")):
@@ -183,10 +183,12 @@ def _misscored(case: Case, folder: Path, result: Result) -> list[str]:
     row = result.metrics[result.metrics["network"] == 0].iloc[-1]
     tolerance = 100 * TOLERANCE[point.dtype]
     try:
-        seen = [_scores(result, i, test.test_features, targets, point) for i in range(point.network.nodes)]
+        outputs = [_outputs(result, i, test.test_features) for i in range(point.network.nodes)]
     except Exception as error:
         return [f"module: of a node raises {type(error).__name__}: {str(error)[:200]}"]
-    found = []
+    if not torch.equal(outputs[0], _outputs(result, 0, test.test_features)):
+        return []  # dropout that is never off, which a module by itself draws from a generator
+    found, seen = [], [_scores(y, targets, point.task.loss) for y in outputs]
     for name, column in (("loss_mean", 0), ("accuracy_mean", 1)):
         wanted = np.mean([score[column] for score in seen])
         got = float(row[name]) if row.get(name) is not None else math.nan
@@ -195,19 +197,22 @@ def _misscored(case: Case, folder: Path, result: Result) -> list[str]:
     return found
 
 
-def _scores(result: Result, i: int, features: np.ndarray, targets: Tensor, point: Any) -> tuple[float, float]:
-    """Returns loss and accuracy of the module of one node."""
-    module = result.model(i).eval()
-    x, dtype = torch.from_numpy(features), result.x.dtype
+def _outputs(result: Result, i: int, features: np.ndarray) -> Tensor:
+    """Returns what the module of one node puts out by itself."""
+    module, x, dtype = result.model(i).eval(), torch.from_numpy(features), result.x.dtype
+    torch.backends.mha.set_fastpath_enabled(False)  # which gives NaN where a token sees none, unlike the other path
     with torch.no_grad():
         try:
-            y = module(x if not x.is_floating_point() else x.to(dtype))
-        except Exception:  # which takes real numbers
-            y = module(x.to(dtype))
+            return module(x.to(dtype) if x.is_floating_point() else x)
+        except Exception:  # of a module that takes real numbers only
+            return module(x.to(dtype))
+
+
+def _scores(y: Tensor, targets: Tensor, loss: str) -> tuple[float, float]:
+    """Returns loss and accuracy of some outputs."""
     if targets.is_floating_point():
-        return float(F.mse_loss(y, targets.to(dtype))), math.nan
+        return float(F.mse_loss(y, targets.to(y))), math.nan
     hit = float((y.argmax(-1) == targets).double().mean())
-    if point.task.loss == "mse":
-        hot = F.one_hot(targets, y.shape[-1]).to(dtype)
-        return float(F.mse_loss(y, hot)), hit
+    if loss == "mse":
+        return float(F.mse_loss(y, F.one_hot(targets, y.shape[-1]).to(y))), hit
     return float(F.cross_entropy(y.flatten(0, -2), targets.flatten())), hit

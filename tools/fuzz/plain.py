@@ -1,4 +1,4 @@
-"""Layers of real numbers that torch.nn has, and operations that users write themselves."""
+"""Layers of real numbers of any shape: those of torch.nn, and operations that users write themselves."""
 
 from random import Random
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from fuzz.shapes import MOST, Call, Layer, Parametric, Shape, divisor, index, kernel
+from fuzz.shapes import MOST, Call, Layer, Parametric, Shape, index
 
 _SMOOTH = (nn.Tanh, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Softplus, nn.ELU, nn.SELU, nn.Mish, nn.Softsign, nn.LogSigmoid,
            nn.CELU, nn.Tanhshrink, nn.Identity)  # fmt: skip
@@ -42,7 +42,7 @@ class Scaled(nn.Module):
         return x * self.scale + self.shift.to(x)
 
 
-def activation(shape: Shape, draw: Random) -> nn.Module:
+def _activation(shape: Shape, draw: Random) -> nn.Module:
     """Returns an activation, in place or not."""
     made = draw.choice(_SMOOTH + _KINKED)
     if made in (nn.ReLU, nn.SiLU, nn.ELU, nn.Hardtanh) and draw.random() < 0.3:
@@ -93,7 +93,7 @@ class Dropping(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns what is kept."""
-        return self.function(x, self.p, self.training)  # pyright: ignore
+        return self.function(x, self.p, self.training)
 
 
 def _einsum(shape: Shape, draw: Random) -> nn.Module:
@@ -149,7 +149,8 @@ def _choice(shape: Shape, draw: Random) -> nn.Module:
             lambda x: x.sort(-1).values, lambda x: x.topk(min(2, size), -1).values, lambda x: x.amax(-1, keepdim=True),
             lambda x: F.one_hot(x.argmax(-1), size).to(x.dtype) + x, lambda x: torch.where(x > 0, x, 0.1 * x),
             lambda x: x.masked_fill(x < 0.1, 0.5), lambda x: x.clamp(-0.5, 0.5), lambda x: x + (x.round() - x).detach(),
-            lambda x: torch.take_along_dim(x, torch.argsort(x, dim=-1, stable=True), -1), lambda x: x * (x > x.mean(-1, True)),
+            lambda x: torch.take_along_dim(x, torch.argsort(x, dim=-1, stable=True), -1),
+            lambda x: x * (x > x.mean(-1, True)),
             lambda x: x.cummax(-1).values, lambda x: x.median(-1, keepdim=True).values + x, lambda x: x.abs().sqrt(),
             lambda x: x.gather(-1, x.argmax(-1, keepdim=True)), lambda x: torch.maximum(x, -x),
             lambda x: x.max(-1, keepdim=True)[0] - x, lambda x: x.sign() + x, lambda x: torch.sort(x, -1)[0].cumsum(-1),
@@ -175,57 +176,63 @@ def _picked(shape: Shape, draw: Random) -> nn.Module:
     )  # fmt: skip
 
 
+def _sliced(x: Tensor) -> Tensor:
+    out = torch.zeros_like(x)
+    out[..., :1] = x[..., -1:]
+    out[..., -1] += 2 * x[..., 0]
+    return out
+
+
+def _padded(x: Tensor) -> Tensor:
+    out = x.new_zeros(*x.shape[:-1], x.shape[-1] + 1)
+    out[..., 1:] = x
+    return out
+
+
+def _filled(x: Tensor) -> Tensor:
+    out = torch.empty(x.shape, dtype=x.dtype)
+    out.copy_(x)
+    return out.mul_(2)
+
+
+def _own(x: Tensor) -> Tensor:
+    x = x.clone()
+    x[..., 0] = x[..., -1] * 2
+    x.relu_()
+    return x.add_(1)
+
+
+def _by_rows(x: Tensor) -> Tensor:
+    out = torch.ones_like(x)
+    for k in range(len(x)):
+        out[k] = x[k] * (k + 1)
+    return out
+
+
+def _listed(x: Tensor) -> Tensor:
+    out = x.new_full(x.shape, 0.5)
+    out[..., torch.arange(x.shape[-1]).flip(0)] = x
+    return out
+
+
 def _written(shape: Shape, draw: Random) -> nn.Module:
     """Returns an operation that writes into a tensor of its own."""
     size = shape[-1]
     i = torch.arange(size).flip(0) if draw.random() < 0.5 else torch.zeros(size, dtype=torch.long)
-
-    def sliced(x: Tensor) -> Tensor:
-        out = torch.zeros_like(x)
-        out[..., :1] = x[..., -1:]
-        out[..., -1] += 2 * x[..., 0]
-        return out
-
-    def new(x: Tensor) -> Tensor:
-        out = x.new_zeros(len(x), *x.shape[1:-1], size + 1)
-        out[..., 1:] = x
-        return out
-
-    def filled(x: Tensor) -> Tensor:
-        out = torch.empty(x.shape, dtype=x.dtype)
-        out.copy_(x)
-        return out.mul_(2)
-
-    def own(x: Tensor) -> Tensor:
-        x = x.clone()
-        x[..., 0] = x[..., -1] * 2
-        x.relu_()
-        return x.add_(1)
-
-    def rows(x: Tensor) -> Tensor:
-        out = torch.ones_like(x)
-        for k in range(len(x)):
-            out[k] = x[k] * (k + 1)
-        return out
-
-    def listed(x: Tensor) -> Tensor:
-        out = x.new_full(x.shape, 0.5)
-        out[:, ..., i] = x
-        return out
-
-    return Call(
-        draw.choice([
-            sliced, new, filled, own, rows, listed,
-            lambda x: torch.zeros_like(x).scatter_add_(-1, i.expand_as(x), x),
-            lambda x: torch.zeros_like(x).index_add(-1, i, x), lambda x: torch.zeros_like(x).index_add_(-1, i, x),
-            lambda x: torch.zeros_like(x).scatter(-1, i.expand_as(x), x), lambda x: x.index_copy(-1, i.sort()[0], x),
-            lambda x: x.new_zeros(x.shape).scatter_reduce(-1, i.expand_as(x), x, "amax"),
-            lambda x: torch.zeros(x.shape, dtype=x.dtype).index_put((torch.arange(len(x)),), x),
-            lambda x: x.index_fill(-1, i[:1], 0.3), lambda x: torch.zeros_like(x).index_put_((torch.arange(len(x)),), x),
-            lambda x: torch.zeros_like(x).masked_fill_(x > 0, 1.0) + x,
-            lambda x: torch.zeros_like(x).masked_scatter(torch.ones_like(x, dtype=torch.bool), x),
-        ])
-    )  # fmt: skip
+    scattered = (
+        lambda x: torch.zeros_like(x).scatter_add_(-1, i.expand_as(x), x),
+        lambda x: torch.zeros_like(x).index_add(-1, i, x),
+        lambda x: torch.zeros_like(x).index_add_(-1, i, x),
+        lambda x: torch.zeros_like(x).scatter(-1, i.expand_as(x), x),
+        lambda x: x.index_copy(-1, torch.arange(size), 2 * x),
+        lambda x: x.new_zeros(x.shape).scatter_reduce(-1, i.expand_as(x), x, "amax"),
+        lambda x: torch.zeros(x.shape, dtype=x.dtype).index_put((torch.arange(len(x)),), x),
+        lambda x: torch.zeros_like(x).index_put_((torch.arange(len(x)),), x),
+        lambda x: x.index_fill(-1, i[:1], 0.3),
+        lambda x: torch.zeros_like(x).masked_fill_(x > 0, 1.0) + x,
+        lambda x: torch.zeros_like(x).masked_scatter(torch.ones_like(x, dtype=torch.bool), x),
+    )
+    return Call(draw.choice((_sliced, _padded, _filled, _own, _by_rows, _listed, *scattered)))
 
 
 def _spectral(shape: Shape, draw: Random) -> nn.Module:
@@ -250,11 +257,13 @@ def _matrix(shape: Shape, draw: Random) -> nn.Module:
         Parametric(lambda x, w: x @ torch.linalg.cholesky(w @ w.mT + torch.eye(d).to(w)), (d, d)),
         Parametric(lambda x, w: x @ torch.linalg.matrix_exp(0.1 * w), (d, d)),
         Parametric(lambda x, w: x * torch.logdet(w @ w.mT + torch.eye(d).to(w)), (d, d)),
-        Parametric(lambda x, w: torch.cdist(x, w), (3, d)), Parametric(lambda x, w: torch.baddbmm(x, x, w.expand(len(x), d, d)), (d, d)),
+        Parametric(lambda x, w: torch.cdist(x, w), (3, d)),
+        Parametric(lambda x, w: torch.baddbmm(x, x, w.expand(len(x), d, d)), (d, d)),
         Parametric(lambda x, w: torch.kron(x, w.view(1, 1, -1)), (2,)),
         Parametric(lambda x, w: torch.outer(x[..., 0].flatten(), w).view(len(x), -1, d), (d,)),
         Parametric(lambda x, w: torch.tensordot(x, w, ([-1], [0])), (d, 2)),
-        Parametric(lambda x, w: torch.linalg.svdvals(w)[0] * x, (d, d)), Parametric(lambda x, w: x + w.norm() * w, (d,)),
+        Parametric(lambda x, w: torch.linalg.svdvals(w)[0] * x, (d, d)),
+        Parametric(lambda x, w: x + w.norm() * w, (d,)),
         Parametric(lambda x, w: F.cosine_similarity(x, w.expand_as(x) + 2, -1).unsqueeze(-1), (d,)),
     ])  # fmt: skip
 
@@ -274,176 +283,26 @@ def _mapped(shape: Shape, draw: Random) -> nn.Module:
     ])  # fmt: skip
 
 
-# --------------------------------------------------------------------------------------------------------- sequences
-
-
-def _conv1d(shape: Shape, draw: Random) -> nn.Module:
-    t, d = shape
-    k = kernel(draw, t)[0]
-    if draw.random() < 0.2:
-        return Turned(nn.ConvTranspose1d(d, 2, k))
-    groups = d if draw.random() < 0.3 else 1
-    mode = draw.choice(["zeros", "zeros", "circular", "replicate"])
-    return Turned(nn.Conv1d(d, groups * draw.randint(1, 2), k, padding=k // 2, groups=groups, padding_mode=mode))
-
-
-class Turned(nn.Module):
-    """Gives a layer channels first."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns what the layer returns, channels last."""
-        return self.layer(x.transpose(1, 2)).transpose(1, 2)
-
-
-class First(nn.Module):
-    """Returns the first thing that a layer returns."""
-
-    def __init__(self, layer: nn.Module, copies: int = 1) -> None:
-        super().__init__()
-        self.layer, self.copies = layer, copies
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns the output."""
-        return self.layer(*[x] * self.copies)[0]
-
-
-def _recurrent(shape: Shape, draw: Random) -> nn.Module:
-    kind, layers = draw.choice([nn.LSTM, nn.GRU, nn.RNN]), draw.randint(1, 2)
-    more = {"nonlinearity": draw.choice(["tanh", "relu"])} if kind is nn.RNN else {}
-    if kind is nn.LSTM and draw.random() < 0.2:
-        more["proj_size"] = 2
-    p = draw.choice([0.0, 0.0, 0.3]) if layers > 1 else 0.0
-    made = kind(shape[1], 3, layers, batch_first=draw.random() < 0.8, dropout=p, bidirectional=draw.random() < 0.3,
-                bias=draw.random() < 0.8, **more)  # fmt: skip
-    return First(made)
-
-
-class Cells(nn.Module):
-    """Runs a cell along a sequence, in a loop of Python."""
-
-    def __init__(self, cell: nn.Module, width: int, stacked: bool) -> None:
-        super().__init__()
-        self.cell, self.width, self.stacked = cell, width, stacked
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns all states, or the last one."""
-        h = None if self.stacked else x.new_zeros(len(x), self.width)
-        if isinstance(self.cell, nn.LSTMCell) and h is not None:
-            h = h, h
-        states = []
-        for t in range(x.shape[1]):
-            h = self.cell(x[:, t], h)
-            states.append(h[0] if isinstance(h, tuple) else h)
-        return torch.stack(states, 1)
-
-
-def _cells(shape: Shape, draw: Random) -> nn.Module:
-    return Cells(draw.choice([nn.LSTMCell, nn.GRUCell, nn.RNNCell])(shape[1], 3), 3, draw.random() < 0.5)
-
-
-def _attention(shape: Shape, draw: Random) -> nn.Module:
-    t, d = shape
-    p = draw.choice([0.0, 0.0, 0.2])
-    if draw.random() < 0.5:
-        options = {"bias": draw.random() < 0.8, "add_zero_attn": draw.random() < 0.2, "batch_first": True}
-        return First(nn.MultiheadAttention(d, divisor(draw, d), p, **options), 3)
-    causal = draw.random() < 0.5
-    return Call(lambda x: F.scaled_dot_product_attention(x, x, x, dropout_p=p, is_causal=causal))
-
-
-def _encoder(shape: Shape, draw: Random) -> nn.Module:
-    d, p = shape[1], draw.choice([0.0, 0.0, 0.1])
-    options = {"norm_first": draw.random() < 0.5, "activation": draw.choice(["relu", "gelu"]), "batch_first": True}
-    layer = nn.TransformerEncoderLayer(d, divisor(draw, d), 4, p, **options)
-    nested = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-    return nested if draw.random() < 0.3 else layer
-
-
-def _places(shape: Shape, draw: Random) -> nn.Module:
-    """Returns what adds a learned vector of each place."""
-    t, d = shape
-    table = nn.Embedding(t, d)
-    return draw.choice([Parametric(lambda x, w: x + w[torch.arange(x.shape[1])], (t, d)), Placed(table)])
-
-
-class Placed(nn.Module):
-    """Adds an embedding of each place."""
-
-    def __init__(self, table: nn.Embedding) -> None:
-        super().__init__()
-        self.table = table
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns the sum."""
-        return x + self.table(torch.arange(x.shape[1]))
-
-
-def _pool1d(shape: Shape, draw: Random) -> nn.Module:
-    k = kernel(draw, shape[0])[0]
-    made = [nn.MaxPool1d(k), nn.AvgPool1d(k), nn.AdaptiveAvgPool1d(2), nn.AdaptiveMaxPool1d(1), nn.LPPool1d(2, k)]
-    return Turned(draw.choice(made))
-
-
-def _reduced(shape: Shape, draw: Random) -> nn.Module:
-    return Call(draw.choice([lambda x: x.mean(1), lambda x: x[:, -1], lambda x: x.sum(1), lambda x: x.amax(1)]))
-
-
-# ------------------------------------------------------------------------------------------------------------ images
-
-
-def _conv2d(shape: Shape, draw: Random) -> nn.Module:
-    c, h, w = shape
-    k, padding = kernel(draw, h, w), draw.randint(0, 1)
-    if draw.random() < 0.2:
-        return nn.ConvTranspose2d(c, 2, k)
-    groups, stride = (c if draw.random() < 0.3 else 1), draw.randint(1, 2)
-    return nn.Conv2d(c, groups * draw.randint(1, 2), k, stride, padding, groups=groups, bias=draw.random() < 0.8)
-
-
-def _pool2d(shape: Shape, draw: Random) -> nn.Module:
-    k = kernel(draw, *shape[1:])
-    made = [nn.MaxPool2d(k), nn.AvgPool2d(k), nn.AdaptiveAvgPool2d(2), nn.AdaptiveMaxPool2d(1), nn.LPPool2d(2, k)]
-    return draw.choice(made)
-
-
-def _image(shape: Shape, draw: Random) -> nn.Module:
-    c, h, w = shape
-    mode = draw.choice(["nearest", "bilinear"])
-    made = [
-        nn.GroupNorm(divisor(draw, c), c), nn.LocalResponseNorm(2), nn.Softmax2d(), nn.ZeroPad2d(1),
-        nn.ReplicationPad2d(1), nn.Dropout2d(0.3), nn.ChannelShuffle(divisor(draw, c)), nn.Unfold(kernel(draw, h, w)),
-        nn.Upsample(scale_factor=2, mode=mode), nn.PixelShuffle(1), nn.BatchNorm2d(c).eval(),
-    ]  # fmt: skip
-    return draw.choice(made)
-
-
-def _crowded(shape: Shape, draw: Random) -> nn.Module:
-    """Returns what makes examples depend on the others of their minibatch."""
-    return draw.choice([
-        nn.BatchNorm2d(shape[0], track_running_stats=False), nn.InstanceNorm2d(shape[0]),
-        Call(lambda x: x - x.mean(0, keepdim=True)), Call(lambda x: x.softmax(0)), Call(lambda x: x / (1 + x.norm())),
-        Call(lambda x: x + x.flip(0)), Call(lambda x: x - x[:1]), Call(lambda x: x * torch.linspace(0, 1, len(x)).view(-1, 1, 1, 1)),
-    ])  # fmt: skip
-
-
-LAYERS: dict[str, Layer] = {
-    "linear": Layer(_linear), "activation": Layer(activation), "tied": Layer(_tied), "frozen": Layer(_frozen),
-    "reused": Layer(_reused), "lazy": Layer(_lazy), "dropout": Layer(_dropout), "einsum": Layer(_einsum),
-    "bilinear": Layer(_bilinear, "vector"), "norm": Layer(_norm), "along": Layer(_along),
-    "choice": Layer(_choice, jumps=True, sound=False), "picked": Layer(_picked), "written": Layer(_written, sound=False),
-    "spectral": Layer(_spectral, "sequence", jumps=True, sound=False), "matrix": Layer(_matrix, "sequence", sound=False),
-    "parametrized": Layer(_parametrized, sound=False), "mapped": Layer(_mapped, sound=False),
+PLAIN: dict[str, Layer] = {
+    "linear": Layer(_linear),
+    "activation": Layer(_activation),
+    "tied": Layer(_tied),
+    "frozen": Layer(_frozen),
+    "reused": Layer(_reused),
+    "lazy": Layer(_lazy),
+    "dropout": Layer(_dropout),
+    "einsum": Layer(_einsum),
+    "bilinear": Layer(_bilinear, "vector"),
+    "norm": Layer(_norm),
+    "along": Layer(_along),
+    "choice": Layer(_choice, jumps=True, sound=False),
+    "picked": Layer(_picked),
+    "written": Layer(_written, sound=False),
+    "spectral": Layer(_spectral, "sequence", jumps=True, sound=False),
+    "matrix": Layer(_matrix, "sequence", sound=False),
+    "parametrized": Layer(_parametrized, sound=False),
+    "mapped": Layer(_mapped, sound=False),
     "residual": Layer(lambda shape, draw: Residual(nn.Linear(shape[-1], shape[-1]))),
     "scaled": Layer(lambda shape, draw: Scaled(shape[-1])),
-    "conv1d": Layer(_conv1d, "sequence"), "recurrent": Layer(_recurrent, "sequence"), "cells": Layer(_cells, "sequence"),
-    "attention": Layer(_attention, "sequence"), "encoder": Layer(_encoder, "sequence"),
-    "places": Layer(_places, "sequence"), "pool1d": Layer(_pool1d, "sequence", jumps=True, sound=False),
-    "reduced": Layer(_reduced, "sequence"), "conv2d": Layer(_conv2d, "image"),
-    "pool2d": Layer(_pool2d, "image", jumps=True, sound=False), "image": Layer(_image, "image"),
-    "crowded": Layer(_crowded, "image", sound=False),
-}  # fmt: skip
+}
 """All kinds, by name."""

@@ -21,7 +21,7 @@ class Table(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Returns what the function returns."""
-        return self.function(ids, self.table)  # pyright: ignore
+        return self.function(ids, self.table)
 
 
 class Hot(nn.Module):
@@ -89,8 +89,20 @@ def _embedding(rows: int, draw: Random) -> nn.Module:
 
 def _bag(rows: int, draw: Random) -> nn.Module:
     mode, odd = draw.choice(["sum", "mean", "max"]), draw.random()
-    more = {"padding_idx": draw.randrange(rows)} if odd < 0.2 else {"scale_grad_by_freq": mode != "max"} if odd < 0.3 else {}
+    more = (
+        {"padding_idx": draw.randrange(rows)}
+        if odd < 0.2
+        else {"scale_grad_by_freq": mode != "max"}
+        if odd < 0.3
+        else {}
+    )
     return Bag(nn.EmbeddingBag(rows, 3, mode=mode, **more), draw.random() < 0.4, mode == "sum" and draw.random() < 0.3)
+
+
+def _counts(i: Tensor, w: Tensor) -> Tensor:
+    """Returns how often each row of a table is named by each example."""
+    ones = torch.ones_like(i, dtype=w.dtype).reshape(len(i), -1)
+    return w.new_zeros(len(i), len(w)).scatter_add(1, i.reshape(len(i), -1), ones)
 
 
 _WAYS = (
@@ -98,10 +110,13 @@ _WAYS = (
     lambda i, w: w.gather(0, i.reshape(-1, 1).expand(-1, w.shape[1])).view(*i.shape, -1),
     lambda i, w: torch.take_along_dim(w, i.reshape(-1, 1), 0).view(*i.shape, -1), lambda i, w: w[i, 0],
     lambda i, w: w.flatten().take(i), lambda i, w: w[i % len(w)], lambda i, w: w[i.clamp(0, len(w) - 1)],
-    lambda i, w: torch.index_select(w.T, 1, i.flatten()).T.reshape(*i.shape, -1), lambda i, w: w[i - 1], lambda i, w: w[-i],
-    lambda i, w: w.new_zeros(len(i), len(w)).scatter_add(1, i.reshape(len(i), -1), torch.ones_like(i, dtype=w.dtype).reshape(len(i), -1)) @ w,
-    lambda i, w: w.cumsum(0)[i] + w[i.flip(-1)], lambda i, w: w[torch.where(i > 0, i, 0)], lambda i, w: w[w.argsort(0)[i, 0]],
-    lambda i, w: torch.stack([w[k] for k in i.unbind(-1)], -2), lambda i, w: (i.unsqueeze(-1) == torch.arange(len(w))).to(w.dtype) @ w,
+    lambda i, w: torch.index_select(w.T, 1, i.flatten()).T.reshape(*i.shape, -1), lambda i, w: w[i - 1],
+    lambda i, w: w[-i],
+    lambda i, w: _counts(i, w) @ w,
+    lambda i, w: w.cumsum(0)[i] + w[i.flip(-1)], lambda i, w: w[torch.where(i > 0, i, 0)],
+    lambda i, w: w[w.argsort(0)[i, 0]],
+    lambda i, w: torch.stack([w[k] for k in i.unbind(-1)], -2),
+    lambda i, w: (i.unsqueeze(-1) == torch.arange(len(w))).to(w.dtype) @ w,
 )  # fmt: skip
 """Functions of (indices, table) that look up."""
 
