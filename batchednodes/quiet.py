@@ -27,11 +27,12 @@ def is_quiet() -> bool:
 
 def set_quiet(on: bool) -> None:
     """Has such warnings dropped, or not."""
-    if on:
-        warnings.filterwarnings("ignore", message=_INSIDE)
-    else:
-        filters: Any = warnings.filters
-        filters[:] = [one for one in filters if not _is_ours(one)]
+    with _LOCK:
+        if on:
+            warnings.filterwarnings("ignore", message=_INSIDE)
+        else:
+            filters: Any = warnings.filters
+            filters[:] = [one for one in filters if not _is_ours(one)]
 
 
 def _is_ours(one: tuple[object, ...]) -> bool:
