@@ -33,6 +33,9 @@ LIMIT = 300.0
 SHARE = 25
 """Pairs that one child runs, so that what PyTorch keeps of them does not add up."""
 
+OFTEN = 250
+"""Pairs between two lines that say how far the run has come."""
+
 SHRUNK = 40
 """Failures that are made smaller, at most."""
 
@@ -156,6 +159,8 @@ def run(chosen: argparse.Namespace) -> bool:
     pairs = range(chosen.first, chosen.first + chosen.pairs)
     for number, rule, wrong in reports(chosen.seed, pairs, chosen.processes):
         rules[rule] += 1
+        if rules.total() % OFTEN == 0:
+            print(f"{rules.total()} pairs, {rules['trained']} trained, {failed} failed", flush=True)
         if wrong:
             failed += 1
             print(f"pair {number}: {wrong}", flush=True)
