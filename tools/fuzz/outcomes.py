@@ -107,6 +107,7 @@ def run(case: Case, folder: Path, executor: str) -> Outcome:
     before = set(os.listdir(folder))
     with warnings.catch_warnings(record=True) as told, _traced(case.traced):
         warnings.simplefilter("always")
+        warnings.simplefilter("ignore", ResourceWarning)  # of a file that a random module holds
         try:
             made = Outcome(train(config(case, folder, executor), out=out))
         except (Exception, SystemExit) as error:
