@@ -17,7 +17,14 @@ from batchednodes.states import DamageError, Header, believing, check_rows, fini
 from batchednodes.sweep import Point, leaves
 from batchednodes.values import shown
 
-_GOES_ON = ("run.until", "run.checkpoint_every", "run.keep_checkpoints", "run.baseline", "device")
+_GOES_ON = (
+    "run.until",
+    "run.checkpoint_every",
+    "run.keep_checkpoints",
+    "run.checkpoint_folder",
+    "run.baseline",
+    "device",
+)
 """Settings, and sections, that may change when a run is resumed: the events so far stay what they were."""
 
 

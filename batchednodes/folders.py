@@ -169,7 +169,10 @@ def check_elsewhere(setting: str | None, folder: Inside | None = None) -> None:
         if there != outer:
             right = "null" if there is None else shown(str(there))
             got = "null" if setting is None else shown(setting)
-            raise ValueError(f"run.checkpoint_folder must be {right}, where the run's checkpoints lie, got {got}")
+            raise ValueError(
+                f"run.checkpoint_folder must be {right}, where the run's checkpoints lie, got {got}; where they were "
+                f"moved to stands in {folder / CHECKPOINTS}"
+            )
     if outer is not None:
         _check_makeable("run.checkpoint_folder", outer, [outer, *outer.parents])
 

@@ -17,7 +17,7 @@ from batchednodes.values import shown
 _LARGE, _LONG, _WIDE = (1 << 63) - 1, 1e300, 1 << 50
 """The largest whole number, the largest real number, and the most rows, or bytes of one, that are taken for true."""
 
-_THREADS = 1 << 10
+_THREADS = 1 << 12
 """The most threads: of many more the system gives none, and the process ends without a word."""
 
 

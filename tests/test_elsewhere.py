@@ -106,7 +106,25 @@ def test_a_place_that_cannot_be_is_refused_before_anything_is_written(place, rul
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_the_place_must_not_change_when_a_run_is_resumed(tmp_path):
-    parts, _ = halted(tmp_path)
-    with pytest.raises(ValueError, match=r"run.checkpoint_folder must not change when a run is resumed"):
+def test_checkpoints_may_be_moved(tmp_path):
+    run, place = scratch(tmp_path)
+    (tmp_path / "new").mkdir()
+    moved = place.rename(tmp_path / "new" / place.name)
+    with pytest.raises(
+        ValueError, match=r"run.checkpoint_folder must be '.*scratch', .* got '.*new'; where they were mov"
+    ):
+        resume(run, f"run.checkpoint_folder={tmp_path / 'new'}")
+    (run / "checkpoints").write_text(str(moved))
+    resume(run, f"run.checkpoint_folder={tmp_path / 'new'}")
+    same_files(tmp_path / "whole", run)
+    assert not any((tmp_path / "scratch").iterdir())
+
+
+def test_checkpoints_in_the_folder_of_the_run_are_not_left_behind(tmp_path):
+    parts, files = halted(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"run.checkpoint_folder must be null, where the run's checkpoints lie, got '/"
+    ):
         resume(parts, f"run.checkpoint_folder={tmp_path / 'scratch'}")
+    assert all(file.exists() for file in files)
+    assert not (tmp_path / "scratch").exists()
