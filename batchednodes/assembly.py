@@ -25,6 +25,7 @@ from batchednodes.memory import Chunk, Chunks
 from batchednodes.messages import Traffic
 from batchednodes.metrics import Meter, quarantine_
 from batchednodes.mixing import Ages, Entries, parts
+from batchednodes.problems import DTYPES
 from batchednodes.program import UntraceableError
 from batchednodes.schemes import Freshest, Uniform
 from batchednodes.staleness import Sources, Tracking, sample
@@ -33,8 +34,6 @@ from batchednodes.timeline import Timeline
 from batchednodes.topology import Complete, Networks
 from batchednodes.values import per_node, shown
 from batchednodes.versions import dtype_for
-
-DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
 LARGEST_FRESHEST = 300
 """Nodes up to which a run computes the law of `freshest`, whose work is n^3; a tenth of a second at this size."""

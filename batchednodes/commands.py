@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from batchednodes import assembly, changes, comparison, dealing, plan, training
+from batchednodes import assembly, changes, comparison, dealing, plan, problems, training
 from batchednodes.border import Inside
 from batchednodes.config import Config
 from batchednodes.connectivity import Connectivity, connectivity
@@ -85,7 +85,10 @@ def show_plan(prepared: Prepared) -> None:
     plan.screen(configs, prepared.sizes)
     events = prepared.events or assembly.timeline(configs)
     made, graph = plan.plan(configs, events, prepared.sizes), connectivity(configs[0], events, 0)
-    labels = (dealing.heterogeneity(*dealt) for dealt in (prepared.take() or []))
+    dealt = prepared.take() or []
+    if dealt and made.fits:
+        problems.check_lookups(configs, dealt)
+    labels = (dealing.heterogeneity(*one) for one in dealt)
     labels = [one for one in labels if one is not None] if made.fits else []
     _show_plan(console(), made, graph, prepared.sizes[0], labels)
 

@@ -7,6 +7,7 @@ run over all examples.
 Letters: S examples, b examples of a call.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,13 +31,22 @@ _ALONG = (
     *("index_select", "gather", "scatter", "scatter_add", "scatter_reduce"),
     *("index_add", "index_copy", "index_fill", "index_reduce"),
 )
-"""Functions of (tensor, dimension, index), which take no negative index."""
+"""Functions of (tensor, dimension, index), of which index_fill alone takes a negative index."""
 
 _FLAT = ("take", "put")
 """Functions of (tensor, index into all of its elements)."""
 
 _TUPLES = ("index", "index_put", "_unsafe_index", "_unsafe_index_put")
 """Functions of (tensor, an index or None for each of its dimensions)."""
+
+_TABLES = ("embedding", "_embedding_bag", "_embedding_bag_forward_only")
+"""Functions of (table, indices of its rows)."""
+
+_UNPOOLED = ("max_unpool2d", "max_unpool3d")
+"""Functions of (values, indices into what they make, its sizes)."""
+
+_LAST = {"_ctc_loss": ("ctc_loss", 0), "multilabel_margin_loss_forward": ("multilabel_margin_loss", -1)}
+"""Losses, as they are called and from which label on, of (scores of classes along the last dimension, labels)."""
 
 _LABELS = {"nll_loss_forward": "nll_loss", "nll_loss2d_forward": "nll_loss", "multi_margin_loss": "multi_margin_loss"}
 """Losses, as they are called, of (scores of classes along the second dimension, or the only one, labels)."""
@@ -81,15 +91,20 @@ def _lookups(function: object, args: Sequence[Any], tensor: Callable[[Any], Any]
     if not isinstance(function, torch._ops.OpOverload) or not isinstance(first, Tensor):
         return []
     name, shape, found = function.overloadpacket.__name__.rstrip("_"), first.shape, list[_Lookup]()
-    if name == "embedding":
-        found = [_Lookup(name, args[1], 0, shape[0])]
+    if name in _TABLES:
+        found = [_Lookup(name.removeprefix("_").removesuffix("_forward_only"), args[1], 0, shape[0])]
     elif name in _ALONG:
-        found = [_Lookup(name, args[2], 0, shape[args[1]] if shape else 1)]
+        size = shape[args[1]] if shape else 1
+        found = [_Lookup(name, args[2], -size if name == "index_fill" else 0, size)]
     elif name in _FLAT:
         found = [_Lookup(name, args[1], -shape.numel(), shape.numel())]
     elif name in _TUPLES:
         pairs = zip(args[1], shape, strict=False)
         found = [_Lookup("indexing", k, -size, size) for k, size in pairs if k is not None]
+    elif name in _LAST:
+        found = [_Lookup(_LAST[name][0], args[1], _LAST[name][1], shape[-1])]
+    elif name in _UNPOOLED:
+        found = [_Lookup(name, args[1], 0, math.prod(args[2]))]
     elif name in _LABELS:
         ignored = args[_IGNORED] if name.startswith("nll") else None
         found = [_Lookup(_LABELS[name], args[1], 0, shape[1 if len(shape) > 1 else 0], ignored)]
@@ -113,13 +128,13 @@ class Lookups:
             stack: whose module runs.
             features: some examples, as the module gets them.
         """
-        row = stack.start
+        row = stack.start(features.device)
         forwards = [_forward(stack, module) for module in (stack.skeleton, stack.scorer)]
         forwards = [forward for forward in forwards if _looks_up(forward, row, features[:_FEW])]
         try:
             passes = [_Pass.of(forward, row, features[:_ROWS]) for forward in forwards]
         except (Exception, SystemExit):  # of a forward that asks for values, which a trace has not
-            return Lookups(lambda some: _first_words(_checked(forward, row, some) for forward in forwards), False)
+            return Lookups(lambda some: _first_words(_checked(forward, row, some) for forward in forwards), True)
         found = [one for one in passes if one.lookups or one.guarded]
         if not found:
             return None

@@ -5,13 +5,13 @@ Letters: n nodes, p parameters of a row, t tracked sources, s steps, b examples 
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from batchednodes import assembly, dealing, needs, problems
-from batchednodes.assembly import DTYPES
 from batchednodes.config import Config
 from batchednodes.data import DataSizes
 from batchednodes.engine import automatic_window, slots
@@ -20,7 +20,9 @@ from batchednodes.messages import Traffic
 from batchednodes.minibatches import ALIVE, PART
 from batchednodes.modes import own
 from batchednodes.needs import SHARE, Needs, misfit
+from batchednodes.problems import DTYPES
 from batchednodes.schedule import schedule
+from batchednodes.stack import RangeError
 from batchednodes.staleness import choose
 from batchednodes.timeline import MEET, Timeline
 
@@ -135,7 +137,8 @@ def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | N
     if need.nodes * stack.p * dtype.itemsize <= free(where):  # else the run does not fit, and so may no example
         kind = problems.feature_type(config, sizes[0], stack)
         example = (sizes[0].features, kind, here, problems.examples(sizes[0], kind) if sizes[0].integers else None)
-        need = replace(need, activations=stack.activations(*example), convolved=stack.convolved(*example))
+        with suppress(RangeError):  # of the one example; a check of all of them names it
+            need = replace(need, activations=stack.activations(*example), convolved=stack.convolved(*example))
     chunks = need.chunks(where.type == "cuda", need.nodes, updates)
     versions = int((events.networks.sizes * sources.widths).sum()) * item
     memory = need.tensors(need.nodes, versions) | mail

@@ -29,6 +29,12 @@ _APART, _TRACED = 8, 256
 
 _HOST = torch.device("cpu")
 
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+"""Types of models by their names."""
+
+_SHOWN = 8
+"""Features that name an example."""
+
 _EXACT = {"bfloat16": 1 << 8, "float32": 1 << 24, "float64": 1 << 53}
 """Up to which size a type holds all whole numbers."""
 
@@ -76,11 +82,9 @@ def problem(
     features = send(np.concatenate([d.features for d in sets]), kind)
     targets = send(np.concatenate([d.targets for d in sets]))
     criterion = losses.choose(config.task.loss, sets[0].classes)
-    if isinstance(config.task.model, PythonModule):
-        host = skeleton(config, sets[0].sizes, dtype, _HOST)
-        stack_ = replace(stack_, ways=_looked_up(host, dealt, batch, kind))
+    stack_ = replace(stack_, ways=check_lookups(configs, dealt))
     found = Problem(stack_, criterion, sets[0].classes, features, targets, tests, sampler)
-    first, _ = filled(found.draw(np.zeros(1, np.int64), np.zeros(1, np.int64))[0, :1], stack_.start)
+    first, _ = filled(found.draw(np.zeros(1, np.int64), np.zeros(1, np.int64))[0, :1], torch.zeros((), dtype=dtype))
     ways = Trial(found, *found.batch(first[0])).ways()
     found = replace(found, stack=replace(stack_, ways=ways))
     if ways.draws:
@@ -93,19 +97,21 @@ def problem(
     return found, tuple(dealing.heterogeneity(*one) for one in dealt)
 
 
-def _looked_up(stack: Stack, dealt: list[tuple[Dataset, Shards]], batch: Networks, kind: torch.dtype) -> Ways:
-    """Checks what a model on the host looks up of the data, and returns how vmap carries that.
+def check_lookups(configs: Sequence[Config], dealt: Sequence[tuple[Dataset, Shards]]) -> Ways:
+    """Checks what models look up of the data, and returns how vmap carries that.
 
     Args:
-        stack: of the model.
-        dealt: data of each network, and who owns them.
-        batch: the networks.
-        kind: type of the features.
+        configs: settings of each network.
+        dealt: its data, and who owns them.
 
     Raises:
         ValueError: an example leads to an index that is out of range.
     """
-    send = partial(Sender(stack.dtype, _HOST), kind=kind)
+    config, sizes = configs[0], dealt[0][0].sizes
+    if not isinstance(config.task.model, PythonModule):
+        return Ways()
+    stack = skeleton(config, sizes, DTYPES[config.dtype], _HOST)
+    send = partial(Sender(stack.dtype, _HOST), kind=feature_type(config, sizes, stack))
     lookups = Lookups.of(stack, send(dealt[0][0].features[:_TRACED]))
     if lookups is None:
         return stack.ways
@@ -115,10 +121,12 @@ def _looked_up(stack: Stack, dealt: list[tuple[Dataset, Shards]], batch: Network
             if fault is not None:
                 row, said = fault
                 node = f" of node {shards.owners[row]}" if part == "training" else ""
-                where = f"{part} row {row}{node}" + (f" of network {g}" if batch.count > 1 else "")
+                where = f"{part} row {row}{node}" + (f" of network {g}" if len(configs) > 1 else "")
+                values = ", ".join(f"{value:g}" for value in features[row].ravel()[:_SHOWN])
+                more = ", ..." if features[row].size > _SHOWN else ""
                 raise ValueError(
-                    f"task.data must hold what task.model looks up, got {said} ({where}); correct the data, or make "
-                    "the model's tables larger"
+                    f"task.data must hold what task.model looks up, got {said}, in {where} (counted after the "
+                    f"hold-out), which is [{values}{more}]; correct the data, or make the model's tables larger"
                 )
     return replace(stack.ways, guarded=lookups.guarded)
 
@@ -171,7 +179,7 @@ def examples(sizes: DataSizes, kind: torch.dtype) -> Tensor:
 def _takes(stack: Stack, features: Tensor) -> bool:
     """Returns whether a module takes some features, and makes real numbers of them."""
     try:
-        outputs = stack.score(stack.start, features, stacked=False)
+        outputs = stack.score(stack.start(features.device), features, stacked=False)
     except (Exception, SystemExit):  # whatever the user's forward raises
         return False
     return not isinstance(outputs, Tensor) or outputs.is_floating_point()

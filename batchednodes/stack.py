@@ -60,8 +60,8 @@ class Stack:
     """The same module as it was made: never called, it holds nothing that a forward left behind."""
     tied: Mapping[str, str]
     """The first name of each tensor that stands at several places of the module, by each other name."""
-    start: Float[Tensor, " p"]
-    """Parameters to try the module with: near those that it was made with, which may be zeros in places."""
+    made: tuple[Tensor, ...]
+    """Values of the trainable parameters that the module was made with; without storage where it has none."""
     ways: Ways = Ways()
     """How vmap carries the computation."""
 
@@ -72,18 +72,23 @@ class Stack:
         Raises:
             ValueError: the module holds something that rows cannot: running statistics, a lock, no parameters.
         """
+        for part in module.modules():
+            if (
+                type(part).train is not nn.Module.train
+            ):  # what it freezes is known once it was called, as training would
+                part.train(part.training)
         _refuse_modules(module)
         skeleton = _copied(module)
         replace_(skeleton)
         trained = {name: w for name, w in skeleton.named_parameters() if w.requires_grad}
-        shapes, start = {name: w.shape for name, w in trained.items()}, _start(trained.values(), dtype, device)
-        if not start.numel():
+        shapes, made = {name: w.shape for name, w in trained.items()}, tuple(w.detach() for w in trained.values())
+        if not any(w.numel() for w in made):
             raise ValueError(f"task.model must have trainable parameters, got {type(module).__name__} with none")
         _replace(skeleton, lambda _, w: torch.empty(w.shape, device="meta", dtype=dtype))
         skeleton._apply(lambda t: t if t.is_meta else t.to(device, _kind(t, dtype)))
         shared = {id(t): t for t in itertools.chain(skeleton.parameters(), skeleton.buffers())}
         scorer, blank = (copy.deepcopy(skeleton, dict(shared)) for _ in range(2))
-        return Stack(skeleton, shapes, scorer.eval(), blank, _tied(skeleton), start)
+        return Stack(skeleton, shapes, scorer.eval(), blank, _tied(skeleton), made)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -94,6 +99,12 @@ class Stack:
     def p(self) -> int:
         """Number of parameters of a row."""
         return sum(math.prod(s) for s in self.shapes.values())
+
+    def start(self, device: torch.device) -> Float[Tensor, " p"]:
+        """Returns parameters to try the module with: near those that it was made with, some of which may be zeros."""
+        flat = [torch.zeros(w.shape) if w.is_meta else w for w in self.made]
+        own = torch.cat([torch.zeros(0), *(w.flatten().to(device, self.dtype) for w in flat)]).to(device, self.dtype)
+        return own + torch.linspace(-0.01, 0.01, own.numel(), dtype=self.dtype, device=device)
 
     def views(self, rows: Float[Tensor, "*w p"]) -> dict[str, Tensor]:
         """Returns the named parameters as views of a row, or of rows."""
@@ -193,20 +204,13 @@ class Stack:
         hooks = [m.register_forward_hook(lambda m, _, out: sizes.append((m, _numel(out) // 2))) for m in leaves]
         try:
             zeros = torch.zeros(2, *shape, dtype=dtype, device=device)  # two: batch statistics need more than one
-            self.score(self.start.to(device), zeros if two is None else two, stacked=False)
+            self.score(self.start(device), zeros if two is None else two, stacked=False)
         except (Exception, SystemExit) as error:  # whatever the user's forward raises
             raise refusal(f"take features of shape [b, {', '.join(map(str, shape))}]", error) from error
         finally:
             for hook in hooks:
                 hook.remove()
         return sizes
-
-
-def _start(trained: Iterable[Tensor], dtype: torch.dtype, device: torch.device) -> Float[Tensor, " p"]:
-    """Returns numbers near those of some parameters, or where they have no values, near 0."""
-    flat = [torch.zeros(w.shape) if w.is_meta else w.detach() for w in trained]
-    own = torch.cat([torch.zeros(0), *(w.flatten().to(device, dtype) for w in flat)])
-    return own.to(device, dtype) + torch.linspace(-0.01, 0.01, own.numel(), dtype=dtype, device=device)
 
 
 def _tied(module: nn.Module) -> dict[str, str]:
@@ -248,7 +252,16 @@ def refusal(rule: str, error: BaseException, place: str | None = None) -> BaseEx
     frames = reversed([frame for frame, _ in traceback.walk_tb(error.__traceback__)])
     place = running(frames) if place is None else place
     within = f" (in {place})" if place else ""
-    return ValueError(f"task.model must {rule}, got: {reason[:300]}{within}{REMEDY}")
+    kind = RangeError if _RANGE.search(str(error)) else ValueError
+    return kind(f"task.model must {rule}, got: {reason[:300]}{within}{REMEDY}")
+
+
+class RangeError(ValueError):
+    """A user's model refuses an index of the data, which a check of all examples names."""
+
+
+_RANGE = re.compile(r"out of (range|bounds)|smaller than num_classes|not in the valid range|found idx to be")
+"""How PyTorch says that an index is out of range."""
 
 
 _SHORTER = (

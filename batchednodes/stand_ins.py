@@ -27,12 +27,12 @@ class StandIns(TorchFunctionMode):
     """One forward pass with stand-ins."""
 
     def __init__(
-        self, key: Int64[Tensor, ""], stacked: bool, like: Tensor | None = None, guarded: bool = False
+        self, key: Int64[Tensor, ""] | None, stacked: bool, like: Tensor | None = None, guarded: bool = False
     ) -> None:
         """Begins a forward pass.
 
         Args:
-            key: of the minibatch step, by which masks are drawn.
+            key: of the minibatch step, by which masks are drawn; None: they keep everything.
             stacked: whether the pass runs under vmap.
             like: a tensor that has rows there, as tensors that are made in the pass shall have; None: they are left.
             guarded: whether rows are looked up such that an index out of range cannot reach those of another node.
@@ -59,9 +59,11 @@ class StandIns(TorchFunctionMode):
         assert self.like is not None
         return self.like.new_empty(made.shape, dtype=made.dtype, device=made.device).copy_(made)
 
-    def mask(self, shape: Sequence[int], p: float) -> Tensor:
-        """Returns the next mask of the pass."""
+    def mask(self, x: Tensor, shape: Sequence[int], p: float) -> Tensor:
+        """Returns the next mask of the pass, of some shape, for a tensor."""
         self.masks, self.used = self.masks + 1, True
+        if self.key is None:
+            return torch.ones(*shape, dtype=torch.bool, device=x.device)
         return kept(self.key, self.masks - 1, shape, p)
 
 
@@ -87,7 +89,7 @@ def _dropout(mode: StandIns, func: Function, input: Tensor, p: float, train: boo
         return input
     name = func.__name__
     shape = [*input.shape[:2], *(1 for _ in input.shape[2:])] if name.startswith("feature") else input.shape
-    made = (alpha_drop if "alpha" in name else drop)(input, mode.mask(shape, p), p)
+    made = (alpha_drop if "alpha" in name else drop)(input, mode.mask(input, shape, p), p)
     return input.copy_(made) if name.endswith("_") else made
 
 
@@ -100,7 +102,7 @@ def _native_dropout(
 ) -> tuple[Tensor, Tensor]:
     if train is False or p == 0:
         return input, torch.ones_like(input, dtype=torch.bool)
-    mask = mode.mask(input.shape, p)
+    mask = mode.mask(input, input.shape, p)
     return drop(input, mask, p), mask
 
 
@@ -118,7 +120,7 @@ def _recurrent(mode: StandIns, func: Function, *args: Any) -> Any:
         out, *end = func(*inputs, begin, weights[k * each : (k + 1) * each], biases, 1, 0.0, train, both, *rest)
         ends.append(end)
         if k + 1 < layers:
-            out = drop(out, mode.mask(out.shape, p), p)
+            out = drop(out, mode.mask(out, out.shape, p), p)
         inputs = out, *inputs[1:]
     return inputs[0], *(torch.cat(parts) for parts in zip(*ends, strict=True))
 
@@ -151,7 +153,7 @@ def _attention(
         attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     weights = scores.softmax(-1) if attn_mask is None else _masked_softmax(scores, attn_mask)
     if dropout_p > 0:
-        weights = drop(weights, mode.mask(weights.shape, dropout_p), dropout_p)
+        weights = drop(weights, mode.mask(weights, weights.shape, dropout_p), dropout_p)
     return weights @ value
 
 
@@ -230,11 +232,24 @@ def _embedding(
 ) -> Tensor:
     """Stands in for the rows of a table: gradients are dense, and guarded ones look each row up in its own table."""
     mode.used |= sparse
-    if not (mode.guarded and mode.stacked) or scale_grad_by_freq:
+    if mode.guarded and mode.stacked and scale_grad_by_freq:
+        raise ValueError("scale_grad_by_freq of an embedding whose indices training may decide; leave it False")
+    if not (mode.guarded and mode.stacked):
         return func(weight, input, padding_idx, scale_grad_by_freq, False)
     rows = weight.gather(0, input.reshape(-1, 1).expand(-1, weight.shape[1]))
     rows = rows.view(*input.shape, weight.shape[1])
     return torch.where((input == padding_idx).unsqueeze(-1), rows.detach(), rows)
+
+
+def _index_fill(mode: StandIns, func: Function, input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
+    """Stands in for rows that are filled with a number, where an index out of range would fill another node's."""
+    if not (mode.guarded and mode.stacked):
+        return func(input, dim, index, value)
+    size = input.shape[dim]
+    marks = index.new_zeros(size).scatter(0, torch.where(index < 0, index + size, index).flatten(), 1)
+    shape = [-1 if k == dim % input.ndim else 1 for k in range(input.ndim)]
+    made = torch.where(marks.view(shape) > 0, value, input)
+    return input.copy_(made) if func is Tensor.index_fill_ else made
 
 
 def _renorm(mode: StandIns, func: Function, *args: object) -> None:
@@ -305,6 +320,7 @@ _STAND_INS: dict[Any, Function] = {
     torch.embedding_renorm_: _renorm,
     F.one_hot: _one_hot,
     torch.embedding_bag: _bag,
+    **dict.fromkeys((torch.index_fill, Tensor.index_fill, Tensor.index_fill_), _index_fill),
 }
 """What stands in for which function."""
 

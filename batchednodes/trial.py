@@ -11,7 +11,6 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,7 +43,7 @@ class Trial:
     @property
     def row(self) -> Float[Tensor, " p"]:
         """Parameters of the model that is tried."""
-        return self.problem.stack.start
+        return self.problem.stack.start(self.features.device)
 
     def ways(self) -> Ways:
         """Returns the plainest way in which vmap carries the model; warns where updates take one row at a time.
@@ -266,11 +265,10 @@ def check_apart(stack: Stack, features: Tensor) -> None:
     Raises:
         ValueError: outputs depend on the other examples of the minibatch.
     """
-    row, half = stack.start, len(features) // 2 or 1
+    parameters, half = stack.views(stack.start(features.device)), len(features) // 2 or 1
     try:
-        # Masks differ for minibatches of other sizes, but nothing is padded that they are drawn for.
-        run = partial(stack.score, stacked=False) if stack.ways.draws else stack.call
-        whole, part = (run(row, some) for some in (features, features[:half]))
+        with StandIns(None, stacked=False):  # masks of minibatches of other sizes differ, so that nothing is dropped
+            whole, part = (stack.forward(stack.skeleton, parameters, some) for some in (features, features[:half]))
     except (Exception, SystemExit) as error:  # whatever the user's forward raises
         raise refusal("take minibatches of any size with local.epochs", error) from error
     # Products of another size round otherwise; statistics of other examples differ by as much as the outputs.

@@ -180,8 +180,8 @@ def test_memory_of_integers_is_planned(here):
 # --------------------------------------------------------------------------------------------------------- refusals
 
 FAULTS = [
-    ([model("Tokens", vocabulary=4)], "looks up, got index 4, where embedding takes 0 to 3 (training row "),
-    ([model("Hot", vocabulary=4)], "looks up, got index 4, where scatter takes 0 to 3 (training row "),
+    ([model("Tokens", vocabulary=4)], "looks up, got index 4, where embedding takes 0 to 3, in training row "),
+    ([model("Hot", vocabulary=4)], "looks up, got index 4, where scatter takes 0 to 3, in training row "),
     ([model("Hot", vocabulary=-1)], "got: F.one_hot without num_classes, which else depends on the minibatch"),
     ([model("Tokens"), "task.data.features_as=real"], "task.model must take features of shape [b, 3], got: "),
     ([model("flat"), "task.data.features_as=integers"], "task.model must take features of shape [b, 3], got: "),

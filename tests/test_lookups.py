@@ -51,6 +51,11 @@ FAMILY = {
     "take": lambda w, x: torch.take(w, x[:, :3]),
     "written": _put,
     "added": lambda w, x: torch.zeros(5, 3, dtype=w.dtype).index_add(0, x[:, 0], w[:1].expand(len(x), 3)),
+    "filled": lambda w, x: w.index_fill(0, x[:, 0], 0.0).sum(0).expand(len(x), 3),
+    "bag by frequency": lambda w, x: F.embedding_bag(x, w, scale_grad_by_freq=True),
+    "several labels": lambda w, x: F.multilabel_margin_loss(
+        w[:, 0].expand(len(x), 5), F.pad(x, (0, 1), value=-1), reduction="none"
+    ),
     "labels": lambda w, x: F.cross_entropy(w[0].expand(len(x), 3), x[:, 0], reduction="none"),
     "labels, some ignored": lambda w, x: F.nll_loss(w[:2].T.expand(len(x), 3, 2), x[:, :2], ignore_index=-1),
 }
@@ -78,7 +83,16 @@ def test_an_index_is_refused_where_pytorch_refuses_it_and_named(name):
         if fault is not None:
             row, said = fault
             assert row == 300
-            assert re.fullmatch(r"index -?\d+, where [a-z_]+ takes -?\d+ to \d+", said)
+            assert re.fullmatch(r"index -?\d+, where [a-z_0-9]+ takes -?\d+ to \d+", said)
+
+
+def test_places_of_maxima_are_looked_up():
+    module = Table(lambda w, x: F.max_unpool1d(w[:1, :1].expand(len(x), 1, 1), x[:, :1].unsqueeze(1), 5))
+    places = np.zeros((20, 1), np.int64)
+    lookups = Lookups.of(Stack.of(module, torch.float64, CPU), torch.from_numpy(places))
+    assert lookups is not None
+    places[13] = 5
+    assert lookups.fault(places, torch.from_numpy) == (13, "index 5, where max_unpool2d takes 0 to 4")
 
 
 def test_models_that_look_nothing_up_are_not_traced(monkeypatch):
@@ -87,13 +101,14 @@ def test_models_that_look_nothing_up_are_not_traced(monkeypatch):
     assert Lookups.of(Stack.of(nn.Sequential(nn.Linear(3, 2), nn.Tanh()), torch.float64, CPU), features) is None
 
 
+@pytest.mark.parametrize("row", [0, 7])  # a model is tried on the first row
 @pytest.mark.parametrize("executor", ["batched", "serial"])
 @pytest.mark.parametrize("part", ["", "test_"])
-def test_a_run_names_row_node_value_and_range(executor, part, tmp_path):
+def test_a_run_names_row_node_value_and_range(executor, part, row, tmp_path):
     draw = np.random.default_rng(1)
     arrays = {f"{kind}features": draw.integers(0, 5, (12, 4)) for kind in ("", "test_")}
     arrays |= {f"{kind}targets": draw.integers(0, 2, 12) for kind in ("", "test_")}
-    arrays[f"{part}features"][7, 2] = 5
+    arrays[f"{part}features"][row, 2] = 5
     np.savez(tmp_path / "d.npz", node=np.arange(12) // 4, **arrays)
     config = {
         "network": {"nodes": 3},
@@ -104,8 +119,11 @@ def test_a_run_names_row_node_value_and_range(executor, part, tmp_path):
             "model": {"kind": "python", "target": "example_models:Tokens"},
         },
     }
-    where = "test row 7" if part else "training row 7 of node 1"
-    with pytest.raises(ValueError, match=rf"got index 5, where embedding takes 0 to 4 \({where}\)"):
+    where = f"test row {row}" if part else f"training row {row} of node {row // 4}"
+    rule = (
+        rf"got index 5, where embedding takes 0 to 4, in {where} \(.*\), which is \[\d, \d, 5, \d\]; correct the data"
+    )
+    with pytest.raises(ValueError, match=rule):
         train(config, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -113,20 +131,24 @@ def test_a_run_names_row_node_value_and_range(executor, part, tmp_path):
 class Growing(nn.Module):
     """Looks up a table by an index that its parameters decide, which grow until it is out of range."""
 
-    def __init__(self, how: str) -> None:
+    def __init__(self, how: str, asks: bool = False) -> None:
         super().__init__()
         self.how, self.table = FAMILY[how], nn.Parameter(torch.randn(5, 3))
-        self.grows = nn.Parameter(torch.zeros(1))
+        self.grows, self.asks = nn.Parameter(torch.zeros(1)), asks
+        self.register_buffer("three", torch.tensor(3))
 
     def forward(self, x):
+        if self.asks and self.three > 2:  # which a trace cannot follow
+            x = x + 0
         index = (10 * self.grows.detach()).long().expand(len(x), 4)
         return self.grows.expand(len(x), 1) + self.how(self.table, index).sum(1, keepdim=True).detach()
 
 
 @pytest.mark.parametrize("executor", ["batched", "serial"])
-@pytest.mark.parametrize("how", ["embedding", "index_select", "indexing", "one_hot"])
-def test_an_index_that_training_brings_out_of_range_ends_the_run_in_one_message(executor, how):
-    model = {"kind": "python", "target": "test_lookups:Growing", "args": {"how": how}}
+@pytest.mark.parametrize("asks", [False, True])
+@pytest.mark.parametrize("how", ["embedding", "index_select", "indexing", "one_hot", "filled"])
+def test_an_index_that_training_brings_out_of_range_ends_the_run_in_one_message(executor, how, asks):
+    model = {"kind": "python", "target": "test_lookups:Growing", "args": {"how": how, "asks": asks}}
     data = {"kind": "linear_regression", "features": 4, "samples_per_node": 6, "test_samples": 5}
     config = {"network": {"nodes": 2}, "executor": executor, "task": {"data": data, "model": model}}
     rule = "task.model must take what training makes of its parameters, got: index .*in Growing"

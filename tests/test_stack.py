@@ -133,6 +133,29 @@ def test_models_that_mix_examples_are_refused_where_minibatches_differ_in_size(d
         check_apart(Stack.of(statistics, dtype, CPU), features[:2])
 
 
+def test_models_that_mix_examples_in_training_only_are_refused_where_they_draw_too():
+    class Mixed(nn.Linear):
+        def forward(self, x):
+            y = super().forward(nn.functional.dropout(x, 0.2, self.training))
+            return y - y.mean(0) if self.training else y
+
+    stack = stacked(Mixed(4, 1))
+    with pytest.raises(ValueError, match=r"task.model must compute each example by itself with local.epochs"):
+        check_apart(stack, torch.randn(8, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+
+
+def test_a_module_that_freezes_parts_where_training_begins_has_them_frozen():
+    class Frozen(nn.Sequential):
+        def train(self, mode=True):
+            super().train(mode)
+            self[1].eval()
+            return self
+
+    module = Frozen(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    features = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    tried(module, features, torch.zeros(3, 1, dtype=torch.float64))
+
+
 def test_activations_count_what_leaf_modules_put_out():
     module = nn.Sequential(nn.Flatten(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))
     assert stacked(module).activations((2, 3), torch.float64, CPU) == 6 + 5 + 5 + 2
