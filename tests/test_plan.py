@@ -84,8 +84,9 @@ def test_fewer_rows_descend_at_once_where_a_node_owns_many_examples():
     assert assembly.assemble([given], events, plan([given], events).chunks).chunks.update == 150
 
 
-def test_what_does_not_fit_is_refused_with_the_numbers():
-    large = made("task.model={kind: mlp, hidden: [100000, 100000]}")
+def test_what_does_not_fit_is_refused_with_the_numbers(monkeypatch):
+    monkeypatch.setattr("batchednodes.plan.free", lambda where: 1 << 29)  # one row must fit on any machine, 200 on none
+    large = made("task.model={kind: mlp, hidden: [1000, 1000]}")
     assert not large.fits
     with pytest.raises(
         ValueError,
