@@ -53,13 +53,18 @@ def read(run: Path) -> tuple[list[dict[str, Any]], str | None]:
     text = text_of(run, SUMMARY, "finished run")
     try:
         summary = parsed(text)
-        networks, status = summary["networks"], summary.get("status", "finished")
+        if not isinstance(summary, dict):
+            raise ValueError(f"it must be a mapping, got {shown(summary)}")
+        networks, status = summary.get("networks"), summary.get("status", "finished")
         if not isinstance(networks, list) or not networks:
             raise ValueError("networks must be a list of at least one")
         why = None if status == "finished" else str(summary.get("message", status))
         return [{"run": str(run)} | checked(row) for row in networks], why
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"DIR must hold a whole summary.json, got {shown(str(run))}: {error}") from None
+    except ValueError as error:
+        raise ValueError(
+            f"DIR must hold a whole summary.json, got {shown(str(run))} with one that is damaged ({error}); resume the "
+            "run, which writes it again"
+        ) from None
 
 
 def check_file(run: Path, name: str, what: str) -> Inside:

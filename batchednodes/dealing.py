@@ -66,12 +66,12 @@ def _check(c: Config, found: DataSizes) -> None:
             raise ValueError(f"{rule} task.data.features_as=integers, got one that takes reals; use features_as=auto")
     (c.task.partition or IID()).check(found, c.network.nodes)
     if c.task.shift is not None:
-        if found.integers:
+        c.task.shift.check(found, c.network.nodes, c.seed)
+        if found.integers and not c.task.shift.keeps_integers(c.network.nodes, c.seed):
             raise ValueError(
                 "task.shift must be null where features are integers, which it would make reals; use "
-                "task.data.features_as=real"
+                "task.data.features_as=real, or rotations by multiples of 90 degrees"
             )
-        c.task.shift.check(found, c.network.nodes, c.seed)
 
 
 def split(config: Config) -> tuple[Dataset, Shards]:

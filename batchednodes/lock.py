@@ -31,13 +31,15 @@ class Lock:
 
         Raises:
             ValueError: another process, or this one, holds it; the message says which. Or what has its name leads out
-                of the folder.
+                of the folder, or is a folder.
             OSError: the file cannot be written.
         """
         self.folder = folder
         while True:
             try:
                 self.handle = self._file.handle(os.O_RDWR | os.O_CREAT)
+            except IsADirectoryError:
+                raise ValueError(f"{str(self._file)!r} must be a file, got a folder; remove it") from None
             except OSError as error:
                 raise OSError(error.errno, f"{self._file} cannot be written: {error.strerror}") from error
             try:

@@ -137,7 +137,7 @@ def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | N
     if need.nodes * stack.p * dtype.itemsize <= free(where):  # else the run does not fit, and so may no example
         kind = problems.feature_type(config, sizes[0], stack)
         example = (sizes[0].features, kind, here, problems.examples(sizes[0], kind) if sizes[0].integers else None)
-        with suppress(RangeError):  # of the one example; a check of all of them names it
+        with suppress(RangeError), problems.pointed_to_integers(config, sizes[0], dtype):  # all rows are checked later
             need = replace(need, activations=stack.activations(*example), convolved=stack.convolved(*example))
     chunks = need.chunks(where.type == "cuda", need.nodes, updates)
     versions = int((events.networks.sizes * sources.widths).sum()) * item

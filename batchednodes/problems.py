@@ -5,6 +5,7 @@ Letters: n nodes of all networks, p parameters.
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,7 +18,7 @@ from batchednodes.config import Config
 from batchednodes.data import Dataset, DataSizes, Heterogeneity, Sampler, Shards
 from batchednodes.local import filled
 from batchednodes.lookups import Lookups
-from batchednodes.stack import Stack, Ways
+from batchednodes.stack import RangeError, Stack, Ways
 from batchednodes.tasks import losses
 from batchednodes.tasks.models import PythonModule
 from batchednodes.tasks.problem import Problem, Tests
@@ -170,6 +171,22 @@ def feature_type(config: Config, sizes: DataSizes, stack: Stack) -> torch.dtype:
     return next((kind for kind in kinds if _takes(stack, examples(sizes, kind))), torch.int64)
 
 
+@contextmanager
+def pointed_to_integers(config: Config, sizes: DataSizes, dtype: torch.dtype) -> Iterator[None]:
+    """Adds to a refusal of features that are reals that integers may be had, where the module takes those."""
+    try:
+        yield
+    except RangeError:
+        raise
+    except ValueError as error:
+        data = config.task.data
+        if sizes.integers or not (config.task.model.is_own() and hasattr(data, "features_as")):
+            raise
+        if not _takes(skeleton(config, sizes, dtype, _HOST), examples(sizes, torch.int64)):
+            raise
+        raise ValueError(f"{error}; task.data.features_as=integers gives the model integers") from error
+
+
 def examples(sizes: DataSizes, kind: torch.dtype) -> Tensor:
     """Returns features of two examples in a type, on the CPU: a sample of the data, or zeros where none is known."""
     first = np.zeros(sizes.features) if sizes.first is None else sizes.first
@@ -196,14 +213,30 @@ def _checked_type(config: Config, dtype: torch.dtype, sets: Sequence[Dataset]) -
 
 
 def _warn_if_rounded(sets: Sequence[Dataset], dtype: str) -> None:
-    """Warns of features that are whole numbers, some of which the dtype of the run does not hold exactly."""
+    """Warns of places of a row that hold whole numbers, some of which the dtype of the run does not hold exactly."""
     for x in [part for data in sets for part in (data.features, data.test_features)]:
-        own = 1 << (63 if x.dtype.kind == "i" else np.finfo(x.dtype).nmant + 1)  # beyond, all reals are whole
-        largest, blocks = max(-x.min(), x.max()), np.array_split(x, -(-x.size // _BLOCK))
-        if _EXACT[dtype] < largest <= own and all((part == np.rint(part)).all() for part in blocks):
-            size = f"features are whole numbers up to {int(largest):,} in size"
-            fix = "use a module that takes integers" + (", or dtype=float64" if dtype != "float64" else "")
-            warnings.warn(
-                f"task.data: {size}, of which dtype={dtype} holds those to {_EXACT[dtype]:,}; {fix}", stacklevel=1
-            )
+        rows = x.reshape(len(x), -1)
+        places = _rounded(rows, _EXACT[dtype])
+        if places.size:
+            some = rows[:, places]
+            size = f"features are whole numbers up to {max(int(some.max()), -int(some.min())):,} in size"
+            where = f"(at place {places[0]} of a row, from 0)"
+            fix = "use a module that takes integers" if x.dtype.kind == "i" else "number them 0, 1, 2, ..."
+            fix += ", or use dtype=float64" if dtype != "float64" else ""
+            held = f"of which dtype={dtype} holds those to {_EXACT[dtype]:,}"
+            warnings.warn(f"task.data: {size}, {held} {where}; {fix}", stacklevel=1)
             return
+
+
+def _rounded(rows: np.ndarray, exact: int) -> np.ndarray:
+    """Returns at which places all rows hold whole numbers, some beyond `exact` in size, but none beyond their type."""
+    least, most = rows.min(0), rows.max(0)
+    large = (most > exact) | (least < -exact)
+    if rows.dtype.kind == "f":
+        own = 1 << (np.finfo(rows.dtype).nmant + 1)  # beyond, all reals are whole
+        large &= (most <= own) & (least >= -own)
+    places = np.flatnonzero(large)
+    for part in np.array_split(rows, -(-rows.size // _BLOCK)):
+        some = part[:, places]
+        places = places[(some == np.rint(some)).all(0)]
+    return places

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from test_resume import TINY, after, halted, same_files
 
-from batchednodes import checkpoint, load, resume, train
+from batchednodes import checkpoint, comparison, load, resume, train
 from batchednodes.border import BorderError, Inside
 from batchednodes.config import to_dict
 from batchednodes.recorder import Recorder
@@ -115,6 +115,24 @@ def test_a_damaged_summary_is_written_again(content, tmp_path):
     (tmp_path / "run" / "summary.json").write_text(content)
     resume(tmp_path / "run")
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["networks"] == summary["networks"]
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "{}", '{"networks": 3}', PARTS % "", PARTS % "3"])
+def test_a_damaged_summary_is_called_so_in_a_comparison(content, tmp_path):
+    (tmp_path / "summary.json").write_text(content)
+    words = r"got '.*' with one that is damaged \((it|networks|a row of metrics) must be .*\); resume the run, which"
+    with pytest.raises(ValueError, match=words):
+        comparison.read(tmp_path)
+
+
+def test_a_folder_in_place_of_the_lock_is_named_with_what_to_do(tmp_path):
+    parts, _ = halted(tmp_path)
+    (parts / "lock").mkdir()
+    with pytest.raises(ValueError, match=r"lock' must be a file, got a folder; remove it$"):
+        resume(parts)
+    (parts / "lock").rmdir()
+    resume(parts)
+    same_files(tmp_path / "whole", parts)
 
 
 def test_other_files_among_the_checkpoints_stay(tmp_path):

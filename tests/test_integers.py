@@ -247,3 +247,43 @@ def test_integers_that_become_reals_and_are_rounded_are_a_warning(here, dtype, l
     words = f"task.data: features are whole numbers up to {largest:,} in size, of which dtype={dtype} holds those to"
     with pytest.warns(UserWarning, match=words):
         train(run, data, more, f"dtype={dtype}")
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_large_integers_beside_reals_are_a_warning(here, at):
+    frame = pd.DataFrame({"a": np.arange(20) + 2**24, "b": np.linspace(0, 1, 20), "y": [0, 1] * 10})
+    frame[["a", "b", "y"] if at == 0 else ["b", "a", "y"]].to_csv("t", index=False)
+    data = "task.data={kind: csv, path: t}"
+    words = (
+        rf"features are whole numbers up to 16,777,2\d\d in size, .* \(at place {at} of a row, from 0\); number them"
+    )
+    with pytest.warns(UserWarning, match=words):
+        train(RUN, data)
+
+
+def test_large_reals_are_no_warning(here, recwarn):
+    train(RUN, save(np.linspace(2**24, 2**25, 40).reshape(20, 2) + 0.5, np.arange(20) % 2))
+    assert not recwarn
+
+
+@pytest.mark.parametrize("name", ["Int64", "int64[pyarrow]"])
+def test_nullable_integers_of_parquet_without_gaps_stay_integers(here, name):
+    pytest.importorskip("pyarrow")
+    TABLE.astype({"a": name, "b": name}).to_parquet("t")
+    source = Parquet("t", test_fraction=0.25)
+    dataset = source.load(2, 0)
+    assert source.sizes(2).integers
+    assert dataset.features.dtype == np.int64
+    assert dataset.sizes == source.sizes(2)
+
+
+HINT = "; task.data.features_as=integers gives the model integers"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "hinted"),
+    [("u1", "Tokens", True), ("f4", "Tokens", True), ("?", "Tokens", True), ("u1", "Branching", False)],
+)
+def test_a_model_that_takes_integers_only_is_told_of_them(here, kind, name, hinted):
+    data = save((np.arange(60).reshape(20, 3) % 2).astype(kind), np.arange(20) % 2)
+    assert (HINT in settle(RUN, (data, model(name)), build=True, folder=here)) is hinted

@@ -202,3 +202,28 @@ def test_shifts_suit_real_targets_and_differ_between_networks_of_a_batch():
     assert np.allclose(both[4:], alone[1], rtol=1e-12, atol=0)
     assert np.array_equal(alone[0], clean)
     assert not np.allclose(alone[0], alone[1])
+
+
+@pytest.mark.parametrize("features", [(4, 4), (2, 3, 3), (9,)])
+def test_integers_are_turned_exactly(features):
+    x = np.random.default_rng(0).integers(2**60, 2**62, (8, *features))  # beyond what reals hold
+    data = Dataset(x, np.zeros(8, np.int64), x[:1].copy(), np.zeros(1, np.int64), 1)
+    after, owners, before = seen(data, Rotation(), 8)
+    assert after.features.dtype == np.int64
+    square = (-1, 3, 3) if len(features) != 2 else (-1, 4, 4)
+    for row, owner, old in zip(after.features, owners, before, strict=True):
+        turned = np.rot90(old.reshape(square), owner * 4 // 8, axes=(1, 2))
+        assert np.array_equal(row.reshape(square), turned)
+
+
+@pytest.mark.parametrize(("angle", "kept"), [("[0, 90, -270, 360]", True), ("[0, 45, 90, 180]", False)])
+def test_rotations_that_keep_integers_go_with_them(angle, kept, tmp_path):
+    x = np.random.default_rng(0).integers(0, 300, (40, 4, 4)).astype(np.int16)
+    np.savez(tmp_path / "d.npz", features=x, targets=np.arange(40) % 2)
+    options = [f"task.data={{kind: npz, path: '{tmp_path / 'd.npz'}'}}", "task.model.kind=linear", "run.until=2"]
+    options += [f"task.shift={{kind: rotation, angle: {angle}}}", "network.nodes=8"]
+    if kept:
+        train({}, *options)
+        return
+    with pytest.raises(ValueError, match=r"task.shift must be null where .*, or rotations by multiples of 90 degrees"):
+        train({}, *options)

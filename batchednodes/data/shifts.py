@@ -40,9 +40,13 @@ class Shift(ABC):
     def applies_to_tests(self) -> bool:
         """Returns whether test rows are shifted too."""
 
+    def keeps_integers(self, n: int, seed: int) -> bool:
+        """Returns whether features that are integers stay so at each of n nodes."""
+        return False
+
     @abstractmethod
     def apply_(self, x: np.ndarray, node: Int64[np.ndarray, " R"], n: int, seed: int, purpose: int) -> None:
-        """Changes features [R, ...] of float32 or float64 to what the node of each row sees.
+        """Changes features [R, ...] of reals, or of int64 if it keeps integers, to what the node of each row sees.
 
         Args:
             x: contiguous and writable.
@@ -125,6 +129,9 @@ class Rotation(Shift):
     def applies_to_tests(self) -> bool:
         return self.test == "shifted"
 
+    def keeps_integers(self, n: int, seed: int) -> bool:
+        return not (self._angles(n, seed) % 90.0).any()
+
     def apply_(self, x: np.ndarray, node: Int64[np.ndarray, " R"], n: int, seed: int, purpose: int) -> None:
         turns = np.array([_direction(angle) for angle in self._angles(n, seed)])
         group = node if self.groups is None else node * self.groups // n
@@ -186,7 +193,13 @@ def _turn_(x, turns, group):  # noqa: ANN001, ANN202  (numba infers the types)
                 for b in range(w):
                     from_r = middle_r + cos * (a - middle_r) + sin * (b - middle_c)
                     from_c = middle_c - sin * (a - middle_r) + cos * (b - middle_c)
-                    x[r, channel, a, b] = _between(old, from_r, from_c)
+                    near_r, near_c = math.floor(from_r), math.floor(from_c)
+                    if near_r != from_r or near_c != from_c:
+                        x[r, channel, a, b] = _between(old, from_r, from_c)
+                    elif 0 <= near_r < h and 0 <= near_c < w:
+                        x[r, channel, a, b] = old[near_r, near_c]  # float64 does not hold all integers
+                    else:
+                        x[r, channel, a, b] = 0
 
 
 @njit(nogil=True, cache=True, inline="always")

@@ -153,7 +153,10 @@ def stay_integers(rule: FeaturesAs, held: np.dtype, standardize: str) -> bool:
         ValueError: integers are asked for, and they are none; or integers are to be standardised.
     """
     if rule == "integers" and held.kind not in "iu":
-        raise ValueError(f"features_as must be auto or real where features are no integers, got integers and {held}")
+        raise ValueError(
+            f"features_as must be auto or real where features are no integers, got integers and {held}; save them as "
+            "integers"
+        )
     if rule == "real" or held.kind not in "iu" or (rule == "auto" and held.itemsize == 1):
         return False
     refuse_standardized(standardize)

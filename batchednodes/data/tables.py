@@ -367,7 +367,8 @@ def _parquet(path: str, key: str) -> Table:
         if not all(str(file.schema_arrow.field(place).type) in _INTEGERS for place in places):
             return None
         try:
-            row = next(file.iter_batches(1, columns=[names[place] for place in places])).to_pandas()
+            batch = next(file.iter_batches(1, columns=[names[place] for place in places]))
+            row = batch.to_pandas(ignore_metadata=True)
         except Exception:  # as above; and empty cells
             return None
         return _first([row[[names[place] for place in places]]])
