@@ -90,7 +90,7 @@ def _end(folder: Inside) -> float:
             times.append(int(found[1]) + 1.0)
             with suppress(BorderError):  # what is no file is not read as one
                 seen = (folder / name).status()
-                times.append(math.ceil(seen.st_mtime) if seen is not None else 0.0)
+                times.append(float(math.ceil(seen.st_mtime)) if seen is not None else 0.0)
     return max(moment for moment in times if moment <= _LATEST)
 
 

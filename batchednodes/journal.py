@@ -143,14 +143,14 @@ class Journal:
         """
         if not isinstance(written, dict) or "config" not in written:
             raise ValueError(f"journal is {shown(written)}")
-        known = {f.name for f in fields(Journal)}
-        frozen: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in written.items() if k in known}
-        found = Journal(**frozen)
+        usual = vars(Journal(config={}))
+        found: dict[str, Any] = {name: written.get(name, usual[name]) for name in usual}
+        found = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
         for names, holds in _RULES.items():
             for name in names.split():
-                if not holds(getattr(found, name)):
-                    raise ValueError(f"{name} is {shown(getattr(found, name))}")
-        return found
+                if not holds(found[name]):
+                    raise ValueError(f"{name} is {shown(found[name])}")
+        return Journal(**found)
 
 
 @dataclass(frozen=True)

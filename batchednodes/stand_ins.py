@@ -135,7 +135,7 @@ def _attention(
     key: Float[Tensor, "... s d"],
     value: Float[Tensor, "... s v"],
     attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
+    dropout_p: float | int = 0.0,
     is_causal: bool = False,
     *,
     scale: float | None = None,

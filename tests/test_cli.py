@@ -292,7 +292,7 @@ def test_a_run_with_numbers_that_are_not_finite_goes_on(tmp_path, monkeypatch, c
 
 @pytest.mark.parametrize(
     ("speed", "words"),
-    [(0.04321, "0.0432"), (0.4, "0.4"), (12.34, "12.3"), (99.99, "100"), (123456.7, "123,457"), (0, "0")],
+    [(0.04321, "0.0432"), (0.4, "0.4"), (12.34, "12.3"), (99.99, "100"), (123456.7, "123,457"), (0.0, "0")],
 )
 def test_slow_runs_have_a_speed_too(speed, words):
     assert cli.commands._rate(speed) == words
