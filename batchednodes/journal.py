@@ -150,7 +150,9 @@ class Journal:
             for name in names.split():
                 if not holds(found[name]):
                     raise ValueError(f"{name} is {shown(found[name])}")
-        return Journal(**found)
+        curves = found["curves"] and (float(found["curves"][0]), float(found["curves"][1]), found["curves"][2])
+        end = None if found["end"] is None else float(found["end"])
+        return Journal(**found | {"seconds": float(found["seconds"]), "end": end, "curves": curves})
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def _no(*_: object) -> bool:
 # ---------------------------------------------------------------------------------------------------------- dropout
 
 
-def _dropout(mode: StandIns, func: Function, input: Tensor, p: float, train: bool) -> Tensor:
+def _dropout(mode: StandIns, func: Function, input: Tensor, p: float | int, train: bool) -> Tensor:
     """Stands in for dropout of elements, or of whole channels, plain or alpha, in place or not."""
     if not train or p == 0:
         return input
@@ -97,7 +97,7 @@ def _native_dropout(
     mode: StandIns,
     func: Function,
     input: Tensor,
-    p: float,
+    p: float | int,
     train: bool | None,
 ) -> tuple[Tensor, Tensor]:
     if train is False or p == 0:

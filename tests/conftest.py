@@ -7,22 +7,16 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network; read when datase
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as many processes as cores; read when torch is imported
 
+import importlib
 import random
-import sys
 
 import hypothesis
 import pytest
 import torch
 
-try:
-    import beartype._check.code.codemain
-    import beartype._util.kind.integer.utilintget
-except ImportError:
-    pass
-else:  # checked signatures draw which item of a list they look at, but not from the generator of what they check
-    for module in [module for name, module in sys.modules.items() if name.startswith("beartype.")]:
-        if hasattr(module, "getrandbits"):
-            module.getrandbits = random.Random(0).getrandbits
+for module in ("beartype._check.code.codemain", "beartype._util.kind.integer.utilintget"):
+    # Checked signatures draw which item of a list they look at: not from the generator of what they check.
+    vars(importlib.import_module(module))["getrandbits"] = random.Random(0).getrandbits
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel is defined: before the package is imported
