@@ -107,19 +107,19 @@ def left(tmp_path_factory):
 def touched(left, tmp_path_factory):
     """Returns the names in the run's folder that each command opens or changes, passes through, or lists."""
     found = {}
-    experiments.EXPERIMENTS["tiny"] = lambda size: Tiny()
-    for command, arguments in COMMANDS.items():
-        place = tmp_path_factory.mktemp("traced") / "work"
-        shutil.copytree(left, place)
-        with watched(place / "run") as watch:
-            call(place, *arguments)
-            names = watch.names()
-        inside = {str(p.relative_to(base / "run")) for base in (left, place) for p in (base / "run").rglob("*")}
-        listed = {name for name in inside if str(Path(name).parent) in names and Path(name).parent != Path()}
-        passed = {str(above) for name in names for above in Path(name).parents}
-        found[command] = (names | listed | passed) - {"."}
-    yield found
-    del experiments.EXPERIMENTS["tiny"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(experiments.EXPERIMENTS, "tiny", lambda size: Tiny())
+        for command, arguments in COMMANDS.items():
+            place = tmp_path_factory.mktemp("traced") / "work"
+            shutil.copytree(left, place)
+            with watched(place / "run") as watch:
+                call(place, *arguments)
+                names = watch.names()
+            inside = {str(p.relative_to(base / "run")) for base in (left, place) for p in (base / "run").rglob("*")}
+            listed = {name for name in inside if str(Path(name).parent) in names and Path(name).parent != Path()}
+            passed = {str(above) for name in names for above in Path(name).parents}
+            found[command] = (names | listed | passed) - {"."}
+        yield found
 
 
 def seen(folder):
