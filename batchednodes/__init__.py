@@ -5,24 +5,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchednodes.caches import forget_stale
-from batchednodes.imports import deferred
+from batchednodes.numerics.compile_cache import forget_stale
 
 if TYPE_CHECKING:
-    from batchednodes import gossip, training
+    from batchednodes.algorithms.mixing.phase import GossipMatrix
     from batchednodes.config import Config, load
-    from batchednodes.gossip import GossipMatrix
-    from batchednodes.training import Result, resume, train
+    from batchednodes.simulation.training import Result, resume, train
 else:
-    gossip = deferred("batchednodes.gossip")
-    training = deferred("batchednodes.training")
     _HOMES = {
         "Config": "batchednodes.config",
         "load": "batchednodes.config",
-        "GossipMatrix": "batchednodes.gossip",
-        "Result": "batchednodes.training",
-        "resume": "batchednodes.training",
-        "train": "batchednodes.training",
+        "GossipMatrix": "batchednodes.algorithms.mixing.phase",
+        "Result": "batchednodes.simulation.training",
+        "resume": "batchednodes.simulation.training",
+        "train": "batchednodes.simulation.training",
     }
 
     def __getattr__(name: str) -> Any:

@@ -7,14 +7,14 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from batchednodes import start
-from batchednodes.imports import deferred
-from batchednodes.interruption import Halt
+from batchednodes.cli.interruption import Halt
+from batchednodes.numerics import start
+from batchednodes.numerics.lazy import deferred
 
 if TYPE_CHECKING:
-    from batchednodes import cli
+    from batchednodes.cli import app
 else:
-    cli = deferred("batchednodes.cli")  # a second's work, in which a Ctrl-C may come
+    app = deferred("batchednodes.cli.app")  # a second's work, in which a Ctrl-C may come
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     halt = Halt()
     try:
         start.check_light()
-        cli.main()
+        app.main()
     except KeyboardInterrupt:
         halt.asked = True
     except SystemExit:

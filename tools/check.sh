@@ -26,7 +26,7 @@ static() {
   step "format" "To repair: $python -m ruff format" "$python" -m ruff format --check .
   step "lint" "To repair what can be: $python -m ruff check --fix" "$python" -m ruff check .
   step "types" "The rules are in pyproject.toml, [tool.basedpyright]." "$python" -m basedpyright --pythonpath "$python"
-  step "layers" "The order of modules is in tests/test_layers.py." "$python" -m pytest -n 0 tests/test_layers.py
+  step "layers" "The order of packages is in tests/test_layers.py." "$python" -m pytest -n 0 tests/test_layers.py
 }
 
 types() {
@@ -54,7 +54,7 @@ case "${1:-all}" in
   types) types ;;
   all)
     static
-    step "tests" "To run one again: $python -m pytest tests/test_X.py -k NAME" "$python" -m pytest
+    step "tests" "To run one again: $python -m pytest tests/PACKAGE/test_X.py -k NAME" "$python" -m pytest
     ;;
 esac
 echo "== ${1:-all}: ok"

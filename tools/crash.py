@@ -25,7 +25,8 @@ from typing import Any
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from batchednodes import cli, commands, config  # noqa: F401  (the first command of a process imports commands)
+from batchednodes import config
+from batchednodes.cli import app
 
 BASE: dict[str, Any] = {
     "network": {"nodes": 24},
@@ -71,7 +72,7 @@ def child(arguments: list[str]) -> int:
     sys.argv = ["batchednodes", *arguments]
     code = 1
     try:
-        cli.main()
+        app.main()
         code = 0
     except SystemExit as stop:
         code = int(stop.code or 0)

@@ -22,7 +22,7 @@ import scipy.stats
 
 from batchednodes import train
 from batchednodes.config import Config
-from batchednodes.engine import Progress
+from batchednodes.simulation.engine import Progress
 
 SETTINGS: dict[str, Any] = {
     "network": {"nodes": 64},

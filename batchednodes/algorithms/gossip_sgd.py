@@ -21,15 +21,14 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from batchednodes.algorithms.local_sgd import Descent, Rates
+from batchednodes.algorithms.mixing import Ages, Entries, Kernel, merge_, mix_, partial
+from batchednodes.algorithms.mixing.phase import Mixing
 from batchednodes.algorithms.state import State
-from batchednodes.gossip import Mixing
-from batchednodes.local import Descent, Rates
-from batchednodes.mail import JOINED
-from batchednodes.memory import Chunk
-from batchednodes.mixing import Ages, Entries, Kernel, merge_, mix_, partial
-from batchednodes.staleness import count_
-from batchednodes.tasks.problem import Problem
-from batchednodes.versions import Layout
+from batchednodes.algorithms.versions import Layout, count_
+from batchednodes.events.messages.records import JOINED
+from batchednodes.models.problem import Problem
+from batchednodes.numerics.memory import Chunk
 
 
 @dataclass(frozen=True)

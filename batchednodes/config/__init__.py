@@ -6,7 +6,7 @@ The dataclasses can be made in Python too, `Config(network=Network(nodes=50))`: 
 from batchednodes.config.files import Override, dump, load, to_dict
 from batchednodes.config.kinds import KINDS, READER
 from batchednodes.config.local import Local
-from batchednodes.config.settings import (
+from batchednodes.config.schema import (
     Config,
     Every,
     Gossip,

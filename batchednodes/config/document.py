@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from batchednodes.paths import FILE, NOTHING, found
-from batchednodes.values import shown
+from batchednodes.data.paths import FILE, NOTHING, found
+from batchednodes.numerics.values import shown
 
 LARGEST, VALUES, DEPTH = 16 << 20, 120_000, 50
 """The largest file [B], the most values of a document with its aliases written out, and the deepest nesting [levels]:

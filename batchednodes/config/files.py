@@ -16,8 +16,8 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from batchednodes.config.document import parse, read_file, write
 from batchednodes.config.kinds import READER
-from batchednodes.config.settings import Config
-from batchednodes.values import shown
+from batchednodes.config.schema import Config
+from batchednodes.numerics.values import shown
 
 EXPANDED = 5_000
 """The most values of a config with interpolations, written out: half a second's work."""

@@ -3,11 +3,14 @@
 Letters: none.
 """
 
-from batchednodes import clocks, messages, schemes, tasks, values
 from batchednodes import data as sources
+from batchednodes import models
 from batchednodes import topology as graphs
+from batchednodes.config.reader import Reader
 from batchednodes.config.synonyms import SYNONYMS
-from batchednodes.reading import Reader
+from batchednodes.events import availability, clocks, merge, rounds, schemes, token_accounts
+from batchednodes.events.links import delay, loss
+from batchednodes.numerics import values
 
 KINDS: dict[str, dict[str, type]] = {
     "network.topology": {
@@ -60,38 +63,38 @@ KINDS: dict[str, dict[str, type]] = {
         "age_aware": schemes.AgeAware,
     },
     "network.availability": {
-        "always": messages.Always,
-        "per_message": messages.PerMessage,
-        "markov": messages.Markov,
-        "diurnal": messages.Diurnal,
-        "trace": messages.TraceAvailability,
+        "always": availability.Always,
+        "per_message": availability.PerMessage,
+        "markov": availability.Markov,
+        "diurnal": availability.Diurnal,
+        "trace": availability.TraceAvailability,
     },
     "gossip.delay": {
-        "none": messages.Instant,
-        "constant": messages.Constant,
-        "uniform": messages.UniformDelay,
-        "exponential": messages.ExponentialDelay,
-        "lognormal": messages.LogNormalDelay,
-        "bandwidth": messages.Bandwidth,
-        "trace": messages.TraceDelay,
+        "none": delay.Instant,
+        "constant": delay.Constant,
+        "uniform": delay.UniformDelay,
+        "exponential": delay.ExponentialDelay,
+        "lognormal": delay.LogNormalDelay,
+        "bandwidth": delay.Bandwidth,
+        "trace": delay.TraceDelay,
     },
-    "gossip.loss": {"none": messages.NoLoss, "independent": messages.Independent, "bursts": messages.Bursts},
+    "gossip.loss": {"none": loss.NoLoss, "independent": loss.Independent, "bursts": loss.Bursts},
     "gossip.merge": {
-        "fixed": messages.Fixed,
-        "mean": messages.Mean,
-        "age_weighted": messages.AgeWeighted,
-        "staleness_weighted": messages.StalenessWeighted,
-        "limited": messages.Limited,
-        "sampled": messages.Sampled,
-        "partitioned": messages.Partitioned,
+        "fixed": merge.Fixed,
+        "mean": merge.Mean,
+        "age_weighted": merge.AgeWeighted,
+        "staleness_weighted": merge.StalenessWeighted,
+        "limited": merge.Limited,
+        "sampled": merge.Sampled,
+        "partitioned": merge.Partitioned,
     },
     "gossip.flow": {
-        "none": messages.Unlimited,
-        "simple": messages.Simple,
-        "generalized": messages.Generalized,
-        "randomized": messages.Randomized,
+        "none": token_accounts.Unlimited,
+        "simple": token_accounts.Simple,
+        "generalized": token_accounts.Generalized,
+        "randomized": token_accounts.Randomized,
     },
-    "timing": {"continuous": messages.Continuous, "rounds": messages.Rounds},
+    "timing": {"continuous": rounds.Continuous, "rounds": rounds.Rounds},
     "task.data": {
         "linear_regression": sources.LinearRegression,
         "nonlinear_regression": sources.NonlinearRegression,
@@ -117,7 +120,7 @@ KINDS: dict[str, dict[str, type]] = {
         "natural": sources.Natural,
     },
     "task.shift": {"rotation": sources.Rotation, "noise": sources.Noise},
-    "task.model": {"linear": tasks.Linear, "mlp": tasks.MLP, "python": tasks.PythonModule},
+    "task.model": {"linear": models.Linear, "mlp": models.MLP, "python": models.PythonModule},
     "distribution": {
         "lognormal": values.LogNormal,
         "uniform": values.Uniform,

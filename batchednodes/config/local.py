@@ -1,4 +1,4 @@
-"""The settings of local SGD, which `batchednodes.local` computes.
+"""The settings of local SGD, which `batchednodes.algorithms.local_sgd` computes.
 
 Letters: none.
 """
@@ -6,7 +6,7 @@ Letters: none.
 from dataclasses import dataclass
 from typing import Literal
 
-from batchednodes.values import PerNode, check_sizes
+from batchednodes.numerics.values import PerNode, check_sizes
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,8 @@
 """What the nodes learn from: sources of data, partitions over the nodes, minibatches by address."""
 
-from batchednodes.data.bundled import Digits, Sklearn
-from batchednodes.data.draws import Sampler
+from batchednodes.data.feature_shift import Noise, Rotation, Shift, shifted
 from batchednodes.data.heterogeneity import Heterogeneity, LabelCounts
-from batchednodes.data.huggingface import HuggingFace
-from batchednodes.data.images import ImageFolder
-from batchednodes.data.npz import Npz
+from batchednodes.data.minibatches import Sampler
 from batchednodes.data.partitions import (
     IID,
     Dirichlet,
@@ -20,11 +17,14 @@ from batchednodes.data.partitions import (
     QuantitySkew,
     Shards,
 )
-from batchednodes.data.shifts import Noise, Rotation, Shift, shifted
-from batchednodes.data.sources import Dataset, DataSizes, Source, check_dataset
-from batchednodes.data.svmlight import Libsvm
-from batchednodes.data.synthetic import LinearRegression, NonlinearRegression
-from batchednodes.data.tables import Csv, Parquet
+from batchednodes.data.sources.base import Dataset, DataSizes, Source, check_dataset
+from batchednodes.data.sources.bundled import Digits, Sklearn
+from batchednodes.data.sources.huggingface import HuggingFace
+from batchednodes.data.sources.images import ImageFolder
+from batchednodes.data.sources.npz import Npz
+from batchednodes.data.sources.svmlight import Libsvm
+from batchednodes.data.sources.synthetic import LinearRegression, NonlinearRegression
+from batchednodes.data.sources.tables import Csv, Parquet
 
 __all__ = [
     "IID",

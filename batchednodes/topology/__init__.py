@@ -5,19 +5,19 @@ networks are stacked into one `Contacts`, from which `peer` draws. Where a graph
 is contacted; likewise where weights do.
 """
 
-from batchednodes.topology.changing import BaseGraph, OnePeerExponential, RandomMatching, RandomPeers
-from batchednodes.topology.choice import Choice, choice, choices, chosen
-from batchednodes.topology.chooser import ROUNDS, Chooser
+from batchednodes.topology.base import Changing, Topology
 from batchednodes.topology.communities import RandomGeometric, StochasticBlock, TwoCliques
-from batchednodes.topology.contacts import Contacts, Networks, peer, peers, stack
-from batchednodes.topology.edge_list import Adjacency, EdgeList, Edges
-from batchednodes.topology.graphs import Graph
+from batchednodes.topology.deterministic import Chain, Complete, Exponential, Hypercube, Ring, Star
+from batchednodes.topology.from_networkx import Davis, Karate, NetworkX, from_networkx
+from batchednodes.topology.given import Adjacency, EdgeList, Edges
+from batchednodes.topology.graph import Graph
 from batchednodes.topology.grids import Grid, Torus
-from batchednodes.topology.lattices import Chain, Complete, Exponential, Hypercube, Ring, Star
-from batchednodes.topology.random_graphs import BarabasiAlbert, ErdosRenyi, WattsStrogatz
+from batchednodes.topology.neighbours import Contacts, Networks, peer, peers, stack
+from batchednodes.topology.peer_sampler import ROUNDS, Chooser
+from batchednodes.topology.peer_sampling_kernels import Choice, choice, choices, chosen
+from batchednodes.topology.random import BarabasiAlbert, ErdosRenyi, WattsStrogatz
 from batchednodes.topology.regular import KRegular
-from batchednodes.topology.social import Davis, Karate, NetworkX, from_networkx
-from batchednodes.topology.topology import Changing, Topology
+from batchednodes.topology.time_varying import BaseGraph, OnePeerExponential, RandomMatching, RandomPeers
 from batchednodes.topology.trees import BinaryTree, DoubleBinaryTree
 from batchednodes.topology.weights import (
     GivenWeights,

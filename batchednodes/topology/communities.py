@@ -10,11 +10,11 @@ import numpy as np
 import scipy
 from jaxtyping import Int64
 
-from batchednodes import rng
-from batchednodes.topology.graphs import Graph
-from batchednodes.topology.random_graphs import met
-from batchednodes.topology.topology import Topology, at_least
-from batchednodes.values import number, shown
+from batchednodes.numerics import rng
+from batchednodes.numerics.values import number, shown
+from batchednodes.topology.base import Topology, at_least
+from batchednodes.topology.graph import Graph
+from batchednodes.topology.random import met
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batchednodes.topology.graphs import Graph
-from batchednodes.topology.topology import Topology, at_least
-from batchednodes.values import shown
+from batchednodes.numerics.values import shown
+from batchednodes.topology.base import Topology, at_least
+from batchednodes.topology.graph import Graph
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from batchednodes import rng
-from batchednodes.topology.graphs import Graph
-from batchednodes.topology.topology import Topology, at_least, below_n
+from batchednodes.numerics import rng
+from batchednodes.topology.base import Topology, at_least, below_n
+from batchednodes.topology.graph import Graph
 
 SWEEPS = 4
 """Times that every edge of a random regular graph tries to swap ends, so that it forgets how it was made simple."""

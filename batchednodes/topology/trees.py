@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
-from batchednodes.topology.graphs import Graph
-from batchednodes.topology.topology import Topology
+from batchednodes.topology.base import Topology
+from batchednodes.topology.graph import Graph
 
 
 @dataclass(frozen=True)

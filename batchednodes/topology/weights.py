@@ -17,11 +17,11 @@ import scipy
 from jaxtyping import Float64, Int32, Int64
 from numba import njit
 
-from batchednodes.paths import read_text
-from batchednodes.topology.choice import WEIGHTED, Rule, weighted
-from batchednodes.topology.chooser import Chooser
-from batchednodes.topology.graphs import DENSE, Graph, largest_modulus, second_modulus, some_vector
-from batchednodes.values import shown
+from batchednodes.data.paths import read_text
+from batchednodes.numerics.values import shown
+from batchednodes.topology.graph import DENSE, Graph, largest_modulus, second_modulus, some_vector
+from batchednodes.topology.peer_sampler import Chooser
+from batchednodes.topology.peer_sampling_kernels import WEIGHTED, Rule, weighted
 
 _REAL = r"[+-]?(?:\d{1,20}\.?\d{0,20}|\.\d{1,20})(?:[eE][+-]?\d{1,3})?"
 _ROW = re.compile(rf"\s*(\d{{1,9}})\s*,\s*(\d{{1,9}})\s*,\s*({_REAL})\s*", re.ASCII)

@@ -15,9 +15,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from batchednodes import dealing, load, needs, sweep, train
-from batchednodes.config import Config
-from batchednodes.training import Result
+from batchednodes import load, train
+from batchednodes.config import Config, sweep
+from batchednodes.simulation.build import datasets
+from batchednodes.simulation.planning import memory_plan
+from batchednodes.simulation.training import Result
 from fuzz import data as sets
 from fuzz.cases import HOST_ONLY, Case
 
@@ -119,12 +121,12 @@ def run(case: Case, folder: Path, executor: str) -> Outcome:
 @contextmanager
 def _traced(short: bool) -> Iterator[None]:
     """Lets short runs, too, use tapes and programs."""
-    before = needs._PROGRAMS
-    needs._PROGRAMS = 0 if short else before
+    before = memory_plan._PROGRAMS
+    memory_plan._PROGRAMS = 0 if short else before
     try:
         yield
     finally:
-        needs._PROGRAMS = before
+        memory_plan._PROGRAMS = before
 
 
 def _faults(outcome: Outcome) -> list[str]:
@@ -178,7 +180,7 @@ def _misscored(case: Case, folder: Path, result: Result) -> list[str]:
     skipped = point.dtype == "bfloat16" or point.run.eval_nodes or point.run.on_divergence == "quarantine" or case.jumps
     if skipped or not result.x.isfinite().all() or float(result.x.abs().max()) > GROWN:
         return []
-    test = dealing.split(point)[0]
+    test = datasets.split(point)[0]
     targets = torch.from_numpy(test.test_targets)
     row = result.metrics[result.metrics["network"] == 0].iloc[-1]
     tolerance = 100 * TOLERANCE[point.dtype]

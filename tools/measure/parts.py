@@ -17,20 +17,21 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.func import grad_and_value, vmap
 
-from batchednodes import assembly, load
+from batchednodes import load
 from batchednodes.algorithms.gossip_sgd import UpdateWave
+from batchednodes.algorithms.local_sgd import Descent
+from batchednodes.algorithms.mixing import merge_, mix_
+from batchednodes.algorithms.mixing.phase import Mixing, writes
 from batchednodes.algorithms.state import State
-from batchednodes.assembly import Run
-from batchednodes.engine import Batched, Executor, Pause, Unobserved, Window, never
-from batchednodes.gossip import Mixing, writes
-from batchednodes.local import Descent
-from batchednodes.memory import Aside
-from batchednodes.mixing import merge_, mix_
-from batchednodes.plan import plan
-from batchednodes.program import UntraceableError
-from batchednodes.schedule import count_lines, lines, schedule
-from batchednodes.timeline import Clocks, Events
-from batchednodes.versions import Layout
+from batchednodes.algorithms.versions import Layout
+from batchednodes.events.timeline import Clocks, Events
+from batchednodes.events.waves import count_lines, lines, schedule
+from batchednodes.numerics.fx_program import UntraceableError
+from batchednodes.numerics.memory import Aside
+from batchednodes.simulation.build import assembly
+from batchednodes.simulation.build.assembly import Run
+from batchednodes.simulation.engine import Batched, Executor, Pause, Unobserved, Window, never
+from batchednodes.simulation.planning.plan import plan
 from measure.limits import copying, products
 from measure.timing import Work, interleaved, rates, ratios, spread
 from measure.workloads import Workload, built, settings

@@ -20,9 +20,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from batchednodes import assembly, load, train
-from batchednodes.assembly import Run
-from batchednodes.timeline import UPDATE, Events
+from batchednodes import load, train
+from batchednodes.events.timeline import UPDATE, Events
+from batchednodes.simulation.build import assembly
+from batchednodes.simulation.build.assembly import Run
 from measure.timing import gathered, ratios, seconds, spread
 from measure.workloads import Workload, built, settings
 

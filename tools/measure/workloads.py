@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from batchednodes import assembly, load
-from batchednodes.assembly import Run
-from batchednodes.plan import plan
+from batchednodes import load
+from batchednodes.simulation.build import assembly
+from batchednodes.simulation.build.assembly import Run
+from batchednodes.simulation.planning.plan import plan
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from numba import njit
 
-from batchednodes import rng
-from batchednodes.data.partitions.shards import (
+from batchednodes.data.partitions.base import (
     ORDER,
     REPAIR,
     SHARES,
@@ -32,8 +31,9 @@ from batchednodes.data.partitions.shards import (
     near_equal,
     of_owners,
 )
-from batchednodes.data.sources import Dataset, DataSizes
-from batchednodes.values import check_sizes
+from batchednodes.data.sources.base import Dataset, DataSizes
+from batchednodes.numerics import rng
+from batchednodes.numerics.values import check_sizes
 
 _BLOCK = 4096
 """Nodes whose label proportions are held at once."""

@@ -1,0 +1,336 @@
+r"""Local SGD on the rows of a wave: one `torch.func.vmap` for all of them, or the program or tape made from it.
+
+    g <- grad loss(x; batch) + weight_decay x
+    v <- momentum v + g                          (v starts at 0 and stays at its node; it is never mixed)
+    x <- x - lr v            or, with nesterov,  x <- x - lr (g + momentum v)
+
+for each of `steps` minibatches: the arithmetic of `torch.optim.SGD`.
+
+Where an update is whole epochs, nodes with fewer examples have smaller minibatches, or fewer: g is then that of a
+weighted mean, with weights 0 for the places that are not taken, and rows make only the steps that they have.
+
+Where step sizes are divided by ages, the lr of an entry of x is that of the node over the steps behind the entry, with
+this one.
+
+Letters: n nodes, w rows of a wave, p parameters, s steps, b examples of a minibatch, S examples of all nodes, x models,
+v momentum buffers.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+from torch.func import grad, vmap
+
+from batchednodes.numerics import fx_program
+from batchednodes.numerics.cuda_graphs import Graphs, recorder
+from batchednodes.numerics.fx_program import Function
+from batchednodes.numerics.tape import Tape, record
+
+Coefficient = Float[Tensor, " n"]
+"""One number for each node; dimensionless."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The coefficients of local SGD, one for each node or row."""
+
+    lr: Float[Tensor, "n ..."]
+    """Step sizes; where they are divided by ages, inside a step, one for each entry of each row."""
+    momentum: Coefficient | None
+    """Momentum of each node; None: no node has any, and no buffer is kept."""
+    weight_decay: Coefficient | None
+    """Weight decay of each node; None: no node has any."""
+    nesterov: bool
+    """Whether the step looks ahead by the momentum."""
+    age: Float[Tensor, "w p"] | None = None
+    """Of some rows, minibatch steps behind each entry of their models, by which, and one more at each step, step sizes
+    are divided; None: they are not."""
+
+    def of(self, rows: Int64[Tensor, " w"]) -> "Rates":
+        """Returns the coefficients of some rows."""
+        lr, momentum, decay = (
+            None if r is None else r.index_select(0, rows) for r in (self.lr, self.momentum, self.weight_decay)
+        )
+        assert lr is not None
+        return Rates(lr, momentum, decay, self.nesterov)
+
+
+Objective = Callable[..., Tensor]
+"""Maps (parameters by name, features [b, ...], targets [b, ...]) to the mean loss of a minibatch; with weights [b], of
+which there may be zeros, to the sum of weighted losses."""
+
+Views = Callable[[Tensor], dict[str, Tensor]]
+"""Maps rows [w, p] to the named parameters that they hold, as views [w, ...]."""
+
+
+Uneven = Literal["none", "skip", "mask"]
+"""none: all rows have all steps; skip: some do not, which the host reads from their entries; mask: they are computed
+all the same and change nothing, so that nothing waits for a device."""
+
+
+@dataclass(frozen=True, eq=False)
+class Descent:
+    """What rows descend: the loss of their minibatches, by one function for all of a wave."""
+
+    step_: Function
+    """Makes one minibatch step: maps (x [w, p], examples [w, b], or [w, b + 1] with their key, features, targets, lr
+    [w]; then, where nodes have them, momentum [w] and v [w, p]; then weight decay [w]) to the losses [w], and writes
+    into x and v."""
+    features: Tensor
+    """Inputs of the examples of all nodes [S, ...]."""
+    targets: Tensor
+    """Their labels [S] or values [S, k]."""
+    padded: bool = False
+    """Whether minibatches may end with entries of -1: no examples."""
+    uneven: Uneven = "none"
+    """What becomes of steps whose entries are all -1, which a row does not have."""
+    graphs: Graphs | None = None
+    """All steps of an update as CUDA graphs; None: operations are launched one by one."""
+    tape: Tape | None = None
+    """All steps of an update in one loop over the rows; None: there is none."""
+    divides: bool = False
+    """Whether step sizes are divided by ages; the step then takes lr [w, p]."""
+    keyed: bool = False
+    """Whether minibatches end with a key, by which the step draws."""
+
+    @staticmethod
+    def of(
+        objective: Objective,
+        views: Views,
+        rates: Rates,
+        features: Tensor,
+        targets: Tensor,
+        padded: bool = False,
+        uneven: Uneven = "none",
+        divides: bool = False,
+        keyed: bool = False,
+    ) -> "Descent":
+        """Returns the descent of an objective by vmap, where coefficients are of the kinds of some rates."""
+        momentum, decay = rates.momentum is not None, rates.weight_decay is not None
+        kind = _Kind(momentum, decay, rates.nesterov, padded, uneven == "mask", divides, keyed)
+        step_ = _step_function(objective, views, kind)
+        return Descent(step_, features, targets, padded, uneven, divides=divides, keyed=keyed)
+
+    def traced(self, p: int, batch_size: int, rates: Rates, compiled: bool) -> "Descent":
+        """Returns the same as a program, for rows of p numbers.
+
+        Args:
+            p: parameters.
+            batch_size: examples of a minibatch, at most.
+            rates: of all nodes.
+            compiled: whether `torch.compile` makes one kernel of many operations; takes seconds, the first time.
+
+        Raises:
+            program.UntraceableError: there is no such program.
+        """
+        return replace(self, step_=fx_program.trace(self.step_, self._arguments(p, batch_size, rates), compiled))
+
+    def taped(self, p: int, batch_size: int, rates: Rates) -> "Descent":
+        """Returns the same as a tape, for rows of p numbers on the CPU; arguments: see `traced`.
+
+        Raises:
+            program.UntraceableError: there is no such tape.
+        """
+        return replace(self, tape=record(self.step_, self._arguments(p, batch_size, rates)))
+
+    def _arguments(self, p: int, batch_size: int, rates: Rates) -> fx_program.Arguments:
+        """Returns what gives arguments of a step, with some number of rows."""
+
+        def arguments(w: int) -> tuple[Tensor, ...]:
+            lr = rates.lr
+            x = 0.1 * torch.randn(w, p, generator=torch.Generator().manual_seed(0)).to(lr)
+            examples = torch.arange(w * batch_size, device=lr.device).view(w, batch_size) % len(self.features)
+            if self.padded:
+                examples[::2, 1:] = -1
+            if self.uneven == "mask":
+                examples[::3] = -1
+            if self.keyed:
+                keys = torch.arange(w, device=lr.device) * 0x9E3779B97F4A7C1
+                examples = torch.cat([examples, keys.unsqueeze(1)], 1)
+            some = rates.of(torch.arange(w, device=lr.device) % lr.numel())
+            x, examples, *more = _tensors(x, None if rates.momentum is None else 0.1 * x, examples, some)
+            return (x, examples, self.features, self.targets, *more)
+
+        return arguments
+
+    def recorded(self, largest: int) -> "Descent":
+        """Returns the same as CUDA graphs, for at most `largest` rows at once."""
+        return replace(self, graphs=Graphs(self._steps_, largest, recorder()))
+
+    def run_(
+        self,
+        x: Float[Tensor, "w p"],
+        v: Float[Tensor, "w p"] | None,
+        examples: Int64[Tensor, "w s b"],
+        rates: Rates,
+    ) -> Float[Tensor, " w"]:
+        """Makes the steps of one local update of each row, in place; returns the mean loss over them.
+
+        Args:
+            x: models; changed.
+            v: momentum buffers, changed; None without momentum.
+            examples: places of each row's minibatches among all examples; where `padded`, -1 for none.
+            rates: coefficients of these rows.
+
+        Returns:
+            The losses, which hold until the next call.
+        """
+        with torch.no_grad():
+            if self.tape is not None:
+                return self.run_at_(x, v, None, examples, rates)
+            steps_ = self.graphs or (self._own_steps_ if self.uneven == "skip" else self._steps_)
+            return steps_(*_tensors(x, v, examples, rates))
+
+    def run_at_(
+        self,
+        x: Float[Tensor, "n p"],
+        v: Float[Tensor, "n p"] | None,
+        rows: Int64[Tensor, " w"] | None,
+        examples: Int64[Tensor, "w s b"],
+        rates: Rates,
+    ) -> Float[Tensor, " w"]:
+        """Does the same by the tape, to some rows where they lie.
+
+        Args:
+            x: models; those rows are changed.
+            v: momentum buffers, likewise.
+            rows: different ones; None: all, in their order.
+            examples: as for `run_`.
+            rates: coefficients of these rows.
+        """
+        assert self.tape is not None
+        x, examples, *more = _tensors(x, v, examples, rates)
+        return self.tape.run_((x, examples, self.features, self.targets, *more), rows, self.uneven != "none")
+
+    def _steps_(self, x: Tensor, examples: Tensor, *more: Tensor) -> Tensor:
+        first, *rest = examples.unbind(1)
+        total = self.step_(x, first.contiguous(), self.features, self.targets, *self._at(0, *more))
+        for s, some in enumerate(rest, 1):
+            total = total + self.step_(x, some.contiguous(), self.features, self.targets, *self._at(s, *more))
+        if self.uneven == "mask":
+            return total / _steps_of(examples)
+        return total / examples.shape[1] if rest else total
+
+    def _at(self, s: int, lr: Tensor, *more: Tensor) -> tuple[Tensor, ...]:
+        """Returns the coefficients of step s of an update."""
+        return (lr.unsqueeze(1) / (more[-1] + (s + 1)), *more[:-1]) if self.divides else (lr, *more)
+
+    def _own_steps_(self, x: Tensor, examples: Tensor, *more: Tensor) -> Tensor:
+        """Makes each row's own steps, and none of those that it does not have."""
+        steps = _steps_of(examples)
+        fewest, most = (int(s) for s in steps.aminmax())
+        if fewest == most:
+            return self._steps_(x, examples[:, :most], *more)
+        order, total = steps.argsort(descending=True), torch.zeros_like(x[:, 0])
+        models, examples, *others = (t.index_select(0, order) for t in (x, examples, *more))
+        for s in range(most):
+            w = int((steps > s).sum())  # rows that have this step: the first ones
+            some = self._at(s, *(t[:w] for t in others))
+            total[:w] += self.step_(models[:w], examples[:w, s].contiguous(), self.features, self.targets, *some)
+        for mine, new in zip((x, *more), (models, *others), strict=True):
+            if mine.shape == x.shape:  # models, and momentum buffers
+                mine.index_copy_(0, order, new)
+        return torch.empty_like(total).index_copy_(0, order, total) / steps
+
+
+def _steps_of(examples: Int64[Tensor, "w s b"]) -> Int64[Tensor, " w"]:
+    """Returns how many steps each row has."""
+    return (examples[:, :, 0] >= 0).sum(1)
+
+
+def _tensors(x: Tensor, v: Tensor | None, examples: Tensor, rates: Rates) -> list[Tensor]:
+    """Returns what a step takes for each row, without what these nodes do not have."""
+    return [t for t in (x, examples, rates.lr, rates.momentum, v, rates.weight_decay, rates.age) if t is not None]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What steps are made of."""
+
+    momentum: bool
+    decay: bool
+    nesterov: bool
+    padded: bool
+    masked: bool
+    divides: bool
+    keyed: bool
+
+    @property
+    def plain(self) -> bool:
+        """Whether x <- x - lr grad loss is all of it, with one lr for all entries of x."""
+        return not self.momentum and not self.decay and not self.divides
+
+    def rates(self, lr: Tensor, more: tuple[Tensor, ...]) -> Rates:
+        """Returns the coefficients of a step from what follows the targets among its arguments."""
+        return Rates(lr, more[0] if self.momentum else None, more[-1] if self.decay else None, self.nesterov)
+
+
+def _step_function(objective: Objective, views: Views, kind: _Kind) -> Function:
+    """Returns the function of a step by vmap; see `Descent.step_`."""
+
+    def scaled(
+        parameters: dict[str, Tensor], features: Tensor, targets: Tensor, scale: Tensor, drawn: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        loss = objective(parameters, features, targets, **drawn)
+        return scale * loss, loss
+
+    gradient = vmap(grad(scaled, has_aux=True))
+
+    def step_(x: Tensor, examples: Tensor, features: Tensor, targets: Tensor, lr: Tensor, *more: Tensor) -> Tensor:
+        gone = examples[:, 0] < 0 if kind.masked else None
+        drawn = dict[str, Tensor]()
+        if kind.keyed:
+            examples, drawn["key"] = examples[:, :-1], examples[:, -1]
+        if kind.padded:
+            examples, drawn["weights"] = filled(examples, lr)
+        flat = examples.flatten()
+        inputs, labels = (t.index_select(0, flat).unflatten(0, examples.shape) for t in (features, targets))
+        parts, scale = views(x), lr if kind.plain else x.new_ones(x.shape[0])  # plain: grad (lr loss) = lr grad loss
+        g, loss = gradient(parts, inputs, labels, scale, drawn)
+        buffers, rates = views(more[1]) if kind.momentum else {}, kind.rates(lr, more)
+        if gone is not None:
+            g = {name: part.masked_fill(_along(gone, part), 0.0) for name, part in g.items()}
+            rates = _still(rates, gone)
+        sizes = views(rates.lr) if kind.divides else dict.fromkeys(parts, rates.lr)
+        for name, part in parts.items():
+            if kind.plain:
+                part.sub_(g[name])
+            else:
+                _descend_(part, buffers.get(name), g[name], replace(rates, lr=sizes[name]))
+        return loss
+
+    return step_
+
+
+def filled(examples: Int64[Tensor, "w b"], like: Tensor) -> tuple[Int64[Tensor, "w b"], Float[Tensor, "w b"]]:
+    """Returns minibatches filled up by their first example, and the weights of the mean over those that they had."""
+    real = examples >= 0
+    weights = real.to(like.dtype) / real.sum(1, keepdim=True).clamp(min=1)
+    return torch.where(real, examples, examples[:, :1].clamp(min=0)), weights
+
+
+def _still(rates: Rates, rows: Bool[Tensor, " w"]) -> Rates:
+    """Returns coefficients with which some rows, whose gradients are 0, keep their models and buffers."""
+    momentum = None if rates.momentum is None else rates.momentum.masked_fill(rows, 1.0)
+    decay = None if rates.weight_decay is None else rates.weight_decay.masked_fill(rows, 0.0)
+    return Rates(rates.lr.masked_fill(_along(rows, rates.lr), 0.0), momentum, decay, rates.nesterov)
+
+
+def _descend_(x: Tensor, v: Tensor | None, g: Tensor, rates: Rates) -> None:
+    """Makes the gradient step of one parameter of all rows in place."""
+    if rates.weight_decay is not None:
+        g = g + _along(rates.weight_decay, x) * x
+    if rates.momentum is not None and v is not None:
+        momentum = _along(rates.momentum, x)
+        v.mul_(momentum).add_(g)
+        g = g + momentum * v if rates.nesterov else v
+    x.sub_(_along(rates.lr, x) * g)
+
+
+def _along(rate: Tensor, x: Tensor) -> Tensor:
+    """Returns a number of each row [w] such that it broadcasts over a parameter; numbers of each entry as they are."""
+    return rate if rate.ndim == x.ndim else rate.view(-1, *[1] * (x.ndim - 1))

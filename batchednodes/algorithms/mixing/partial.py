@@ -1,0 +1,93 @@
+r"""Merging a part of a model: the entries of one of its parts, or of a random sample.
+
+Each write of a node changes the entries that its message brings; copies into slots are whole.
+
+Letters: n nodes, w writes of a wave, p parameters, q parts of a model, x models.
+
+Reference:
+    I. Hegedus, G. Danner, M. Jelasity, "Decentralized learning works: An empirical comparison of gossip learning and
+    federated learning", J. Parallel Distrib. Comput. 148, 2021.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64, UInt64
+from torch import Tensor
+
+from batchednodes.algorithms.mixing.phase import Mixing
+from batchednodes.numerics import rng
+
+
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """Which entries of a model a message brings."""
+
+    p: int
+    """Parameters of a model."""
+    parts: int
+    """Parts of which a message brings one; 1: it brings a sample."""
+    share: float
+    """Probability that an entry is in a sample; dimensionless."""
+    seeds: UInt64[np.ndarray, " n"]
+    """Seed of the network of each node."""
+    local: Int64[np.ndarray, " n"]
+    """Number of each node in it."""
+
+    def of(self, receivers: Int64[Tensor, " w"], part: Int64[Tensor, " w"]) -> Bool[Tensor, "w p"]:
+        """Returns which entries each write changes; where no part is given, all.
+
+        Args:
+            receivers: rows that change.
+            part: the part of the model, or the number of the draw of its entries; -1: all.
+        """
+        if self.parts > 1:
+            return (parts(self.p, self.parts, part.device) == part.unsqueeze(1)) | (part < 0).unsqueeze(1)
+        found = np.ones((part.numel(), self.p), bool)
+        for k, (j, number) in enumerate(zip(receivers.tolist(), part.tolist(), strict=True)):
+            if number >= 0:
+                high, low = rng.draws(
+                    int(self.seeds[j]), rng.ENTRIES, np.full(-(-self.p // 2), self.local[j]),
+                    number * (1 << 24) + np.arange(-(-self.p // 2)),
+                )  # fmt: skip
+                found[k] = np.stack([high, low], 1).flatten()[: self.p] < np.uint64(self.share * 2.0**64 - 1)
+        return torch.from_numpy(found).to(part.device)
+
+
+@dataclass(frozen=True, eq=False)
+class Ages:
+    """What step sizes that are divided by the ages of the parts of models depend on, beside the ages."""
+
+    part: Int64[Tensor, " p"]
+    """Part of each entry of a model."""
+    steps: Int64[Tensor, " n"]
+    """Minibatch steps of an update of each node."""
+
+    def merge_(self, age: Int64[Tensor, "rows q"], phase: Mixing) -> None:
+        """Gives rows the ages of what they merge: the larger of two for a part that comes, those of a whole copy."""
+        assert phase.carried is not None
+        number = torch.arange(age.shape[1], device=age.device)
+        for a, b in pairwise(phase.waves.tolist()):
+            j, i, part = phase.receivers[a:b], phase.senders[a:b], phase.carried.part[a:b].unsqueeze(1)
+            own, other = age[j], age[i]
+            merged = torch.where((number == part) | (part < 0), torch.maximum(own, other), own)
+            copy = (part < 0) & (phase.weights[a:b] == 1).unsqueeze(1)
+            age.index_copy_(0, j, torch.where(copy, other, merged))
+
+
+def parts(p: int, q: int, device: torch.device) -> Int64[Tensor, " p"]:
+    """Returns the part of each of p entries of a model of q parts."""
+    return torch.arange(p, device=device) * q // p
+
+
+def mix_(x: Float[Tensor, "rows p"], phase: Mixing, entries: Entries) -> None:
+    """Applies a phase of gossip to the models in place, wave by wave."""
+    assert phase.carried is not None
+    for a, b in pairwise(phase.waves.tolist()):
+        j, i, w = phase.receivers[a:b], phase.senders[a:b], phase.weights[a:b].unsqueeze(1)
+        own, other = x[j], x[i]
+        kept = entries.of(j, phase.carried.part[a:b])
+        new = torch.where(kept, (1 - w) * own + w * other, own)
+        x.index_copy_(0, j, torch.where((j >= phase.carried.nodes).unsqueeze(1), other, new))

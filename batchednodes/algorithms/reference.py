@@ -1,0 +1,200 @@
+r"""The same algorithm, one event at a time: the meaning of correct.
+
+Nothing here is batched, scheduled or shared with the batched path but the layout of a row and the addresses of the
+draws: the gradient is autograd's of one module call, the step is `torch.optim.SGD`, gossip is two rows of x.
+
+Letters: i the node that acts, j the node whose model changes, w weight of the
+other's model, set by the node that makes the contact.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from batchednodes.algorithms.local_sgd import Rates, filled
+from batchednodes.algorithms.mixing import Ages, Entries
+from batchednodes.algorithms.state import State
+from batchednodes.algorithms.versions import Layout
+from batchednodes.events.messages.records import JOINED
+from batchednodes.events.timeline import MEET, PULL, UPDATE, Events
+from batchednodes.models.problem import Problem
+
+
+@dataclass(frozen=True)
+class SerialGossipSGD:
+    """`GossipSGD`'s choices, executed event by event in time order."""
+
+    problem: Problem
+    rates: Rates
+    weight: Float[Tensor, " n"]
+    """w of each node, that of the contacts it makes; dimensionless."""
+    layout: Layout
+    """Where the versions of each node lie."""
+    own: Int64[Tensor, " n"]
+    """Place of each node's count of its own updates among the versions; -1: not tracked."""
+    quarantine: bool = False
+    """Whether a node whose loss or model became non-finite in an update is cut off: contacts with it do nothing."""
+    entries: Entries | None = None
+    """Which entries of a model a message brings; None: all."""
+    replaces: bool = False
+    """Whether a node takes a model that it has trained in place of its own, with the momentum buffer."""
+    ages: Ages | None = None
+    """How step sizes are divided by ages; None: they are not."""
+
+    def event_(self, state: State, events: Events, k: int) -> None:
+        """Runs event k of a window."""
+        kind, actor, peer, time = events.kind[k], int(events.actor[k]), int(events.peer[k]), float(events.time[k])
+        if kind == UPDATE:
+            self._update_(state, actor, actor if peer < 0 else peer, int(events.count[k]), time)
+        elif events.letters is not None:
+            self._letter_(state, events, k)
+        elif self.quarantine and bool(state.diverged_at[[actor, peer]].isfinite().any()):
+            return
+        elif kind == MEET:
+            self._meet_(state, actor, peer, time)
+        else:
+            j, i = (actor, peer) if kind == PULL else (peer, actor)
+            self._write_(state, j, self.weight[actor], state.x[i], self.layout.of_node(state.versions, i), time)
+
+    def _letter_(self, state: State, events: Events, k: int) -> None:
+        """Copies a model that messages refer to, merges one that came, or lets two nodes meet."""
+        assert events.letters is not None
+        j, i, time = int(events.actor[k]), int(events.peer[k]), float(events.time[k])
+        node, sent, part = (int(events.letters.node[k]), float(events.letters.sent[k]), int(events.letters.part[k]))
+        w = torch.tensor(events.letters.weight[k], dtype=state.x.dtype, device=state.x.device)
+        width = int(self.layout.width[node])
+        if j >= state.nodes:
+            state.x[j] = state.x[i]
+            self._row(state, j, width).copy_(self._row(state, i, width))
+            if state.v is not None:
+                state.v[j] = state.v[i]
+            self._grow_(state, j, i, -1, copied=True)
+        elif self.quarantine and self._cut(state, j, i if events.kind[k] == MEET else node, sent):
+            return
+        elif events.kind[k] == MEET:
+            self._meet_(state, j, i, time, w)
+        else:
+            kept = None if self.entries is None else self.entries.of(torch.tensor([j]), torch.tensor([part]))[0]
+            self._write_(state, j, w, state.x[i], self._row(state, i, width), time, kept)
+            self._grow_(state, j, i, part, copied=part < 0 and float(w) == 1)
+            if part == JOINED and state.read is not None:
+                state.read[j] = state.x[j]
+            if self.replaces and state.v is not None:
+                state.v[j] = state.v[i]
+
+    def _grow_(self, state: State, j: int, i: int, part: int, copied: bool) -> None:
+        """Gives row j the ages of what it takes from row i: of a part of the model, or of all of it if that is -1."""
+        if state.age is None:
+            return
+        if copied:
+            state.age[j] = state.age[i]
+        else:
+            some = slice(None) if part < 0 else part
+            state.age[j, some] = torch.maximum(state.age[j, some], state.age[i, some])
+
+    def _cut(self, state: State, j: int, origin: int, sent: float) -> bool:
+        """Returns whether a node is cut off, or was the origin of its message when it was sent."""
+        return bool(state.diverged_at[j].isfinite()) or float(state.diverged_at[origin]) <= sent
+
+    def _row(self, state: State, row: int, width: int) -> Tensor:
+        """Returns the versions of a node or of a slot."""
+        first = int(self.layout.place[row])
+        return state.versions[first : first + width]
+
+    def _meet_(self, state: State, i: int, j: int, time: float, w: Tensor | None = None) -> None:
+        w = self.weight[i] if w is None else w
+        x_i, versions_i = state.x[i].clone(), self.layout.of_node(state.versions, i).clone()
+        self._write_(state, i, w, state.x[j], self.layout.of_node(state.versions, j), time)
+        self._write_(state, j, w, x_i, versions_i, time)
+
+    def _write_(
+        self,
+        state: State,
+        j: int,
+        w: Tensor,
+        x_i: Tensor,
+        versions_i: Tensor,
+        time: float,
+        kept: Tensor | None = None,
+    ) -> None:
+        mean = (1 - w) * state.x[j] + w * x_i
+        state.x[j] = mean if kept is None else torch.where(kept.to(mean.device), mean, state.x[j])
+        versions_j = self.layout.of_node(state.versions, j)
+        before = int(versions_j.sum())
+        versions_j.copy_(torch.maximum(versions_j, versions_i))
+        state.gained[j] += time * (int(versions_j.sum()) - before)
+
+    def _update_(self, state: State, r: int, i: int, count: int, time: float) -> None:
+        """Lets node i train row r: its own, or the slot of a message."""
+        start = (state.x if state.read is None else state.read)[r]
+        pieces = [nn.Parameter(piece.clone()) for piece in start.split(self._sizes(start))]
+        optimizer = self._optimizer(state, r, i, pieces)
+        index = self.problem.draw(np.array([i]), np.array([count]))[0]
+        total = torch.zeros((), dtype=start.dtype, device=start.device)
+        for examples in index:
+            if examples[0] < 0:
+                break
+            optimizer.zero_grad()
+            loss = self._loss(torch.cat([*pieces]), examples)
+            loss.backward()
+            self._age_(state, r, i, optimizer)
+            self._keep_(state, optimizer)
+            optimizer.step()
+            total += loss.detach()
+        row = torch.cat([piece.detach() for piece in pieces])
+        state.x[r] = row if state.read is None else state.x[r] + (row - start)
+        if state.read is not None:
+            state.read[r] = state.x[r]
+        if state.v is not None:
+            state.v[r] = torch.cat([optimizer.state[piece]["momentum_buffer"] for piece in pieces])
+        if not total.isfinite() or (self.quarantine and not state.x[r].isfinite().all()):
+            state.diverged_at[i] = min(time, float(state.diverged_at[i]))
+        if self.own[i] >= 0:
+            state.versions[self.own[i]] += 1
+            state.updated[i] += time
+
+    def _loss(self, x: Float[Tensor, " p"], examples: Int64[Tensor, " b"]) -> Float[Tensor, ""]:
+        """Returns the mean loss of a model on the examples of a minibatch."""
+        if not self.problem.sampler.keyed:
+            return self.problem.loss(x, *self.problem.batch(examples[examples >= 0]))
+        examples, key = examples[:-1], examples[-1]
+        if (examples >= 0).all():
+            return self.problem.loss(x, *self.problem.batch(examples), key=key)
+        whole, weights = filled(examples.unsqueeze(0), x)  # so that masks are those of a whole minibatch
+        return self.problem.loss(x, *self.problem.batch(whole[0]), key=key, weights=weights[0])
+
+    def _sizes(self, row: Tensor) -> list[int]:
+        """Returns the sizes of what has step sizes of its own: parts of a row, or all of it."""
+        return [row.numel()] if self.ages is None else self.ages.part.bincount().tolist()
+
+    def _age_(self, state: State, r: int, i: int, optimizer: torch.optim.SGD) -> None:
+        """Lets each part of row r that node i trains grow older by a step, and divides its step size by the age."""
+        if state.age is not None:
+            state.age[r] += 1
+            for group, age in zip(optimizer.param_groups, state.age[r].tolist(), strict=True):
+                group["lr"] = float(self.rates.lr[i]) / age
+
+    def _keep_(self, state: State, optimizer: torch.optim.SGD) -> None:
+        """Gives a node without momentum the buffer 0 v + g, which torch.optim.SGD leaves as it was.
+
+        With a model that is sent it comes to nodes that have momentum.
+        """
+        for group in optimizer.param_groups if state.v is not None else []:
+            (piece,) = group["params"]
+            if group["momentum"] == 0:
+                optimizer.state[piece]["momentum_buffer"] = piece.grad + group["weight_decay"] * piece.detach()
+
+    def _optimizer(self, state: State, r: int, i: int, pieces: list[nn.Parameter]) -> torch.optim.SGD:
+        lr, momentum, decay = (
+            0.0 if r is None else float(r[i]) for r in (self.rates.lr, self.rates.momentum, self.rates.weight_decay)
+        )
+        nesterov = self.rates.nesterov and momentum > 0
+        groups = [{"params": [piece]} for piece in pieces]
+        optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, weight_decay=decay, nesterov=nesterov)
+        if state.v is not None:
+            for piece, buffer in zip(pieces, state.v[r].split(self._sizes(state.v[r])), strict=True):
+                optimizer.state[piece]["momentum_buffer"] = buffer.clone()
+        return optimizer

@@ -1,0 +1,258 @@
+"""Command line: train, resume, plan, list, plot, compare, figure.
+
+What a user got wrong is refused here, as far as settings and the sizes of data say so, before PyTorch is imported.
+"""
+
+import io
+import os
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from batchednodes import __version__, config
+from batchednodes.cli.console import Output, check_written, console, say
+from batchednodes.cli.interruption import seconds
+from batchednodes.config import sweep
+from batchednodes.config.reference import Kind, catalogue
+from batchednodes.figures.published import EXPERIMENTS
+from batchednodes.numerics import memory, start
+from batchednodes.numerics.lazy import deferred
+from batchednodes.numerics.values import shown
+from batchednodes.results import comparison
+from batchednodes.results.folder.inside import Inside
+from batchednodes.results.folder.lock import Lock
+from batchednodes.results.folder.paths import FIGURES, METRICS, Place, check_absent, check_writable
+from batchednodes.simulation.planning.preflight import fresh, prepare, resumable
+from batchednodes.simulation.resume.rules import reopened
+
+if TYPE_CHECKING:
+    from batchednodes.cli import commands
+    from batchednodes.figures import plots
+else:
+    commands = deferred("batchednodes.cli.commands")
+    plots = deferred("batchednodes.figures.plots")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+ConfigFile = Annotated[
+    Path,
+    typer.Argument(help="YAML file of settings; every setting has a default.", metavar="CONFIG", show_default=False),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Settings that replace those of the file: `network.nodes=50 'gossip.clock.rate=2*log(n)'`.",
+        metavar="KEY=VALUE",
+        show_default=False,
+    ),
+]
+Out = Annotated[Path | None, typer.Option(help="New folder for the results.", show_default="runs/<name>-<n>")]
+TimeLimit = Annotated[
+    str | None,
+    typer.Option(help="Wall time after which to halt with a checkpoint: `2h`, `90min`; exit code 124.", metavar="TIME"),
+]
+
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+
+
+def _show_version(asked: bool) -> bool:
+    """Returns what was asked; typer takes it for the value of the option."""
+    if asked:
+        print(__version__)
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Asynchronous decentralized learning of many nodes, simulated exactly and at scale."""
+
+
+@app.command()
+def train(
+    settings: ConfigFile,
+    overrides: Overrides = None,
+    out: Out = None,
+    start_from: Annotated[
+        str | None, typer.Option("--from", help="Folder of a run whose models are the initial ones.", metavar="DIR")
+    ] = None,
+    time_limit: TimeLimit = None,
+    quiet: Quiet = False,
+) -> None:
+    """Trains the nodes of a config and leaves curves, metrics and final models in a new folder."""
+    chosen = config.load(settings, overrides or [])
+    if start_from is not None:
+        if any(override.startswith("run.start_from=") for override in overrides or []):
+            raise ValueError(
+                f"--from must not stand beside run.start_from=..., got {shown(start_from)}; leave one of both"
+            )
+        chosen = replace(chosen, run=replace(chosen.run, start_from=start_from))
+    place, limit = Place(out) if out else Place.numbered(chosen.name), seconds(time_limit)
+    start.check_torch()
+    made = fresh(chosen, place.folder)
+    commands.train(chosen, made, place, limit, quiet)
+
+
+@app.command()
+def resume(
+    folder: Annotated[Path, typer.Argument(help="Folder of the run.", metavar="DIR", show_default=False)],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="What may change: `run.until=200`.", metavar="KEY=VALUE", show_default=False),
+    ] = None,
+    time_limit: TimeLimit = None,
+    quiet: Quiet = False,
+) -> None:
+    """Goes on with a run that was killed or interrupted, in place and bit for bit; or extends a finished one."""
+    limit, chosen = seconds(time_limit), reopened(folder, overrides or [])
+    check_writable(folder)
+    start.check_torch()
+    with Lock(Inside(folder)):
+        made = resumable(folder, chosen)
+        commands.resume(chosen, made, Place(folder), limit, quiet)
+
+
+@app.command("plan")
+def plan_command(settings: ConfigFile, overrides: Overrides = None) -> None:
+    """Shows the graph, expected events, waves and memory of a config, and whether it fits; runs nothing."""
+    chosen = config.load(settings, overrides or [])
+    start.check_torch()
+    made = prepare(sweep.points(chosen))
+    commands.show_plan(made)
+
+
+@app.command("list")
+def list_command(
+    section: Annotated[str, typer.Argument(help="Only sections that begin so, as `gossip` or `task.data`.")] = "",
+) -> None:
+    """Lists every section and kind of the settings, with defaults, units and ranges."""
+    terminal, kinds = console(), [k for k in catalogue() if k.section.startswith(section)]
+    if not kinds:
+        raise ValueError(f"section must be one of the settings, got {shown(section)}; `batchednodes list` shows all")
+    for kind in kinds:
+        title = [(kind.section or "top level", "bold"), *([": kind ", (kind.name, "bold")] if kind.name else [])]
+        default = " (default)" if kind.default and kind.name else ""
+        terminal.print(Text.assemble("\n", *title, f"{default}  {kind.summary}"))
+        if kind.settings:
+            terminal.print(_settings_table(kind))
+
+
+@app.command()
+def plot(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of runs, drawn together; or configs, whose split is drawn.", metavar="DIR|CONFIG"),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the pictures.", show_default="DIR/figures, or figures")
+    ] = None,
+) -> None:
+    """Draws the curves of runs (loss, accuracy, consensus, staleness), and the labels of each node, as PNG and PDF."""
+    for run in runs:
+        if not run.is_file():
+            comparison.check_file(run, METRICS, "run")
+    if out is not None:
+        check_absent(out, [])
+    elif (first := next((run for run in runs if not run.is_file()), None)) is not None:
+        (Inside(first) / FIGURES).status()
+    drawn = plots.plot(runs, out)
+    for path in drawn.paths:
+        print(path)
+    for words in drawn.splits:
+        print(words)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="DIR")],
+) -> None:
+    """Prints the final metrics of runs side by side, with 95% intervals over replicas."""
+    once = {os.path.realpath(run): run for run in runs}  # else a run named twice would count as two replicas
+    found = {run: comparison.read(run) for run in once.values()}
+    for run, (_, why) in found.items():
+        if why is not None:
+            say("warning", f"{run} is not finished: {why}")
+    rows = [row for networks, _ in found.values() for row in networks]
+    console().print(comparison.table(rows, None, "final metrics"))
+
+
+@app.command()
+def figure(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(EXPERIMENTS)}.", metavar="NAME")],
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Smaller networks: two or three minutes on two cores.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the picture, its numbers and settings.")] = Path("figures"),
+) -> None:
+    """Runs and draws a published figure: PNG, PDF, the plotted numbers as CSV, the settings of its runs as YAML."""
+    if name not in EXPERIMENTS:
+        raise ValueError(f"NAME must be one of {', '.join(EXPERIMENTS)}, got {shown(name)}")
+    check_absent(out, [f"{name}.{kind}" for kind in ("png", "pdf", "csv")])
+    start.check_torch()
+    commands.figure(name, quick, out)
+
+
+def main() -> None:
+    """Runs the command line; what a user can cause ends in one message and exit code 2."""
+    before = sys.stdout, sys.stderr
+    for stream in before:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be text
+    noting: Any = Output(sys.stdout), Output(sys.stderr)
+    sys.stdout, sys.stderr = noting
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            warnings.filterwarnings("always", message=r"network\.topology", category=UserWarning)
+            warnings.filterwarnings("default", message=r"task\.data", category=UserWarning)
+            _run()
+    finally:
+        for stream in noting:
+            stream.close()
+        sys.stdout, sys.stderr = before
+
+
+def _run() -> None:
+    try:
+        try:
+            app(prog_name="batchednodes")
+        except SystemExit as end:
+            if not end.code:
+                check_written()
+            raise
+    except start.MemoryEndedError:
+        raise  # to where the process began
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        if memory.exhausted(error):
+            advice = "lower network.nodes, the model or staleness.track, or use a smaller dtype"
+            error = f"the run must fit in memory, got: {memory.reason(error)}; {advice}"
+        elif isinstance(error, RuntimeError):
+            raise
+        say("error", error)
+        sys.exit(2)
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    say("warning", message)
+
+
+def _settings_table(kind: Kind) -> Table:
+    table = Table("setting", "accepts", "default", "meaning", box=None, pad_edge=True)
+    for setting in kind.settings:
+        table.add_row(setting.path, setting.type, setting.default, setting.meaning)
+    return table

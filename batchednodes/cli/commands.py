@@ -1,0 +1,273 @@
+"""Commands: what those that run or draw something do once their arguments are read, and what they print.
+
+Letters: none.
+"""
+
+import math
+import shlex
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from batchednodes.cli.console import check_written, console, say
+from batchednodes.cli.interruption import Interruption
+from batchednodes.config import Config
+from batchednodes.data import DataSizes, Heterogeneity
+from batchednodes.figures.published import EXPERIMENTS
+from batchednodes.numerics.lazy import deferred
+from batchednodes.numerics.memory import gib
+from batchednodes.results import comparison
+from batchednodes.results.folder.inside import Inside
+from batchednodes.results.folder.paths import Place, states
+from batchednodes.simulation import training
+from batchednodes.simulation.build import assembly, datasets, learning
+from batchednodes.simulation.engine import Progress as Advance
+from batchednodes.simulation.planning import plan
+from batchednodes.simulation.planning.connectivity import Connectivity, connectivity
+from batchednodes.simulation.planning.plan import Plan
+from batchednodes.simulation.planning.preflight import Prepared
+from batchednodes.simulation.resume import rules
+
+if TYPE_CHECKING:
+    from batchednodes.figures.published import experiment
+else:
+    experiment = deferred("batchednodes.figures.published.experiment")
+
+
+def train(settings: Config, made: Prepared, place: Place, limit: float | None, quiet: bool) -> None:
+    """Trains the networks of a config into a new folder; see `_run`."""
+    _run(lambda watch, stop: training.start(settings, made, place, watch, stop), place, limit, quiet)
+
+
+def resume(settings: Config, made: Prepared, place: Place, limit: float | None, quiet: bool) -> None:
+    """Goes on with the run in a folder, which is locked; see `_run`."""
+    _run(lambda watch, stop: training.go_on(settings, made, place.folder, watch, stop), place, limit, quiet)
+
+
+def _run(
+    start: Callable[[training.Watch, Interruption], training.Result], place: Place, limit: float | None, quiet: bool
+) -> None:
+    """Runs to the end, or until interrupted, and reports.
+
+    Raises:
+        ValueError: the run diverged.
+        OSError: a file, or standard output, cannot be written.
+        typer.Exit: it was interrupted.
+    """
+    terminal = console(quiet=quiet)
+    with Interruption(limit) as interruption:
+        try:
+            with _bar(terminal) as bar:
+                result = start(_Watch(bar), interruption)
+        except OSError as error:
+            left = f"; once that is mended, {_to_go_on(place)}" if any(states(Inside(place.folder))) else ""
+            raise OSError(f"{error}{left}") from error
+        summary = result.summary
+        if summary["status"] == "diverged":
+            raise ValueError(f"{summary['message']}; everything until then is in {result.folder}")
+        if summary["status"] == "interrupted":
+            say("interrupted", f"{summary['message']}; {_to_go_on(place)}")
+            raise typer.Exit(interruption.code)
+        _report(terminal, result)
+        check_written(result.folder)
+
+
+def _to_go_on(place: Place) -> str:
+    return f"to go on: batchednodes resume {shlex.quote(str(place.folder))}"
+
+
+def show_plan(prepared: Prepared) -> None:
+    """Prints the graph and the plan of a batch of networks."""
+    configs = prepared.configs
+    plan.screen(configs, prepared.sizes)
+    events = prepared.events or assembly.timeline(configs)
+    made, graph = plan.plan(configs, events, prepared.sizes), connectivity(configs[0], events, 0)
+    dealt = prepared.take() or []
+    if dealt and made.fits:
+        learning.check_lookups(configs, dealt)
+    labels = (datasets.heterogeneity(*one) for one in dealt)
+    labels = [one for one in labels if one is not None] if made.fits else []
+    _show_plan(console(), made, graph, prepared.sizes[0], labels)
+
+
+def figure(name: str, quick: bool, out: Path) -> None:
+    """Runs and draws a published figure, and prints what it found, and where it is."""
+    size = "quick" if quick else "cuda" if torch.cuda.is_available() else "cpu"
+    terminal = console()
+    with _bar(terminal) as bar:
+        published = experiment.publish(name, EXPERIMENTS[name](size), out, _Watch(bar))
+    for table in published.findings:
+        terminal.print(table)
+    for path in published.paths:
+        terminal.print(path, highlight=False, soft_wrap=True)
+
+
+def _bar(terminal: Console) -> Progress:
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[status]}", markup=False),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=terminal, transient=True)
+
+
+class _Watch:
+    """Shows simulated time, events per second and loss of the run in progress."""
+
+    def __init__(self, bar: Progress) -> None:
+        self.bar, self.tasks = bar, dict[str, tuple[TaskID, float]]()
+
+    def __call__(self, chosen: Config, progress: Advance, row: dict[str, Any]) -> None:
+        if chosen.name not in self.tasks:
+            self.tasks[chosen.name] = (
+                self.bar.add_task(chosen.name, total=chosen.run.until, status=""),
+                time.perf_counter(),
+            )
+        task, begun = self.tasks[chosen.name]
+        speed = progress.events / max(1e-9, time.perf_counter() - begun)
+        status = f"t = {progress.clocks.time:.4g} s  {_rate(speed)} events/s  loss {_words(row['loss_mean'])}"
+        self.bar.update(task, completed=progress.clocks.time, status=status)
+
+
+def _report(terminal: Console, result: training.Result) -> None:
+    networks, isolated = result.summary["networks"], result.summary["isolated"]
+    if len(networks) > 1:
+        terminal.print(
+            comparison.table(networks, isolated, f"{len(networks)} networks at t = {networks[0]['time']:g} s")
+        )
+    else:
+        terminal.print(_network_table(networks[0], isolated[0] if isolated else None))
+    for line in _notes(result, networks):
+        terminal.print(line, highlight=False, soft_wrap=True)
+
+
+def _network_table(final: dict[str, Any], isolated: dict[str, Any] | None) -> Table:
+    title = f"n = {final['n']} nodes at t = {final['time']:g} s"
+    table = Table("", "gossip", *(["isolated"] if isolated else []), title=title)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    measure, worst, best = ("loss", "max", "min") if final["accuracy_mean"] is None else ("accuracy", "min", "max")
+    rows = {"mean node": "mean", "worst node": worst, "best node": best, "average model": "mean_model"}
+    for label, key in rows.items():
+        table.add_row(f"{measure}, {label}", *(_words(row[f"{measure}_{key}"]) for row in (final, isolated) if row))
+    table.add_row("consensus distance", *(_words(row["consensus_distance"]) for row in (final, isolated) if row))
+    return table
+
+
+def _words(value: float | None) -> str:
+    """Returns a number in words; files have none for one that is not finite."""
+    return "not finite" if value is None or not math.isfinite(value) else f"{value:.4g}"
+
+
+def _rate(value: float) -> str:
+    """Returns a number of events in a second in words: whole where there are many, else to three digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _notes(result: training.Result, networks: list[dict[str, Any]]) -> list[str]:
+    summary = result.summary
+    speed = f"{_rate(summary['events_per_second'])} events/s, {_rate(summary['updates_per_second'])} updates/s"
+    wave = f", {summary['mean_wave']:.1f} events a wave" if summary["mean_wave"] else ""
+    start = summary["start"]
+    return [
+        *([_origin(start)] if start else []),
+        *(_staleness(networks[0]) if len(networks) == 1 else []),
+        *(_split(summary["heterogeneity"][0]) if len(networks) == 1 else []),
+        *_diverged(summary["diverged"], networks[0]["quarantined"] is not None),
+        f"speed       {speed}{wave}, {summary['wall_seconds']:.1f} s on {summary['device']}",
+        f"results     {result.folder}",
+        f"curves      tensorboard --logdir {shlex.quote(str(result.folder))} --host localhost",
+    ]
+
+
+def _origin(start: dict[str, Any]) -> str:
+    changed = rules.words(start["changed"])
+    return f"started     from {start['folder']} at t = {start['time']:g} s{'; ' if changed else ''}{changed}"
+
+
+def _staleness(final: dict[str, Any]) -> list[str]:
+    """Returns one line on measured staleness and its law; none where it is not tracked."""
+    if final["staleness_mean"] is None:
+        return []
+    measured = f"{final['staleness_mean']:.4f} at the end"
+    if final["staleness_average"] is not None:
+        width = final["staleness_average_half_width"]
+        interval = f" +- {width:.4f} (95%)" if width is not None else ""
+        measured = f"{final['staleness_average']:.4f}{interval}, mean over the second half"
+    law = final["staleness_theory"]
+    return [f"staleness   {measured}" + (f"; exact law {law:.4f}" if law is not None else "")]
+
+
+def _split(found: dict[str, float] | None) -> list[str]:
+    """Returns one line on how heterogeneous labels are; none where there are none."""
+    if found is None:
+        return []
+    return [f"labels      heterogeneity {found['distance']:.3f} over nodes ({found['chance']:.3f} by chance)"]
+
+
+def _diverged(found: dict[str, Any], quarantined: bool) -> list[str]:
+    """Returns one line on nodes that are not finite; none if all are."""
+    if not found["count"]:
+        return []
+    count, it = (f"{found['count']} nodes", "them") if found["count"] > 1 else ("one node", "it")
+    return [f"divergence  {count} {'quarantined' if quarantined else 'not finite'}; summary.json names {it}"]
+
+
+def _targets(data: DataSizes) -> str:
+    """Returns what the targets of an example are, in words."""
+    if not data.is_classes:
+        return f"{data.outputs:,} real"
+    return f"{list(data.target_shape) if data.target_shape else 'one'} of {data.outputs:,} labels"
+
+
+def _show_plan(
+    terminal: Console, made: Plan, graph: Connectivity, data: DataSizes, labels: list[Heterogeneity]
+) -> None:
+    table = Table("", "", title=f"plan on {made.device}", show_header=False)
+    table.columns[1].justify = "right"
+    waves = f"{made.waves:,.0f}"
+    for label, value in {
+        "networks": f"{made.networks:,}",
+        "nodes": f"{made.nodes:,}",
+        "parameters of a node": f"{made.parameters:,}",
+        "updates, expected": f"{made.updates:,.0f}",
+        "gossips, expected": f"{made.gossips:,.0f}",
+        "waves, expected": waves,
+        "rows of a chunk": f"{made.chunks.update:,}",
+        "threads": f"{made.threads}",
+    }.items():
+        table.add_row(label, value)
+    if made.flying is not None:
+        table.add_row(f"models under way at once, {'at most' if made.exact else 'about'}", f"{made.flying:,.0f}")
+        table.add_row("rows for them", f"{made.slots:,}")
+    table.add_row("features of an example", made.features)
+    table.add_row("targets of an example", _targets(data))
+    for note in data.notes:
+        table.add_row("note on targets", note)
+    for label, values in {
+        "label heterogeneity": [one.distance for one in labels],
+        "label heterogeneity, by chance": [one.chance for one in labels],
+    }.items():
+        if values:
+            ends = dict.fromkeys(f"{value:.3f}" for value in (min(values), max(values)))
+            table.add_row(label, " to ".join(ends))
+    table.add_section()
+    first = " (first network)" if made.networks > 1 else ""
+    for label, value in graph.words().items():
+        table.add_row(f"{label}{first}", value)
+    table.add_section()
+    for part, size in made.memory.items():
+        table.add_row(part, gib(size))
+    table.add_section()
+    table.add_row("total", gib(made.total))
+    table.add_row("free", gib(made.available))
+    table.add_row("fits", "yes" if made.fits else "no")
+    terminal.print(table)

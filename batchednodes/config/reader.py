@@ -1,0 +1,278 @@
+r"""Reads plain data (mappings, lists, numbers, text) into frozen dataclasses, and writes these as plain data.
+
+The type of a field says what it accepts; where several kinds of object may stand, `kind` says which one. Every message
+begins with the full path of the setting.
+"""
+
+import difflib
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from batchednodes.numerics.values import Distribution, shown
+
+_WORDS: dict[Any, str] = {
+    bool: "true or false",
+    float: "a number",
+    int: "an integer",
+    str: "text",
+    dict: "a mapping",
+    list: "a list of n numbers",
+    types.NoneType: "null",
+}
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    """Returns the type of each field; Python takes as long to find them as all else takes here."""
+    return get_type_hints(cls)
+
+
+def members(hint: Any) -> tuple[Any, ...]:
+    """Returns the alternatives of a type: (int, NoneType) of `int | None`, (int,) of `int`."""
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def describe(hint: Any) -> str:
+    """Returns what a type accepts, in words: "an integer", "one of push, pull, meet", "a number or null"."""
+    parts = members(hint)
+    if Distribution in parts:
+        return "a number, an expression in n, a list of n numbers or a distribution {kind: ...}"
+    if float in parts:
+        parts = tuple(part for part in parts if part is not int)
+    words = []
+    for part in parts:
+        if get_origin(part) is Literal:
+            words.append("one of " + ", ".join(map(str, get_args(part))))
+        elif get_origin(part) in (list, tuple):
+            words.append("a list of " + {int: "integers", float: "numbers", str: "texts"}[get_args(part)[0]])
+        elif part is str and len(parts) > 1 and (float in parts or int in parts):
+            words.append("an expression in n")
+        else:
+            words.append(_WORDS.get(get_origin(part) or part, "a section of settings"))
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " or " + words[-1]
+
+
+def default_of(field: Field) -> Any:
+    """Returns the default of a dataclass field, or `dataclasses.MISSING` where it must be given."""
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def nearest(word: Any, words: Iterable[str], path: str = "") -> str:
+    """Returns "; did you mean 'path.word'?" for the word most like the one given, else nothing."""
+    found = difflib.get_close_matches(str(word), list(words), 1)
+    return f"; did you mean {join(path, found[0])!r}?" if found else ""
+
+
+def join(path: str, name: Any) -> str:
+    """Returns the path of a setting inside the section at `path`; the whole config is at ""."""
+    return f"{path}.{name}" if path else str(name)
+
+
+def _number(value: Any, parts: tuple[Any, ...], path: str) -> Any:
+    if float in parts:
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(f"{path} must be a finite number, got an integer beyond float64") from None
+    if int in parts and isinstance(value, int):
+        return value
+    return int(value) if int in parts and value.is_integer() else MISSING
+
+
+def _plain_copy(value: Any, path: str) -> Any:
+    """Returns a copy of plain data.
+
+    Raises:
+        ValueError: the value is, or holds, something else.
+    """
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise ValueError(f"{path} must have texts as keys, got {shown(key)}; quote it")
+        return {key: _plain_copy(item, join(path, key)) for key, item in value.items()}
+    if isinstance(value, list):
+        if all(type(item) in (float, int, str) for item in value):  # such lists may be long
+            return list(value)
+        return [_plain_copy(item, f"{path}[{i}]") for i, item in enumerate(value)]
+    if value is not None and not isinstance(value, bool | int | float | str):
+        raise ValueError(f"{path} must be plain data (numbers, text, lists, mappings), got {shown(value)}")
+    return value
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Plain data <-> dataclasses, with one table of kinds."""
+
+    kinds: Mapping[str, Mapping[str, type]]
+    """Full path of a section -> name of a kind -> its class; "distribution" holds those of per-node quantities."""
+    synonyms: Mapping[str, str]
+    """Word -> the key, or the override, that somebody who writes it for a key may mean."""
+
+    def kinds_at(self, path: str, hint: Any) -> Mapping[str, type]:
+        """Returns the kinds that may stand at a path; empty where there is nothing to choose."""
+        if path in self.kinds:
+            return self.kinds[path]
+        return self.kinds["distribution"] if Distribution in members(hint) else {}
+
+    def build(self, cls: type, data: Mapping[Any, Any], path: str, kind: str = "") -> Any:
+        """Returns an object of a dataclass, its fields read from a mapping; fields not given have their defaults.
+
+        Raises:
+            ValueError: a key is unknown or missing, a value is of a wrong type, or the class refuses it.
+        """
+        hints, known = _hints(cls), {field.name: field for field in fields(cls)}
+        for key in data:
+            if key not in known:
+                raise ValueError(f"unknown key {shown(join(path, key))}" + self._hint(key, hints, path, kind))
+        given = {key: self.read(value, hints[key], join(path, key), known[key]) for key, value in data.items()}
+        for name, field in known.items():
+            if name not in given and default_of(field) is MISSING:
+                raise ValueError(f"{join(path, name)} must be given: {describe(hints[name])}")
+        try:
+            return cls(**given)
+        except ValueError as error:
+            raise ValueError(join(path, error)) from None
+
+    def _hint(self, key: Any, hints: dict[str, Any], path: str, kind: str) -> str:
+        if "." in str(key):
+            return "; keys of a section stand under it, as in {network: {nodes: 50}}"
+        inside = [name for name, hint in hints.items() if is_dataclass(hint) and key in {f.name for f in fields(hint)}]
+        if inside:
+            return f"; did you mean {' or '.join(repr(join(join(path, name), key)) for name in inside)}?"
+        owners = [name for name, cls in self.kinds.get(path, {}).items() if key in {f.name for f in fields(cls)}]
+        meant = None if owners else self.synonyms.get(str(key).lower().replace("-", "_").replace(" ", "_"))
+        near = f"; did you mean {meant!r}?" if meant else nearest(key, hints, path)
+        if near:
+            return near
+        of = f"; it is a setting of kind {', '.join(owners)}" if owners else ""
+        place = f"kind {kind} of {path}" if kind else path or "a config"
+        return f"; {place} has{': ' + ', '.join(hints) if hints else ' no settings'}{of}"
+
+    def read(self, value: Any, hint: Any, path: str, field: Field | None = None) -> Any:
+        """Returns a value as its type asks: whole numbers as floats where floats are due, sections as objects.
+
+        Args:
+            value: plain data.
+            hint: the type, as written in the dataclass.
+            path: of the setting, for messages.
+            field: the setting; the kind of its default is meant where a section names none.
+
+        Raises:
+            ValueError: the value does not fit the type.
+        """
+        parts, kinds = members(hint), self.kinds_at(path, hint)
+        if value is None and types.NoneType in parts:
+            return None
+        if kinds and isinstance(value, Mapping):
+            return self._kind(value, kinds, path, field)
+        if path in self.kinds:
+            raise ValueError(f"{path} must be a section such as {{kind: {next(iter(kinds))}}}, got {shown(value)}")
+        if isinstance(parts[0], type) and is_dataclass(parts[0]):
+            if not isinstance(value, Mapping):
+                raise ValueError(
+                    f"{path} must be a section of settings (leave it out for its defaults), got {shown(value)}"
+                )
+            return self.build(parts[0], value, path)
+        return self._leaf(value, hint, path)
+
+    def _kind(self, data: Mapping[Any, Any], kinds: Mapping[str, type], path: str, field: Field | None) -> Any:
+        name = data.get("kind", self._name(kinds, default_of(field) if field else None))
+        choices = ", ".join(kinds)
+        if name is None:
+            raise ValueError(f"{path}.kind must be given: one of {choices}")
+        if name not in list(kinds):
+            raise ValueError(f"{path}.kind must be one of {choices}, got {shown(name)}{nearest(name, kinds)}")
+        return self.build(kinds[name], {key: v for key, v in data.items() if key != "kind"}, path, name)
+
+    @staticmethod
+    def _name(kinds: Mapping[str, type], value: Any) -> str | None:
+        return next((name for name, cls in kinds.items() if type(value) is cls), None)
+
+    def _leaf(self, value: Any, hint: Any, path: str) -> Any:
+        parts, result = members(hint), MISSING
+        words = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
+        lists = [part for part in parts if (get_origin(part) or part) in (list, tuple)]
+        if isinstance(value, bool):
+            word = "on" if value else "off"  # YAML 1.1 reads these words as truth values
+            result = value if bool in parts else word if word in words else MISSING
+        elif isinstance(value, int | float):
+            result = _number(value, parts, path)
+        elif isinstance(value, str):
+            result = value if value in words or str in parts else MISSING
+        elif isinstance(value, list | tuple) and lists:
+            item, *_ = *get_args(lists[0]), float
+            if item in (float, int) and all(type(x) is item for x in value):  # lists of n numbers may be long
+                result = (get_origin(lists[0]) or list)(value)
+            else:
+                items = [self.read(x, item, f"{path}[{i}]") for i, x in enumerate(value)]
+                result = (get_origin(lists[0]) or list)(items)
+        elif isinstance(value, dict) and dict in {get_origin(part) or part for part in parts}:
+            result = _plain_copy(value, path)
+        if result is MISSING:
+            raise ValueError(f"{path} must be {describe(hint)}, got {shown(value)}{self._advice(value, words, parts)}")
+        return result
+
+    @staticmethod
+    def _advice(value: Any, words: list[str], parts: tuple[Any, ...]) -> str:
+        if isinstance(value, str):
+            return nearest(value, words)
+        return "; quote it" if str in parts and not {int, float} & {*parts} and value is not None else ""
+
+    def plain(self, value: Any, path: str) -> Any:
+        """Returns an object as plain data that `read` turns into an equal object; `kind` comes first.
+
+        Raises:
+            ValueError: an object that the table of kinds does not know stands at this path.
+        """
+        if is_dataclass(value) and not isinstance(value, type):
+            kinds = self.kinds_at(path, type(value) if not isinstance(value, Distribution) else Distribution)
+            name = self._name(kinds, value)
+            if kinds and name is None:
+                raise ValueError(f"{path} must be of kind {', '.join(kinds)}, got a {type(value).__name__}")
+            own = {
+                field.name: self.plain(getattr(value, field.name), join(path, field.name)) for field in fields(value)
+            }
+            return {"kind": name, **own} if kinds else own
+        if isinstance(value, Mapping):
+            return {key: self.plain(item, join(path, key)) for key, item in value.items()}
+        if isinstance(value, list | tuple) and all(type(item) in (float, int, str) for item in value):
+            return list(value)
+        if isinstance(value, list | tuple):
+            return [self.plain(item, f"{path}[{i}]") for i, item in enumerate(value)]
+        if isinstance(value, np.generic):
+            return value.item()
+        return str(value) if isinstance(value, Path) else value
+
+    def forget_(self, data: dict, change: Mapping, cls: type, path: str) -> None:
+        """Removes from `data` the settings of kinds that `change` replaces: those that the new kind does not have.
+
+        Keys that neither kind has stay, so that they are reported.
+
+        Args:
+            data: the older plain data; changed in place.
+            change: the newer plain data, to be merged into it.
+            cls: class of the section at this path.
+            path: of the section.
+        """
+        hints = _hints(cls)
+        for field in fields(cls):
+            old, new, at = data.get(field.name), change.get(field.name), join(path, field.name)
+            if not isinstance(old, dict) or not isinstance(new, Mapping):
+                continue
+            kinds = self.kinds_at(at, hints[field.name])
+            before, after = members(hints[field.name])[0], None
+            if kinds:
+                name = str(old.get("kind", self._name(kinds, default_of(field))))
+                before, after = kinds.get(name), kinds.get(str(new.get("kind", name)))
+            if before and after and before is not after:
+                for key in {f.name for f in fields(before)} - {f.name for f in fields(after)}:
+                    old.pop(key, None)
+            section = after or before
+            if isinstance(section, type) and is_dataclass(section):
+                self.forget_(old, new, section, at)

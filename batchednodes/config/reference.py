@@ -1,0 +1,92 @@
+r"""What can be set, read off the code: every section, kind and setting with its type, default and meaning."""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any, get_type_hints
+
+from batchednodes.config import KINDS, READER, Config
+from batchednodes.config.reader import default_of, describe, join, members
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One key that takes a value."""
+
+    path: str
+    """Full key, as in an override: "gossip.clock.rate"."""
+    type: str
+    """What it accepts, in words."""
+    default: str
+    """Default, as YAML; "required" where there is none."""
+    meaning: str
+    """Its docstring: meaning, unit, range."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One section without kinds, or one kind of a section."""
+
+    section: str
+    """Full key of the section; "" is the top level, "distribution" any per-node quantity."""
+    name: str
+    """The kind; "" where the section has none."""
+    summary: str
+    """First line of the class's docstring."""
+    default: bool
+    """Whether a section that names no kind is of this one."""
+    settings: tuple[Setting, ...]
+    """In the order of the code."""
+
+
+def catalogue() -> list[Kind]:
+    """Returns every section and kind with its settings, in the order of the config."""
+    return [
+        *_section(Config, ""),
+        *(_kind("distribution", name, cls, None) for name, cls in KINDS["distribution"].items()),
+    ]
+
+
+def _section(cls: type, path: str) -> Iterator[Kind]:
+    yield _kind(path, "", cls, None)
+    hints = get_type_hints(cls)
+    for field in fields(cls):
+        at = join(path, field.name)
+        inner = members(hints[field.name])[0]
+        if at in KINDS:
+            yield from (_kind(at, name, kind, default_of(field)) for name, kind in KINDS[at].items())
+        elif isinstance(inner, type) and is_dataclass(inner):
+            yield from _section(inner, at)
+
+
+def _kind(path: str, name: str, cls: type, default: Any) -> Kind:
+    hints, meanings = get_type_hints(cls), docstrings(cls)
+    settings = [
+        Setting(join(path, f.name), describe(hints[f.name]), _yaml(default_of(f), join(path, f.name)), meanings[f.name])
+        for f in fields(cls)
+        if join(path, f.name) not in KINDS and not is_dataclass(members(hints[f.name])[0])
+    ]
+    summary = (inspect.getdoc(cls) or "").partition("\n")[0]
+    return Kind(path, name, summary, type(default) is cls, tuple(settings))
+
+
+def _yaml(value: Any, path: str) -> str:
+    if value is MISSING:
+        return "required"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(READER.plain(value, path)) or '""'
+
+
+def docstrings(cls: type) -> dict[str, str]:
+    """Returns the docstring under each field of a dataclass, on one line; "" where a field has none."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    found = dict.fromkeys((field.name for field in fields(cls)), "")
+    for line, below in zip(body.body, body.body[1:], strict=False):
+        match line, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str() as text)):
+                found[name] = " ".join(text.split())
+    return found

@@ -1,0 +1,411 @@
+"""Every setting, as frozen dataclasses, each of which checks itself.
+
+Letters: n nodes.
+"""
+
+import copy
+import os
+import re
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_type_hints
+
+import numpy as np
+
+from batchednodes import data as sources
+from batchednodes import models
+from batchednodes import topology as graphs
+from batchednodes.config.checks import check_graph
+from batchednodes.config.kinds import READER
+from batchednodes.config.local import Local
+from batchednodes.events import clocks, schemes
+from batchednodes.events.availability import Always, Availability, Churn, PerMessage, TraceAvailability
+from batchednodes.events.links.delay import Delay, Instant, TraceDelay, UniformDelay
+from batchednodes.events.links.loss import Loss, NoLoss
+from batchednodes.events.merge import Fixed, Mean, Merge, Partitioned, Sampled, StalenessWeighted
+from batchednodes.events.rounds import Continuous, Rounds, Timing
+from batchednodes.events.token_accounts import Flow, Unlimited
+from batchednodes.numerics.values import PerNode, count, number, per_node, shown
+
+MARKS = 1_000_000
+"""The largest number of marks, and of windows, of a run."""
+
+CHECKED = 1_000_000
+"""Nodes whose quantities are checked when settings are read; those of later nodes are checked when they are made."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """The nodes, and who may contact whom."""
+
+    nodes: int = 100
+    """Number of nodes n; at least 1, at most 100 million."""
+
+    topology: graphs.Topology = graphs.Complete()
+    """Whom a node may contact."""
+
+    weights: graphs.Weights = graphs.UniformWeights()
+    """With which probability a contact of a node is with each of them; what is left to 1 makes no contact."""
+
+    availability: Availability = Always()
+    """When nodes are on: those that are off send nothing, and what comes is gone."""
+
+    churn: Churn = Churn()
+    """Nodes that come late, or leave for good."""
+
+    def __post_init__(self) -> None:
+        count(self.nodes, 1, "nodes", high=10**8)
+
+
+@dataclass(frozen=True)
+class Update:
+    """Local training: when it completes, and from which model it starts."""
+
+    clock: clocks.Clock = clocks.ShiftedExponential(delay=0.5, rate=2.0)
+    """Time that one update takes."""
+
+    applies: Literal["at_completion", "delta"] = "at_completion"
+    """Start of an update: `at_completion` starts from the model at the instant of completion; `delta` starts from the
+    model that the node had when it began to compute, and adds the difference at completion (stale gradients)."""
+
+    while_off: Literal["continue", "pause"] = "continue"
+    """Whether a node that is off, see `network.availability`, goes on computing."""
+
+
+@dataclass(frozen=True)
+class Gossip:
+    """Mixing: when nodes transmit, and what the receiver does."""
+
+    clock: clocks.Clock = clocks.Poisson(rate="log(n)")
+    """When a node contacts a random peer, while its scheme lets it: its gossip capacity."""
+
+    scheme: schemes.Scheme = schemes.Uniform()
+    """Which nodes may transmit, when."""
+
+    exchange: Literal["push", "pull", "push_pull", "meet"] = "push"
+    """Direction: `push` changes the peer's model, `pull` the caller's, `meet` both at one instant; `push_pull`, both
+    too, by a model that asks for another."""
+
+    reply: Literal["after", "before"] = "after"
+    """Which model answers a `push_pull`: that `after` the one which came has been merged, or the one `before`."""
+
+    delay: Delay = Instant()
+    """How long a message is under way; it brings the model that its sender had when it was sent."""
+
+    fifo: bool = False
+    """Whether messages from one node to another arrive in the order in which they were sent."""
+
+    loss: Loss = NoLoss()
+    """Which messages never arrive."""
+
+    merge: Merge = Fixed()
+    """How much a model received counts."""
+
+    on_receipt: Literal["merge", "merge_update", "update_merge", "update"] = "merge"
+    """What a node does with a model that comes: it merges it; then trains, too (merge_update); trains its own and that
+    one, then merges (update_merge); trains that one, and takes it in place of its own (update)."""
+
+    flow: Flow = Unlimited()
+    """Token accounts, which say when a node sends besides its own contacts, and when it saves these."""
+
+    weight: PerNode = 0.5
+    """Weight w of the other's model in x <- (1 - w) x + w x_other [dimensionless]; in [0, 1]; that of the node which
+    made the contact counts."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learned: data, their split over the nodes, model, loss."""
+
+    data: sources.Source = sources.LinearRegression()
+    """Samples to train on and to test with."""
+
+    partition: sources.Partition | None = None
+    """Who owns which sample; null: the data's own node array where it has one, else iid."""
+
+    shift: sources.Shift | None = None
+    """How the features of a node differ from those of others; null: not at all."""
+
+    model: models.Model = models.Linear()
+    """The model of each node."""
+
+    loss: Literal["auto", "cross_entropy", "mse"] = "auto"
+    """What training minimises; `auto` is cross_entropy for labels, the mean over all tokens where each has one, and
+    mse (mean squared error) for real targets."""
+
+
+@dataclass(frozen=True)
+class Every:
+    """When checkpoints are written: by either clock; with both null, only when a run is interrupted."""
+
+    time: float | None = None
+    """Simulated time between two of them [s], each at the first end of a window or mark that comes then; positive and
+    finite; null: not by this clock."""
+
+    minutes: float | None = 10.0
+    """Wall time between two of them [min]; positive and finite; null: not by this clock."""
+
+    def __post_init__(self) -> None:
+        for key, unit in (("time", "s"), ("minutes", "min")):
+            if getattr(self, key) is not None:
+                number(getattr(self, key), 1, key, open_low=True, unit=unit)
+
+
+@dataclass(frozen=True)
+class Run:
+    """How long, and how often the run is observed."""
+
+    until: float = 10.0
+    """Length of the run [s of simulated time]; positive and finite."""
+
+    mark_every: float = 1.0
+    """Time between marks: evaluation, logging [s of simulated time]; positive and finite; at most 1,000,000 marks."""
+
+    eval_nodes: int | None = None
+    """Number of nodes that are evaluated, a fixed random sample; at least 1, at most `network.nodes`; null: all."""
+
+    window: float | None = None
+    """Length of the timeline that is scheduled at once [s of simulated time]; positive and finite; null: automatic. It
+    changes memory and speed, never the result."""
+
+    mixing: Literal["auto", "sparse"] = "auto"
+    """How gossip is applied: `auto`, the fastest kernel for the device; `sparse`, products of sparse gossip matrices,
+    the reference. They agree to rounding."""
+
+    threads: int | None = None
+    """Threads of the CPU to compute with; at least 1, at most those of the machine; null: one, unless waves are large
+    enough for more to pay."""
+
+    baseline: Literal["none", "isolated"] = "none"
+    """What to run beside: `isolated` trains the same nodes without gossip, and reports them too."""
+
+    on_divergence: Literal["stop", "quarantine", "ignore"] = "stop"
+    """What to do about nodes whose loss or model is not finite: `stop` ends the run at the next mark, and says which,
+    when and why; `quarantine` cuts each off from its update on: contacts with it do nothing, and loss, accuracy and
+    consensus are of the others; `ignore` lets them spread, and counts them at the end."""
+
+    start_from: str | None = None
+    """Folder of another run whose latest models are the initial ones, of the same model and as many nodes; a run of one
+    network serves each network of a sweep; null: `task.model` draws them."""
+
+    checkpoint_every: Every = Every()
+    """When the whole state is written into the run's folder, so that `batchednodes resume` can go on from it."""
+
+    keep_checkpoints: int = 2
+    """How many of them stay, the newest; at least 1."""
+
+    checkpoint_folder: str | None = None
+    """Folder in which the run makes one for its checkpoints, on a scratch disk, for example, made if it is not there;
+    null: they lie in the run's own folder."""
+
+    def __post_init__(self) -> None:
+        number(self.until, 1, "until", open_low=True, unit="s")
+        for key in ("mark_every", "window"):
+            step = getattr(self, key)
+            if step is None:
+                continue
+            number(step, 1, key, open_low=True, unit="s")
+            if isinstance(step, int | float) and isinstance(self.until, int | float) and self.until > MARKS * step:
+                least = f"at least until / {MARKS:,} = {self.until / MARKS:g} [s]"
+                raise ValueError(f"{key} must be {least}, got {shown(step)}; make it larger, or run.until smaller")
+        count(self.keep_checkpoints, 1, "keep_checkpoints", high=10**6)
+        if self.checkpoint_folder is not None and (not self.checkpoint_folder or "\0" in self.checkpoint_folder):
+            raise ValueError(f"checkpoint_folder must be the path of a folder, got {shown(self.checkpoint_folder)}")
+        for key, high in (("eval_nodes", 10**8), ("threads", os.cpu_count() or 1)):
+            if getattr(self, key) is not None:
+                count(getattr(self, key), 1, key, high=high)
+
+
+@dataclass(frozen=True)
+class Staleness:
+    """Which nodes' updates are followed through the network."""
+
+    track: int | Literal["all", "none"] = "all"
+    """Sources whose versions are kept: all, none, or a number of them, at least 1 and at most `network.nodes`. Memory
+    is 2 bytes for each node and source, or 4 where counts can exceed 32,767 [B]."""
+
+    def __post_init__(self) -> None:
+        if self.track not in ("all", "none"):
+            count(self.track, 1, "track")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything about a run."""
+
+    name: str = "run"
+    """Name of the run, and of its folder; letters, digits, spaces and . + = , - _, at most 100 of them."""
+
+    seed: int = 0
+    """Seed of every random draw; in [0, 2^63)."""
+
+    device: str = "auto"
+    """Where to compute: auto (cuda where there is one), cpu, cuda, or cuda:N."""
+
+    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
+    """Numbers that models are made of."""
+
+    executor: Literal["batched", "serial"] = "batched"
+    """`batched` runs waves of events; `serial` one event at a time: slow, and the meaning of "correct"."""
+
+    network: Network = Network()
+    """The nodes, and who may contact whom."""
+
+    update: Update = Update()
+    """Local training: when it completes, and from which model it starts."""
+
+    gossip: Gossip = Gossip()
+    """Mixing: when nodes transmit, and what the receiver does."""
+
+    timing: Timing = Continuous()
+    """Whether nodes act in continuous time or in rounds of steps."""
+
+    local: Local = Local()
+    """Stochastic gradient descent inside one update."""
+
+    task: Task = Task()
+    """What is learned."""
+
+    run: Run = Run()
+    """How long, and how often the run is observed."""
+
+    staleness: Staleness = Staleness()
+    """Which nodes' updates are followed through the network."""
+
+    sweep: dict[str, Any] = field(default_factory=dict)
+    """Settings and the values to run them with, key: [value, ...]; all networks run in one batch."""
+
+    sweep_mode: Literal["product", "zip"] = "product"
+    """How the lists of a sweep are combined: `product`, each with each; `zip`, the first with the first, and so on."""
+
+    replicas: int = 1
+    """Networks of each combination, with seeds seed, seed + 1, ...; at least 1."""
+
+    def __post_init__(self) -> None:
+        """Checks every type, then what concerns several settings, with n and seed known."""
+        hints = get_type_hints(Config)
+        for one in fields(self):
+            READER.read(READER.plain(getattr(self, one.name), one.name), hints[one.name], one.name, one)
+        if not re.fullmatch(r"\w[\w .+=,-]{0,99}", self.name):
+            rule = "1 to 100 letters, digits, spaces or . + = , - _, the first a letter or digit"
+            raise ValueError(f"name must be {rule}, got {shown(self.name)}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be in [0, 2^63), got {self.seed}")
+        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", self.device):
+            raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {shown(self.device)}")
+        count(self.replicas, 1, "replicas", high=100_000)
+        _check_together(self)
+        _check_messages(self)
+        _check_nodes(self)
+
+
+def reseeded(config: Config, seed: int) -> Config:
+    """Returns the same settings, which are not checked again, with another seed, 0 <= seed < 2^63."""
+    if seed >= 2**63:
+        raise ValueError(f"replicas must leave seeds below 2^63, got {seed} for the last; lower seed")
+    made = copy.copy(config)
+    object.__setattr__(made, "seed", seed)
+    return made
+
+
+def _check_together(c: Config) -> None:
+    n = c.network.nodes
+    if c.run.eval_nodes is not None and c.run.eval_nodes > n:
+        raise ValueError(f"run.eval_nodes must be at most network.nodes = {n}, got {c.run.eval_nodes}; null means all")
+    if isinstance(c.staleness.track, int) and c.staleness.track > n:
+        raise ValueError(f"staleness.track must be at most network.nodes = {n}, got {c.staleness.track}; use 'all'")
+    check_graph(c.network.topology, c.network.weights, c.gossip.scheme, n, c.run.until)
+    batching = {"local.chunk": c.local.chunk, "local.compile": c.local.compile, "run.mixing": c.run.mixing}
+    for key in [key for key, value in batching.items() if c.executor == "serial" and value not in (None, "auto")]:
+        raise ValueError(
+            f"{key} must be left out with executor=serial, which has no batches, got {shown(batching[key])}"
+        )
+
+
+def _check_messages(c: Config) -> None:
+    """Checks what concerns several settings of messages."""
+    g, exchange = c.gossip, c.gossip.exchange
+    instant, whole = isinstance(g.delay, Instant), isinstance(g.merge, Fixed | Mean)
+    trains_others = g.on_receipt in ("update", "update_merge")
+    weighed = isinstance(g.merge, Fixed | Sampled | StalenessWeighted)
+    divides = isinstance(g.merge, Partitioned) and g.merge.divide_step
+    replaced = g.on_receipt == "update" and not isinstance(g.merge, Sampled | Partitioned)
+    rules = (
+        ("gossip.scheme.kind must be uniform where messages take time, get lost, find nobody or are more than merged, "
+         "or time goes by rounds", has_messages(c) and not isinstance(g.scheme, schemes.Uniform), "use kind uniform"),
+        ("gossip.reply must be after unless gossip.exchange=push_pull", g.reply == "before" and exchange != "push_pull",
+         "leave it out"),
+        ("gossip.delay.kind must be none with gossip.exchange=meet, which happens at one instant",
+         exchange == "meet" and not instant, "use exchange push_pull"),
+        ("gossip.merge.kind must be fixed or mean with gossip.exchange=meet", exchange == "meet" and not whole,
+         "use exchange push_pull"),
+        ("gossip.on_receipt must be merge or merge_update with gossip.exchange=meet", exchange == "meet" and
+         trains_others, "use exchange push_pull"),
+        ("network.churn.start must be fresh with gossip.exchange=meet", exchange == "meet" and
+         c.network.churn.start == "neighbour", "use exchange push_pull"),
+        ("gossip.fifo must be false where messages take no time", g.fifo and instant, "set gossip.delay"),
+        ("gossip.flow.kind must be none unless gossip.exchange=push", exchange != "push" and
+         not isinstance(g.flow, Unlimited), "use exchange push"),
+        ("update.applies must be at_completion where nodes train when a model comes", c.update.applies == "delta" and
+         g.on_receipt != "merge", "use gossip.on_receipt=merge"),
+        ("gossip.merge.divide_step must be false with update.applies=delta, whose model is younger than its node",
+         divides and c.update.applies == "delta", "use at_completion"),
+        ("gossip.merge.divide_step must be false with local.compile=on", divides and c.local.compile == "on",
+         "use local.compile=auto"),
+        ("run.on_divergence must be stop or ignore where nodes train models that come",
+         c.run.on_divergence == "quarantine" and trains_others, "use gossip.on_receipt=merge_update"),
+        ("update.while_off must be continue where nodes are never off", c.update.while_off == "pause" and
+         isinstance(c.network.availability, Always | PerMessage), "set network.availability"),
+        ("gossip.clock must be left out with timing.kind=rounds, which says when nodes make contact",
+         isinstance(c.timing, Rounds) and g.clock != Gossip().clock, "set timing.steps"),
+        ("gossip.merge must be left out, or of kind sampled or partitioned, with gossip.on_receipt=update, which takes "
+         "a model that comes in place of its own", replaced and g.merge != Gossip().merge, "use update_merge"),
+        ("gossip.weight must be left out where a model that comes does not count by it", g.weight != Gossip().weight and
+         (replaced or not weighed), "use gossip.merge.kind fixed, sampled or staleness_weighted"),
+        ("network.churn.start must be fresh where no node joins late", c.network.churn.start == "neighbour" and
+         c.network.churn.join == 0, "set network.churn.join"),
+        ("run.baseline must be none where nodes train only when a model comes", c.run.baseline == "isolated" and
+         g.on_receipt != "merge" and isinstance(c.update.clock, clocks.Never), "set update.clock"),
+        ("update.while_off must be continue with update.clock.kind=never", c.update.while_off == "pause" and
+         isinstance(c.update.clock, clocks.Never), "set update.clock"),
+    )  # fmt: skip
+    for rule, broken, remedy in rules:
+        if broken:
+            raise ValueError(f"{rule}; {remedy}")
+
+
+def has_messages(c: Config) -> bool:
+    """Returns whether models are more than exchanged at once and merged."""
+    g, plain = c.gossip, Gossip()
+    kept = ("delay", "loss", "merge", "on_receipt", "flow")
+    return (
+        g.exchange == "push_pull"
+        or any(getattr(g, name) != getattr(plain, name) for name in kept)
+        or (c.network.availability, c.network.churn) != (Network().availability, Network().churn)
+        or not isinstance(c.timing, Continuous)
+    )
+
+
+def _check_nodes(c: Config) -> None:
+    n, seed, size = c.network.nodes, c.seed, min(c.network.nodes, CHECKED)
+    if not isinstance(c.gossip.delay, TraceDelay):  # files are read when the run is made
+        late = c.gossip.delay.delays(n, seed, "gossip.delay", size, 1)
+        uniform = isinstance(c.timing, Rounds) and isinstance(c.gossip.delay, UniformDelay)
+        bad = np.flatnonzero(np.ceil(late.a) > np.floor(late.b)) if uniform else []
+        if len(bad):
+            ends = f"{late.a[bad[0]]:g} .. {late.b[bad[0]]:g} [s]"
+            raise ValueError(f"gossip.delay must allow a whole number of steps with timing.kind=rounds, got {ends}")
+    c.gossip.loss.losses(n, seed, "gossip.loss", size)
+    if not isinstance(c.network.availability, TraceAvailability):
+        c.network.availability.presence(n, seed, "network.availability", size)
+    c.network.churn.times(n, seed, "network.churn", size)
+    c.update.clock.gaps(n, seed, "update.clock", size)
+    c.gossip.clock.gaps(n, seed, "gossip.clock", size)
+    c.gossip.scheme.check(n, c.gossip.exchange)
+    per_node(c.gossip.weight, n, seed, "gossip.weight", high=1.0, open_high=False, size=size)
+    per_node(c.local.lr, n, seed, "local.lr", size=size)
+    per_node(c.local.weight_decay, n, seed, "local.weight_decay", size=size)
+    momentum = per_node(c.local.momentum, n, seed, "local.momentum", high=1.0, size=size)
+    still = np.flatnonzero(momentum == 0)
+    if c.local.nesterov and still.size:
+        where = f"at node {still[0]}" if still.size < size else "at every node"
+        raise ValueError(f"local.nesterov must be false where local.momentum is 0, got true and momentum 0 {where}")

@@ -1,0 +1,1 @@
+"""When what happens: clocks, gossip schemes, links, merge weights; the timeline, and its waves."""

@@ -1,0 +1,209 @@
+r"""Clocks: when a node acts.
+
+Every law of this module gives independent gaps of one form,
+
+    gap = shift + scale * E,    E = -log(u) ~ Exp(1),
+
+so that one compiled loop makes the timeline of all of them.
+
+Letters: n nodes, u uniform on (0, 1), c delay [s], mu rate of the exponential part [1/s].
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import no_type_check
+
+import numpy as np
+from jaxtyping import Float64
+from numba import njit, uint64
+
+from batchednodes.numerics.logarithm import log
+from batchednodes.numerics.rng import unit
+from batchednodes.numerics.values import PerNode, per_node
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """Laws of the times between a node's actions, one for each node: shift + scale * Exp(1)."""
+
+    shift: Float64[np.ndarray, " n"]
+    """Fixed part of the gap [s]; non-negative; infinite where the node never acts."""
+
+    scale: Float64[np.ndarray, " n"]
+    """Mean of the exponential part of the gap [s]; non-negative and finite."""
+
+    @property
+    def rate(self) -> Float64[np.ndarray, " n"]:
+        """Long-run mean number of actions per second [1/s], by the renewal theorem; 0 where the node never acts."""
+        return 1.0 / (self.shift + self.scale)
+
+    def part(self, nodes: slice) -> "Gaps":
+        """Returns the laws of some nodes."""
+        return Gaps(self.shift[nodes], self.scale[nodes])
+
+    def silence(self, nodes: np.ndarray) -> "Gaps":
+        """Returns the same laws, but the nodes given (a boolean mask, or indices) never act."""
+        shift, scale = self.shift.copy(), self.scale.copy()
+        shift[nodes], scale[nodes] = math.inf, 0.0
+        return Gaps(shift, scale)
+
+    def thinned(self, share: Float64[np.ndarray, " n"]) -> "Gaps":
+        """Returns laws with as many actions in the long run as if each counted with some probability; 0: as 1."""
+        part = np.where(share > 0, share, 1.0)
+        return Gaps(self.shift / part, self.scale / part)
+
+
+@njit(nogil=True, cache=True, inline="always")
+@no_type_check
+def gap(shift, scale, bits):  # noqa: ANN001, ANN201  (numba infers the types)
+    """Returns the gap of one law for 64 random bits [s]."""
+    return shift - scale * log(unit(bits)) if scale > 0.0 else shift
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def due(nodes, first, following, until, out):  # noqa: ANN001, ANN201
+    """Lists the nodes that act up to some time, by their numbers in the network; returns how many they are.
+
+    Args:
+        nodes: the first node to look at, and one more than the last.
+        first: first node of the network.
+        following: time of the next action of each node [s].
+        until: the time [s].
+        out: receives the list.
+    """
+    size = 0
+    for i in range(nodes[0], nodes[1]):
+        out[uint64(size)] = i - first  # an index without a sign needs no check, here and below
+        size += following[i] <= until
+    return size
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def waits(bits, out):  # noqa: ANN001, ANN201
+    """Writes -log(u) ~ Exp(1) for each 64 random bits; the loop is compiled to vector instructions."""
+    for a in range(bits.size):
+        out[a] = -log(unit(bits[a]))
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def act(nodes, first, wait, laws, following, made, until, time, actor):  # noqa: ANN001, ANN201
+    """Notes the next action of each node and draws the time of the one after; returns how many act again in time.
+
+    Nothing here depends on a branch that a processor cannot foresee, however many actions each node has.
+
+    Args:
+        nodes: numbers in the network, without a sign; those that act again come first afterwards, in their order.
+        first: first node of the network.
+        wait: exponential part of the gap of each over its mean, see `waits`.
+        laws: shift and scale of the gaps of all nodes [s].
+        following: time of the next action of each node [s].
+        made: actions of each node so far.
+        until: the time [s].
+        time: receives the time of each action [s].
+        actor: receives its node.
+    """
+    (shift, scale), kept = laws, 0
+    for a in range(time.size):
+        i = uint64(first) + nodes[a]
+        k, again = made[i] + 1, following[i] + (shift[i] + scale[i] * wait[a])
+        time[a], actor[a], made[i] = following[i], i, k
+        following[i] = again if scale[i] > 0.0 else (k + 1) * shift[i]  # exact multiples
+        nodes[uint64(kept)] = nodes[a]
+        kept += following[i] <= until
+    for a in range(time.size, nodes.size):
+        nodes[uint64(kept)] = nodes[a]
+        kept += 1
+    return kept
+
+
+def join(parts: "list[Gaps]") -> Gaps:
+    """Returns the laws of several networks, one after the other."""
+    return Gaps(np.concatenate([g.shift for g in parts]), np.concatenate([g.scale for g in parts]))
+
+
+class Clock(ABC):
+    """A law of gaps between a node's actions; every node starts at t = 0 and has its own, independent draws."""
+
+    @abstractmethod
+    def gaps(self, n: int, seed: int, key: str, size: int | None = None) -> Gaps:
+        """Returns the law of each of n nodes, or of the first of them.
+
+        Args:
+            n: number of nodes of the network.
+            seed: of the network; used where a setting is a distribution over nodes.
+            key: path of this clock in the settings, for error messages and addresses of draws.
+            size: number of nodes whose laws are asked for, the first ones; None: all n.
+
+        Raises:
+            ValueError: a setting is out of range for some node.
+        """
+
+
+def _memoryless(rate: Float64[np.ndarray, " n"]) -> Gaps:
+    with np.errstate(divide="ignore", over="ignore"):  # below 6e-309 the mean gap is not finite: never
+        scale = 1.0 / rate
+    never = ~np.isfinite(scale)
+    return Gaps(np.where(never, math.inf, 0.0), np.where(never, 0.0, scale))
+
+
+@dataclass(frozen=True)
+class Poisson(Clock):
+    """Memoryless actions: gaps are exponential."""
+
+    rate: PerNode = "log(n)"
+    """Mean number of actions of one node per second [1/s]; non-negative and finite; 0: never."""
+
+    def gaps(self, n: int, seed: int, key: str, size: int | None = None) -> Gaps:
+        return _memoryless(per_node(self.rate, n, seed, f"{key}.rate", unit="1/s", size=size))
+
+
+@dataclass(frozen=True)
+class Exponential(Clock):
+    """Memoryless update times: gaps are exponential."""
+
+    rate: PerNode = 1.0
+    """Mean number of updates of one node per second [1/s]; non-negative and finite; 0: never."""
+
+    def gaps(self, n: int, seed: int, key: str, size: int | None = None) -> Gaps:
+        return _memoryless(per_node(self.rate, n, seed, f"{key}.rate", unit="1/s", size=size))
+
+
+@dataclass(frozen=True)
+class ShiftedExponential(Clock):
+    """Computing takes a fixed time, then an exponential wait; the reference paper's model of local updates."""
+
+    delay: PerNode = 0.5
+    """Fixed computing time c of an update [s]; non-negative and finite."""
+
+    rate: PerNode = 2.0
+    """Rate mu of the exponential wait that follows [1/s]; positive and finite; its mean is 1/mu."""
+
+    def gaps(self, n: int, seed: int, key: str, size: int | None = None) -> Gaps:
+        shift = per_node(self.delay, n, seed, f"{key}.delay", unit="s", size=size)
+        wait = _memoryless(per_node(self.rate, n, seed, f"{key}.rate", open_low=True, unit="1/s", size=size))
+        return Gaps(shift + wait.shift, wait.scale)
+
+
+@dataclass(frozen=True)
+class Deterministic(Clock):
+    """Actions at exact multiples of a period; simultaneous ones happen in the order of node numbers."""
+
+    period: PerNode = 1.0
+    """Time between two actions of one node [s]; positive and finite."""
+
+    def gaps(self, n: int, seed: int, key: str, size: int | None = None) -> Gaps:
+        shift = per_node(self.period, n, seed, f"{key}.period", open_low=True, unit="s", size=size)
+        return Gaps(shift, np.zeros(shift.size))
+
+
+@dataclass(frozen=True)
+class Never(Clock):
+    """The node never acts."""
+
+    def gaps(self, n: int, seed: int, key: str, size: int | None = None) -> Gaps:
+        some = n if size is None else size
+        return Gaps(np.full(some, math.inf), np.zeros(some))

@@ -1,0 +1,1 @@
+"""Links between nodes: how long messages take, and which are lost."""

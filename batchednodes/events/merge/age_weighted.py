@@ -1,0 +1,31 @@
+r"""Each model counts in proportion to its age, the minibatch steps behind it: w = b / (a + b).
+
+Letters: a own age, b age of the model received.
+
+Reference:
+    I. Hegedus, G. Danner, M. Jelasity, "Gossip learning as a decentralized alternative to federated learning", DAIS
+    2019, which weighs the parts of a partitioned model so.
+"""
+
+from dataclasses import dataclass
+from typing import no_type_check
+
+import numpy as np
+from numba import njit
+
+from batchednodes.events.merge.base import AGES, Merge, Weighing
+
+
+@dataclass(frozen=True)
+class AgeWeighted(Merge):
+    """Models count in proportion to their ages; two of age 0 count alike."""
+
+    def weighing(self, weight: np.ndarray) -> Weighing:
+        return Weighing(AGES, 0 * weight, 0 * weight)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def by_ages(own, other):  # noqa: ANN001, ANN201  (numba infers the types)
+    """Returns the weight of the other model."""
+    return other / (own + other) if own + other > 0 else 0.5

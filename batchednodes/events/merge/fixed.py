@@ -1,0 +1,29 @@
+r"""The weight that the settings give.
+
+Letters: none.
+
+Reference:
+    S. Boyd, A. Ghosh, B. Prabhakar, D. Shah, "Randomized gossip algorithms", IEEE Trans. Inf. Theory 52(6), 2006.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from batchednodes.events.merge.base import WEIGHT, Merge, Weighing
+
+
+@dataclass(frozen=True)
+class Fixed(Merge):
+    """`gossip.weight`, of the node that made the contact."""
+
+    def weighing(self, weight: np.ndarray) -> Weighing:
+        return Weighing(WEIGHT, weight, 0 * weight)
+
+
+@dataclass(frozen=True)
+class Mean(Merge):
+    """The mean of both models."""
+
+    def weighing(self, weight: np.ndarray) -> Weighing:
+        return Weighing(WEIGHT, np.full(weight.size, 0.5), 0 * weight)

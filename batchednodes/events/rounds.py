@@ -1,0 +1,154 @@
+r"""Timing by rounds: integer steps, as in gossipy. In each round every node makes contact at a step of its own.
+
+Step t lies in (t, t + 1] and happens at its end, at time t + 1 [s]. In one step all nodes that are due send, in an
+order drawn anew for each round, then the messages arrive whose time has come, in the order in which they were sent,
+then their replies. Nodes train when a model comes (`gossip.on_receipt`), and once at the start. Where the graph
+changes, it is that of time t: with a period of R [s], graphs change with the rounds.
+
+Gossipy deviates: a gaussian period begins at step 0 for all nodes, so that all send then; here at a random step.
+
+Letters: n nodes, R steps of a round, P steps of a node's period, t step, e contacts.
+
+Reference:
+    R. Ormandi, I. Hegedus, M. Jelasity, "Gossip learning with linear models on fully distributed data", Concurrency and
+    Computation 25(4), 2013.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float64, Int32, Int64
+
+from batchednodes.numerics import rng
+from batchednodes.numerics.values import count
+from batchednodes.topology import Contacts, Networks, peers
+
+
+class Timing:
+    """When nodes act."""
+
+
+@dataclass(frozen=True)
+class Continuous(Timing):
+    """In continuous time, each by its own clocks."""
+
+
+@dataclass(frozen=True)
+class Rounds(Timing):
+    """In whole steps of 1 s, each node once a round or so; takes the place of `gossip.clock`."""
+
+    steps: int = 100
+    """Steps of a round R [s]; at least 1."""
+
+    period: Literal["same", "gaussian"] = "same"
+    """Steps between two contacts of a node: `same`, R for all; `gaussian`, drawn once for each node with mean R and
+    standard deviation R / 10, rounded down, at least 1."""
+
+    first_update: bool = True
+    """Whether each node makes one update before anything else, at the first step at which it is there, on or off."""
+
+    def __post_init__(self) -> None:
+        count(self.steps, 1, "steps", high=10**9)
+
+
+Contact = tuple[Float64[np.ndarray, " e"], Int32[np.ndarray, " e"], Int32[np.ndarray, " e"]]
+"""Times [s], nodes, and whom they contact."""
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """The rounds of a batch of networks."""
+
+    networks: Networks
+    rounds: tuple[Rounds, ...]
+    """Of each network."""
+
+    def contacts(self, contacts: Contacts, made: Int64[np.ndarray, " n"], start: float, until: float) -> Contact:
+        """Returns the contacts of (start, until], in order.
+
+        Args:
+            contacts: whom each node may contact.
+            made: contacts of each node so far; increased.
+            start: begin [s].
+            until: end [s].
+        """
+        parts = [self._of_network(g, contacts, made, start, until) for g in range(self.networks.count)]
+        if len(parts) == 1:
+            return parts[0]
+        time, node, other = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        order = np.argsort(time, kind="stable")
+        return time[order], node[order], other[order]
+
+    def rate(self) -> Float64[np.ndarray, " n"]:
+        """Returns about how many contacts each node makes [1/s]."""
+        local = self.networks.local()
+        periods = [
+            _periods(r, int(seed), local[self.networks.slice(g)])[0]
+            for g, (r, seed) in enumerate(zip(self.rounds, self.networks.seeds, strict=True))
+        ]
+        return 1.0 / np.concatenate(periods)
+
+    def _of_network(self, g: int, contacts: Contacts, made: np.ndarray, start: float, until: float) -> Contact:
+        rounds, nodes, seed = self.rounds[g], self.networks.slice(g), self.networks.seeds[g]
+        first, last = math.floor(start), math.floor(until)  # steps t = first, ..., last - 1
+        speakers = nodes.start + np.flatnonzero(~contacts.silent()[nodes])
+        times, actors = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        local = speakers - nodes.start
+        period, phase = _periods(rounds, int(seed), local)
+        for k in range(first // rounds.steps, -(-last // rounds.steps)):
+            order = np.argsort(rng.draws(int(seed), rng.ROUND, local, k)[0], kind="stable")
+            begin, end = max(first, k * rounds.steps), min(last, (k + 1) * rounds.steps)
+            step, some = _due(period[order], phase[order], begin, end)
+            times.append(step)
+            actors.append(speakers[order][some])
+        t, i = np.concatenate(times), np.concatenate(actors).astype(np.int32)
+        other = _others(t, i, nodes.start, int(seed), contacts, made)
+        found = other >= 0
+        return (t[found] + 1.0, i[found], other[found])
+
+
+def _periods(rounds: Rounds, seed: int, local: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns period and first step of each node."""
+    high, _ = rng.draws(seed, rng.PHASE, local, 0)
+    period = np.full(local.size, rounds.steps)
+    if rounds.period == "gaussian":
+        u = rng.uniforms(seed, rng.PHASE, local, 4)[:, 2:]
+        z = np.sqrt(-2 * np.log(u[:, 0])) * np.cos(2 * math.pi * u[:, 1])
+        period = np.maximum(1, np.floor(rounds.steps * (1 + z / 10))).astype(np.int64)
+    return period, (_unit(high) * period).astype(np.int64)
+
+
+def _unit(bits: np.ndarray) -> np.ndarray:
+    """Maps 64 random bits to (0, 1)."""
+    return ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+
+
+def _due(period: np.ndarray, phase: np.ndarray, begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the steps of begin, ..., end - 1 at which nodes are due, and which, in order of time, then of nodes."""
+    next_step = phase + -((phase - begin) // period) * period  # the first one from `begin` on
+    counts = np.maximum(0, -((next_step - end) // period))
+    some = np.repeat(np.arange(period.size), counts)
+    number = np.arange(some.size) - np.repeat(np.cumsum(counts) - counts, counts)
+    step = next_step[some] + number * period[some]
+    order = np.argsort(step, kind="stable")
+    return step[order], some[order]
+
+
+def _others(
+    t: np.ndarray, i: np.ndarray, first: int, seed: int, contacts: Contacts, made: np.ndarray
+) -> Int32[np.ndarray, " e"]:
+    """Returns whom nodes contact at some steps, and counts their contacts; -1: nobody."""
+    order = np.argsort(i, kind="stable")
+    sizes = np.bincount(i[order] - first, minlength=0)
+    number = np.empty(i.size, np.int64)
+    number[order] = np.arange(i.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    _, low = rng.draws(seed, rng.GOSSIP, i.astype(np.int64) - first, made[i] + number + 1)
+    made[first : first + sizes.size] += sizes
+    if first in contacts.choosers:
+        other = contacts.choosers[first].peers(t.astype(float), i - np.int32(first), low)
+        return np.where(other >= 0, other + np.int32(first), np.int32(-1))
+    found = np.empty(i.size, np.int32)
+    peers(i, low, contacts.lists(), found)
+    return found

@@ -1,0 +1,12 @@
+"""Gossip schemes: which nodes may transmit, when; one paper, one file.
+
+A scheme draws the contacts of one network in one window, exactly and ahead of the device, from the network's updates.
+"""
+
+from batchednodes.events.schemes.age_aware import AgeAware
+from batchednodes.events.schemes.base import Scheme, Speech, Stage, Voices
+from batchednodes.events.schemes.fixed_duration import FixedDuration
+from batchednodes.events.schemes.freshest import Freshest, reach
+from batchednodes.events.schemes.uniform import Uniform
+
+__all__ = ["AgeAware", "FixedDuration", "Freshest", "Scheme", "Speech", "Stage", "Uniform", "Voices", "reach"]

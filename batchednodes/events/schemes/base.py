@@ -1,0 +1,135 @@
+r"""What a gossip scheme sees of a network, what it remembers, and what it says.
+
+Letters: n nodes of all networks, u updates and m contacts of one network in a window, lambda gossip capacity.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float64, Int32, Int64
+
+from batchednodes.events.clocks import Gaps
+from batchednodes.topology import Contacts
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One network in one window of time; node numbers are those of the batch."""
+
+    first: int
+    """Its first node."""
+    last: int
+    """One more than its last node."""
+    seed: np.uint64
+    """Seed of its draws."""
+    capacity: Gaps
+    """Laws of the gaps between contacts, of all nodes; a node that has nobody to contact never acts."""
+    contacts: Contacts
+    """Whom each node of the batch may contact."""
+    meet: bool
+    """Whether a contact tells both nodes, not the contacted one only."""
+    update_time: Float64[np.ndarray, " u"]
+    """Updates of this network in the window, node by node [s]."""
+    updater: Int32[np.ndarray, " u"]
+    """The node that completes each."""
+    start: float
+    """Begin of the window [s], not included."""
+    until: float
+    """End of the window [s], included."""
+
+    def rates(self) -> Float64[np.ndarray, " _"]:
+        """Returns the gossip capacity of each node of this network [1/s]."""
+        return self.capacity.part(slice(self.first, self.last)).rate
+
+    def updates(self) -> tuple[Float64[np.ndarray, " u"], Int32[np.ndarray, " u"]]:
+        """Returns the updates in time order, those at one instant in the order of nodes."""
+        order = np.argsort(self.update_time, kind="stable")
+        return self.update_time[order], self.updater[order]
+
+    def waits(self) -> Float64[np.ndarray, " n"]:
+        """Returns the mean time between contacts of each node while it speaks, which have no memory [s]; inf: never."""
+        silent = np.isinf(self.capacity.shift)
+        assert not self.capacity.shift[~silent].any()
+        return np.where(silent, math.inf, self.capacity.scale)
+
+
+class Voices(NamedTuple):
+    """What all networks remember of their gossip from window to window; schemes write into it."""
+
+    next: Float64[np.ndarray, " n"]
+    """Time of the next contact of each node [s]; inf: the node is silent."""
+    draws: Int64[np.ndarray, " n"]
+    """Draws of its gossip that each node has used, where they are not as many as its contacts."""
+    made: Int64[np.ndarray, " n"]
+    """Contacts that each node has made."""
+    stamp: Float64[np.ndarray, " n"]
+    """Time of the newest update that counts for the node's scheme [s]; 0 before any."""
+    order: Int32[np.ndarray, " n"]
+    """The nodes of each network by age, the youngest first (`age_aware`)."""
+    awake: Int32[np.ndarray, " n"]
+    """The nodes of each network that share its capacity, in the order in which they began to; -1 beyond them."""
+
+
+class Speech(NamedTuple):
+    """Contacts of one network."""
+
+    time: Float64[np.ndarray, " m"]
+    """Instant [s]."""
+    actor: Int32[np.ndarray, " m"]
+    """The node that makes the contact."""
+    peer: Int32[np.ndarray, " m"]
+    """The node contacted."""
+
+
+class Scheme(ABC):
+    """A rule that says which nodes of a network may transmit, when."""
+
+    @abstractmethod
+    def begin_(self, stage: Stage, voices: Voices) -> None:
+        """Sets what the network remembers at t = 0; arrays hold zeros, `next` inf and `awake` -1 before."""
+
+    @abstractmethod
+    def contacts_(self, stage: Stage, voices: Voices) -> Speech:
+        """Returns the contacts of the network up to stage.until, in any order, and remembers where it stands."""
+
+    @abstractmethod
+    def expected(self, capacity: Gaps, update: Gaps) -> float:
+        """Returns about how many contacts a network with these laws makes per second in the long run [1/s]."""
+
+    @abstractmethod
+    def peak(self, capacity: Gaps) -> float:
+        """Returns the largest rate at which any one node ever transmits [1/s]."""
+
+    @abstractmethod
+    def check(self, n: int, exchange: str) -> None:
+        """Raises ValueError if the scheme cannot run on n nodes with this exchange."""
+
+
+def refuse_pull(kind: str, exchange: str) -> None:
+    """Raises ValueError for a scheme of holders that speak where nodes ask instead."""
+    if exchange == "pull":
+        raise ValueError(
+            f"gossip.exchange must be push or meet with gossip.scheme.kind={kind}, whose nodes transmit, got 'pull'; "
+            "use kind uniform to pull"
+        )
+
+
+def gather(expected: float, speak: Callable[[int, Speech], tuple[int, int]], peer: type = np.int32) -> Speech:
+    """Returns all contacts that a compiled loop writes, one buffer after the other.
+
+    Args:
+        expected: about how many contacts come [dimensionless].
+        speak: called with where it stands and a buffer; fills the buffer's arrays and returns how many it wrote and
+            where it stands, 0 at first and -1 at the end.
+        peer: type of the numbers in the place of peers.
+    """
+    room, place, parts = int(min(expected + 4 * math.sqrt(expected), 1e8)) + 64, 0, []
+    while place >= 0:
+        part = Speech(np.empty(room), np.empty(room, np.int32), np.empty(room, peer))
+        size, place = speak(place, part)
+        parts.append(Speech(*(column[:size] for column in part)))
+    return parts[0] if len(parts) == 1 else Speech(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))

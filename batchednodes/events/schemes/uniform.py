@@ -1,0 +1,92 @@
+r"""Uniform gossip: every node contacts random peers at its own gossip capacity, whatever it holds.
+
+Letters: n nodes, m contacts, k number of a contact among those of its node.
+
+Reference:
+    S. Boyd, A. Ghosh, B. Prabhakar, D. Shah, "Randomized gossip algorithms", IEEE Trans. Inf. Theory 52(6), 2006.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import no_type_check
+
+import numpy as np
+from numba import njit, uint64
+
+from batchednodes.events.clocks import Gaps, act, due, gap, waits
+from batchednodes.events.schemes.base import Scheme, Speech, Stage, Voices, gather
+from batchednodes.numerics import rng
+from batchednodes.topology import peers
+
+
+@dataclass(frozen=True)
+class Uniform(Scheme):
+    """Every node transmits all the time, each at its own capacity."""
+
+    def begin_(self, stage: Stage, voices: Voices) -> None:
+        capacity = stage.capacity
+        _begin(stage.first, stage.last, stage.seed, capacity.shift, capacity.scale, voices.next)
+
+    def contacts_(self, stage: Stage, voices: Voices) -> Speech:
+        nodes, laws = (stage.first, stage.last), (stage.capacity.shift, stage.capacity.scale)
+        expected = (stage.until - stage.start) * float(stage.rates().sum())
+        if stage.first not in stage.contacts.choosers:
+            speak = partial(_speak, *nodes, stage.seed, laws, stage.contacts.lists(), stage.until, voices)
+            return gather(expected, speak)
+        # a clock ticks on where nobody is found, so draws are not as many as contacts
+        speak = partial(_speak, *nodes, stage.seed, laws, None, stage.until, voices._replace(made=voices.draws))
+        drawn = gather(expected, speak, np.uint64)
+        node = drawn.actor - np.int32(stage.first)
+        peer = stage.contacts.choosers[stage.first].peers(drawn.time, node, drawn.peer)
+        found = peer >= 0
+        voices.made[stage.first : stage.last] += np.bincount(node[found], minlength=stage.last - stage.first)
+        return Speech(drawn.time[found], drawn.actor[found], peer[found] + np.int32(stage.first))
+
+    def expected(self, capacity: Gaps, update: Gaps) -> float:
+        return float(capacity.rate.sum())
+
+    def peak(self, capacity: Gaps) -> float:
+        return float(capacity.rate.max())
+
+    def check(self, n: int, exchange: str) -> None:
+        pass
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _begin(first, last, seed, shift, scale, following):  # noqa: ANN001, ANN202  (numba infers the types)
+    for i in range(first, last):
+        bits, _ = rng.block(seed, rng.GOSSIP, i - first, uint64(0))
+        following[i] = gap(shift[i], scale[i], bits)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _speak(first, last, seed, laws, contacts, until, voices, place, out):  # noqa: ANN001, ANN202
+    """Writes contacts; the k-th gap is from draw k, and the peer of the k-th contact from draw k + 1.
+
+    Without contact lists, the random bits for the peer are written in its place.
+
+    Some nodes at a time make one contact each, again and again, until none of them has another.
+    """
+    nodes, counts = np.empty(rng.TOGETHER, np.uint64), np.empty(rng.TOGETHER, np.uint64)
+    high, low, wait = np.empty(rng.TOGETHER, np.uint64), np.empty(rng.TOGETHER, np.uint64), np.empty(rng.TOGETHER)
+    time, actor, other, following, made = out.time, out.actor, out.peer, voices.next, voices.made
+    m = 0
+    for i in range(first + place, last, rng.TOGETHER):
+        size = due((i, min(last, i + rng.TOGETHER)), first, following, until, nodes)
+        while size > 0:
+            new = slice(m, min(time.size, m + size))
+            for a in range(size):
+                counts[a] = made[uint64(first) + nodes[a]] + 1
+            rng.blocks(seed, rng.GOSSIP, nodes[:size], counts, high, low)
+            waits(high[:size], wait)
+            size = act(nodes[:size], first, wait, laws, following, made, until, time[new], actor[new])
+            if contacts is None:
+                other[new] = low[: new.stop - m]
+            else:
+                peers(actor[new], low, contacts, other[new])
+            m = new.stop
+            if m == time.size and size > 0:
+                return m, i - first
+    return m, -1

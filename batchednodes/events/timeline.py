@@ -1,0 +1,272 @@
+r"""Timeline: the events of a span of simulated time, in time order.
+
+Every node updates by its own clock, whose k-th gap comes from the draw at (seed, stream, node, k). Contacts are drawn
+likewise, by the gossip scheme of the network, which may look at the updates (schemes/). So the events do not depend on
+how the time axis is cut into windows, nor on other networks.
+
+Letters: n nodes, m events, k number of an event among those of its node and clock.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import no_type_check
+
+import numpy as np
+from jaxtyping import Float64, Int8, Int32, Int64
+from numba import njit, uint64
+
+from batchednodes.events.clocks import Gaps, act, due, gap, waits
+from batchednodes.events.merge_streams import Columns, merge_
+from batchednodes.events.messages.records import Letters, Mail
+from batchednodes.events.messages.records import check as check_mail
+from batchednodes.events.schemes import Scheme, Speech, Stage, Voices
+from batchednodes.numerics import rng
+from batchednodes.topology import Contacts, Networks
+
+UPDATE, PUSH, PULL, MEET = range(4)
+"""Kinds of event. At one instant updates come before gossip, then the order is that of node numbers."""
+
+EXCHANGES = {"push": PUSH, "pull": PULL, "meet": MEET, "push_pull": PUSH}
+
+
+_PART, _PART_NODE = 1 << 18, 4
+"""About how many events are made at once, and how many more for each node: more would not fit in the cache between the
+passes over them, fewer would have each pass look at all nodes for little."""
+
+
+@dataclass(frozen=True)
+class Events:
+    """Events in time order, as a struct of arrays."""
+
+    time: Float64[np.ndarray, " m"]
+    """Instant of the event [s]."""
+    kind: Int8[np.ndarray, " m"]
+    """UPDATE, PUSH, PULL or MEET."""
+    actor: Int32[np.ndarray, " m"]
+    """The node that completes an update, or contacts a peer."""
+    peer: Int32[np.ndarray, " m"]
+    """The node contacted; -1 for updates."""
+    count: Int64[np.ndarray, " m"]
+    """Number of the update among those of its node: 0, 1, 2, ...; -1 for contacts."""
+    letters: Letters | None = None
+    """What else is to be known where messages are under way; None where models are exchanged at once."""
+
+    def __len__(self) -> int:
+        return self.time.size
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """Where the clocks of all nodes stand: with the settings, all that the rest of the timeline depends on."""
+
+    time: float
+    """Events up to this time, included, have been made [s]."""
+    next_update: Float64[np.ndarray, " n"]
+    """Time of the next update of each node [s]."""
+    updates: Int64[np.ndarray, " n"]
+    """Updates of each node so far."""
+    next_gossip: Float64[np.ndarray, " n"]
+    """Time of the next contact of each node [s]; inf: it is silent; of `age_aware`, that of the network's first node
+    is the next contact of anyone."""
+    gossips: Int64[np.ndarray, " n"]
+    """Contacts that each node has made so far."""
+    draws: Int64[np.ndarray, " n"]
+    """What a gossip scheme remembers, as all below: draws used, see `Voices`."""
+    stamp: Float64[np.ndarray, " n"]
+    """Time of an update [s]."""
+    order: Int32[np.ndarray, " n"]
+    """Nodes by age."""
+    awake: Int32[np.ndarray, " n"]
+    """Nodes that share a capacity."""
+    mail: Mail | None = None
+    """What is under way; None where models are exchanged at once."""
+
+    def check(self, network: Int32[np.ndarray, " n"]) -> None:
+        """Checks that clocks which were read are such that no compiled loop leaves its arrays, or makes up the past.
+
+        Args:
+            network: number of the network of each node, in increasing order.
+
+        Raises:
+            ValueError: they are not; the message says which.
+        """
+        for name in ("updates", "gossips", "draws"):
+            if (getattr(self, name) < 0).any():
+                raise ValueError(f"clocks.{name} must not be negative")
+        for name, low in (("next_update", self.time), ("next_gossip", self.time), ("stamp", 0.0)):
+            if not (getattr(self, name) >= low).all():
+                raise ValueError(f"clocks.{name} must be times from {low:g} [s] on")
+        lists = np.lexsort((self.order, network))  # each network's nodes are listed where its clocks lie
+        if (self.order[lists] != np.arange(network.size)).any():
+            raise ValueError("clocks.order must list each node of a network once")
+        awake = self.awake >= 0
+        if self.awake.max(initial=-1) >= network.size or (network[self.awake[awake]] != network[awake]).any():
+            raise ValueError("clocks.awake must list nodes of each network")
+        if self.mail is not None:
+            check_mail(self.mail)
+
+    def voices(self) -> Voices:
+        """Returns a copy of what the gossip schemes remember, for them to write into."""
+        kept = (self.next_gossip, self.draws, self.gossips, self.stamp, self.order, self.awake)
+        return Voices(*(array.copy() for array in kept))
+
+
+def _clocks(time: float, next_update: np.ndarray, updates: np.ndarray, v: Voices) -> Clocks:
+    return Clocks(time, next_update, updates, v.next, v.made, v.draws, v.stamp, v.order, v.awake)
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The laws of all events of a batch of networks; frozen: what changes with time is in `Clocks`."""
+
+    networks: Networks
+    contacts: Contacts
+    update: Gaps
+    gossip: Gaps
+    exchange: str
+    schemes: tuple[Scheme, ...]
+    """Who may transmit in each network."""
+
+    def begin(self) -> Clocks:
+        """Returns the clocks at t = 0: every node begins to compute, and waits for its first contact."""
+        n, counts = self.networks.n, np.zeros((3, self.networks.n), np.int64)
+        order, awake = np.arange(n, dtype=np.int32), np.full(n, -1, np.int32)
+        voices = Voices(np.full(n, math.inf), counts[0], counts[1], np.zeros(n), order, awake)
+        first = _first(self.update.shift, self.update.scale, *self._addresses())
+        for scheme, stage in zip(self.schemes, self._stages(_Actions.none(n), self._capacity(), 0.0, 0.0), strict=True):
+            scheme.begin_(stage, voices)
+        return _clocks(0.0, first, counts[2], voices)
+
+    def window(self, clocks: Clocks, until: float) -> tuple[Events, Clocks]:
+        """Returns the events of (clocks.time, until] in time order, and the clocks after them."""
+        start, expected, m = clocks.time, sum(self.expected(until - clocks.time)), 0
+        parts = max(1, int(expected / (_PART + _PART_NODE * self.networks.n)))
+        capacity, out = self._capacity(), Columns.empty(int(expected + 6 * math.sqrt(expected)) if parts > 1 else 0)
+        for k in range(parts):
+            end = until if k == parts - 1 else start + (until - start) * (k + 1) / parts
+            u, spoken, following = self._part(clocks, capacity, end)
+            first, m = m, m + u.time.size + sum(speech.time.size for speech in spoken)
+            if m > out.time.size:
+                out = _copied(out, first, m if parts == 1 else 2 * m)
+            now, kind = out.part(first, m), EXCHANGES[self.exchange]
+            merge_(now, (u.time, u.actor, u.number), spoken, kind, clocks.updates, clocks.time, end)
+            clocks = following
+        return Events(*out.part(0, m)), clocks
+
+    def _part(self, clocks: Clocks, capacity: Gaps, until: float) -> "tuple[_Actions, list[Speech], Clocks]":
+        """Returns the updates and the contacts of a part of a window, node by node, and the clocks after them."""
+        u = self._updates(clocks, until)
+        voices, stages = clocks.voices(), self._stages(u, capacity, clocks.time, until)
+        spoken = [scheme.contacts_(stage, voices) for scheme, stage in zip(self.schemes, stages, strict=True)]
+        return u, spoken, _clocks(until, u.next, u.counts, voices)
+
+    def expected(self, span: float) -> tuple[float, float]:
+        """Returns about how many updates and contacts to expect in a long span of time [s], by renewal rates."""
+        capacity, slices = self._capacity(), [self.networks.slice(g) for g in range(self.networks.count)]
+        if self.contacts.choosers:
+            capacity = capacity.thinned(self.contacts.share)
+        with np.errstate(over="ignore", invalid="ignore"):  # infinitely many: a plan refuses them
+            contacts = [
+                scheme.expected(capacity.part(nodes), self.update.part(nodes))
+                for scheme, nodes in zip(self.schemes, slices, strict=True)
+            ]
+            return span * float(self.update.rate.sum()), span * sum(contacts)
+
+    def peaks(self) -> list[float]:
+        """Returns the largest rate at which any one node of each network ever transmits [1/s]."""
+        capacity = self._capacity()
+        return [scheme.peak(capacity.part(self.networks.slice(g))) for g, scheme in enumerate(self.schemes)]
+
+    def _capacity(self) -> Gaps:
+        return self.gossip.silence(self.contacts.silent())
+
+    def _addresses(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the seed of each node's network, and the node's number in it."""
+        return self.networks.seeds[self.networks.network_of()], self.networks.local()
+
+    def _stages(self, u: "_Actions", capacity: Gaps, start: float, until: float) -> Iterator[Stage]:
+        """Yields what the scheme of each network sees of a window, given all updates, node by node."""
+        meet = self.exchange == "meet"
+        bounds = np.searchsorted(u.actor, self.networks.offsets)
+        for g, seed in enumerate(self.networks.seeds):
+            nodes, part = self.networks.slice(g), slice(bounds[g], bounds[g + 1])
+            updates = (u.time[part], u.actor[part])
+            yield Stage(nodes.start, nodes.stop, seed, capacity, self.contacts, meet, *updates, start, until)
+
+    def _updates(self, clocks: Clocks, until: float) -> "_Actions":
+        """Returns the updates of a window; asks for more room until all of them fit."""
+        laws = (self.networks.offsets, self.networks.seeds, (self.update.shift, self.update.scale))
+        expected = (until - clocks.time) * float(self.update.rate.sum())
+        room = int(expected + 6 * math.sqrt(expected)) + self.networks.n // 8 + 64
+        while True:
+            out = _Actions(np.empty(room), np.empty(room, np.int32), np.empty(room, np.int32),
+                           clocks.next_update.copy(), clocks.updates.copy())  # fmt: skip
+            size = _emit(*laws, until, clocks.updates, out.time, out.actor, out.number, out.next, out.counts)
+            if size <= room:
+                return _Actions(out.time[:size], out.actor[:size], out.number[:size], out.next, out.counts)
+            room = 2 * room
+
+
+@dataclass(frozen=True)
+class _Actions:
+    """The updates of a window, node by node, and where the clocks stand after."""
+
+    time: np.ndarray
+    actor: np.ndarray
+    number: np.ndarray
+    """0, 1, ... for the first, second, ... of a node in the window."""
+    next: np.ndarray
+    counts: np.ndarray
+
+    @staticmethod
+    def none(n: int) -> "_Actions":
+        """Returns no updates of n nodes."""
+        nothing = (np.zeros(0), np.zeros(0, np.int32), np.zeros(0, np.int32))
+        return _Actions(*nothing, np.zeros(n), np.zeros(n, np.int64))
+
+
+def _copied(columns: Columns, size: int, room: int) -> Columns:
+    """Returns the columns of some events in memory with room for more."""
+    out = Columns.empty(room)
+    for target, column in zip(out, columns, strict=True):
+        target[:size] = column[:size]
+    return out
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _first(shift, scale, seeds, local):  # noqa: ANN001, ANN202  (numba infers the types)
+    out = np.empty(shift.size)
+    for i in range(shift.size):
+        bits, _ = rng.block(seeds[i], rng.UPDATE, local[i], uint64(0))
+        out[i] = gap(shift[i], scale[i], bits)
+    return out
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _emit(offsets, seeds, laws, until, before, time, actor, number, following, counts):  # noqa: ANN001, ANN202
+    """Writes the updates of all nodes up to `until`; returns their number, or more than fit.
+
+    Some nodes at a time have one update each, again and again, until none of them has another.
+    """
+    nodes, draws = np.empty(rng.TOGETHER, np.uint64), np.empty(rng.TOGETHER, np.uint64)
+    high, low, wait = np.empty(rng.TOGETHER, np.uint64), np.empty(rng.TOGETHER, np.uint64), np.empty(rng.TOGETHER)
+    m = 0
+    for g in range(seeds.size):
+        first, last = offsets[g], offsets[g + 1]
+        for i in range(first, last, rng.TOGETHER):
+            size = due((i, min(last, i + rng.TOGETHER)), first, following, until, nodes)
+            while size > 0:
+                new = slice(m, m + size)
+                if new.stop > time.size:
+                    return new.stop
+                for a in range(size):
+                    i = uint64(first) + nodes[a]
+                    draws[a], number[m + a] = counts[i] + 1, counts[i] - before[i]
+                rng.blocks(seeds[g], rng.UPDATE, nodes[:size], draws, high, low)
+                waits(high[:size], wait)
+                size = act(nodes[:size], first, wait, laws, following, counts, until, time[new], actor[new])
+                m = new.stop
+    return m

@@ -1,0 +1,1 @@
+"""Pictures: curves, splits of data, published figures."""

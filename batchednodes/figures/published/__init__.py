@@ -1,0 +1,34 @@
+"""Experiments: the published figures, each as runs, numbers and a drawing."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from batchednodes.numerics.lazy import deferred
+
+if TYPE_CHECKING:
+    from batchednodes.figures.published import (
+        quickstart,
+        regression,
+        staleness_criterion,
+        staleness_scaling,
+        topologies,
+    )
+    from batchednodes.figures.published.experiment import Experiment, Size
+else:
+    quickstart = deferred("batchednodes.figures.published.quickstart")
+    regression = deferred("batchednodes.figures.published.regression")
+    staleness_criterion = deferred("batchednodes.figures.published.staleness_criterion")
+    staleness_scaling = deferred("batchednodes.figures.published.staleness_scaling")
+    topologies = deferred("batchednodes.figures.published.topologies")
+
+EXPERIMENTS: "dict[str, Callable[[Size], Experiment]]" = {
+    "staleness-scaling": lambda size: staleness_scaling.sized(size),
+    "linear-regression": lambda size: regression.linear(size),
+    "nonlinear-regression": lambda size: regression.nonlinear(size),
+    "staleness-criterion": lambda size: staleness_criterion.sized(size),
+    "quickstart": lambda size: quickstart.sized(size),
+    "topologies": lambda size: topologies.sized(size),
+}
+"""Name of a figure -> the experiment at a size; naming them imports none."""
+
+__all__ = ["EXPERIMENTS"]

@@ -1,0 +1,250 @@
+r"""Models: which module a node trains, and how its row begins.
+
+Letters: n nodes, p parameters, d features, k outputs, x models [n, p].
+"""
+
+from __future__ import annotations  # signatures name tensors, and torch is not imported for that
+
+import importlib
+import itertools
+import math
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from batchednodes.numerics import rng
+from batchednodes.numerics.lazy import deferred
+from batchednodes.numerics.values import LARGEST, shown
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from batchednodes.models import stacked as layout
+    from batchednodes.numerics import torch_modes
+else:
+    torch = deferred("torch")
+    nn = deferred("torch.nn")
+    torch_modes = deferred("batchednodes.numerics.torch_modes")
+    layout = deferred("batchednodes.models.stacked")
+
+Init = Literal["same", "independent"]
+
+_CHUNK = 1 << 22
+"""Numbers drawn at once when rows are initialised, so that little is held besides x."""
+
+
+LAYERS = 1_000
+"""The most hidden layers of a perceptron."""
+
+
+class Model(ABC):
+    """A choice of module."""
+
+    @abstractmethod
+    def module(self, shape: tuple[int, ...], outputs: int) -> nn.Module:
+        """Returns the module for features of a shape and a number of outputs; its parameters may be without storage."""
+
+    @abstractmethod
+    def count(self, shape: tuple[int, ...], outputs: int) -> int | None:
+        """Returns the number of parameters of that module, without PyTorch; None: only the module says.
+
+        Raises:
+            ValueError: what makes the module cannot be imported.
+        """
+
+    @abstractmethod
+    def init_(
+        self, x: Float[torch.Tensor, "n p"], stack: layout.Stack, seed: int, shape: tuple[int, ...], outputs: int
+    ) -> None:
+        """Writes the initial models of a network: row i by the address (seed, i), or all rows as row 0."""
+
+    def is_own(self) -> bool:
+        """Returns whether the module is the user's own, which may take integers, and put out numbers for each token."""
+        return False
+
+
+def _check_init(init: str) -> None:
+    if init not in ("same", "independent"):
+        raise ValueError(f"init must be one of same, independent, got {shown(init)}")
+
+
+def _uniform_(x: torch.Tensor, module: nn.Module, stack: layout.Stack, seed: int, init: str) -> None:
+    """Writes rows of PyTorch's default law for linear layers, U(-1, 1) / sqrt(inputs of the layer)."""
+    bounds = {
+        f"{name}.{kind}": 1.0 / math.sqrt(part.in_features)
+        for name, part in module.named_modules()
+        for kind in ("weight", "bias")
+        if isinstance(part, nn.Linear)
+    }
+    sizes = [math.prod(s) for s in stack.shapes.values()]
+    bound = np.repeat([bounds[name] for name in stack.shapes], sizes)
+    rows = 1 if init == "same" else x.shape[0]
+    step = max(1, _CHUNK // stack.p)
+    for first in range(0, rows, step):
+        nodes = np.arange(first, min(rows, first + step))
+        values = bound * (2.0 * rng.uniforms(seed, rng.INIT, nodes, stack.p) - 1.0)
+        x[first : first + nodes.size] = torch.as_tensor(values, dtype=x.dtype, device=x.device)
+    if init == "same":
+        x[1:] = x[0]
+
+
+@dataclass(frozen=True)
+class Linear(Model):
+    """One linear layer: linear regression, or multinomial logistic regression."""
+
+    bias: bool = True
+    """Whether the layer adds a bias."""
+
+    output: Literal["identity", "sigmoid"] = "identity"
+    """What follows the layer; with sigmoid, cross_entropy takes numbers in (0, 1) for logits, as gossipy's logistic
+    regression does."""
+
+    init: Init = "same"
+    """same: all nodes begin with equal parameters; independent: each node with its own draw."""
+
+    def __post_init__(self) -> None:
+        _check_init(self.init)
+        if self.output not in ("identity", "sigmoid"):
+            raise ValueError(f"output must be one of identity, sigmoid, got {shown(self.output)}")
+
+    def module(self, shape: tuple[int, ...], outputs: int) -> nn.Module:
+        last = [nn.Sigmoid()] if self.output == "sigmoid" else []
+        with torch.device("meta"):
+            return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), outputs, bias=self.bias), *last)
+
+    def count(self, shape: tuple[int, ...], outputs: int) -> int | None:
+        return (math.prod(shape) + self.bias) * outputs
+
+    def init_(
+        self, x: Float[torch.Tensor, "n p"], stack: layout.Stack, seed: int, shape: tuple[int, ...], outputs: int
+    ) -> None:
+        _uniform_(x, self.module(shape, outputs), stack, seed, self.init)
+
+
+_ACTIVATIONS = {"relu": "ReLU", "tanh": "Tanh", "gelu": "GELU"}
+"""Names of `torch.nn` for what may follow a layer."""
+
+
+@dataclass(frozen=True)
+class MLP(Model):
+    """A multilayer perceptron."""
+
+    hidden: tuple[int, ...] = (64,)
+    """Width of each hidden layer; each at least 1; at most 1,000 layers."""
+
+    activation: Literal["relu", "tanh", "gelu"] = "relu"
+    """What follows each hidden layer."""
+
+    init: Init = "same"
+    """same: all nodes begin with equal parameters; independent: each node with its own draw."""
+
+    def __post_init__(self) -> None:
+        _check_init(self.init)
+        if len(self.hidden) > LAYERS:
+            raise ValueError(f"hidden must be a list of at most {LAYERS} widths, got {len(self.hidden)} of them")
+        if any(not 1 <= width <= LARGEST for width in self.hidden):
+            raise ValueError(f"hidden must be widths of 1 to {LARGEST:,}, got {shown(list(self.hidden))}")
+        if self.activation not in _ACTIVATIONS:
+            raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, got {shown(self.activation)}")
+
+    def module(self, shape: tuple[int, ...], outputs: int) -> nn.Module:
+        widths = [math.prod(shape), *self.hidden]
+        layers: list[nn.Module] = [nn.Flatten()]
+        with torch.device("meta"):
+            for a, b in itertools.pairwise(widths):
+                layers += [nn.Linear(a, b), getattr(nn, _ACTIVATIONS[self.activation])()]
+            return nn.Sequential(*layers, nn.Linear(widths[-1], outputs))
+
+    def count(self, shape: tuple[int, ...], outputs: int) -> int | None:
+        widths = [math.prod(shape), *self.hidden, outputs]
+        return sum((a + 1) * b for a, b in itertools.pairwise(widths))
+
+    def init_(
+        self, x: Float[torch.Tensor, "n p"], stack: layout.Stack, seed: int, shape: tuple[int, ...], outputs: int
+    ) -> None:
+        _uniform_(x, self.module(shape, outputs), stack, seed, self.init)
+
+
+@dataclass(frozen=True)
+class PythonModule(Model):
+    """A module of the user's own, made by a Python function. The function is imported and run."""
+
+    target: str = ""
+    """Function or class that returns an nn.Module, as "package.module:name"; found from the working directory too."""
+
+    args: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the call."""
+
+    init: Init = "same"
+    """same: all nodes begin with equal parameters; independent: each node with its own call under its own seed."""
+
+    def __post_init__(self) -> None:
+        _check_init(self.init)
+        if self.target.count(":") != 1 or not all(self.target.split(":")):
+            raise ValueError(f'target must be "package.module:name", got {shown(self.target)}')
+
+    def module(self, shape: tuple[int, ...], outputs: int) -> nn.Module:
+        return self._make(0, shape)
+
+    def count(self, shape: tuple[int, ...], outputs: int) -> int | None:
+        _import(self.target)
+        return None
+
+    def init_(
+        self, x: Float[torch.Tensor, "n p"], stack: layout.Stack, seed: int, shape: tuple[int, ...], outputs: int
+    ) -> None:
+        rows = 1 if self.init == "same" else x.shape[0]
+        for i in range(rows):
+            bits, _ = rng.block(np.uint64(seed), rng.INIT, i, np.uint64(0))
+            x[i] = stack.row(self._make(int(bits) >> 1, shape)).to(x)
+        if self.init == "same":
+            x[1:] = x[0]
+
+    def is_own(self) -> bool:
+        return True
+
+    def _make(self, seed: int, shape: tuple[int, ...]) -> nn.Module:
+        """Returns what the user's function makes with torch's generator seeded, which is then as it was before.
+
+        What PyTorch makes at the first forward pass is made: it gets features of a shape.
+        """
+        make = _import(self.target)
+        with torch_modes.own():
+            torch.manual_seed(seed)
+            try:
+                module = make(**self.args)
+            except (Exception, SystemExit) as error:  # whatever the user's function raises
+                reason = f"{type(error).__name__}: {error}"
+                raise ValueError(
+                    f"task.model.target {shown(self.target)} must take args {self.args}, got {reason}"
+                ) from error
+            if isinstance(module, nn.Module) and any(torch.nn.parameter.is_lazy(w) for w in module.parameters()):
+                layout.materialise_(module, shape)
+        if not isinstance(module, nn.Module):
+            raise ValueError(f"task.model.target must return an nn.Module, got {type(module).__name__}")
+        empty = [name for name, t in itertools.chain(module.named_parameters(), module.named_buffers()) if t.is_meta]
+        if empty:
+            raise ValueError(
+                f"task.model.target must return a module whose parameters have values, got {empty} on the meta device"
+            )
+        return module
+
+
+def _import(target: str) -> Callable[..., Any]:
+    name, attribute = target.split(":")
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        return getattr(importlib.import_module(name), attribute)
+    except (Exception, SystemExit) as error:  # whatever the user's module raises when it is imported
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"task.model.target must be importable, got {shown(target)}: {reason}") from error
+    finally:
+        sys.path.remove(here)

@@ -1,0 +1,122 @@
+r"""Problem: what is learned, on the device: model, loss, the nodes' examples and a shared test set.
+
+Letters: g networks, n nodes, p parameters, s steps, b examples of a minibatch, t test examples, x models [n, p].
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.func import vjp, vmap
+
+from batchednodes.data import Sampler
+from batchednodes.models.losses import Loss
+from batchednodes.models.stacked import Stack
+
+
+@dataclass(frozen=True, eq=False)
+class Tests:
+    """The test sets of networks with equally many nodes and test examples, which are scored together."""
+
+    networks: Int64[np.ndarray, " g"]
+    """Numbers of the networks."""
+    features: Tensor
+    """Test inputs of each [g, t, ...]."""
+    targets: Tensor
+    """Test labels [g, t] or [g, t, ...], or values [g, t, k]."""
+
+    def of(self, part: slice) -> "Tests":
+        """Returns the test sets of some of the networks, without a copy."""
+        return Tests(self.networks[part], self.features[part], self.targets[part])
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One task for all nodes of all networks of a batch."""
+
+    stack: Stack
+    """Layout of a row, and the model's computation."""
+    criterion: Loss
+    """Loss of (outputs, targets)."""
+    classes: int | None
+    """Number of labels; None: targets are real values."""
+    features: Tensor
+    """Training inputs of all nodes [S, ...]."""
+    targets: Tensor
+    """Training labels [S] or [S, ...], or values [S, k]."""
+    tests: tuple[Tests, ...]
+    """Test sets of all networks, each shared by all nodes of its network."""
+    sampler: Sampler
+    """Which examples are in each minibatch of each node."""
+
+    def loss(self, row: Float[Tensor, " p"], features: Tensor, targets: Tensor, **more: Tensor) -> Tensor:
+        """Returns the mean loss of one model on one minibatch, not under vmap; more: as for `objective`."""
+        return self.objective(self.stack.views(row), features, targets, stacked=False, **more)
+
+    def objective(
+        self,
+        parameters: Mapping[str, Tensor],
+        features: Tensor,
+        targets: Tensor,
+        *,
+        weights: Tensor | None = None,
+        key: Int64[Tensor, ""] | None = None,
+        stacked: bool = True,
+    ) -> Tensor:
+        """Returns the mean loss of one model, whose parameters are given by name, on one minibatch.
+
+        Args:
+            parameters: by name.
+            features: inputs [b, ...].
+            targets: labels [b] or values [b, k].
+            weights: of the examples [b]; None: those of the mean.
+            key: of the minibatch step, by which masks are drawn; None: 0.
+            stacked: whether vmap carries the call.
+        """
+        outputs = self.stack.call_named(parameters, features, key, stacked)
+        if weights is None:
+            return self.criterion.mean(outputs, targets)
+        return self.criterion.weighted(outputs, targets, weights)
+
+    def batch(self, index: Int64[Tensor, "*shape"]) -> tuple[Tensor, Tensor]:
+        """Returns inputs and targets of the examples given."""
+        flat = index.flatten()
+        features, targets = self.features.index_select(0, flat), self.targets.index_select(0, flat)
+        return features.view(*index.shape, *features.shape[1:]), targets.view(*index.shape, *targets.shape[1:])
+
+    def draw(self, nodes: Int64[np.ndarray, " w"], counts: Int64[np.ndarray, " w"]) -> Int64[Tensor, "w s b"]:
+        """Returns the examples of update number counts[k] of nodes[k], as `Sampler.draw`, on the device of the data."""
+        index = torch.from_numpy(self.sampler.draw(nodes, counts))
+        return index.to(self.features.device, non_blocking=True)
+
+    def score(self, row: Float[Tensor, " p"], features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns loss and accuracy over all labels (NaN for real targets) of one model on a test set, under vmap."""
+        outputs = self.stack.score(row, features)
+        loss = self.criterion.mean(outputs, targets)
+        if self.classes is None:
+            return loss, torch.full_like(loss, torch.nan)
+        return loss, (outputs.argmax(-1) == targets).double().mean()
+
+    def scores(self, models: Float[Tensor, "g k p"], tests: Tests) -> tuple[Float[Tensor, "g k"], Float[Tensor, "g k"]]:
+        """Returns loss and accuracy of some models of each network on its test set.
+
+        Args:
+            models: of each network.
+            tests: their test sets.
+        """
+        count, score = models.shape[1], self._composed if self.stack.ways.composed else self.score
+        own, features, targets = None, tests.features, tests.targets
+        if self.stack.ways.anchored:  # each model gets features of its own
+            own, features = 0, features.unsqueeze(1).expand(len(features), count, *features.shape[1:])
+        if len(models) == 1:
+            loss, accuracy = vmap(score, in_dims=(0, own, None))(models[0], features[0], targets[0])
+            return loss.unsqueeze(0), accuracy.unsqueeze(0)
+        targets = targets.unsqueeze(1).expand(len(targets), count, *targets.shape[1:])
+        return vmap(vmap(score, in_dims=(0, own, 0)))(models, features, targets)
+
+    def _composed(self, row: Float[Tensor, " p"], features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the same as `score`, as if for a gradient, which nothing needs."""
+        return vjp(lambda _: self.score(row, features, targets), row.new_zeros(()))[0]

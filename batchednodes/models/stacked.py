@@ -1,0 +1,367 @@
+r"""Stack: the parameters of many equal modules as the rows of one tensor.
+
+The parameters live in the rows only. One module without parameter storage (a skeleton) gives the computation, and
+`torch.func.functional_call` runs it on views of a row; `torch.func.vmap` runs it on many rows at once (functorch, as it
+was called before PyTorch 2.0, is `torch.func` now).
+
+Letters: n nodes, p parameters of a module, b examples, x models [n, p].
+"""
+
+import copy
+import itertools
+import math
+import re
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from batchednodes.models.stand_ins import StandIns
+from batchednodes.numerics import memory
+from batchednodes.numerics.convolution import replace_, restore_
+
+REMEDY = "; see 'Any model' in README.md for what a stacked model may hold"
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How the computation of a module is carried by vmap: the plainest way that works, which trying it finds."""
+
+    stand_ins: bool = True
+    """Whether forward may call functions that others stand in for."""
+    draws: bool = False
+    """Whether training draws masks, by the keys of minibatch steps."""
+    guarded: bool = False
+    """Whether rows of tables are looked up by indices that training may change, each surely in its own table."""
+    anchored: bool = False
+    """Whether all tensors have rows, so that forward may write what has rows into what it makes."""
+    composed: bool = False
+    """Whether scoring runs as if for a gradient, where PyTorch composes what vmap carries no other way."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The layout of one module's trainable parameters in a row of x, and the computation that they belong to."""
+
+    skeleton: nn.Module
+    """The module: trainable parameters without storage (meta device), buffers and frozen parameters shared by all."""
+    shapes: Mapping[str, torch.Size]
+    """Name and shape of each trainable parameter, in the order of `nn.Module.named_parameters`."""
+    scorer: nn.Module
+    """The same module in evaluation mode, with which models are scored."""
+    blank: nn.Module
+    """The same module as it was made: never called, it holds nothing that a forward left behind."""
+    tied: Mapping[str, str]
+    """The first name of each tensor that stands at several places of the module, by each other name."""
+    made: tuple[Tensor, ...]
+    """Values of the trainable parameters that the module was made with; without storage where it has none."""
+    ways: Ways = Ways()
+    """How vmap carries the computation."""
+
+    @staticmethod
+    def of(module: nn.Module, dtype: torch.dtype, device: torch.device) -> "Stack":
+        """Returns the layout of a module, whose frozen parameters and buffers become constants on the device.
+
+        Raises:
+            ValueError: the module holds something that rows cannot: running statistics, a lock, no parameters.
+        """
+        for part in module.modules():
+            if (
+                type(part).train is not nn.Module.train
+            ):  # what it freezes is known once it was called, as training would
+                part.train(part.training)
+        _refuse_modules(module)
+        skeleton = _copied(module)
+        replace_(skeleton)
+        trained = {name: w for name, w in skeleton.named_parameters() if w.requires_grad}
+        shapes, made = {name: w.shape for name, w in trained.items()}, tuple(w.detach() for w in trained.values())
+        if not any(w.numel() for w in made):
+            raise ValueError(f"task.model must have trainable parameters, got {type(module).__name__} with none")
+        _replace(skeleton, lambda _, w: torch.empty(w.shape, device="meta", dtype=dtype))
+        skeleton._apply(lambda t: t if t.is_meta else t.to(device, _kind(t, dtype)))
+        shared = {id(t): t for t in itertools.chain(skeleton.parameters(), skeleton.buffers())}
+        scorer, blank = (copy.deepcopy(skeleton, dict(shared)) for _ in range(2))
+        return Stack(skeleton, shapes, scorer.eval(), blank, _tied(skeleton), made)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the numbers of a row."""
+        return next(w.dtype for w in self.skeleton.parameters() if w.is_meta)
+
+    @property
+    def p(self) -> int:
+        """Number of parameters of a row."""
+        return sum(math.prod(s) for s in self.shapes.values())
+
+    def start(self, device: torch.device) -> Float[Tensor, " p"]:
+        """Returns parameters to try the module with: near those that it was made with, some of which may be zeros."""
+        flat = [torch.zeros(w.shape) if w.is_meta else w for w in self.made]
+        own = torch.cat([torch.zeros(0), *(w.flatten().to(device, self.dtype) for w in flat)]).to(device, self.dtype)
+        return own + torch.linspace(-0.01, 0.01, own.numel(), dtype=self.dtype, device=device)
+
+    def views(self, rows: Float[Tensor, "*w p"]) -> dict[str, Tensor]:
+        """Returns the named parameters as views of a row, or of rows."""
+        parts, w = rows.split([math.prod(s) for s in self.shapes.values()], -1), rows.shape[:-1]
+        return {name: part.view((*w, *shape)) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+
+    def call(
+        self, row: Float[Tensor, " p"], features: Tensor, key: Int64[Tensor, ""] | None = None, stacked: bool = False
+    ) -> Any:
+        """Returns what the module puts out in training for b examples, with the parameters of a row.
+
+        Args:
+            row: parameters.
+            features: inputs [b, ...].
+            key: of the minibatch step, by which masks are drawn; None: 0.
+            stacked: whether vmap carries the call.
+        """
+        return self.call_named(self.views(row), features, key, stacked)
+
+    def call_named(
+        self,
+        parameters: Mapping[str, Tensor],
+        features: Tensor,
+        key: Int64[Tensor, ""] | None = None,
+        stacked: bool = True,
+    ) -> Any:
+        """Returns the same with parameters given by name."""
+        return self._run(self.skeleton, dict(parameters), features, key, stacked)
+
+    def score(self, row: Float[Tensor, " p"], features: Tensor, stacked: bool = True) -> Any:
+        """Returns what the module puts out in evaluation mode for b examples, with the parameters of a row."""
+        return self._run(self.scorer, self.views(row), features, None, stacked)
+
+    def _run(
+        self, module: nn.Module, named: dict[str, Tensor], features: Tensor, key: Tensor | None, stacked: bool
+    ) -> Any:
+        """Returns what a module puts out with parameters given by name."""
+        if not self.ways.stand_ins:
+            return self.forward(module, named, features)
+        key = torch.zeros((), dtype=torch.int64, device=features.device) if key is None else key
+        like = next(iter(named.values())) if stacked and self.ways.anchored else None
+        mode = StandIns(key, stacked, like, self.ways.guarded)
+        if like is not None:
+            constants = itertools.chain(module.named_parameters(), module.named_buffers())
+            named |= {name: mode.anchored(t) for name, t in constants if name not in named}
+        with mode:
+            return self.forward(module, named, features)
+
+    def forward(self, module: nn.Module, named: Mapping[str, Tensor], features: Tensor) -> Any:
+        """Returns what a module of this layout puts out as it is, with parameters given by name."""
+        tied = {other: named[name] for other, name in self.tied.items() if name in named}
+        return functional_call(module, {**named, **tied}, (features,), tie_weights=False)
+
+    def row(self, module: nn.Module) -> Float[Tensor, " p"]:
+        """Returns the trainable parameters of a module of this layout as a new row."""
+        named = dict(module.named_parameters())
+        return torch.cat([named[name].detach().flatten() for name in self.shapes])
+
+    def module(self, row: Float[Tensor, " p"]) -> nn.Module:
+        """Returns a module of its own with the parameters of a row, copied."""
+        module, views = copy.deepcopy(self.blank), self.views(row)
+        _replace(module, lambda name, _: views[name].detach().clone())
+        restore_(module)
+        return module
+
+    def activations(
+        self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, two: Tensor | None = None
+    ) -> int:
+        """Returns how many numbers the leaf modules put out for one example of features of a shape.
+
+        Args:
+            shape, dtype, device: of the features.
+            two: examples [2, ...] to find it with; None: zeros, which need not be tokens.
+
+        Raises:
+            ValueError: the module does not take features of that shape.
+        """
+        return sum(size for _, size in self._outputs(shape, dtype, device, two))
+
+    def convolved(
+        self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, two: Tensor | None = None
+    ) -> int:
+        """Returns how many multiply-adds the convolutions take for one example of features of a shape.
+
+        Raises:
+            ValueError: the module does not take features of that shape.
+        """
+        outputs = self._outputs(shape, dtype, device, two)
+        return sum(size * part.weight[0].numel() for part, size in outputs if isinstance(part, nn.Conv2d))
+
+    def _outputs(
+        self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, two: Tensor | None = None
+    ) -> list[tuple[nn.Module, int]]:
+        """Returns each leaf module that is called, with how many numbers it puts out for one example."""
+        sizes: list[tuple[nn.Module, int]] = []
+        leaves = [m for m in self.scorer.modules() if not list(m.children())]
+        hooks = [m.register_forward_hook(lambda m, _, out: sizes.append((m, _numel(out) // 2))) for m in leaves]
+        try:
+            zeros = torch.zeros(2, *shape, dtype=dtype, device=device)  # two: batch statistics need more than one
+            self.score(self.start(device), zeros if two is None else two, stacked=False)
+        except (Exception, SystemExit) as error:  # whatever the user's forward raises
+            raise refusal(f"take features of shape [b, {', '.join(map(str, shape))}]", error) from error
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return sizes
+
+
+def _tied(module: nn.Module) -> dict[str, str]:
+    """Returns the first name of each tensor of a module that has several, by each other one.
+
+    A module that stands at several places counts once: `functional_call` must not replace its tensors twice.
+    """
+    first, tied = dict[int, str](), dict[str, str]()
+    for prefix, part in module.named_modules():
+        own = (part.named_parameters(prefix, False, False), part.named_buffers(prefix, False, False))
+        for name, tensor in itertools.chain(*own):
+            if first.setdefault(id(tensor), name) != name:
+                tied[name] = first[id(tensor)]
+    return tied
+
+
+def _numel(out: object) -> int:
+    return out.numel() if isinstance(out, Tensor) else 0
+
+
+def _kind(t: Tensor, dtype: torch.dtype) -> torch.dtype | None:
+    """Returns the type that a constant takes where real numbers have one; None: its own."""
+    return dtype if t.is_floating_point() else dtype.to_complex() if t.is_complex() else None
+
+
+def refusal(rule: str, error: BaseException, place: str | None = None) -> BaseException:
+    """Returns the error to raise for one that a user's model raised.
+
+    Args:
+        rule: what the model must do.
+        error: that it raised instead.
+        place: the module that raised it, in words; None: the innermost one that was running.
+    """
+    if memory.exhausted(error):
+        return MemoryError(memory.reason(error))
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    for long, short in _SHORTER:
+        reason = long.sub(short, reason)
+    frames = reversed([frame for frame, _ in traceback.walk_tb(error.__traceback__)])
+    place = running(frames) if place is None else place
+    within = f" (in {place})" if place else ""
+    kind = RangeError if _RANGE.search(str(error)) else ValueError
+    return kind(f"task.model must {rule}, got: {reason[:300]}{within}{REMEDY}")
+
+
+class RangeError(ValueError):
+    """A user's model refuses an index of the data, which a check of all examples names."""
+
+
+_RANGE = re.compile(r"out of (range|bounds)|smaller than num_classes|not in the valid range|found idx to be")
+"""How PyTorch says that an index is out of range."""
+
+
+_SHORTER = (
+    (re.compile(r"\s*Please (file|open) an issue.*"), ""),  # what PyTorch asks of its users, which concerns nobody here
+    (
+        re.compile(r"It looks like you're either .*"),
+        "a value decides what is done: .item(), or data-dependent control flow",
+    ),
+)
+"""What is put in place of some words of PyTorch."""
+
+
+def running(frames: Iterable[FrameType]) -> str:
+    """Returns the class of the module that runs in some frames, the innermost one first; nothing where none does."""
+    selves = (frame.f_locals.get("self") for frame in frames)
+    return next((type(m).__name__ for m in selves if isinstance(m, nn.Module)), "")
+
+
+@contextmanager
+def named_faults() -> Iterator[None]:
+    """Raises what a user's model raises during a run, of values that training came to, as one message.
+
+    Raises:
+        ValueError: for that.
+    """
+    try:
+        yield
+    except Exception as error:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        if memory.exhausted(error) or not running(frames):
+            raise
+        raise refusal("take what training makes of its parameters", error) from error
+
+
+def _replace(module: nn.Module, value: Callable[[str, Tensor], Tensor]) -> None:
+    """Puts new tensors in place of the trainable parameters; a parameter that is used twice stays one."""
+    made: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}  # keeps the old one alive, so that its id is not used again
+    for prefix, part in module.named_modules():
+        for name, w in list(part.named_parameters(recurse=False)):
+            if w.requires_grad:
+                if id(w) not in made:
+                    made[id(w)] = w, nn.Parameter(value(f"{prefix}.{name}" if prefix else name, w))
+                setattr(part, name, made[id(w)][1])
+
+
+def materialise_(module: nn.Module, shape: tuple[int, ...]) -> None:
+    """Makes the parameters that a module makes at its first forward pass, for features of a shape.
+
+    Raises:
+        ValueError: the module does not take such features.
+    """
+    modes = [(part, part.training) for part in module.modules()]
+    zeros = torch.zeros(2, *shape)
+    try:
+        with torch.no_grad():
+            module.eval()(zeros)
+    except (Exception, SystemExit) as error:  # whatever the user's forward raises
+        try:
+            with torch.no_grad():
+                module(zeros.long())
+        except (Exception, SystemExit):
+            raise refusal(f"take features of shape {[2, *shape]}", error) from error
+    for part, training in modes:
+        part.training = training
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """Returns a copy of a module.
+
+    Raises:
+        ValueError: it holds what cannot be copied.
+    """
+    try:
+        return copy.deepcopy(module)
+    except (Exception, SystemExit):  # of a lock, a file, a tensor that is computed, ...
+        for name, part in reversed(list(module.named_modules())):  # what lies deepest first
+            try:
+                copy.deepcopy(part)
+            except (Exception, SystemExit) as error:
+                place = f"{type(part).__name__} at {name or 'the top'!r}"
+                raise refusal("be a module that copy.deepcopy copies", error, place) from error
+        raise
+
+
+def _refuse_modules(module: nn.Module) -> None:
+    """Refuses modules that a stack cannot hold, by name."""
+    for name, part in module.named_modules():
+        where = f"task.model must be a stateless computation, got {type(part).__name__} at {name or 'the top'!r}"
+        if isinstance(part, torch.jit.ScriptModule):
+            raise ValueError(f"{where}, which torch.jit has compiled; give the module that it was made of{REMEDY}")
+        if getattr(part, "track_running_stats", False) and part.training:
+            raise ValueError(
+                f"{where}, which keeps running statistics; use GroupNorm, track_running_stats=False, or freeze it by "
+                f".eval(){REMEDY}"
+            )
+        if getattr(part, "max_norm", None) is not None:
+            raise ValueError(f"{where} with max_norm, which changes weights in forward; leave it None{REMEDY}")
+    complex_ = [name for name, w in module.named_parameters() if w.requires_grad and w.is_complex()]
+    if complex_:
+        raise ValueError(
+            f"task.model must have real parameters, got complex ones {complex_}; hold real [..., 2] and use "
+            f"torch.view_as_complex in forward{REMEDY}"
+        )

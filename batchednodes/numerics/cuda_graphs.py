@@ -1,0 +1,75 @@
+r"""Graphs: a function of the rows of a wave as CUDA graphs, one for each of a few numbers of rows.
+
+A small model's update is dozens of kernels that each run for less time than their launch takes. A graph launches all of
+them at once. It works on tensors of its own, which have the number of rows that it was recorded with: a wave is
+copied into those of the next larger number, and back; the rows beyond it hold what an earlier wave left, and
+nobody reads them.
+
+Letters: w rows of a wave.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from batchednodes.numerics.fx_program import Function
+
+Recorder = Callable[[Function, Sequence[Tensor]], tuple[Callable[[], None], Tensor]]
+"""Maps a function and its arguments to what runs it again on them, and the tensor that holds its result then."""
+
+
+def recorder() -> Recorder:
+    """Returns what records CUDA graphs whose temporaries share their memory: they never run at the same time."""
+    pool = torch.cuda.graph_pool_handle()
+
+    def record(function: Function, tensors: Sequence[Tensor]) -> tuple[Callable[[], None], Tensor]:
+        here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+        aside.wait_stream(here)
+        with torch.cuda.stream(aside):
+            function(*tensors)  # libraries make their workspaces, and kernels are compiled, at the first call
+        here.wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):  # the host's thread pins memory
+            result = function(*tensors)
+        return graph.replay, result
+
+    return record
+
+
+@dataclass(frozen=True, eq=False)
+class Graphs:
+    """The graphs of one function, recorded when they are first needed."""
+
+    function: Function
+    """Maps tensors with a row for each of a wave to such a tensor; writes into those shaped as the first."""
+    largest: int
+    """Rows of a call, at most."""
+    record: Recorder
+    """How a graph is made."""
+    _made: dict[int, tuple[list[Tensor], Callable[[], None], Tensor]] = field(default_factory=dict, repr=False)
+
+    def __call__(self, *tensors: Tensor) -> Tensor:
+        """Runs the function; the result holds until the next call."""
+        w = tensors[0].shape[0]
+        fixed, replay, result = self._graph(min(padded(w), self.largest), tensors)
+        for mine, theirs in zip(fixed, tensors, strict=True):
+            mine[:w].copy_(theirs)
+        replay()
+        for mine, theirs in zip(fixed, tensors, strict=True):
+            if theirs.shape == tensors[0].shape:
+                theirs.copy_(mine[:w])
+        return result[:w]
+
+    def _graph(self, rows: int, like: Sequence[Tensor]) -> tuple[list[Tensor], Callable[[], None], Tensor]:
+        if rows not in self._made:
+            fixed = [t.new_zeros(rows, *t.shape[1:]) for t in like]
+            self._made[rows] = fixed, *self.record(self.function, fixed)
+        return self._made[rows]
+
+
+def padded(w: int) -> int:
+    """Returns the next number with at most three binary digits that count, so at most a quarter above w."""
+    step = 1 << max(0, w.bit_length() - 3)
+    return -(-w // step) * step

@@ -1,0 +1,226 @@
+"""Writer: the instructions of a tape, as they are found, and where its own numbers lie.
+
+Letters: none.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from batchednodes.numerics.fx_program import UntraceableError
+from batchednodes.numerics.tape.interpreter import OWN
+from batchednodes.numerics.tape.opcodes import CHANGING, MORE, OUT, SIZES, WIDTH, A, B, Op
+from batchednodes.numerics.tape.strides import Place, favoured, loops, packed
+
+_LINE = 16
+"""Numbers that a block of a tape's own numbers begins at a multiple of: cache lines of 64 bytes or more."""
+
+
+_COPYING = 1.5
+"""Cost of a number that is copied to another order, in vector instructions."""
+
+
+@dataclass(frozen=True)
+class _Instruction:
+    """One instruction before its places are known."""
+
+    op: Op
+    sizes: Sequence[int]
+    """Of its three loops."""
+    places: tuple[Place, Place, Place]
+    """Result and operands."""
+    strides: Sequence[Sequence[int]]
+    """Of the places, along the loops."""
+    number: float
+    more: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Code:
+    """A tape as the machine reads it."""
+
+    instructions: Int64[np.ndarray, "q 24"]
+    """See operations.py."""
+    numbers: Float64[np.ndarray, " q"]
+    """The number of each instruction."""
+    reals: int
+    """Numbers that the tape keeps for itself."""
+    integers: int
+    """Integers, likewise."""
+
+
+@dataclass
+class Writer:
+    """Instructions that are added one after the other."""
+
+    instructions: list[_Instruction] = field(default_factory=list)
+    blocks: list[tuple[int, bool]] = field(default_factory=list)
+    """Size of each own block, and whether it holds integers; block k is base -1 - k."""
+    changed: dict[int, int] = field(default_factory=dict)
+    """How often each base was changed."""
+    copied: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Of each block that is a copy, of which base, and how often that had been changed."""
+
+    def new(self, shape: tuple[int, ...], order: Sequence[int] | None = None, integer: bool = False) -> Place:
+        """Returns a new block for numbers of a shape, the last dimension of an order the innermost."""
+        place = Place(-1 - len(self.blocks), shape, packed(shape, order))
+        self.blocks.append((place.size, integer))
+        return place
+
+    def add(
+        self, op: Op, out: Place, a: Place | None = None, b: Place | None = None, number: float = 0.0,
+        more: Sequence[int] = (),
+    ) -> Place:  # fmt: skip
+        """Adds an operation on places of one shape; returns the result.
+
+        Raises:
+            UntraceableError: the places do not lie so that an instruction can go through them.
+        """
+        first = a if op == Op.TOTAL else out  # what lies without gaps along the innermost loop
+        assert first is not None
+        used = [place for place in (out, a, b) if place is not None]
+        found = loops([first, *used])
+        if found is None:
+            raise UntraceableError(f"{op.name} goes through more than three loops")
+        sizes, (_, *strides) = found
+        self.put(op, sizes, out, a, b, strides, number, more)
+        return out
+
+    def put(
+        self,
+        op: Op,
+        sizes: Sequence[int],
+        out: Place,
+        a: Place | None,
+        b: Place | None,
+        strides: Sequence[Sequence[int]],
+        number: float = 0.0,
+        more: Sequence[int] = (),
+    ) -> None:
+        """Adds an instruction with loops of given sizes and strides, those of the places that it has."""
+        for place in (a, b):
+            if place is not None and place.base in self.copied:
+                source, times = self.copied[place.base]
+                if self.changed.get(source, 0) != times:
+                    raise UntraceableError("what was copied has changed since")
+        if CHANGING <= op <= Op.MULTIPLY_TO or op == Op.SPREAD or op == Op.TOTAL:
+            self.changed[out.base] = self.changed.get(out.base, 0) + 1
+        missing, zeros = a or b or out, [0, 0, 0]
+        given = iter([list(s) for s in strides])
+        places = (out, a or missing, b or missing)
+        lined = [next(given) if place is not None else zeros for place in (out, a, b)]
+        self.instructions.append(_Instruction(op, sizes, places, lined, number, more))
+
+    def copy(self, place: Place, order: Sequence[int] | None = None) -> Place:
+        """Returns a copy in a new block, the last dimension of an order the innermost."""
+        out = self.add(Op.COPY, self.new(place.shape, order), place)
+        self.copied[out.base] = place.base, self.changed.get(place.base, 0)
+        return out
+
+    def laid(self, place: Place, order: Sequence[int]) -> Place:
+        """Returns the same numbers without gaps, the last dimension of an order the innermost; copied if need be."""
+        wanted = packed(place.shape, order)
+        same = all(a == b or n == 1 for a, b, n in zip(place.strides, wanted, place.shape, strict=True))
+        return replace(place, strides=wanted) if same else self.copy(place, order)
+
+    def product(self, a: Place, b: Place, lanes: int) -> Place:
+        """Adds a matrix product, whose vectors lie along the columns of its result or, if that is faster, its rows.
+
+        Args:
+            a: first factor [m, k].
+            b: second factor [k, n].
+            lanes: numbers of a vector.
+        """
+        plain, turned = _cost(a, b, lanes), _cost(_turned(b), _turned(a), lanes)
+        if turned <= plain:  # where both are alike, examples lie side by side
+            return _turned(self._tile(_turned(b), _turned(a)))
+        return self._tile(a, b)
+
+    def _tile(self, a: Place, b: Place) -> Place:
+        """Adds a product whose vectors lie along the columns of its second factor."""
+        (m, k), n = a.shape, b.shape[1]
+        b = b if b.strides[1] == 1 or n == 1 else self.copy(b, (0, 1))
+        out = self.new((m, n))
+        strides = [[0, n, 1], [0, a.strides[0], 0], [0, 0, 1]]
+        self.put(Op.PRODUCT, (1, m, n), out, a, b, strides, more=(k, a.strides[1], b.strides[0]))
+        return self.copy(out, (1, 0)) if n < m and n < 8 else out  # long lines for what follows
+
+    def total(self, place: Place, along: Sequence[int]) -> Place:
+        """Adds a sum along some dimensions, which stay as ones."""
+        ones = tuple(1 if d in along else size for d, size in enumerate(place.shape))
+        out = self.new(ones, favoured((), ones))
+        self.add(Op.FILL, out)
+        order = sorted(range(len(place.shape)), key=lambda d: -place.strides[d])
+        steps = [step for step, size in zip(place.strides, place.shape, strict=True) if size > 1]
+        source = place if not steps or min(steps) == 1 else self.copy(place, order)
+        self.add(Op.TOTAL, out.expanded(place.shape), source, number=1.0)
+        return out
+
+    def share(self, total: Place, place: Place) -> Place:
+        """Adds the mean of a place along dimensions, from its sum."""
+        return self.add(Op.SCALE, self.new(total.shape), total, number=total.size / place.size)
+
+    def code(self) -> Code:
+        """Returns the finished tape, without what nobody reads: blocks share memory where no instruction needs both."""
+        self._drop_unread_()
+        places, sizes = self._places()
+        codes = np.zeros((len(self.instructions), WIDTH), np.int64)
+        for code, one in zip(codes, self.instructions, strict=True):
+            code[0], code[SIZES : SIZES + 3] = one.op, one.sizes
+            for at, place, strides in zip((OUT, A, B), one.places, one.strides, strict=True):
+                base, first = places[place.base] if place.base < 0 else (OWN + place.base, 0)
+                code[at : at + 5] = base, first + place.offset, *strides
+            code[MORE : MORE + len(one.more)] = one.more
+        return Code(codes, np.array([one.number for one in self.instructions]), *sizes)
+
+    def _drop_unread_(self) -> None:
+        """Drops the instructions whose results nobody reads."""
+        read: set[int] = set()
+        kept: list[_Instruction] = []
+        for one in reversed(self.instructions):
+            out, *operands = one.places
+            if out.base >= 0 or out.base in read:
+                kept.append(one)
+                read.update(place.base for place in operands if place != out)
+        self.instructions = kept[::-1]
+
+    def _places(self) -> tuple[dict[int, tuple[int, int]], tuple[int, int]]:
+        """Returns base and first number of each block, and how many numbers and integers there are in all."""
+        ends = {place.base: q for q, one in enumerate(self.instructions) for place in one.places}
+        found: dict[int, tuple[int, int]] = {}
+        live: list[tuple[int, int, bool, int]] = []  # first, after the last, integer, last instruction
+        most = [0, 0]
+        for q, one in enumerate(self.instructions):
+            live = [block for block in live if block[3] >= q]
+            base = one.places[0].base
+            if base < 0 and base not in found:
+                size, integer = self.blocks[-1 - base]
+                first = _gap([(a, b) for a, b, kind, _ in live if kind == integer], size)
+                live.append((first, first + size, integer, ends[base]))
+                found[base] = int(integer), first
+                most[integer] = max(most[integer], first + size)
+        return found, (most[0], most[1])
+
+
+def _gap(taken: list[tuple[int, int]], size: int) -> int:
+    """Returns the first multiple of a line that begins that many numbers which nobody has taken."""
+    first = 0
+    for a, b in sorted(taken):
+        if first + size <= a:
+            break
+        first = max(first, -(-b // _LINE) * _LINE)
+    return first
+
+
+def _turned(place: Place) -> Place:
+    """Returns the transpose."""
+    return place.permuted((1, 0))
+
+
+def _cost(a: Place, b: Place, lanes: int) -> float:
+    """Returns about how long a product takes whose vectors lie along the columns of b, in vector instructions."""
+    (m, k), n = a.shape, b.shape[1]
+    copied = 0.0 if b.strides[1] == 1 or n == 1 else _COPYING * k * n
+    return m * k * -(-n // lanes) / 2 + copied

@@ -1,0 +1,182 @@
+"""Lines: operations on numbers that lie without gaps, in compiled code.
+
+Loops count with indices of no sign, which count not from the end, so that compilers make vectors of them.
+
+Letters: o result, a b operands, c a number, n numbers of a line.
+"""
+
+from typing import no_type_check
+
+import numpy as np
+from numba import njit
+from numba.np.numpy_support import carray
+
+from batchednodes.numerics.intrinsics import pointer
+from batchednodes.numerics.tape.elementary import erf, exp, expm1, log, log1p, tanh
+from batchednodes.numerics.tape.opcodes import Op
+
+OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
+"""How these functions are compiled; a quotient by zero is infinite, as torch has it."""
+
+
+@njit(inline="always", **OPTIONS)
+@no_type_check
+def change(op, o, b, c, n):  # noqa: ANN001, ANN201
+    """Changes a line in place."""
+    if op == Op.ADD_TO:
+        for i in range(n):
+            o[np.uintp(i)] += c * b[np.uintp(i)]
+    else:
+        for i in range(n):
+            o[np.uintp(i)] *= b[np.uintp(i)]
+
+
+@njit(**OPTIONS)
+@no_type_check
+def apply(op, o, a, c, n):  # noqa: ANN001, ANN201
+    """Applies an operation of one operand to a line."""
+    zero, one = type(c)(0), type(c)(1)
+    if op == Op.FILL:
+        for i in range(n):
+            o[np.uintp(i)] = c
+    elif op == Op.SCALE:
+        for i in range(n):
+            o[np.uintp(i)] = c * a[np.uintp(i)]
+    elif op == Op.SHIFT:
+        for i in range(n):
+            o[np.uintp(i)] = a[np.uintp(i)] + c
+    elif op == Op.RELU:
+        for i in range(n):
+            x = a[np.uintp(i)]
+            o[np.uintp(i)] = zero if x <= zero else x
+    elif op == Op.EXP:
+        for i in range(n):
+            o[np.uintp(i)] = exp(a[np.uintp(i)])
+    elif op == Op.EXPM1:
+        for i in range(n):
+            o[np.uintp(i)] = expm1(a[np.uintp(i)])
+    elif op == Op.LOG:
+        for i in range(n):
+            o[np.uintp(i)] = log(a[np.uintp(i)])
+    elif op == Op.LOG1P:
+        for i in range(n):
+            o[np.uintp(i)] = log1p(a[np.uintp(i)])
+    elif op == Op.ERF:
+        for i in range(n):
+            o[np.uintp(i)] = erf(a[np.uintp(i)])
+    elif op == Op.TANH:
+        for i in range(n):
+            o[np.uintp(i)] = tanh(a[np.uintp(i)])
+    elif op == Op.SIGMOID:
+        for i in range(n):
+            o[np.uintp(i)] = one / (one + exp(-a[np.uintp(i)]))
+    elif op == Op.SQRT:
+        for i in range(n):
+            o[np.uintp(i)] = np.sqrt(a[np.uintp(i)])
+    elif op == Op.SQUARE:
+        for i in range(n):
+            o[np.uintp(i)] = a[np.uintp(i)] * a[np.uintp(i)]
+    elif op == Op.INVERT:
+        for i in range(n):
+            o[np.uintp(i)] = one / a[np.uintp(i)]
+    elif op == Op.ABS:
+        for i in range(n):
+            o[np.uintp(i)] = abs(a[np.uintp(i)])
+    elif op == Op.EQUALS:
+        for i in range(n):
+            o[np.uintp(i)] = one if a[np.uintp(i)] == c else zero
+    elif op == Op.EXCEEDS:
+        for i in range(n):
+            o[np.uintp(i)] = one if a[np.uintp(i)] > c else zero
+    elif op == Op.BELOW:
+        for i in range(n):
+            o[np.uintp(i)] = one if a[np.uintp(i)] < c else zero
+    elif op == Op.AT_LEAST:
+        for i in range(n):
+            o[np.uintp(i)] = one if a[np.uintp(i)] >= c else zero
+    elif op == Op.AT_MOST:
+        for i in range(n):
+            o[np.uintp(i)] = one if a[np.uintp(i)] <= c else zero
+
+
+@njit(**OPTIONS)
+@no_type_check
+def join(op, o, a, b, c, n):  # noqa: ANN001, ANN201
+    """Applies an operation of two operands to a line."""
+    zero, one = type(c)(0), type(c)(1)
+    if op == Op.ADD:
+        for i in range(n):
+            o[np.uintp(i)] = a[np.uintp(i)] + c * b[np.uintp(i)]
+    elif op == Op.MULTIPLY:
+        for i in range(n):
+            o[np.uintp(i)] = a[np.uintp(i)] * b[np.uintp(i)]
+    elif op == Op.DIVIDE:
+        for i in range(n):
+            o[np.uintp(i)] = a[np.uintp(i)] / b[np.uintp(i)]
+    elif op == Op.RELU_BACK:
+        for i in range(n):
+            g = a[np.uintp(i)]
+            o[np.uintp(i)] = zero if b[np.uintp(i)] <= zero else g
+    elif op == Op.TANH_BACK:
+        for i in range(n):
+            y = b[np.uintp(i)]
+            o[np.uintp(i)] = a[np.uintp(i)] * (one - y * y)
+    elif op == Op.SIGMOID_BACK:
+        for i in range(n):
+            y = b[np.uintp(i)]
+            o[np.uintp(i)] = a[np.uintp(i)] * (one - y) * y
+    elif op == Op.MASK:
+        for i in range(n):
+            x = a[np.uintp(i)]
+            o[np.uintp(i)] = c if b[np.uintp(i)] != zero else x
+    elif op == Op.CHOOSE:
+        for i in range(n):
+            x = a[np.uintp(i)]
+            o[np.uintp(i)] = x if b[np.uintp(i)] != zero else o[np.uintp(i)]
+
+
+@njit(**OPTIONS)
+@no_type_check
+def add_up(line, n, parts):  # noqa: ANN001, ANN201
+    """Returns the sum of a line, by sixteen sums of every sixteenth number, which fill vectors."""
+    whole = n // 16 * 16
+    for k in range(16):
+        parts[np.uintp(k)] = 0
+    for first in range(0, whole, 16):
+        some = line[first : first + 16]
+        for k in range(16):
+            parts[np.uintp(k)] += some[np.uintp(k)]
+    for k in range(n - whole):
+        parts[np.uintp(k)] += line[np.uintp(whole + k)]
+    for half in (8, 4, 2, 1):
+        for k in range(half):
+            parts[np.uintp(k)] += parts[np.uintp(k + half)]
+    return parts[0]
+
+
+@njit(**OPTIONS)
+@no_type_check
+def gather(address, step, next_line, lines, n, out):  # noqa: ANN001, ANN201
+    """Copies lines of n numbers, which begin `next_line` numbers from each other and lie `step` apart, to out."""
+    x = carray(pointer(address), (lines - 1) * next_line + (n - 1) * step + 1, out.dtype)
+    if step == 0:
+        for j in range(lines):
+            number = x[np.uintp(j * next_line)]
+            line = out[j * n : (j + 1) * n]
+            for i in range(n):
+                line[np.uintp(i)] = number
+    elif step == 1:
+        for j in range(lines):
+            line, source = out[j * n : (j + 1) * n], x[j * next_line : j * next_line + n]
+            for i in range(n):
+                line[np.uintp(i)] = source[np.uintp(i)]
+    elif n < lines and next_line == 1:
+        for i in range(n):
+            source = x[i * step : i * step + lines]
+            for j in range(lines):
+                out[np.uintp(j * n + i)] = source[np.uintp(j)]
+    else:
+        for j in range(lines):
+            line, source = out[j * n : (j + 1) * n], x[j * next_line : j * next_line + (n - 1) * step + 1]
+            for i in range(n):
+                line[np.uintp(i)] = source[np.uintp(i * step)]

@@ -1,0 +1,386 @@
+r"""Translate: from the joint graph of a program to the instructions of a tape.
+
+The dimension of rows, the first one of a wave's tensors, is left out of their shapes.
+
+Letters: w rows, m k n sizes of a product [m, k] times [k, n].
+"""
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import fx
+
+from batchednodes.numerics.fx_program import UntraceableError
+from batchednodes.numerics.tape.assembler import Writer
+from batchednodes.numerics.tape.fx_nodes import alpha, own_shape, row_shape, shape_of
+from batchednodes.numerics.tape.matmul import BYTES
+from batchednodes.numerics.tape.opcodes import Op
+from batchednodes.numerics.tape.strides import Place, favoured, packed
+
+_ATEN = torch.ops.aten
+
+_Number = int | float
+"""What a graph holds for a number."""
+
+_VIEWS = (
+    _ATEN.view.default,
+    _ATEN._unsafe_view.default,
+    _ATEN.reshape.default,
+    _ATEN.unsqueeze.default,
+    _ATEN.squeeze.dim,
+    _ATEN.squeeze.dims,
+    _ATEN.alias.default,
+)
+"""Other shapes of the same numbers in the same order."""
+
+_MAPS: dict[Any, Op] = {
+    _ATEN.relu.default: Op.RELU,
+    _ATEN.exp.default: Op.EXP,
+    _ATEN.log.default: Op.LOG,
+    _ATEN.expm1.default: Op.EXPM1,
+    _ATEN.log1p.default: Op.LOG1P,
+    _ATEN.erf.default: Op.ERF,
+    _ATEN.tanh.default: Op.TANH,
+    _ATEN.sigmoid.default: Op.SIGMOID,
+    _ATEN.sqrt.default: Op.SQRT,
+    _ATEN.reciprocal.default: Op.INVERT,
+    _ATEN.abs.default: Op.ABS,
+    _ATEN.clone.default: Op.COPY,
+}
+"""Operations of one operand."""
+
+_JOINS: dict[Any, Op] = {
+    _ATEN.mul.Tensor: Op.MULTIPLY,
+    _ATEN.div.Tensor: Op.DIVIDE,
+    _ATEN.tanh_backward.default: Op.TANH_BACK,
+    _ATEN.sigmoid_backward.default: Op.SIGMOID_BACK,
+}
+"""Operations of two operands."""
+
+_SOFTMAX: dict[Any, Op] = {
+    _ATEN._softmax.default: Op.SOFTMAX,
+    _ATEN._log_softmax.default: Op.LOG_SOFTMAX,
+    _ATEN._softmax_backward_data.default: Op.SOFTMAX_BACK,
+    _ATEN._log_softmax_backward_data.default: Op.LOG_SOFTMAX_BACK,
+}
+"""Operations along one dimension."""
+
+_CHANGES: dict[Any, tuple[Op, float]] = {
+    _ATEN.sub_.Tensor: (Op.ADD_TO, -1.0),
+    _ATEN.add_.Tensor: (Op.ADD_TO, 1.0),
+    _ATEN.mul_.Tensor: (Op.MULTIPLY_TO, 1.0),
+}
+"""Operations that change their first operand, and their factor."""
+
+
+@dataclass
+class Translator:
+    """The instructions for what the nodes of a graph compute, one after the other."""
+
+    dtype: torch.dtype
+    """Of all real numbers."""
+    writer: Writer = field(default_factory=Writer)
+    found: dict[fx.Node, Any] = field(default_factory=dict)
+    """Where the result of a node lies; a list of places, or of other results, where it has several."""
+    ones: set[Place] = field(default_factory=set)
+    """Places of ones, with which gradients begin; a product by them is left out."""
+
+    def translate(self, node: fx.Node) -> None:
+        """Adds the instructions of a node.
+
+        Raises:
+            UntraceableError: no instruction computes it.
+        """
+        handler = self._handler(node)
+        if handler is None:
+            raise UntraceableError(f"there is no instruction for {node.target}")
+        self.found[node] = handler(node, *node.args)
+
+    def _handler(self, node: fx.Node) -> Callable[..., Any] | None:
+        target = node.target
+        if target in _MAPS:
+            return lambda node, a: self._mapped(_MAPS[target], 0.0, node, a)
+        if target in _JOINS:
+            return lambda node, a, b: self._joined(_JOINS[target], node, a, b)
+        if target in _SOFTMAX:
+            return lambda node, *args: self._along(_SOFTMAX[target], node, args)
+        if target in _CHANGES:
+            return lambda node, a, b: self._changed(node, *_CHANGES[target], a, b)
+        if target in _VIEWS:
+            return lambda node, a, *_: self._viewed(node, a)
+        return _HANDLERS.get(target, lambda _: None)(self)
+
+    def _place(self, value: Any) -> Place:
+        place = self.found.get(value) if isinstance(value, fx.Node) else None
+        if not isinstance(place, Place):
+            raise UntraceableError(f"{value} has no place on a tape")
+        return place
+
+    def _result(self, node: fx.Node, operands: Sequence[Place]) -> Place:
+        """Returns a new block for what a node gives."""
+        shape = row_shape(node)
+        if node.meta["val"].dtype not in (self.dtype, torch.bool):
+            raise UntraceableError(f"{node.name} has numbers of another type")
+        return self.writer.new(shape, favoured(operands, shape))
+
+    def _mapped(self, op: Op, number: float, node: fx.Node, a: Any) -> Place:
+        """Adds an operation of one operand."""
+        if op == Op.FILL:
+            return self.writer.add(op, self._result(node, ()), number=number)
+        place = self._place(a).expanded(row_shape(node))
+        return self.writer.add(op, self._result(node, (place,)), place, number=number)
+
+    def _joined(self, op: Op, node: fx.Node, a: Any, b: Any, number: float = 0.0) -> Place:
+        """Adds an operation of two operands, which broadcast; the second may be a number."""
+        if not isinstance(b, fx.Node):
+            return self._mapped(*_with_number(op, float(b), number), node, a)
+        if op == Op.MULTIPLY and self._place(a) in self.ones and row_shape(b) == row_shape(node):
+            return self._place(b)
+        first, second = (self._place(value).expanded(row_shape(node)) for value in (a, b))
+        return self.writer.add(op, self._result(node, (first, second)), first, second, number)
+
+    def _sum(self, sign: float) -> Callable[..., Place]:
+        return lambda node, a, b: self._joined(Op.ADD, node, a, b, sign * alpha(node))
+
+    def _by(self, op: Op, change: Callable[[float], float] = float) -> Callable[..., Place]:
+        """Returns what adds an operation of an operand and a number."""
+        return lambda node, a, number, *_: self._mapped(op, change(number), node, a)
+
+    def _filled(self, number: float) -> Callable[..., Place]:
+        return lambda node, *_: self._mapped(Op.FILL, number, node, None)
+
+    def _refilled(self, _: fx.Node, a: Any, number: _Number) -> Place:
+        return self.writer.add(Op.FILL, self._place(a), number=float(number))
+
+    def _ones(self, node: fx.Node, *_: Any) -> Place:
+        place = self._mapped(Op.FILL, 1.0, node, None)
+        self.ones.add(place)
+        return place
+
+    def _changed(self, node: fx.Node, op: Op, number: float, a: Any, b: Any) -> Place:
+        """Changes an argument, or a result."""
+        place = self._place(a)
+        self.ones.discard(place)
+        return self.writer.add(op, place, None, self._place(b).expanded(place.shape), number * alpha(node))
+
+    def _viewed(self, node: fx.Node, a: Any) -> Place:
+        place, shape = self._place(a), row_shape(node)
+        return place.reshaped(shape) or _reshaped(self.writer.copy(place, range(len(place.shape))), shape)
+
+    def _transposed(self, node: fx.Node, a: Any, first: int, second: int) -> Place:
+        place = self._place(a)
+        order = list(range(len(place.shape)))
+        i, j = self._dim(node, first), self._dim(node, second)
+        order[i], order[j] = j, i
+        return place.permuted(order)
+
+    def _permuted(self, node: fx.Node, a: Any, dims: Sequence[int]) -> Place:
+        if dims[0] != 0:
+            raise UntraceableError("rows change places with another dimension")
+        return self._place(a).permuted([self._dim(node, d) for d in dims[1:]])
+
+    def _dim(self, node: fx.Node, dim: int) -> int:
+        """Returns the number of a dimension of a node's first operand among those of a row."""
+        source: Any = node.args[0]
+        d, shared = dim % max(1, len(own_shape(source))), shape_of(source) is None
+        if d == 0 and not shared:
+            raise UntraceableError("an operation goes along the rows")
+        return d - len(own_shape(source)) + len(self._place(source).shape)
+
+    def _expanded(self, node: fx.Node, a: Any, _: Any) -> Place:
+        return self._place(a).expanded(row_shape(node))
+
+    def _split(self, node: fx.Node, a: Any, sizes: Sequence[int], dim: int = 0) -> list[Place]:
+        place, d = self._place(a), self._dim(node, dim)
+        firsts = [sum(sizes[:k]) for k in range(len(sizes))]
+        return [place.part(d, first, size) for first, size in zip(firsts, sizes, strict=True)]
+
+    def _item(self, _: fx.Node, source: fx.Node, k: int) -> Any:
+        return self.found[source][k]
+
+    def _selected(self, node: fx.Node, a: Any, dim: int, k: int) -> Place:
+        place, d = self._place(a), self._dim(node, dim)
+        return place.part(d, k % place.shape[d], 1).without([d])
+
+    def _sliced(self, node: fx.Node, a: Any, dim: int = 0, first: int = 0, last: int = -1, step: int = 1) -> Place:
+        place, d = self._place(a), self._dim(node, dim)
+        if step != 1:
+            raise UntraceableError("a slice leaves numbers out")
+        return place.part(d, first % place.shape[d], row_shape(node)[d])
+
+    def _product(self, node: fx.Node, a: Any, b: Any) -> Place:
+        first, second = self._place(a), self._place(b)
+        if len(first.shape) != 2 or len(second.shape) != 2:
+            raise UntraceableError("a product has more than two dimensions")
+        return self.writer.product(first, second, BYTES // self.dtype.itemsize)
+
+    def _dims(self, node: fx.Node, dims: Sequence[int] | None) -> list[int]:
+        """Returns the numbers of some dimensions of a node's first operand among those of a row; None: all."""
+        return [self._dim(node, d) for d in dims or range(1, len(own_shape(node.args[0])))]
+
+    def _totalled(self, node: fx.Node, a: Any, dims: Sequence[int] | None = None, keep: bool = False) -> Place:
+        """Adds a sum along some dimensions."""
+        along = self._dims(node, dims)
+        out = self.writer.total(self._place(a), along)
+        return out if keep else out.without(along)
+
+    def _mean(self, node: fx.Node, a: Any, dims: Sequence[int] | None = None, keep: bool = False) -> Place:
+        along, place = self._dims(node, dims), self._place(a)
+        out = self.writer.share(self.writer.total(place, along), place)
+        return out if keep else out.without(along)
+
+    def _along(self, op: Op, node: fx.Node, args: Sequence[Any]) -> Place:
+        """Adds a softmax, or its adjoint: along the outer dimension of two."""
+        places = [self._place(value) for value in args if isinstance(value, fx.Node)]
+        shape, d = places[0].shape, self._dim(node, args[len(places)])
+        order = [d, *(k for k in range(len(shape)) if k != d)]
+        laid = [self.writer.laid(place, order) for place in places]
+        out, size = self.writer.new(shape, order), math.prod(shape)
+        zeros = [[0, 0, 0]] * (1 + len(laid))
+        more = (shape[d], size // max(1, shape[d]))
+        self.writer.put(op, (1, 1, 1), out, laid[0], laid[1] if len(laid) > 1 else None, zeros, more=more)
+        return out
+
+    def _picked(self, node: fx.Node, a: Any, dim: int, index: Any) -> Place:
+        place, where, d = self._place(a), self._place(index), self._dim(node, dim)
+        source, more = _looked_up(place, where, d)
+        return self.writer.add(Op.PICK, self._result(node, ()), source, where, more=more)
+
+    def _spread(self, node: fx.Node, a: Any, dim: int, index: Any, values: Any) -> Place:
+        place, where, d = self._place(a), self._place(index), self._dim(node, dim)
+        out = self._result(node, ())
+        self.writer.add(Op.COPY, out, place)
+        source = replace(self._place(values), shape=where.shape)  # the first entries along each dimension
+        to, more = _looked_up(out, where, d)
+        self.writer.add(Op.SPREAD, to, source, where, more=more)
+        return out
+
+    def _rows(self, node: fx.Node, a: Any, dim: int, index: Any) -> Place:
+        place, where = self._place(a), self._place(index)
+        if dim != 0 or shape_of(a) is not None or where.strides != (1,):
+            raise UntraceableError("entries of a row are looked up")
+        integer = not node.meta["val"].is_floating_point()
+        row = math.prod(place.shape[1:])
+        out = self.writer.new(row_shape(node), integer=integer)
+        op, strides = Op.INDICES if integer else Op.ROWS, [[0, 0, 1]] * 3
+        self.writer.put(op, (1, 1, where.size), out, place, where, strides, more=(row, place.shape[0]))
+        return out
+
+    def _equal(self, node: fx.Node, a: Any, b: Any) -> Place:
+        """Adds a comparison of two integers."""
+        if any(arg.meta["val"].is_floating_point() for arg in (a, b)):
+            raise UntraceableError("real numbers are compared")
+        first, second = (self._place(value).expanded(row_shape(node)) for value in (a, b))
+        return self.writer.add(Op.SAME, self._result(node, ()), first, second)
+
+    def _masked(self, node: fx.Node, a: Any, mask: Any, number: _Number) -> Place:
+        return self._joined(Op.MASK, node, a, mask, float(number))
+
+    def _relu_back(self, node: fx.Node, g: Any, y: Any, threshold: _Number) -> Place:
+        if threshold != 0:
+            raise UntraceableError("a threshold is not 0")
+        return self._joined(Op.RELU_BACK, node, g, y)
+
+    def _power(self, node: fx.Node, a: Any, exponent: _Number) -> Place:
+        if exponent == 1:
+            return self._place(a)
+        if exponent != 2:
+            raise UntraceableError("a power is not the second")
+        return self._mapped(Op.SQUARE, 0.0, node, a)
+
+    def _inverse_root(self, node: fx.Node, a: Any) -> Place:
+        root = self._mapped(Op.SQRT, 0.0, node, a)
+        return self.writer.add(Op.INVERT, self._result(node, (root,)), root)
+
+    def _chosen(self, node: fx.Node, mask: Any, a: Any, b: Any) -> Place:
+        """Adds a where a mask is on and b elsewhere: a copy of b, of which some is replaced."""
+        out = self._mapped(Op.COPY, 0.0, node, b)
+        first, second = (self._place(value).expanded(out.shape) for value in (a, mask))
+        return self.writer.add(Op.CHOOSE, out, first, second)
+
+    def _moments(self, node: fx.Node, a: Any, dims: Sequence[int]) -> list[Place]:
+        """Adds variance and mean along some dimensions, which stay as ones."""
+        if node.kwargs.get("correction") != 0 or not node.kwargs.get("keepdim"):
+            raise UntraceableError("a variance is corrected, or its dimensions are left out")
+        place, mean = self._place(a), self._mean(node, a, dims, keep=True)
+        new = self.writer.new(place.shape, favoured((place,), place.shape))
+        apart = self.writer.add(Op.ADD, new, place, mean.expanded(place.shape), -1.0)
+        squares = self.writer.add(Op.SQUARE, replace(new, base=self.writer.new(place.shape).base), apart)
+        return [self.writer.share(self.writer.total(squares, self._dims(node, dims)), squares), mean]
+
+    def _converted(self, node: fx.Node, a: Any) -> Place:
+        if node.meta["val"].dtype != self.dtype:
+            raise UntraceableError("numbers become those of another type")
+        return self._place(a)
+
+
+_HANDLERS: dict[Any, Callable[[Translator], Callable[..., Any]]] = {
+    _ATEN.add.Tensor: lambda t: t._sum(1.0),
+    _ATEN.sub.Tensor: lambda t: t._sum(-1.0),
+    _ATEN.mul.Scalar: lambda t: t._by(Op.SCALE),
+    _ATEN.div.Scalar: lambda t: t._by(Op.SCALE, lambda c: 1 / c),
+    _ATEN.add.Scalar: lambda t: t._by(Op.SHIFT),
+    _ATEN.sub.Scalar: lambda t: t._by(Op.SHIFT, operator.neg),
+    _ATEN.eq.Scalar: lambda t: t._by(Op.EQUALS),
+    _ATEN.gt.Scalar: lambda t: t._by(Op.EXCEEDS),
+    _ATEN.lt.Scalar: lambda t: t._by(Op.BELOW),
+    _ATEN.ge.Scalar: lambda t: t._by(Op.AT_LEAST),
+    _ATEN.le.Scalar: lambda t: t._by(Op.AT_MOST),
+    _ATEN.where.self: lambda t: t._chosen,
+    _ATEN.rsqrt.default: lambda t: t._inverse_root,
+    _ATEN.var_mean.correction: lambda t: t._moments,
+    _ATEN.empty_like.default: lambda t: t._filled(0.0),
+    _ATEN.fill_.Scalar: lambda t: t._refilled,
+    _ATEN.neg.default: lambda t: lambda node, a: t._mapped(Op.SCALE, -1.0, node, a),
+    _ATEN.ones_like.default: lambda t: t._ones,
+    _ATEN.new_ones.default: lambda t: t._ones,
+    _ATEN.zeros_like.default: lambda t: t._filled(0.0),
+    _ATEN.new_zeros.default: lambda t: t._filled(0.0),
+    _ATEN.transpose.int: lambda t: t._transposed,
+    _ATEN.permute.default: lambda t: t._permuted,
+    _ATEN.expand.default: lambda t: t._expanded,
+    _ATEN.split_with_sizes.default: lambda t: t._split,
+    operator.getitem: lambda t: t._item,
+    _ATEN.select.int: lambda t: t._selected,
+    _ATEN.slice.Tensor: lambda t: t._sliced,
+    _ATEN.bmm.default: lambda t: t._product,
+    _ATEN.mm.default: lambda t: t._product,
+    _ATEN.sum.dim_IntList: lambda t: t._totalled,
+    _ATEN.mean.dim: lambda t: t._mean,
+    _ATEN.gather.default: lambda t: t._picked,
+    _ATEN.scatter_add.default: lambda t: t._spread,
+    _ATEN.index_select.default: lambda t: t._rows,
+    _ATEN.eq.Tensor: lambda t: t._equal,
+    _ATEN.masked_fill.Scalar: lambda t: t._masked,
+    _ATEN.threshold_backward.default: lambda t: t._relu_back,
+    _ATEN.pow.Tensor_Scalar: lambda t: t._power,
+    _ATEN._to_copy.default: lambda t: t._converted,
+}
+"""What adds the instructions of an operation, given the arguments of its node."""
+
+
+def _reshaped(place: Place, shape: tuple[int, ...]) -> Place:
+    return replace(place, shape=shape, strides=packed(shape))
+
+
+def _looked_up(place: Place, index: Place, d: int) -> tuple[Place, tuple[int, int]]:
+    """Returns the place of the entries 0 along a dimension for each index, their distance, and how many there are."""
+    strides = tuple(0 if k == d else stride for k, stride in enumerate(place.strides))
+    return replace(place, shape=index.shape, strides=strides), (place.strides[d], place.shape[d])
+
+
+def _with_number(op: Op, b: float, c: float) -> tuple[Op, float]:
+    """Returns the operation of one operand that does the same as one of two whose second is a number.
+
+    Raises:
+        UntraceableError: there is none.
+    """
+    if op == Op.ADD:
+        return Op.SHIFT, c * b
+    if op in (Op.MULTIPLY, Op.DIVIDE):
+        return Op.SCALE, b if op == Op.MULTIPLY else 1 / b
+    raise UntraceableError(f"{op.name} has a number as its second operand")

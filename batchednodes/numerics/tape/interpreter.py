@@ -1,0 +1,234 @@
+r"""Machine: runs a tape for one row after the other, in compiled code, while its numbers stay in the core's cache.
+
+Operations that go number by number work on lines: the innermost loop, a piece at a time; an operand that does not lie
+without gaps is copied into a line first.
+
+Letters: w rows, s steps, o result, a b operands, c a number.
+"""
+
+import functools
+from typing import Any, no_type_check
+
+import numpy as np
+from numba import cfunc, njit, types
+from numba.np.numpy_support import carray
+
+from batchednodes.numerics.intrinsics import claim, fetch, pointer
+from batchednodes.numerics.tape.elementwise import OPTIONS, add_up, apply, change, gather, join
+from batchednodes.numerics.tape.matmul import multiply
+from batchednodes.numerics.tape.opcodes import BINARY, CHANGING, MORE, OUT, SIZES, WIDTH, A, B, Op
+from batchednodes.numerics.tape.softmax import softmax, softmax_back
+from batchednodes.numerics.work_queue import LINE, home, piece
+
+PIECE = 1024
+"""Numbers of a line."""
+
+INPUT = 4
+"""Integers that say where an argument lies: its address; bytes from row to row, and from step to step; whether rows are
+looked up."""
+
+_AHEAD = 1 << 15
+"""Bytes of the next row's numbers that are asked for while a row is worked on, at most [B]."""
+
+OWN = 2
+"""Bases of a tape's own numbers: real ones, then integers. Arguments follow."""
+
+
+@njit(inline="always", **OPTIONS)
+@no_type_check
+def _operand(address, step, next_line, lines, n, spare, number):  # noqa: ANN001, ANN202
+    """Returns the numbers of some lines of an operand without gaps: as they lie, or copied."""
+    if step == 1 and (next_line == n or lines == 1):
+        return carray(pointer(address), lines * n, number)
+    gather(address, step, next_line, lines, n, spare)
+    return spare
+
+
+@njit(inline="always", **OPTIONS)
+@no_type_check
+def _at(code, place, bases, size):  # noqa: ANN001, ANN202
+    """Returns the address of one of an instruction's places."""
+    return bases[code[place]] + code[place + 1] * size
+
+
+@njit(**OPTIONS)
+@no_type_check
+def _elementwise(op, code, bases, c, size, spares, number):  # noqa: ANN001, ANN202
+    """Runs an operation that goes number by number: on as many lines, or as much of one, as a piece holds."""
+    n0, n1, n2 = code[SIZES], code[SIZES + 1], code[SIZES + 2]
+    o, a, b = _at(code, OUT, bases, size), _at(code, A, bases, size), _at(code, B, bases, size)
+    together = max(1, PIECE // n2) if code[OUT + 3] == n2 else 1
+    for i in range(n0):
+        for j in range(0, n1, together):
+            for f in range(0, n2, PIECE):
+                lines, n = min(together, n1 - j), min(PIECE, n2 - f)
+                to = o + (i * code[OUT + 2] + j * code[OUT + 3] + f * code[OUT + 4]) * size
+                first = a + (i * code[A + 2] + j * code[A + 3] + f * code[A + 4]) * size
+                second = b + (i * code[B + 2] + j * code[B + 3] + f * code[B + 4]) * size
+                out = carray(pointer(to), lines * n, number)
+                if op == Op.COPY:
+                    gather(first, code[A + 4], code[A + 3], lines, n, out)
+                elif op == Op.FILL:
+                    apply(op, out, spares[0], c, lines * n)
+                elif op < BINARY:
+                    apply(op, out, _operand(first, code[A + 4], code[A + 3], lines, n, spares[0], number), c, lines * n)
+                else:
+                    other = _operand(second, code[B + 4], code[B + 3], lines, n, spares[1], number)
+                    if op >= CHANGING:
+                        change(op, out, other, c, lines * n)
+                    else:
+                        own = _operand(first, code[A + 4], code[A + 3], lines, n, spares[0], number)
+                        join(op, out, own, other, c, lines * n)
+
+
+@njit(**OPTIONS)
+@no_type_check
+def _total(code, bases, c, size, spares, number):  # noqa: ANN001, ANN202
+    """Adds numbers up along the loops in which the result stays where it is."""
+    n0, n1, n2 = code[SIZES], code[SIZES + 1], code[SIZES + 2]
+    o, a = _at(code, OUT, bases, size), _at(code, A, bases, size)
+    for i in range(n0):
+        for j in range(n1):
+            to = o + (i * code[OUT + 2] + j * code[OUT + 3]) * size
+            line = carray(pointer(a + (i * code[A + 2] + j * code[A + 3]) * size), (n2 - 1) * code[A + 4] + 1, number)
+            if code[OUT + 4] == 0:
+                carray(pointer(to), 1, number)[0] += add_up(line, n2, spares[0])
+            else:
+                change(Op.ADD_TO, carray(pointer(to), n2, number), line, c, n2)
+
+
+@njit(**OPTIONS)
+@no_type_check
+def _indexed(op, code, bases, size, number):  # noqa: ANN001, ANN202
+    """Runs an operation that looks integers up; an index beyond what there is gives NaN, or is left out."""
+    n0, n1, n2 = code[SIZES], code[SIZES + 1], code[SIZES + 2]
+    wide = 8 if op == Op.SAME else size
+    o, a, b = _at(code, OUT, bases, size), _at(code, A, bases, wide), _at(code, B, bases, 8)
+    for i in range(n0):
+        for j in range(n1):
+            for k in range(n2):
+                to = o + (i * code[OUT + 2] + j * code[OUT + 3] + k * code[OUT + 4]) * size
+                source = a + (i * code[A + 2] + j * code[A + 3] + k * code[A + 4]) * wide
+                place = b + (i * code[B + 2] + j * code[B + 3] + k * code[B + 4]) * 8
+                index = carray(pointer(place), 1, np.int64)[0]
+                inside = 0 <= index < code[MORE + 1]
+                if op == Op.SAME:
+                    same = carray(pointer(source), 1, np.int64)[0] == index
+                    carray(pointer(to), 1, number)[0] = 1 if same else 0
+                elif op == Op.PICK:
+                    found = np.nan
+                    if inside:
+                        found = carray(pointer(source + index * code[MORE] * size), 1, number)[0]
+                    carray(pointer(to), 1, number)[0] = found
+                elif inside:
+                    carray(pointer(to + index * code[MORE] * size), 1, number)[0] += carray(pointer(source), 1, number)[
+                        0
+                    ]
+
+
+@njit(**OPTIONS)
+@no_type_check
+def _take(code, bases, size, number):  # noqa: ANN001, ANN202
+    """Copies rows of an argument of numbers of some bytes."""
+    count, long = code[SIZES + 2], code[MORE]
+    o, a, b = _at(code, OUT, bases, size), _at(code, A, bases, size), _at(code, B, bases, 8)
+    index = carray(pointer(b), count, np.int64)
+    out = carray(pointer(o), count * long, number)
+    for e in range(count):
+        inside = 0 <= index[e] < code[MORE + 1]
+        row = carray(pointer(a + (index[e] if inside else 0) * long * size), long, number)
+        for i in range(long):
+            out[np.uintp(e * long + i)] = row[np.uintp(i)]
+
+
+@njit(**OPTIONS)
+@no_type_check
+def _step(codes, numbers, bases, spares, number):  # noqa: ANN001, ANN202
+    """Runs all instructions once."""
+    size = spares.itemsize
+    for q in range(codes.shape[0]):
+        code, op = codes[q], codes[q, 0]
+        if op < Op.TOTAL:
+            _elementwise(op, code, bases, numbers[q], size, spares, number)
+            continue
+        if op == Op.TOTAL:
+            _total(code, bases, numbers[q], size, spares, number)
+            continue
+        o, a, b = _at(code, OUT, bases, size), _at(code, A, bases, size), _at(code, B, bases, size)
+        if op == Op.PRODUCT:
+            multiply(o, code[OUT + 3], a, code[A + 3], code[MORE + 1], b, code[MORE + 2], code[SIZES + 1],
+                     code[SIZES + 2], code[MORE], size, numbers[q])  # fmt: skip
+        elif op <= Op.SOFTMAX_BACK:
+            d, m = code[MORE], code[MORE + 1]
+            out, first = carray(pointer(o), d * m, number), carray(pointer(a), d * m, number)
+            if op == Op.SOFTMAX or op == Op.LOG_SOFTMAX:
+                softmax(op == Op.SOFTMAX, out, first, d, m, spares)
+            else:
+                second = carray(pointer(b), d * m, number)
+                softmax_back(op == Op.SOFTMAX_BACK, out, first, second, d, m, spares)
+        elif op == Op.ROWS:
+            _take(code, bases, size, number)
+        elif op == Op.INDICES:
+            _take(code, bases, 8, np.int64)
+        else:
+            _indexed(op, code, bases, size, number)
+
+
+@njit(inline="always", **OPTIONS)
+@no_type_check
+def _ask(address, size):  # noqa: ANN001, ANN202
+    """Asks for some bytes ahead, a cache line after the other."""
+    some = carray(pointer(address), size, np.uint8)
+    for at in range(0, size, 64):
+        fetch(some, at)
+
+
+@njit(**OPTIONS)
+@no_type_check
+def _rows(head, task, parts, number):  # noqa: ANN001, ANN202
+    """Runs the tape for rows until none is left; arguments: see `run_`."""
+    count, inputs, w, steps, together, b = head[2], head[5], head[7], head[8], head[11], head[13]
+    codes, numbers = carray(pointer(head[1]), (count, WIDTH), np.int64), carray(pointer(head[3]), count, number)
+    table, rows = carray(pointer(head[4]), (inputs, INPUT), np.int64), carray(pointer(head[6]), w, np.int64)
+    part, own = home(task, parts), claim(task, 0)
+    spares = carray(pointer(head[9] + own * head[10]), (2, PIECE), number)
+    bases = np.empty(OWN + inputs, np.int64)
+    bases[0] = head[9] + own * head[10] + 2 * PIECE * spares.itemsize
+    bases[1] = head[9] + own * head[10] + head[14]
+    loss = carray(pointer(table[inputs - 1, 0]), w, number)
+    block = piece(task, (w + together - 1) // together, part, parts)
+    while block >= 0:
+        for r in range(block * together, min(w, (block + 1) * together)):
+            made = 0
+            for s in range(steps):
+                if head[12] != 0 and carray(pointer(head[12] + (r * steps + s) * b * 8), 1, np.int64)[0] < 0:
+                    continue
+                for k in range(inputs):
+                    if s == 0 and table[k, 3] != 0 and r + 1 < w:
+                        _ask(table[k, 0] + rows[r + 1] * table[k, 1], min(table[k, 1], _AHEAD))
+                    row = rows[r] if table[k, 3] != 0 else r
+                    bases[OWN + k] = table[k, 0] + row * table[k, 1] + s * table[k, 2]
+                _step(codes, numbers, bases, spares, number)
+                made += 1
+            loss[r] /= made
+        block = piece(task, (w + together - 1) // together, part, parts)
+
+
+@functools.cache
+def kernel(number: type) -> Any:
+    """Returns the compiled function that runs tapes on numbers of a type, see team.py.
+
+    Its orders are: address of the instructions, and how many; address of their numbers; address of the table of
+    arguments, and how many, the losses [w] the last; address of the rows [w] that are looked up; w; s; address of the
+    memory of the threads, bytes of each; rows of a piece of work; address of entries [w, s, b] of which a first one
+    below 0 says that there is no such step, or 0, and b; bytes of a thread's memory before its integers.
+    """
+
+    @cfunc(types.void(types.voidptr), cache=True)
+    @no_type_check
+    def runs(data):  # noqa: ANN001, ANN202
+        head = carray(data, LINE, np.int64)
+        parts = head[15]
+        _rows(head, carray(data, LINE * (1 + parts), np.int64), parts, number)
+
+    return runs

@@ -1,0 +1,139 @@
+r"""Tape: the instructions of a minibatch step, and the call that runs them.
+
+Letters: n nodes, w rows of a wave, s steps, b examples of a minibatch, p parameters.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, fx
+
+from batchednodes.numerics import work_queue
+from batchednodes.numerics.tape.assembler import Code
+from batchednodes.numerics.tape.interpreter import INPUT, PIECE, kernel
+
+NUMBERS = {torch.float32: np.float32, torch.float64: np.float64}
+"""Types of numbers that tapes work on."""
+
+ENTRIES = 1
+"""The argument that says which examples are in a minibatch."""
+
+_PAGE = 4096
+"""Bytes that the memory of a thread is a multiple of, so that threads share no cache line [B]."""
+
+_WORTH = 50_000
+"""Numbers that a call works on above which a second thread pays for its start: some microseconds of one core."""
+
+_PIECES = 8
+"""Pieces of work for each thread: whoever is done early takes more."""
+
+
+class Source(NamedTuple):
+    """Where a tape's argument comes from."""
+
+    kind: Literal["argument", "ahead", "constant"]
+    number: int
+    """Of the argument, of the result of what is computed ahead, or of the constant."""
+    shared: bool
+    """Whether all rows have the same."""
+    looked_up: bool
+    """Whether it has rows like the first argument, of which some are taken."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tape:
+    """A minibatch step as instructions, for any rows and any number of steps."""
+
+    code: Code
+    numbers: np.ndarray
+    """The numbers of the instructions, of the tape's type."""
+    sources: tuple[Source, ...]
+    """Its arguments, without the losses."""
+    ahead: fx.GraphModule | None
+    """Maps the entries of minibatches [w s, b] to what they alone decide; None: they are used as they are."""
+    constants: tuple[Tensor, ...]
+    dtype: torch.dtype
+    work: int
+    """Numbers that one step of one row works on."""
+    _memory: list[Tensor] = field(default_factory=list, repr=False)
+    """That of the threads; made at the first call."""
+
+    def step_(self, x: Tensor, entries: Tensor, *more: Tensor) -> Float[Tensor, " w"]:
+        """Makes one step of each row in place, like the function that was recorded."""
+        return self.run_((x, entries.unsqueeze(1), *more))
+
+    def run_(
+        self, arguments: Sequence[Tensor], rows: Int64[Tensor, " w"] | None = None, skip: bool = False
+    ) -> Float[Tensor, " w"]:
+        """Makes all steps of each row in place; returns the mean loss over them.
+
+        Args:
+            arguments: of the function that was recorded, but entries [w, s, b].
+            rows: of those of its arguments that are shaped as the first one; None: all, in their order.
+            skip: whether rows do not have the steps whose first entry is below 0.
+        """
+        entries = arguments[ENTRIES].contiguous()
+        w, s, b = entries.shape
+        found = self._found(arguments, entries)
+        rows = torch.arange(w) if rows is None else rows.contiguous()
+        losses = torch.zeros(w, dtype=self.dtype)
+        table = self._table(found, (w, s), losses)
+        k = torch.get_num_threads() if self.work * w * s > _WORTH else 1
+        k = min(k, w)
+        memory, size, before = self._own(k)
+        orders = (
+            self.code.instructions.ctypes.data,
+            len(self.code.instructions),
+            self.numbers.ctypes.data,
+            table.ctypes.data,
+            len(table),
+            rows.data_ptr(),
+            w,
+            s,
+            memory.data_ptr(),
+            size,
+            max(1, w // (k * _PIECES)),
+            entries.data_ptr() if skip else 0,
+            b,
+            before,
+            1,  # all threads take pieces of one part
+        )
+        work_queue.run(kernel(NUMBERS[self.dtype]).address, orders, k)
+        return losses
+
+    def _found(self, arguments: Sequence[Tensor], entries: Tensor) -> list[Tensor]:
+        """Returns the tensors that the tape reads and writes."""
+        flat = entries.flatten(0, 1)
+        early: Sequence[Tensor] = (flat,) if self.ahead is None else self.ahead(flat)
+        kinds = {"argument": arguments, "ahead": early, "constant": self.constants}
+        tensors = [kinds[source.kind][source.number] for source in self.sources]
+        assert all(t.is_contiguous() for t, source in zip(tensors, self.sources, strict=True) if source.looked_up)
+        return [t.contiguous() for t in tensors]
+
+    def _table(self, found: list[Tensor], shape: tuple[int, int], losses: Tensor) -> Int64[np.ndarray, "inputs 4"]:
+        """Returns where the arguments lie, the losses last; see machine.py."""
+        w, s = shape
+        table = np.zeros((len(found) + 1, INPUT), np.int64)
+        for line, tensor, source in zip(table, found, self.sources, strict=False):
+            size = tensor.element_size()
+            line[0] = tensor.data_ptr()
+            if source.kind == "ahead":
+                each = size * tensor.numel() // (w * s)
+                line[1:3] = s * each, each
+            elif not source.shared:
+                line[1], line[3] = size * (tensor.numel() // max(1, len(tensor))), source.looked_up
+        table[-1, :2] = losses.data_ptr(), losses.element_size()
+        return table
+
+    def _own(self, k: int) -> tuple[Tensor, int, int]:
+        """Returns the memory of some threads, its bytes for each, and those before its integers [B]."""
+        before = self.dtype.itemsize * (2 * PIECE + self.code.reals + 16)
+        before += -before % 8
+        size = -(-(before + 8 * self.code.integers) // _PAGE) * _PAGE
+        if not self._memory or self._memory[0].numel() < (k + 1) * size:
+            self._memory[:] = [torch.zeros((k + 1) * size, dtype=torch.uint8)]
+        return self._memory[0], size, before

@@ -1,0 +1,158 @@
+r"""Recorder: makes the tape of a graph of operations.
+
+What depends on the entries of minibatches alone is computed ahead for a whole wave; all else becomes instructions.
+
+Letters: w rows.
+"""
+
+import operator
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, fx
+
+from batchednodes.numerics import fx_program
+from batchednodes.numerics.fx_program import Arguments, Function, UntraceableError
+from batchednodes.numerics.tape.from_aten import Translator
+from batchednodes.numerics.tape.fx_nodes import constant, shape_of
+from batchednodes.numerics.tape.opcodes import Op
+from batchednodes.numerics.tape.strides import Place, packed
+from batchednodes.numerics.tape.tape import ENTRIES, NUMBERS, Source, Tape
+
+_ATEN = torch.ops.aten
+
+_APART = (
+    _ATEN.mse_loss,
+    _ATEN.mse_loss_backward,
+    _ATEN.leaky_relu,
+    _ATEN.leaky_relu_backward,
+    _ATEN.silu,
+    _ATEN.silu_backward,
+    _ATEN.gelu,
+    _ATEN.gelu_backward,
+    _ATEN.elu,
+    _ATEN.elu_backward,
+    _ATEN.softplus,
+    _ATEN.softplus_backward,
+    _ATEN.native_layer_norm,
+    _ATEN.native_layer_norm_backward,
+)
+"""Operations that are taken apart into those that there are instructions for."""
+
+_SIZE, _VIEW = _ATEN.sym_size.int, _ATEN.view.default
+
+
+def record(function: Function, arguments: Arguments) -> Tape:
+    """Returns the tape of a minibatch step.
+
+    Args:
+        function: maps (x [w, p], entries [w, b], more) to the losses [w]; it may write into arguments shaped as x.
+        arguments: gives new arguments.
+
+    Raises:
+        program.UntraceableError: there is no such tape.
+    """
+    with fx_program.untraceable():
+        tape = _Recorder(fx_program.joint(function, arguments, _APART)).tape()
+    fx_program.compare(function, tape.step_, arguments)
+    return tape
+
+
+class _Recorder:
+    """What is known while the tape of a graph is made."""
+
+    def __init__(self, joint: fx.GraphModule) -> None:
+        self.joint, self.nodes = joint, [node for node in joint.graph.nodes if "shapes" in node.meta]
+        inputs = [node for node in self.nodes if node.op == "placeholder"]
+        self.dtype = inputs[0].meta["val"].dtype
+        if self.dtype not in NUMBERS or inputs[0].meta["val"].is_cuda:
+            raise UntraceableError("tapes are for numbers of float32 or float64 on the CPU")
+        self.inputs, self.sources = inputs, []
+        self.constants: list[Tensor] = []
+        self.early = _depending_on(self.nodes, inputs[ENTRIES])
+        self.results: list[fx.Node] = []
+        self.translator = Translator(self.dtype)
+
+    def tape(self) -> Tape:
+        """Returns the tape."""
+        output = next(node for node in self.joint.graph.nodes if node.op == "output")
+        for node in self.nodes:
+            if node is not output and node not in self.early:
+                self._read(node)
+                if node.op == "call_function" and node not in self.translator.found:
+                    self.translator.translate(node)
+        loss = self.translator.found.get(output.args[0])
+        if not isinstance(loss, Place) or loss.shape != ():
+            raise UntraceableError("its result is not one number for each row")
+        writer = self.translator.writer
+        writer.add(Op.ADD_TO, Place(len(self.sources), (), ()), None, loss, 1.0)
+        code = writer.code()
+        sizes = code.instructions[:, 1:4].prod(1)
+        numbers = code.numbers.astype(NUMBERS[self.dtype])
+        return Tape(
+            code, numbers, tuple(self.sources), self._ahead(), tuple(self.constants), self.dtype, int(sizes.sum())
+        )
+
+    def _read(self, node: fx.Node) -> None:
+        """Gives places to what a node takes from outside the tape."""
+        if node.op == "placeholder":
+            if node is not self.inputs[ENTRIES]:
+                self._place(node, "argument", self.inputs.index(node))
+            return
+        value = getattr(self.joint, str(node.target)) if node.op == "get_attr" else constant(node)
+        if isinstance(value, Tensor):
+            self.constants.append(value.contiguous())
+            self._place(node, "constant", len(self.constants) - 1)
+        for source in node.all_input_nodes:
+            if source in self.early and source not in self.translator.found:
+                self.results.append(source)
+                self._place(source, "ahead", len(self.results) - 1)
+
+    def _place(self, node: fx.Node, kind: Literal["argument", "ahead", "constant"], number: int) -> None:
+        value, shape = node.meta["val"], shape_of(node)
+        if value.dtype not in (self.dtype, torch.int64, torch.bool) or (kind != "ahead" and value.dtype == torch.bool):
+            raise UntraceableError(f"{node.name} has numbers of another type")
+        whole = tuple(value.shape) if shape is None else shape
+        self.translator.found[node] = Place(len(self.sources), whole, packed(whole))
+        alike = kind == "argument" and shape is not None and shape == shape_of(self.inputs[0])
+        self.sources.append(Source(kind, number, shape is None, alike))
+
+    def _ahead(self) -> fx.GraphModule | None:
+        """Returns what is computed from the entries of minibatches for a whole wave."""
+        graph, made = fx.Graph(), dict[fx.Node, fx.Node]()
+        made[self.inputs[ENTRIES]] = entries = graph.placeholder("entries")
+        for node in self.joint.graph.nodes:
+            if node.target is _SIZE:
+                made[node] = graph.call_function(node.target, (entries, 0))
+            elif node in self.early or (node.op == "call_function" and "shapes" not in node.meta):
+                made[node] = graph.node_copy(node, lambda n: made[n])
+        results = [made[node] for node in self.results]
+        graph.output(tuple(_real(graph, node, self.dtype) for node in results))
+        graph.eliminate_dead_code()
+        plain = len(results) == 1 and all(
+            node.target in (_VIEW, operator.mul, _SIZE) for node in graph.nodes if node.op == "call_function"
+        )
+        return None if plain else fx.GraphModule(torch.nn.Module(), graph)
+
+
+def _real(graph: fx.Graph, node: fx.Node, dtype: torch.dtype) -> fx.Node:
+    """Returns a node whose truth values are numbers."""
+    value = node.meta.get("val")
+    if not isinstance(value, Tensor) or value.dtype != torch.bool:
+        return node
+    return graph.call_function(_ATEN._to_copy.default, (node,), {"dtype": dtype})
+
+
+def _depending_on(nodes: Sequence[fx.Node], entries: fx.Node) -> set[fx.Node]:
+    """Returns the nodes that depend on the entries and on no other argument, with the constants that they need."""
+    found, constants = {entries}, set[fx.Node]()
+    for node in nodes:
+        sources = {source for source in node.all_input_nodes if "shapes" in source.meta}
+        if node.op == "call_function" and sources <= found | constants:
+            (constants if sources <= constants else found).add(node)
+    needed = found - {entries}
+    for node in reversed(nodes):
+        if node in needed:
+            needed.update(source for source in node.all_input_nodes if source in constants)
+    return needed

@@ -1,0 +1,208 @@
+"""Comparison: final metrics of networks in one table, replicas gathered with their intervals.
+
+Letters: r replicas.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy
+from jaxtyping import Float64
+from rich.table import Table
+
+from batchednodes.numerics.values import shown
+from batchednodes.results.folder.inside import Inside
+from batchednodes.results.folder.paths import SUMMARY
+from batchednodes.results.folder.plain_json import parsed
+
+_COLUMNS = {
+    "accuracy": {"mean": "accuracy_mean", "worst": "accuracy_min", "average": "accuracy_mean_model"},
+    "loss": {"mean": "loss_mean", "worst": "loss_max", "average": "loss_mean_model"},
+}
+"""Title and key of the columns of what is learned: mean node, worst node, average model."""
+
+_ALWAYS = {"consensus": "consensus_distance", "staleness": "staleness_average", "law": "staleness_theory"}
+"""Title and key of the other columns; those that no network has are left out."""
+
+_STEMS = ("loss", "accuracy")
+MEASURES = (
+    "time",
+    *(f"{stem}_{part}" for stem in _STEMS for part in ("mean", "min", "max", "mean_model")),
+    "consensus_distance",
+    *(f"staleness_{part}" for part in ("mean", "median", "p99", "average", "theory")),
+)
+"""Keys of metrics that tables and figures show."""
+
+_HUGE, _LARGEST = 1e150, 1 << 30
+"""The largest number that is shown, far from where its square is infinite, and the largest file that is read [B]."""
+
+_OWN = ("network", "replica", "seed")
+"""Keys in which replicas of one setting differ."""
+
+
+def read(run: Path) -> tuple[list[dict[str, Any]], str | None]:
+    """Returns the final metrics of the networks of a run, each with its folder, and why it is not finished, if so.
+
+    Raises:
+        ValueError: the folder holds no summary.
+    """
+    text = text_of(run, SUMMARY, "finished run")
+    try:
+        summary = parsed(text)
+        if not isinstance(summary, dict):
+            raise ValueError(f"it must be a mapping, got {shown(summary)}")
+        networks, status = summary.get("networks"), summary.get("status", "finished")
+        if not isinstance(networks, list) or not networks:
+            raise ValueError("networks must be a list of at least one")
+        why = None if status == "finished" else str(summary.get("message", status))
+        return [{"run": str(run)} | checked(row) for row in networks], why
+    except ValueError as error:
+        raise ValueError(
+            f"DIR must hold a whole summary.json, got {shown(str(run))} with one that is damaged ({error}); resume the "
+            "run, which writes it again"
+        ) from None
+
+
+def check_file(run: Path, name: str, what: str) -> Inside:
+    """Returns a file in the folder of a run.
+
+    Raises:
+        ValueError: there is no such file, or it leads out of the folder.
+    """
+    file = Inside(run) / name
+    if not file.is_file():
+        raise ValueError(f"DIR must be the folder of a {what}, got {shown(str(run))} without {name}")
+    return file
+
+
+def text_of(run: Path, name: str, what: str) -> str:
+    """Returns the text of a file in the folder of a run.
+
+    Raises:
+        ValueError: there is no such file, or it is no text of at most 1 GiB.
+    """
+    file = check_file(run, name, what)
+    try:
+        content = file.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise ValueError(f"it has more than {_LARGEST >> 30} GiB")
+        return content.decode("utf-8")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or error
+        raise ValueError(f"DIR must hold a readable {name}, got {shown(str(run))}: {reason}") from None
+
+
+def checked(row: Any) -> dict[str, Any]:
+    """Returns one row of metrics in which each known measure is there: a finite number, or None.
+
+    Raises:
+        ValueError: it is no row, or a measure is no number; the message says which.
+    """
+    if not isinstance(row, dict):
+        raise ValueError(f"a row of metrics must be a mapping, got {shown(row)}")
+    for key in (*MEASURES, *row):
+        value = row.get(key)
+        if key in MEASURES and (isinstance(value, bool) or not isinstance(value, int | float | None)):
+            raise ValueError(f"{key} must be a number or null, got {shown(value)}")
+    known_ = {key: _finite(row.get(key)) for key in MEASURES}
+    return row | known_
+
+
+def _finite(value: float | int | None) -> float | int | None:
+    """Returns a number that figures can show; None for others."""
+    return None if value is None or not abs(value) <= _HUGE else value
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A table in words: a line for each setting, means over its replicas with 95% half-widths."""
+
+    settings: list[str]
+    """Heads of the columns that tell settings apart."""
+    columns: list[str]
+    """Heads of all other columns."""
+    lines: list[list[str]]
+    """The cells of each line, in the order of both."""
+
+
+def cells(networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, Any]] | None) -> Cells:
+    """Returns the final metrics of networks in words.
+
+    Args:
+        networks: final metrics of each network.
+        isolated: those of the same networks without gossip, of which the mean node is shown; None: no such column.
+    """
+    keys = swept(networks)
+    measure = "loss" if all(row["accuracy_mean"] is None for row in networks) else "accuracy"
+    columns = {name: key for name, key in _ALWAYS.items() if any(row.get(key) is not None for row in networks)}
+    columns = {f"{measure}, {name}": key for name, key in _COLUMNS[measure].items()} | columns
+    if len({row.get("time") for row in networks}) > 1:
+        columns = {"time [s]": "time"} | columns
+    last = [key.rsplit(".", 1)[-1] for key in keys]
+    heads = [short if last.count(short) == 1 else key for short, key in zip(last, keys, strict=True)]
+    lines = []
+    for names, members in groups(networks, keys).items():
+        values = [known([networks[k] for k in members], key) for key in columns.values()]
+        if isolated:
+            values.append(known([isolated[k] for k in members], f"{measure}_mean"))
+        lines.append([*names, str(len(members)), *map(_words, values)])
+    return Cells(heads, ["replicas", *columns, *(["isolated"] if isolated else [])], lines)
+
+
+def table(networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, Any]] | None, title: str) -> Table:
+    """Returns the same as a table for the terminal, with a title above."""
+    found = cells(networks, isolated)
+    shown = Table(*found.settings, *found.columns, title=title)
+    for line in found.lines:
+        shown.add_row(*line)
+    for column in shown.columns[len(found.settings) :]:
+        column.justify = "right"
+    return shown
+
+
+def markdown(networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, Any]] | None) -> str:
+    """Returns the same as a table in Markdown."""
+    found = cells(networks, isolated)
+    heads = [found.settings + found.columns, ["---"] * len(found.settings) + ["---:"] * len(found.columns)]
+    lines = heads + [[cell.replace("|", "\\|") for cell in line] for line in found.lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def groups(networks: Sequence[dict[str, Any]], keys: Sequence[str]) -> dict[tuple[str, ...], list[int]]:
+    """Returns the numbers of the networks that agree in some settings, by the words for these."""
+    found: dict[tuple[str, ...], list[int]] = {}
+    for k, row in enumerate(networks):
+        found.setdefault(tuple(str(row.get(key, "")) for key in keys), []).append(k)
+    return found
+
+
+def swept(networks: Sequence[dict[str, Any]]) -> list[str]:
+    """Returns the keys that tell settings apart: the run, and what was swept."""
+    keys = dict.fromkeys(key for row in networks for key in row if "." in key)
+    several = len({row.get("run") for row in networks}) > 1
+    return [*(["run"] if several else []), *(key for key in keys if key not in _OWN)]
+
+
+def known(rows: Sequence[dict[str, Any]], key: str) -> Float64[np.ndarray, " r"]:
+    """Returns the finite values of a key."""
+    values = np.array([row[key] for row in rows if row.get(key) is not None], dtype=np.float64)
+    return values[np.isfinite(values)]
+
+
+def half_width(values: Float64[np.ndarray, " r"]) -> float | None:
+    """Returns the half-width of their mean's 95% interval by Student's t; None for one value or equal ones."""
+    if values.size < 2 or np.allclose(values, values[0], rtol=1e-12, atol=0):  # equal but for rounding
+        return None
+    return float(scipy.special.stdtrit(values.size - 1, 0.975) * values.std(ddof=1) / math.sqrt(values.size))
+
+
+def _words(values: Float64[np.ndarray, " r"]) -> str:
+    """Returns their mean and half-width in words; nothing if there is no value."""
+    if values.size == 0:
+        return ""
+    half = half_width(values)
+    return f"{values.mean():.4g}" + ("" if half is None else f" ± {half:.2g}")

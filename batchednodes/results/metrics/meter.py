@@ -1,0 +1,342 @@
+r"""Metrics: what is measured at a mark, network by network.
+
+Networks with equally many nodes and test examples are measured together, so that the cost of a mark does not grow with
+the number of networks but with that of their nodes.
+
+Letters: g networks, n nodes, p parameters, k nodes evaluated, x models [n, p], x_mean their mean.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import chain, pairwise
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  (the name PyTorch's own documentation uses)
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor
+
+from batchednodes.algorithms.state import State
+from batchednodes.events.messages.records import Laws
+from batchednodes.events.messages.timeline import accounts
+from batchednodes.events.timeline import Clocks
+from batchednodes.models.problem import Problem, Tests
+from batchednodes.numerics.memory import Chunk
+from batchednodes.results.metrics.staleness import Staleness, Tracking
+from batchednodes.topology import Networks
+
+_ROWS = 1 << 24
+"""Numbers handled at once where a reduction over x needs a copy in float64."""
+
+_BLOCK = {"cpu": 1 << 20, "cuda": 1 << 24}
+"""Numbers of models whose sums are taken at once: on the CPU so few that caches hold them in float64."""
+
+
+@dataclass(frozen=True)
+class Meter:
+    """What is observed of a batch of networks, and with which constants."""
+
+    networks: Networks
+    problem: Problem
+    tracking: Tracking
+    evaluated: tuple[Int64[np.ndarray, " _"], ...]
+    """Rows of each network whose models are scored on the test set; equally many where networks are equally large."""
+    theory: tuple[float | None, ...]
+    """Exact long-run mean staleness of each network; None where there is no law."""
+    peaks: tuple[float, ...]
+    """Largest rate at which any one node of each network ever transmits [1/s]."""
+    chunk: Chunk
+    """Models scored by one vmap call, at most."""
+    together: int
+    """The same for models of several networks."""
+    quarantine: bool = False
+    """Whether nodes that diverged are left out of what is said of models, and counted."""
+    laws: Laws | None = None
+    """Of messages under way; None where models are exchanged at once."""
+
+    def observe(self, state: State, clocks: Clocks) -> "list[Observation]":
+        """Returns what holds now for each network; the numbers of all models come to the host at once."""
+        away = self._away(clocks.time)
+        out = state.diverged_at.isfinite() if self.quarantine else None
+        if away is not None:
+            gone = torch.from_numpy(away).to(state.x.device)
+            out = gone if out is None else out | gone
+        most = (1 + max(rows.size for rows in self.evaluated)) * self.networks.count
+        parts, scores = self.chunk.attempt(most, lambda size: self._scores(state.models, out, size))
+        cut = np.zeros(self.networks.n, bool) if out is None else out.cpu().numpy()
+        models = {g: own for p, score in zip(parts, scores, strict=True) for g, own in self._models(p, score, cut)}
+        stale = self.tracking.measure(state.versions, state.updated, state.gained, clocks.time)
+        norms = _norms(state.models, self.networks, away)
+        posts: list[dict[str, int]] = [{}] * self.networks.count
+        if clocks.mail is not None and self.laws is not None:
+            posts = accounts(clocks.mail, self.laws)
+        diverged = state.diverged_at.isfinite().cpu().numpy() if self.quarantine else np.zeros(self.networks.n, bool)
+        rows = (self._network(clocks, g, *models[g], stale[g], diverged) for g in range(self.networks.count))
+        return [self._with(row, norms[g], posts[g], clocks, away, g) for g, row in enumerate(rows)]
+
+    def _away(self, time: float) -> Bool[np.ndarray, " n"] | None:
+        """Returns which nodes have not joined yet, or have left; None where none ever do.
+
+        Of a network in which nobody is there, all nodes count: its models wait for those who come.
+        """
+        if self.laws is None:
+            return None
+        join, leave = self.laws.nodes["join"], self.laws.nodes["leave"]
+        if not ((join > 0).any() or np.isfinite(leave).any()):
+            return None
+        away = (join > time) | (leave <= time)
+        there = np.add.reduceat(~away, self.networks.offsets[:-1], dtype=np.int64)
+        return away & np.repeat(there > 0, self.networks.sizes)
+
+    def _with(
+        self,
+        seen: "Observation",
+        norm: float,
+        post: dict[str, int],
+        clocks: Clocks,
+        away: Bool[np.ndarray, " n"] | None,
+        g: int,
+    ) -> "Observation":
+        """Returns what was observed of a network with the norm of its models, their ages and its messages."""
+        part, age, there = self.networks.slice(g), None, None
+        if clocks.mail is not None:
+            age = float((clocks.mail.age[part] if away is None else clocks.mail.age[part][~away[part]]).mean())
+        if away is not None:
+            there = int((~away[part]).sum())
+        counts = {f"messages_{name}": post.get(name) for name in _ACCOUNTS}
+        return replace(seen, row=seen.row | {"model_norm_mean": norm, "model_age_mean": age, "there": there, **counts})
+
+    def _scores(
+        self, x: Float[Tensor, "n p"], out: Bool[Tensor, " n"] | None, size: int
+    ) -> tuple[list[Tests], "list[_Scores]"]:
+        """Returns the test sets of networks that are measured together, and how the models do on them.
+
+        Args:
+            x: models.
+            out: nodes that are left out of the mean model; None: none.
+            size: models scored at once, at most.
+        """
+        parts = list(self._parts(x.shape[1], size))
+        return parts, _to_host([self._score(x, out, part, size) for part in parts])
+
+    def _parts(self, p: int, size: int) -> Iterator[Tests]:
+        """Yields the test sets of as many networks as are measured together."""
+        for tests in self.problem.tests:
+            n, k = int(self.networks.sizes[tests.networks[0]]), self.evaluated[tests.networks[0]].size
+            together = self.together if self.chunk.rows == self.chunk.planned else min(self.together, size)
+            step = max(1, min(_ROWS // (n * p), together // (k + 1)))
+            for first in range(0, tests.networks.size, step):
+                yield tests.of(slice(first, first + step))
+
+    def _models(
+        self, tests: Tests, scores: "_Scores", cut: Bool[np.ndarray, " n"]
+    ) -> Iterator[tuple[int, tuple[dict[str, Any], dict[str, np.ndarray]]]]:
+        """Yields the number of each network, its part of a row, and its values node by node, without some nodes."""
+        for k, (g, known) in enumerate(scores.networks(tests.networks)):
+            nodes, scored = cut[self.networks.slice(g)], cut[self.evaluated[g]]
+            yield (
+                next(scores.without(k, nodes, scored).networks(tests.networks[k : k + 1]))
+                if nodes.any()
+                else (g, known)
+            )
+
+    def _score(self, x: Float[Tensor, "n p"], out: Bool[Tensor, " n"] | None, tests: Tests, size: int) -> "_Scores":
+        """Returns how some networks' models, and the mean of each network's, do on the test sets."""
+        parts = [self.networks.slice(int(g)) for g in tests.networks]
+        kept = None if out is None else torch.stack([~out[part] for part in parts])
+        mean, distances = consensus(_models(x, parts), kept)
+        rows = torch.from_numpy(np.stack([self.evaluated[g] for g in tests.networks])).to(x.device)
+        models = (x[some] for some in rows.split(max(1, size // len(rows)), dim=1))
+        first = torch.cat([mean.to(x.dtype).unsqueeze(1), next(models)], 1)
+        with torch.no_grad():
+            scores = [self.problem.scores(some, tests) for some in chain([first], models)]
+        loss, accuracy = (torch.cat(parts, 1) for parts in zip(*scores, strict=True))
+        return _Scores(loss, accuracy, distances)
+
+    def _network(
+        self,
+        clocks: Clocks,
+        g: int,
+        known: dict[str, Any],
+        over_nodes: dict[str, np.ndarray],
+        stale: Staleness | None,
+        diverged: Bool[np.ndarray, " n"],
+    ) -> "Observation":
+        part = self.networks.slice(g)
+        quarantined = int(diverged[part].sum())
+        row = {
+            "time": clocks.time,
+            "network": g,
+            "seed": int(self.networks.seeds[g]),
+            "n": int(self.networks.sizes[g]),
+            "updates": int(clocks.updates[part].sum()),
+            "gossips": int(clocks.gossips[part].sum()),
+            **{key: known[key] for key in _FIRST},
+            "staleness_mean": None,
+            "staleness_max": None if stale is None else stale.max,
+            "staleness_theory": None if quarantined else self.theory[g],
+            **{key: value for key, value in known.items() if key not in _FIRST},
+            "staleness_now": None if stale is None else stale.mean,
+            "staleness_integral": None if stale is None else stale.integral,
+            "staleness_median": None if stale is None else stale.median,
+            "staleness_p90": None if stale is None else stale.p90,
+            "staleness_p99": None if stale is None else stale.p99,
+            "gossip_rate_mean": _per_second(float(clocks.gossips[part].mean()), clocks.time),
+            "gossip_rate_max": _per_second(float(clocks.gossips[part].max()), clocks.time),
+            "gossip_rate_peak": self.peaks[g],
+            "quarantined": quarantined if self.quarantine else None,
+        }
+        if self.problem.classes is None:
+            over_nodes = {name: values for name, values in over_nodes.items() if name != "accuracy"}
+        return Observation(row, over_nodes, stale)
+
+
+_FIRST = (
+    "loss_mean",
+    "loss_max",
+    "accuracy_mean",
+    "accuracy_min",
+    "loss_mean_model",
+    "accuracy_mean_model",
+    "consensus_distance",
+)
+"""Keys of a row that come first among those of models."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Scores:
+    """Numbers of the models of some networks of one size."""
+
+    loss: Float[Tensor, "g k1"]
+    """Test loss, first of the mean model."""
+    accuracy: Float[Tensor, "g k1"]
+    """Test accuracy, first of the mean model; NaN where there are no labels."""
+    distances: Float64[Tensor, "g n"]
+    """Distance of each model from the mean model."""
+
+    def without(self, k: int, nodes: Bool[np.ndarray, " n"], scored: Bool[np.ndarray, " k"]) -> "_Scores":
+        """Returns the numbers of one network without some nodes, and without those that are scored among them.
+
+        NaN stands for the test loss and accuracy if none is left.
+        """
+        columns = torch.from_numpy(np.flatnonzero(np.append(True, ~scored)))
+        loss, accuracy = (
+            F.pad(t[k, columns], (0, int(scored.all())), value=math.nan) for t in (self.loss, self.accuracy)
+        )
+        return _Scores(loss[None], accuracy[None], self.distances[k, torch.from_numpy(~nodes)][None])
+
+    def networks(
+        self, numbers: Int64[np.ndarray, " g"]
+    ) -> Iterator[tuple[int, tuple[dict[str, Any], dict[str, np.ndarray]]]]:
+        """Yields the number of each network, its part of a row, and its values node by node."""
+        loss, accuracy = self.loss[:, 1:], self.accuracy[:, 1:]
+        columns = {
+            "loss_mean": loss.mean(1),
+            "loss_max": loss.amax(1),
+            "loss_mean_model": self.loss[:, 0],
+            "consensus_distance": self.distances.square().mean(1).sqrt(),
+            "loss_min": loss.amin(1),
+            "loss_median": loss.median(1).values,
+        }
+        shares = {
+            "accuracy_mean": accuracy.mean(1),
+            "accuracy_min": accuracy.amin(1),
+            "accuracy_mean_model": self.accuracy[:, 0],
+            "accuracy_max": accuracy.amax(1),
+        }
+        rows = [dict(zip(columns, values, strict=True)) for values in torch.stack(list(columns.values()), 1).tolist()]
+        for row, values in zip(rows, torch.stack(list(shares.values()), 1).tolist(), strict=True):
+            row.update((key, _known(value)) for key, value in zip(shares, values, strict=True))
+        nodes = {"loss": loss.numpy(), "distance_from_mean": self.distances.numpy(), "accuracy": accuracy.numpy()}
+        for k, (g, row) in enumerate(zip(numbers.tolist(), rows, strict=True)):
+            yield g, (row, {name: values[k] for name, values in nodes.items()})
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One network at one mark."""
+
+    row: dict[str, Any]
+    """One line of metrics.jsonl; None where a key does not apply. `staleness_mean` is a mean over the time since the
+    mark before, which whoever keeps the rows fills in from `staleness_integral`."""
+    over_nodes: dict[str, np.ndarray]
+    """Values node by node, for histograms."""
+    staleness: Staleness | None
+    """Staleness in full; None where nothing is tracked."""
+
+
+def _to_host(scores: list[_Scores]) -> list[_Scores]:
+    """Returns the same numbers on the host, in float64; they wait for the device once."""
+    tensors = [t for s in scores for t in (s.loss, s.accuracy, s.distances)]
+    flat = torch.cat([t.double().flatten() for t in tensors]).cpu()
+    parts = iter(flat.split([t.numel() for t in tensors]))
+    host = [next(parts).view(t.shape) for t in tensors]
+    return [_Scores(*host[k : k + 3]) for k in range(0, len(host), 3)]
+
+
+def _models(x: Float[Tensor, "rows p"], parts: list[slice]) -> Float[Tensor, "g n p"]:
+    """Returns the models of networks of one size; without a copy where they lie one after the other."""
+    if all(a.stop == b.start for a, b in pairwise(parts)):
+        return x[parts[0].start : parts[-1].stop].view(len(parts), -1, x.shape[1])
+    return torch.stack([x[part] for part in parts])
+
+
+def consensus(
+    x: Float[Tensor, "g n p"], kept: Bool[Tensor, "g n"] | None = None
+) -> tuple[Float64[Tensor, "g p"], Float64[Tensor, "g n"]]:
+    """Returns the mean model of each network and the distance of each model from it, summed in float64.
+
+    Args:
+        x: models.
+        kept: nodes that count for the mean; None: all.
+    """
+    blocks = x.split(max(1, _BLOCK[x.device.type] // (x.shape[0] * x.shape[2])), dim=1)
+    if kept is None:
+        mean = torch.stack([b.sum(1, dtype=torch.float64) for b in blocks]).sum(0) / x.shape[1]
+    else:
+        pairs = zip(blocks, kept.unsqueeze(2).split(blocks[0].shape[1], dim=1), strict=True)
+        sums = [torch.where(some, b, 0.0).sum(1, dtype=torch.float64) for b, some in pairs]
+        mean = torch.stack(sums).sum(0) / kept.sum(1, keepdim=True)
+    return mean, torch.cat([(b.double() - mean.unsqueeze(1)).norm(dim=2) for b in blocks], 1)
+
+
+_ACCOUNTS = ("sent", "delivered", "lost", "offline", "in_flight")
+"""Of messages, in the order of keys."""
+
+
+def _norms(x: Float[Tensor, "n p"], networks: Networks, away: Bool[np.ndarray, " n"] | None) -> list[float]:
+    """Returns the mean over the nodes of each network, but those that are away, of the length of a model."""
+    blocks = x.split(max(1, _BLOCK[x.device.type] // x.shape[1]))
+    lengths = torch.cat([b.double().norm(dim=1) for b in blocks]).cpu().numpy()
+    if away is None:
+        return (np.add.reduceat(lengths, networks.offsets[:-1]) / networks.sizes).tolist()
+    counted = np.where(away, 0.0, lengths), ~away
+    sums, sizes = (np.add.reduceat(a, networks.offsets[:-1], dtype=np.float64) for a in counted)
+    return (sums / sizes).tolist()
+
+
+def finite(x: Float[Tensor, "n p"]) -> Bool[Tensor, " n"]:
+    """Returns whether all numbers of each row are finite."""
+    blocks = x.split(max(1, _BLOCK[x.device.type] // x.shape[1]))
+    return torch.cat([b.isfinite().all(1) for b in blocks])
+
+
+def diverged(state: State) -> list[tuple[int, float]]:
+    """Returns the nodes whose loss or model is not finite, with the time when that was first seen (inf: just now)."""
+    bad = torch.nonzero(state.diverged_at.isfinite() | ~finite(state.models))[:, 0].cpu()
+    return list(zip(bad.tolist(), state.diverged_at.cpu()[bad].tolist(), strict=True))
+
+
+def quarantine_(state: State) -> None:
+    """Takes note of the nodes whose models are not finite before the first update."""
+    state.diverged_at[~finite(state.models)] = 0.0
+
+
+def _per_second(contacts: float, time: float) -> float | None:
+    return contacts / time if time else None
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value

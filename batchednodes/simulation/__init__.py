@@ -1,0 +1,1 @@
+"""From settings to a run: built, planned, executed, resumed."""

@@ -1,0 +1,242 @@
+r"""Problems: from the settings of some networks to what they learn, on its device.
+
+Letters: n nodes of all networks, p parameters.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from batchednodes.algorithms.local_sgd import filled
+from batchednodes.config import Config
+from batchednodes.data import Dataset, DataSizes, Heterogeneity, Sampler, Shards
+from batchednodes.models import losses
+from batchednodes.models.builtin import PythonModule
+from batchednodes.models.lookups import Lookups
+from batchednodes.models.problem import Problem, Tests
+from batchednodes.models.stacked import RangeError, Stack, Ways
+from batchednodes.models.trial import Trial, check_apart
+from batchednodes.simulation.build import datasets
+from batchednodes.topology import Networks
+
+_APART, _TRACED = 8, 256
+"""Examples on which a model is tried, and those for which its look-ups are traced, at most."""
+
+_HOST = torch.device("cpu")
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+"""Types of models by their names."""
+
+_SHOWN = 8
+"""Features that name an example."""
+
+_EXACT = {"bfloat16": 1 << 8, "float32": 1 << 24, "float64": 1 << 53}
+"""Up to which size a type holds all whole numbers."""
+
+_BLOCK = 1 << 20
+"""Features that are looked at at once."""
+
+
+def skeleton(config: Config, sizes: DataSizes, dtype: torch.dtype, where: torch.device) -> Stack:
+    """Returns the layout of the model's parameters for data of some sizes; allocates no row."""
+    return Stack.of(config.task.model.module(sizes.features, sizes.outputs), dtype, where)
+
+
+def problem(
+    configs: Sequence[Config],
+    batch: Networks,
+    dtype: torch.dtype,
+    where: torch.device,
+    dealt: list[tuple[Dataset, Shards]] | None = None,
+) -> tuple[Problem, tuple[Heterogeneity | None, ...]]:
+    """Returns what is learned, and how heterogeneous it is in each network.
+
+    Args:
+        configs: settings of each network.
+        batch: the networks.
+        dtype: of models and data.
+        where: the device.
+        dealt: data of each network, and who owns them; None: they are loaded.
+
+    Raises:
+        ValueError: data, partition or model do not fit together.
+    """
+    config = configs[0]
+    local = config.local
+    dealt = dealt or [datasets.split(c) for c in configs]
+    sets, shards = [data for data, _ in dealt], [own for _, own in dealt]
+    firsts = np.cumsum([0, *(len(d.features) for d in sets)])
+    rows = np.concatenate([s.rows + first for s, first in zip(shards, firsts[:-1], strict=True)])
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate([s.sizes for s in shards]))])
+    seeds = batch.seeds[batch.network_of()]
+    choices = (local.batch_size, local.steps, local.sampling, local.epochs)
+    sampler = Sampler(seeds, batch.local(), rows, offsets, *choices)
+    stack_ = skeleton(config, sets[0].sizes, dtype, where)
+    kind, send = _checked_type(config, dtype, sets), Sender(dtype, where)
+    tests = tuple(_tests(batch, sets, send, kind))
+    features = send(np.concatenate([d.features for d in sets]), kind)
+    targets = send(np.concatenate([d.targets for d in sets]))
+    criterion = losses.choose(config.task.loss, sets[0].classes)
+    stack_ = replace(stack_, ways=check_lookups(configs, dealt))
+    found = Problem(stack_, criterion, sets[0].classes, features, targets, tests, sampler)
+    first, _ = filled(found.draw(np.zeros(1, np.int64), np.zeros(1, np.int64))[0, :1], torch.zeros((), dtype=dtype))
+    ways = Trial(found, *found.batch(first[0])).ways()
+    found = replace(found, stack=replace(stack_, ways=ways))
+    if ways.draws:
+        found = replace(found, sampler=replace(sampler, keyed=True))
+    if sampler.padded:
+        exact = torch.promote_types(dtype, torch.float32)  # bfloat16 rounds as much as examples may matter
+        some = features[:: max(1, len(features) // _APART)][:_APART]
+        some = some.to(exact) if kind.is_floating_point else some
+        check_apart(replace(skeleton(config, sets[0].sizes, exact, where), ways=ways), some)
+    return found, tuple(datasets.heterogeneity(*one) for one in dealt)
+
+
+def check_lookups(configs: Sequence[Config], dealt: Sequence[tuple[Dataset, Shards]]) -> Ways:
+    """Checks what models look up of the data, and returns how vmap carries that.
+
+    Args:
+        configs: settings of each network.
+        dealt: its data, and who owns them.
+
+    Raises:
+        ValueError: an example leads to an index that is out of range.
+    """
+    config, sizes = configs[0], dealt[0][0].sizes
+    if not isinstance(config.task.model, PythonModule):
+        return Ways()
+    stack = skeleton(config, sizes, DTYPES[config.dtype], _HOST)
+    send = partial(Sender(stack.dtype, _HOST), kind=feature_type(config, sizes, stack))
+    lookups = Lookups.of(stack, send(dealt[0][0].features[:_TRACED]))
+    if lookups is None:
+        return stack.ways
+    for g, (data, shards) in enumerate(dealt):
+        for part, features in (("training", data.features), ("test", data.test_features)):
+            fault = lookups.fault(features, send)
+            if fault is not None:
+                row, said = fault
+                node = f" of node {shards.owners[row]}" if part == "training" else ""
+                where = f"{part} row {row}{node}" + (f" of network {g}" if len(configs) > 1 else "")
+                values = ", ".join(f"{value:g}" for value in features[row].ravel()[:_SHOWN])
+                more = ", ..." if features[row].size > _SHOWN else ""
+                raise ValueError(
+                    f"task.data must hold what task.model looks up, got {said}, in {where} (counted after the "
+                    f"hold-out), which is [{values}{more}]; correct the data, or make the model's tables larger"
+                )
+    return replace(stack.ways, guarded=lookups.guarded)
+
+
+def _tests(batch: Networks, sets: list[Dataset], send: "Sender", kind: torch.dtype) -> Iterator[Tests]:
+    """Yields the test sets of all networks, those of networks with equally many nodes and examples together."""
+    keys = np.array([(int(n), len(d.test_features)) for n, d in zip(batch.sizes, sets, strict=True)])
+    for key in np.unique(keys, axis=0):
+        alike = np.flatnonzero((keys == key).all(1))
+        pairs = [(sets[g].test_features, sets[g].test_targets) for g in alike]
+        features, targets = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
+        yield Tests(alike, send(features, kind), send(targets))
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Puts arrays on a device: real values in the dtype of x, labels as they are, features in a type of their own."""
+
+    dtype: torch.dtype
+    where: torch.device
+
+    def __call__(self, array: np.ndarray, kind: torch.dtype | None = None) -> Tensor:
+        tensor = torch.from_numpy(array)
+        return tensor.to(device=self.where, dtype=kind or (self.dtype if tensor.is_floating_point() else None))
+
+
+# --------------------------------------------------------------------------------------------------------- integers
+
+
+def feature_type(config: Config, sizes: DataSizes, stack: Stack) -> torch.dtype:
+    """Returns the type in which the module gets features: int64 where they are integers and it takes them.
+
+    A module that takes neither integers nor reals gets integers, so that what it says of them is shown. Where features
+    are integers, the layout must be one on the CPU.
+    """
+    if not sizes.integers or not config.task.model.is_own():
+        return stack.dtype
+    if config.task.data.demands_integers():
+        return torch.int64
+    kinds = (torch.int64, stack.dtype)
+    return next((kind for kind in kinds if _takes(stack, examples(sizes, kind))), torch.int64)
+
+
+@contextmanager
+def pointed_to_integers(config: Config, sizes: DataSizes, dtype: torch.dtype) -> Iterator[None]:
+    """Adds to a refusal of features that are reals that integers may be had, where the module takes those."""
+    try:
+        yield
+    except RangeError:
+        raise
+    except ValueError as error:
+        data = config.task.data
+        if sizes.integers or not (config.task.model.is_own() and hasattr(data, "features_as")):
+            raise
+        if not _takes(skeleton(config, sizes, dtype, _HOST), examples(sizes, torch.int64)):
+            raise
+        raise ValueError(f"{error}; task.data.features_as=integers gives the model integers") from error
+
+
+def examples(sizes: DataSizes, kind: torch.dtype) -> Tensor:
+    """Returns features of two examples in a type, on the CPU: a sample of the data, or zeros where none is known."""
+    first = np.zeros(sizes.features) if sizes.first is None else sizes.first
+    return torch.from_numpy(np.stack([first, first])).to(kind)
+
+
+def _takes(stack: Stack, features: Tensor) -> bool:
+    """Returns whether a module takes some features, and makes real numbers of them."""
+    try:
+        outputs = stack.score(stack.start(features.device), features, stacked=False)
+    except (Exception, SystemExit):  # whatever the user's forward raises
+        return False
+    return not isinstance(outputs, Tensor) or outputs.is_floating_point()
+
+
+def _checked_type(config: Config, dtype: torch.dtype, sets: Sequence[Dataset]) -> torch.dtype:
+    """Returns the type in which the module gets features; warns if it rounds them."""
+    kind, sizes = dtype, sets[0].sizes
+    if sizes.integers:
+        kind = feature_type(config, sizes, skeleton(config, sizes, dtype, _HOST))
+    if kind.is_floating_point:
+        _warn_if_rounded(sets, config.dtype)
+    return kind
+
+
+def _warn_if_rounded(sets: Sequence[Dataset], dtype: str) -> None:
+    """Warns of places of a row that hold whole numbers, some of which the dtype of the run does not hold exactly."""
+    for x in [part for data in sets for part in (data.features, data.test_features)]:
+        rows = x.reshape(len(x), -1)
+        places = _rounded(rows, _EXACT[dtype])
+        if places.size:
+            some = rows[:, places]
+            size = f"features are whole numbers up to {max(int(some.max()), -int(some.min())):,} in size"
+            where = f"(at place {places[0]} of a row, from 0)"
+            fix = "use a module that takes integers" if x.dtype.kind == "i" else "number them 0, 1, 2, ..."
+            fix += ", or use dtype=float64" if dtype != "float64" else ""
+            held = f"of which dtype={dtype} holds those to {_EXACT[dtype]:,}"
+            warnings.warn(f"task.data: {size}, {held} {where}; {fix}", stacklevel=1)
+            return
+
+
+def _rounded(rows: np.ndarray, exact: int) -> np.ndarray:
+    """Returns at which places all rows hold whole numbers, some beyond `exact` in size, but none beyond their type."""
+    least, most = rows.min(0), rows.max(0)
+    large = (most > exact) | (least < -exact)
+    if rows.dtype.kind == "f":
+        own = 1 << (np.finfo(rows.dtype).nmant + 1)  # beyond, all reals are whole
+        large &= (most <= own) & (least >= -own)
+    places = np.flatnonzero(large)
+    for part in np.array_split(rows, -(-rows.size // _BLOCK)):
+        some = part[:, places]
+        places = places[(some == np.rint(some)).all(0)]
+    return places

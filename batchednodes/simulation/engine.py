@@ -1,0 +1,351 @@
+r"""Engine: the loop. Windows of events are made, regrouped into waves and executed, up to each mark.
+
+    clocks -> timeline (events in time order) -> schedule (waves) -> batched execution on x
+
+Letters: n nodes, m events of a window, x models.
+"""
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from batchednodes.algorithms.gossip_sgd import GossipSGD, UpdateWave
+from batchednodes.algorithms.mixing import takes_all
+from batchednodes.algorithms.mixing.phase import Carried, Mixing, Writes, written
+from batchednodes.algorithms.reference import SerialGossipSGD
+from batchednodes.algorithms.state import State
+from batchednodes.algorithms.state import fit_ as fit_rows_
+from batchednodes.algorithms.versions import Layout, fit_, widen_
+from batchednodes.events.messages.records import SLOTS
+from batchednodes.events.timeline import Clocks, Events, Timeline
+from batchednodes.events.waves import count_lines, lines, schedule
+from batchednodes.numerics.memory import Aside, sendable
+from batchednodes.simulation.prefetch import Minibatches
+
+Pause = Callable[[], bool]
+"""Whether a run should pause as soon as it can, for a checkpoint or to stop."""
+
+
+def never() -> bool:
+    """Returns False: go on."""
+    return False
+
+
+@dataclass(frozen=True)
+class Window:
+    """Events of a span of time, and what an executor has made of them ahead, on the host."""
+
+    events: Events
+    """In time order."""
+    clocks: Clocks
+    """Where the clocks stand after them."""
+    phases: tuple[UpdateWave | Writes, ...]
+    """Waves of updates and phases of gossip, in order; empty where events run one by one."""
+    steps: int
+    """What runs without a pause: phases, or single events."""
+    waves: int
+    """Waves of all phases."""
+    columns: tuple[Int64[Tensor, "3 e"], Float64[Tensor, " e"]]
+    """Receivers, senders and actors, and times [s], of the writes of all phases, one after the other; of an update all
+    three are its node. On the host, in pinned memory where the models are on another device: they go there at once."""
+    letters: tuple[Float64[Tensor, "2 e"], Int64[Tensor, " e"]] | None = None
+    """Where messages are under way: when what is read was sent [s] and its weight, and which part of it counts; of the
+    same writes, likewise."""
+    minibatches: Minibatches | None = None
+    """Those of all updates, wave by wave; None: they are drawn as they are needed."""
+
+
+@dataclass(frozen=True)
+class Executor(ABC):
+    """A way to run the events of a window on the state; all of them mean the same."""
+
+    algorithm: GossipSGD | SerialGossipSGD
+
+    def fit_(self, state: State, slots: int) -> None:
+        """Gives the state rows for some slots of messages, if it has fewer."""
+        fit_rows_(state, slots)
+        fit_(state.versions, self.algorithm.layout, slots)
+
+    @abstractmethod
+    def prepare(self, events: Events, clocks: Clocks, state: State, host: Aside) -> Window:
+        """Returns a window ready to run; reads nothing of the state that changes, and may be called beside `run_`.
+
+        Args:
+            events: of the window.
+            clocks: where the clocks stand after them.
+            state: that they will change.
+            host: the thread that makes ready what is left while the window runs.
+        """
+
+    @abstractmethod
+    def run_(self, state: State, window: Window, done: int = 0, pause: Pause = never) -> int:
+        """Runs a window in place, from one of its steps on, to its end or until asked to pause.
+
+        Args:
+            state: changed.
+            window: what `prepare` made.
+            done: steps of the window that the state has seen.
+            pause: asked before each step but the first of a call, so that calls always get on.
+
+        Returns:
+            The steps that the state has seen now; `window.steps` at the end.
+        """
+
+
+@dataclass(frozen=True)
+class Serial(Executor):
+    """One event at a time, in time order."""
+
+    algorithm: SerialGossipSGD
+
+    def prepare(self, events: Events, clocks: Clocks, state: State, host: Aside) -> Window:
+        return Window(events, clocks, (), len(events), len(events), _columns(0, state.x.device))
+
+    def run_(self, state: State, window: Window, done: int = 0, pause: Pause = never) -> int:
+        for step in range(done, window.steps):
+            if step > done and pause():
+                return step
+            self.algorithm.event_(state, window.events, step)
+        return window.steps
+
+
+@dataclass(frozen=True)
+class Batched(Executor):
+    """Wave by wave; the same result, at the speed of batched matrix work."""
+
+    algorithm: GossipSGD
+
+    def prepare(self, events: Events, clocks: Clocks, state: State, host: Aside) -> Window:
+        plan, layout = schedule(events, state.nodes + slots(clocks)), self.algorithm.layout
+        tables = layout.kinds.size > 1 and events.letters is None
+        cut = tables and not takes_all(state.versions, self.algorithm.kernel)
+        columns = _columns(count_lines(events), state.x.device)
+        said, phases, u = lines(events, plan, columns[0].numpy(), columns[1].numpy()), [], 0
+        for first, last in pairwise(plan.phases.tolist()):
+            if plan.updates[first]:
+                part = slice(said.waves[first], said.waves[last])
+                done, u = u, u + part.stop - part.start
+                phases.append(UpdateWave(said.actors[part], said.counts[done:u], said.times[part]))
+            else:
+                phases.append(written(said, first, last))
+        if cut:
+            phases = [_cut(phase, layout) if isinstance(phase, Writes) else phase for phase in phases]
+        waves = [phase for phase in phases if isinstance(phase, UpdateWave)]
+        minibatches = Minibatches(self.algorithm.problem.sampler, waves, state.x.device, host)
+        letters = None
+        if said.letters is not None:
+            real, part = said.letters
+            letters = _copied(real, state.x.device), _copied(part, state.x.device)
+        return Window(events, clocks, tuple(phases), len(phases), plan.waves.size - 1, columns, letters, minibatches)
+
+    def run_(self, state: State, window: Window, done: int = 0, pause: Pause = never) -> int:
+        nodes, times = (column.to(state.x.device, non_blocking=True) for column in window.columns)
+        j, i, (weights, carried) = nodes[0], nodes[1], self._weights(state, window, nodes[2])
+        first, waves = 0, itertools.count()
+        for step, phase in enumerate(window.phases):
+            part = slice(first, first + phase.times.size)
+            first = part.stop
+            wave = next(waves) if isinstance(phase, UpdateWave) else 0
+            if step < done:
+                continue
+            if step > done and pause():
+                return step
+            if isinstance(phase, UpdateWave):
+                examples = None if window.minibatches is None else window.minibatches.of(wave)
+                self.algorithm.update_(state, phase, j[part], nodes[2][part], times[part], examples)
+            else:
+                columns = (j[part], i[part], weights[part], times[part])
+                some = None if carried is None else carried.part_of(part)
+                self.algorithm.mix_(state, Mixing(*columns, phase.waves, phase.cuts, phase.pairs, some))
+        return window.steps
+
+    def _weights(self, state: State, window: Window, actors: Tensor) -> tuple[Tensor, Carried | None]:
+        """Returns the weight of each write, and what else is to be known of those from messages."""
+        if window.letters is None:
+            return self.algorithm.weight[actors], None
+        real, part = (column.to(state.x.device, non_blocking=True) for column in window.letters)
+        return real[1].to(state.x.dtype), Carried(state.nodes, actors, real[0], part)
+
+
+def _cut(phase: Writes, layout: Layout) -> Writes:
+    """Returns the writes of a phase cut into the tables of the versions, in the memory where they were."""
+    by_table = phase.by_table(layout.table, layout.kinds.size)
+    for name in ("receivers", "senders", "actors", "times"):
+        np.copyto(getattr(phase, name), getattr(by_table, name))
+    return replace(phase, cuts=by_table.cuts)
+
+
+def slots(clocks: Clocks) -> int:
+    """Returns the rows of x for snapshots of models that are under way."""
+    return 0 if clocks.mail is None else int(clocks.mail.head[SLOTS])
+
+
+def _copied(array: np.ndarray, device: torch.device) -> Tensor:
+    """Returns a copy of an array, in memory that goes to a device at once."""
+    tensor = sendable(array.shape, torch.from_numpy(array[:0]).dtype, device)
+    return tensor.copy_(torch.from_numpy(array))
+
+
+def _columns(e: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Returns memory for the nodes and times of e lines, see `Window`."""
+    return sendable((3, e), torch.int64, device), sendable((e,), torch.float64, device)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come."""
+
+    clocks: Clocks
+    """Where the clocks stand; clocks.time is the simulated time [s]."""
+    events: int
+    """Events executed since t = 0, but for those of a window that is not at its end."""
+    waves: int
+    """Waves that they took."""
+    marks: int = 0
+    """Marks observed so far: the number of the next one."""
+    done: int = 0
+    """Steps that the state has seen of the window after `clocks`."""
+    end: float | None = None
+    """End of that window [s]; None: none has begun."""
+
+    def after(self, window: Window) -> "Progress":
+        """Returns the progress at the end of the window."""
+        return Progress(window.clocks, self.events + len(window.events), self.waves + window.waves, self.marks)
+
+
+class Observer(ABC):
+    """Who watches a run, and may halt it."""
+
+    @abstractmethod
+    def pause(self) -> bool:
+        """Returns whether to call `advance` as soon as possible; called often, from within windows."""
+
+    @abstractmethod
+    def advance(self, progress: Progress) -> bool:
+        """Takes note of progress, at the end of a window or after a pause; returns whether to go on."""
+
+    @abstractmethod
+    def observe(self, progress: Progress) -> bool:
+        """Takes note of mark number `progress.marks`, in place of `advance`; returns whether to go on."""
+
+
+class Unobserved(Observer):
+    """Nobody watches, and the run goes to its end."""
+
+    def pause(self) -> bool:
+        return False
+
+    def advance(self, progress: Progress) -> bool:
+        return True
+
+    def observe(self, progress: Progress) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What runs, on which events, and when it is observed."""
+
+    timeline: Timeline
+    executor: Executor
+    until: float
+    """End of the run [s]."""
+    mark_every: float
+    """Simulated time between two marks [s]; the end is a mark too."""
+    window: float
+    """Longest simulated time that is scheduled at once [s]; never changes a result but for rounding."""
+
+    def begin(self) -> Progress:
+        """Returns the progress of a run that has not begun."""
+        return Progress(self.timeline.begin(), 0, 0)
+
+    def marks(self, after: float) -> Iterator[float]:
+        """Yields the times of the marks later than `after`: multiples of mark_every, and the end."""
+        k = math.floor(after / self.mark_every)
+        while k * self.mark_every < self.until * (1 - 1e-12):  # a mark within rounding of the end is the end
+            if k * self.mark_every > after:
+                yield k * self.mark_every
+            k += 1
+        if after < self.until:
+            yield self.until
+
+    def run_(self, state: State, progress: Progress, observer: Observer) -> Progress:
+        """Runs to the end in place, or until the observer halts it.
+
+        Windows end where they end without pauses, so that a run which was halted anywhere, and goes on from its
+        progress and state, is bit for bit the same.
+
+        Args:
+            state: changed in place.
+            progress: how far the state has come.
+            observer: called at each mark (first at t = 0, when the run begins), window and pause.
+
+        Returns:
+            How far the state has come now.
+        """
+        if progress.marks == 0:
+            going, progress = observer.observe(progress), replace(progress, marks=1)
+            if not going:
+                return progress
+        with closing(Aside()) as host:
+            for window, marked in self._windows(state, progress, host):
+                if progress.done > window.steps:
+                    raise ValueError(
+                        f"checkpoint must be of this run, got {progress.done} of {window.steps} steps done"
+                    )
+                widen_(state.versions, int(window.clocks.updates.max()))
+                self.executor.fit_(state, slots(window.clocks))
+                done = self.executor.run_(state, window, progress.done, observer.pause)
+                while done < window.steps:
+                    progress = replace(progress, done=done, end=window.clocks.time)
+                    if not observer.advance(progress):
+                        return progress
+                    done = self.executor.run_(state, window, done, observer.pause)
+                progress = progress.after(window)
+                going = (observer.observe if marked else observer.advance)(progress)
+                progress = replace(progress, marks=progress.marks + marked)
+                if not going:
+                    break
+        return progress
+
+    def _windows(self, state: State, start: Progress, host: Aside) -> Iterator[tuple[Window, bool]]:
+        """Yields the windows up to the end and whether each ends at a mark.
+
+        A thread of the host, where memory holds one, makes the next while the caller runs, or observes, the one before.
+        """
+        ahead: tuple[Callable[[], Window], bool] | None = None
+        for until, marked in self._ends(start.clocks.time, start.end):
+            window = None if ahead is None else (ahead[0](), ahead[1])
+            clocks = start.clocks if window is None else window[0].clocks
+            ahead = (host.submit(self._prepare, state, clocks, until, host), marked)
+            if window is not None:
+                yield window
+        if ahead is not None:
+            yield ahead[0](), ahead[1]
+
+    def _prepare(self, state: State, clocks: Clocks, until: float, host: Aside) -> Window:
+        return self.executor.prepare(*self.timeline.window(clocks, until), state, host)
+
+    def _ends(self, after: float, first: float | None) -> Iterator[tuple[float, bool]]:
+        """Yields the ends of the windows later than `after`, and whether each is a mark; `first`: of one begun."""
+        time = after
+        for mark in self.marks(after):
+            while time < mark:
+                time = min(mark, time + self.window if first is None else first)
+                first = None
+                yield time, time == mark
+
+
+def automatic_window(timeline: Timeline) -> float:
+    """Returns a window [s] of about a million events, or four for each node: long enough for large waves."""
+    rate = sum(timeline.expected(1.0))
+    return ((1 << 20) + 4 * timeline.networks.n) / rate if rate > 0 else math.inf

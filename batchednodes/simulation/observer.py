@@ -1,0 +1,364 @@
+r"""Recorder: gathers what a run shows at its marks, and keeps what continues it.
+
+Letters: none.
+"""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from batchednodes import config
+from batchednodes.config import Config, sweep
+from batchednodes.numerics.lazy import deferred
+from batchednodes.numerics.memory import Chunks
+from batchednodes.results import theory
+from batchednodes.results.checkpoints.checkpoint import Snapshot
+from batchednodes.results.checkpoints.checkpointer import Keeper
+from batchednodes.results.checkpoints.journal import Journal
+from batchednodes.results.folder.inside import Inside
+from batchednodes.results.folder.logs import Record, write_json
+from batchednodes.results.folder.paths import CHARTS, SUMMARY
+from batchednodes.results.folder.plain_json import alike, parsed
+from batchednodes.results.metrics.meter import diverged
+from batchednodes.results.metrics.staleness import Curves
+from batchednodes.simulation import divergence
+from batchednodes.simulation.build.assembly import Run
+from batchednodes.simulation.engine import Observer, Progress
+from batchednodes.simulation.planning.preflight import Prepared
+from batchednodes.simulation.resume.warm_start import Origin
+
+if TYPE_CHECKING:
+    from batchednodes.results.folder import sweep_charts
+else:
+    sweep_charts = deferred("batchednodes.results.folder.sweep_charts")
+
+Watch = Callable[[Config, Progress, dict[str, Any]], None]
+"""Called after each window and mark, with the config in progress, how far it is, and the last row of metrics."""
+
+_CURVES = ("before", "integral", "of_source")
+"""Arrays of the staleness averaged so far, see `staleness.Curves`; in a file "curves.before" and so on."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is run, and who is asked."""
+
+    settings: Config
+    made: Prepared
+    """The networks that the settings stand for."""
+    boards: bool
+    """Whether TensorBoard's files are written."""
+    watch: Watch | None
+    stop: Callable[[], bool]
+    """Whether the run should halt as soon as it can."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """How a run computes, which its rounding depends on."""
+
+    chunks: Chunks
+    threads: int
+    beside: bool
+    """Whether checkpoints are copied, and written while the run goes on."""
+
+
+class Recorder(Observer):
+    """Gathers what a run shows at its marks, in memory and, where a folder is given, on disk."""
+
+    def __init__(
+        self, task: Task, run: Run, means: Means, folder: Inside | None, start: Snapshot | Origin | None
+    ) -> None:
+        """Opens the files of a run where it left off.
+
+        Args:
+            task: what is run.
+            run: its parts.
+            means: how it computes.
+            folder: for its files, made and locked; None: nothing is written.
+            start: where it goes on, or whose models it begins with; None: at its start, with models drawn.
+        """
+        self.task, self.run, self.folder, self.settings = task, run, folder, task.settings
+        self.start = start if isinstance(start, Snapshot) else None
+        files = {} if folder is None else task.made.files
+        self.journal = _journal(task, means, start, device_name(run.state.x.device), files)
+        self.record = None if folder is None else self._record(folder)
+        self.keeper = None if folder is None else self._keeper(folder, means.beside)
+        self.rows: list[dict[str, Any]] = [] if self.record is None else self.record.rows(len(task.made.points))
+        self.late = _late(self.start, task.settings.run.until)
+        self.stopped = False
+        self.last = time.perf_counter()
+        self.begun = self.last - self.journal.seconds
+        self.progress: Progress | None = None
+
+    def _record(self, folder: Inside) -> Record:
+        labels, journal = sweep.labels(self.task.made.points), self.journal
+        new = self.start is None or self.start.journal.config != journal.config
+        shown = config.dump(self.settings) if new else None
+        return Record.open(folder, labels if self.task.boards else [], shown, journal.marks, journal.metrics)
+
+    def _keeper(self, folder: Inside, beside: bool) -> Keeper:
+        now, run, rotate = (
+            0.0 if self.start is None else self.start.clocks.time,
+            self.settings.run,
+            self.start is not None,
+        )
+        return Keeper(folder, run.checkpoint_every, run.keep_checkpoints, now, beside, rotate, run.checkpoint_folder)
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.record is not None:
+            self.record.close()
+        if self.keeper is not None:
+            self.keeper.close()
+
+    def begin(self, fresh: Progress) -> Progress:
+        """Returns how far the run has come; `fresh`, if it has not begun."""
+        if self.start is None:
+            if self.journal.start is not None and self.keeper is not None:
+                self.keeper.write(self._snapshot(fresh, "running"))  # the other run may go on, or go away
+            return fresh
+        j = self.journal
+        self.progress = Progress(self.start.clocks, j.events, j.waves, j.marks, j.done, j.end)
+        return self.progress
+
+    def known(self) -> dict[str, Any] | None:
+        """Returns the summary that the run has left, if it was finished as it is asked for now, and is whole."""
+        if not self._ended() or self.progress is None or self.folder is None:
+            return None
+        file, alone = self.folder / SUMMARY, self.settings.run.baseline != "none"
+        try:
+            summary: Any = parsed(file.read()) if file.is_file() else None
+        except ValueError:  # it is damaged, and will be written again
+            return None
+        if not isinstance(summary, dict) or summary.get("status") != "finished":
+            return None
+        made = self.summary(self.progress, "finished", None) | {key: summary.get(key) for key in ("devices", "resumed")}
+        if alone or summary.get("isolated"):
+            made["isolated"] = made["networks"]
+        if not alike(summary, made) or summary["networks"][0]["time"] != self.progress.clocks.time:
+            return None
+        return summary
+
+    def _ended(self) -> bool:
+        """Returns whether the run was at its end before."""
+        start, until = self.start, self.settings.run.until
+        return start is not None and start.journal.status == "finished" and start.clocks.time >= until
+
+    def pause(self) -> bool:
+        return self.task.stop() or (self.keeper is not None and self.keeper.overdue())
+
+    def observe(self, progress: Progress) -> bool:
+        speed = self._speed(progress)
+        observations = self.run.meter.observe(self.run.state, progress.clocks)
+        for observation, before in zip_longest(observations, self.rows[-len(observations) :]):
+            point = self.task.made.points[observation.row["network"]]
+            observation.row["staleness_mean"] = _time_mean(observation.row, before)
+            observation.row.update({"replica": point.replica} | point.settings | {"seed": point.config.seed})
+        if progress.clocks.time >= self.settings.run.until / 2:
+            now = Curves.of([o.staleness for o in observations], self.run.meter.networks, progress.clocks.time)
+            self.late = now if self.late is None else self.late.then(now)
+        if self.record is not None:
+            self.record.observe(progress.marks, observations, speed)
+        if self.record is not None:
+            self.rows.clear()  # in a long run they are many; metrics.jsonl has them
+        self.rows += [o.row for o in observations]
+        self.last, self.progress = time.perf_counter(), progress
+        self.stopped = self._hopeless()
+        return self.advance(replace(progress, marks=progress.marks + 1)) and not self.stopped
+
+    def _hopeless(self) -> bool:
+        """Returns whether the run is to stop because of nodes that are not finite."""
+        state = self.run.state
+        return divergence.stops(self.settings.run.on_divergence, diverged(state), state.nodes)
+
+    def advance(self, progress: Progress) -> bool:
+        if self.task.watch is not None:
+            self.task.watch(self.settings, progress, self.rows[-1])
+        if self.keeper is not None:
+            self._keep(self.keeper, progress)
+        return not self.task.stop()
+
+    def _keep(self, keeper: Keeper, progress: Progress) -> None:
+        """Writes a checkpoint if one is due."""
+        now = progress.clocks.time
+        if not keeper.due(now):
+            keeper.prepare(self.run.state, now)
+        elif self._hopeless():
+            keeper.wait(now)  # older checkpoints are of more use
+        else:
+            keeper.write(self._snapshot(progress, "running"))
+
+    def _speed(self, progress: Progress) -> dict[str, float]:
+        """Returns events and updates per wall second since the last mark; nothing at the first mark."""
+        before, seconds = self.progress, time.perf_counter() - self.last
+        if before is None:
+            return {}
+        updates = progress.clocks.updates.sum() - before.clocks.updates.sum()
+        events = progress.events - before.events
+        return {"events_per_second": events / seconds, "updates_per_second": float(updates) / seconds}
+
+    def _snapshot(self, progress: Progress, status: str, more: dict[str, np.ndarray] | None = None) -> Snapshot:
+        """Returns all that continues the run, with the state as it is."""
+        late, arrays, curves = self.late, more or {}, None
+        if late is not None:
+            arrays |= {f"curves.{name}": getattr(late, name) for name in _CURVES}
+            curves = late.since, late.until, late.marks
+        journal = replace(
+            self.journal,
+            status=status,
+            **{name: getattr(progress, name) for name in ("events", "waves", "marks", "done", "end")},
+            seconds=time.perf_counter() - self.begun,
+            metrics=(0, "") if self.record is None else self.record.metrics,
+            chunks=asdict(self.run.chunks),
+            curves=curves,
+        )
+        return Snapshot(self.run.state, progress.clocks, self.run.meter.tracking.layout, journal, arrays)
+
+    def summary(self, progress: Progress, status: str, isolated: list[dict[str, Any]] | None) -> dict[str, Any]:
+        """Returns the content of summary.json."""
+        seconds, state, now = max(1e-9, self.last - self.begun), self.run.state, progress.clocks.time
+        nodes = diverged(state)
+        late = self._second_half()
+        summary = {
+            "networks": [row | _average(late[row["network"]]) for row in self.rows[-len(self.task.made.points) :]],
+            "isolated": isolated,
+            "heterogeneity": [None if found is None else asdict(found) for found in self.run.labels],
+            "wall_seconds": seconds,
+            "updates_per_second": float(progress.clocks.updates.sum()) / seconds,
+            "events_per_second": progress.events / seconds,
+            "mean_wave": progress.events / progress.waves if progress.waves else None,
+            "peak_memory_bytes": _peak_memory(state.x.device),
+            "device": device_name(state.x.device),
+            "devices": list(self.journal.devices),
+            "resumed": list(self.journal.resumed),
+            "start": self.journal.start,
+            "torch": torch.__version__,
+            "version": version("batchednodes"),
+            "status": status,
+            "diverged": divergence.summary(self.run, nodes, now),
+        }
+        if status == "diverged":
+            summary["message"] = divergence.message(self.run, [p.config for p in self.task.made.points], nodes, now)
+        return summary
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Returns the rows of all marks."""
+        return self.rows if self.record is None else self.record.rows()
+
+    def _second_half(self) -> dict[int, list[dict[str, Any]]]:
+        """Returns the rows of each network over the second half of the run."""
+        found: dict[int, list[dict[str, Any]]] = {network: [] for network in range(len(self.task.made.points))}
+        for row in self.metrics():
+            if row["time"] >= self.settings.run.until / 2 and row["network"] in found:
+                found[row["network"]].append(row)
+        return found
+
+    def save(self, progress: Progress) -> None:
+        """Writes the final state, before anything else is run."""
+        if self.keeper is not None and not self._ended():
+            averages = {} if self.late is None else self.late.averages()
+            status = "diverged" if self.stopped else "finished"
+            self.keeper.write_final(self._snapshot(progress, status, averages))
+
+    def interrupt(self, progress: Progress) -> dict[str, Any]:
+        """Leaves what continues the run; returns its summary, which is written too."""
+        self.last = time.perf_counter()
+        if self.keeper is not None and progress.clocks.time < self.settings.run.until:
+            self.keeper.write_now(self._snapshot(progress, "interrupted"))
+        summary, now = self.summary(progress, "interrupted", None), progress.clocks.time
+        alone = f"the run reached its end, t = {now:g} s, its isolated nodes halted on the way there"
+        halted = f"the run halted in the window after t = {now:g} s"
+        summary["message"] = alone if now >= self.settings.run.until else halted
+        if self.folder is not None:
+            write_json(self.folder / SUMMARY, summary)
+        return summary
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Writes the summary, here and in TensorBoard."""
+        if self.record is None or self.folder is None:
+            return
+        self.record.finish(summary, [config.to_dict(p.config) for p in self.task.made.points])
+        if len(self.task.made.points) > 1 and self.task.boards:
+            sweep_charts.write(self.folder / CHARTS, summary["networks"], summary["isolated"])
+        write_json(self.folder / SUMMARY, summary)
+
+
+def _journal(task: Task, means: Means, start: Snapshot | Origin | None, device: str, files: dict[str, str]) -> Journal:
+    """Returns the journal of a run that goes on now, or begins."""
+    origin, settings = asdict(start) if isinstance(start, Origin) else None, config.to_dict(task.settings)
+    old, resumed = Journal(settings, start=origin), ()
+    if isinstance(start, Snapshot):
+        old, resumed = start.journal, (*start.journal.resumed, {"time": start.clocks.time, "device": device})
+    return replace(
+        old,
+        config=settings,
+        chunks=asdict(means.chunks),
+        threads=means.threads,
+        devices=old.devices if old.devices[-1:] == (device,) else (*old.devices, device),
+        resumed=resumed,
+        files=old.files | files,
+    )
+
+
+def _late(start: Snapshot | None, until: float) -> Curves | None:
+    """Returns the staleness averaged so far; none where the run's end, and so its second half, is another now."""
+    if start is None or start.journal.curves is None or start.journal.config["run"]["until"] != until:
+        return None
+    since, last, marks = start.journal.curves
+    before, integral, of_source = (start.arrays[f"curves.{name}"] for name in _CURVES)
+    return Curves(since, last, marks, before, integral, of_source)
+
+
+def _average(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    """Returns the exact time average of staleness over the second half of a run, with its 95% half-width.
+
+    The first half is left out as a warm-up. The half-width comes from ten batch means; it is None where a batch is
+    shorter than twice the time that nodes lag behind, staleness over update rate, or holds no whole mark.
+
+    Args:
+        rows: of one network, over that half.
+    """
+    average: dict[str, float | None] = dict.fromkeys(("staleness_average", "staleness_average_half_width"))
+    if len(rows) > 1 and rows[0]["staleness_integral"] is not None:
+        mean = average["staleness_average"] = _time_mean(rows[-1], rows[0])
+        rate = rows[-1]["updates"] / rows[-1]["n"] / rows[-1]["time"]
+        lag = mean / rate if mean and rate else 0.0
+        if len(rows) > 20 and (rows[-1]["time"] - rows[0]["time"]) / 10 >= 2 * lag:
+            means = np.array([r["staleness_mean"] for r in rows[1:]])
+            average["staleness_average_half_width"] = theory.batch_means(means, 10, 0.95)[1]
+    return average
+
+
+def _time_mean(now: dict[str, Any], before: dict[str, Any] | None) -> float | None:
+    """Returns the exact mean of staleness over the time between two marks; at the first mark, that of the instant."""
+    if before is None or now["staleness_integral"] is None:
+        return now["staleness_now"]
+    return (now["staleness_integral"] - before["staleness_integral"]) / (now["time"] - before["time"])
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():  # what getrusage says there begins with the memory of the process that started this one
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def device_name(device: torch.device) -> str:
+    """Returns the name of a device, as summaries give it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

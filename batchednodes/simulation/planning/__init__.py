@@ -1,0 +1,1 @@
+"""What a run needs, known and refused before it begins."""

@@ -1,0 +1,253 @@
+r"""Needs: what memory a run takes, by part, as far as its settings and the sizes of its data say; what cannot fit.
+
+Letters: n nodes, p parameters of a row, s steps, b examples of a minibatch.
+"""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from batchednodes.config import Config, has_messages
+from batchednodes.data import DataSizes
+from batchednodes.events.messages.records import LAW, MESSAGE, NODE
+from batchednodes.events.messages.timeline import Traffic
+from batchednodes.numerics.memory import Chunks, gib
+from batchednodes.simulation.build import datasets
+
+SHARE = 0.9
+"""Part of the free memory that a plan may use; the rest is for what it cannot see (libraries, fragmentation)."""
+
+_CONTACT_BYTES = 40
+"""Host memory of one contact of a graph while it is made [B]: its ends, their sorted copies, the lists."""
+
+_EVENTS = 1e12
+"""The most expected events of a run: days of scheduling alone, and far below where clocks lose their precision."""
+
+_PROGRAMS = 250
+"""Minibatch steps of a run, each of a whole wave, above which a tape or program pays: to trace it takes as long as vmap
+takes to find the operations of about as many steps."""
+
+_WORTH = 1 << 20
+"""Numbers that local SGD works on in one call, above which more than one thread pays: a millisecond's work."""
+
+_WORTH_CONVOLVED = 1 << 25
+"""Multiply-adds of convolutions in one call, forward, above which a second thread pays: a millisecond."""
+
+_CACHE = 16 << 20
+"""Temporaries of models of several networks that are scored in one call on the CPU [B]: more are slower than one call
+for each network, since caches do not hold them."""
+
+_WORKSPACE = {"cpu": 64 << 20, "cuda": 2 << 30}
+"""Memory that the temporaries of one vmap call may take [B]."""
+
+_CONVOLVED = 192 << 20
+"""The same on the CPU where there are convolutions [B]: their kernels stay in the cache whatever the rows, and a call
+costs some milliseconds beside its work."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What the memory of a run depends on."""
+
+    configs: Sequence[Config]
+    """Settings of each network."""
+    p: int
+    """Parameters of a model; 0: not known."""
+    sizes: list[DataSizes]
+    """Of the data of each."""
+    activations: int = 0
+    """Numbers that the layers put out for one example; 0: not known."""
+    convolved: int = 0
+    """Multiply-adds of convolutions for one example, likewise."""
+
+    @property
+    def item(self) -> int:
+        """Bytes of one number of a model [B]."""
+        return {"float64": 8, "float32": 4, "bfloat16": 2}[self.config.dtype]
+
+    @property
+    def nodes(self) -> int:
+        """Nodes of all networks."""
+        return sum(c.network.nodes for c in self.configs)
+
+    @property
+    def config(self) -> Config:
+        """Settings that all networks share."""
+        return self.configs[0]
+
+    @property
+    def update_row(self) -> int:
+        """Temporaries of one row of a vmap call [B]: its minibatches, activations and gradients, new and old values."""
+        steps, b = self.minibatches
+        examples = steps * b * 8 + b * self._example(self.sizes[0])  # one step's features at a time
+        rows = 6 if self.ages == 0 else 8  # ages, and step sizes
+        return examples + self.item * (3 * b * self.activations + rows * self.p)
+
+    def _example(self, data: DataSizes) -> int:
+        """Returns the bytes of one example of some data on the device [B]."""
+        integers = data.integers and self.config.task.model.is_own()
+        features = math.prod(data.features) * (8 if integers else self.item)
+        return features + (8 * math.prod(data.target_shape) if data.target_shape else data.outputs * self.item)
+
+    @property
+    def ages(self) -> int:
+        """Numbers for each model by which step sizes are divided."""
+        rule = self.config.gossip.merge.weighing(np.zeros(1))
+        return rule.parts if rule.divides else 0
+
+    @property
+    def minibatches(self) -> tuple[int, int]:
+        """Steps of an update, and examples of a minibatch; with epochs, those of a node with as many as the mean."""
+        mean = max(-(-s.samples // c.network.nodes) for s, c in zip(self.sizes, self.configs, strict=True))
+        return self.config.local.shape(max(1, mean))
+
+    @property
+    def most(self) -> int:
+        """Bytes of the minibatches of one update, at most: with epochs, those of a node that owns all that it can."""
+        most = max(s.samples - c.network.nodes + 1 for s, c in zip(self.sizes, self.configs, strict=True))
+        return 8 * math.prod(self.config.local.shape(max(1, most)))
+
+    @property
+    def evaluated_row(self) -> int:
+        """Temporaries of one model that is scored [B]."""
+        tests = max(s.test_samples for s in self.sizes)
+        return self.item * (self.p + 2 * tests * self.activations)
+
+    def chunks(self, cuda: bool, n: int, updates: float) -> Chunks:
+        """Returns the rows handled at once of n, in a run of some updates."""
+        budget = _WORKSPACE["cuda" if cuda else "cpu"]
+        updated = budget if cuda or not self.convolved else _CONVOLVED
+        rows = self.config.local.chunk or max(1, min(n, updated // self.update_row))
+        scored = max(1, min(n, budget // self.evaluated_row))
+        calls = self.minibatches[0] * updates / min(rows, max(1, n // 8))  # a wave updates about n/8 nodes
+        together = scored if cuda else max(1, _CACHE // self.evaluated_row)
+        return Chunks(rows, scored, together, calls >= _PROGRAMS, self.update_row, self.evaluated_row)
+
+    def threads(self, rows: int, most: int) -> int:
+        """Returns how many threads pay for waves of some rows: the most there are, or one.
+
+        Small operations gain little from a second thread on an idle machine, and lose most of their speed where another
+        process wants that core, since every operation then waits for a thread that does not run.
+        """
+        examples = rows * self.minibatches[1]
+        many = examples * self.activations + rows * self.p > _WORTH
+        return most if many or examples * self.convolved > _WORTH_CONVOLVED else 1
+
+    def state(self, n: int, versions: int) -> int:
+        """Returns the bytes of what a checkpoint holds; versions: theirs [B]."""
+        parts = self.tensors(n, versions)
+        return sum(parts[name] for name in ("models", "momentum", "models read (delta)", "ages", "versions"))
+
+    def tensors(self, n: int, versions: int) -> dict[str, int]:
+        """Returns the bytes of what lives as long as the run; versions: theirs [B]."""
+        row, some_momentum = n * self.p * self.item, any(c.local.momentum != 0 for c in self.configs)
+        samples = sum(s.samples for s in self.sizes)
+        rows = [(s.samples + s.test_samples, s) for s in self.sizes]
+        return {
+            "models": row,
+            "momentum": row if some_momentum else 0,
+            "models read (delta)": row if self.config.update.applies == "delta" else 0,
+            "ages": 8 * n * self.ages,
+            "versions": versions,
+            "data": sum(count * self._example(s) for count, s in rows),
+            "data while it is loaded (host)": sum(count * s.numbers * 8 for count, s in rows),
+            "sampler and clocks (host)": 12 * samples + 260 * n,
+        }
+
+    def messages(self, events: Traffic, versions: int) -> dict[str, int]:
+        """Returns the bytes of what is under way; versions: of one slot [B]."""
+        row, momentum = self.p * self.item, any(c.local.momentum != 0 for c in self.configs)
+        room = events.forecast.room
+        return {
+            "models under way": events.slots * (row * (2 if momentum else 1) + 8 * self.ages + versions),
+            "mail (host)": int(
+                mail(events.networks.n, events.parts)
+                + 3 * room * (MESSAGE.itemsize + 8 * events.parts + 8)
+                + 24 * events.slots
+            ),
+        }
+
+    def workspace(self, chunks: Chunks, writes: int, tracked: int, graphs: bool) -> dict[str, int]:
+        """Returns the bytes of temporaries; graphs: whether updates are CUDA graphs, which have rows of their own."""
+        return {
+            "local updates": max(chunks.update * self.update_row, self.most) * (2 if graphs else 1),
+            "evaluation": chunks.evaluate * self.evaluated_row,
+            "mixing": writes * (self.p * self.item + 12 * tracked + 64),
+        }
+
+
+def mail(n: int, parts: int) -> int:
+    """Returns the bytes of what is known of n nodes where messages are under way: now, before and after a window."""
+    return n * (2 * LAW.itemsize + 3 * (NODE.itemsize + 8 * parts))
+
+
+def _tracked(config: Config) -> int:
+    """Returns the number of sources whose versions a network keeps."""
+    track = config.staleness.track
+    return track if isinstance(track, int) else config.network.nodes if track == "all" else 0
+
+
+def _contacts(configs: Sequence[Config]) -> float:
+    """Returns about how many contacts the graphs of all networks store; none is made."""
+    with datasets.section("network.topology"):
+        return sum(c.network.topology.contacts(c.network.nodes) for c in configs)
+
+
+def misfit(parts: Sequence[tuple[str, int]], available: int, device: str) -> str:
+    """Returns the message about parts that do not fit together."""
+    largest = ", ".join(f"{name} {gib(size)}" for name, size in sorted(parts, key=lambda part: -part[1])[:3])
+    needed = f"{gib(sum(size for _, size in parts))} needed with {gib(available)} free on {device}"
+    remedy = "lower network.nodes, the model or staleness.track, or use a smaller dtype"
+    return f"the run must fit in memory, got {needed} (largest: {largest}); {remedy}"
+
+
+def screen(needs: Needs, where: str, available: Mapping[str, int]) -> None:
+    """Checks that what the settings alone say fits in memory, before anything of the size of n is made.
+
+    Args:
+        needs: of the run.
+        where: kind of device that it computes on, "cpu" or "cuda".
+        available: free memory of the places that are checked, "cpu" and "cuda:0" [B].
+
+    Raises:
+        ValueError: graphs, models, data and clocks do not fit; or a model has fewer parameters than a message parts.
+    """
+    rule = needs.config.gossip.merge.weighing(np.zeros(1))
+    if 0 < needs.p < rule.parts:
+        raise ValueError(f"gossip.merge.parts must be at most the {needs.p} parameters of the model, got {rule.parts}")
+    memory = needs.tensors(needs.nodes, sum(2 * c.network.nodes * _tracked(c) for c in needs.configs))
+    memory |= {"local updates": max(needs.update_row, needs.most), "evaluation": needs.evaluated_row}
+    if any(has_messages(c) for c in needs.configs):
+        memory["mail (host)"] = mail(needs.nodes, rule.parts)
+    memory["graphs (host)"] = int(_CONTACT_BYTES * _contacts(needs.configs))
+    for place, free in available.items():
+        parts = [part for part in memory.items() if where == "cpu" or ("(host)" in part[0]) == (place == "cpu")]
+        if sum(size for _, size in parts) > SHARE * free:
+            raise ValueError(misfit(parts, free, place))
+
+
+def refuse_endless(events: float) -> None:
+    """Raises ValueError if a run expects more events than anybody waits for."""
+    if not events <= _EVENTS:
+        raise ValueError(
+            f"run.until times the rates of update.clock and gossip.clock must be at most {_EVENTS:.0e} events, got "
+            f"{events:.3g}; lower run.until, the rates or network.nodes"
+        )
+
+
+def free_host() -> int:
+    """Returns the free memory of the machine, or of its control group [B]."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
+        found.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and used.exists() and limit.read_text().strip() != "max":
+        stat = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
+        found.append(int(limit.read_text()) - int(used.read_text()) + int(stat.get("inactive_file", 0)))  # page cache
+    return max(0, min(found))

@@ -1,0 +1,228 @@
+r"""Plan: events, waves and memory of a run, known before anything of size n p is allocated.
+
+Letters: n nodes, p parameters of a row, t tracked sources, s steps, b examples of a minibatch.
+"""
+
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from batchednodes.config import Config
+from batchednodes.data import DataSizes
+from batchednodes.events.messages.timeline import Traffic
+from batchednodes.events.timeline import MEET, Timeline
+from batchednodes.events.waves import schedule
+from batchednodes.models.stacked import RangeError
+from batchednodes.numerics.memory import Chunks
+from batchednodes.numerics.torch_modes import own
+from batchednodes.results.metrics.staleness import choose
+from batchednodes.simulation.build import assembly, datasets, learning
+from batchednodes.simulation.build.learning import DTYPES
+from batchednodes.simulation.engine import automatic_window, slots
+from batchednodes.simulation.planning import memory_plan
+from batchednodes.simulation.planning.memory_plan import SHARE, Needs, misfit
+from batchednodes.simulation.prefetch import ALIVE, PART
+
+_EVENT_BYTES = 160
+"""Host memory of one event while a window is made and scheduled [B]: columns, their sorted copies, places, order."""
+
+_SAMPLED, _SAMPLED_MESSAGES = 4_000_000, 500_000
+"""The most events from which the waves of a run are extrapolated; those of messages take longer."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do and need."""
+
+    networks: int
+    """Networks of the batch."""
+    nodes: int
+    """Nodes of all networks."""
+    parameters: int
+    """Parameters p of a row."""
+    updates: float
+    """Expected updates of the whole run."""
+    gossips: float
+    """Expected contacts of the whole run."""
+    waves: float
+    """Expected waves, extrapolated from the schedule of the run's first events."""
+    flying: float | None
+    """Models under way at once, at most; None: they take no time."""
+    exact: bool
+    """Whether that is known, since all messages of the run were followed; else it is an estimate, and a run that needs
+    more rows takes them."""
+    slots: int
+    """Rows for such models that the run begins with."""
+    memory: dict[str, int]
+    """Bytes by part, on the device unless the part says host [B]."""
+    available: int
+    """Free memory of the device [B]."""
+    device: str
+    """Where the run computes."""
+    chunks: Chunks
+    """Rows handled at once."""
+    threads: int
+    """Threads of the CPU to compute with."""
+    features: str
+    """Shape and type of the features of an example, as the module gets them."""
+    copies: bool
+    """Whether there is memory to copy the state for checkpoints; else the run waits while they are written."""
+
+    @property
+    def total(self) -> int:
+        """Bytes of all parts on the device [B]."""
+        return sum(size for _, size in self._parts())
+
+    @property
+    def fits(self) -> bool:
+        """Whether the run may start."""
+        return self.total <= SHARE * self.available
+
+    def refuse_unless_fits(self) -> None:
+        """Raises ValueError, with the numbers, if the run does not fit."""
+        if not self.fits:
+            raise ValueError(misfit(self._parts(), self.available, self.device))
+
+    def _parts(self) -> list[tuple[str, int]]:
+        """Returns name and bytes of each part on the device; where that is the CPU, the host's are."""
+        return [part for part in self.memory.items() if self.device == "cpu" or "(host)" not in part[0]]
+
+
+@own()
+def screen(configs: Sequence[Config], sizes: list[DataSizes] | None = None) -> None:
+    """Checks that what the settings alone say fits in memory, before anything of the size of n is made.
+
+    Args:
+        configs: settings of each network.
+        sizes: of the data of each; None: they are asked for.
+
+    Raises:
+        ValueError: graphs, models, data and clocks do not fit; or the model, the data or the device does not exist.
+    """
+    config, where = configs[0], assembly.device(configs[0])
+    found = sizes or datasets.sizes(configs)
+    p = learning.skeleton(config, found[0], DTYPES[config.dtype], where).p
+    places = {str(place): free(place) for place in {where, torch.device("cpu")}}
+    memory_plan.screen(Needs(configs, p, found), where.type, places)
+
+
+@own()
+def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | None = None) -> Plan:
+    """Returns the plan of a batch of networks.
+
+    Args:
+        configs: settings of each network.
+        events: their timeline.
+        sizes: of the data of each; None: they are asked for.
+
+    Raises:
+        ValueError: a setting does not fit the others, or the device or a file does not exist.
+    """
+    config, where = configs[0], assembly.device(configs[0])
+    dtype = DTYPES[config.dtype]
+    sizes = sizes or datasets.sizes(configs)
+    here = torch.device("cpu") if sizes[0].integers else where  # CUDA does not survive a token that is out of range
+    stack = learning.skeleton(config, sizes[0], dtype, here)
+    updates, gossips = events.expected(config.run.until)
+    memory_plan.refuse_endless(updates + gossips)
+    item = assembly.counts(events, config).itemsize
+    sources = choose(events.networks, [c.staleness.track for c in configs])
+    need = Needs(configs, stack.p, sizes)
+    mail = _mail(need, events, int(sources.width) * item)
+    per_event, writes = _sample(events, config)
+    kind = dtype
+    if need.nodes * stack.p * dtype.itemsize <= free(where):  # else the run does not fit, and so may no example
+        kind = learning.feature_type(config, sizes[0], stack)
+        example = (sizes[0].features, kind, here, learning.examples(sizes[0], kind) if sizes[0].integers else None)
+        with suppress(RangeError), learning.pointed_to_integers(config, sizes[0], dtype):  # all rows are checked later
+            need = replace(need, activations=stack.activations(*example), convolved=stack.convolved(*example))
+    chunks = need.chunks(where.type == "cuda", need.nodes, updates)
+    versions = int((events.networks.sizes * sources.widths).sum()) * item
+    memory = need.tensors(need.nodes, versions) | mail
+    memory |= need.workspace(chunks, writes, sources.width, where.type == "cuda")
+    memory |= _ahead(need, events, where)
+    copy = _copy(need, versions, memory, where)
+    memory["copy for checkpoints (host)"] = copy or 0
+    threads = config.run.threads or need.threads(min(chunks.update, need.nodes // 8), torch.get_num_threads())
+    return Plan(
+        events.networks.count,
+        need.nodes,
+        stack.p,
+        updates,
+        gossips,
+        per_event * (updates + gossips),
+        events.forecast.flying if isinstance(events, Traffic) else None,
+        not isinstance(events, Traffic) or events.forecast.exact,
+        events.slots if isinstance(events, Traffic) else 0,
+        memory,
+        free(where),
+        str(where),
+        chunks,
+        threads,
+        f"{list(sizes[0].features)} of {str(kind).removeprefix('torch.')}",
+        copy is not None,
+    )
+
+
+def _mail(need: Needs, events: Timeline, versions: int) -> dict[str, int]:
+    """Returns the bytes of messages under way, by part; versions: those of one slot [B].
+
+    Raises:
+        ValueError: they do not fit in the memory of the host, where they begin at once.
+    """
+    if not isinstance(events, Traffic):
+        return {}
+    found, there = need.messages(events, versions), free(torch.device("cpu"))
+    if found["mail (host)"] > there:
+        raise ValueError(misfit([*found.items()], there, "cpu"))
+    return found
+
+
+def _ahead(need: Needs, events: Timeline, where: torch.device) -> dict[str, int]:
+    """Returns the bytes of what is made before it is needed: events, their waves, and minibatches."""
+    run, (updates, gossips) = need.config.run, events.expected(1.0)
+    span = min(run.until, run.window or automatic_window(events))
+    part = min(PART, int(need.most * span * updates))
+    return {
+        "timeline and schedule (host)": int(2 * span * (updates + gossips) * _EVENT_BYTES),  # one runs, one is made
+        "minibatches drawn ahead (host)": ALIVE * part,
+        "minibatches": part if where.type == "cuda" else 0,
+    }
+
+
+def _copy(need: Needs, versions: int, memory: dict[str, int], where: torch.device) -> int | None:
+    """Returns the bytes of the copy from which checkpoints are written; None: there is no memory for one."""
+    every = need.config.run.checkpoint_every
+    copy = need.state(need.nodes, versions) if every.time is not None or every.minutes is not None else 0
+    hosted = sum(size for part, size in memory.items() if where.type == "cpu" or "(host)" in part)
+    return copy if hosted + copy <= SHARE * free(torch.device("cpu")) else None
+
+
+def _sample(events: Timeline, config: Config) -> tuple[float, int]:
+    """Returns waves per event, and the most writes of a gossip wave, from the start of the run.
+
+    The start is a few updates of each node long, but at least 200,000 and at most four million events, or half a
+    million where messages are under way.
+    """
+    updates, gossips = events.expected(1.0)
+    rate, few = updates + gossips, 4 * events.networks.n / updates if updates else math.inf
+    most = _SAMPLED_MESSAGES if isinstance(events, Traffic) else _SAMPLED
+    span = min(config.run.until, max(200_000 / rate, min(few, most / rate))) if rate else config.run.until
+    some, after = events.window(events.begin(), span)
+    if len(some) == 0:
+        return 1.0, 0
+    made = schedule(some, events.networks.n + slots(after))
+    sizes = np.diff(made.waves)
+    writes = sizes[~made.updates].max(initial=0) * (2 if MEET in some.kind else 1)
+    return sizes.size / len(some), int(writes)
+
+
+def free(where: torch.device) -> int:
+    """Returns the free memory of a device [B]; on the host, that of the machine or of its control group."""
+    if where.type == "cuda":
+        return torch.cuda.mem_get_info(where)[0]
+    return memory_plan.free_host()

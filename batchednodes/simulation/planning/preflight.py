@@ -1,0 +1,233 @@
+r"""Preparation: what the settings of some networks stand for, made, and refused, before PyTorch is imported.
+
+To import PyTorch takes longer than a refusal may. Graphs, clocks, traces and, unless they are large, data are made
+without it, checked as they are made, and handed to the run.
+
+Letters: n nodes, p parameters.
+"""
+
+import csv
+import ctypes
+import io
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from batchednodes import config
+from batchednodes.config import Config, has_messages, sweep
+from batchednodes.config.sweep import Point
+from batchednodes.data import Dataset, DataSizes, Shards
+from batchednodes.events import clocks
+from batchednodes.events.timeline import Timeline
+from batchednodes.numerics.values import shown
+from batchednodes.results.checkpoints.header import DamageError, believing, finite
+from batchednodes.results.folder.inside import Inside
+from batchednodes.results.folder.paths import check_elsewhere, check_new, check_origin, check_own
+from batchednodes.simulation.build import datasets
+from batchednodes.simulation.build.messages import traffic
+from batchednodes.simulation.planning import memory_plan
+from batchednodes.simulation.planning.memory_plan import Needs
+from batchednodes.simulation.resume import input_files
+from batchednodes.simulation.resume.rules import check_resumable, check_start
+from batchednodes.topology import Chooser, Graph, Networks, stack
+
+_QUICK = 256 << 20
+"""Memory of the data up to which they are loaded first [B]: some seconds' work; more, once memory is planned."""
+
+_DRIVERS, _AMD = ("libcuda.so.1", "nvcuda.dll"), Path("/dev/kfd")
+"""Libraries of NVIDIA's driver, and the file of AMD's: without either PyTorch finds no device that it calls CUDA."""
+
+
+@dataclass(eq=False)
+class Prepared:
+    """Networks that can run, as far as that is known without PyTorch."""
+
+    points: list[Point]
+    """The networks."""
+    sizes: list[DataSizes]
+    """Of the data of each."""
+    p: int | None
+    """Parameters of a model; None: only PyTorch knows."""
+    events: Timeline | None
+    """When what happens; None: it depends on the size of a model, which only PyTorch knows."""
+    dealt: list[tuple[Dataset, Shards]] | None = field(repr=False)
+    """Data of each network, and who owns them; None: they are large, and loaded later."""
+    summed: dict[str, str] | None = None
+    """The files, see below; None: nobody has asked."""
+
+    @property
+    def configs(self) -> list[Config]:
+        """Settings of each network."""
+        return [p.config for p in self.points]
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Path and checksum of each file and folder that the settings name; they are read when this is first asked."""
+        if self.summed is None:
+            self.summed = input_files.checksums(self.points)
+        return self.summed
+
+    def take(self) -> list[tuple[Dataset, Shards]] | None:
+        """Returns the data, which are not kept any longer."""
+        dealt, self.dealt = self.dealt, None
+        return dealt
+
+
+def prepare(points: Sequence[Point]) -> Prepared:
+    """Returns what the settings of some networks stand for.
+
+    Raises:
+        ValueError: a device, a graph, a trace, data or a model do not exist or cannot be used, or the run does not fit
+            in memory, as far as that shows without PyTorch.
+    """
+    configs = [p.config for p in points]
+    first = configs[0]
+    sizes, where = datasets.sizes(configs), _device(first)
+    known = first.task.model.count(sizes[0].features, sizes[0].outputs)
+    need = Needs(configs, known or 0, sizes)
+    memory_plan.screen(need, where, {"cpu": memory_plan.free_host()})
+    events = None
+    if known is not None or not any(has_messages(c) for c in configs):
+        events = timeline(configs, need.p * need.item)
+        memory_plan.refuse_endless(sum(events.expected(first.run.until)))
+    quick = need.tensors(0, 0)["data while it is loaded (host)"] <= _QUICK
+    dealt = [datasets.split(c) for c in configs] if quick else None
+    return Prepared([*points], sizes, known, events, dealt)
+
+
+def fresh(settings: Config, out: str | Path | None) -> Prepared:
+    """Returns what the settings of a new run stand for, which leaves files in a folder; None: it leaves none.
+
+    Raises:
+        ValueError: as of `prepare`; or there are no models to start from, or none that fit; or the folder is there, or
+            the settings could not be read again.
+    """
+    check_new(out)
+    check_origin(settings.run.start_from)
+    if out is not None:
+        check_elsewhere(settings.run.checkpoint_folder)
+        config.dump(settings)
+    made = prepare(sweep.points(settings))
+    if settings.run.start_from is not None:
+        _check_start(settings, made, Inside(Path(settings.run.start_from)))
+    return made
+
+
+def _check_start(settings: Config, made: Prepared, origin: Inside) -> None:
+    """Checks the models that a run starts from, as far as headers say; where they say nothing, reading them does."""
+    for path, found in finite(origin):
+        with suppress(DamageError), believing(path):
+            check_start(settings, [c.network.nodes for c in made.configs], made.p, found)
+            return
+
+
+def resumable(folder: Path, settings: Config) -> Prepared:
+    """Returns what the settings of a run in a folder stand for, with which it is to go on.
+
+    Raises:
+        ValueError: as of `prepare`; or the run cannot go on with these settings, or files.
+        OSError: a file in the folder cannot be read.
+    """
+    place, points = Inside(folder), sweep.points(settings)
+    check_own(place, sweep.labels(points))
+    check_elsewhere(settings.run.checkpoint_folder, place)
+    made = prepare(points)
+    check_resumable(place, settings, made.points, made.files)
+    return made
+
+
+def _device(settings: Config) -> str:
+    """Returns the kind of device that a run may compute on.
+
+    Raises:
+        ValueError: CUDA is asked for, and there is none; PyTorch finds out whether a device that is there has a number.
+    """
+    there = settings.device != "cpu" and (_AMD.exists() or any(_loads(name) for name in _DRIVERS))
+    if settings.device.startswith("cuda") and not there:
+        raise ValueError(
+            f"device must be one of this machine, got {shown(settings.device)} with 0 CUDA devices; use auto or cpu"
+        )
+    return "cuda" if there else "cpu"
+
+
+def _loads(library: str) -> bool:
+    with suppress(OSError):
+        ctypes.CDLL(library)
+        return True
+    return False
+
+
+# --------------------------------------------------------------------------------------------------------- timelines
+
+
+def networks(configs: Sequence[Config]) -> Networks:
+    """Returns the disjoint networks of a batch."""
+    sizes = [c.network.nodes for c in configs]
+    return Networks(np.concatenate([[0], np.cumsum(sizes)]), np.array([c.seed for c in configs], np.uint64))
+
+
+def timeline(configs: Sequence[Config], model: int) -> Timeline:
+    """Returns the laws of all events.
+
+    Args:
+        configs: settings of each network.
+        model: bytes of a model, which matter where messages take time [B].
+
+    Raises:
+        ValueError: settings do not fit each other, or a graph or a trace cannot be read.
+    """
+    batch = networks(configs)
+    with datasets.section("network.topology"):
+        graphs = [c.network.topology.graph(c.network.nodes, c.seed) for c in configs]
+    with datasets.section("network.weights"):
+        graphs = [_weighted(c, graph) for c, graph in zip(configs, graphs, strict=True)]
+    for graph in graphs:
+        _warn_if_disconnected(graph.union() if isinstance(graph, Chooser) else graph)
+    update = [c.update.clock.gaps(c.network.nodes, c.seed, "update.clock") for c in configs]
+    gossip = [c.gossip.clock.gaps(c.network.nodes, c.seed, "gossip.clock") for c in configs]
+    exchange, schemes = configs[0].gossip.exchange, tuple(c.gossip.scheme for c in configs)
+    plain = Timeline(batch, stack(batch, graphs), clocks.join(update), clocks.join(gossip), exchange, schemes)
+    return traffic(configs, plain, model) if any(has_messages(c) for c in configs) else plain
+
+
+def names(configs: Sequence[Config]) -> str | None:
+    """Returns a table, as a text, of the names that the graphs of some networks give to nodes; None: they give none.
+
+    Where not all networks have the same graph, its first column is the number of the network.
+    """
+    first = configs[0].network.topology
+    alike = all(c.network.topology == first for c in configs)
+    with datasets.section("network.topology"):
+        found = [c.network.topology.names() for c in (configs[:1] if alike else configs)]
+    if not any(found):
+        return None
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["node", "name"] if alike else ["network", "node", "name"])
+    for g, own in enumerate(found):
+        table.writerows(row if alike else (g, *row) for row in enumerate(own or []))
+    return text.getvalue()
+
+
+def _weighted(settings: Config, graph: Graph | Chooser | None) -> Graph | Chooser | None:
+    """Returns what chooses peers on a graph; itself where they are uniform."""
+    return settings.network.weights.chooser(graph) or graph if isinstance(graph, Graph) else graph
+
+
+def _warn_if_disconnected(graph: Graph | None) -> None:
+    if graph is None:
+        return
+    count, label = graph.components()
+    if count > 1:
+        sizes, firsts = np.bincount(label), np.unique(label, return_index=True)[1]
+        named = [f"node {i} and {size - 1} others" for i, size in zip(firsts[:5], sizes[:5], strict=True)]
+        more = ", ..." if count > 5 else ""
+        warnings.warn(
+            f"network.topology is not connected: {count} components (those of {', '.join(named)}{more}), the largest "
+            f"with {sizes.max()} nodes; they never learn from each other",
+            stacklevel=2,
+        )

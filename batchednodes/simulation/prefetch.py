@@ -1,0 +1,90 @@
+"""Minibatches of a window's updates, drawn beside the work: those of some waves while others are at work.
+
+Letters: u updates, s steps, b examples of a minibatch.
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from batchednodes.algorithms.gossip_sgd import UpdateWave
+from batchednodes.data.minibatches import Sampler
+from batchednodes.numerics.memory import Aside, sendable
+
+PART = 32 << 20
+"""Most memory of the minibatches that are drawn at once [B]; those of a larger wave are drawn as it runs."""
+
+ALIVE = 3
+"""Parts that there are at once, at most: one at work, the next one, and the first of the next window."""
+
+
+class Minibatches:
+    """Those of the waves of updates of a window: the first part is drawn at once, each other one during that before it.
+
+    All are functions of addresses, so that it does not matter where the window is taken up again.
+    """
+
+    def __init__(self, sampler: Sampler, waves: Sequence[UpdateWave], device: torch.device, host: Aside) -> None:
+        """Draws the first part.
+
+        Args:
+            sampler: what draws.
+            waves: of updates, in order.
+            device: where the minibatches go.
+            host: the thread that draws.
+        """
+        self._sampler, self._waves, self._device, self._host = sampler, waves, device, host
+        self._size = 8 * math.prod(sampler.drawn)  # of one update [B]
+        self._begins = np.cumsum([0, *(wave.nodes.size for wave in waves)]).tolist()
+        self._firsts = self._cut()
+        first = self._draw(0) if waves else torch.empty(0, dtype=torch.int64)
+        self._now, self._drawn = -1, first[:0]
+        self._next: tuple[int, Callable[[], Tensor]] = 0, lambda: first
+
+    def of(self, k: int) -> Int64[Tensor, "w s b"] | None:
+        """Returns the minibatches of wave k, on the device; None: they are more than a part.
+
+        The memory of other parts is given back, so waves come in order.
+        """
+        begin, end = self._begins[k : k + 2]
+        if (end - begin) * self._size > PART:
+            return None
+        part = bisect_right(self._firsts, k) - 1
+        if part != self._now:
+            self._take(part)
+        before = self._begins[self._firsts[part]]
+        return self._drawn[begin - before : end - before]
+
+    def _cut(self) -> list[int]:
+        """Returns the first wave of each part, and beyond the last one the number of waves."""
+        firsts = [0]
+        for k in range(1, len(self._waves)):
+            if (self._begins[k + 1] - self._begins[firsts[-1]]) * self._size > PART:
+                firsts.append(k)
+        return [*firsts, len(self._waves)]
+
+    def _take(self, part: int) -> None:
+        """Moves a part to the device, and has the next one drawn."""
+        (number, ready), self._drawn = self._next, self._drawn[:0].clone()
+        drawn = ready() if number == part else self._draw(part)
+        self._now, self._drawn = part, drawn.to(self._device, non_blocking=True)
+        self._next = part + 1, self._host.submit(self._draw, part + 1)
+
+    def _draw(self, part: int) -> Int64[Tensor, "u s b"]:
+        """Returns a part's minibatches, in memory that goes to the device at once; none beyond the last part.
+
+        Nor of a wave that is larger than a part, and one by itself.
+        """
+        waves = self._waves[slice(*self._firsts[part : part + 2])] if part + 1 < len(self._firsts) else ()
+        size = sum(wave.nodes.size for wave in waves)
+        if not 0 < size * self._size <= PART:
+            return torch.empty(0, *self._sampler.drawn, dtype=torch.int64)
+        found = sendable((size, *self._sampler.drawn), torch.int64, self._device)
+        nodes, counts = (np.concatenate(of) for of in zip(*((w.nodes, w.counts) for w in waves), strict=True))
+        self._sampler.draw(nodes, counts, found.numpy())
+        return found

@@ -1,0 +1,1 @@
+"""What makes a run go on, or begin from another."""

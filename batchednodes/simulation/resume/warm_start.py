@@ -1,0 +1,60 @@
+"""Branch: a run that starts from another run's models, or goes on with other settings; what may change, and what did.
+
+Letters: g networks.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+
+from batchednodes.algorithms.state import State
+from batchednodes.config import Config
+from batchednodes.results.checkpoints.checkpointer import latest
+from batchednodes.results.folder.inside import Inside
+from batchednodes.results.metrics.meter import quarantine_
+from batchednodes.simulation.resume.rules import check_start
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Whose models a run starts from."""
+
+    folder: str
+    """Of that run."""
+    time: float
+    """Simulated time of that run then [s]."""
+    changed: dict[str, list[Any]]
+    """Settings that differ: the other run's value, and the new one."""
+
+
+def start_(state: State, sizes: Int64[np.ndarray, " g"], settings: Config) -> Origin:
+    """Writes the latest models of the run that the settings start from into a state at t = 0.
+
+    Args:
+        state: of the new run; changed.
+        sizes: nodes of its networks.
+        settings: of the new run.
+
+    Raises:
+        ValueError: there is no such run, or its models or networks are of another kind or size.
+    """
+    folder = settings.run.start_from
+    assert folder is not None
+    try:
+        found = latest(Inside(Path(folder)), torch.device("cpu"))
+    except ValueError as error:
+        raise ValueError(f"run.start_from must be the folder of a run, {error}") from None
+    changed, models = check_start(settings, sizes.tolist(), state.x.shape[1], found.header), found.state.models
+    if np.array_equal(sizes, found.layout.sizes):
+        state.models.copy_(models)
+    else:
+        state.models.view(sizes.size, *models.shape).copy_(models)
+    if state.read is not None:
+        state.read.copy_(state.models)
+    if settings.run.on_divergence == "quarantine":
+        quarantine_(state)
+    return Origin(folder, found.clocks.time, changed)

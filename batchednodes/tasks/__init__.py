@@ -1,5 +1,0 @@
-"""Tasks: model, loss and data together are what the nodes learn; of these, the models are settings."""
-
-from batchednodes.tasks.models import MLP, Linear, Model, PythonModule
-
-__all__ = ["MLP", "Linear", "Model", "PythonModule"]

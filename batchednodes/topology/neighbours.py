@@ -1,0 +1,179 @@
+r"""Whom each node of a batch of disjoint networks may contact, and the draw of one contact.
+
+Node i of network g has the global number offsets[g] + i. The graphs of the networks become one block-diagonal list.
+
+Letters: n nodes of all networks, g networks, e contacts.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import no_type_check
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int32, Int64, UInt64
+from numba import int32, njit
+
+from batchednodes.numerics.rng import below, unit
+from batchednodes.topology.graph import Graph
+from batchednodes.topology.peer_sampler import Chooser
+from batchednodes.topology.peer_sampling_kernels import COMPLETE, LISTED, Choice, Rule, joined
+
+
+@dataclass(frozen=True, eq=False)
+class Networks:
+    """Disjoint networks that share one batch: nodes offsets[g] .. offsets[g + 1] - 1 belong to network g."""
+
+    offsets: Int64[np.ndarray, " g1"]
+    """First node of each network, and the number of nodes of all; g + 1 entries, increasing from 0, below 2^31."""
+    seeds: UInt64[np.ndarray, " g"]
+    """Seed of each network."""
+
+    def __post_init__(self) -> None:
+        assert self.offsets.size == self.seeds.size + 1 >= 2
+        assert self.offsets[0] == 0
+        assert self.offsets[-1] < 2**31
+        assert (np.diff(self.offsets) > 0).all()
+
+    @property
+    def n(self) -> int:
+        """Number of nodes of all networks."""
+        return int(self.offsets[-1])
+
+    @property
+    def count(self) -> int:
+        """Number of networks."""
+        return self.seeds.size
+
+    @property
+    def sizes(self) -> Int64[np.ndarray, " g"]:
+        """Number of nodes of each network."""
+        return np.diff(self.offsets)
+
+    def network_of(self) -> Int32[np.ndarray, " n"]:
+        """Returns the network of each node."""
+        return np.repeat(np.arange(self.count, dtype=np.int32), self.sizes)
+
+    def local(self) -> Int64[np.ndarray, " n"]:
+        """Returns the number of each node in its own network, which addresses its random draws."""
+        return np.arange(self.n) - np.repeat(self.offsets[:-1], self.sizes)
+
+    def slice(self, g: int) -> slice:
+        """Returns the nodes of network g, 0 <= g < count, as a slice of the batch."""
+        assert 0 <= g < self.count
+        return slice(int(self.offsets[g]), int(self.offsets[g + 1]))
+
+
+@dataclass(frozen=True, eq=False)
+class Contacts:
+    """Whom each node of a batch may contact, in global node numbers."""
+
+    start: Int64[np.ndarray, " n"]
+    """First node of the node's network."""
+    size: Int64[np.ndarray, " n"]
+    """Number of nodes of the node's network."""
+    complete: Bool[np.ndarray, " n"]
+    """Whether the node may contact all others of its network; its list is then empty."""
+    indptr: Int64[np.ndarray, " n1"]
+    """Where the contacts of each node begin, and the end of the last; n + 1 entries."""
+    indices: Int32[np.ndarray, " e"]
+    """The contacts, sorted within each node."""
+    share: Float64[np.ndarray, " n"]
+    """Part of its contacts for which the node finds a peer; 0: it has nobody to contact."""
+    choosers: Mapping[int, Chooser]
+    """What chooses peers instead of the lists, which are then empty, by the first node of the network."""
+
+    def lists(self) -> tuple[np.ndarray, ...]:
+        """Returns the arrays in the order in which `peer` takes them."""
+        return (self.start, self.size, self.complete, self.indptr, self.indices)
+
+    def choice(self) -> Choice:
+        """Returns what chooses peers at any time, for `chosen`."""
+        firsts = np.unique(self.start)
+        return joined([self._rule(int(first)) for first in firsts], self.size[firsts].tolist())
+
+    def _rule(self, first: int) -> Rule:
+        if first in self.choosers:
+            return self.choosers[first].rule()
+        graph = self.graph(slice(first, first + int(self.size[first])))
+        return Rule(COMPLETE) if graph is None else Rule(LISTED, graph.indptr, graph.indices)
+
+    def graph(self, nodes: slice) -> Graph | None:
+        """Returns whom each node of a network, given by its nodes in the batch, may ever contact; None: everyone."""
+        if nodes.start in self.choosers:
+            return self.choosers[nodes.start].union()
+        if self.complete[nodes.start]:
+            return None
+        indptr = self.indptr[nodes.start : nodes.stop + 1]
+        indices = self.indices[indptr[0] : indptr[-1]] - np.int32(nodes.start)
+        return Graph(nodes.stop - nodes.start, indptr - indptr[0], indices, directed=True)
+
+    def silent(self) -> Bool[np.ndarray, " n"]:
+        """Returns the nodes that have nobody to contact."""
+        return self.share == 0
+
+
+def stack(networks: Networks, graphs: Sequence[Graph | Chooser | None]) -> Contacts:
+    """Returns the contact lists of all networks, with node numbers of the batch.
+
+    Args:
+        networks: the sizes.
+        graphs: that of each network, of its size, or what chooses peers there; None: complete.
+    """
+    assert len(graphs) == networks.count
+    degrees, indices, share = [], [], []
+    for graph, size, first in zip(graphs, networks.sizes.tolist(), networks.offsets.tolist(), strict=False):
+        degrees.append(graph.degrees if isinstance(graph, Graph) else np.zeros(size, np.int64))
+        if isinstance(graph, Graph):
+            indices.append(graph.indices + np.int32(first))
+        made = (
+            graph.share()
+            if isinstance(graph, Chooser)
+            else np.full(size, size > 1)
+            if graph is None
+            else degrees[-1] > 0
+        )
+        assert degrees[-1].size == made.size == size
+        share.append(made.astype(float))
+    indptr = np.zeros(networks.n + 1, np.int64)
+    np.cumsum(np.concatenate(degrees), out=indptr[1:])
+    start, size = (np.repeat(x, networks.sizes) for x in (networks.offsets[:-1], networks.sizes))
+    complete = np.repeat([graph is None for graph in graphs], networks.sizes)
+    lists = np.concatenate([np.zeros(0, np.int32), *indices])
+    firsts = networks.offsets[:-1].tolist()
+    choosers = {first: graph for first, graph in zip(firsts, graphs, strict=True) if isinstance(graph, Chooser)}
+    return Contacts(start, size, complete, indptr, lists, np.concatenate(share), choosers)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def peer(node, bits, lists):  # noqa: ANN001, ANN201  (numba infers the types)
+    """Maps 64 random bits to a uniformly random contact of a node; -1 if it has nobody. See `Contacts.lists`."""
+    start, size, complete, indptr, indices = lists
+    if complete[node]:
+        others = size[node] - 1
+        j = start[node] + below(bits, others)
+        found = j + 1 if j >= node else j  # skips the node itself
+    else:
+        first = indptr[node]
+        others = indptr[node + 1] - first
+        found = np.int64(-1)
+        if others > 0:
+            found = np.int64(indices[first + below(bits, others)])
+    return found if others > 0 else np.int64(-1)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def peers(nodes, bits, lists, out):  # noqa: ANN001, ANN201
+    """Writes a uniformly random contact of each node; all of them are of one network, and have someone to contact."""
+    start, size, complete, _, _ = lists
+    if nodes.size == 0:
+        return
+    if not complete[nodes[0]]:
+        for e in range(nodes.size):
+            out[e] = peer(nodes[e], bits[e], lists)
+        return
+    first, others = int32(start[nodes[0]]), size[nodes[0]] - 1
+    for e in range(nodes.size):  # the same as `peer`, in vector instructions
+        j = first + int32(unit(bits[e]) * others)
+        out[e] = j + (j >= nodes[e])

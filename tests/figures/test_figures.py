@@ -1,0 +1,75 @@
+"""Curves of runs: what is drawn from the files that a run left."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from batchednodes import train
+from batchednodes.figures import plots
+
+TINY = {
+    "network": {"nodes": 6},
+    "run": {"until": 3, "mark_every": 1},
+    "task": {"data": {"samples_per_node": 5, "test_samples": 30}},
+}
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Figures that are drawn from now on; none is saved."""
+    shown = []
+    monkeypatch.setattr(plots, "save", lambda figure, paths: shown.append(figure))
+    return shown
+
+
+def panel(figure, label):
+    (axes,) = [axes for axes in figure.axes if axes.get_ylabel() == label]
+    return axes
+
+
+def test_quantiles_of_staleness_are_a_band_around_few_runs_and_lines_beside_many(drawn, tmp_path):
+    train(TINY, "gossip.clock.rate=0.2", out=tmp_path / "one")
+    train(TINY, "sweep.gossip.clock.rate=[0.2, 1, 5]", out=tmp_path / "three")
+    plots.plot([tmp_path / "one"], None)
+    plots.plot([tmp_path / "three"], None)
+    one, three = (panel(figure, "staleness [updates]") for figure in drawn)
+    assert "median to 99% of pairs" in one.get_legend_handles_labels()[1]
+    rows = [json.loads(line) for line in (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()]
+    highest = max(row["staleness_p99"] for row in rows)
+    assert one.collections[0].get_datalim(one.transData).ymax == highest
+    assert one.get_ylim()[0] == 0
+    assert not three.collections
+    assert three.get_legend_handles_labels()[1].count("99% of pairs") == 3
+    assert three.get_ylim()[1] >= max(line.get_ydata().max() for line in three.lines)  # nothing is cut off
+
+
+def test_means_over_replicas_have_their_interval(drawn, tmp_path):
+    train(TINY, "replicas=3", out=tmp_path / "run")
+    plots.plot([tmp_path / "run"], None)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    last = np.array([row["consensus_distance"] for row in rows if row["time"] == 3])
+    half = stats.t.ppf(0.975, 2) * last.std(ddof=1) / np.sqrt(3)
+    axes = panel(drawn[0], "consensus distance")
+    (band,) = axes.collections
+    ends = [y for t, y in band.get_paths()[0].vertices if t == 3]
+    assert min(ends) == pytest.approx(last.mean() - half)
+    assert max(ends) == pytest.approx(last.mean() + half)
+
+
+def test_runs_of_versions_without_quantiles_are_still_drawn(drawn, tmp_path):
+    train(TINY, out=tmp_path / "run")
+    path = tmp_path / "run" / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    kept = [{key: value for key, value in row.items() if not key.startswith("staleness_p")} for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    plots.plot([tmp_path / "run"], None)
+    assert panel(drawn[0], "staleness [updates]").get_legend_handles_labels()[1] == ["mean between marks", "exact law"]
+
+
+def test_no_law_is_named_where_none_is_known(drawn, tmp_path):
+    train(TINY, "network.topology={kind: star}", "gossip.exchange=meet", out=tmp_path / "run")
+    plots.plot([tmp_path / "run"], None)
+    names = panel(drawn[0], "staleness [updates]").get_legend_handles_labels()[1]
+    assert names == ["mean between marks", "median to 99% of pairs"]

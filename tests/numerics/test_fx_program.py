@@ -1,0 +1,223 @@
+"""Programs of functions of rows, and graphs of them, against the functions themselves."""
+
+import itertools
+import shutil
+from dataclasses import replace
+
+import example_models
+import pytest
+import torch
+from torch import fx, nn
+
+from batchednodes.algorithms.local_sgd import Descent, Rates, Uneven
+from batchednodes.models.losses import choose, cross_entropy
+from batchednodes.models.stacked import Stack
+from batchednodes.numerics.cuda_graphs import Graphs, padded
+from batchednodes.numerics.fx_program import UntraceableError, trace
+
+CUDA = pytest.param("cuda", marks=pytest.mark.cuda)
+SAMPLES = 50
+STRADDLED = [1, 2, 7, 8, 9, 10, 31]
+"""Numbers of rows below, at and above those that programs are traced with."""
+
+MODELS = {
+    "linear": (lambda: nn.Linear(16, 3), 16),
+    "mlp": (lambda: nn.Sequential(nn.Linear(16, 20), nn.ReLU(), nn.Linear(20, 3)), 16),
+    "wide": (lambda: nn.Sequential(nn.Linear(16, 20), nn.GELU(), nn.LayerNorm(20), nn.Linear(20, 17)), 16),
+    "softmax": (lambda: nn.Sequential(nn.Linear(16, 4), nn.Softmax(-1), nn.Linear(4, 3, bias=False)), 16),
+    "cnn": (example_models.small_cnn, 64),
+}
+
+
+def descent(
+    model: str,
+    momentum: bool = False,
+    decay: bool = False,
+    nesterov: bool = False,
+    device: str = "cpu",
+    uneven: Uneven = "none",
+):
+    """Returns the descent of a model on random data, its rates of 40 nodes, and its number of parameters."""
+    make, inputs = MODELS[model]
+    torch.manual_seed(0)
+    stack = Stack.of(make(), torch.float64, torch.device(device))
+    features = torch.randn(SAMPLES, inputs, dtype=torch.float64).to(device)
+    targets = torch.randint(0, 3, (SAMPLES,)).to(device)
+    lr, m, d = (torch.linspace(low, 0.3, 40, dtype=torch.float64).to(device) for low in (0.05, 0.1, 0.0))
+    rates = Rates(lr, m if momentum else None, d if decay else None, nesterov)
+
+    def objective(parameters, features, targets, weights=None):
+        outputs = stack.call_named(parameters, features)
+        if weights is None:
+            return cross_entropy(outputs, targets)
+        return choose("auto", 3).weighted(outputs, targets, weights)
+
+    padding = (uneven != "none", uneven)
+    return Descent.of(objective, stack.views, rates, features, targets, *padding), rates, stack.p
+
+
+def updated(one: Descent, rates: Rates, p: int, w: int, steps: int = 1):
+    """Returns models, momentum buffers and losses after an update of w rows."""
+    draw = torch.Generator().manual_seed(w)
+    x, v = (torch.randn(w, p, generator=draw, dtype=torch.float64).to(rates.lr) for _ in range(2))
+    examples = torch.randint(0, SAMPLES, (w, steps, 5), generator=draw).to(rates.lr.device)
+    if one.padded:
+        examples[::2, -1, 2:], examples[::3, 1:] = -1, -1
+    rows = torch.randperm(40, generator=draw)[:w].to(rates.lr.device)
+    v = None if rates.momentum is None else v
+    loss = one.run_(x, v, examples, rates.of(rows))
+    return [x, loss.clone(), *([] if v is None else [v])]
+
+
+def same(first, second):
+    for a, b in zip(first, second, strict=True):
+        assert torch.allclose(a, b, rtol=1e-12, atol=1e-13)  # products of transposes sum in another order
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_program_gives_what_vmap_gives_for_any_number_of_rows(model):
+    plain, rates, p = descent(model)
+    program = plain.traced(p, 5, rates, compiled=False)
+    for w in STRADDLED:
+        same(updated(program, rates, p, w), updated(plain, rates, p, w))
+
+
+@pytest.mark.parametrize(("momentum", "decay", "nesterov"), list(itertools.product([False, True], repeat=3)))
+def test_a_program_makes_all_kinds_of_steps(momentum, decay, nesterov):
+    if nesterov and not momentum:
+        pytest.skip("Nesterov needs momentum")
+    plain, rates, p = descent("mlp", momentum, decay, nesterov)
+    program = plain.traced(p, 5, rates, compiled=False)
+    same(updated(program, rates, p, 12, steps=3), updated(plain, rates, p, 12, steps=3))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "c++", "clang++"))), reason="needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own
+def test_a_compiled_program_gives_what_vmap_gives_without_compiling_again():
+    plain, rates, p = descent("mlp", momentum=True)
+    program = plain.traced(p, 5, rates, compiled=True)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for w in STRADDLED:
+            same(updated(program, rates, p, w), updated(plain, rates, p, w))
+
+
+class Watched(fx.Interpreter):
+    """Runs a program, and keeps the shapes of what its products and softmaxes give."""
+
+    def __init__(self, program):
+        super().__init__(program)
+        self.shapes = []
+
+    def run_node(self, n):
+        result = super().run_node(n)
+        if n.target in (torch.ops.aten.bmm.default, torch.ops.aten._log_softmax.default):
+            self.shapes.append(tuple(result.shape))
+        return result
+
+
+def test_what_is_narrow_is_computed_as_its_transpose():
+    plain, rates, p = descent("mlp")
+    program = Watched(plain.traced(p, 5, rates, compiled=False).step_)
+    lr, examples = rates.lr[:7], torch.zeros(7, 5, dtype=torch.int64)
+    program.run(torch.zeros(7, p, dtype=torch.float64), examples, plain.features, plain.targets, lr)
+    assert sorted(program.shapes) == sorted([(7, 5, 20), (7, 3, 5), (7, 3, 5), (7, 5, 20), (7, 3, 20), (7, 20, 16)])
+
+
+@pytest.mark.parametrize("model", ["linear", "mlp"])
+def test_a_program_takes_no_detours(model):
+    plain, rates, p = descent(model)
+    program, aten = plain.traced(p, 5, rates, compiled=False).step_, torch.ops.aten
+    assert isinstance(program, fx.GraphModule)
+    nodes = list(program.graph.nodes)
+    for node in nodes:
+        if node.target is aten.transpose.int:
+            assert node.args[0].target is not aten.transpose.int
+    assert not [node for node in nodes if node.target in (aten.ones_like.default, aten.detach.default)]
+    assert [node.args[1] for node in nodes if node.target in (aten.gather.default, aten.scatter_add.default)] == [1, 1]
+
+
+def test_sizes_follow_the_rows():
+    def spread_(x, shift):
+        x.sub_(x.reshape(-1).sum() / x.shape[0])
+        return torch.cat([x.reshape(-1), shift.expand(x.shape[0] + 3)])
+
+    program = trace(spread_, lambda w: (torch.arange(2.0 * w).view(w, 2), torch.ones(1)))
+    for w in STRADDLED:
+        first, second = torch.ones(w, 2), torch.ones(w, 2)
+        assert torch.equal(program(first, torch.ones(1)), spread_(second, torch.ones(1)))
+        assert torch.equal(first, second)
+
+
+def branches(x):
+    return x * 2 if x.shape[0] > 8 else x
+
+
+def scales(x):
+    return x * (1.0 / x.shape[0])
+
+
+def counts(x):
+    return x + torch.arange(x.shape[0] ** 2)[-1]
+
+
+def looks(x):
+    return x if x.sum() > 0 else -x
+
+
+@pytest.mark.parametrize("function", [branches, scales, counts, looks], ids=lambda f: f.__name__)
+def test_a_function_that_is_another_one_for_other_rows_or_values_has_no_program(function):
+    draw = torch.Generator().manual_seed(0)
+    with pytest.raises(UntraceableError):
+        trace(function, lambda w: (torch.randn(w, generator=draw),))
+
+
+def replayed(function, tensors):
+    """Runs a function again on the same tensors, as a CUDA graph does."""
+    result = function(*tensors)
+
+    def replay():
+        result.copy_(function(*tensors))
+
+    return replay, result
+
+
+def test_graphs_give_what_the_function_gives_whatever_ran_before():
+    plain, rates, p = descent("mlp", momentum=True, decay=True)
+    graphs = Graphs(plain._steps_, 11, replayed)
+    recorded = replace(plain, graphs=graphs)
+    for w in (9, 3, 11, 9, 1):
+        same(updated(recorded, rates, p, w, steps=2), updated(plain, rates, p, w, steps=2))
+    assert sorted(graphs._made) == [1, 3, 10, 11]
+
+
+def test_graphs_serve_rows_with_fewer_examples_and_steps():
+    plain, rates, p = descent("mlp", momentum=True, decay=True, uneven="mask")
+    program = plain.traced(p, 5, rates, compiled=False)
+    recorded = replace(program, graphs=Graphs(program._steps_, 11, replayed))
+    own = replace(plain, uneven="skip")
+    for w in (9, 3, 11, 9, 1):
+        same(updated(recorded, rates, p, w, steps=3), updated(own, rates, p, w, steps=3))
+
+
+@pytest.mark.parametrize("device", [CUDA])
+def test_cuda_graphs_serve_rows_with_fewer_examples_and_steps(device):
+    plain, rates, p = descent("cnn", momentum=True, decay=True, device=device, uneven="mask")
+    recorded, own = plain.traced(p, 5, rates, compiled=False).recorded(31), replace(plain, uneven="skip")
+    for w in (*STRADDLED, *STRADDLED):
+        same(updated(recorded, rates, p, w, steps=3), updated(own, rates, p, w, steps=3))
+
+
+@pytest.mark.parametrize("device", [CUDA])
+def test_cuda_graphs_give_what_vmap_gives(device):
+    plain, rates, p = descent("cnn", momentum=True, decay=True, device=device)
+    recorded = plain.traced(p, 5, rates, compiled=False).recorded(31)
+    for w in (*STRADDLED, *STRADDLED):
+        same(updated(recorded, rates, p, w, steps=2), updated(plain, rates, p, w, steps=2))
+
+
+def test_padding_is_at_most_a_quarter():
+    sizes = [padded(w) for w in range(1, 2000)]
+    assert all(w <= size <= 1.25 * w for w, size in enumerate(sizes, 1))
+    assert len(set(sizes)) < 4 * 11
+    assert [padded(size) for size in sizes] == sizes
