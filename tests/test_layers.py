@@ -1,4 +1,4 @@
-"""The order of packages: each imports only packages listed before it, at the top of its files, and never in a circle."""
+"""The order of packages: each imports only packages before it, at the top of its files, and never in a circle."""
 
 import ast
 from collections.abc import Iterator
