@@ -40,7 +40,7 @@ from batchednodes.events.timeline import MEET, PULL, UPDATE
 from batchednodes.events.token_accounts import PROACTIVE, proactive, reactive
 from batchednodes.numerics import rng
 from batchednodes.numerics.intrinsics import borrowed
-from batchednodes.topology import choices, chosen, peer_sampling_kernels
+from batchednodes.topology import choice, choices, chosen
 
 MERGE, MERGE_UPDATE, UPDATE_MERGE, REPLACE = range(4)
 """What a node does with a model that comes: it merges it; then trains; trains both before; or trains it and takes it
@@ -326,7 +326,7 @@ def _model(j, now, peers, laws, s):  # noqa: ANN001, ANN202
     count = choices(j, when, peers)
     high, _ = bits(j, rng.JOIN, _TRIES, laws)
     for k in range(count):
-        i = peer_sampling_kernels(j, (rng.below(high, count) + k) % count, when, peers)
+        i = choice(j, (rng.below(high, count) + k) % count, when, peers)
         if i >= 0 and is_on(i, now, laws, s):
             return i
     return -1
