@@ -18,7 +18,7 @@ pytest.importorskip("triton", reason="Triton has no build for this platform")
 COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
-from batchednodes.algorithms.mixing import columns as c
+from batchednodes.algorithms.mixing import cuda as c
 
 def build(kernel, tables, more):
     places = {name: "*i64" for name in ("rows", "others", "waves")}

@@ -142,7 +142,7 @@ def test_memory_that_ends_while_modules_are_loaded_is_one_message(error, monkeyp
             raise ImportError("Could not find a library")  # as packages do that look for their own  # noqa: B904
 
     monkeypatch.setattr(program.signal, "signal", lambda *_: None)  # which it handles until the process ends
-    monkeypatch.setattr(program, "cli", type("Loaded", (), {"main": staticmethod(load)}))
+    monkeypatch.setattr(program, "app", type("Loaded", (), {"main": staticmethod(load)}))
     with pytest.raises(SystemExit) as stop:
         program.main()
     assert stop.value.code == 2

@@ -80,8 +80,9 @@ def test_without_a_note_all_are_forgotten(package, note):
 
 def test_a_constant_of_another_file_reaches_a_cached_kernel(tmp_path):
     root = tmp_path / "batchednodes"
-    root.mkdir()
-    shutil.copy(compile_cache.__file__, root)
+    (root / "numerics").mkdir(parents=True)
+    (root / "numerics" / "__init__.py").touch()
+    shutil.copy(compile_cache.__file__, root / "numerics")
     words = (
         "from pathlib import Path",
         "from batchednodes.numerics.compile_cache import forget_stale",

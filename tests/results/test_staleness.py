@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from batchednodes import train
+from batchednodes.algorithms.versions import count_
 from batchednodes.results import theory
 from batchednodes.results.metrics import staleness
 from batchednodes.topology import Networks
@@ -86,8 +87,8 @@ def test_counting_leaves_untracked_nodes_alone():
     tracking = staleness.Tracking.of(networks, [2, "all"], torch.device("cpu"))
     versions, (a, b) = tracking.layout.zeros(torch.int32), tracking.sources.nodes[0].tolist()
     others = sorted({0, 1, 2, 3} - {a, b})
-    staleness.count_(versions, tracking.own[torch.tensor([others[0], a, 5, others[1]])])
-    staleness.count_(versions, tracking.own[torch.tensor([a])])
+    count_(versions, tracking.own[torch.tensor([others[0], a, 5, others[1]])])
+    count_(versions, tracking.own[torch.tensor([a])])
     assert tracking.layout.block(versions, 0)[a].tolist() == [2, 0]
     assert tracking.layout.block(versions, 0).sum() == 2
     assert tracking.layout.block(versions, 1).tolist() == [[0, 0], [0, 1]]
