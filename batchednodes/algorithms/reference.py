@@ -24,8 +24,8 @@ from batchednodes.models.problem import Problem
 
 
 @dataclass(frozen=True)
-class SerialGossipSGD:
-    """`GossipSGD`'s choices, executed event by event in time order."""
+class Reference:
+    """An algorithm's choices, executed event by event in time order."""
 
     problem: Problem
     rates: Rates
@@ -68,7 +68,7 @@ class SerialGossipSGD:
         width = int(self.layout.width[node])
         if j >= state.nodes:
             state.x[j] = state.x[i]
-            self._row(state, j, width).copy_(self._row(state, i, width))
+            self.row(state, j, width).copy_(self.row(state, i, width))
             if state.v is not None:
                 state.v[j] = state.v[i]
             self._grow_(state, j, i, -1, copied=True)
@@ -78,7 +78,7 @@ class SerialGossipSGD:
             self._meet_(state, j, i, time, w)
         else:
             kept = None if self.entries is None else self.entries.of(torch.tensor([j]), torch.tensor([part]))[0]
-            self._write_(state, j, w, state.x[i], self._row(state, i, width), time, kept)
+            self._write_(state, j, w, state.x[i], self.row(state, i, width), time, kept)
             self._grow_(state, j, i, part, copied=part < 0 and float(w) == 1)
             if part == JOINED and state.read is not None:
                 state.read[j] = state.x[j]
@@ -99,7 +99,7 @@ class SerialGossipSGD:
         """Returns whether a node is cut off, or was the origin of its message when it was sent."""
         return bool(state.diverged_at[j].isfinite()) or float(state.diverged_at[origin]) <= sent
 
-    def _row(self, state: State, row: int, width: int) -> Tensor:
+    def row(self, state: State, row: int, width: int) -> Tensor:
         """Returns the versions of a node or of a slot."""
         first = int(self.layout.place[row])
         return state.versions[first : first + width]
@@ -122,14 +122,63 @@ class SerialGossipSGD:
     ) -> None:
         mean = (1 - w) * state.x[j] + w * x_i
         state.x[j] = mean if kept is None else torch.where(kept.to(mean.device), mean, state.x[j])
+        self._gain_(state, j, versions_i, time)
+
+    def _gain_(self, state: State, j: int, versions_i: Tensor, time: float) -> None:
+        """Gives node j the versions that it takes from another row, and takes note of the gain."""
         versions_j = self.layout.of_node(state.versions, j)
         before = int(versions_j.sum())
         versions_j.copy_(torch.maximum(versions_j, versions_i))
         state.gained[j] += time * (int(versions_j.sum()) - before)
 
+    def width_of(self, events: Events, k: int, actor: int) -> int:
+        """Returns the columns of the versions that a contact is about."""
+        return int(self.layout.width[actor if events.letters is None else int(events.letters.node[k])])
+
+    def merge_(self, state: State, j: int, i: int, width: int, time: float, before: Tensor | None = None) -> None:
+        """Gives row j, a node or a slot, the versions of row i, or those that row i had before."""
+        found = self.row(state, i, width) if before is None else before
+        if j >= state.nodes:
+            self.row(state, j, width).copy_(found)
+        else:
+            self._gain_(state, j, found.clone(), time)
+
     def _update_(self, state: State, r: int, i: int, count: int, time: float) -> None:
         """Lets node i train row r: its own, or the slot of a message."""
         start = (state.x if state.read is None else state.read)[r]
+        row, total = self.trained(state, start, r, i, count)
+        state.x[r] = row if state.read is None else state.x[r] + (row - start)
+        if state.read is not None:
+            state.read[r] = state.x[r]
+        if self.quarantine and not state.x[r].isfinite().all():
+            total = total * torch.nan
+        self.note_(state, i, total, time)
+
+    def note_(self, state: State, i: int, loss: Tensor, time: float) -> None:
+        """Takes note of an update of node i: of a loss that is not finite, and of one more version of its source."""
+        if not loss.isfinite():
+            state.diverged_at[i] = min(time, float(state.diverged_at[i]))
+        if self.own[i] >= 0:
+            state.versions[self.own[i]] += 1
+            state.updated[i] += time
+
+    def gradient(self, x: Float[Tensor, " p"], i: int, count: int) -> tuple[Float[Tensor, " p"], Float[Tensor, ""]]:
+        """Returns gradient and value, at a model, of the mean loss of all examples of an update of node i."""
+        point, losses, sizes = x.detach().clone().requires_grad_(), [], []
+        for examples in self.problem.draw(np.array([i]), np.array([count]))[0]:
+            if examples[0] < 0:
+                break
+            losses.append(self._loss(point, examples))
+            sizes.append(int((examples[: examples.numel() - self.problem.sampler.keyed] >= 0).sum()))
+        total = sum(size * loss for size, loss in zip(sizes, losses, strict=True)) / sum(sizes)
+        (g,) = torch.autograd.grad(total, point)
+        decay = 0.0 if self.rates.weight_decay is None else self.rates.weight_decay[i]
+        return g + decay * x, total.detach()
+
+    def trained(
+        self, state: State, start: Float[Tensor, " p"], r: int, i: int, count: int
+    ) -> tuple[Float[Tensor, " p"], Float[Tensor, ""]]:
+        """Returns what local SGD of node i makes of a model, and its loss; the buffers of row r change with it."""
         pieces = [nn.Parameter(piece.clone()) for piece in start.split(self._sizes(start))]
         optimizer = self._optimizer(state, r, i, pieces)
         index = self.problem.draw(np.array([i]), np.array([count]))[0]
@@ -144,17 +193,9 @@ class SerialGossipSGD:
             self._keep_(state, optimizer)
             optimizer.step()
             total += loss.detach()
-        row = torch.cat([piece.detach() for piece in pieces])
-        state.x[r] = row if state.read is None else state.x[r] + (row - start)
-        if state.read is not None:
-            state.read[r] = state.x[r]
         if state.v is not None:
             state.v[r] = torch.cat([optimizer.state[piece]["momentum_buffer"] for piece in pieces])
-        if not total.isfinite() or (self.quarantine and not state.x[r].isfinite().all()):
-            state.diverged_at[i] = min(time, float(state.diverged_at[i]))
-        if self.own[i] >= 0:
-            state.versions[self.own[i]] += 1
-            state.updated[i] += time
+        return torch.cat([piece.detach() for piece in pieces]), total
 
     def _loss(self, x: Float[Tensor, " p"], examples: Int64[Tensor, " b"]) -> Float[Tensor, ""]:
         """Returns the mean loss of a model on the examples of a minibatch."""

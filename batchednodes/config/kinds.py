@@ -6,9 +6,10 @@ Letters: none.
 from batchednodes import data as sources
 from batchednodes import models
 from batchednodes import topology as graphs
+from batchednodes.algorithms import ad_psgd, gossip_sgd, gradient_tracking, push_sum
 from batchednodes.config.reader import Reader
 from batchednodes.config.synonyms import SYNONYMS
-from batchednodes.events import availability, clocks, merge, rounds, schemes, token_accounts
+from batchednodes.events import availability, clocks, merge, rounds, schemes, synchronous, token_accounts
 from batchednodes.events.links import delay, loss
 from batchednodes.numerics import values
 
@@ -47,6 +48,7 @@ KINDS: dict[str, dict[str, type]] = {
         "metropolis_hastings": graphs.MetropolisHastings,
         "max_degree": graphs.MaxDegree,
         "laplacian": graphs.Laplacian,
+        "constant": graphs.ConstantWeights,
         "given": graphs.GivenWeights,
     },
     "update.clock": {
@@ -55,7 +57,7 @@ KINDS: dict[str, dict[str, type]] = {
         "exponential": clocks.Exponential,
         "never": clocks.Never,
     },
-    "gossip.clock": {"poisson": clocks.Poisson, "never": clocks.Never},
+    "gossip.clock": {"poisson": clocks.Poisson, "at_update": clocks.AtUpdate, "never": clocks.Never},
     "gossip.scheme": {
         "uniform": schemes.Uniform,
         "freshest": schemes.Freshest,
@@ -94,7 +96,17 @@ KINDS: dict[str, dict[str, type]] = {
         "generalized": token_accounts.Generalized,
         "randomized": token_accounts.Randomized,
     },
-    "timing": {"continuous": rounds.Continuous, "rounds": rounds.Rounds},
+    "algorithm": {
+        "gossip_sgd": gossip_sgd.GossipSGD,
+        "push_sum": push_sum.PushSum,
+        "gradient_tracking": gradient_tracking.GradientTracking,
+        "ad_psgd": ad_psgd.ADPSGD,
+    },
+    "timing": {
+        "continuous": rounds.Continuous,
+        "rounds": rounds.Rounds,
+        "synchronous": synchronous.Synchronous,
+    },
     "task.data": {
         "linear_regression": sources.LinearRegression,
         "nonlinear_regression": sources.NonlinearRegression,

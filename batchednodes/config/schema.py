@@ -14,6 +14,9 @@ import numpy as np
 from batchednodes import data as sources
 from batchednodes import models
 from batchednodes import topology as graphs
+from batchednodes.algorithms.base import Algorithm
+from batchednodes.algorithms.gossip_sgd import GossipSGD
+from batchednodes.config.algorithm import check_algorithm
 from batchednodes.config.checks import check_graph
 from batchednodes.config.kinds import READER
 from batchednodes.config.local import Local
@@ -259,6 +262,9 @@ class Config:
     timing: Timing = Continuous()
     """Whether nodes act in continuous time or in rounds of steps."""
 
+    algorithm: Algorithm = GossipSGD()
+    """What an update does to a model, and a contact to two; one file a paper."""
+
     local: Local = Local()
     """Stochastic gradient descent inside one update."""
 
@@ -295,6 +301,10 @@ class Config:
         count(self.replicas, 1, "replicas", high=100_000)
         _check_together(self)
         _check_messages(self)
+        plain = copy.copy(self)
+        for name in ("gossip", "update", "network", "local"):
+            object.__setattr__(plain, name, hints[name]())
+        check_algorithm(self, READER.plain(self.algorithm, "algorithm")["kind"], plain)
         _check_nodes(self)
 
 
@@ -381,7 +391,7 @@ def has_messages(c: Config) -> bool:
         g.exchange == "push_pull"
         or any(getattr(g, name) != getattr(plain, name) for name in kept)
         or (c.network.availability, c.network.churn) != (Network().availability, Network().churn)
-        or not isinstance(c.timing, Continuous)
+        or isinstance(c.timing, Rounds)
     )
 
 

@@ -12,7 +12,7 @@ Letters: n nodes, u uniform on (0, 1), c delay [s], mu rate of the exponential p
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import no_type_check
+from typing import Literal, no_type_check
 
 import numpy as np
 from jaxtyping import Float64
@@ -198,6 +198,23 @@ class Deterministic(Clock):
     def gaps(self, n: int, seed: int, key: str, size: int | None = None) -> Gaps:
         shift = per_node(self.period, n, seed, f"{key}.period", open_low=True, unit="s", size=size)
         return Gaps(shift, np.zeros(shift.size))
+
+
+@dataclass(frozen=True)
+class AtUpdate(Clock):
+    """A contact at each completion of an update, at its instant; only for `gossip.clock`.
+
+    Reference:
+        X. Lian, W. Zhang, C. Zhang, J. Liu, "Asynchronous decentralized parallel stochastic gradient descent", ICML
+        2018: a node averages with a random neighbour, then applies its gradient.
+    """
+
+    order: Literal["before", "after"] = "before"
+    """Whether the contact is made before the update is applied, or after it."""
+
+    def gaps(self, n: int, seed: int, key: str, size: int | None = None) -> Gaps:
+        """Returns laws by which nodes make no contact on their own."""
+        return Never().gaps(n, seed, key, size)
 
 
 @dataclass(frozen=True)

@@ -140,15 +140,43 @@ def _others(
     t: np.ndarray, i: np.ndarray, first: int, seed: int, contacts: Contacts, made: np.ndarray
 ) -> Int32[np.ndarray, " e"]:
     """Returns whom nodes contact at some steps, and counts their contacts; -1: nobody."""
-    order = np.argsort(i, kind="stable")
-    sizes = np.bincount(i[order] - first, minlength=0)
-    number = np.empty(i.size, np.int64)
-    number[order] = np.arange(i.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    _, low = rng.draws(seed, rng.GOSSIP, i.astype(np.int64) - first, made[i] + number + 1)
+    number = made[i] + nth(i) + 1
+    sizes = np.bincount(i - first, minlength=0)
     made[first : first + sizes.size] += sizes
+    return _peers(t.astype(float), i, number, first, seed, contacts)
+
+
+def nth(i: Int32[np.ndarray, " e"]) -> Int64[np.ndarray, " e"]:
+    """Returns how often each entry of a list of nodes has come before in it."""
+    order, number = np.argsort(i, kind="stable"), np.empty(i.size, np.int64)
+    sizes = np.bincount(i)
+    number[order] = np.arange(i.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return number
+
+
+def contacted(
+    time: Float64[np.ndarray, " e"],
+    node: Int32[np.ndarray, " e"],
+    number: Int64[np.ndarray, " e"],
+    networks: Networks,
+    contacts: Contacts,
+) -> Int32[np.ndarray, " e"]:
+    """Returns whom nodes of a batch contact at some times, in contacts of some numbers (from 1 on); -1: nobody."""
+    other, network = np.full(node.size, -1, np.int32), networks.network_of()[node]
+    for g, (first, seed) in enumerate(zip(networks.offsets[:-1].tolist(), networks.seeds.tolist(), strict=True)):
+        some = network == g
+        if some.any():
+            other[some] = _peers(time[some], node[some], number[some], first, seed, contacts)
+    return other
+
+
+def _peers(
+    time: np.ndarray, node: np.ndarray, number: np.ndarray, first: int, seed: int, contacts: Contacts
+) -> Int32[np.ndarray, " e"]:
+    _, low = rng.draws(seed, rng.GOSSIP, node.astype(np.int64) - first, number)
     if first in contacts.choosers:
-        other = contacts.choosers[first].peers(t.astype(float), i - np.int32(first), low)
+        other = contacts.choosers[first].peers(time, node - np.int32(first), low)
         return np.where(other >= 0, other + np.int32(first), np.int32(-1))
-    found = np.empty(i.size, np.int32)
-    peers(i, low, contacts.lists(), found)
+    found = np.empty(node.size, np.int32)
+    peers(node, low, contacts.lists(), found)
     return found

@@ -9,7 +9,7 @@ Letters: n nodes, m events, k number of an event among those of its node and clo
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import no_type_check
 
 import numpy as np
@@ -20,14 +20,19 @@ from batchednodes.events.clocks import Gaps, act, due, gap, waits
 from batchednodes.events.merge_streams import Columns, merge_
 from batchednodes.events.messages.records import Letters, Mail
 from batchednodes.events.messages.records import check as check_mail
+from batchednodes.events.rounds import contacted, nth
 from batchednodes.events.schemes import Scheme, Speech, Stage, Voices
 from batchednodes.numerics import rng
 from batchednodes.topology import Contacts, Networks
 
-UPDATE, PUSH, PULL, MEET = range(4)
-"""Kinds of event. At one instant updates come before gossip, then the order is that of node numbers."""
+UPDATE, PUSH, PULL, MEET, SPLIT, ROUND = range(6)
+"""Kinds of event. At one instant updates come before gossip, then the order is that of node numbers. A split is a push
+that takes from its sender what it brings; a round mixes all nodes of the network whose first node is the actor."""
 
-EXCHANGES = {"push": PUSH, "pull": PULL, "meet": MEET, "push_pull": PUSH}
+ALONE, BEFORE, AFTER = range(3)
+"""Whether a node makes a contact at each of its updates, and on which side of it; alone: it makes none then."""
+
+EXCHANGES = {"push": PUSH, "pull": PULL, "meet": MEET, "push_pull": PUSH, "split": SPLIT}
 
 
 _PART, _PART_NODE = 1 << 18, 4
@@ -42,13 +47,13 @@ class Events:
     time: Float64[np.ndarray, " m"]
     """Instant of the event [s]."""
     kind: Int8[np.ndarray, " m"]
-    """UPDATE, PUSH, PULL or MEET."""
+    """UPDATE, PUSH, PULL, MEET, SPLIT or ROUND."""
     actor: Int32[np.ndarray, " m"]
     """The node that completes an update, or contacts a peer."""
     peer: Int32[np.ndarray, " m"]
-    """The node contacted; -1 for updates."""
+    """The node contacted; -1 for updates and rounds."""
     count: Int64[np.ndarray, " m"]
-    """Number of the update among those of its node: 0, 1, 2, ...; -1 for contacts."""
+    """Number of the update among those of its node, or of the round: 0, 1, 2, ...; -1 for contacts."""
     letters: Letters | None = None
     """What else is to be known where messages are under way; None where models are exchanged at once."""
 
@@ -127,6 +132,9 @@ class Timeline:
     exchange: str
     schemes: tuple[Scheme, ...]
     """Who may transmit in each network."""
+    at_update: Int8[np.ndarray, " n"] | None = field(default=None, kw_only=True)
+    """Where contacts are made at updates: for each node ALONE, BEFORE or AFTER; its gossip law is then that of its
+    updates; None: nowhere."""
 
     def begin(self) -> Clocks:
         """Returns the clocks at t = 0: every node begins to compute, and waits for its first contact."""
@@ -135,12 +143,13 @@ class Timeline:
         voices = Voices(np.full(n, math.inf), counts[0], counts[1], np.zeros(n), order, awake)
         first = _first(self.update.shift, self.update.scale, *self._addresses())
         for scheme, stage in zip(self.schemes, self._stages(_Actions.none(n), self._capacity(), 0.0, 0.0), strict=True):
-            scheme.begin_(stage, voices)
+            if not self._answers(stage.first):
+                scheme.begin_(stage, voices)
         return _clocks(0.0, first, counts[2], voices)
 
     def window(self, clocks: Clocks, until: float) -> tuple[Events, Clocks]:
         """Returns the events of (clocks.time, until] in time order, and the clocks after them."""
-        start, expected, m = clocks.time, sum(self.expected(until - clocks.time)), 0
+        start, expected, m, start_clocks = clocks.time, sum(self.expected(until - clocks.time)), 0, clocks
         parts = max(1, int(expected / (_PART + _PART_NODE * self.networks.n)))
         capacity, out = self._capacity(), Columns.empty(int(expected + 6 * math.sqrt(expected)) if parts > 1 else 0)
         for k in range(parts):
@@ -152,13 +161,21 @@ class Timeline:
             now, kind = out.part(first, m), EXCHANGES[self.exchange]
             merge_(now, (u.time, u.actor, u.number), spoken, kind, clocks.updates, clocks.time, end)
             clocks = following
-        return Events(*out.part(0, m)), clocks
+        return self._answered(Events(*out.part(0, m)), start_clocks, clocks)
+
+    def _answered(self, events: Events, before: Clocks, after: Clocks) -> tuple[Events, Clocks]:
+        """Returns the events with the contacts that are made at updates, and the clocks after them."""
+        if self.at_update is None or not self.at_update.any():
+            return events, after
+        gossips = after.gossips.copy()
+        return with_contacts(events, self, self.at_update, before.updates, gossips), replace(after, gossips=gossips)
 
     def _part(self, clocks: Clocks, capacity: Gaps, until: float) -> "tuple[_Actions, list[Speech], Clocks]":
         """Returns the updates and the contacts of a part of a window, node by node, and the clocks after them."""
         u = self._updates(clocks, until)
         voices, stages = clocks.voices(), self._stages(u, capacity, clocks.time, until)
-        spoken = [scheme.contacts_(stage, voices) for scheme, stage in zip(self.schemes, stages, strict=True)]
+        speakers = zip(self.schemes, stages, strict=True)
+        spoken = [scheme.contacts_(stage, voices) for scheme, stage in speakers if not self._answers(stage.first)]
         return u, spoken, _clocks(until, u.next, u.counts, voices)
 
     def expected(self, span: float) -> tuple[float, float]:
@@ -177,6 +194,10 @@ class Timeline:
         """Returns the largest rate at which any one node of each network ever transmits [1/s]."""
         capacity = self._capacity()
         return [scheme.peak(capacity.part(self.networks.slice(g))) for g, scheme in enumerate(self.schemes)]
+
+    def _answers(self, node: int) -> bool:
+        """Returns whether a node, and its network, makes contact at updates."""
+        return self.at_update is not None and self.at_update[node] != ALONE
 
     def _capacity(self) -> Gaps:
         return self.gossip.silence(self.contacts.silent())
@@ -232,6 +253,31 @@ def _copied(columns: Columns, size: int, room: int) -> Columns:
     for target, column in zip(out, columns, strict=True):
         target[:size] = column[:size]
     return out
+
+
+def with_contacts(
+    events: Events, laws: Timeline, at_update: Int8[np.ndarray, " n"], before: np.ndarray, made: np.ndarray
+) -> Events:
+    """Returns events with a contact beside each update of the nodes that make one then.
+
+    Args:
+        events: in time order; without messages under way.
+        laws: of the timeline.
+        at_update: of each node, ALONE, BEFORE or AFTER.
+        before: updates of each node before these events; they number its contacts.
+        made: contacts of each node; those made here are added.
+    """
+    update = np.flatnonzero((events.kind == UPDATE) & (at_update[events.actor] != ALONE))
+    time, node = events.time[update], events.actor[update]
+    other = contacted(time, node, before[node] + nth(node) + 1, laws.networks, laws.contacts)
+    update, time, node, other = (a[other >= 0] for a in (update, time, node, other))
+    made += np.bincount(node, minlength=made.size)
+    at = update + (at_update[node] == AFTER)
+    kind = np.full(at.size, EXCHANGES[laws.exchange], np.int8)
+    columns = (time, kind, node, other, np.full(at.size, -1))
+    kept = (events.time, events.kind, events.actor, events.peer, events.count)
+    time, kind, actor, peer, count = (np.insert(a, at, b) for a, b in zip(kept, columns, strict=True))
+    return Events(time, kind, actor, peer, count)
 
 
 @njit(nogil=True, cache=True)

@@ -9,7 +9,8 @@ place, a pair (phase, wave within the phase), that keeps for every row of x
 
 where all reads of a wave see the state before the wave. An update reads and writes the actor's row; a push reads both
 rows and writes the receiver's; a pull is a push of the peer; a meeting reads and writes both. An update of a message,
-with the data of a node, reads and writes the rows of both.
+with the data of a node, reads and writes the rows of both. A split takes from its sender what it brings, so that it
+reads and writes both rows, but it is one line, as a push.
 
 Letters: m events, W waves, P phases, n nodes.
 """
@@ -21,7 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64
 from numba import njit, uint64
 
-from batchednodes.events.timeline import MEET, PULL, PUSH, UPDATE, Events
+from batchednodes.events.timeline import MEET, PULL, PUSH, SPLIT, UPDATE, Events
 from batchednodes.numerics import huge_pages
 
 _BITS = 32
@@ -55,7 +56,7 @@ class Lines:
     """What events do to rows of x, wave by wave: a line for each update, push or pull, two for each meeting."""
 
     receivers: Int64[np.ndarray, " e"]
-    """Row that changes; of an update all three are its node."""
+    """Row that changes; of an update all three are its node. Of a split the sender's row changes, too."""
     senders: Int64[np.ndarray, " e"]
     """Row that is read besides."""
     actors: Int64[np.ndarray, " e"]
@@ -132,7 +133,7 @@ def _place(kind, actor, peer, rows, place, sizes):  # noqa: ANN001, ANN202  (num
             if kind[e] == PULL:
                 i, j = j, i
             at = max(max(rows[i, 0], rows[j, 0]) + 1, rows[j, one])
-            if kind[e] == MEET:
+            if kind[e] == MEET or kind[e] == SPLIT:
                 at = max(at, rows[i, one])
                 rows[i, 0] = at
             rows[j, 0] = at
@@ -172,7 +173,7 @@ def _fill(kind, actor, peer, time, count, node, letters, wave, place, number, no
             receivers[at] = senders[at] = i
             counts[number[k]] = count[e]
             number[k] += uint64(1)
-        elif kind[e] == PUSH:
+        elif kind[e] == PUSH or kind[e] == SPLIT:
             receivers[at], senders[at] = j, i
         else:
             receivers[at], senders[at] = i, j

@@ -37,6 +37,18 @@ def _shifted(z: Tensor, bits: int) -> Tensor:
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 
+def stepped(size: int, device: torch.device) -> Int64[Tensor, " size"]:
+    """Returns what elements 0, ..., size - 1 add to a key."""
+    return torch.arange(size, device=device) * _signed(_GOLDEN)
+
+
+def mixed(z: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
+    """Returns words whose bits look random, each a function of its own."""
+    for bits, factor in _MIX:
+        z = (z ^ _shifted(z, bits)) * _signed(factor)
+    return z ^ _shifted(z, 31)
+
+
 def kept(key: Int64[Tensor, ""], call: int, shape: Sequence[int], p: float) -> Bool[Tensor, "..."]:
     """Returns which elements of a tensor a dropout keeps, each with probability 1 - p.
 
@@ -46,11 +58,7 @@ def kept(key: Int64[Tensor, ""], call: int, shape: Sequence[int], p: float) -> B
         shape: of the tensor.
         p: probability of being dropped; 0 <= p <= 1.
     """
-    steps = torch.arange(math.prod(shape), device=key.device) * _signed(_GOLDEN)
-    z = key + _signed(call * _CALL % (1 << 64)) + steps.view(*shape)
-    for bits, factor in _MIX:
-        z = (z ^ _shifted(z, bits)) * _signed(factor)
-    z = z ^ _shifted(z, 31)
+    z = mixed(key + _signed(call * _CALL % (1 << 64)) + stepped(math.prod(shape), key.device).view(*shape))
     return z >= min(round(p * 2.0**64) - (1 << 63), (1 << 63) - 1)
 
 

@@ -18,15 +18,16 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from batchednodes.algorithms.gossip_sgd import GossipSGD, UpdateWave
 from batchednodes.algorithms.mixing import takes_all
 from batchednodes.algorithms.mixing.phase import Carried, Mixing, Writes, written
-from batchednodes.algorithms.reference import SerialGossipSGD
+from batchednodes.algorithms.one_by_one import OneByOne
+from batchednodes.algorithms.reference import Reference
 from batchednodes.algorithms.state import State
 from batchednodes.algorithms.state import fit_ as fit_rows_
 from batchednodes.algorithms.versions import Layout, fit_, widen_
+from batchednodes.algorithms.waves import Round, UpdateWave, Waves
 from batchednodes.events.messages.records import SLOTS
-from batchednodes.events.timeline import Clocks, Events, Timeline
+from batchednodes.events.timeline import ROUND, Clocks, Events, Timeline
 from batchednodes.events.waves import count_lines, lines, schedule
 from batchednodes.numerics.memory import Aside, sendable
 from batchednodes.simulation.prefetch import Minibatches
@@ -48,8 +49,8 @@ class Window:
     """In time order."""
     clocks: Clocks
     """Where the clocks stand after them."""
-    phases: tuple[UpdateWave | Writes, ...]
-    """Waves of updates and phases of gossip, in order; empty where events run one by one."""
+    phases: tuple[UpdateWave | Writes | Round, ...]
+    """Waves of updates, and phases of gossip or rounds, in order; empty where events run one by one."""
     steps: int
     """What runs without a pause: phases, or single events."""
     waves: int
@@ -68,7 +69,7 @@ class Window:
 class Executor(ABC):
     """A way to run the events of a window on the state; all of them mean the same."""
 
-    algorithm: GossipSGD | SerialGossipSGD
+    algorithm: Waves | Reference | OneByOne
 
     def fit_(self, state: State, slots: int) -> None:
         """Gives the state rows for some slots of messages, if it has fewer."""
@@ -105,7 +106,7 @@ class Executor(ABC):
 class Serial(Executor):
     """One event at a time, in time order."""
 
-    algorithm: SerialGossipSGD
+    algorithm: Reference | OneByOne
 
     def prepare(self, events: Events, clocks: Clocks, state: State, host: Aside) -> Window:
         return Window(events, clocks, (), len(events), len(events), _columns(0, state.x.device))
@@ -122,9 +123,11 @@ class Serial(Executor):
 class Batched(Executor):
     """Wave by wave; the same result, at the speed of batched matrix work."""
 
-    algorithm: GossipSGD
+    algorithm: Waves
 
     def prepare(self, events: Events, clocks: Clocks, state: State, host: Aside) -> Window:
+        if ROUND in events.kind[-1:]:
+            return self._rounds(events, clocks, state, host)
         plan, layout = schedule(events, state.nodes + slots(clocks)), self.algorithm.layout
         tables = layout.kinds.size > 1 and events.letters is None
         cut = tables and not takes_all(state.versions, self.algorithm.kernel)
@@ -147,12 +150,28 @@ class Batched(Executor):
             letters = _copied(real, state.x.device), _copied(part, state.x.device)
         return Window(events, clocks, tuple(phases), len(phases), plan.waves.size - 1, columns, letters, minibatches)
 
+    def _rounds(self, events: Events, clocks: Clocks, state: State, host: Aside) -> Window:
+        """Returns a window of synchronous rounds: at each instant a wave of updates, then all networks due mix."""
+        update, phases = events.kind != ROUND, list[UpdateWave | Round]()
+        columns = _columns(int(update.sum()), state.x.device)
+        columns[0].numpy()[:] = events.actor[update]
+        columns[1].numpy()[:] = events.time[update]
+        starts = np.flatnonzero(np.diff(events.time, prepend=-1.0))
+        for a, b in pairwise([*starts.tolist(), len(events)]):
+            middle = a + int(update[a:b].sum())
+            nodes, rounds = slice(a, middle), slice(middle, b)
+            phases.append(UpdateWave(events.actor[nodes].astype(np.int64), events.count[nodes], events.time[nodes]))
+            phases.append(Round(events.actor[rounds], events.count[rounds], float(events.time[a])))
+        waves = [phase for phase in phases if isinstance(phase, UpdateWave)]
+        minibatches = Minibatches(self.algorithm.problem.sampler, waves, state.x.device, host)
+        return Window(events, clocks, tuple(phases), len(phases), len(phases), columns, None, minibatches)
+
     def run_(self, state: State, window: Window, done: int = 0, pause: Pause = never) -> int:
         nodes, times = (column.to(state.x.device, non_blocking=True) for column in window.columns)
         j, i, (weights, carried) = nodes[0], nodes[1], self._weights(state, window, nodes[2])
         first, waves = 0, itertools.count()
         for step, phase in enumerate(window.phases):
-            part = slice(first, first + phase.times.size)
+            part = slice(first, first + (0 if isinstance(phase, Round) else phase.times.size))
             first = part.stop
             wave = next(waves) if isinstance(phase, UpdateWave) else 0
             if step < done:
@@ -162,6 +181,8 @@ class Batched(Executor):
             if isinstance(phase, UpdateWave):
                 examples = None if window.minibatches is None else window.minibatches.of(wave)
                 self.algorithm.update_(state, phase, j[part], nodes[2][part], times[part], examples)
+            elif isinstance(phase, Round):
+                self.algorithm.round_(state, phase)
             else:
                 columns = (j[part], i[part], weights[part], times[part])
                 some = None if carried is None else carried.part_of(part)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from batchednodes.algorithms.gossip_sgd import UpdateWave
+from batchednodes.algorithms.waves import UpdateWave
 from batchednodes.data.minibatches import Sampler
 from batchednodes.numerics.memory import Aside, sendable
 

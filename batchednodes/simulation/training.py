@@ -198,7 +198,11 @@ def _assembled(task: Task, start: Snapshot | None) -> Iterator[tuple[Run, Means,
     with _threads(means.threads):
         run = assembly.assemble(configs, events, means.chunks, None if start is None else start.state, made.take())
         branched = start is None and task.settings.run.start_from is not None
-        yield run, means, warm_start.start_(run.state, events.networks.sizes, task.settings) if branched else None
+        yield (
+            run,
+            means,
+            warm_start.start_(run.state, run.declared, events.networks.sizes, task.settings) if branched else None,
+        )
 
 
 @contextmanager

@@ -17,9 +17,11 @@ from batchednodes.topology.peer_sampler import ROUNDS, Chooser
 from batchednodes.topology.peer_sampling_kernels import Choice, choice, choices, chosen
 from batchednodes.topology.random import BarabasiAlbert, ErdosRenyi, WattsStrogatz
 from batchednodes.topology.regular import KRegular
+from batchednodes.topology.round_weights import RoundWeights
 from batchednodes.topology.time_varying import BaseGraph, OnePeerExponential, RandomMatching, RandomPeers
 from batchednodes.topology.trees import BinaryTree, DoubleBinaryTree
 from batchednodes.topology.weights import (
+    ConstantWeights,
     GivenWeights,
     Laplacian,
     MaxDegree,
@@ -40,6 +42,7 @@ __all__ = [
     "Choice",
     "Chooser",
     "Complete",
+    "ConstantWeights",
     "Contacts",
     "Davis",
     "DoubleBinaryTree",
@@ -63,6 +66,7 @@ __all__ = [
     "RandomMatching",
     "RandomPeers",
     "Ring",
+    "RoundWeights",
     "Star",
     "StochasticBlock",
     "Topology",

@@ -3,6 +3,7 @@ r"""What chooses the peer of a contact where it is no uniform neighbour in one g
 Letters: n nodes, m contacts.
 """
 
+import math
 from abc import ABC, abstractmethod
 
 import numpy as np
@@ -42,6 +43,20 @@ class Chooser(ABC):
     @abstractmethod
     def probabilities(self) -> "scipy.sparse.csr_array":
         """Returns the probability that a contact of node i is with node j, in the long run; row sums are `share`."""
+
+    @property
+    def seconds(self) -> float:
+        """Length of a round of a graph that changes [s]."""
+        return math.inf
+
+    @property
+    def cycle(self) -> int | None:
+        """After how many rounds a graph that changes is as it was; None: never."""
+        return None
+
+    def at(self, time: float) -> Graph:
+        """Returns the graph at some time [s]; only of graphs that change."""
+        raise ValueError(f"the graph of {type(self).__name__} does not change")
 
     @abstractmethod
     def rule(self) -> Rule:

@@ -44,28 +44,36 @@ class Cycle(Chooser):
         return cls(period, graphs[0].n, indptr, indices, any(graph.directed for graph in graphs))
 
     @property
-    def length(self) -> int:
-        """Number of rounds."""
+    def cycle(self) -> int:
         return (self.indptr.size - 1) // self.n
 
     def peers(self, time: np.ndarray, node: np.ndarray, bits: np.ndarray) -> Int32[np.ndarray, " m"]:
         out = np.empty(time.size, np.int32)
-        _listed(rounds(time, self.period) % self.length * self.n + node, bits, self.indptr, self.indices, out)
+        _listed(rounds(time, self.period) % self.cycle * self.n + node, bits, self.indptr, self.indices, out)
         return out
 
     def share(self) -> Float64[np.ndarray, " n"]:
-        return (np.diff(self.indptr) > 0).reshape(self.length, self.n).mean(axis=0)
+        return (np.diff(self.indptr) > 0).reshape(self.cycle, self.n).mean(axis=0)
 
     def union(self) -> Graph | None:
         return Graph.of(self.n, *self._pairs(), directed=self.directed)
 
     def probabilities(self) -> "scipy.sparse.csr_array":
         degrees = np.diff(self.indptr)
-        weights = np.repeat(1 / (np.maximum(degrees, 1) * self.length), degrees)
+        weights = np.repeat(1 / (np.maximum(degrees, 1) * self.cycle), degrees)
         return scipy.sparse.coo_array((weights, self._pairs()), shape=(self.n, self.n)).tocsr()  # sums over rounds
 
+    @property
+    def seconds(self) -> float:
+        return self.period
+
+    def at(self, time: float) -> Graph:
+        first = int(rounds(np.array([time]), self.period)[0]) % self.cycle * self.n
+        indptr = self.indptr[first : first + self.n + 1]
+        return Graph(self.n, indptr - indptr[0], self.indices[indptr[0] : indptr[-1]], directed=self.directed)
+
     def rule(self) -> Rule:
-        return Rule(CYCLE, self.indptr, self.indices, period=self.period, count=self.length)
+        return Rule(CYCLE, self.indptr, self.indices, period=self.period, count=self.cycle)
 
     def _pairs(self) -> tuple[Int64[np.ndarray, " e"], Int32[np.ndarray, " e"]]:
         return np.repeat(np.arange(self.indptr.size - 1) % self.n, np.diff(self.indptr)), self.indices
@@ -102,6 +110,15 @@ class Matchings(Chooser):
 
     def probabilities(self) -> "scipy.sparse.csr_array":
         return _alike(self.n, 1.0 - self.n % 2 / self.n)
+
+    @property
+    def seconds(self) -> float:
+        return self.period
+
+    def at(self, time: float) -> Graph:
+        i = np.arange(self.n, dtype=np.int32)
+        j = self.peers(np.full(self.n, time), i, np.zeros(self.n, np.uint64))
+        return Graph.of(self.n, i[i < j], j[i < j])
 
     def rule(self) -> Rule:
         return Rule(MATCHING, seed=self.seed, period=self.period)
@@ -146,6 +163,17 @@ class NewPeers(Chooser):
     def probabilities(self) -> "scipy.sparse.csr_array":
         return _alike(self.n, 1.0)
 
+    @property
+    def seconds(self) -> float:
+        return self.period
+
+    def at(self, time: float) -> Graph:
+        i = np.repeat(np.arange(self.n, dtype=np.int32), self.degree)
+        place = np.tile(np.arange(self.degree), self.n)
+        turn, j = int(rounds(np.array([time]), self.period)[0]), np.empty(i.size, np.int32)
+        _listing(np.uint64(self.seed), (self.n, self.degree), turn, i, place, j)
+        return Graph.of(self.n, i, j, directed=True)
+
     def rule(self) -> Rule:
         return Rule(NEW_PEERS, seed=self.seed, period=self.period, count=self.degree)
 
@@ -158,6 +186,16 @@ def _drawn(seed, sizes, turn, node, bits, out):  # noqa: ANN001, ANN202
     chosen = np.empty(k, np.int64)
     for e in range(node.size):
         out[e] = new_peer(seed, n, turn[e], node[e], rng.below(bits[e], k), chosen)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _listing(seed, sizes, turn, node, place, out):  # noqa: ANN001, ANN202
+    """Writes the peers of each node in a round, by their places."""
+    n, k = sizes
+    chosen = np.empty(k, np.int64)
+    for e in range(node.size):
+        out[e] = new_peer(seed, n, turn, node[e], place[e], chosen)
 
 
 def _alike(n: int, share: float) -> "scipy.sparse.csr_array":

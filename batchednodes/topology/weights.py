@@ -18,7 +18,7 @@ from jaxtyping import Float64, Int32, Int64
 from numba import njit
 
 from batchednodes.data.paths import read_text
-from batchednodes.numerics.values import shown
+from batchednodes.numerics.values import number, shown
 from batchednodes.topology.graph import DENSE, Graph, largest_modulus, second_modulus, some_vector
 from batchednodes.topology.peer_sampler import Chooser
 from batchednodes.topology.peer_sampling_kernels import WEIGHTED, Rule, weighted
@@ -96,6 +96,26 @@ class Laplacian(Weights):
     def chooser(self, graph: Graph) -> Chooser | None:
         _refuse_directed(graph)
         return Weighted.of(graph, np.full(graph.indices.size, best_constant(graph)))
+
+
+@dataclass(frozen=True)
+class ConstantWeights(Weights):
+    """P[i, j] = a for each neighbour, the same for all edges."""
+
+    value: float = 0.25
+    """a, the weight of each neighbour; in (0, 1], at most 1 / d_max; dimensionless."""
+
+    def __post_init__(self) -> None:
+        number(self.value, 1, "value", high=1.0, open_low=True, open_high=False)
+
+    def chooser(self, graph: Graph) -> Chooser | None:
+        most = int(graph.degrees.max(initial=0))
+        if most * self.value > 1 + NEAR:
+            raise ValueError(
+                f"value must be at most 1 / d_max = {1 / most:g}, d_max the largest degree, got {shown(self.value)}; "
+                "use a smaller one"
+            )
+        return Weighted.of(graph, np.full(graph.indices.size, float(self.value)))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from batchednodes.algorithms.local_sgd import Descent, Rates
-from batchednodes.algorithms.reference import SerialGossipSGD
+from batchednodes.algorithms.reference import Reference
 from batchednodes.algorithms.state import begin
 from batchednodes.algorithms.versions import Layout
 from batchednodes.data import Sampler
@@ -58,7 +58,7 @@ def serial(problem: Problem, x: Tensor, updates: int = 2) -> Tensor:
     layout = Layout.of([NODES], [0], CPU)
     state = begin(x.clone(), layout.zeros(torch.int16), NODES, momentum=True)
     none = torch.full((NODES,), -1)
-    algorithm = SerialGossipSGD(problem, rates(problem), torch.zeros(NODES), layout, none)
+    algorithm = Reference(problem, rates(problem), torch.zeros(NODES), layout, none)
     for k in range(updates):
         for i in range(NODES):
             algorithm._update_(state, i, i, k, 0.0)

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.func import grad_and_value, vmap
 
 from batchednodes import load
-from batchednodes.algorithms.gossip_sgd import UpdateWave
 from batchednodes.algorithms.local_sgd import Descent
 from batchednodes.algorithms.mixing import merge_, mix_
 from batchednodes.algorithms.mixing.phase import Mixing, writes
 from batchednodes.algorithms.state import State
 from batchednodes.algorithms.versions import Layout
+from batchednodes.algorithms.waves import UpdateWave
 from batchednodes.events.timeline import Clocks, Events
 from batchednodes.events.waves import count_lines, lines, schedule
 from batchednodes.numerics.fx_program import UntraceableError

@@ -36,7 +36,7 @@ from batchednodes.events.messages.records import (
     Out,
     bits,
 )
-from batchednodes.events.timeline import MEET, PULL, UPDATE
+from batchednodes.events.timeline import MEET, PULL, SPLIT, UPDATE
 from batchednodes.events.token_accounts import PROACTIVE, proactive, reactive
 from batchednodes.numerics import rng
 from batchednodes.numerics.intrinsics import borrowed
@@ -111,6 +111,7 @@ def _laws(laws):  # noqa: ANN001, ANN202
         laws.exchange,
         laws.before,
         laws.rounds,
+        laws.splits,
         borrowed(laws.nodes),
         traces[0],
         traces[1],
@@ -167,7 +168,7 @@ def _contact(i, j, now, laws, s, out):  # noqa: ANN001, ANN202
     if laws.exchange < 0:
         _meet(i, j, now, laws, s, out)
     else:
-        _send(i, j, laws.exchange, now, laws, s)
+        _send(i, j, laws.exchange, now, laws, s, out)
 
 
 @njit(nogil=True, cache=True)
@@ -206,7 +207,7 @@ def _meet(i, j, now, laws, s, out):  # noqa: ANN001, ANN202
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _send(i, j, kind, now, laws, s):  # noqa: ANN001, ANN202
+def _send(i, j, kind, now, laws, s, out):  # noqa: ANN001, ANN202
     """Sends a message from i to j."""
     k = s.nodes[i].sent
     lost, wait = _lost(i, laws, s), transferred(i, j, now, laws, s) if kind != REQUEST else 0.0
@@ -216,7 +217,9 @@ def _send(i, j, kind, now, laws, s):  # noqa: ANN001, ANN202
     h = s.messages[s.head[MESSAGES]].free
     s.messages[h].kind, s.messages[h].sender, s.messages[h].receiver, s.messages[h].left = kind, i, j, now
     s.messages[h].snapshot, s.messages[h].part = -1, -1
-    if kind != REQUEST:
+    if laws.splits:
+        s.messages[h].snapshot = _split(i, now, laws, s, out)
+    elif kind != REQUEST:
         s.messages[h].snapshot = snapshot(i, s)
         s.years[h] = s.age[i]
         if s.age.shape[1] > 1:
@@ -228,6 +231,17 @@ def _send(i, j, kind, now, laws, s):  # noqa: ANN001, ANN202
     if laws.nodes[i].fifo:
         queue(h, s)
     push(h, s)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _split(i, now, laws, s, out):  # noqa: ANN001, ANN202
+    """Moves a share of the row of node i into a slot of its own, where it is under way; returns that snapshot."""
+    row, at = laws.n + take(laws.nodes[i].network, s), snapshot(i, s)
+    s.messages[at].place, s.nodes[i].current = row, -1
+    w = weight(laws.nodes[i].weigh, laws.nodes[i].weigh_a, laws.nodes[i].weigh_b, s.age[i, 0], s.age[i, 0])
+    _say(SPLIT, i, row, -1, i, now, w, -1, now, out)
+    return at
 
 
 @njit(nogil=True, cache=True)
@@ -274,22 +288,25 @@ def _arrive(h, now, peers, laws, s, out):  # noqa: ANN001, ANN202
     found = _finds(j, now, laws, s)
     s.accounts[laws.nodes[j].network, DELIVERED if found else OFFLINE] += 1
     if found and kind == ASKING and laws.before:
-        _send(j, i, REPLY, now, laws, s)
+        _send(j, i, REPLY, now, laws, s, out)
     news = not laws.nodes[j].by_age or s.years[h].sum() >= s.age[j].sum()
-    if found and kind != REQUEST:
+    if found and laws.splits:
+        row = s.messages[s.messages[h].snapshot].place
+        _say(SPLIT, row, j, -1, i, s.messages[h].left, 1.0, -1, now, out)
+    elif found and kind != REQUEST:
         _receive(j, h, now, laws, s, out)
     if s.messages[h].snapshot >= 0:
         forget(s.messages[h].snapshot, laws.nodes[i].network, laws, s)
     drop(h, laws, s)
     if found and (kind == REQUEST or (kind == ASKING and not laws.before)):
-        _send(j, i, REPLY, now, laws, s)
+        _send(j, i, REPLY, now, laws, s, out)
     if found and kind == PUSHED and laws.nodes[j].flow != PROACTIVE:
-        _react(j, news, now, peers, laws, s)
+        _react(j, news, now, peers, laws, s, out)
 
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _react(j, news, now, peers, laws, s):  # noqa: ANN001, ANN202
+def _react(j, news, now, peers, laws, s, out):  # noqa: ANN001, ANN202
     """Lets node j spend tokens on messages of its own."""
     high, _ = bits(j, rng.FLOW, 2 * s.nodes[j].arrived + 1, laws)
     count = reactive(laws.nodes[j].flow, s.nodes[j].tokens, laws.nodes[j].spend, news, rng.unit(high))
@@ -299,7 +316,7 @@ def _react(j, news, now, peers, laws, s):  # noqa: ANN001, ANN202
         to = chosen(j, high, _graph_time(now, laws), peers)
         if to >= 0:  # else the token is kept
             s.nodes[j].tokens -= 1
-            _send(j, to, PUSHED, now, laws, s)
+            _send(j, to, PUSHED, now, laws, s, out)
 
 
 @njit(nogil=True, cache=True)

@@ -160,6 +160,8 @@ class Laws(NamedTuple):
     """Whether a reply is sent before the model that asked for it is merged."""
     rounds: bool
     """Whether time goes by whole steps."""
+    splits: bool
+    """Whether a message takes from its sender what it brings."""
     nodes: np.ndarray
     """LAW of each node [n]."""
     trace: Float64[np.ndarray, " d"]

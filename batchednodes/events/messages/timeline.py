@@ -34,7 +34,7 @@ from batchednodes.events.messages.records import (
     widened,
 )
 from batchednodes.events.rounds import Calendar
-from batchednodes.events.timeline import PUSH, UPDATE, Clocks, Events, Timeline
+from batchednodes.events.timeline import ALONE, PUSH, UPDATE, Clocks, Events, Timeline
 
 RECEIPTS = {
     "merge": loop.MERGE,
@@ -136,6 +136,8 @@ class Traffic(Timeline):
             return super().window(clocks, until)
         silent = self.gossip.silence(np.ones(self.networks.n, bool)) if self.calendar else self.gossip
         base = Timeline(self.networks, self.contacts, self.update, silent, self.exchange, self.schemes)
+        if self.at_update is not None and self.at_update.any():
+            base = replace(base, gossip=self.gossip.silence(self.at_update != ALONE))
         if self._works_by_itself():
             base = replace(base, update=self.update.silence(np.ones(self.networks.n, bool)))
             others, after = base.window(replace(clocks, next_update=np.full(self.networks.n, np.inf)), until)
@@ -154,7 +156,8 @@ class Traffic(Timeline):
             after = replace(after, gossips=made)
         time, kind, actor, other = (np.concatenate(columns) for columns in zip(*lists, strict=True))
         order = np.argsort(time, kind="stable")
-        return Events(time[order], kind[order], actor[order], other[order], np.full(time.size, -1)), after
+        events = Events(time[order], kind[order], actor[order], other[order], np.full(time.size, -1))
+        return self._answered(events, clocks, after)
 
     def _opening(self, start: float, until: float) -> list[tuple[np.ndarray, ...]]:
         """Returns the updates with which nodes begin, at the end of their first step."""

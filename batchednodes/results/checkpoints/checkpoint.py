@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from batchednodes.algorithms.state import State
+from batchednodes.algorithms.state import OWN, State
 from batchednodes.algorithms.versions import Layout
 from batchednodes.events.messages.records import MESSAGE, NODE, Mail
 from batchednodes.events.timeline import Clocks
@@ -38,9 +38,6 @@ _CLOCKS = "clocks."
 _MAIL, _SLOTS = "clocks.mail.", "messages."
 """Prefixes of what is under way, and of the rows that it refers to."""
 
-_ROWS = ("x", "v", "age")
-"""Tensors with rows for nodes and slots."""
-
 _VERSIONS = "versions"
 """Name of the versions [n, t] among the tensors of a file; where networks differ in their numbers of tracked sources,
 each has its own, "versions.0", "versions.1", and so on."""
@@ -62,7 +59,7 @@ class Snapshot:
     @property
     def header(self) -> Header:
         """What it is, as the header of its file says."""
-        return Header(self.clocks.time, tuple(self.layout.sizes.tolist()), self.state.x.shape[1], self.journal)
+        return Header(self.clocks.time, tuple(self.layout.sizes.tolist()), self.state.p, self.journal)
 
 
 def save(path: Inside, snapshot: Snapshot) -> None:
@@ -107,9 +104,11 @@ def _snapshot(tensors: dict[str, Tensor], said: Said, device: torch.device) -> S
         raise ValueError(f"versions are {int(versions.min())}")
     versions = versions.to(device)
     kept = {name: tensors.pop(name).to(device) for name in said.state if name != _VERSIONS}
-    kept |= {name: torch.cat([kept[name], slots[name].to(device)]) for name in _ROWS if name in slots}
+    kept |= {name: torch.cat([kept[name], slots[name].to(device)]) for name in kept if name in slots}
     arrays = {name: tensor.numpy() for name, tensor in tensors.items() if not name.startswith(_VERSIONS)}
-    state = State(versions=versions, **kept)
+    own = {name: kept.pop(name) for name in OWN if name != _VERSIONS}
+    own[_VERSIONS] = versions
+    state = State(*(own[name] for name in OWN), fields=kept)
     here = {name: array.numpy() for name, array in clocks.items()}
     post = Mail(**{name: _records(name, array.numpy()) for name, array in mail.items()}) if mail else None
     clock = Clocks(time=said.time, **here, mail=post)
@@ -135,7 +134,7 @@ def _tensors(snapshot: Snapshot) -> dict[str, Tensor]:
     """Returns everything of a snapshot by its name in a file."""
     state, clocks = snapshot.state, snapshot.clocks
     named = {name: t for name, t in state.tensors().items() if name != _VERSIONS}
-    named |= {name: named[name][: state.nodes] for name in _ROWS if name in named}
+    named |= {name: named[name][: state.nodes] for name in state.travelling()}
     tensors = {name: t.detach().cpu().contiguous() for name, t in (named | _tables(snapshot)).items()}
     tensors |= {name: t.detach().cpu().contiguous().clone() for name, t in _slots(snapshot).items()}
     kept = [f.name for f in fields(clocks) if f.name not in ("time", "mail")]
@@ -161,7 +160,8 @@ def _slots(snapshot: Snapshot) -> dict[str, Tensor]:
     state, layout = snapshot.state, snapshot.layout
     if snapshot.clocks.mail is None:
         return {}
-    rows = {_SLOTS + name: t[state.nodes :] for name, t in state.tensors().items() if name in _ROWS}
+    named = state.tensors()
+    rows = {_SLOTS + name: named[name][state.nodes :] for name in state.travelling()}
     return rows | {_SLOTS + _VERSIONS: state.versions[layout.numbers :]}
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from batchednodes.algorithms.state import State
+from batchednodes.algorithms.state import OWN, State
 from batchednodes.config import Every
 from batchednodes.numerics.memory import Aside, exhausted, reason
 from batchednodes.results.checkpoints import checkpoint
@@ -203,7 +203,9 @@ class Keeper:
             self.copies[name].copy_(tensor, non_blocking=True)
         if state.x.is_cuda:
             torch.cuda.synchronize(state.x.device)
-        return State(**self.copies)
+        own = [self.copies[name] for name in OWN]
+        apart = {name: copy for name, copy in self.copies.items() if name not in OWN}
+        return State(*own, fields=apart, travels=frozenset(state.travelling()))
 
 
 def _memory(tensor: Tensor) -> Tensor:

@@ -45,8 +45,7 @@ _FLOATS, _COUNTS = {"float32", "float64", "bfloat16"}, {"int16", "int32", "int64
 """Types of models and of versions."""
 
 _SHAPES = {
-    "x v read": ("model", "n p"),
-    "age": ("int64", "n a"),
+    "x": ("model", "n p"),
     "updated gained diverged_at": ("float64", "n"),
     "clocks.next_update clocks.next_gossip clocks.stamp": ("float64", "n"),
     "clocks.updates clocks.gossips clocks.draws": ("int64", "n"),
@@ -59,14 +58,13 @@ _SHAPES = {
     "clocks.mail.pools": ("int64", "g 2"),
     "clocks.mail.link": ("int64", "l"),
     "clocks.mail.head": ("int64", "7"),
-    "messages.x messages.v": ("model", "s p"),
-    "messages.age": ("int64", "s a"),
+    "messages.x": ("model", "s p"),
     "curves.before curves.integral curves.of_source": ("float64", "n"),
 }
-"""Type and shape of each tensor but the versions; a letter is the same size wherever it stands."""
+"""Type and shape of each tensor but the versions and fields; a letter is the same size wherever it stands."""
 
-_NEEDED, _OPTIONAL = {"x", "versions", "updated", "gained", "diverged_at"}, {"v", "read", "age"}
-"""Tensors of a state that each run has, and that some have."""
+_NEEDED = {"x", "versions", "updated", "gained", "diverged_at"}
+"""Tensors of a state that each run has; those that algorithms and optimizers declare are fields."""
 
 _BLOCK = 1 << 24
 """Bytes of a file that are read at once."""
@@ -155,6 +153,11 @@ def _shapes(file: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
     return {name: (_TYPES.get(part.get_dtype(), "unknown"), tuple(part.get_shape())) for name, part in slices.items()}
 
 
+def is_field(name: str) -> bool:
+    """Returns whether a tensor of a state may have a name that an algorithm or optimizer gave it."""
+    return name.isascii() and name.isidentifier() and name not in _NEEDED and not name.startswith("versions")
+
+
 def check_shapes(found: Mapping[str, tuple[str, tuple[int, ...]]], said: Said) -> None:
     """Checks that the tensors of a file are those that a run needs.
 
@@ -167,6 +170,7 @@ def check_shapes(found: Mapping[str, tuple[str, tuple[int, ...]]], said: Said) -
     """
     sizes, types = {"n": sum(said.nodes), "g": len(said.nodes)}, dict[str, str]()
     known = {"model": {said.journal.config["dtype"]} if "dtype" in said.journal.config else _FLOATS, "counts": _COUNTS}
+    known |= {f"field {name}": known["model"] | {"float64", "int64"} for name in said.state}
     for name, (kind, letters) in _expected(found, said).items():
         if name not in found:
             raise ValueError(f"{name} is missing")
@@ -180,9 +184,14 @@ def check_shapes(found: Mapping[str, tuple[str, tuple[int, ...]]], said: Said) -
 
 def _expected(found: Mapping[str, tuple[str, tuple[int, ...]]], said: Said) -> dict[str, tuple[str, str]]:
     """Returns type and shape, in letters, of each tensor that a file must hold, the models first."""
-    if not _NEEDED <= {*said.state} <= _NEEDED | _OPTIONAL:
+    own = {*said.state} - _NEEDED
+    if not {*said.state} >= _NEEDED or not all(map(is_field, own)):
         raise ValueError(f"state is {shown(said.state)}")
     shapes = {name: shape for names, shape in _SHAPES.items() for name in names.split()}
+    shapes |= {name: (f"field {name}", f"n width_of_{name}") for name in own}
+    shapes |= {
+        f"messages.{name}": (f"field {name}", f"s width_of_{name}") for name in own if f"messages.{name}" in found
+    }
     mailed = any(name.startswith("clocks.mail.") for name in found)
     names = [name for name in shapes if name in said.state]
     names += [name for name in shapes if name.startswith("clocks.") and (mailed or not name.startswith("clocks.mail."))]

@@ -5,7 +5,7 @@ Letters: n nodes of all networks, p parameters, x models [n, p].
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,16 +13,23 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from batchednodes.algorithms.context import Gradient
+from batchednodes.algorithms.fields import Field
 from batchednodes.algorithms.gossip_sgd import GossipSGD
 from batchednodes.algorithms.local_sgd import Descent, Rates, Uneven
 from batchednodes.algorithms.mixing import Ages, Entries, parts
-from batchednodes.algorithms.reference import SerialGossipSGD
-from batchednodes.algorithms.state import State, begin
+from batchednodes.algorithms.mixing.rounds import RoundMatrices
+from batchednodes.algorithms.one_by_one import OneByOne
+from batchednodes.algorithms.reference import Reference
+from batchednodes.algorithms.rowwise import Rowwise
+from batchednodes.algorithms.state import State, begin, joined
 from batchednodes.algorithms.versions import dtype_for
+from batchednodes.algorithms.waves import Waves
 from batchednodes.config import Config, has_messages
 from batchednodes.data import Dataset, Heterogeneity, Sampler, Shards
 from batchednodes.events.messages.timeline import Traffic
 from batchednodes.events.schemes import Freshest, Uniform
+from batchednodes.events.synchronous import Barriers
 from batchednodes.events.timeline import Timeline
 from batchednodes.models.problem import Problem
 from batchednodes.numerics import rng
@@ -32,7 +39,7 @@ from batchednodes.numerics.values import per_node, shown
 from batchednodes.results import theory
 from batchednodes.results.metrics.meter import Meter, quarantine_
 from batchednodes.results.metrics.staleness import Sources, Tracking, sample
-from batchednodes.simulation.build import datasets, learning
+from batchednodes.simulation.build import datasets, fields, learning
 from batchednodes.simulation.build.learning import DTYPES
 from batchednodes.simulation.engine import Batched, Engine, Serial, automatic_window
 from batchednodes.simulation.planning import preflight
@@ -48,6 +55,8 @@ class Run:
 
     engine: Engine
     state: State
+    declared: dict[str, Field]
+    """What nodes keep besides their models."""
     meter: Meter
     problem: Problem
     planned: Chunks
@@ -129,29 +138,34 @@ def assemble(
     entries, ages, slots = *_entries(config, events, problem), events.slots if isinstance(events, Traffic) else 0
     carries, replaces = (config.gossip.on_receipt in kinds for kinds in (("update", "update_merge"), ("update",)))
     layout.reserve(slots if state is None else state.x.shape[0] - state.nodes)
+    rounds = RoundMatrices(events.weights, where, dtype) if isinstance(events, Barriers) else None
     if config.executor == "serial":
-        choices = (coefficients, weight, layout, own, quarantine, entries, replaces, ages)
-        executor = Serial(SerialGossipSGD(problem, *choices))
+        reference = Reference(problem, coefficients, weight, layout, own, quarantine, entries, replaces, ages)
+        rowwise = _rowwise(configs, events, problem, _plain_descent(config, problem, coefficients), coefficients)
+        independent = hasattr(config.algorithm, "event_")
+        single = type(config.algorithm) is not GossipSGD or rounds is not None
+        executor = Serial(OneByOne(reference, rowwise, rounds, independent) if single else reference)
     else:
         descent = _descent(config, problem, coefficients, chunks)
+        rowwise = _rowwise(configs, events, problem, descent, coefficients)
         choices = (coefficients, weight, layout, own, updated, config.run.mixing, quarantine, entries)
-        executor = Batched(GossipSGD(problem, descent, *choices, carries, replaces, ages))
-    momentum, delta = coefficients.momentum is not None, config.update.applies == "delta"
+        executor = Batched(Waves(rowwise, problem, descent, *choices, carries, replaces, ages, rounds))
+    declared = fields.declared(configs, coefficients.momentum is not None, entries.parts if entries and ages else 0)
     if state is None:
         x = _initial(configs, problem, events.networks, dtype, slots)
-        versions, aged = layout.zeros(counts(events, config)), entries.parts if entries and ages else 0
-        state = begin(x, versions, events.networks.n, momentum, delta, aged)
+        state = begin(x, layout.zeros(counts(events, config)), events.networks.n, declared)
         if quarantine:
             quarantine_(state)  # a user's model may begin with anything
     else:
-        _check_state(state, (events.networks.n, problem.stack.p), layout.room, (momentum, delta))
+        _check_state(state, (events.networks.n, problem.stack.p), layout.room, declared)
+        state = state if state.travels else joined(state, declared)
     engine = Engine(events, executor, config.run.until, config.run.mark_every, window)
     theories = tuple(mean_staleness(c, events, g, tracking.sources) for g, c in enumerate(configs))
     evaluated, peaks = _evaluated(configs, events.networks), tuple(events.peaks())
     constants = (evaluated, theories, peaks, scored, chunks.together, quarantine)
     laws = events.laws if isinstance(events, Traffic) else None
     meter = Meter(events.networks, problem, tracking, *constants, laws)
-    return Run(engine, state, meter, problem, chunks, updated, labels)
+    return Run(engine, state, declared, meter, problem, chunks, updated, labels)
 
 
 def _fitted(planned: Chunks, config: Config, sampler: Sampler) -> Chunks:
@@ -180,9 +194,9 @@ def _chunks(planned: Chunks) -> tuple[Chunk, Chunk]:
     return updated, scored
 
 
-def _check_state(state: State, shape: tuple[int, int], versions: int, has: tuple[bool, bool]) -> None:
-    found = tuple(state.models.shape), state.versions.numel(), (state.v is not None, state.read is not None)
-    if found != (shape, versions, has):
+def _check_state(state: State, shape: tuple[int, int], versions: int, declared: Mapping[str, Field]) -> None:
+    found = tuple(state.models.shape), state.versions.numel(), {*state.fields, *state.columns}
+    if found != (shape, versions, {*declared}):
         raise ValueError(
             f"the checkpoint must fit the settings: models {list(shape)} and {versions} versions, got models "
             f"{list(state.models.shape)} and {state.versions.numel()} versions; did data or the model's code change?"
@@ -201,10 +215,8 @@ def _descent(config: Config, problem: Problem, rates: Rates, chunks: Chunks) -> 
     Raises:
         ValueError: a compiled program is asked for, and cannot be made.
     """
-    local, sampler = config.local, problem.sampler
-    data = (problem.features, problem.targets, sampler.padded, _uneven(sampler, rates.lr.device))
-    divides = config.gossip.merge.weighing(np.zeros(1)).divides
-    descent = Descent.of(problem.objective, problem.stack.views, rates, *data, divides, sampler.keyed)
+    local, sampler, descent = config.local, problem.sampler, _plain_descent(config, problem, rates)
+    divides = descent.divides
     if local.compile == "off" or divides or (local.compile == "auto" and not chunks.traced):
         return descent
     batch, compiled = sampler.shape[1], local.compile == "on"
@@ -221,6 +233,29 @@ def _descent(config: Config, problem: Problem, rates: Rates, chunks: Chunks) -> 
             f"{str(error).strip().splitlines()[0][:300]}"
         ) from error
     return program.recorded(chunks.update) if rates.lr.is_cuda else program
+
+
+def _plain_descent(config: Config, problem: Problem, rates: Rates) -> Descent:
+    """Returns the way to make minibatch steps by vmap, operation by operation."""
+    sampler = problem.sampler
+    data = (problem.features, problem.targets, sampler.padded, _uneven(sampler, rates.lr.device))
+    divides = config.gossip.merge.weighing(np.zeros(1)).divides
+    return Descent.of(problem.objective, problem.stack.views, rates, *data, divides, sampler.keyed)
+
+
+def _rowwise(configs: Sequence[Config], events: Timeline, problem: Problem, descent: Descent, rates: Rates) -> Rowwise:
+    """Returns the algorithm, which all networks share, and what its methods may know of nodes."""
+    batch, where = events.networks, rates.lr.device
+    degree = [
+        np.full(int(size), size - 1.0) if graph is None else graph.degrees
+        for size, graph in zip(
+            batch.sizes, map(events.contacts.graph, map(batch.slice, range(batch.count))), strict=True
+        )
+    ]
+    seeds = torch.from_numpy(batch.seeds[batch.network_of()].astype(np.int64)).to(where)
+    local, degrees = (torch.from_numpy(a).to(where) for a in (batch.local(), np.concatenate(degree)))
+    gradient = Gradient(problem)
+    return Rowwise(configs[0].algorithm, gradient, descent, rates, degrees.to(rates.lr.dtype), seeds, local)
 
 
 def _uneven(sampler: Sampler, where: torch.device) -> Uneven:

@@ -102,7 +102,10 @@ def traffic(configs: Sequence[Config], base: Timeline, model: int) -> Traffic:
         isinstance(first.timing, Rounds),
     )
     starts = np.cumsum([0, *(trace.size for trace in traces)])
-    laws = Laws(networks.n, exchange, before, rounds, nodes, joined(traces), starts, begun, links, begins, turns)
+    splits = first.algorithm.mixing == "column"
+    laws = Laws(
+        networks.n, exchange, before, rounds, splits, nodes, joined(traces), starts, begun, links, begins, turns
+    )
     timings = [c.timing for c in configs]
     rounds = tuple(timing for timing in timings if isinstance(timing, Rounds))
     gossip = base.gossip.silence(np.ones(networks.n, bool)) if rounds else base.gossip
@@ -119,6 +122,7 @@ def traffic(configs: Sequence[Config], base: Timeline, model: int) -> Traffic:
         Calendar(networks, rounds) if rounds else None,
         some[0].weighing.parts,
         Forecast(0.0, np.zeros(networks.count, np.int64), 0, False),
+        at_update=base.at_update,
     )
     until = first.run.until
     turnover = sum(float(one.presence.turnover.sum()) for one in some)

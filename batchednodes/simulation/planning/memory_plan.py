@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from batchednodes.algorithms.fields import Field
 from batchednodes.config import Config, has_messages
 from batchednodes.data import DataSizes
 from batchednodes.events.messages.records import LAW, MESSAGE, NODE
 from batchednodes.events.messages.timeline import Traffic
 from batchednodes.numerics.memory import Chunks, gib
-from batchednodes.simulation.build import datasets
+from batchednodes.simulation.build import datasets, fields
 
 SHARE = 0.9
 """Part of the free memory that a plan may use; the rest is for what it cannot see (libraries, fragmentation)."""
@@ -140,30 +141,37 @@ class Needs:
     def state(self, n: int, versions: int) -> int:
         """Returns the bytes of what a checkpoint holds; versions: theirs [B]."""
         parts = self.tensors(n, versions)
-        return sum(parts[name] for name in ("models", "momentum", "models read (delta)", "ages", "versions"))
+        return sum(parts[name] for name in ("models", "versions", *self.fields(n)))
 
     def tensors(self, n: int, versions: int) -> dict[str, int]:
         """Returns the bytes of what lives as long as the run; versions: theirs [B]."""
-        row, some_momentum = n * self.p * self.item, any(c.local.momentum != 0 for c in self.configs)
         samples = sum(s.samples for s in self.sizes)
         rows = [(s.samples + s.test_samples, s) for s in self.sizes]
         return {
-            "models": row,
-            "momentum": row if some_momentum else 0,
-            "models read (delta)": row if self.config.update.applies == "delta" else 0,
-            "ages": 8 * n * self.ages,
+            "models": n * self.p * self.item,
+            **self.fields(n),
             "versions": versions,
             "data": sum(count * self._example(s) for count, s in rows),
             "data while it is loaded (host)": sum(count * s.numbers * 8 for count, s in rows),
             "sampler and clocks (host)": 12 * samples + 260 * n,
         }
 
+    @property
+    def declared(self) -> dict[str, Field]:
+        """What nodes keep besides their models."""
+        return fields.declared(self.configs, any(c.local.momentum != 0 for c in self.configs), self.ages)
+
+    def fields(self, n: int, travelling: bool = False) -> dict[str, int]:
+        """Returns the bytes of what some nodes keep besides their models, or of what travels with as many messages."""
+        kept = {name: one for name, one in self.declared.items() if one.travels or not travelling}
+        sizes = {fields.LABELS.get(name, name): n * one.size(self.p, self.item) for name, one in kept.items()}
+        return dict.fromkeys(fields.LABELS.values(), 0) | sizes
+
     def messages(self, events: Traffic, versions: int) -> dict[str, int]:
         """Returns the bytes of what is under way; versions: of one slot [B]."""
-        row, momentum = self.p * self.item, any(c.local.momentum != 0 for c in self.configs)
-        room = events.forecast.room
+        row, room = self.p * self.item + sum(self.fields(1, travelling=True).values()), events.forecast.room
         return {
-            "models under way": events.slots * (row * (2 if momentum else 1) + 8 * self.ages + versions),
+            "models under way": events.slots * (row + versions),
             "mail (host)": int(
                 mail(events.networks.n, events.parts)
                 + 3 * room * (MESSAGE.itemsize + 8 * events.parts + 8)
@@ -173,10 +181,11 @@ class Needs:
 
     def workspace(self, chunks: Chunks, writes: int, tracked: int, graphs: bool) -> dict[str, int]:
         """Returns the bytes of temporaries; graphs: whether updates are CUDA graphs, which have rows of their own."""
+        widths = self.p * self.item + sum(one.size(self.p, self.item) for one in self.declared.values() if one.mixed)
         return {
             "local updates": max(chunks.update * self.update_row, self.most) * (2 if graphs else 1),
             "evaluation": chunks.evaluate * self.evaluated_row,
-            "mixing": writes * (self.p * self.item + 12 * tracked + 64),
+            "mixing": writes * (widths + 12 * tracked + 64),
         }
 
 

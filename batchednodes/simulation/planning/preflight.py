@@ -9,6 +9,7 @@ Letters: n nodes, p parameters.
 import csv
 import ctypes
 import io
+import math
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,7 +23,9 @@ from batchednodes.config import Config, has_messages, sweep
 from batchednodes.config.sweep import Point
 from batchednodes.data import Dataset, DataSizes, Shards
 from batchednodes.events import clocks
-from batchednodes.events.timeline import Timeline
+from batchednodes.events.clocks import AtUpdate, Gaps
+from batchednodes.events.synchronous import Barriers, Synchronous
+from batchednodes.events.timeline import AFTER, ALONE, BEFORE, Timeline
 from batchednodes.numerics.values import shown
 from batchednodes.results.checkpoints.header import DamageError, believing, finite
 from batchednodes.results.folder.inside import Inside
@@ -33,7 +36,7 @@ from batchednodes.simulation.planning import memory_plan
 from batchednodes.simulation.planning.memory_plan import Needs
 from batchednodes.simulation.resume import input_files
 from batchednodes.simulation.resume.rules import check_resumable, check_start
-from batchednodes.topology import Chooser, Graph, Networks, stack
+from batchednodes.topology import Chooser, Graph, Networks, RoundWeights, stack
 
 _QUICK = 256 << 20
 """Memory of the data up to which they are loaded first [B]: some seconds' work; more, once memory is planned."""
@@ -183,15 +186,60 @@ def timeline(configs: Sequence[Config], model: int) -> Timeline:
     batch = networks(configs)
     with datasets.section("network.topology"):
         graphs = [c.network.topology.graph(c.network.nodes, c.seed) for c in configs]
+    if any(isinstance(c.timing, Synchronous) for c in configs):
+        return _barriers(configs, batch, graphs)
     with datasets.section("network.weights"):
         graphs = [_weighted(c, graph) for c, graph in zip(configs, graphs, strict=True)]
     for graph in graphs:
         _warn_if_disconnected(graph.union() if isinstance(graph, Chooser) else graph)
     update = [c.update.clock.gaps(c.network.nodes, c.seed, "update.clock") for c in configs]
-    gossip = [c.gossip.clock.gaps(c.network.nodes, c.seed, "gossip.clock") for c in configs]
+    gossip = [
+        laws if isinstance(c.gossip.clock, AtUpdate) else c.gossip.clock.gaps(c.network.nodes, c.seed, "gossip.clock")
+        for c, laws in zip(configs, update, strict=True)
+    ]
     exchange, schemes = configs[0].gossip.exchange, tuple(c.gossip.scheme for c in configs)
-    plain = Timeline(batch, stack(batch, graphs), clocks.join(update), clocks.join(gossip), exchange, schemes)
+    if exchange == "push" and configs[0].algorithm.occupies_sender():
+        exchange = "split"
+    sides = [
+        (BEFORE if c.gossip.clock.order == "before" else AFTER) if isinstance(c.gossip.clock, AtUpdate) else ALONE
+        for c in configs
+    ]
+    plain = Timeline(
+        batch,
+        stack(batch, graphs),
+        clocks.join(update),
+        clocks.join(gossip),
+        exchange,
+        schemes,
+        at_update=np.repeat(np.array(sides, np.int8), batch.sizes) if any(sides) else None,
+    )
     return traffic(configs, plain, model) if any(has_messages(c) for c in configs) else plain
+
+
+def _barriers(configs: Sequence[Config], batch: Networks, graphs: list[Graph | Chooser | None]) -> Barriers:
+    """Returns the synchronous rounds of some networks.
+
+    Raises:
+        ValueError: not all networks go by rounds, or the weights of one are not what its algorithm asks for.
+    """
+    made, weights = [c.timing for c in configs], list[RoundWeights]()
+    timings = [timing for timing in made if isinstance(timing, Synchronous)]
+    if len(timings) < len(configs):
+        raise ValueError(
+            "sweep.timing must be of kind synchronous in every network, or in none; run separate commands for them"
+        )
+    for c, graph, timing in zip(configs, graphs, timings, strict=True):
+        pull, stochasticity = c.gossip.exchange == "pull", type(c.algorithm).mixing
+        one = RoundWeights(c.network.nodes, graph, c.network.weights, stochasticity, pull, timing.period)
+        with datasets.section("network.weights"):
+            one.check()
+        weights.append(one)
+        _warn_if_disconnected(graph.union() if isinstance(graph, Chooser) else graph)
+    period = np.array([timing.period for timing in timings], float)
+    each, never = np.repeat(period, batch.sizes), np.full(batch.n, math.inf)
+    laws = Gaps(each, np.zeros(batch.n)), Gaps(never, np.zeros(batch.n))
+    schemes = tuple(c.gossip.scheme for c in configs)
+    return Barriers(batch, stack(batch, graphs), *laws, "meet", schemes, period=period, weights=tuple(weights))
 
 
 def names(configs: Sequence[Config]) -> str | None:

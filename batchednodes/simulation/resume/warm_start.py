@@ -3,6 +3,7 @@
 Letters: g networks.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
+from batchednodes.algorithms.fields import Field
 from batchednodes.algorithms.state import State
 from batchednodes.config import Config
 from batchednodes.results.checkpoints.checkpointer import latest
@@ -31,11 +33,12 @@ class Origin:
     """Settings that differ: the other run's value, and the new one."""
 
 
-def start_(state: State, sizes: Int64[np.ndarray, " g"], settings: Config) -> Origin:
+def start_(state: State, declared: Mapping[str, Field], sizes: Int64[np.ndarray, " g"], settings: Config) -> Origin:
     """Writes the latest models of the run that the settings start from into a state at t = 0.
 
     Args:
         state: of the new run; changed.
+        declared: its fields, of which those that begin as models do.
         sizes: nodes of its networks.
         settings: of the new run.
 
@@ -48,13 +51,14 @@ def start_(state: State, sizes: Int64[np.ndarray, " g"], settings: Config) -> Or
         found = latest(Inside(Path(folder)), torch.device("cpu"))
     except ValueError as error:
         raise ValueError(f"run.start_from must be the folder of a run, {error}") from None
-    changed, models = check_start(settings, sizes.tolist(), state.x.shape[1], found.header), found.state.models
+    changed, models = check_start(settings, sizes.tolist(), state.p, found.header), found.state.models
     if np.array_equal(sizes, found.layout.sizes):
         state.models.copy_(models)
     else:
         state.models.view(sizes.size, *models.shape).copy_(models)
-    if state.read is not None:
-        state.read.copy_(state.models)
+    for name in (name for name, one in declared.items() if one.start == "model"):
+        rows = state.x[:, state.columns[name]] if name in state.columns else state.fields[name]
+        rows[: state.nodes] = state.models
     if settings.run.on_divergence == "quarantine":
         quarantine_(state)
     return Origin(folder, found.clocks.time, changed)

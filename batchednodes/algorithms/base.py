@@ -1,0 +1,142 @@
+r"""The interface of algorithms: one paper, one file, one short class.
+
+An algorithm says what it keeps for each node (`fields`), what the completion of an update does to a row (`update_`),
+and how rows are mixed. It sees its own rows only, and numbers that have addresses, so that a wave of rows gives what
+one row after the other does:
+
+    @dataclass(frozen=True)
+    class Lookahead(Algorithm):
+        fields = {"slow": Field(start="model")}
+
+        def update_(self, r: Rows, k: Context) -> None:
+            fast = k.descend(r["x"])
+            r["slow"] = r["slow"] + (fast - r["slow"]) / 2
+            r["x"] = r["slow"]
+
+Mixing is linear by default: of the fields that `emits` names, a contact makes (1 - w) own + w other, and a round W
+times all rows. The engine then keeps these fields side by side, so that one product mixes them all. What is not linear
+overrides `emit_` and `absorb_`.
+
+Notation: w rows, p parameters of a model, x models [w, p], i the node of a row, eta its step size.
+"""
+
+from abc import ABC
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from batchednodes.algorithms.fields import Field
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Rows = dict[str, Any]
+"""Tensors of some rows by name: "x" [w, p], and each field [w, width]. A method replaces entries by new tensors; it
+writes into none."""
+
+Law = Callable[[Mapping[str, Any]], Any]
+"""Maps all rows of one network, those under way included, to numbers that no mixing may change."""
+
+
+class Context(Protocol):
+    """What a method may know of its rows besides their fields: a row of numbers for each of them.
+
+    `count`, `grad` and `descend` are there for updates only.
+    """
+
+    @property
+    def lr(self) -> "Tensor":
+        """Step size eta of this update [w, 1]; dimensionless."""
+        ...
+
+    @property
+    def time(self) -> "Tensor":
+        """Simulated time of the event [w, 1]; s."""
+        ...
+
+    @property
+    def elapsed(self) -> "Tensor":
+        """Time since the row's last event that wrote it [w, 1]; s; only of algorithms with `elapses`."""
+        ...
+
+    @property
+    def count(self) -> "Tensor":
+        """Updates of the node before this one [w, 1]."""
+        ...
+
+    @property
+    def degree(self) -> "Tensor":
+        """How many nodes the node may contact [w, 1]."""
+        ...
+
+    def grad(self, x: "Tensor") -> "Tensor":
+        """Returns the gradient at x [w, p] of the mean loss of the update's minibatches, with weight decay."""
+        ...
+
+    def descend(self, x: "Tensor") -> "Tensor":
+        """Returns what local SGD of `local` makes of x [w, p], by the update's minibatches."""
+        ...
+
+    def uniform(self, stream: int, size: int) -> "Tensor":
+        """Returns numbers in (0, 1) [w, size], by the address (seed, stream, node, event)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip averaging)
+    """What events do to the rows of nodes; a frozen dataclass, whose fields are its settings."""
+
+    fields: ClassVar[dict[str, Field]] = {}
+    """What each node keeps besides its model, by name."""
+    emits: ClassVar[tuple[str, ...]] = ("x",)
+    """What is mixed, and what a message brings: "x" and names of fields, or of what `emit_` returns."""
+    mixing: ClassVar[Literal["row", "double", "column"]] = "row"
+    """What W must keep: row, nothing but means; double, the sum over nodes (meetings, doubly stochastic rounds);
+    column, the mass: one-way pushes that take from the sender what they bring."""
+    contact: ClassVar[Literal["any", "at_update"]] = "any"
+    """Whether contacts must be made at completions of updates, `gossip.clock: {kind: at_update}`."""
+    timing: ClassVar[tuple[str, ...]] = ("events", "rounds")
+    """Where it is sound: at single contacts, in synchronous rounds."""
+    descends: ClassVar[bool] = True
+    """Whether updates use `Context.descend`; else they make their own steps, for which settings of local SGD but
+    lr, weight_decay and the minibatches have no meaning."""
+    writes_sender: ClassVar[bool] = False
+    """Whether `emit_` changes the rows it is given: a push then occupies both rows."""
+    elapses: ClassVar[bool] = False
+    """Whether methods ask for `Context.elapsed`."""
+    laws: ClassVar[dict[str, Law]] = {}
+    """What no mixing may change, by name."""
+
+    def update_(self, r: Rows, k: Context) -> None:
+        """Replaces what the completion of an update changes."""
+        r["x"] = k.descend(r["x"])
+
+    def emit_(self, r: Rows, k: Context) -> Rows:
+        """Returns what rows give to a mixing; may replace fields where `writes_sender`."""
+        return {name: r[name] for name in self.emits}
+
+    def absorb_(self, r: Rows, mixed: Rows, k: Context) -> None:
+        """Replaces what a mixing changes, given what it made of emissions."""
+        r.update(mixed)
+
+    def model(self, r: Rows) -> Any:
+        """Returns the models [w, p] that are scored."""
+        return r["x"]
+
+    @classmethod
+    def linear(cls) -> bool:
+        """Returns whether mixing is nothing but W times the emitted fields, which can lie side by side."""
+        return cls.emit_ is Algorithm.emit_ and cls.absorb_ is Algorithm.absorb_
+
+    @classmethod
+    def occupies_sender(cls) -> bool:
+        """Returns whether a push changes its sender, too."""
+        return cls.mixing == "column" or cls.writes_sender
+
+    @classmethod
+    def declared(cls) -> dict[str, Field]:
+        """Returns the fields, those that are mixed linearly marked so."""
+        own = dict(cls.fields)
+        if cls.elapses:
+            own["last_event"] = Field(width=1, dtype="float64")
+        return {name: field.mixing() if cls.linear() and name in cls.emits else field for name, field in own.items()}

@@ -1,0 +1,56 @@
+r"""What methods of an algorithm are given: rows of fields, and numbers that have addresses.
+
+Notation: w rows, p parameters, s steps of an update, b examples of a minibatch, x models.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.func import grad, vmap
+
+from batchednodes.algorithms.local_sgd import filled
+from batchednodes.models.dropout import mixed, stepped
+from batchednodes.models.problem import Problem
+
+
+@dataclass(frozen=True, eq=False)
+class Gradient:
+    """The mean loss of all examples of an update, and its gradient, for many rows by one call of vmap."""
+
+    problem: Problem
+
+    def of(
+        self, x: Float[Tensor, "w p"], examples: Int64[Tensor, "w s b"]
+    ) -> tuple[Float[Tensor, "w p"], Float[Tensor, " w"]]:
+        """Returns gradients and losses at some models, by minibatches whose keys, if they have any, are the first's."""
+        drawn = dict[str, Tensor]()
+        if self.problem.sampler.keyed:
+            examples, drawn["key"] = examples[:, :, :-1], examples[:, 0, -1]
+        examples = examples.flatten(1)
+        if self.problem.sampler.padded:
+            order = (examples < 0).to(torch.int8).argsort(dim=1, stable=True)  # what is there comes first
+            examples, drawn["weights"] = filled(examples.gather(1, order), x)
+        inputs, labels = self.problem.batch(examples)
+        g, loss = self._rows(self.problem.stack.views(x), inputs, labels, drawn)
+        return torch.cat([g[name].flatten(1) for name in self.problem.stack.views(x)], 1), loss
+
+    @functools.cached_property
+    def _rows(self):  # noqa: ANN202  (what vmap returns)
+        def scored(parameters: dict, features: Tensor, targets: Tensor, drawn: dict) -> tuple[Tensor, Tensor]:
+            loss = self.problem.objective(parameters, features, targets, **drawn)
+            return loss, loss
+
+        return vmap(grad(scored, has_aux=True))
+
+
+def uniforms(
+    seeds: Int64[Tensor, " w"], nodes: Int64[Tensor, " w"], counts: Int64[Tensor, " w"], stream: int, size: int
+) -> Float[Tensor, "w size"]:
+    """Returns numbers in (0, 1), each a function of (seed, stream, node, count) and its place in the row."""
+    steps = stepped(2 + stream, seeds.device)[-1]
+    key = mixed(mixed(mixed(seeds + steps) + nodes) + counts)
+    z = mixed(key.unsqueeze(1) + stepped(size + 1, seeds.device)[1:])
+    return (((z >> 11) & ((1 << 53) - 1)).double() + 0.5) * 2.0**-53

@@ -1,0 +1,46 @@
+"""The one declaration of a tensor of the state: memory plan, checkpoints, messages, resumption and branching follow.
+
+Notation: p parameters of a model.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Field:
+    """One more tensor of the state, a row for each node: Field(width=1, start="one") is a weight that begins at 1."""
+
+    width: int | None = None
+    """Numbers of a row; at least 1; None: p, one for each parameter."""
+    start: Literal["zero", "one", "model"] = "zero"
+    """What it is at t = 0; model: the node's model (of width None)."""
+    dtype: Literal["float64", "int64"] | None = None
+    """Type of its numbers; None: that of the models."""
+    travels: bool = False
+    """Whether messages bring it: then there are rows for those under way, too."""
+    mixed: bool = False
+    """Whether it lies beside the model in the rows of x, and is mixed as the model is."""
+
+    def numbers(self, p: int) -> int:
+        """Returns the numbers of a row, for models of p parameters."""
+        return p if self.width is None else self.width
+
+    def size(self, p: int, item: int) -> int:
+        """Returns the bytes of a row, for models of p parameters of some bytes each."""
+        return self.numbers(p) * (item if self.dtype is None else 8)
+
+    def mixing(self) -> "Field":
+        """Returns the same, mixed as the model is."""
+        return replace(self, mixed=True, travels=True)
+
+
+def columns(declared: Mapping[str, Field], p: int) -> dict[str, slice]:
+    """Returns where the mixed fields lie in a row of x, behind the p parameters, in the order of their declaration."""
+    found, first = dict[str, slice](), p
+    for name, one in declared.items():
+        if one.mixed:
+            found[name] = slice(first, first + one.numbers(p))
+            first += one.numbers(p)
+    return found

@@ -1,0 +1,65 @@
+r"""A synchronous round: all rows of a network mixed by one gossip matrix, x <- W x; by their mean where W is 1/n.
+
+Notation: n nodes of a network, p numbers of a row, t tracked sources, W gossip matrix, N versions.
+"""
+
+import numpy as np
+import scipy
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from batchednodes.topology import RoundWeights
+
+
+class RoundMatrix:
+    """W of one network in one round, on a device."""
+
+    def __init__(self, matrix: "scipy.sparse.csr_array | None", device: torch.device, dtype: torch.dtype) -> None:
+        """Takes W, with its diagonal, None: 1/n everywhere, and what the rows are."""
+        self.matrix, self.device = matrix, device
+        if matrix is not None:
+            parts = (matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), matrix.data)
+            begins, columns, values = (torch.from_numpy(a).to(device) for a in parts)
+            self.sparse = torch.sparse_csr_tensor(begins, columns, values.to(dtype), size=matrix.shape)
+
+    def times(self, x: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:
+        """Returns W x."""
+        if self.matrix is None:
+            return x.mean(0, keepdim=True).expand_as(x).contiguous()
+        return self.sparse @ x
+
+    def dense(self, n: int) -> Float[Tensor, "n n"]:
+        """Returns all of W, for n nodes; O(n^2), for small n."""
+        if self.matrix is None:
+            return torch.full((n, n), 1.0 / n, device=self.device)
+        return self.sparse.to_dense()
+
+    def newest(self, versions: Int[Tensor, "n t"]) -> Int[Tensor, "n t"]:
+        """Returns the largest version of each source among the rows that W mixes into each row, its own included."""
+        if self.matrix is None:
+            return versions.amax(0, keepdim=True).expand_as(versions).contiguous()
+        new, degree = versions.clone(), np.diff(self.matrix.indptr)
+        for k in range(int(degree.max(initial=0))):
+            rows = np.flatnonzero(degree > k)
+            other = torch.from_numpy(self.matrix.indices[self.matrix.indptr[rows] + k].astype(np.int64)).to(self.device)
+            some = torch.from_numpy(rows).to(self.device)
+            new.index_copy_(0, some, torch.maximum(new.index_select(0, some), versions.index_select(0, other)))
+        return new
+
+
+class RoundMatrices:
+    """The gossip matrices of the rounds of some networks, each made once where it does not change."""
+
+    def __init__(self, weights: tuple[RoundWeights, ...], device: torch.device, dtype: torch.dtype) -> None:
+        """Takes the weights of each network, and what the rows of x are."""
+        self.weights, self.device, self.dtype = weights, device, dtype
+        self.made: dict[tuple[int, int], RoundMatrix] = {}
+
+    def of(self, g: int, k: int) -> RoundMatrix:
+        """Returns W of network g in round k."""
+        key = (g, self.weights[g].repeats(k))
+        if key not in self.made:
+            self.made = {kept: one for kept, one in self.made.items() if kept[0] != g or self.weights[g].few}
+            self.made[key] = RoundMatrix(self.weights[g].matrix(k), self.device, self.dtype)
+        return self.made[key]

@@ -1,0 +1,156 @@
+r"""Any algorithm, one event at a time: by its own independent `event_`, or by its methods on one row.
+
+Notation: i the node that acts or sends, j the one that receives, w weight of what it receives.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from batchednodes.algorithms.mixing.phase import Carried, Mixing
+from batchednodes.algorithms.mixing.rounds import RoundMatrices
+from batchednodes.algorithms.reference import Reference
+from batchednodes.algorithms.rowwise import Rowwise
+from batchednodes.algorithms.state import State
+from batchednodes.algorithms.waves import newest_
+from batchednodes.events.timeline import MEET, PULL, PUSH, ROUND, SPLIT, UPDATE, Events
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event, as the independent form of an algorithm sees it."""
+
+    kind: int
+    """UPDATE; PUSH or SPLIT, from the actor to the peer; MEET; or ROUND."""
+    actor: int
+    """Row that is updated, or sends."""
+    peer: int
+    """Row that receives; of a meeting, the other one."""
+    weight: Tensor
+    """w of a contact; dimensionless."""
+    time: float
+    """Instant [s]."""
+    copies: bool = False
+    """Whether the row that receives stands for a message under way, and is overwritten."""
+    nodes: slice = field(default_factory=lambda: slice(0, 0))
+    """Rows that a round mixes."""
+    matrix: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    """W of a round [n, n]."""
+
+
+@dataclass(frozen=True)
+class OneByOne:
+    """An algorithm's choices, executed event by event in time order."""
+
+    reference: Reference
+    rowwise: Rowwise
+    rounds: RoundMatrices | None
+    independent: bool
+    """Whether the algorithm's own `event_` says what an event does; else its methods on one row do."""
+
+    @property
+    def layout(self) -> Any:
+        """Where the versions of each node lie."""
+        return self.reference.layout
+
+    def event_(self, state: State, events: Events, k: int) -> None:
+        """Runs event k of a window."""
+        kind, actor, peer, time = events.kind[k], int(events.actor[k]), int(events.peer[k]), float(events.time[k])
+        if kind == UPDATE:
+            self._update_(state, actor, actor if peer < 0 else peer, int(events.count[k]), time)
+        elif kind == ROUND:
+            self._round_(state, actor, int(events.count[k]), time)
+        else:
+            self._contact_(state, events, k, kind, actor, peer, time)
+
+    def _update_(self, state: State, r: int, i: int, count: int, time: float) -> None:
+        if self.independent:
+            one = _One(self.reference, state, r, i, count)
+            self._event_(state, Event(UPDATE, r, r, torch.ones(()), time), one)
+            loss = one.loss
+        else:
+            examples = self.reference.problem.draw(np.array([i]), np.array([count]))
+            row, node, at, number = (torch.tensor([a], device=state.x.device) for a in (r, i, time, count))
+            made, losses = self.rowwise.updated(state, row, node, at.double(), number, examples)
+            self.rowwise.write_(state, row, made)
+            loss = losses[0]
+        self.reference.note_(state, i, loss, time)
+
+    def _contact_(self, state: State, events: Events, k: int, kind: int, actor: int, peer: int, time: float) -> None:
+        i, j = (peer, actor) if kind == PULL else (actor, peer)
+        letters, copies = events.letters, j >= state.nodes
+        w = self.reference.weight[actor] if letters is None else torch.tensor(letters.weight[k]).to(state.x)
+        if copies and kind != SPLIT:
+            state.x[j] = state.x[i]
+            for name in state.travels & state.fields.keys():
+                state.fields[name][j] = state.fields[name][i]
+        elif self.independent:
+            self._event_(state, Event(PUSH if kind == PULL else kind, i, j, w, time, copies), None)
+        else:
+            self.rowwise.mix_(state, self._line(state, events, k, kind, (i, j), w), "sparse")
+        width = self.reference.width_of(events, k, actor)
+        before = self.reference.row(state, j, width).clone()
+        self.reference.merge_(state, j, i, width, time)
+        if kind == MEET:
+            self.reference.merge_(state, i, j, width, time, before)
+
+    def _line(self, state: State, events: Events, k: int, kind: int, rows: tuple[int, int], w: Tensor) -> Mixing:
+        """Returns one contact as a phase of its own."""
+        (i, j), device = rows, state.x.device
+        receivers, senders = ([i, j], [j, i]) if kind == MEET else ([j], [i])
+        size, letters = len(receivers), events.letters
+        columns = (torch.tensor(receivers, device=device), torch.tensor(senders, device=device))
+        times = torch.full((size,), float(events.time[k]), dtype=torch.float64, device=device)
+        waves, carried = np.array([0, size]), None
+        if letters is not None:
+            origins = torch.tensor([j, i] if kind == MEET else [int(letters.node[k])], device=device)
+            sent, part = torch.tensor([float(letters.sent[k])] * size), torch.tensor([int(letters.part[k])] * size)
+            carried = Carried(state.nodes, origins, sent.double().to(device), part.to(device))
+        return Mixing(*columns, w.expand(size), times, waves, waves, kind == MEET, carried)
+
+    def _round_(self, state: State, first: int, k: int, time: float) -> None:
+        assert self.rounds is not None
+        g = int(self.layout.network[first])
+        matrix, nodes = self.rounds.of(g, k), slice(first, first + int(self.layout.sizes[g]))
+        if self.independent:
+            dense = matrix.dense(nodes.stop - nodes.start).to(state.x.dtype)
+            self._event_(state, Event(ROUND, first, first, torch.ones(()), time, nodes=nodes, matrix=dense), None)
+        else:
+            self.rowwise.round_(state, nodes, matrix, time)
+        if self.layout.widths[g]:
+            newest_(state, self.layout.block(state.versions, g), nodes, matrix, time)
+
+    def _event_(self, state: State, event: Event, one: "_One | None") -> None:
+        act = getattr(self.rowwise.algorithm, "event_")  # noqa: B009  (not all algorithms have it)
+        act(self.rowwise.all_rows(state), event, one)
+
+
+@dataclass
+class _One:
+    """What the independent form of an update may ask for."""
+
+    reference: Reference
+    state: State
+    row: int
+    node: int
+    count: int
+    loss: Tensor = field(default_factory=lambda: torch.zeros(()))
+
+    @property
+    def lr(self) -> Tensor:
+        """Step size of the node."""
+        return self.reference.rates.lr[self.node]
+
+    def descend(self, x: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
+        """Returns what local SGD makes of a model."""
+        made, self.loss = self.reference.trained(self.state, x.clone(), self.row, self.node, self.count)
+        return made
+
+    def grad(self, x: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
+        """Returns the gradient of the mean loss of all minibatches at a model."""
+        g, self.loss = self.reference.gradient(x, self.node, self.count)
+        return g

@@ -1,0 +1,222 @@
+r"""An algorithm's methods on rows: gathered from the state, given to the method with their context, and written back.
+
+Serial is the same with one row: what a method does to a row depends on that row and on numbers with addresses.
+
+Notation: w rows, p parameters, e lines of a wave, i sender, j receiver, x models, W gossip matrix.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from batchednodes.algorithms.base import Algorithm, Rows
+from batchednodes.algorithms.context import Gradient, uniforms
+from batchednodes.algorithms.local_sgd import Descent, Rates
+from batchednodes.algorithms.mixing import Kernel, mix_, split
+from batchednodes.algorithms.mixing.phase import Mixing
+from batchednodes.algorithms.mixing.rounds import RoundMatrix
+from batchednodes.algorithms.state import State
+
+
+@dataclass(frozen=True, eq=False)
+class Rowwise:
+    """An algorithm, and what its methods may know of nodes."""
+
+    algorithm: Algorithm
+    gradient: Gradient
+    descent: Descent
+    rates: Rates
+    degree: Float[Tensor, " n"]
+    """How many nodes each node may contact."""
+    seeds: Int64[Tensor, " n"]
+    """Seed of each node's network."""
+    local: Int64[Tensor, " n"]
+    """Number of each node in it."""
+
+    # ------------------------------------------------------------------------------------------------------- updates
+
+    def updated(
+        self,
+        state: State,
+        rows: Int64[Tensor, " w"],
+        nodes: Int64[Tensor, " w"],
+        times: Float64[Tensor, " w"],
+        counts: Int64[Tensor, " w"],
+        examples: Int64[Tensor, "w s b"],
+    ) -> tuple[Rows, Float[Tensor, " w"]]:
+        """Returns what an update makes of some rows, which stay as they are, and the losses that it saw."""
+        r = self.rows(state, rows)
+        k = _Update(self, r, nodes, times.unsqueeze(1), counts.unsqueeze(1), examples)
+        self.algorithm.update_(r, k)
+        self._note(r, times)
+        return r, k.losses
+
+    # -------------------------------------------------------------------------------------------------------- mixing
+
+    def mix_(self, state: State, phase: Mixing, kernel: Kernel) -> None:
+        """Applies a phase of gossip."""
+        if not self.algorithm.linear():
+            for a, b in zip(phase.waves[:-1].tolist(), phase.waves[1:].tolist(), strict=True):
+                self._wave_(state, phase, slice(a, b))
+        elif self.algorithm.mixing == "column":
+            split.mix_(state.x, phase, state.nodes)
+        else:
+            mix_(state.x, phase, kernel)
+            self._copy_(state, phase)
+
+    def _wave_(self, state: State, phase: Mixing, part: slice) -> None:
+        """Applies one wave: emissions of both sides, their mean, and what its receivers make of it."""
+        i, j, w, times = (column[part] for column in (phase.senders, phase.receivers, phase.weights, phase.times))
+        if phase.carried is not None:
+            copies = j >= state.nodes
+            self._copies_(state, i[copies], j[copies])
+            i, j, w, times = (column[~copies] for column in (i, j, w, times))
+        origins = i if phase.carried is None else phase.carried.origins[part][~copies]
+        if j.numel() == 0:
+            return
+        theirs, mine = self.rows(state, i), self.rows(state, j)
+        sent = self.algorithm.emit_(theirs, self._contact(theirs, origins, times))
+        own = self.algorithm.emit_(mine, self._contact(mine, j, times))
+        weight = w.unsqueeze(1)
+        mixed = {name: (1 - weight) * own[name] + weight * sent[name] for name in own}
+        self.algorithm.absorb_(mine, mixed, self._contact(mine, j, times))
+        self._note(mine, times)
+        if self.algorithm.writes_sender and not phase.pairs:  # of a meeting each side is a receiver, too
+            self._note(theirs, times)
+            self.write_(state, i, theirs)
+        self.write_(state, j, mine)
+
+    def _copy_(self, state: State, phase: Mixing) -> None:
+        """Lets fields that are not mixed follow their models into slots."""
+        if phase.carried is not None:
+            copies = phase.receivers >= state.nodes
+            if state.fields:
+                self._copies_(state, phase.senders[copies], phase.receivers[copies], models=False)
+
+    def _copies_(self, state: State, i: Tensor, j: Tensor, models: bool = True) -> None:
+        if models:
+            state.x.index_copy_(0, j, state.x.index_select(0, i))
+        for name, field in self.algorithm.declared().items():
+            if field.travels and name in state.fields:
+                state.fields[name].index_copy_(0, j, state.fields[name].index_select(0, i))
+
+    def round_(self, state: State, nodes: slice, matrix: RoundMatrix, time: float) -> None:
+        """Mixes all rows of a network."""
+        x = state.x[nodes]
+        if self.algorithm.linear():
+            x.copy_(matrix.times(x))
+            return
+        rows = torch.arange(nodes.start, nodes.stop, device=x.device)
+        r, times = self.rows(state, rows), torch.full((rows.numel(),), time, dtype=torch.float64, device=x.device)
+        emitted = self.algorithm.emit_(r, self._contact(r, rows, times))
+        mixed = {name: matrix.times(value) for name, value in emitted.items()}
+        self.algorithm.absorb_(r, mixed, self._contact(r, rows, times))
+        self._note(r, times)
+        self.write_(state, rows, r)
+
+    # ---------------------------------------------------------------------------------------------------------- rows
+
+    def rows(self, state: State, rows: Int64[Tensor, " w"]) -> Rows:
+        """Returns the fields of some rows, as copies."""
+        x = state.x.index_select(0, rows)
+        found: Rows = {"x": x[:, : self.p]}
+        found |= {name: x[:, columns] for name, columns in self.columns.items()}
+        return found | {name: field.index_select(0, rows) for name, field in state.fields.items()}
+
+    def all_rows(self, state: State, rows: slice = slice(None)) -> Rows:
+        """Returns the fields of rows that lie one after the other, as views."""
+        x = state.x[rows]
+        found: Rows = {"x": x[:, : self.p]} | {name: x[:, columns] for name, columns in self.columns.items()}
+        return found | {name: field[rows] for name, field in state.fields.items()}
+
+    def write_(self, state: State, rows: Int64[Tensor, " w"], r: Mapping[str, Tensor]) -> None:
+        """Writes fields of some rows."""
+        mixed = [r["x"], *(r[name] for name in self.columns)]
+        state.x.index_copy_(0, rows, mixed[0] if len(mixed) == 1 else torch.cat(mixed, 1))
+        for name, field in state.fields.items():
+            field.index_copy_(0, rows, r[name].to(field.dtype))
+
+    @property
+    def p(self) -> int:
+        """Number of parameters of a model."""
+        return self.gradient.problem.stack.p
+
+    @property
+    def columns(self) -> dict[str, slice]:
+        """Where the mixed fields lie in a row, behind the model."""
+        found, first = dict[str, slice](), self.p
+        for name, field in self.algorithm.declared().items():
+            if field.mixed:
+                width = self.p if field.width is None else field.width
+                found[name] = slice(first, first + width)
+                first += width
+        return found
+
+    def models(self, state: State, rows: slice) -> Float[Tensor, "w p"]:
+        """Returns the models of nodes that are scored."""
+        if type(self.algorithm).model is Algorithm.model:
+            return state.x[rows, : self.p]
+        return self.algorithm.model(self.all_rows(state, rows))
+
+    def _contact(self, r: Rows, nodes: Tensor, times: Tensor) -> "_Contact":
+        return _Contact(self, r, nodes, times.unsqueeze(1))
+
+    def _note(self, r: Rows, times: Tensor) -> None:
+        if self.algorithm.elapses:
+            r["last_event"] = times.unsqueeze(1)
+
+
+class _Contact:
+    """What a mixing may know of its rows."""
+
+    def __init__(self, all_: Rowwise, r: Rows, nodes: Tensor, time: Tensor) -> None:
+        self.of, self.nodes, self.time = all_, nodes, time
+        self.count = torch.full_like(time, -1)
+        self.last = r.get("last_event")
+        self.number = time.flatten().view(torch.int64)  # an address: a node has one contact at a time
+
+    @property
+    def lr(self) -> Tensor:
+        return self.of.rates.of(self.nodes).lr.view(-1, 1)
+
+    @property
+    def degree(self) -> Tensor:
+        return self.of.degree[self.nodes].unsqueeze(1)
+
+    @property
+    def elapsed(self) -> Tensor:
+        assert self.last is not None
+        return (self.time - self.last).to(self.of.degree.dtype)
+
+    def grad(self, x: Tensor) -> Tensor:
+        raise ValueError("gradients belong to updates, not to contacts")
+
+    def descend(self, x: Tensor) -> Tensor:
+        raise ValueError("local SGD belongs to updates, not to contacts")
+
+    def uniform(self, stream: int, size: int) -> Tensor:
+        found = uniforms(self.of.seeds[self.nodes], self.of.local[self.nodes], self.number, stream, size)
+        return found.to(self.of.degree.dtype)
+
+
+class _Update(_Contact):
+    """What an update may know of its rows."""
+
+    def __init__(self, all_: Rowwise, r: Rows, nodes: Tensor, time: Tensor, count: Tensor, examples: Tensor) -> None:
+        super().__init__(all_, r, nodes, time)
+        self.r, self.count, self.examples, self.number = r, count, examples, count.flatten()
+        self.losses = torch.full_like(time.flatten(), torch.nan)
+
+    def grad(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            g, self.losses = self.of.gradient.of(x, self.examples)
+        decay = self.of.rates.of(self.nodes).weight_decay
+        return g if decay is None else g + decay.unsqueeze(1) * x
+
+    def descend(self, x: Tensor) -> Tensor:
+        made = x.clone()
+        self.losses = self.of.descent.run_(made, self.r.get("v"), self.examples, self.of.rates.of(self.nodes)).clone()
+        return made

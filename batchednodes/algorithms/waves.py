@@ -1,0 +1,264 @@
+r"""An algorithm on whole waves at once, with the versions of its models.
+
+At an update of node i:      what the algorithm does to row i,                 N[i, i] <- N[i, i] + 1;
+at a write of j from i:      what it makes of both, as (1 - w) x_j + w x_i,    N[j, :] <- max(N[j, :], N[i, :]).
+
+Local SGD and linear mixing, of `gossip_sgd`, are the fast path: rows are trained where they lie. With `applies: delta`,
+its update is computed from the model r_i that the node had when it began to compute, at its previous completion:
+x_i <- x_i + (LocalSGD(r_i) - r_i), then r_i <- x_i (stale gradients).
+
+Letters: n nodes, w rows of a wave, p parameters, s steps, b examples, x models, v momentum buffers, r = read.
+"""
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64, Int32, Int64
+from torch import Tensor
+
+from batchednodes.algorithms.base import Algorithm, Rows
+from batchednodes.algorithms.local_sgd import Descent, Rates
+from batchednodes.algorithms.mixing import Ages, Entries, Kernel, merge_, partial
+from batchednodes.algorithms.mixing.phase import Mixing
+from batchednodes.algorithms.mixing.rounds import RoundMatrices, RoundMatrix
+from batchednodes.algorithms.rowwise import Rowwise
+from batchednodes.algorithms.state import State
+from batchednodes.algorithms.versions import Layout, count_
+from batchednodes.events.messages.records import JOINED
+from batchednodes.models.problem import Problem
+from batchednodes.numerics.memory import Chunk
+
+
+@dataclass(frozen=True)
+class UpdateWave:
+    """Updates of different nodes, none of which depends on another."""
+
+    nodes: Int64[np.ndarray, " w"]
+    """Rows of x, on the host."""
+    counts: Int64[np.ndarray, " w"]
+    """Number of the update among those of its node: 0, 1, 2, ..."""
+    times: Float64[np.ndarray, " w"]
+    """Completion times [s]."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """Ends of synchronous rounds of some networks, at one instant."""
+
+    firsts: Int32[np.ndarray, " g"]
+    """The first node of each."""
+    numbers: Int64[np.ndarray, " g"]
+    """Number of the round of each: 0, 1, ..."""
+    time: float
+    """Instant [s]."""
+
+
+@dataclass(frozen=True)
+class Waves:
+    """An algorithm's choices for a batch of networks; all that changes is in `State`."""
+
+    rowwise: Rowwise
+    problem: Problem
+    descent: Descent
+    rates: Rates
+    weight: Float[Tensor, " n"]
+    """w of each node, that of the contacts it makes; dimensionless."""
+    layout: Layout
+    """Where the versions of each node lie."""
+    own: Int64[Tensor, " n"]
+    """Place of each node's count of its own updates among the versions; -1: not tracked."""
+    chunk: Chunk
+    """Rows that descend at once, at most."""
+    kernel: Kernel
+    """How phases of gossip are applied."""
+    quarantine: bool = False
+    """Whether a node whose loss or model became non-finite in an update is cut off: contacts with it do nothing."""
+    entries: Entries | None = None
+    """Which entries of a model a message brings; None: all."""
+    carries: bool = False
+    """Whether messages bring momentum buffers, for nodes that train them."""
+    replaces: bool = False
+    """Whether a node takes a model that it has trained in place of its own, with the momentum buffer."""
+    ages: Ages | None = None
+    """How step sizes are divided by ages; None: they are not."""
+    rounds: RoundMatrices | None = None
+    """How rows are mixed in synchronous rounds; None: there are none."""
+
+    def update_(
+        self,
+        state: State,
+        wave: UpdateWave,
+        rows: Int64[Tensor, " w"],
+        nodes: Int64[Tensor, " w"],
+        times: Float64[Tensor, " w"],
+        examples: Int64[Tensor, "w s b"] | None = None,
+    ) -> None:
+        """Runs local SGD for the nodes of a wave, in chunks.
+
+        Args:
+            state: changed.
+            wave: on the host.
+            rows: rows of x that they train, on the device: those of the nodes, or slots of messages.
+            nodes: its nodes, on the device.
+            times: its times, on the device [s].
+            examples: its minibatches, on the device; None: they are drawn now.
+        """
+
+        def drawn(part: slice) -> Tensor:
+            return self.problem.draw(wave.nodes[part], wave.counts[part]) if examples is None else examples[part]
+
+        if not self.plain:
+            counts = torch.from_numpy(wave.counts).to(rows.device)
+            self.chunk.run_(
+                rows.numel(),
+                lambda part: self.rowwise.updated(
+                    state, rows[part], nodes[part], times[part], counts[part], drawn(part)
+                ),
+                lambda part, new: self._replace_(state, rows[part], nodes[part], times[part], *new),
+            )
+        elif self.descent.tape is not None and state.read is None:  # no temporaries but the minibatches
+            self.chunk.run_(
+                rows.numel(),
+                drawn,
+                lambda part, index: self._descend_(state, rows[part], nodes[part], times[part], index),
+            )
+        else:
+            self.chunk.run_(
+                rows.numel(),
+                lambda part: self._descended(state, rows[part], nodes[part], drawn(part)),
+                lambda part, new: _write_(state, rows[part], nodes[part], times[part], new),
+            )
+        if self.ages is not None and state.age is not None:
+            state.age.index_add_(0, rows, self.ages.steps[nodes].unsqueeze(1).expand(-1, state.age.shape[1]))
+        if state.versions.numel():
+            own = self.own.index_select(0, nodes)
+            count_(state.versions, own)
+            state.updated.index_add_(0, nodes, torch.where(own >= 0, times, 0.0))
+
+    @property
+    def plain(self) -> bool:
+        """Whether an update is local SGD, and nothing else."""
+        return type(self.rowwise.algorithm).update_ is Algorithm.update_ and not self.rowwise.algorithm.elapses
+
+    def _replace_(
+        self, state: State, rows: Tensor, nodes: Tensor, times: Tensor, r: Rows, losses: Float[Tensor, " w"]
+    ) -> None:
+        """Writes what an update made of some rows."""
+        self.rowwise.write_(state, rows, r)
+        _note_(state, nodes, times, self._sound(losses, r["x"]))
+
+    def _descended(self, state: State, rows: Tensor, nodes: Tensor, index: Int64[Tensor, "w s b"]) -> "_Descended":
+        """Returns what an update makes of some rows, and writes nothing."""
+        x = (state.x if state.read is None else state.read).index_select(0, rows)  # r_i, or x_i itself
+        v = None if state.v is None else state.v.index_select(0, rows)
+        start = None if state.read is None else x.clone()
+        rates = self.rates.of(nodes)
+        if self.ages is not None and state.age is not None:
+            rates = replace(rates, age=state.age[rows][:, self.ages.part].to(x.dtype))
+        loss = self.descent.run_(x, v, index, rates)
+        if start is not None:
+            x = state.x[rows] + (x - start)
+        return _Descended(x, v, self._sound(loss, x))
+
+    def _descend_(
+        self, state: State, rows: Tensor, nodes: Tensor, times: Tensor, index: Int64[Tensor, "w s b"]
+    ) -> None:
+        """Updates some rows where they lie."""
+        loss = self.descent.run_at_(state.x, state.v, rows, index, self.rates.of(nodes))
+        sound = self._sound(loss, state.x.index_select(0, rows) if self.quarantine else state.x)
+        _note_(state, nodes, times, sound)
+
+    def _sound(self, loss: Float[Tensor, " w"], x: Tensor) -> Bool[Tensor, " w"]:
+        """Returns which rows x have finite losses and, where nodes are quarantined, finite models."""
+        sound = loss.isfinite()
+        if self.quarantine:
+            low, high = x.aminmax(dim=1)
+            sound &= low.isfinite() & high.isfinite()
+        return sound
+
+    def mix_(self, state: State, phase: Mixing) -> None:
+        """Applies a phase of gossip to models and versions."""
+        if self.quarantine:
+            phase = phase.without(state.diverged_at)
+        first = 0
+        for wave, joining in self._joins(state, phase):
+            self._mix_(state, phase.between(first, wave + 1))
+            assert state.read is not None
+            state.read.index_copy_(0, joining, state.x.index_select(0, joining))
+            first = wave + 1
+        if first < phase.waves.size - 1:
+            self._mix_(state, phase.between(first, phase.waves.size - 1) if first else phase)
+
+    def _joins(self, state: State, phase: Mixing) -> list[tuple[int, Int64[Tensor, " w"]]]:
+        """Returns the waves in which nodes take models that they begin to compute from, and these nodes."""
+        if state.read is None or phase.carried is None:
+            return []
+        found = (phase.carried.part == JOINED).nonzero().flatten()
+        wave = np.searchsorted(phase.waves, found.cpu().numpy(), side="right") - 1
+        nodes = phase.receivers[found]
+        return [(int(k), nodes[torch.from_numpy(wave == k).to(nodes.device)]) for k in np.unique(wave)]
+
+    def _mix_(self, state: State, phase: Mixing) -> None:
+        if self.entries is None:
+            self.rowwise.mix_(state, phase, self.kernel)
+        else:
+            partial.mix_(state.x, phase, self.entries)
+        if self.ages is not None and state.age is not None:
+            self.ages.merge_(state.age, phase)
+        if self.carries and state.v is not None and phase.carried is not None:
+            _carry_(state.v, phase, phase.carried.nodes, self.replaces)
+        if state.versions.numel():
+            merge_(state.versions, state.gained, phase, self.layout, self.kernel)
+
+    def round_(self, state: State, phase: Round) -> None:
+        """Mixes all rows of the networks whose rounds end."""
+        for first, k in zip(phase.firsts.tolist(), phase.numbers.tolist(), strict=True):
+            g = int(self.layout.network[first])
+            assert self.rounds is not None
+            matrix, nodes = self.rounds.of(g, k), slice(first, first + int(self.layout.sizes[g]))
+            self.rowwise.round_(state, nodes, matrix, phase.time)
+            if self.layout.widths[g]:
+                newest_(state, self.layout.block(state.versions, g), nodes, matrix, phase.time)
+
+
+def newest_(state: State, versions: Tensor, nodes: slice, matrix: RoundMatrix, time: float) -> None:
+    """Gives the versions of a network, a view, those that a round mixes into them, and takes note of the gains."""
+    new = matrix.newest(versions)
+    state.gained[nodes] += time * (new.sum(1, dtype=torch.int64) - versions.sum(1, dtype=torch.int64))
+    versions.copy_(new)
+
+
+@dataclass(frozen=True, eq=False)
+class _Descended:
+    """What an update makes of some rows."""
+
+    x: Float[Tensor, "w p"]
+    """New models."""
+    v: Float[Tensor, "w p"] | None
+    """New momentum buffers; None without momentum."""
+    sound: Bool[Tensor, " w"]
+    """Whether the loss was finite and, where nodes are quarantined, whether the new model is."""
+
+
+def _carry_(v: Float[Tensor, "rows p"], phase: Mixing, nodes: int, replaces: bool) -> None:
+    """Copies momentum buffers into slots, and where models replace others, those with them."""
+    for a, b in pairwise(phase.waves.tolist()):
+        j, i = phase.receivers[a:b], phase.senders[a:b]
+        kept = (j < nodes) & (not replaces)
+        v.index_copy_(0, j, torch.where(kept.unsqueeze(1), v[j], v[i]))
+
+
+def _write_(state: State, rows: Tensor, nodes: Tensor, times: Tensor, new: _Descended) -> None:
+    if state.read is not None:
+        state.read.index_copy_(0, rows, new.x)
+    state.x.index_copy_(0, rows, new.x)
+    if state.v is not None and new.v is not None:
+        state.v.index_copy_(0, rows, new.v)
+    _note_(state, nodes, times, new.sound)
+
+
+def _note_(state: State, nodes: Tensor, times: Tensor, sound: Tensor) -> None:
+    """Takes note of the nodes that diverge."""
+    state.diverged_at.scatter_reduce_(0, nodes, torch.where(sound, torch.inf, times), "amin")

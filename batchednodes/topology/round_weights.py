@@ -1,0 +1,124 @@
+r"""The gossip matrix of a synchronous round, from a graph and the weights of its edges.
+
+In round k every node r takes a weighted mean, x_r <- sum_s W[r, s] x_s, over itself and whoever sends to it: s with an
+edge s -> r where nodes push, r -> s where they pull. The weights of the edges are those of `network.weights`; what they
+leave to 1, in its row (column for column-stochastic W), is the weight of a node's own model. Uniform weights count a
+node's own model as one neighbour: 1 / (1 + d).
+
+Notation: n nodes, k round, W gossip matrix, d neighbours of a node.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import scipy
+from jaxtyping import Int64
+
+from batchednodes.numerics.values import shown
+from batchednodes.topology.graph import Graph
+from batchednodes.topology.peer_sampler import Chooser, rounds
+from batchednodes.topology.weights import NEAR, UniformWeights, Weights
+
+Stochasticity = Literal["row", "column", "double"]
+"""Whether the rows of W sum to 1 (a mean of models), its columns (mass is kept), or both (the mean model is kept)."""
+
+
+@dataclass(frozen=True, eq=False)
+class RoundWeights:
+    """The gossip matrices of one network, round by round."""
+
+    n: int
+    """Number of nodes."""
+    graph: Graph | Chooser | None
+    """Who may contact whom; None: everyone, and W is 1/n everywhere."""
+    weights: Weights
+    """The weights of the edges."""
+    stochasticity: Stochasticity
+    """What must sum to 1."""
+    pull: bool
+    """Whether a node takes the models of its neighbours, or they take its own."""
+    period: float
+    """Time of a round [s]."""
+
+    def check(self) -> None:
+        """Raises ValueError if a round of a fixed graph, or a cycle, or the first one, has no such matrix."""
+        for k in range((self.graph.cycle or 1) if isinstance(self.graph, Chooser) else 1):
+            self.matrix(k)
+
+    def matrix(self, k: int) -> "scipy.sparse.csr_array | None":
+        """Returns W of round k [n, n], with its diagonal; None: 1/n everywhere.
+
+        Raises:
+            ValueError: the weights leave less than nothing to a node's own model, or do not sum to 1 as they must.
+        """
+        if self.graph is None:
+            return None
+        if isinstance(self.graph, Graph):
+            return self._fixed
+        return self._of(self.graph.at(self._begin(k)))
+
+    @property
+    def few(self) -> bool:
+        """Returns whether rounds repeat, so that their matrices can be kept."""
+        return not isinstance(self.graph, Chooser) or self.graph.cycle is not None
+
+    def repeats(self, k: int) -> int:
+        """Returns the first round that has the same matrix as round k."""
+        if not isinstance(self.graph, Chooser):
+            return 0
+        turn = int(rounds(np.array([self._begin(k)]), self.graph.seconds)[0])
+        return turn if self.graph.cycle is None else turn % self.graph.cycle
+
+    def sent(self, k: int) -> Int64[np.ndarray, " n"]:
+        """Returns how many models each node sends in round k."""
+        w = self.matrix(k)
+        if w is None:
+            return np.full(self.n, self.n - 1)
+        received = w.tocoo()
+        return np.bincount(received.col[received.row != received.col], minlength=self.n)
+
+    def _begin(self, k: int) -> float:
+        """Returns a time in round k, just after its begin [s]: multiples of periods are rounded."""
+        return k * self.period * (1 + 1e-12)
+
+    @functools.cached_property
+    def _fixed(self) -> "scipy.sparse.csr_array":
+        assert isinstance(self.graph, Graph)
+        return self._of(self.graph)
+
+    def _of(self, graph: Graph) -> "scipy.sparse.csr_array":
+        column, uniform = self.stochasticity == "column", isinstance(self.weights, UniformWeights)
+        chooser = self.weights.chooser(graph)
+        edges = graph.adjacency() if chooser is None else chooser.probabilities()
+        w = scipy.sparse.csr_array(edges, dtype=float, copy=True)
+        w.eliminate_zeros()
+        w = w if self.pull else w.T.tocsr()
+        if uniform:
+            counts = 1.0 + np.bincount(w.tocoo().col if column else w.tocoo().row, minlength=self.n)
+            w.data = 1.0 / (counts[w.indices] if column else np.repeat(counts, np.diff(w.indptr)))
+        own = 1.0 - np.asarray(w.sum(axis=0 if column else 1)).ravel()
+        low = np.flatnonzero(own < -NEAR)
+        if low.size:
+            raise ValueError(
+                f"network.weights must leave a node's own model a weight of at least 0, got {own[low[0]]:g} for node "
+                f"{low[0]}; use kind metropolis_hastings, or a smaller value"
+            )
+        w = scipy.sparse.csr_array(w + scipy.sparse.diags_array(np.where(np.abs(own) < NEAR, 0.0, own)))
+        self._check_double(w)
+        w.eliminate_zeros()
+        w.sort_indices()
+        return w
+
+    def _check_double(self, w: "scipy.sparse.csr_array") -> None:
+        if self.stochasticity != "double":
+            return
+        for axis, name in ((1, "rows"), (0, "columns")):
+            sums = np.asarray(w.sum(axis=axis)).ravel()
+            bad = np.flatnonzero(np.abs(sums - 1) > NEAR)
+            if bad.size:
+                raise ValueError(
+                    f"network.weights must be doubly stochastic for this algorithm.kind, got {name} that sum to "
+                    f"{shown(float(sums[bad[0]]))} for node {bad[0]}; use kind metropolis_hastings, edges both ways"
+                )
