@@ -164,13 +164,13 @@ class Reference:
 
     def gradient(self, x: Float[Tensor, " p"], i: int, count: int) -> tuple[Float[Tensor, " p"], Float[Tensor, ""]]:
         """Returns gradient and value, at a model, of the mean loss of all examples of an update of node i."""
-        point, losses, sizes = x.detach().clone().requires_grad_(), [], []
+        point, losses, sizes = x.detach().clone().requires_grad_(), list[Tensor](), list[int]()
         for examples in self.problem.draw(np.array([i]), np.array([count]))[0]:
             if examples[0] < 0:
                 break
             losses.append(self._loss(point, examples))
             sizes.append(int((examples[: examples.numel() - self.problem.sampler.keyed] >= 0).sum()))
-        total = sum(size * loss for size, loss in zip(sizes, losses, strict=True)) / sum(sizes)
+        total = torch.stack([size * loss for size, loss in zip(sizes, losses, strict=True)]).sum() / sum(sizes)
         (g,) = torch.autograd.grad(total, point)
         decay = 0.0 if self.rates.weight_decay is None else self.rates.weight_decay[i]
         return g + decay * x, total.detach()

@@ -70,11 +70,10 @@ class Rowwise:
     def _wave_(self, state: State, phase: Mixing, part: slice) -> None:
         """Applies one wave: emissions of both sides, their mean, and what its receivers make of it."""
         i, j, w, times = (column[part] for column in (phase.senders, phase.receivers, phase.weights, phase.times))
+        origins, copies = i if phase.carried is None else phase.carried.origins[part], j >= state.nodes
         if phase.carried is not None:
-            copies = j >= state.nodes
             self._copies_(state, i[copies], j[copies])
-            i, j, w, times = (column[~copies] for column in (i, j, w, times))
-        origins = i if phase.carried is None else phase.carried.origins[part][~copies]
+            i, j, w, times, origins = (column[~copies] for column in (i, j, w, times, origins))
         if j.numel() == 0:
             return
         theirs, mine = self.rows(state, i), self.rows(state, j)
@@ -126,6 +125,10 @@ class Rowwise:
         found |= {name: x[:, columns] for name, columns in self.columns.items()}
         return found | {name: field.index_select(0, rows) for name, field in state.fields.items()}
 
+    def held(self, state: State) -> Rows:
+        """Returns the fields that laws are about: of all nodes and, where messages take what they bring, those too."""
+        return self.all_rows(state, slice(None if self.algorithm.mixing == "column" else state.nodes))
+
     def all_rows(self, state: State, rows: slice = slice(None)) -> Rows:
         """Returns the fields of rows that lie one after the other, as views."""
         x = state.x[rows]
@@ -155,11 +158,11 @@ class Rowwise:
                 first += width
         return found
 
-    def models(self, state: State, rows: slice) -> Float[Tensor, "w p"]:
-        """Returns the models of nodes that are scored."""
+    def models(self, state: State) -> Float[Tensor, "n p"]:
+        """Returns the models of the nodes that are scored; as a view where they are the rows themselves."""
         if type(self.algorithm).model is Algorithm.model:
-            return state.x[rows, : self.p]
-        return self.algorithm.model(self.all_rows(state, rows))
+            return state.models
+        return self.algorithm.model(self.all_rows(state, slice(0, state.nodes)))
 
     def _contact(self, r: Rows, nodes: Tensor, times: Tensor) -> "_Contact":
         return _Contact(self, r, nodes, times.unsqueeze(1))

@@ -19,9 +19,9 @@ from batchednodes.topology import RoundWeights
 class Synchronous(Timing):
     """In synchronous rounds: at each multiple of the period all nodes update, then all mix by `network.weights`.
 
-    Takes the place of `update.clock` and `gossip.clock`. With uniform weights, a node's own model counts as much as that
-    of each neighbour; on the complete graph a round is the mean of all models (all-reduce). Where the graph changes, a
-    round has the graph of the time at which it begins.
+    Takes the place of `update.clock` and `gossip.clock`. With uniform weights, a node's own model counts as much as
+    that of each neighbour; on the complete graph a round is the mean of all models (all-reduce). Where the graph
+    changes, a round has the graph of the time at which it begins.
     """
 
     period: float = 1.0

@@ -244,7 +244,7 @@ def _result(run: Run, recorder: Recorder, summary: dict[str, Any]) -> Result:
     tables = tuple(layout.block(versions, g) for g in range(layout.sizes.size))
     metrics = pd.DataFrame(recorder.metrics())
     folder = None if recorder.folder is None else recorder.folder.path
-    return Result(metrics, summary, run.state.models, tables, folder, run.problem.stack)
+    return Result(metrics, summary, run.meter.models(run.state), tables, folder, run.problem.stack)
 
 
 def _isolated(task: Task, folder: Inside | None) -> dict[str, Any]:

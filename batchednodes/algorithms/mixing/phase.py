@@ -62,7 +62,7 @@ class GossipMatrix:
 
 
 @functools.cache
-def _announce_beta() -> None:
+def announce_beta() -> None:
     """Lets torch say, once and to nobody, that its CSR tensors are in beta."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
@@ -87,7 +87,7 @@ def _begins(size: int, device: torch.device) -> Tensor:
 
 def _csr(begins: Tensor, columns: Tensor, values: Tensor, n: int) -> Tensor:
     """Returns the CSR matrix with two entries a row."""
-    _announce_beta()
+    announce_beta()
     return torch.sparse_csr_tensor(begins, columns, values, size=(begins.numel() - 1, n), check_invariants=False)
 
 

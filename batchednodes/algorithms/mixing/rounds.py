@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from batchednodes.algorithms.mixing.phase import announce_beta
 from batchednodes.topology import RoundWeights
 
 
@@ -19,8 +20,9 @@ class RoundMatrix:
         """Takes W, with its diagonal, None: 1/n everywhere, and what the rows are."""
         self.matrix, self.device = matrix, device
         if matrix is not None:
-            parts = (matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), matrix.data)
+            parts = (matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32), matrix.data.copy())
             begins, columns, values = (torch.from_numpy(a).to(device) for a in parts)
+            announce_beta()
             self.sparse = torch.sparse_csr_tensor(begins, columns, values.to(dtype), size=matrix.shape)
 
     def times(self, x: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:

@@ -7,9 +7,10 @@ Letters: g networks, n nodes, p parameters, k nodes evaluated, x models [n, p], 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,8 @@ class Meter:
     """Whether nodes that diverged are left out of what is said of models, and counted."""
     laws: Laws | None = None
     """Of messages under way; None where models are exchanged at once."""
+    models: Callable[[State], Float[Tensor, "n p"]] = attrgetter("models")
+    """The models of the nodes that are scored."""
 
     def observe(self, state: State, clocks: Clocks) -> "list[Observation]":
         """Returns what holds now for each network; the numbers of all models come to the host at once."""
@@ -63,12 +66,13 @@ class Meter:
         if away is not None:
             gone = torch.from_numpy(away).to(state.x.device)
             out = gone if out is None else out | gone
+        x = self.models(state)
         most = (1 + max(rows.size for rows in self.evaluated)) * self.networks.count
-        parts, scores = self.chunk.attempt(most, lambda size: self._scores(state.models, out, size))
+        parts, scores = self.chunk.attempt(most, lambda size: self._scores(x, out, size))
         cut = np.zeros(self.networks.n, bool) if out is None else out.cpu().numpy()
         models = {g: own for p, score in zip(parts, scores, strict=True) for g, own in self._models(p, score, cut)}
         stale = self.tracking.measure(state.versions, state.updated, state.gained, clocks.time)
-        norms = _norms(state.models, self.networks, away)
+        norms = _norms(x, self.networks, away)
         posts: list[dict[str, int]] = [{}] * self.networks.count
         if clocks.mail is not None and self.laws is not None:
             posts = accounts(clocks.mail, self.laws)

@@ -164,7 +164,7 @@ def assemble(
     evaluated, peaks = _evaluated(configs, events.networks), tuple(events.peaks())
     constants = (evaluated, theories, peaks, scored, chunks.together, quarantine)
     laws = events.laws if isinstance(events, Traffic) else None
-    meter = Meter(events.networks, problem, tracking, *constants, laws)
+    meter = Meter(events.networks, problem, tracking, *constants, laws, rowwise.models)
     return Run(engine, state, declared, meter, problem, chunks, updated, labels)
 
 

@@ -14,6 +14,7 @@ import torch
 from batchednodes.config import Config
 from batchednodes.data import DataSizes
 from batchednodes.events.messages.timeline import Traffic
+from batchednodes.events.synchronous import Barriers
 from batchednodes.events.timeline import MEET, Timeline
 from batchednodes.events.waves import schedule
 from batchednodes.models.stacked import RangeError
@@ -208,6 +209,8 @@ def _sample(events: Timeline, config: Config) -> tuple[float, int]:
     The start is a few updates of each node long, but at least 200,000 and at most four million events, or half a
     million where messages are under way.
     """
+    if isinstance(events, Barriers):  # all nodes update at once, then all rows are mixed
+        return 2.0 / (events.networks.n + 1), events.networks.n
     updates, gossips = events.expected(1.0)
     rate, few = updates + gossips, 4 * events.networks.n / updates if updates else math.inf
     most = _SAMPLED_MESSAGES if isinstance(events, Traffic) else _SAMPLED

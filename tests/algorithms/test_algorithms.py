@@ -1,0 +1,194 @@
+"""Algorithms: batched equals one event at a time, laws hold, and rounds are the published trajectories."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_exactness import LINEAR, SMALL
+
+from batchednodes import load
+from batchednodes.algorithms.one_by_one import OneByOne
+from batchednodes.simulation.build import assembly
+from batchednodes.simulation.engine import Serial, Unobserved
+from batchednodes.simulation.planning import plan
+
+BASE = {"run": {"until": 5.0}, "network": {"nodes": 12}, "local": {"lr": 0.05}}
+MEET = ("gossip.exchange=meet", "gossip.clock.rate=2")
+AT_UPDATE = ("gossip.exchange=meet", "gossip.clock={kind: at_update}")
+ROUNDS = ("timing={kind: synchronous, period: 1}",)
+WAYS = {
+    "push_sum": ("algorithm.kind=push_sum", "gossip.clock.rate=2"),
+    "push_sum, momentum": ("algorithm.kind=push_sum", "gossip.clock.rate=2", "local.momentum=0.5", "local.steps=2"),
+    "push_sum, rounds": ("algorithm.kind=push_sum", *ROUNDS),
+    "push_sum, delays": (
+        "algorithm.kind=push_sum",
+        "gossip.clock.rate=2",
+        "gossip.delay={kind: uniform, low: 0.1, high: 2}",
+    ),
+    "push_sum, losses": (
+        "algorithm.kind=push_sum",
+        "gossip.clock.rate=2",
+        "gossip.delay={kind: exponential, mean: 0.5}",
+        "gossip.loss={kind: independent, probability: 0.3}",
+        "gossip.weight=0.3",
+    ),
+    "gradient_tracking": ("algorithm.kind=gradient_tracking", *MEET),
+    "gradient_tracking, losses": (
+        "algorithm.kind=gradient_tracking",
+        *MEET,
+        "gossip.loss={kind: independent, probability: 0.3}",
+    ),
+    "gradient_tracking, rounds": (
+        "algorithm.kind=gradient_tracking",
+        *ROUNDS,
+        "network.weights.kind=metropolis_hastings",
+        "local.steps=2",
+        "local.weight_decay=0.1",
+    ),
+    "ad_psgd": ("algorithm.kind=ad_psgd", *AT_UPDATE),
+    "ad_psgd, losses": ("algorithm.kind=ad_psgd", *AT_UPDATE, "gossip.loss={kind: independent, probability: 0.3}"),
+    "gossip_sgd, rounds": ROUNDS,
+    "gossip_sgd, contacts after updates": ("gossip.clock={kind: at_update, order: after}",),
+}
+GRAPHS = ("{kind: ring}", "{kind: erdos_renyi, probability: 0.4}", "{kind: star}")
+
+
+def made(options, executor="batched", independent=True):
+    """Returns a run at its end, which kept the clocks."""
+    config = load(BASE, [*SMALL, *options, f"executor={executor}"])
+    events = assembly.timeline([config])
+    run = assembly.assemble([config], events, plan.plan([config], events).chunks)
+    if not independent:
+        executor = run.engine.executor
+        assert isinstance(executor, Serial)
+        assert isinstance(executor.algorithm, OneByOne)
+        run = replace(run, engine=replace(run.engine, executor=Serial(replace(executor.algorithm, independent=False))))
+    run.engine.run_(run.state, run.engine.begin(), Unobserved())
+    return run
+
+
+def same(a, b, tolerance=LINEAR):
+    assert torch.equal(a.state.versions, b.state.versions)
+    for name, tensor in a.state.tensors().items():
+        other = b.state.tensors()[name]
+        scale = tensor.abs().max() if tensor.is_floating_point() and tensor.isfinite().all() else 1.0
+        assert torch.allclose(tensor, other, rtol=0, atol=tolerance * max(1.0, float(scale))), name
+    assert torch.allclose(a.meter.models(a.state), b.meter.models(b.state), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("way", WAYS)
+def test_batched_equals_serial(way, graph):
+    options = (*WAYS[way], f"network.topology={graph}")
+    batched = made(options)
+    same(batched, made(options, "serial"))
+    if way not in ("gossip_sgd, contacts after updates",):
+        same(batched, made(options, "serial", independent=False))
+
+
+def laws(run):
+    """Returns what each law of the algorithm says of a run."""
+    rowwise = run.engine.executor.algorithm.rowwise
+    return {name: law(rowwise.held(run.state)) for name, law in rowwise.algorithm.laws.items()}
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if "gossip_sgd" not in way])
+def test_mixing_keeps_what_it_must(way):
+    still = (*WAYS[way], "local.lr=0", "local.weight_decay=0", "network.topology={kind: erdos_renyi, probability: 0.4}")
+    before, after = made((*still, "run.until=1e-9")), made(still)
+    ends = laws(before), laws(after)
+    for name, value in ends[0].items():
+        if "g" not in name:  # gradients are kept by updates, not at a step size of 0
+            assert torch.allclose(value, ends[1][name], rtol=1e-12, atol=1e-12), name
+    tracked = laws(made((*WAYS[way], "network.topology={kind: erdos_renyi, probability: 0.4}")))
+    if "sum of y - g" in tracked:
+        assert float(tracked["sum of y - g"].abs().max()) < 1e-12
+
+
+REFERENCES = Path(__file__).parents[1] / "references"
+PUBLISHED = json.loads((REFERENCES / "relaysgd.json").read_text())["values"]
+CASES = {
+    "dpsgd_ring": ("network.topology.kind=ring",),
+    "allreduce": (),
+    "gradient_tracking_ring": ("network.topology.kind=ring", "algorithm.kind=gradient_tracking"),
+    "push_sum_ring": ("network.topology.kind=ring", "algorithm.kind=push_sum"),
+    "dpsgd_star": ("network.topology.kind=star", "network.weights.kind=metropolis_hastings"),
+    "dpsgd_hypercube": ("network.topology.kind=hypercube",),
+    "one_peer_exponential_1": ("network.topology={kind: one_peer_exponential, period: 1}",),
+}
+
+
+def quadratics(tmp_path, zeta):
+    """Writes the published problems, A_i x = b_i at node i, as a data set; returns settings, and the problems."""
+    with np.load(REFERENCES / f"quadratics_n32_d10_mu0.5_seed0_zeta{zeta}.npz") as file:
+        a, b, optimum = (file[name] for name in ("A", "B", "optimum"))
+    node = np.repeat(np.arange(32), 10)
+    np.savez(
+        tmp_path / "q.npz",
+        features=a.reshape(320, 10),
+        targets=b.reshape(320, 1),
+        node=node,
+        test_features=a[0],
+        test_targets=b[:1].T,
+    )
+    settings = {
+        "dtype": "float64",
+        "network": {"nodes": 32},
+        "local": {"lr": 0.1 * 10 / 2, "batch_size": 10},  # the mean of squares has 2 / 10 of the published gradient
+        "task": {
+            "data": {"kind": "npz", "path": str(tmp_path / "q.npz")},
+            "model": {
+                "kind": "python",
+                "target": "torch.nn:Linear",
+                "args": {"in_features": 10, "out_features": 1, "bias": False},
+            },
+        },
+    }
+    return settings, a, b, optimum
+
+
+def seen(x, a, b, optimum):
+    """Returns the published measures of some models [32, 10]."""
+    mean = x.mean(0)
+    f = ((np.einsum("kij,j->ki", a, mean) - b) ** 2).sum() / 32
+    least = ((np.einsum("kij,j->ki", a, optimum) - b) ** 2).sum() / 32
+    return {
+        "subopt": f - least,
+        "mse": ((x - optimum) ** 2).sum(1).mean(),
+        "cons": ((x - mean) ** 2).sum(1).mean(),
+        "x_0_0": x[0, 0],
+        "x_31_9": x[31, 9],
+    }
+
+
+@pytest.mark.parametrize("zeta", ["0.1", "1"])
+@pytest.mark.parametrize("name", CASES)
+def test_rounds_are_the_published_trajectories(name, zeta, tmp_path):
+    settings, a, b, optimum = quadratics(tmp_path, zeta)
+    rows = PUBLISHED[f"{name.replace('push_sum', 'dpsgd')}/zeta2={zeta}/lr=0.1"]
+    for steps in ("1", "10", "100", "500"):
+        config = load(settings, [*CASES[name], f"run.until={steps}", "run.mark_every=500", *ROUNDS])
+        run = assembly.assemble([config], events := assembly.timeline([config]), plan.plan([config], events).chunks)
+        run.state.models.zero_()
+        run.engine.run_(run.state, run.engine.begin(), Unobserved())
+        found = seen(run.meter.models(run.state).numpy(), a, b, optimum)
+        for key, value in rows[steps].items():
+            assert found[key] == pytest.approx(value, rel=1e-9, abs=1e-14), (steps, key)
+
+
+def excess(x, a, optimum):
+    """Returns how much more the mean of some models costs than the optimum, without cancellation."""
+    return (np.einsum("kij,j->ki", a, x.mean(0) - optimum) ** 2).sum() / 32
+
+
+def test_gradient_tracking_by_events_finds_the_optimum_of_data_that_differ(tmp_path):
+    settings, a, _, optimum = quadratics(tmp_path, "1")
+    common = ["network.topology.kind=ring", "gossip.exchange=meet", "gossip.clock.rate=1.5", "run.mark_every=3000"]
+    common += ["update.clock={kind: exponential, rate: 1}", "local.lr=0.25", "task.model.args.bias=false"]
+    tracked = train(settings, *common, "algorithm.kind=gradient_tracking", "run.until=3000")
+    plain = train(settings, *common, "run.until=300")
+    assert excess(tracked.x.numpy(), a, optimum) < 1e-20
+    assert 1e-5 < excess(plain.x.numpy(), a, optimum) < 1e-2
