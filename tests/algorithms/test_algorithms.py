@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_exactness import LINEAR, SMALL
 
-from batchednodes import load
+from batchednodes import load, train
 from batchednodes.algorithms.one_by_one import OneByOne
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.engine import Serial, Unobserved
