@@ -4,7 +4,7 @@ The dataclasses can be made in Python too, `Config(network=Network(nodes=50))`: 
 """
 
 from batchednodes.config.files import Override, dump, load, to_dict
-from batchednodes.config.kinds import KINDS, READER
+from batchednodes.config.kinds import KINDS, READER, register
 from batchednodes.config.local import Local
 from batchednodes.config.schema import (
     Config,
@@ -35,6 +35,7 @@ __all__ = [
     "dump",
     "has_messages",
     "load",
+    "register",
     "reseeded",
     "to_dict",
 ]

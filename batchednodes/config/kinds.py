@@ -6,14 +6,15 @@ Letters: none.
 from batchednodes import data as sources
 from batchednodes import models
 from batchednodes import topology as graphs
-from batchednodes.algorithms import ad_psgd, gossip_sgd, gradient_tracking, push_sum
+from batchednodes.algorithms import ad_psgd, base, gossip_sgd, gradient_tracking, push_sum
 from batchednodes.config.reader import Reader
+from batchednodes.config.registry import Registry
 from batchednodes.config.synonyms import SYNONYMS
 from batchednodes.events import availability, clocks, merge, rounds, schemes, synchronous, token_accounts
 from batchednodes.events.links import delay, loss
 from batchednodes.numerics import values
 
-KINDS: dict[str, dict[str, type]] = {
+_BUILT_IN: dict[str, dict[str, type]] = {
     "network.topology": {
         "complete": graphs.Complete,
         "ring": graphs.Ring,
@@ -142,5 +143,31 @@ KINDS: dict[str, dict[str, type]] = {
 }
 """Section -> kind -> class: what may stand where. "distribution" may stand for any per-node quantity."""
 
+_BASES: dict[str, type] = {
+    "network.topology": graphs.Topology,
+    "network.weights": graphs.Weights,
+    "update.clock": clocks.Clock,
+    "gossip.clock": clocks.Clock,
+    "gossip.scheme": schemes.Scheme,
+    "network.availability": availability.Availability,
+    "gossip.delay": delay.Delay,
+    "gossip.loss": loss.Loss,
+    "gossip.merge": merge.Merge,
+    "gossip.flow": token_accounts.Flow,
+    "algorithm": base.Algorithm,
+    "timing": rounds.Timing,
+    "task.data": sources.Source,
+    "task.partition": sources.Partition,
+    "task.shift": sources.Shift,
+    "distribution": values.Distribution,
+}
+"""Section -> what its kinds are derived from, users' own, too."""
+
+KINDS = Registry(_BUILT_IN, _BASES)
+"""The table of kinds, with those that users add."""
+
 READER = Reader(KINDS, SYNONYMS)
 """Turns plain data into settings and back, with this table; tells what a wrong key may mean."""
+
+register = KINDS.register
+"""Lets a class of one's own be a kind: register("network.topology", "petersen", Petersen)."""

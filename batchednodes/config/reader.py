@@ -5,6 +5,7 @@ begins with the full path of the setting.
 """
 
 import difflib
+import traceback
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
@@ -14,6 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from batchednodes.config.registry import PYTHON, Registry, Target, check_class, target_of
 from batchednodes.numerics.values import Distribution, shown
 
 _WORDS: dict[Any, str] = {
@@ -109,7 +111,7 @@ def _plain_copy(value: Any, path: str) -> Any:
 class Reader:
     """Plain data <-> dataclasses, with one table of kinds."""
 
-    kinds: Mapping[str, Mapping[str, type]]
+    kinds: Registry
     """Full path of a section -> name of a kind -> its class; "distribution" holds those of per-node quantities."""
     synonyms: Mapping[str, str]
     """Word -> the key, or the override, that somebody who writes it for a key may mean."""
@@ -186,9 +188,39 @@ class Reader:
         choices = ", ".join(kinds)
         if name is None:
             raise ValueError(f"{path}.kind must be given: one of {choices}")
+        if name == PYTHON and PYTHON not in kinds:
+            return self._named(data, path)
+        if name not in list(kinds) and isinstance(name, str):
+            self.kinds.find(self._section(path), name)
         if name not in list(kinds):
             raise ValueError(f"{path}.kind must be one of {choices}, got {shown(name)}{nearest(name, kinds)}")
         return self.build(kinds[name], {key: v for key, v in data.items() if key != "kind"}, path, name)
+
+    def _named(self, data: Mapping[Any, Any], path: str) -> Any:
+        """Returns an object of the class that a target names, with the arguments given."""
+        for key in data:
+            if key not in ("kind", "target", "args"):
+                raise ValueError(f"unknown key {shown(join(path, key))}; kind python of {path} has: target, args")
+        text, args = data.get("target"), data.get("args", {})
+        if not isinstance(text, str) or not isinstance(args, Mapping):
+            wrong = "target" if not isinstance(text, str) else "args"
+            rule = '"module:Class"' if wrong == "target" else "a mapping of the class's settings"
+            raise ValueError(f"{path}.{wrong} must be {rule}, got {shown(data.get(wrong))}")
+        cls = Target(text).load(path)
+        check_class(cls, self.kinds.bases[self._section(path)], f"{path}.target", text)
+        try:
+            return self.build(cls, args, join(path, "args"))
+        except ValueError:
+            raise
+        except Exception as error:  # whatever the user's class raises
+            line = traceback.extract_tb(error.__traceback__)[-1].lineno
+            raise ValueError(
+                f"{path}.target {shown(text)} raised {type(error).__name__}: {error} (line {line})"
+            ) from error
+
+    def _section(self, path: str) -> str:
+        """Returns the section of the table of kinds whose kinds stand at a path."""
+        return path if path in self.kinds else "distribution"
 
     @staticmethod
     def _name(kinds: Mapping[str, type], value: Any) -> str | None:
@@ -233,11 +265,13 @@ class Reader:
         if is_dataclass(value) and not isinstance(value, type):
             kinds = self.kinds_at(path, type(value) if not isinstance(value, Distribution) else Distribution)
             name = self._name(kinds, value)
-            if kinds and name is None:
+            if kinds and name is None and not isinstance(value, self.kinds.bases.get(self._section(path), ())):
                 raise ValueError(f"{path} must be of kind {', '.join(kinds)}, got a {type(value).__name__}")
             own = {
                 field.name: self.plain(getattr(value, field.name), join(path, field.name)) for field in fields(value)
             }
+            if kinds and name is None:
+                return {"kind": PYTHON, "target": target_of(type(value), path), "args": own}
             return {"kind": name, **own} if kinds else own
         if isinstance(value, Mapping):
             return {key: self.plain(item, join(path, key)) for key, item in value.items()}
@@ -269,7 +303,11 @@ class Reader:
             before, after = members(hints[field.name])[0], None
             if kinds:
                 name = str(old.get("kind", self._name(kinds, default_of(field))))
-                before, after = kinds.get(name), kinds.get(str(new.get("kind", name)))
+                named = str(new.get("kind", name))
+                before, after = kinds.get(name), kinds.get(named)
+                if name != named and PYTHON in (name, named) and PYTHON not in kinds:
+                    for key in old.keys() - {"kind"}:
+                        del old[key]
             if before and after and before is not after:
                 for key in {f.name for f in fields(before)} - {f.name for f in fields(after)}:
                     old.pop(key, None)

@@ -117,12 +117,7 @@ def _periods(rounds: Rounds, seed: int, local: np.ndarray) -> tuple[np.ndarray, 
         u = rng.uniforms(seed, rng.PHASE, local, 4)[:, 2:]
         z = np.sqrt(-2 * np.log(u[:, 0])) * np.cos(2 * math.pi * u[:, 1])
         period = np.maximum(1, np.floor(rounds.steps * (1 + z / 10))).astype(np.int64)
-    return period, (_unit(high) * period).astype(np.int64)
-
-
-def _unit(bits: np.ndarray) -> np.ndarray:
-    """Maps 64 random bits to (0, 1)."""
-    return ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+    return period, (rng.units(high) * period).astype(np.int64)
 
 
 def _due(period: np.ndarray, phase: np.ndarray, begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:

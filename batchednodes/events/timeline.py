@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float64, Int8, Int32, Int64
 from numba import njit, uint64
 
-from batchednodes.events.clocks import Gaps, act, due, gap, waits
+from batchednodes.events.clocks import Gaps, OpenLaw, act, due, gap, waits
 from batchednodes.events.merge_streams import Columns, merge_
 from batchednodes.events.messages.records import Letters, Mail
 from batchednodes.events.messages.records import check as check_mail
@@ -142,6 +142,10 @@ class Timeline:
         order, awake = np.arange(n, dtype=np.int32), np.full(n, -1, np.int32)
         voices = Voices(np.full(n, math.inf), counts[0], counts[1], np.zeros(n), order, awake)
         first = _first(self.update.shift, self.update.scale, *self._addresses())
+        for g, law in self._open():
+            nodes = self.networks.slice(g)
+            never = np.isinf(self.update.shift[nodes])
+            first[nodes] = law.begin(int(self.networks.seeds[g]), rng.UPDATE, never)
         for scheme, stage in zip(self.schemes, self._stages(_Actions.none(n), self._capacity(), 0.0, 0.0), strict=True):
             if not self._answers(stage.first):
                 scheme.begin_(stage, voices)
@@ -215,8 +219,34 @@ class Timeline:
             updates = (u.time[part], u.actor[part])
             yield Stage(nodes.start, nodes.stop, seed, capacity, self.contacts, meet, *updates, start, until)
 
+    def _open(self) -> Iterator[tuple[int, OpenLaw]]:
+        """Yields the networks whose updates have laws that are not shift + scale * Exp(1), with these."""
+        for g, first in enumerate(self.networks.offsets[:-1].tolist() if self.update.laws else ()):
+            law = self.update.law(first)
+            if law is not None:
+                yield g, law
+
     def _updates(self, clocks: Clocks, until: float) -> "_Actions":
-        """Returns the updates of a window; asks for more room until all of them fit."""
+        """Returns the updates of a window, those of each network together."""
+        if not self.update.laws:
+            return self._compiled(clocks, until)
+        waiting = clocks.next_update.copy()
+        for g, _ in self._open():
+            waiting[self.networks.slice(g)] = np.inf
+        u = self._compiled(replace(clocks, next_update=waiting), until)
+        parts = [(u.time, u.actor, u.number)]
+        for g, law in self._open():
+            nodes, seed = self.networks.slice(g), int(self.networks.seeds[g])
+            following, made = clocks.next_update[nodes].copy(), clocks.updates[nodes].copy()
+            time, local, number, _ = law.act_(seed, rng.UPDATE, following, made, until, self.update.scale[nodes])
+            u.next[nodes], u.counts[nodes] = following, made
+            parts.append((time, (nodes.start + local).astype(np.int32), number - 1 - clocks.updates[nodes][local]))
+        time, actor, number = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        order = np.argsort(self.networks.network_of()[actor], kind="stable")
+        return _Actions(time[order], actor[order], number[order].astype(np.int32), u.next, u.counts)
+
+    def _compiled(self, clocks: Clocks, until: float) -> "_Actions":
+        """Returns the updates of a window by laws in their usual form; asks for more room until all of them fit."""
         laws = (self.networks.offsets, self.networks.seeds, (self.update.shift, self.update.scale))
         expected = (until - clocks.time) * float(self.update.rate.sum())
         room = int(expected + 6 * math.sqrt(expected)) + self.networks.n // 8 + 64

@@ -110,3 +110,8 @@ def generator(seed: int, stream: int, *address: int) -> np.random.Generator:
     words = [word for part in (seed, *address) for word in (part & 0xFFFFFFFF, part >> 32)]  # of one width each
     entropy = np.array([stream, len(address), *words], np.uint32)
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy.tolist())))
+
+
+def units(bits: np.ndarray) -> np.ndarray:
+    """Maps arrays of 64 random bits to the open interval (0, 1), as `unit`."""
+    return ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * _UNIT

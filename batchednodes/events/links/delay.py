@@ -65,6 +65,37 @@ class Delay(ABC):
         """
 
 
+_QUANTILES = 1 << 16
+"""Delays, equally likely, that stand for a law given by its inverse distribution function."""
+
+
+class QuantileDelay(Delay):
+    """Any law, by its inverse distribution function: a class of one's own has `quantile`.
+
+        @dataclass(frozen=True)
+        class Pareto(QuantileDelay):
+            shape: float = 3.0
+
+            def quantile(self, u):
+                return u ** (-1 / self.shape) - 1
+
+    Delays are then drawn from 65,536 equally likely quantiles of the law, the same for all nodes.
+    """
+
+    @abstractmethod
+    def quantile(self, u: Float64[np.ndarray, " m"]) -> Float64[np.ndarray, " m"]:
+        """Returns the delay for each uniform number in (0, 1) [s]; at least 0, and finite."""
+
+    def delays(self, n: int, seed: int, key: str, size: int, model: int) -> Delays:
+        found = np.asarray(self.quantile((np.arange(_QUANTILES) + 0.5) / _QUANTILES), float)
+        if found.shape != (_QUANTILES,) or not ((found >= 0) & np.isfinite(found)).all():
+            raise ValueError(
+                f"{key} must give one finite delay of at least 0 [s] for each number, got {shown(found[:1])}"
+            )
+        none = np.zeros(size)
+        return Delays(TRACE, none, none, np.full(size, found.mean()), none, trace=found)
+
+
 @dataclass(frozen=True)
 class Instant(Delay):
     """Messages arrive at once."""

@@ -8,7 +8,7 @@ from typing import no_type_check
 from numba import njit
 
 from batchednodes.events.merge.age_weighted import AgeWeighted, by_ages
-from batchednodes.events.merge.base import AGES, LAG, LIMITED, WEIGHT, Merge, Weighing
+from batchednodes.events.merge.base import AGES, LAG, LIMITED, OPEN, WEIGHT, ByAges, Merge, Weighing
 from batchednodes.events.merge.fixed import Fixed, Mean
 from batchednodes.events.merge.limited import Limited, by_limit
 from batchednodes.events.merge.partitioned import Partitioned
@@ -19,8 +19,10 @@ __all__ = [
     "AGES",
     "LAG",
     "LIMITED",
+    "OPEN",
     "WEIGHT",
     "AgeWeighted",
+    "ByAges",
     "Fixed",
     "Limited",
     "Mean",

@@ -13,7 +13,7 @@ from typing import no_type_check
 import numpy as np
 from numba import njit, uint64
 
-from batchednodes.events.clocks import Gaps, act, due, gap, waits
+from batchednodes.events.clocks import Gaps, OpenLaw, act, due, gap, waits
 from batchednodes.events.schemes.base import Scheme, Speech, Stage, Voices, gather
 from batchednodes.numerics import rng
 from batchednodes.topology import peers
@@ -25,10 +25,18 @@ class Uniform(Scheme):
 
     def begin_(self, stage: Stage, voices: Voices) -> None:
         capacity = stage.capacity
-        _begin(stage.first, stage.last, stage.seed, capacity.shift, capacity.scale, voices.next)
+        law = capacity.law(stage.first)
+        if law is None:
+            _begin(stage.first, stage.last, stage.seed, capacity.shift, capacity.scale, voices.next)
+        else:
+            never = np.isinf(capacity.shift[stage.first : stage.last])
+            voices.next[stage.first : stage.last] = law.begin(int(stage.seed), rng.GOSSIP, never)
 
     def contacts_(self, stage: Stage, voices: Voices) -> Speech:
         nodes, laws = (stage.first, stage.last), (stage.capacity.shift, stage.capacity.scale)
+        law = stage.capacity.law(stage.first)
+        if law is not None:
+            return self._by_law(law, stage, voices)
         expected = (stage.until - stage.start) * float(stage.rates().sum())
         if stage.first not in stage.contacts.choosers:
             speak = partial(_speak, *nodes, stage.seed, laws, stage.contacts.lists(), stage.until, voices)
@@ -36,11 +44,28 @@ class Uniform(Scheme):
         # a clock ticks on where nobody is found, so draws are not as many as contacts
         speak = partial(_speak, *nodes, stage.seed, laws, None, stage.until, voices._replace(made=voices.draws))
         drawn = gather(expected, speak, np.uint64)
-        node = drawn.actor - np.int32(stage.first)
-        peer = stage.contacts.choosers[stage.first].peers(drawn.time, node, drawn.peer)
+        return self._chosen(stage, voices, drawn.time, drawn.actor - np.int32(stage.first), drawn.peer)
+
+    def _by_law(self, law: OpenLaw, stage: Stage, voices: Voices) -> Speech:
+        """Returns contacts whose gaps have another law than shift + scale * Exp(1)."""
+        nodes = slice(stage.first, stage.last)
+        chooses = stage.first in stage.contacts.choosers
+        made = (voices.draws if chooses else voices.made)[nodes]
+        following, mean = voices.next[nodes], stage.capacity.scale[nodes]
+        time, local, _, bits = law.act_(int(stage.seed), rng.GOSSIP, following, made, stage.until, mean)
+        node = local.astype(np.int32)
+        if chooses:
+            return self._chosen(stage, voices, time, node, bits)
+        peer, actor = np.empty(node.size, np.int32), node + np.int32(stage.first)
+        peers(actor, bits, stage.contacts.lists(), peer)
+        return Speech(time, actor, peer)
+
+    def _chosen(self, stage: Stage, voices: Voices, time: np.ndarray, node: np.ndarray, bits: np.ndarray) -> Speech:
+        """Returns the contacts for which somebody is found, and counts them."""
+        peer = stage.contacts.choosers[stage.first].peers(time, node, bits)
         found = peer >= 0
         voices.made[stage.first : stage.last] += np.bincount(node[found], minlength=stage.last - stage.first)
-        return Speech(drawn.time[found], drawn.actor[found], peer[found] + np.int32(stage.first))
+        return Speech(time[found], node[found] + np.int32(stage.first), peer[found] + np.int32(stage.first))
 
     def expected(self, capacity: Gaps, update: Gaps) -> float:
         return float(capacity.rate.sum())

@@ -13,7 +13,7 @@ from batchednodes.config import Config
 from batchednodes.events.availability import Presence
 from batchednodes.events.links.delay import Delays
 from batchednodes.events.links.traces import LINK, Links
-from batchednodes.events.merge import Weighing
+from batchednodes.events.merge import ByAges, Weighing
 from batchednodes.events.messages.dry_run import forecast
 from batchednodes.events.messages.link_load import Load
 from batchednodes.events.messages.records import ASKING, LAW, PUSHED, REQUEST, Laws
@@ -123,7 +123,13 @@ def traffic(configs: Sequence[Config], base: Timeline, model: int) -> Traffic:
         some[0].weighing.parts,
         Forecast(0.0, np.zeros(networks.count, np.int64), 0, False),
         at_update=base.at_update,
+        merges=tuple(c.gossip.merge if isinstance(c.gossip.merge, ByAges) else None for c in configs),
     )
+    if base.update.laws and found.works_by_itself():
+        raise ValueError(
+            "update.clock must be of a built-in kind where nodes pause, join or leave; use kind shifted_exponential, or "
+            "update.while_off=continue without network.churn"
+        )
     until = first.run.until
     turnover = sum(float(one.presence.turnover.sum()) for one in some)
     _check_changes(turnover, until, sum(found.expected(until)))

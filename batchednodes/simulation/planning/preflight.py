@@ -24,6 +24,7 @@ from batchednodes.config.sweep import Point
 from batchednodes.data import Dataset, DataSizes, Shards
 from batchednodes.events import clocks
 from batchednodes.events.clocks import AtUpdate, Gaps
+from batchednodes.events.schemes import Uniform
 from batchednodes.events.synchronous import Barriers, Synchronous
 from batchednodes.events.timeline import AFTER, ALONE, BEFORE, Timeline
 from batchednodes.numerics.values import shown
@@ -198,6 +199,8 @@ def timeline(configs: Sequence[Config], model: int) -> Timeline:
         for c, laws in zip(configs, update, strict=True)
     ]
     exchange, schemes = configs[0].gossip.exchange, tuple(c.gossip.scheme for c in configs)
+    if any(laws.laws for laws in gossip) and not all(isinstance(scheme, Uniform) for scheme in schemes):
+        raise ValueError("gossip.scheme.kind must be uniform with a gossip.clock of one's own; use kind uniform")
     if exchange == "push" and configs[0].algorithm.occupies_sender():
         exchange = "split"
     sides = [
