@@ -1,6 +1,6 @@
 """What must hold of an algorithm together with other settings: where it is sound, and what would have no effect."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from batchednodes.algorithms.gossip_sgd import GossipSGD
 from batchednodes.events.clocks import AtUpdate
@@ -9,15 +9,12 @@ from batchednodes.events.rounds import Continuous
 from batchednodes.events.schemes import Uniform
 from batchednodes.events.synchronous import Synchronous
 
-if TYPE_CHECKING:
-    from batchednodes.config.schema import Config
 
-
-def check_algorithm(c: "Config", kind: str, plain: "Config") -> None:
+def check_algorithm(c: Any, kind: str, plain: Any) -> None:
     """Checks an algorithm, the timing and the clock of contacts against the other settings.
 
     Args:
-        c: settings.
+        c: the settings, a `Config`.
         kind: of the algorithm, as it is written.
         plain: the settings that a run has which says nothing.
 
@@ -67,7 +64,7 @@ def check_algorithm(c: "Config", kind: str, plain: "Config") -> None:
             raise ValueError(f"{rule}; {remedy}")
 
 
-def _without_rounds(c: "Config", plain: "Config") -> dict[str, bool]:
+def _without_rounds(c: Any, plain: Any) -> dict[str, bool]:
     """Returns by key whether settings are given that mean nothing in synchronous rounds."""
     g, u, n = c.gossip, c.update, c.network
     names = ("clock", "reply", "delay", "fifo", "loss", "merge", "on_receipt", "flow", "weight")

@@ -136,7 +136,7 @@ class Registry(Mapping[str, Mapping[str, type]]):
         return len(self._kinds)
 
     def register(self, section: str, kind: str, cls: type) -> None:
-        """Lets a kind stand in a section: register("network.topology", "petersen", Petersen).
+        """Lets a class be a kind of a section, as ("network.topology", "petersen", Petersen).
 
         Raises:
             ValueError: there is no such section, the kind is taken, or the class cannot stand there.

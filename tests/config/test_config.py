@@ -14,7 +14,7 @@ from batchednodes.config import KINDS, Config, Gossip, Network, Task, document, 
 from batchednodes.events import clocks
 from batchednodes.numerics.values import Choice, LogNormal, Uniform
 
-TOP = "name, seed, device, dtype, executor, network, update, gossip, timing, local, task, run, staleness"
+TOP = "name, seed, device, dtype, executor, network, update, gossip, timing, algorithm, local, task, run, staleness"
 TOP += ", sweep, sweep_mode, replicas"
 NEEDED = {
     "trace": {"path": "trace.csv"},
@@ -144,6 +144,8 @@ CHOICES = [(path, kind) for path, kinds in KINDS.items() if path != "distributio
 @pytest.mark.parametrize(("path", "kind"), CHOICES)
 def test_every_kind_round_trips(file, path, kind):
     graph = ["network.topology.kind=ring"] if path == "network.weights" else []
+    if kind in ("gradient_tracking", "ad_psgd"):
+        graph = ["gossip.exchange=meet", "gossip.clock.kind=at_update"]
     config = load(section(path, {"kind": kind, **NEEDED.get(kind, {})}), graph)
     chosen = config
     for key in path.split("."):

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from batchednodes.config import KINDS, Config, Gossip, Network, Run, Staleness, Update, dump, load
 from batchednodes.config.reference import catalogue
 from batchednodes.config.synonyms import SYNONYMS
-from batchednodes.events import clocks
 
-TOP = "name, seed, device, dtype, executor, network, update, gossip, timing, local, task, run, staleness"
+TOP = "name, seed, device, dtype, executor, network, update, gossip, timing, algorithm, local, task, run, staleness"
 TOP += ", sweep, sweep_mode, replicas"
 TOPOLOGIES = ", ".join(KINDS["network.topology"])
 PER_NODE = "a number, an expression in n, a list of n numbers or a distribution {kind: ...}"
@@ -279,8 +278,8 @@ def test_a_typo_in_the_file_is_not_dropped_with_the_old_kind():
         (lambda: Config(update=Update(applies="x")), "update.applies must be one of at_completion, delta, got 'x'"),
         (lambda: Config(network=Network(nodes="3")), "network.nodes must be an integer, got '3'"),
         (
-            lambda: Config(gossip=Gossip(clock=clocks.ShiftedExponential())),
-            "gossip.clock must be of kind poisson, never, got a ShiftedExponential",
+            lambda: Config(gossip=Gossip(clock=Network())),
+            "gossip.clock must be of kind poisson, at_update, never, got a Network",
         ),
         (lambda: Network(nodes=0), "nodes must be an integer in [1, 100000000], got 0"),
         (lambda: Run(until=math.nan), "until must be positive and finite [s], got nan"),

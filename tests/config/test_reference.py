@@ -73,6 +73,7 @@ def test_the_catalogue_reads_types_defaults_and_meanings_off_the_code():
         "fixed",
         "none",
         "continuous",
+        "gossip_sgd",
         "linear_regression",
         "linear",
     ]

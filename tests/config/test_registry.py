@@ -108,7 +108,7 @@ def test_an_installed_package_names_kinds(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"network.topology": {"kind": "python"}}, 'network.topology.target must be "module:Class", got null'),
+        ({"network.topology": {"kind": "python"}}, 'network.topology.target must be "module:Class", got None'),
         ({"network.topology": {"kind": "python", "target": "nowhere"}}, "network.topology.target must be"),
         (
             {"network.topology": {"kind": "python", "target": "nowhere:X"}},

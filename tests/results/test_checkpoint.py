@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from batchednodes.algorithms.fields import Field
 from batchednodes.algorithms.state import begin
 from batchednodes.algorithms.versions import Layout
 from batchednodes.events.messages.records import check, opened
@@ -37,7 +38,7 @@ def example(sizes=(3,), widths=(2,)):
     layout = Layout.of(sizes, widths, CPU)
     versions = torch.arange(layout.numbers, dtype=torch.int32)
     x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
-    state = begin(x, versions, len(x), momentum=True, delta=False)
+    state = begin(x, versions, len(x), {"v": Field(travels=True)})
     times, counts = np.array([1.5, np.inf, 2.0]), np.array([3, 0, 2**40])
     order, awake = np.array([1, 0, 2], np.int32), np.array([1, -1, -1], np.int32)
     clocks = Clocks(0.1 + 0.2, times, counts, times + 1, counts, counts + 1, times + 2, order, awake)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from batchednodes.algorithms.fields import Field
 from batchednodes.algorithms.local_sgd import Descent, Rates
 from batchednodes.algorithms.reference import Reference
 from batchednodes.algorithms.state import begin
@@ -56,12 +57,13 @@ def batched(problem: Problem, x: Tensor, updates: int = 2, compiled: bool = Fals
 def serial(problem: Problem, x: Tensor, updates: int = 2) -> Tensor:
     """Returns the same, one update after the other."""
     layout = Layout.of([NODES], [0], CPU)
-    state = begin(x.clone(), layout.zeros(torch.int16), NODES, momentum=True)
+    state = begin(x.clone(), layout.zeros(torch.int16), NODES, {"v": Field(travels=True)})
     none = torch.full((NODES,), -1)
     algorithm = Reference(problem, rates(problem), torch.zeros(NODES), layout, none)
     for k in range(updates):
         for i in range(NODES):
-            algorithm._update_(state, i, i, k, 0.0)
+            row, _ = algorithm.trained(state, state.x[i], i, i, k)
+            state.x[i] = row
     return state.x
 
 

@@ -127,8 +127,8 @@ def traffic(configs: Sequence[Config], base: Timeline, model: int) -> Traffic:
     )
     if base.update.laws and found.works_by_itself():
         raise ValueError(
-            "update.clock must be of a built-in kind where nodes pause, join or leave; use kind shifted_exponential, or "
-            "update.while_off=continue without network.churn"
+            "update.clock must be of a built-in kind where nodes pause, join or leave; use kind shifted_exponential, "
+            "or update.while_off=continue without network.churn"
         )
     until = first.run.until
     turnover = sum(float(one.presence.turnover.sum()) for one in some)
