@@ -16,15 +16,17 @@ Letters: n nodes, w rows of a wave, p parameters, s steps, b examples of a minib
 v momentum buffers.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 from torch.func import grad, vmap
 
+from batchednodes.algorithms.optim import Optimizer, Schedule
+from batchednodes.algorithms.state import started
 from batchednodes.numerics import fx_program
 from batchednodes.numerics.cuda_graphs import Graphs, recorder
 from batchednodes.numerics.fx_program import Function
@@ -49,14 +51,54 @@ class Rates:
     age: Float[Tensor, "w p"] | None = None
     """Of some rows, minibatch steps behind each entry of their models, by which, and one more at each step, step sizes
     are divided; None: they are not."""
+    clip: Coefficient | None = None
+    """Largest norm of a minibatch gradient of each node; None: of no node."""
+    optimizer: Optimizer | None = None
+    """What makes steps in place of SGD; None: SGD does."""
+    own: Mapping[str, Coefficient] = field(default_factory=dict)
+    """The optimizer's settings of each node."""
+    kept: Mapping[str, Tensor] = field(default_factory=dict)
+    """Of some rows, the fields that the optimizer keeps, which a step writes into."""
+    schedule: Schedule | None = None
+    """How step sizes change; None: they do not."""
+    scheduling: Mapping[str, Float64[Tensor, " n"]] = field(default_factory=dict)
+    """The schedule's settings of each node."""
 
-    def of(self, rows: Int64[Tensor, " w"]) -> "Rates":
-        """Returns the coefficients of some rows."""
-        lr, momentum, decay = (
-            None if r is None else r.index_select(0, rows) for r in (self.lr, self.momentum, self.weight_decay)
+    def of(
+        self,
+        rows: Int64[Tensor, " w"],
+        factor: Float64[Tensor, " w"] | None = None,
+        kept: Mapping[str, Tensor] | None = None,
+    ) -> "Rates":
+        """Returns the coefficients of some rows.
+
+        Args:
+            rows: of nodes.
+            factor: of their step sizes; None: 1.
+            kept: what the optimizer keeps of them.
+        """
+        lr, momentum, decay, clip = (
+            None if r is None else r.index_select(0, rows)
+            for r in (self.lr, self.momentum, self.weight_decay, self.clip)
         )
         assert lr is not None
-        return Rates(lr, momentum, decay, self.nesterov)
+        lr = lr if factor is None else (lr.double() * factor).to(lr.dtype)
+        own = {name: r.index_select(0, rows) for name, r in self.own.items()}
+        return Rates(lr, momentum, decay, self.nesterov, None, clip, self.optimizer, own, kept or {})
+
+    def factor(
+        self, nodes: Int64[Tensor, " w"], counts: Int64[Tensor, " w"], times: Float64[Tensor, " w"]
+    ) -> Float64[Tensor, " w"] | None:
+        """Returns the factor of step sizes of some updates; None: 1.
+
+        Args:
+            nodes: that make them.
+            counts: updates of each before this one.
+            times: instants [s].
+        """
+        if self.schedule is None:
+            return None
+        return self.schedule.at(counts, times, {name: r.index_select(0, nodes) for name, r in self.scheduling.items()})
 
 
 Objective = Callable[..., Tensor]
@@ -78,8 +120,8 @@ class Descent:
 
     step_: Function
     """Makes one minibatch step: maps (x [w, p], examples [w, b], or [w, b + 1] with their key, features, targets, lr
-    [w]; then, where nodes have them, momentum [w] and v [w, p]; then weight decay [w]) to the losses [w], and writes
-    into x and v."""
+    [w]; then, where nodes have them, momentum [w] and v [w, p]; weight decay [w]; the largest norm of a gradient [w];
+    the optimizer's settings [w] and what it keeps [w, k]) to the losses [w], and writes into x, v and what is kept."""
     features: Tensor
     """Inputs of the examples of all nodes [S, ...]."""
     targets: Tensor
@@ -111,7 +153,8 @@ class Descent:
     ) -> "Descent":
         """Returns the descent of an objective by vmap, where coefficients are of the kinds of some rates."""
         momentum, decay = rates.momentum is not None, rates.weight_decay is not None
-        kind = _Kind(momentum, decay, rates.nesterov, padded, uneven == "mask", divides, keyed)
+        more = (rates.clip is not None, rates.optimizer, tuple(rates.own))
+        kind = _Kind(momentum, decay, rates.nesterov, padded, uneven == "mask", divides, keyed, *more)
         step_ = _step_function(objective, views, kind)
         return Descent(step_, features, targets, padded, uneven, divides=divides, keyed=keyed)
 
@@ -151,7 +194,9 @@ class Descent:
             if self.keyed:
                 keys = torch.arange(w, device=lr.device) * 0x9E3779B97F4A7C1
                 examples = torch.cat([examples, keys.unsqueeze(1)], 1)
-            some = rates.of(torch.arange(w, device=lr.device) % lr.numel())
+            optimizer, some = rates.optimizer, torch.arange(w, device=lr.device) % lr.numel()
+            declared = {} if optimizer is None else type(optimizer).fields
+            some = rates.of(some, kept={name: started(one, x, w).abs() for name, one in declared.items()})
             x, examples, *more = _tensors(x, None if rates.momentum is None else 0.1 * x, examples, some)
             return (x, examples, self.features, self.targets, *more)
 
@@ -232,7 +277,7 @@ class Descent:
             some = self._at(s, *(t[:w] for t in others))
             total[:w] += self.step_(models[:w], examples[:w, s].contiguous(), self.features, self.targets, *some)
         for mine, new in zip((x, *more), (models, *others), strict=True):
-            if mine.shape == x.shape:  # models, and momentum buffers
+            if mine.ndim == 2:  # models, and what is kept of them
                 mine.index_copy_(0, order, new)
         return torch.empty_like(total).index_copy_(0, order, total) / steps
 
@@ -244,7 +289,8 @@ def _steps_of(examples: Int64[Tensor, "w s b"]) -> Int64[Tensor, " w"]:
 
 def _tensors(x: Tensor, v: Tensor | None, examples: Tensor, rates: Rates) -> list[Tensor]:
     """Returns what a step takes for each row, without what these nodes do not have."""
-    return [t for t in (x, examples, rates.lr, rates.momentum, v, rates.weight_decay, rates.age) if t is not None]
+    first = (x, examples, rates.lr, rates.momentum, v, rates.weight_decay, rates.clip)
+    return [t for t in (*first, *rates.own.values(), *rates.kept.values(), rates.age) if t is not None]
 
 
 @dataclass(frozen=True)
@@ -258,15 +304,23 @@ class _Kind:
     masked: bool
     divides: bool
     keyed: bool
+    clips: bool
+    optimizer: Optimizer | None
+    own: tuple[str, ...]
 
     @property
     def plain(self) -> bool:
         """Whether x <- x - lr grad loss is all of it, with one lr for all entries of x."""
-        return not self.momentum and not self.decay and not self.divides
+        return not (self.momentum or self.decay or self.divides or self.clips or self.optimizer)
 
-    def rates(self, lr: Tensor, more: tuple[Tensor, ...]) -> Rates:
-        """Returns the coefficients of a step from what follows the targets among its arguments."""
-        return Rates(lr, more[0] if self.momentum else None, more[-1] if self.decay else None, self.nesterov)
+    def rates(self, lr: Tensor, more: tuple[Tensor, ...]) -> tuple[Rates, Tensor | None]:
+        """Returns the coefficients of a step, and momentum buffers, from what follows the targets as arguments."""
+        rest = iter(more)
+        momentum, v = (next(rest) if self.momentum else None for _ in range(2))
+        decay, clip = (next(rest) if there else None for there in (self.decay, self.clips))
+        own = {name: next(rest) for name in self.own}
+        kept = {} if self.optimizer is None else {name: next(rest) for name in type(self.optimizer).fields}
+        return Rates(lr, momentum, decay, self.nesterov, None, clip, self.optimizer, own, kept), v
 
 
 def _step_function(objective: Objective, views: Views, kind: _Kind) -> Function:
@@ -291,7 +345,13 @@ def _step_function(objective: Objective, views: Views, kind: _Kind) -> Function:
         inputs, labels = (t.index_select(0, flat).unflatten(0, examples.shape) for t in (features, targets))
         parts, scale = views(x), lr if kind.plain else x.new_ones(x.shape[0])  # plain: grad (lr loss) = lr grad loss
         g, loss = gradient(parts, inputs, labels, scale, drawn)
-        buffers, rates = views(more[1]) if kind.momentum else {}, kind.rates(lr, more)
+        rates, v = kind.rates(lr, more)
+        if rates.clip is not None:
+            g = _clipped(g, rates.clip)
+        if kind.optimizer is not None:
+            _optimize_(x, torch.cat([g[name].flatten(1) for name in parts], 1), rates, gone)
+            return loss
+        buffers = {} if v is None else views(v)
         if gone is not None:
             g = {name: part.masked_fill(_along(gone, part), 0.0) for name, part in g.items()}
             rates = _still(rates, gone)
@@ -304,6 +364,30 @@ def _step_function(objective: Objective, views: Views, kind: _Kind) -> Function:
         return loss
 
     return step_
+
+
+def _clipped(g: dict[str, Tensor], clip: Float[Tensor, " w"]) -> dict[str, Tensor]:
+    """Returns gradients of at most some norm over all parameters, as `torch.nn.utils.clip_grad_norm_` makes them."""
+    norm = torch.stack([part.flatten(1).norm(dim=1) for part in g.values()]).norm(dim=0)
+    factor = (clip / (norm + 1e-6)).clamp(max=1.0)
+    return {name: part * _along(factor, part) for name, part in g.items()}
+
+
+def _optimize_(x: Tensor, g: Tensor, rates: Rates, gone: Bool[Tensor, " w"] | None) -> None:
+    """Makes the step of an optimizer in place; rows that do not have this step stay as they are."""
+    optimizer, kept = rates.optimizer, dict(rates.kept)
+    assert optimizer is not None
+    settings = {name: r.unsqueeze(1) for name, r in rates.own.items()}
+    if rates.weight_decay is not None:
+        decay = rates.weight_decay.unsqueeze(1)
+        if optimizer.decays:
+            settings["decay"] = decay
+        else:
+            g = g + decay * x
+    new = optimizer.step(x, g, kept, rates.lr.unsqueeze(1), **settings)
+    for name, old in rates.kept.items():
+        old.copy_(kept[name] if gone is None else torch.where(gone.unsqueeze(1), old, kept[name]))
+    x.copy_(new if gone is None else torch.where(gone.unsqueeze(1), x, new))
 
 
 def filled(examples: Int64[Tensor, "w b"], like: Tensor) -> tuple[Int64[Tensor, "w b"], Float[Tensor, "w b"]]:

@@ -69,7 +69,7 @@ class OneByOne:
 
     def _update_(self, state: State, r: int, i: int, count: int, time: float) -> None:
         if self.independent:
-            one = _One(self.reference, state, r, i, count)
+            one = _One(self.reference, state, r, i, count, time)
             self._event_(state, Event(UPDATE, r, r, torch.ones(()), time), one)
             loss = one.loss
         else:
@@ -138,16 +138,17 @@ class _One:
     row: int
     node: int
     count: int
+    time: float
     loss: Tensor = field(default_factory=lambda: torch.zeros(()))
 
     @property
     def lr(self) -> Tensor:
         """Step size of the node."""
-        return self.reference.rates.lr[self.node]
+        return self.reference.rates.lr.new_tensor(self.reference.step_size(self.node, self.count, self.time))
 
     def descend(self, x: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
         """Returns what local SGD makes of a model."""
-        made, self.loss = self.reference.trained(self.state, x.clone(), self.row, self.node, self.count)
+        made, self.loss = self.reference.trained(self.state, x.clone(), self.row, self.node, self.count, self.time)
         return made
 
     def grad(self, x: Float[Tensor, " p"]) -> Float[Tensor, " p"]:

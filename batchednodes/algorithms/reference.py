@@ -69,8 +69,7 @@ class Reference:
         if j >= state.nodes:
             state.x[j] = state.x[i]
             self.row(state, j, width).copy_(self.row(state, i, width))
-            if state.v is not None:
-                state.v[j] = state.v[i]
+            self._take_(state, j, i)
             self._grow_(state, j, i, -1, copied=True)
         elif self.quarantine and self._cut(state, j, i if events.kind[k] == MEET else node, sent):
             return
@@ -82,8 +81,14 @@ class Reference:
             self._grow_(state, j, i, part, copied=part < 0 and float(w) == 1)
             if part == JOINED and state.read is not None:
                 state.read[j] = state.x[j]
-            if self.replaces and state.v is not None:
-                state.v[j] = state.v[i]
+            if self.replaces:
+                self._take_(state, j, i)
+
+    def _take_(self, state: State, j: int, i: int) -> None:
+        """Gives row j what an optimizer keeps of row i."""
+        for name in ("v", *(() if self.rates.optimizer is None else type(self.rates.optimizer).fields)):
+            if name in state.fields:
+                state.fields[name][j] = state.fields[name][i]
 
     def _grow_(self, state: State, j: int, i: int, part: int, copied: bool) -> None:
         """Gives row j the ages of what it takes from row i: of a part of the model, or of all of it if that is -1."""
@@ -146,7 +151,7 @@ class Reference:
     def _update_(self, state: State, r: int, i: int, count: int, time: float) -> None:
         """Lets node i train row r: its own, or the slot of a message."""
         start = (state.x if state.read is None else state.read)[r]
-        row, total = self.trained(state, start, r, i, count)
+        row, total = self.trained(state, start, r, i, count, time)
         state.x[r] = row if state.read is None else state.x[r] + (row - start)
         if state.read is not None:
             state.read[r] = state.x[r]
@@ -172,15 +177,20 @@ class Reference:
             sizes.append(int((examples[: examples.numel() - self.problem.sampler.keyed] >= 0).sum()))
         total = torch.stack([size * loss for size, loss in zip(sizes, losses, strict=True)]).sum() / sum(sizes)
         (g,) = torch.autograd.grad(total, point)
+        if self.rates.clip is not None:
+            g = g * (self.rates.clip[i] / (g.norm() + 1e-6)).clamp(max=1.0)
         decay = 0.0 if self.rates.weight_decay is None else self.rates.weight_decay[i]
         return g + decay * x, total.detach()
 
     def trained(
-        self, state: State, start: Float[Tensor, " p"], r: int, i: int, count: int
+        self, state: State, start: Float[Tensor, " p"], r: int, i: int, count: int, time: float
     ) -> tuple[Float[Tensor, " p"], Float[Tensor, ""]]:
         """Returns what local SGD of node i makes of a model, and its loss; the buffers of row r change with it."""
         pieces = [nn.Parameter(piece.clone()) for piece in start.split(self._sizes(start))]
-        optimizer = self._optimizer(state, r, i, pieces)
+        lr = self.step_size(i, count, time)
+        if self.rates.optimizer is not None:
+            return self._optimized(state, start, r, i, count, lr)
+        optimizer = self._optimizer(state, r, i, pieces, lr)
         index = self.problem.draw(np.array([i]), np.array([count]))[0]
         total = torch.zeros((), dtype=start.dtype, device=start.device)
         for examples in index:
@@ -189,6 +199,8 @@ class Reference:
             optimizer.zero_grad()
             loss = self._loss(torch.cat([*pieces]), examples)
             loss.backward()
+            if self.rates.clip is not None:
+                nn.utils.clip_grad_norm_(pieces, float(self.rates.clip[i]))
             self._age_(state, r, i, optimizer)
             self._keep_(state, optimizer)
             optimizer.step()
@@ -196,6 +208,63 @@ class Reference:
         if state.v is not None:
             state.v[r] = torch.cat([optimizer.state[piece]["momentum_buffer"] for piece in pieces])
         return torch.cat([piece.detach() for piece in pieces]), total
+
+    def step_size(self, i: int, count: int, time: float) -> float:
+        """Returns the step size of an update of node i."""
+        node, at = torch.tensor([i]).to(self.rates.lr.device), torch.tensor([time], dtype=torch.float64)
+        factor = self.rates.factor(node, torch.tensor([count]).to(node), at.to(node.device))
+        lr = self.rates.lr[i]
+        return float(lr if factor is None else (lr.double() * factor[0]).to(lr.dtype))
+
+    def _optimized(
+        self, state: State, start: Float[Tensor, " p"], r: int, i: int, count: int, lr: float
+    ) -> tuple[Float[Tensor, " p"], Float[Tensor, ""]]:
+        """Returns the same by an optimizer: PyTorch's own where there is one, else its step on one row."""
+        method, x, total = self.rates.optimizer, nn.Parameter(start.clone()), torch.zeros_like(start[0])
+        assert method is not None
+        settings = {name: float(value[i]) for name, value in self.rates.own.items()}
+        decay = 0.0 if self.rates.weight_decay is None else float(self.rates.weight_decay[i])
+        theirs, names = method.serial([x], lr, settings | {"decay": decay}), type(method).fields
+        if theirs is not None and any(bool(state.fields[name][r].any()) for name in names):
+            kept = {name.replace("steps", "step"): state.fields[name][r].clone() for name in names}
+            theirs.state[x] = kept | {"step": kept["step"].squeeze().float()}
+        for examples in self.problem.draw(np.array([i]), np.array([count]))[0]:
+            if examples[0] < 0:
+                break
+            x.grad = None
+            loss = self._loss(x, examples)
+            loss.backward()
+            if self.rates.clip is not None:
+                nn.utils.clip_grad_norm_([x], float(self.rates.clip[i]))
+            if theirs is not None:
+                theirs.step()
+            else:
+                self._own_step_(state, x, r, lr, settings, decay)
+            total += loss.detach()
+        if theirs is not None:
+            for name in names:
+                state.fields[name][r] = theirs.state[x][name.replace("steps", "step")]
+        return x.detach(), total
+
+    def _own_step_(
+        self, state: State, x: nn.Parameter, r: int, lr: float, settings: dict[str, float], decay: float
+    ) -> None:
+        """Makes the step of an optimizer that PyTorch does not have on one row, in place."""
+        method = self.rates.optimizer
+        assert method is not None
+        assert x.grad is not None
+        kept = {name: state.fields[name][r : r + 1] for name in type(method).fields}
+        row = x.detach().unsqueeze(0)
+        named = {name: row.new_tensor([[value]]) for name, value in settings.items()}
+        g = x.grad.unsqueeze(0)
+        if method.decays:
+            named |= {"decay": row.new_tensor([[decay]])}
+        else:
+            g = g + decay * row
+        new = dict(kept)
+        x.data = method.step(row, g, new, row.new_tensor([[lr]]), **named)[0]
+        for name, value in new.items():
+            state.fields[name][r] = value[0]
 
     def _loss(self, x: Float[Tensor, " p"], examples: Int64[Tensor, " b"]) -> Float[Tensor, ""]:
         """Returns the mean loss of a model on the examples of a minibatch."""
@@ -216,7 +285,7 @@ class Reference:
         if state.age is not None:
             state.age[r] += 1
             for group, age in zip(optimizer.param_groups, state.age[r].tolist(), strict=True):
-                group["lr"] = float(self.rates.lr[i]) / age
+                group["lr"] = group["lr_of_node"] / age
 
     def _keep_(self, state: State, optimizer: torch.optim.SGD) -> None:
         """Gives a node without momentum the buffer 0 v + g, which torch.optim.SGD leaves as it was.
@@ -228,12 +297,10 @@ class Reference:
             if group["momentum"] == 0:
                 optimizer.state[piece]["momentum_buffer"] = piece.grad + group["weight_decay"] * piece.detach()
 
-    def _optimizer(self, state: State, r: int, i: int, pieces: list[nn.Parameter]) -> torch.optim.SGD:
-        lr, momentum, decay = (
-            0.0 if r is None else float(r[i]) for r in (self.rates.lr, self.rates.momentum, self.rates.weight_decay)
-        )
+    def _optimizer(self, state: State, r: int, i: int, pieces: list[nn.Parameter], lr: float) -> torch.optim.SGD:
+        momentum, decay = (0.0 if r is None else float(r[i]) for r in (self.rates.momentum, self.rates.weight_decay))
         nesterov = self.rates.nesterov and momentum > 0
-        groups = [{"params": [piece]} for piece in pieces]
+        groups = [{"params": [piece], "lr_of_node": lr} for piece in pieces]
         optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, weight_decay=decay, nesterov=nesterov)
         if state.v is not None:
             for piece, buffer in zip(pieces, state.v[r].split(self._sizes(state.v[r])), strict=True):

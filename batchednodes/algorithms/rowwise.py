@@ -216,10 +216,25 @@ class _Update(_Contact):
     def grad(self, x: Tensor) -> Tensor:
         with torch.no_grad():
             g, self.losses = self.of.gradient.of(x, self.examples)
-        decay = self.of.rates.of(self.nodes).weight_decay
-        return g if decay is None else g + decay.unsqueeze(1) * x
+        rates = self.rates()
+        if rates.clip is not None:
+            norm = g.norm(dim=1)
+            g = g * (rates.clip / (norm + 1e-6)).clamp(max=1.0).unsqueeze(1)
+        return g if rates.weight_decay is None else g + rates.weight_decay.unsqueeze(1) * x
 
     def descend(self, x: Tensor) -> Tensor:
-        made = x.clone()
-        self.losses = self.of.descent.run_(made, self.r.get("v"), self.examples, self.of.rates.of(self.nodes)).clone()
+        made, optimizer = x.clone(), self.of.rates.optimizer
+        kept = {} if optimizer is None else {name: self.r[name].clone() for name in type(optimizer).fields}
+        v = self.r["v"].clone() if "v" in self.r else None
+        self.losses = self.of.descent.run_(made, v, self.examples, self.rates(kept)).clone()
+        self.r |= kept if v is None else kept | {"v": v}
         return made
+
+    def rates(self, kept: Mapping[str, Tensor] | None = None) -> Rates:
+        """Returns the coefficients of this update."""
+        factor = self.of.rates.factor(self.nodes, self.count.flatten(), self.time.flatten())
+        return self.of.rates.of(self.nodes, factor, kept)
+
+    @property
+    def lr(self) -> Tensor:
+        return self.rates().lr.view(-1, 1)

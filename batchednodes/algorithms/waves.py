@@ -10,6 +10,7 @@ x_i <- x_i + (LocalSGD(r_i) - r_i), then r_i <- x_i (stale gradients).
 Letters: n nodes, w rows of a wave, p parameters, s steps, b examples, x models, v momentum buffers, r = read.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -105,12 +106,17 @@ class Waves:
             times: its times, on the device [s].
             examples: its minibatches, on the device; None: they are drawn now.
         """
+        counts = torch.from_numpy(wave.counts).to(rows.device) if self.counts else times
+        factor = self.rates.factor(nodes, counts, times)
+
+        def rates(part: slice) -> Rates:
+            kept = {name: state.fields[name].index_select(0, rows[part]) for name in self.kept}
+            return self.rates.of(nodes[part], None if factor is None else factor[part], kept)
 
         def drawn(part: slice) -> Tensor:
             return self.problem.draw(wave.nodes[part], wave.counts[part]) if examples is None else examples[part]
 
         if not self.plain:
-            counts = torch.from_numpy(wave.counts).to(rows.device)
             self.chunk.run_(
                 rows.numel(),
                 lambda part: self.rowwise.updated(
@@ -122,12 +128,12 @@ class Waves:
             self.chunk.run_(
                 rows.numel(),
                 drawn,
-                lambda part, index: self._descend_(state, rows[part], nodes[part], times[part], index),
+                lambda part, index: self._descend_(state, rows[part], nodes[part], times[part], index, rates(part)),
             )
         else:
             self.chunk.run_(
                 rows.numel(),
-                lambda part: self._descended(state, rows[part], nodes[part], drawn(part)),
+                lambda part: self._descended(state, rows[part], nodes[part], drawn(part), rates(part)),
                 lambda part, new: _write_(state, rows[part], nodes[part], times[part], new),
             )
         if self.ages is not None and state.age is not None:
@@ -142,6 +148,16 @@ class Waves:
         """Whether an update is local SGD, and nothing else."""
         return type(self.rowwise.algorithm).update_ is Algorithm.update_ and not self.rowwise.algorithm.elapses
 
+    @property
+    def counts(self) -> bool:
+        """Whether it matters how many updates a node has made."""
+        return not self.plain or (self.rates.schedule is not None and self.rates.schedule.by == "updates")
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Names of the fields that the optimizer keeps."""
+        return () if self.rates.optimizer is None else tuple(type(self.rates.optimizer).fields)
+
     def _replace_(
         self, state: State, rows: Tensor, nodes: Tensor, times: Tensor, r: Rows, losses: Float[Tensor, " w"]
     ) -> None:
@@ -149,24 +165,25 @@ class Waves:
         self.rowwise.write_(state, rows, r)
         _note_(state, nodes, times, self._sound(losses, r["x"]))
 
-    def _descended(self, state: State, rows: Tensor, nodes: Tensor, index: Int64[Tensor, "w s b"]) -> "_Descended":
+    def _descended(
+        self, state: State, rows: Tensor, nodes: Tensor, index: Int64[Tensor, "w s b"], rates: Rates
+    ) -> "_Descended":
         """Returns what an update makes of some rows, and writes nothing."""
         x = (state.x if state.read is None else state.read).index_select(0, rows)  # r_i, or x_i itself
         v = None if state.v is None else state.v.index_select(0, rows)
         start = None if state.read is None else x.clone()
-        rates = self.rates.of(nodes)
         if self.ages is not None and state.age is not None:
             rates = replace(rates, age=state.age[rows][:, self.ages.part].to(x.dtype))
         loss = self.descent.run_(x, v, index, rates)
         if start is not None:
             x = state.x[rows] + (x - start)
-        return _Descended(x, v, self._sound(loss, x))
+        return _Descended(x, v, rates.kept, self._sound(loss, x))
 
     def _descend_(
-        self, state: State, rows: Tensor, nodes: Tensor, times: Tensor, index: Int64[Tensor, "w s b"]
+        self, state: State, rows: Tensor, nodes: Tensor, times: Tensor, index: Int64[Tensor, "w s b"], rates: Rates
     ) -> None:
         """Updates some rows where they lie."""
-        loss = self.descent.run_at_(state.x, state.v, rows, index, self.rates.of(nodes))
+        loss = self.descent.run_at_(state.x, state.v, rows, index, rates)
         sound = self._sound(loss, state.x.index_select(0, rows) if self.quarantine else state.x)
         _note_(state, nodes, times, sound)
 
@@ -207,8 +224,10 @@ class Waves:
             partial.mix_(state.x, phase, self.entries)
         if self.ages is not None and state.age is not None:
             self.ages.merge_(state.age, phase)
-        if self.carries and state.v is not None and phase.carried is not None:
-            _carry_(state.v, phase, phase.carried.nodes, self.replaces)
+        if self.carries and phase.carried is not None:
+            for name in ("v", *self.kept):
+                if name in state.fields:
+                    _carry_(state.fields[name], phase, phase.carried.nodes, self.replaces)
         if state.versions.numel():
             merge_(state.versions, state.gained, phase, self.layout, self.kernel)
 
@@ -238,6 +257,8 @@ class _Descended:
     """New models."""
     v: Float[Tensor, "w p"] | None
     """New momentum buffers; None without momentum."""
+    kept: Mapping[str, Tensor]
+    """What the optimizer keeps."""
     sound: Bool[Tensor, " w"]
     """Whether the loss was finite and, where nodes are quarantined, whether the new model is."""
 
@@ -256,6 +277,8 @@ def _write_(state: State, rows: Tensor, nodes: Tensor, times: Tensor, new: _Desc
     state.x.index_copy_(0, rows, new.x)
     if state.v is not None and new.v is not None:
         state.v.index_copy_(0, rows, new.v)
+    for name, value in new.kept.items():
+        state.fields[name].index_copy_(0, rows, value)
     _note_(state, nodes, times, new.sound)
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from batchednodes.algorithms.gossip_sgd import GossipSGD
+from batchednodes.algorithms.optim import SGD
 from batchednodes.events.clocks import AtUpdate
 from batchednodes.events.merge import Fixed, Mean
 from batchednodes.events.rounds import Continuous
@@ -24,8 +25,9 @@ def check_algorithm(c: Any, kind: str, plain: Any) -> None:
     g, a, local, rounds = c.gossip, type(c.algorithm), c.local, isinstance(c.timing, Synchronous)
     at_update, which = isinstance(g.clock, AtUpdate), f"algorithm.kind={kind}"
     own, column, simple = a is not GossipSGD, a.mixing == "column", isinstance(c.timing, Continuous)
+    sgd = isinstance(local.optimizer, SGD)
     settings = {name: getattr(local, name) != getattr(plain.local, name) for name in ("momentum", "nesterov")}
-    idle = [f"local.{name}" for name, given in settings.items() if given and not a.descends]
+    idle = [f"local.{name}" for name, given in (settings | {"optimizer": not sgd}).items() if given and not a.descends]
     rules = (
         (f"timing.kind must be continuous or rounds with {which}, which is sound at single contacts only",
          rounds and "rounds" not in a.timing, "leave out timing"),

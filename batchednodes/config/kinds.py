@@ -6,7 +6,7 @@ Letters: none.
 from batchednodes import data as sources
 from batchednodes import models
 from batchednodes import topology as graphs
-from batchednodes.algorithms import ad_psgd, base, gossip_sgd, gradient_tracking, push_sum
+from batchednodes.algorithms import ad_psgd, base, gossip_sgd, gradient_tracking, optim, push_sum
 from batchednodes.config.reader import Reader
 from batchednodes.config.registry import Registry
 from batchednodes.config.synonyms import SYNONYMS
@@ -103,6 +103,13 @@ _BUILT_IN: dict[str, dict[str, type]] = {
         "gradient_tracking": gradient_tracking.GradientTracking,
         "ad_psgd": ad_psgd.ADPSGD,
     },
+    "local.optimizer": {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW},
+    "local.schedule": {
+        "constant": optim.Constant,
+        "step": optim.Step,
+        "cosine": optim.Cosine,
+        "inverse_sqrt": optim.InverseSqrt,
+    },
     "timing": {
         "continuous": rounds.Continuous,
         "rounds": rounds.Rounds,
@@ -155,6 +162,8 @@ _BASES: dict[str, type] = {
     "gossip.merge": merge.Merge,
     "gossip.flow": token_accounts.Flow,
     "algorithm": base.Algorithm,
+    "local.optimizer": optim.Optimizer,
+    "local.schedule": optim.Schedule,
     "timing": rounds.Timing,
     "task.data": sources.Source,
     "task.partition": sources.Partition,

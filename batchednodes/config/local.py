@@ -6,7 +6,10 @@ Letters: none.
 from dataclasses import dataclass
 from typing import Literal
 
-from batchednodes.numerics.values import PerNode, check_sizes
+import numpy as np
+
+from batchednodes.algorithms.optim import SGD, Constant, Optimizer, Schedule
+from batchednodes.numerics.values import PerNode, check_sizes, per_node, shown
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,16 @@ class Local:
     weight_decay: PerNode = 0.0
     """Coefficient of the L2 penalty's gradient, weight_decay * x; non-negative and finite; dimensionless."""
 
+    optimizer: Optimizer = SGD()
+    """What makes a minibatch step of a gradient; what it keeps stays at its node."""
+
+    schedule: Schedule = Constant()
+    """How the step size changes as a node goes on."""
+
+    clip: PerNode | None = None
+    """Largest norm of a minibatch gradient over all parameters, to which longer ones are shortened; positive and
+    finite; null: they stay as they are."""
+
     sampling: Literal["shuffle", "replacement"] = "shuffle"
     """shuffle: each epoch of a node deals its examples once, in a new order; replacement: independent draws."""
 
@@ -55,6 +68,29 @@ class Local:
             raise ValueError(
                 f"sampling must be shuffle where epochs are given, which deal each example once, got {self.sampling!r}"
             )
+
+    def check(self, n: int, seed: int, size: int) -> None:
+        """Checks what may differ from node to node, of the first nodes of a network.
+
+        Raises:
+            ValueError: something is out of range, or has no effect.
+        """
+        per_node(self.lr, n, seed, "local.lr", size=size)
+        per_node(self.weight_decay, n, seed, "local.weight_decay", size=size)
+        momentum = per_node(self.momentum, n, seed, "local.momentum", high=1.0, size=size)
+        if not isinstance(self.optimizer, SGD) and (self.momentum != 0 or self.nesterov):
+            key = "nesterov" if self.nesterov else "momentum"
+            raise ValueError(
+                f"local.{key} must be left out unless local.optimizer.kind=sgd, got {shown(getattr(self, key))}"
+            )
+        still = np.flatnonzero(momentum == 0)
+        if self.nesterov and still.size:
+            where = f"at node {still[0]}" if still.size < size else "at every node"
+            raise ValueError(f"local.nesterov must be false where local.momentum is 0, got true and momentum 0 {where}")
+        self.optimizer.per_node(n, seed, "local.optimizer", size)
+        self.schedule.per_node(n, seed, "local.schedule", size)
+        if self.clip is not None:
+            per_node(self.clip, n, seed, "local.clip", open_low=True, size=size)
 
     def shape(self, examples: int) -> tuple[int, int]:
         """Returns the steps of an update, and the most examples of a minibatch, of a node that owns some examples."""

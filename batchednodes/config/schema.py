@@ -412,10 +412,4 @@ def _check_nodes(c: Config) -> None:
     c.gossip.clock.gaps(n, seed, "gossip.clock", size)
     c.gossip.scheme.check(n, c.gossip.exchange)
     per_node(c.gossip.weight, n, seed, "gossip.weight", high=1.0, open_high=False, size=size)
-    per_node(c.local.lr, n, seed, "local.lr", size=size)
-    per_node(c.local.weight_decay, n, seed, "local.weight_decay", size=size)
-    momentum = per_node(c.local.momentum, n, seed, "local.momentum", high=1.0, size=size)
-    still = np.flatnonzero(momentum == 0)
-    if c.local.nesterov and still.size:
-        where = f"at node {still[0]}" if still.size < size else "at every node"
-        raise ValueError(f"local.nesterov must be false where local.momentum is 0, got true and momentum 0 {where}")
+    c.local.check(n, seed, size)

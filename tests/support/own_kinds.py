@@ -7,6 +7,7 @@ import numpy as np
 import scipy.special
 
 from batchednodes.algorithms.base import Algorithm, Context, Field, Rows
+from batchednodes.algorithms.optim import Optimizer, Schedule
 from batchednodes.events.clocks import Quantile
 from batchednodes.events.links.delay import QuantileDelay
 from batchednodes.events.merge import ByAges
@@ -96,3 +97,28 @@ class SlowAverage(Algorithm):
         r["last"] = fast - r["x"]
         r["slow"] = r["slow"] + (fast - r["slow"]) / (k.count + 2)
         r["x"] = fast + self.pull * (r["slow"] - fast)
+
+
+@dataclass(frozen=True)
+class SignMomentum(Optimizer):
+    """Steps by the signs of a mean gradient."""
+
+    beta: PerNode = 0.9
+    """Decay of the mean; in [0, 1)."""
+
+    fields: ClassVar[dict[str, Field]] = {"mean": Field(travels=True)}
+
+    def step(self, x, g, kept, lr, beta):
+        kept["mean"] = beta * kept["mean"] + (1 - beta) * g
+        return x - lr * kept["mean"].sign()
+
+
+@dataclass(frozen=True)
+class Sawtooth(Schedule):
+    """A step size that falls in a straight line, again and again."""
+
+    teeth: PerNode = 4.0
+    """Progress of a tooth."""
+
+    def factor(self, k, teeth):
+        return 1 - (k / teeth) % 1 / 2

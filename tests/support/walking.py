@@ -62,7 +62,7 @@ def serial(problem: Problem, x: Tensor, updates: int = 2) -> Tensor:
     algorithm = Reference(problem, rates(problem), torch.zeros(NODES), layout, none)
     for k in range(updates):
         for i in range(NODES):
-            row, _ = algorithm.trained(state, state.x[i], i, i, k)
+            row, _ = algorithm.trained(state, state.x[i], i, i, k, 0.0)
             state.x[i] = row
     return state.x
 

@@ -7,6 +7,7 @@ import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from batchednodes.algorithms.local_sgd import Descent, Rates, Uneven
 from batchednodes.algorithms.mixing import Ages, Entries, parts
 from batchednodes.algorithms.mixing.rounds import RoundMatrices
 from batchednodes.algorithms.one_by_one import OneByOne
+from batchednodes.algorithms.optim import SGD, Constant
 from batchednodes.algorithms.reference import Reference
 from batchednodes.algorithms.rowwise import Rowwise
 from batchednodes.algorithms.state import State, begin, joined
@@ -301,12 +303,39 @@ def _rates(configs: Sequence[Config], dtype: torch.dtype, where: torch.device) -
         for key, high in (("lr", math.inf), ("momentum", 1.0), ("weight_decay", math.inf))
     )
     send = learning.Sender(dtype, where)
+    optimizer, own = _alike(configs, "optimizer")
+    schedule, scheduling = _alike(configs, "schedule")
+    clips = [math.inf if local.clip is None else local.clip for local, *_ in parts]
+    clip = [
+        np.full(n, math.inf) if c == math.inf else per_node(c, n, seed, "local.clip", open_low=True)
+        for c, (_, n, seed) in zip(clips, parts, strict=True)
+    ]
+    idle = isinstance(schedule, Constant) and not scheduling["warmup"].any()
     return Rates(
         send(lr),
         send(momentum) if momentum.any() else None,
         send(decay) if decay.any() else None,
         configs[0].local.nesterov,
+        clip=send(np.concatenate(clip)) if any(c != math.inf for c in clips) else None,
+        optimizer=None if isinstance(optimizer, SGD) else optimizer,
+        own={name: send(value) for name, value in own.items()},
+        schedule=None if idle else schedule,
+        scheduling={name: torch.from_numpy(value).to(where) for name, value in scheduling.items()},
     )
+
+
+def _alike(configs: Sequence[Config], name: str) -> tuple[Any, dict[str, np.ndarray]]:
+    """Returns the optimizer or schedule of all networks, and its settings node by node.
+
+    Raises:
+        ValueError: networks of one batch have different ones.
+    """
+    key, found = f"local.{name}", [getattr(c.local, name) for c in configs]
+    each = [one.per_node(c.network.nodes, c.seed, key) for one, c in zip(found, configs, strict=True)]
+    same = [{k: v for k, v in vars(one).items() if k not in each[0]} for one in found]
+    if any(type(one) is not type(found[0]) or rest != same[0] for one, rest in zip(found, same, strict=True)):
+        raise ValueError(f"sweep.{key} must keep the kind in all networks of a batch; run separate commands for them")
+    return found[0], {setting: np.concatenate([own[setting] for own in each]) for setting in each[0]}
 
 
 def _weight(configs: Sequence[Config], dtype: torch.dtype, where: torch.device) -> Tensor:

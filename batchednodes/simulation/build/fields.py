@@ -22,6 +22,9 @@ def declared(configs: Sequence[Config], momentum: bool, ages: int) -> dict[str, 
         found["v"] = Field(travels=True)
     if configs[0].update.applies == "delta":
         found["read"] = Field(start="model")
+    optimizer = configs[0].local.optimizer
+    if type(configs[0].algorithm).descends:
+        found |= type(optimizer).fields
     if ages:
         found["age"] = Field(width=ages, dtype="int64", travels=True)
     return found | type(configs[0].algorithm).declared()

@@ -1,0 +1,20 @@
+"""Stochastic gradient descent, with the momentum, Nesterov's step and the weight decay of `local`.
+
+Its arithmetic stands in `local_sgd`, where it has the fastest form; this is its name.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from batchednodes.algorithms.optim.base import Optimizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """Steps against the gradient, by `momentum`, `nesterov` and `weight_decay` of `local`; that of `torch.optim.SGD`."""
+
+    def step(self, x: "Tensor", g: "Tensor", kept: "dict[str, Tensor]", lr: "Tensor", **settings: "Tensor") -> "Tensor":
+        return x - lr * g
