@@ -153,6 +153,24 @@ def list_command(
 
 
 @app.command()
+def check(
+    target: Annotated[
+        str,
+        typer.Argument(help="Class of an algorithm, `module:Class` or `path/to/file.py:Class`; or a built-in kind."),
+    ],
+    args: Annotated[
+        list[str] | None, typer.Argument(help="Its settings: `pull=0.2`.", metavar="KEY=VALUE", show_default=False)
+    ] = None,
+    cases: Annotated[int, typer.Option(help="Random networks to try.", min=1)] = 12,
+    seed: Annotated[int, typer.Option(help="Of the random networks.", min=0)] = 0,
+) -> None:
+    """Checks an algorithm of one's own: waves equal one event at a time, laws hold, runs go on after a stop."""
+    start.check_torch()
+    settings = dict(config.assigned(text) for text in args or [])
+    commands.check(target, settings, cases, seed)
+
+
+@app.command()
 def plot(
     runs: Annotated[
         list[Path],

@@ -26,6 +26,7 @@ from batchednodes.numerics.memory import gib
 from batchednodes.results import comparison
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.paths import Place, states
+from batchednodes.simulation import check as kit
 from batchednodes.simulation import training
 from batchednodes.simulation.build import assembly, datasets, learning
 from batchednodes.simulation.engine import Progress as Advance
@@ -271,3 +272,18 @@ def _show_plan(
     table.add_row("free", gib(made.available))
     table.add_row("fits", "yes" if made.fits else "no")
     terminal.print(table)
+
+
+def check(target: str, args: dict[str, Any], cases: int, seed: int) -> None:
+    """Checks an algorithm, and prints each rule with what was found.
+
+    Raises:
+        ValueError: something does not hold.
+    """
+    failures = {failure.what: failure for failure in kit.check(target, args, cases, seed)}
+    for rule in kit.RULES:
+        print(f"{'FAILED' if rule in failures else 'holds '}  {rule}")
+    for failure in failures.values():
+        print(f"\n{failure}")
+    if failures:
+        raise ValueError(f"{target} must hold all rules, got {len(failures)} of {len(kit.RULES)} that fail")

@@ -3,7 +3,7 @@
 The dataclasses can be made in Python too, `Config(network=Network(nodes=50))`: the checks are the same.
 """
 
-from batchednodes.config.files import Override, dump, load, to_dict
+from batchednodes.config.files import Override, assigned, dump, load, to_dict
 from batchednodes.config.kinds import KINDS, READER, register
 from batchednodes.config.local import Local
 from batchednodes.config.schema import (
@@ -32,6 +32,7 @@ __all__ = [
     "Staleness",
     "Task",
     "Update",
+    "assigned",
     "dump",
     "has_messages",
     "load",

@@ -170,7 +170,7 @@ def _source(source: str | Path | Mapping[str, Any] | Config) -> dict[Any, Any]:
 def _changes(given: Override) -> list[tuple[str, Any]]:
     """Returns the full keys that an override sets, with their values as plain data."""
     if isinstance(given, str):
-        return [_override(given)]
+        return [assigned(given)]
     if not isinstance(given, Mapping):
         raise ValueError(
             f'overrides must be texts as "network.nodes=50" or mappings as {{"network.nodes": 50}}, got {shown(given)}'
@@ -192,7 +192,12 @@ def _nested(given: Mapping[Any, Any]) -> dict[Any, Any]:
     return tree
 
 
-def _override(text: str) -> tuple[str, Any]:
+def assigned(text: str) -> tuple[str, Any]:
+    """Returns key and value of a text key=value, whose value is YAML.
+
+    Raises:
+        ValueError: it is none.
+    """
     key, equals, value = text.partition("=")
     if not equals or not _KEY.fullmatch(key):
         raise ValueError(f"overrides are key=value, as network.nodes=50, got {shown(text)}")

@@ -102,7 +102,7 @@ class RoundWeights:
         low = np.flatnonzero(own < -NEAR)
         if low.size:
             raise ValueError(
-                f"network.weights must leave a node's own model a weight of at least 0, got {own[low[0]]:g} for node "
+                f"kind must leave a node's own model a weight of at least 0, got {own[low[0]]:g} for node "
                 f"{low[0]}; use kind metropolis_hastings, or a smaller value"
             )
         w = scipy.sparse.csr_array(w + scipy.sparse.diags_array(np.where(np.abs(own) < NEAR, 0.0, own)))
@@ -119,6 +119,6 @@ class RoundWeights:
             bad = np.flatnonzero(np.abs(sums - 1) > NEAR)
             if bad.size:
                 raise ValueError(
-                    f"network.weights must be doubly stochastic for this algorithm.kind, got {name} that sum to "
+                    f"kind must give doubly stochastic weights with this algorithm.kind, got {name} that sum to "
                     f"{shown(float(sums[bad[0]]))} for node {bad[0]}; use kind metropolis_hastings, edges both ways"
                 )

@@ -14,7 +14,10 @@ OWN = "{kind: python, target: 'own_kinds:SignMomentum', args: {beta: 0.8}}"
 WAYS = {
     "adam": ("local.optimizer.kind=adam", "local.lr=0.01"),
     "adam, weight decay, steps": (
-        "local.optimizer={kind: adam, beta1: 0.8}", "local.weight_decay=0.1", "local.steps=3", "local.lr=0.01"
+        "local.optimizer={kind: adam, beta1: 0.8}",
+        "local.weight_decay=0.1",
+        "local.steps=3",
+        "local.lr=0.01",
     ),
     "adamw, node by node": (
         "local.optimizer={kind: adamw, beta2: {kind: uniform, low: 0.9, high: 0.99}}",
@@ -22,10 +25,16 @@ WAYS = {
         "local.lr=0.01",
     ),
     "adam, epochs of different lengths": (
-        "local.optimizer.kind=adam", "local.epochs=1", "task.partition={kind: quantity_skew, alpha: 0.5}", "local.lr=0.01"
+        "local.optimizer.kind=adam",
+        "local.epochs=1",
+        "task.partition={kind: quantity_skew, alpha: 0.5}",
+        "local.lr=0.01",
     ),
     "adam on messages": (
-        "local.optimizer.kind=adam", "local.lr=0.01", "gossip.on_receipt=update_merge", "gossip.delay={kind: constant, time: 0.3}"
+        "local.optimizer.kind=adam",
+        "local.lr=0.01",
+        "gossip.on_receipt=update_merge",
+        "gossip.delay={kind: constant, time: 0.3}",
     ),
     "adam, delta": ("local.optimizer.kind=adam", "local.lr=0.01", "update.applies=delta"),
     "adam of push_sum": ("local.optimizer.kind=adam", "local.lr=0.01", "algorithm.kind=push_sum"),
@@ -34,13 +43,20 @@ WAYS = {
     "clip of some": ("local.clip={kind: choice, values: [0.1, 1.0]}", "local.optimizer.kind=adam", "local.lr=0.01"),
     "step": ("local.schedule={kind: step, every: 2, gamma: 0.5}", "local.momentum=0.5"),
     "cosine in time": ("local.schedule={kind: cosine, until: 4, low: 0.1, by: time, warmup: 1}", "local.steps=2"),
-    "inverse square root": ("local.schedule={kind: inverse_sqrt, scale: 3, warmup: 2}", "local.optimizer.kind=adam", "local.lr=0.01"),
+    "inverse square root": (
+        "local.schedule={kind: inverse_sqrt, scale: 3, warmup: 2}",
+        "local.optimizer.kind=adam",
+        "local.lr=0.01",
+    ),
     "warm-up alone": ("local.schedule={kind: constant, warmup: 3}",),
     "schedule of gradient tracking": (
-        "local.schedule={kind: step, every: 2, gamma: 0.5}", "local.clip=0.5", "algorithm.kind=gradient_tracking", "gossip.exchange=meet"
+        "local.schedule={kind: step, every: 2, gamma: 0.5}",
+        "local.clip=0.5",
+        "algorithm.kind=gradient_tracking",
+        "gossip.exchange=meet",
     ),
     "one's own schedule": ("local.schedule={kind: python, target: 'own_kinds:Sawtooth', args: {teeth: 3}}",),
-}  # fmt: skip
+}
 
 
 def run(*options):

@@ -18,7 +18,7 @@ class RoundMatrix:
 
     def __init__(self, matrix: "scipy.sparse.csr_array | None", device: torch.device, dtype: torch.dtype) -> None:
         """Takes W, with its diagonal, None: 1/n everywhere, and what the rows are."""
-        self.matrix, self.device = matrix, device
+        self.matrix, self.device, self.dtype = matrix, device, dtype
         if matrix is not None:
             parts = (matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32), matrix.data.copy())
             begins, columns, values = (torch.from_numpy(a).to(device) for a in parts)
@@ -34,7 +34,7 @@ class RoundMatrix:
     def dense(self, n: int) -> Float[Tensor, "n n"]:
         """Returns all of W, for n nodes; O(n^2), for small n."""
         if self.matrix is None:
-            return torch.full((n, n), 1.0 / n, device=self.device)
+            return torch.full((n, n), 1.0 / n, dtype=self.dtype, device=self.device)
         return self.sparse.to_dense()
 
     def newest(self, versions: Int[Tensor, "n t"]) -> Int[Tensor, "n t"]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SGD(Optimizer):
-    """Steps against the gradient, by `momentum`, `nesterov` and `weight_decay` of `local`; that of `torch.optim.SGD`."""
+    """Steps against the gradient, by `momentum`, `nesterov` and `weight_decay` of `local`, as `torch.optim.SGD`."""
 
     def step(self, x: "Tensor", g: "Tensor", kept: "dict[str, Tensor]", lr: "Tensor", **settings: "Tensor") -> "Tensor":
         return x - lr * g

@@ -1,0 +1,102 @@
+"""The kit that checks algorithms: what is sound passes, and each fault is found and named."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from batchednodes.algorithms.base import Algorithm, Field, Law
+from batchednodes.cli import commands
+from batchednodes.simulation.check import assert_sound, check
+
+
+@dataclass(frozen=True)
+class Peeking(Algorithm):
+    """Takes the mean of the wave: rows of others."""
+
+    def update_(self, r, k):
+        r["x"] = k.descend(r["x"]) + 0.1 * (r["x"].mean(0) - r["x"])
+
+
+@dataclass(frozen=True)
+class Losing(Algorithm):
+    """Says that pushes keep the sum of models."""
+
+    laws: ClassVar[dict[str, Law]] = {"sum of x": lambda held: held["x"].sum(0)}
+
+
+@dataclass(frozen=True)
+class Moving(Algorithm):
+    """Adds one to what it merges."""
+
+    def absorb_(self, r, mixed, k):
+        r["x"] = mixed["x"] + 1
+
+
+@dataclass(frozen=True)
+class Otherwise(Algorithm):
+    """Has another form of an event."""
+
+    fields: ClassVar[dict[str, Field]] = {"seen": Field(width=1)}
+
+    def event_(self, rows: Any, e: Any, k: Any) -> None:
+        if e.kind == 0:
+            rows["x"][e.actor] = k.descend(rows["x"][e.actor]) * 1.001
+
+
+@dataclass(frozen=True)
+class Remembering(Algorithm):
+    """Counts in itself, not in a field."""
+
+    seen: ClassVar[list[int]] = []
+
+    def update_(self, r, k):
+        self.seen.append(1)
+        r["x"] = k.descend(r["x"]) + 1e-3 * len(self.seen)
+
+
+@dataclass(frozen=True)
+class Wrong(Algorithm):
+    """Raises."""
+
+    def update_(self, r, k):
+        raise KeyError("nothing")
+
+
+@pytest.mark.parametrize("kind", ["gossip_sgd", "push_sum", "gradient_tracking", "ad_psgd"])
+def test_built_in_algorithms_are_sound(kind):
+    assert_sound(kind, cases=4)
+
+
+def test_one_of_ones_own_is_sound():
+    assert_sound("own_kinds:SlowAverage", {"pull": 0.2}, cases=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("Peeking", "a row depends on nothing but itself"),
+        ("Losing", "mixing keeps what the laws say"),
+        ("Moving", "equal models stay equal"),
+        ("Otherwise", "waves equal the algorithm's own form of an event"),
+        ("Remembering", "a run that stops goes on bit for bit"),
+        ("Wrong", "waves equal one event at a time"),
+    ],
+)
+def test_faults_are_found(name, rule):
+    failures = {failure.what: failure for failure in check(f"test_check:{name}", cases=3)}
+    assert rule in failures
+    case = failures[rule].case
+    assert case["network.nodes"] <= 4
+    assert case["network.topology.kind"] == "complete" or name == "Remembering"
+    assert "smallest case found: network.nodes=" in str(failures[rule])
+
+
+def test_the_command_says_what_holds(capsys):
+    with pytest.raises(ValueError, match="test_check:Moving must hold all rules, got"):
+        commands.check("test_check:Moving", {}, 3, 0)
+    said = capsys.readouterr().out
+    assert "FAILED  equal models stay equal" in said
+    assert "holds   a row depends on nothing but itself" in said
+    assert torch.get_default_dtype() == torch.float32
