@@ -26,6 +26,7 @@ from batchednodes.numerics.memory import gib
 from batchednodes.results import comparison
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.paths import Place, states
+from batchednodes.results.metrics import catalogue
 from batchednodes.simulation import training
 from batchednodes.simulation.build import assembly, datasets, learning
 from batchednodes.simulation.engine import Progress as Advance
@@ -154,10 +155,13 @@ def _network_table(final: dict[str, Any], isolated: dict[str, Any] | None) -> Ta
     table = Table("", "gossip", *(["isolated"] if isolated else []), title=title)
     for column in table.columns[1:]:
         column.justify = "right"
-    measure, worst, best = ("loss", "max", "min") if final["accuracy_mean"] is None else ("accuracy", "min", "max")
-    rows = {"mean node": "mean", "worst node": worst, "best node": best, "average model": "mean_model"}
-    for label, key in rows.items():
-        table.add_row(f"{measure}, {label}", *(_words(row[f"{measure}_{key}"]) for row in (final, isolated) if row))
+    measure = "loss" if final["accuracy_mean"] is None else "accuracy"
+    roles: dict[str, catalogue.Role] = {
+        "mean node": "mean", "worst node": "worst", "best node": "best", "average model": "average"
+    }  # fmt: skip
+    for label, role in roles.items():
+        key = catalogue.roles(measure)[role]
+        table.add_row(f"{measure}, {label}", *(_words(row[key]) for row in (final, isolated) if row))
     table.add_row("consensus distance", *(_words(row["consensus_distance"]) for row in (final, isolated) if row))
     return table
 

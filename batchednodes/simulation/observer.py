@@ -28,6 +28,7 @@ from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.logs import Record, write_json
 from batchednodes.results.folder.paths import CHARTS, SUMMARY
 from batchednodes.results.folder.plain_json import alike, parsed
+from batchednodes.results.metrics.catalogue import renamed
 from batchednodes.results.metrics.meter import diverged
 from batchednodes.results.metrics.staleness import Curves
 from batchednodes.simulation import divergence
@@ -144,6 +145,9 @@ class Recorder(Observer):
             return None
         if not isinstance(summary, dict) or summary.get("status") != "finished":
             return None
+        for part in ("networks", "isolated"):
+            if isinstance(summary.get(part), list):
+                summary[part] = [renamed(row) if isinstance(row, dict) else row for row in summary[part]]
         made = self.summary(self.progress, "finished", None) | {key: summary.get(key) for key in ("devices", "resumed")}
         if alone or summary.get("isolated"):
             made["isolated"] = made["networks"]

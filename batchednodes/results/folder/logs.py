@@ -24,48 +24,11 @@ from batchednodes.results.folder.lock import Lock
 from batchednodes.results.folder.paths import CONFIG, LOCK, METRICS, NODES, Place, check_new, sync, unmake
 from batchednodes.results.folder.plain_json import parsed
 from batchednodes.results.folder.tensorboard import Board
+from batchednodes.results.metrics import catalogue
 from batchednodes.results.metrics.meter import Observation
 
-_CURVES = {
-    "loss_mean": "loss/node_mean",
-    "loss_max": "loss/node_worst",
-    "loss_min": "loss/node_best",
-    "loss_mean_model": "loss/average_model",
-    "accuracy_mean": "accuracy/node_mean",
-    "accuracy_min": "accuracy/node_worst",
-    "accuracy_max": "accuracy/node_best",
-    "accuracy_mean_model": "accuracy/average_model",
-    "consensus_distance": "consensus/distance",
-    "staleness_mean": "staleness/mean",
-    "staleness_max": "staleness/max",
-    "staleness_median": "staleness/median",
-    "staleness_p90": "staleness/p90",
-    "staleness_p99": "staleness/p99",
-    "staleness_now": "staleness/at_mark",
-    "staleness_theory": "staleness/exact_law",
-    "time": "progress/simulated_time",
-    "updates": "progress/updates",
-    "gossips": "progress/gossips",
-    "gossip_rate_mean": "gossip/rate_mean",
-    "gossip_rate_max": "gossip/rate_max",
-    "quarantined": "divergence/quarantined",
-    "there": "progress/nodes_there",
-    "model_norm_mean": "models/norm_mean",
-    "model_age_mean": "models/age_mean",
-    "messages_sent": "messages/sent",
-    "messages_delivered": "messages/delivered",
-    "messages_lost": "messages/lost",
-    "messages_offline": "messages/offline",
-    "messages_in_flight": "messages/in_flight",
-    "events_per_second": "throughput/events_per_second",
-    "updates_per_second": "throughput/updates_per_second",
-}
+_TAGS = catalogue.tags()
 """Key of metrics.jsonl (or of the throughput) and its curve."""
-
-
-def _chart(*tags: str) -> list[Any]:
-    return ["Multiline", [f"^{re.escape(tag)}$" for tag in tags]]
-
 
 _HISTOGRAM = 1e20
 """Larger values are left out of histograms, which show nothing beside them."""
@@ -87,9 +50,8 @@ _NEW = re.compile(r"\.new-\d+-\d+")
 
 _LAYOUT = {
     "batchednodes": {
-        "accuracy over nodes": _chart("accuracy/node_mean", "accuracy/node_worst", "accuracy/average_model"),
-        "loss over nodes": _chart("loss/node_mean", "loss/node_worst", "loss/average_model"),
-        "staleness and its exact law": _chart("staleness/mean", "staleness/exact_law"),
+        title: ["Multiline", [f"^{re.escape(_TAGS[key])}$" for key in keys]]
+        for title, keys in catalogue.SCALARS.items()
     }
 }
 """Custom scalars of TensorBoard: curves that belong into one chart."""
@@ -250,7 +212,7 @@ class Record:
 
     def finish(self, summary: dict[str, Any], settings: list[dict[str, Any]]) -> None:
         """Writes TensorBoard's hyperparameters of each network with its final metrics."""
-        named = {key: tag for key, tag in _CURVES.items() if not tag.startswith(("progress/", "throughput/"))}
+        named = {key: tag for key, tag in _TAGS.items() if not tag.startswith(("progress/", "throughput/"))}
         with self._curves():
             for board, own, row in zip(self.boards, settings, summary["networks"], strict=bool(self.boards)):
                 final = {named[k]: float(v) for k, v in row.items() if k in named and v is not None}
@@ -294,7 +256,8 @@ def _row(line: bytes) -> dict[str, Any]:
     Raises:
         ValueError: it is none.
     """
-    row = parsed(line)
+    row: Any = parsed(line)
+    row = catalogue.renamed(row) if isinstance(row, dict) else row
     needed = [row.get(key) for key in _NEEDED] if isinstance(row, dict) else [None]
     if not all(type(value) in (int, float) for value in needed) or row["n"] < 1:
         raise ValueError(f"a row of metrics must have numbers {', '.join(_NEEDED)}, got {shown(row)}")
@@ -306,8 +269,8 @@ def _row(line: bytes) -> dict[str, Any]:
 def _shown(observation: Observation, speed: dict[str, float]) -> Iterator[Any]:
     """Yields the curves, the histograms over nodes, and those of staleness over sources and over pairs."""
     for key, value in (observation.row | speed).items():
-        if key in _CURVES and value is not None:
-            yield scalar(_CURVES[key], value)
+        if key in _TAGS and value is not None:
+            yield scalar(_TAGS[key], value)
     spreads, stale = {f"nodes/{name}": values for name, values in observation.over_nodes.items()}, observation.staleness
     if stale is not None:
         spreads |= {"nodes/staleness": stale.of_node, "sources/staleness": stale.of_source}

@@ -24,6 +24,7 @@ from batchednodes.events.messages.timeline import accounts
 from batchednodes.events.timeline import Clocks
 from batchednodes.models.problem import Problem, Tests
 from batchednodes.numerics.memory import Chunk
+from batchednodes.results.metrics.catalogue import KEYS
 from batchednodes.results.metrics.staleness import Staleness, Tracking
 from batchednodes.topology import Networks
 
@@ -100,13 +101,14 @@ class Meter:
         g: int,
     ) -> "Observation":
         """Returns what was observed of a network with the norm of its models, their ages and its messages."""
-        part, age, there = self.networks.slice(g), None, None
+        part, age, present = self.networks.slice(g), None, None
         if clocks.mail is not None:
             age = float((clocks.mail.age[part] if away is None else clocks.mail.age[part][~away[part]]).mean())
         if away is not None:
-            there = int((~away[part]).sum())
-        counts = {f"messages_{name}": post.get(name) for name in _ACCOUNTS}
-        return replace(seen, row=seen.row | {"model_norm_mean": norm, "model_age_mean": age, "there": there, **counts})
+            present = int((~away[part]).sum())
+        counts = {f"messages_{name}": count for name, count in post.items()}
+        row = seen.row | {"model_norm_mean": norm, "model_age_mean": age, "nodes_present": present} | counts
+        return replace(seen, row={key: row.get(key) for key in KEYS})
 
     def _scores(
         self, x: Float[Tensor, "n p"], out: Bool[Tensor, " n"] | None, size: int
@@ -173,11 +175,10 @@ class Meter:
             "n": int(self.networks.sizes[g]),
             "updates": int(clocks.updates[part].sum()),
             "gossips": int(clocks.gossips[part].sum()),
-            **{key: known[key] for key in _FIRST},
+            **known,
             "staleness_mean": None,
             "staleness_max": None if stale is None else stale.max,
             "staleness_theory": None if quarantined else self.theory[g],
-            **{key: value for key, value in known.items() if key not in _FIRST},
             "staleness_now": None if stale is None else stale.mean,
             "staleness_integral": None if stale is None else stale.integral,
             "staleness_median": None if stale is None else stale.median,
@@ -191,18 +192,6 @@ class Meter:
         if self.problem.classes is None:
             over_nodes = {name: values for name, values in over_nodes.items() if name != "accuracy"}
         return Observation(row, over_nodes, stale)
-
-
-_FIRST = (
-    "loss_mean",
-    "loss_max",
-    "accuracy_mean",
-    "accuracy_min",
-    "loss_mean_model",
-    "accuracy_mean_model",
-    "consensus_distance",
-)
-"""Keys of a row that come first among those of models."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,10 +289,6 @@ def consensus(
         sums = [torch.where(some, b, 0.0).sum(1, dtype=torch.float64) for b, some in pairs]
         mean = torch.stack(sums).sum(0) / kept.sum(1, keepdim=True)
     return mean, torch.cat([(b.double() - mean.unsqueeze(1)).norm(dim=2) for b in blocks], 1)
-
-
-_ACCOUNTS = ("sent", "delivered", "lost", "offline", "in_flight")
-"""Of messages, in the order of keys."""
 
 
 def _norms(x: Float[Tensor, "n p"], networks: Networks, away: Bool[np.ndarray, " n"] | None) -> list[float]:
