@@ -6,6 +6,7 @@ Letters: none.
 from batchednodes import data as sources
 from batchednodes import models
 from batchednodes import topology as graphs
+from batchednodes.config.own_metrics import PythonMetric
 from batchednodes.config.reader import Reader
 from batchednodes.config.synonyms import SYNONYMS
 from batchednodes.events import availability, clocks, merge, rounds, schemes, token_accounts
@@ -121,6 +122,7 @@ KINDS: dict[str, dict[str, type]] = {
     },
     "task.shift": {"rotation": sources.Rotation, "noise": sources.Noise},
     "task.model": {"linear": models.Linear, "mlp": models.MLP, "python": models.PythonModule},
+    "run.metrics[]": {"python": PythonMetric},
     "distribution": {
         "lognormal": values.LogNormal,
         "uniform": values.Uniform,

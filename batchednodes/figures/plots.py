@@ -5,7 +5,7 @@ Letters: n nodes.
 
 import io
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -141,7 +141,7 @@ def curves(frames: Mapping[str, pd.DataFrame]) -> Figure:
     Args:
         frames: rows of metrics in order of time.
     """
-    panels = [p for p in catalogue.PANELS if any(_some(f, catalogue.roles(p)["mean"]) for f in frames.values())]
+    panels = [p for p in _panels(frames.values()) if any(_some(f, _roles(p)["mean"]) for f in frames.values())]
     if not panels:
         raise ValueError("DIR must be the folder of a run with measures to draw, got none: no loss, accuracy, ...")
     columns = min(2, len(panels))
@@ -153,7 +153,7 @@ def curves(frames: Mapping[str, pd.DataFrame]) -> Figure:
             _draw(axes, panel, frame, _LINES[k % len(_LINES)], f"C{k}", shade=len(frames) < 3)
         if panel == "staleness":
             axes.set_ylim(bottom=0)
-        axes.set(xlabel="simulated time [s]", ylabel=catalogue.PANELS[panel])
+        axes.set(xlabel="simulated time [s]", ylabel=catalogue.PANELS.get(panel, panel))
         axes.grid(alpha=0.3)
         shown = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
         axes.legend(
@@ -198,7 +198,7 @@ def _read(run: Path) -> dict[str, pd.DataFrame]:
     settings: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         name = ", ".join(f"{key.rsplit('.', 1)[-1]} = {value}" for key, value in row.items() if "." in key)
-        settings.setdefault(name, []).append({key: row[key] for key in comparison.MEASURES})
+        settings.setdefault(name, []).append({key: row[key] for key in (*comparison.MEASURES, *comparison.own(row))})
     return {name: _over_replicas(pd.DataFrame(group, dtype=float)) for name, group in settings.items()}
 
 
@@ -207,7 +207,7 @@ def _over_replicas(frame: pd.DataFrame) -> pd.DataFrame:
     replicas = frame.groupby("time")
     means = replicas.mean()
     assert isinstance(means, pd.DataFrame)
-    for key in _INTERVALS:
+    for key in (*_INTERVALS, *(key for key in frame if key not in comparison.MEASURES)):
         halves = [comparison.half_width(values.to_numpy(float)) for _, values in replicas[key]]
         means[f"{key}_half_width"] = np.array(halves, dtype=float)
     return means.reset_index()
@@ -215,7 +215,9 @@ def _over_replicas(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _draw(axes: Axes, panel: str, frame: pd.DataFrame, line: str, colour: str, shade: bool) -> None:
     """Draws one run; shade: whether quantiles of staleness are a band, not a line, which many runs would hide."""
-    t, of = frame["time"], catalogue.roles(panel)
+    t, of = frame["time"], _roles(panel)
+    if of["mean"] not in frame:  # of another run
+        return
     if "average" in of:
         axes.fill_between(t, frame[of["low"]], frame[of["high"]], color=colour, alpha=0.1, linewidth=0)
         axes.plot(t, frame[of["mean"]], line, color=colour, label="mean node")
@@ -233,6 +235,18 @@ def _draw(axes: Axes, panel: str, frame: pd.DataFrame, line: str, colour: str, s
             axes.fill_between(t, middle, tail, color=colour, alpha=0.1, linewidth=0, label="median to 99% of pairs")
         else:
             axes.plot(t, tail, line, color=colour, linewidth=0.6, label="99% of pairs")
+
+
+def _panels(frames: Iterable[pd.DataFrame]) -> list[str]:
+    """Returns the panels there may be, those of the user's own metrics last."""
+    keys = dict.fromkeys(str(key) for frame in frames for key in frame)
+    halves = {f"{key}_half_width" for key in keys}
+    return [*catalogue.PANELS, *(key for key in keys if key not in halves and key not in comparison.MEASURES)]
+
+
+def _roles(panel: str) -> dict[catalogue.Role, str]:
+    """Returns the key that has each role in a panel; a metric of the user's own is alone in its own."""
+    return catalogue.roles(panel) if panel in catalogue.PANELS else {"mean": panel}
 
 
 def _some(frame: pd.DataFrame, key: str) -> bool:

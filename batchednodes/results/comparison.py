@@ -29,6 +29,9 @@ _HUGE, _LARGEST = 1e150, 1 << 30
 _LEARNED = ("loss", "accuracy")
 """What is learned, of which a table shows one."""
 
+_NAMED = {"run", "replica", *(metric.key for metric in catalogue.METRICS)}
+"""Keys of rows that are not of the user's own metrics."""
+
 _OWN = ("network", "replica", "seed")
 """Keys in which replicas of one setting differ."""
 
@@ -98,8 +101,14 @@ def checked(row: Any) -> dict[str, Any]:
         value = row.get(key)
         if key in MEASURES and (isinstance(value, bool) or not isinstance(value, int | float | None)):
             raise ValueError(f"{key} must be a number or null, got {shown(value)}")
-    known_ = {key: _finite(row.get(key)) for key in MEASURES}
+    known_ = {key: _finite(row.get(key)) for key in (*MEASURES, *own(row))}
     return row | known_
+
+
+def own(row: dict[str, Any]) -> list[str]:
+    """Returns the keys of a row that are of metrics of the user's own."""
+    named = [key for key in row if "." not in key and key not in _NAMED]
+    return [key for key in named if row[key] is None or type(row[key]) in (int, float)]
 
 
 def _finite(value: float | int | None) -> float | int | None:
@@ -147,6 +156,9 @@ def _columns(networks: Sequence[dict[str, Any]], measure: str) -> Iterator[tuple
         known_ = len(values) > 1 if metric.key == "time" else values != {None}
         if metric.column and (metric.panel == measure or (metric.panel not in _LEARNED and known_)):
             yield metric.column, metric.key
+    for key in dict.fromkeys(key for row in networks for key in own(row)):
+        if any(row.get(key) is not None for row in networks):
+            yield key, key
 
 
 def table(networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, Any]] | None, title: str) -> Table:

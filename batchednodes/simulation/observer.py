@@ -105,7 +105,8 @@ class Recorder(Observer):
         labels, journal = sweep.labels(self.task.made.points), self.journal
         new = self.start is None or self.start.journal.config != journal.config
         shown = config.dump(self.settings) if new else None
-        return Record.open(folder, labels if self.task.boards else [], shown, journal.marks, journal.metrics)
+        own = [one.metric for one in self.run.meter.own]
+        return Record.open(folder, labels if self.task.boards else [], shown, journal.marks, journal.metrics, own)
 
     def _keeper(self, folder: Inside, beside: bool) -> Keeper:
         now, run, rotate = (

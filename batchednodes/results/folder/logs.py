@@ -8,7 +8,7 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from batchednodes.results.folder.paths import CONFIG, LOCK, METRICS, NODES, Plac
 from batchednodes.results.folder.plain_json import parsed
 from batchednodes.results.folder.tensorboard import Board
 from batchednodes.results.metrics import catalogue
+from batchednodes.results.metrics.catalogue import Metric
 from batchednodes.results.metrics.meter import Observation
 
 _TAGS = catalogue.tags()
@@ -141,10 +142,17 @@ class Record:
     """Length of metrics.jsonl [B]."""
     digest: "hashlib._Hash"
     """Checksum of that part of it."""
+    tags: dict[str, str]
+    """Key and curve of each metric that has one."""
 
     @staticmethod
     def open(
-        folder: Inside, labels: list[str], config: str | None, mark: int = 0, metrics: tuple[int, str] = (0, "")
+        folder: Inside,
+        labels: list[str],
+        config: str | None,
+        mark: int = 0,
+        metrics: tuple[int, str] = (0, ""),
+        own: Sequence[Metric] = (),
     ) -> "Record":
         """Opens the record of a run where it left off; what was recorded later is cut off.
 
@@ -154,12 +162,13 @@ class Record:
             config: settings to show in TensorBoard; None: they are there.
             mark: number of the next mark; TensorBoard drops what it knows of this one and later ones.
             metrics: length [B] and checksum of what metrics.jsonl must begin with.
+            own: metrics of the user's own.
 
         Raises:
             ValueError: metrics.jsonl begins with something else, or leads out of the folder.
         """
         digest = hashlib.sha256(check_metrics(folder, metrics))
-        record = Record(folder, (), metrics[0], digest)
+        record = Record(folder, (), metrics[0], digest, _TAGS | {one.key: one.tag for one in own if one.tag})
         record._cut()
         with record._curves():
             for label in labels:
@@ -203,7 +212,7 @@ class Record:
         self.digest.update(lines)
         with self._curves():
             for board, observation in zip(self.boards, observations, strict=bool(self.boards)):
-                first, *others = _shown(observation, speed)
+                first, *others = _shown(observation, speed, self.tags)
                 for part in others:
                     first.MergeFrom(part)  # one event of many values is far cheaper than many events
                 board.add(first, mark)
@@ -212,7 +221,7 @@ class Record:
 
     def finish(self, summary: dict[str, Any], settings: list[dict[str, Any]]) -> None:
         """Writes TensorBoard's hyperparameters of each network with its final metrics."""
-        named = {key: tag for key, tag in _TAGS.items() if not tag.startswith(("progress/", "throughput/"))}
+        named = {key: tag for key, tag in self.tags.items() if not tag.startswith(("progress/", "throughput/"))}
         with self._curves():
             for board, own, row in zip(self.boards, settings, summary["networks"], strict=bool(self.boards)):
                 final = {named[k]: float(v) for k, v in row.items() if k in named and v is not None}
@@ -266,11 +275,11 @@ def _row(line: bytes) -> dict[str, Any]:
     return row
 
 
-def _shown(observation: Observation, speed: dict[str, float]) -> Iterator[Any]:
+def _shown(observation: Observation, speed: dict[str, float], tags: dict[str, str]) -> Iterator[Any]:
     """Yields the curves, the histograms over nodes, and those of staleness over sources and over pairs."""
     for key, value in (observation.row | speed).items():
-        if key in _TAGS and value is not None:
-            yield scalar(_TAGS[key], value)
+        if key in tags and value is not None:
+            yield scalar(tags[key], value)
     spreads, stale = {f"nodes/{name}": values for name, values in observation.over_nodes.items()}, observation.staleness
     if stale is not None:
         spreads |= {"nodes/staleness": stale.of_node, "sources/staleness": stale.of_source}

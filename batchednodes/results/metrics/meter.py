@@ -24,8 +24,10 @@ from batchednodes.events.messages.timeline import accounts
 from batchednodes.events.timeline import Clocks
 from batchednodes.models.problem import Problem, Tests
 from batchednodes.numerics.memory import Chunk
+from batchednodes.results.metrics.base import Measured
 from batchednodes.results.metrics.catalogue import KEYS
 from batchednodes.results.metrics.staleness import Staleness, Tracking
+from batchednodes.results.metrics.view import View
 from batchednodes.topology import Networks
 
 _ROWS = 1 << 24
@@ -56,6 +58,8 @@ class Meter:
     """Whether nodes that diverged are left out of what is said of models, and counted."""
     laws: Laws | None = None
     """Of messages under way; None where models are exchanged at once."""
+    own: tuple[Measured, ...] = ()
+    """Metrics of the user's own."""
 
     def observe(self, state: State, clocks: Clocks) -> "list[Observation]":
         """Returns what holds now for each network; the numbers of all models come to the host at once."""
@@ -75,7 +79,24 @@ class Meter:
             posts = accounts(clocks.mail, self.laws)
         diverged = state.diverged_at.isfinite().cpu().numpy() if self.quarantine else np.zeros(self.networks.n, bool)
         rows = (self._network(clocks, g, *models[g], stale[g], diverged) for g in range(self.networks.count))
-        return [self._with(row, norms[g], posts[g], clocks, away, g) for g, row in enumerate(rows)]
+        seen = [self._with(row, norms[g], posts[g], clocks, away, g) for g, row in enumerate(rows)]
+        own = self.measured(state, clocks.time, cut)
+        return [replace(one, row=one.row | more) for one, more in zip(seen, own, strict=True)]
+
+    def measured(self, state: State, time: float, cut: Bool[np.ndarray, " n"]) -> list[dict[str, float | None]]:
+        """Returns what the user's own metrics say of each network, without some nodes.
+
+        Raises:
+            ValueError: the user's code fails.
+        """
+        found = []
+        for g, rows in enumerate(self.evaluated):
+            kept, row = torch.from_numpy(rows[~cut[rows]]).to(state.x.device), dict[str, float | None]()
+            view = View(g, time, self.networks.slice(g), self.problem)
+            for one in self.own:
+                row[one.metric.key] = one.value(state.models[kept], view) if len(kept) else None
+            found.append(row)
+        return found
 
     def _away(self, time: float) -> Bool[np.ndarray, " n"] | None:
         """Returns which nodes have not joined yet, or have left; None where none ever do.

@@ -30,6 +30,7 @@ from batchednodes.numerics.fx_program import UntraceableError
 from batchednodes.numerics.memory import Chunk, Chunks
 from batchednodes.numerics.values import per_node, shown
 from batchednodes.results import theory
+from batchednodes.results.metrics import base as own_metrics
 from batchednodes.results.metrics.meter import Meter, quarantine_
 from batchednodes.results.metrics.staleness import Sources, Tracking, sample
 from batchednodes.simulation.build import datasets, learning
@@ -150,7 +151,8 @@ def assemble(
     evaluated, peaks = _evaluated(configs, events.networks), tuple(events.peaks())
     constants = (evaluated, theories, peaks, scored, chunks.together, quarantine)
     laws = events.laws if isinstance(events, Traffic) else None
-    meter = Meter(events.networks, problem, tracking, *constants, laws)
+    meter = Meter(events.networks, problem, tracking, *constants, laws, own_metrics.load(config.run.metrics))
+    meter.measured(state, 0.0, np.zeros(events.networks.n, bool))  # what a user's metric cannot is refused here
     return Run(engine, state, meter, problem, chunks, updated, labels)
 
 
