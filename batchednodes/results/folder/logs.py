@@ -1,17 +1,13 @@
 """Record: what a run leaves behind in its folder, files and TensorBoard curves."""
 
 import hashlib
-import itertools
 import json
 import math
-import os
 import re
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +15,8 @@ from torch.utils.tensorboard.summary import custom_scalars, histogram_raw, hpara
 
 from batchednodes.numerics.values import shown
 from batchednodes.results.checkpoints.header import check_metrics
-from batchednodes.results.folder.inside import PARTIAL, BorderError, Inside
-from batchednodes.results.folder.lock import Lock
-from batchednodes.results.folder.paths import CONFIG, LOCK, METRICS, NODES, Place, check_new, sync, unmake
+from batchednodes.results.folder.inside import BorderError, Inside
+from batchednodes.results.folder.paths import METRICS
 from batchednodes.results.folder.plain_json import parsed
 from batchednodes.results.folder.tensorboard import Board
 from batchednodes.results.metrics import catalogue
@@ -40,14 +35,8 @@ _BUCKETS = 64
 _LONG, _CELL = 20_000, 1000
 """Characters of a config before and after what TensorBoard leaves out, and of one setting in its table."""
 
-_OLD = 3600.0
-"""Age from which a folder that is being made, which takes no second, is nobody's any more [s]."""
-
 _NEEDED = ("network", "time", "n", "updates")
 """Keys of a row of metrics from which a run that goes on computes."""
-
-_NEW = re.compile(r"\.new-\d+-\d+")
-"""Name of such a folder."""
 
 _LAYOUT = {
     "batchednodes": {
@@ -56,79 +45,6 @@ _LAYOUT = {
     }
 }
 """Custom scalars of TensorBoard: curves that belong into one chart."""
-
-
-def new_folder(where: Place, config: str, nodes: str | None = None) -> Lock:
-    """Makes the folder of a run, with its settings in it from the first moment, and locks it.
-
-    Args:
-        where: it is to be.
-        config: its settings.
-        nodes: names of its nodes; None: they have none.
-
-    Raises:
-        ValueError: the folder exists, or cannot be made.
-    """
-    place, missing = None, [path for path in where.folder.parents if not os.path.lexists(path)]
-    try:
-        where.folder.parent.mkdir(parents=True, exist_ok=True)
-        place = _new_place(where.folder.parent)
-        lock = begin(place, config, nodes)
-        where.take_(place.path)
-        sync(where.folder)
-    except OSError as error:
-        if place is not None:
-            _unmake(place)
-        check_new(where.folder)
-        unmake(missing)
-        raise ValueError(
-            f"--out must be a folder that can be made, got {shown(str(where.folder))}: {error.strerror}"
-        ) from error
-    lock.moved(Inside(where.folder))
-    return lock
-
-
-def begin(folder: Inside, config: str, nodes: str | None = None) -> Lock:
-    """Locks a folder that is empty, and writes the settings of a run, and the names of its nodes, if any, into it.
-
-    Raises:
-        OSError: they cannot be written.
-    """
-    lock = Lock(folder)
-    try:
-        (folder / CONFIG).replace([config.encode()])
-        if nodes is not None:
-            (folder / NODES).replace([nodes.encode()])
-    except BaseException:
-        lock.close()
-        raise
-    return lock
-
-
-def _new_place(parent: Path) -> Inside:
-    """Makes a folder of this process; those that killed ones left go away."""
-    for name in Inside(parent).names():
-        if _NEW.fullmatch(name):
-            with suppress(OSError, BorderError):
-                left = Inside(parent, (name,))
-                seen = left.status()
-                if seen is not None and seen.st_uid == os.geteuid() and time.time() - seen.st_mtime > _OLD:
-                    _unmake(left)
-    for k in itertools.count():
-        place = Inside(parent, (f".new-{os.getpid()}-{k}",))
-        with suppress(FileExistsError):
-            place.path.mkdir()
-            return place
-    raise AssertionError
-
-
-def _unmake(place: Inside) -> None:
-    """Removes a folder that is being made; one that holds anything else stays."""
-    if {*place.names()} <= {LOCK, CONFIG, CONFIG + PARTIAL, NODES, NODES + PARTIAL}:
-        with suppress(OSError, BorderError):
-            for name in place.names():
-                (place / name).remove()
-            place.remove_folder()
 
 
 @dataclass(eq=False)
