@@ -232,26 +232,31 @@ def _targets(data: DataSizes) -> str:
     return f"{list(data.target_shape) if data.target_shape else 'one'} of {data.outputs:,} labels"
 
 
-def _show_plan(
-    terminal: Console, made: Plan, graph: Connectivity, data: DataSizes, labels: list[Heterogeneity]
-) -> None:
-    table = Table("", "", title=f"plan on {made.device}", show_header=False)
-    table.columns[1].justify = "right"
-    waves = f"{made.waves:,.0f}"
-    for label, value in {
+def _counts(made: Plan) -> dict[str, str]:
+    """Returns what a plan expects, and how it would be computed, in words."""
+    found = {
         "networks": f"{made.networks:,}",
         "nodes": f"{made.nodes:,}",
         "parameters of a node": f"{made.parameters:,}",
         "updates, expected": f"{made.updates:,.0f}",
         "gossips, expected": f"{made.gossips:,.0f}",
-        "waves, expected": waves,
+        "waves, expected": f"{made.waves:,.0f}",
         "rows of a chunk": f"{made.chunks.update:,}",
         "threads": f"{made.threads}",
-    }.items():
-        table.add_row(label, value)
+    }
     if made.flying is not None:
-        table.add_row(f"models under way at once, {'at most' if made.exact else 'about'}", f"{made.flying:,.0f}")
-        table.add_row("rows for them", f"{made.slots:,}")
+        found[f"models under way at once, {'at most' if made.exact else 'about'}"] = f"{made.flying:,.0f}"
+        found["rows for them"] = f"{made.slots:,}"
+    return found
+
+
+def _show_plan(
+    terminal: Console, made: Plan, graph: Connectivity, data: DataSizes, labels: list[Heterogeneity]
+) -> None:
+    table = Table("", "", title=f"plan on {made.device}", show_header=False)
+    table.columns[1].justify = "right"
+    for label, value in _counts(made).items():
+        table.add_row(label, value)
     table.add_row("features of an example", made.features)
     table.add_row("targets of an example", _targets(data))
     for note in data.notes:
