@@ -18,8 +18,8 @@ from rich.text import Text
 from batchednodes import __version__, config
 from batchednodes.cli.console import Output, check_written, console, say
 from batchednodes.cli.interruption import seconds
-from batchednodes.config import sweep
-from batchednodes.config.reference import Kind, catalogue
+from batchednodes.config import reference, sweep
+from batchednodes.config.reference import Kind
 from batchednodes.figures.published import EXPERIMENTS
 from batchednodes.numerics import memory, start
 from batchednodes.numerics.lazy import deferred
@@ -28,6 +28,7 @@ from batchednodes.results import comparison
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.lock import Lock
 from batchednodes.results.folder.paths import FIGURES, METRICS, Place, check_absent, check_writable
+from batchednodes.results.metrics import catalogue
 from batchednodes.simulation.planning.preflight import fresh, prepare, resumable
 from batchednodes.simulation.resume.rules import reopened
 
@@ -138,10 +139,14 @@ def plan_command(settings: ConfigFile, overrides: Overrides = None) -> None:
 
 @app.command("list")
 def list_command(
-    section: Annotated[str, typer.Argument(help="Only sections that begin so, as `gossip` or `task.data`.")] = "",
+    section: Annotated[
+        str, typer.Argument(help="Only sections that begin so, as `gossip` or `task.data`; or `metrics`.")
+    ] = "",
 ) -> None:
-    """Lists every section and kind of the settings, with defaults, units and ranges."""
-    terminal, kinds = console(), [k for k in catalogue() if k.section.startswith(section)]
+    """Lists every section and kind of the settings, with defaults, units and ranges; or the metrics of a run."""
+    if section == "metrics":
+        return console().print(_metrics_table())
+    terminal, kinds = console(), [k for k in reference.catalogue() if k.section.startswith(section)]
     if not kinds:
         raise ValueError(f"section must be one of the settings, got {shown(section)}; `batchednodes list` shows all")
     for kind in kinds:
@@ -267,6 +272,13 @@ def _run() -> None:
 
 def _show_warning(message: Warning | str, *_: Any) -> None:
     say("warning", message)
+
+
+def _metrics_table() -> Table:
+    table = Table("key", "unit", "meaning", box=None, pad_edge=True)
+    for metric in catalogue.METRICS:
+        table.add_row(metric.key, metric.unit, metric.meaning)
+    return table
 
 
 def _settings_table(kind: Kind) -> Table:

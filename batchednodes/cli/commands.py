@@ -26,6 +26,7 @@ from batchednodes.numerics.memory import gib
 from batchednodes.results import comparison
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.paths import Place, states
+from batchednodes.results.metrics import catalogue
 from batchednodes.simulation import check as kit
 from batchednodes.simulation import training
 from batchednodes.simulation.build import assembly, datasets, learning
@@ -155,10 +156,13 @@ def _network_table(final: dict[str, Any], isolated: dict[str, Any] | None) -> Ta
     table = Table("", "gossip", *(["isolated"] if isolated else []), title=title)
     for column in table.columns[1:]:
         column.justify = "right"
-    measure, worst, best = ("loss", "max", "min") if final["accuracy_mean"] is None else ("accuracy", "min", "max")
-    rows = {"mean node": "mean", "worst node": worst, "best node": best, "average model": "mean_model"}
-    for label, key in rows.items():
-        table.add_row(f"{measure}, {label}", *(_words(row[f"{measure}_{key}"]) for row in (final, isolated) if row))
+    measure = "loss" if final["accuracy_mean"] is None else "accuracy"
+    roles: dict[str, catalogue.Role] = {
+        "mean node": "mean", "worst node": "worst", "best node": "best", "average model": "average"
+    }  # fmt: skip
+    for label, role in roles.items():
+        key = catalogue.roles(measure)[role]
+        table.add_row(f"{measure}, {label}", *(_words(row[key]) for row in (final, isolated) if row))
     table.add_row("consensus distance", *(_words(row["consensus_distance"]) for row in (final, isolated) if row))
     return table
 
@@ -229,26 +233,31 @@ def _targets(data: DataSizes) -> str:
     return f"{list(data.target_shape) if data.target_shape else 'one'} of {data.outputs:,} labels"
 
 
-def _show_plan(
-    terminal: Console, made: Plan, graph: Connectivity, data: DataSizes, labels: list[Heterogeneity]
-) -> None:
-    table = Table("", "", title=f"plan on {made.device}", show_header=False)
-    table.columns[1].justify = "right"
-    waves = f"{made.waves:,.0f}"
-    for label, value in {
+def _counts(made: Plan) -> dict[str, str]:
+    """Returns what a plan expects, and how it would be computed, in words."""
+    found = {
         "networks": f"{made.networks:,}",
         "nodes": f"{made.nodes:,}",
         "parameters of a node": f"{made.parameters:,}",
         "updates, expected": f"{made.updates:,.0f}",
         "gossips, expected": f"{made.gossips:,.0f}",
-        "waves, expected": waves,
+        "waves, expected": f"{made.waves:,.0f}",
         "rows of a chunk": f"{made.chunks.update:,}",
         "threads": f"{made.threads}",
-    }.items():
-        table.add_row(label, value)
+    }
     if made.flying is not None:
-        table.add_row(f"models under way at once, {'at most' if made.exact else 'about'}", f"{made.flying:,.0f}")
-        table.add_row("rows for them", f"{made.slots:,}")
+        found[f"models under way at once, {'at most' if made.exact else 'about'}"] = f"{made.flying:,.0f}"
+        found["rows for them"] = f"{made.slots:,}"
+    return found
+
+
+def _show_plan(
+    terminal: Console, made: Plan, graph: Connectivity, data: DataSizes, labels: list[Heterogeneity]
+) -> None:
+    table = Table("", "", title=f"plan on {made.device}", show_header=False)
+    table.columns[1].justify = "right"
+    for label, value in _counts(made).items():
+        table.add_row(label, value)
     table.add_row("features of an example", made.features)
     table.add_row("targets of an example", _targets(data))
     for note in data.notes:

@@ -7,6 +7,7 @@ from batchednodes import data as sources
 from batchednodes import models
 from batchednodes import topology as graphs
 from batchednodes.algorithms import ad_psgd, base, gossip_sgd, gradient_tracking, optim, push_sum
+from batchednodes.config.own_metrics import PythonMetric
 from batchednodes.config.reader import Reader
 from batchednodes.config.registry import Registry
 from batchednodes.config.synonyms import SYNONYMS
@@ -141,6 +142,7 @@ _BUILT_IN: dict[str, dict[str, type]] = {
     },
     "task.shift": {"rotation": sources.Rotation, "noise": sources.Noise},
     "task.model": {"linear": models.Linear, "mlp": models.MLP, "python": models.PythonModule},
+    "run.metrics[]": {"python": PythonMetric},
     "distribution": {
         "lognormal": values.LogNormal,
         "uniform": values.Uniform,

@@ -5,6 +5,7 @@ begins with the full path of the setting.
 """
 
 import difflib
+import re
 import traceback
 import types
 from collections.abc import Iterable, Mapping
@@ -52,7 +53,9 @@ def describe(hint: Any) -> str:
         if get_origin(part) is Literal:
             words.append("one of " + ", ".join(map(str, get_args(part))))
         elif get_origin(part) in (list, tuple):
-            words.append("a list of " + {int: "integers", float: "numbers", str: "texts"}[get_args(part)[0]])
+            words.append(
+                "a list of " + {int: "integers", float: "numbers", str: "texts"}.get(get_args(part)[0], "entries")
+            )
         elif part is str and len(parts) > 1 and (float in parts or int in parts):
             words.append("an expression in n")
         else:
@@ -112,14 +115,16 @@ class Reader:
     """Plain data <-> dataclasses, with one table of kinds."""
 
     kinds: Registry
-    """Full path of a section -> name of a kind -> its class; "distribution" holds those of per-node quantities."""
+    """Full path of a section, or of a list with [] for its entries -> name of a kind -> its class; "distribution" holds
+    those of per-node quantities."""
     synonyms: Mapping[str, str]
     """Word -> the key, or the override, that somebody who writes it for a key may mean."""
 
     def kinds_at(self, path: str, hint: Any) -> Mapping[str, type]:
         """Returns the kinds that may stand at a path; empty where there is nothing to choose."""
-        if path in self.kinds:
-            return self.kinds[path]
+        for place in (path, re.sub(r"\[\d+\]$", "[]", path)):
+            if place in self.kinds:
+                return self.kinds[place]
         return self.kinds["distribution"] if Distribution in members(hint) else {}
 
     def build(self, cls: type, data: Mapping[Any, Any], path: str, kind: str = "") -> Any:

@@ -57,6 +57,8 @@ def _section(cls: type, path: str) -> Iterator[Kind]:
         inner = members(hints[field.name])[0]
         if at in KINDS:
             yield from (_kind(at, name, kind, default_of(field)) for name, kind in KINDS[at].items())
+        elif f"{at}[]" in KINDS:
+            yield from (_kind(f"{at}[]", name, kind, None) for name, kind in KINDS[f"{at}[]"].items())
         elif isinstance(inner, type) and is_dataclass(inner):
             yield from _section(inner, at)
 

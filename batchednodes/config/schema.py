@@ -20,6 +20,7 @@ from batchednodes.config.algorithm import check_algorithm
 from batchednodes.config.checks import check_graph
 from batchednodes.config.kinds import READER
 from batchednodes.config.local import Local
+from batchednodes.config.own_metrics import Metrics, check_metrics
 from batchednodes.events import clocks, schemes
 from batchednodes.events.availability import Always, Availability, Churn, PerMessage, TraceAvailability
 from batchednodes.events.links.delay import Delay, Instant, TraceDelay, UniformDelay
@@ -166,6 +167,9 @@ class Run:
     eval_nodes: int | None = None
     """Number of nodes that are evaluated, a fixed random sample; at least 1, at most `network.nodes`; null: all."""
 
+    metrics: Metrics = ("default",)
+    """What is measured at marks: `default`, what every run measures, then metrics of your own, {kind: python, ...}."""
+
     window: float | None = None
     """Length of the timeline that is scheduled at once [s of simulated time]; positive and finite; null: automatic. It
     changes memory and speed, never the result."""
@@ -202,6 +206,7 @@ class Run:
 
     def __post_init__(self) -> None:
         number(self.until, 1, "until", open_low=True, unit="s")
+        check_metrics(self.metrics)
         for key in ("mark_every", "window"):
             step = getattr(self, key)
             if step is None:

@@ -5,7 +5,7 @@ Letters: n nodes.
 
 import io
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from batchednodes.results import comparison
 from batchednodes.results.folder.inside import BorderError, Inside
 from batchednodes.results.folder.paths import CONFIG, FIGURES, METRICS, check_absent, make
 from batchednodes.results.folder.plain_json import parsed
+from batchednodes.results.metrics import catalogue
 
 PAPER: dict[Any, Any] = {
     "pdf.fonttype": 42,
@@ -47,26 +48,8 @@ PAPER: dict[Any, Any] = {
 _LINES = ("-", "--", "-.")
 """Styles of runs in turn, so that a print in grey can be read; dots are for averages and laws."""
 
-_NODES = {"loss": ("loss_min", "loss_max", "loss_max"), "accuracy": ("accuracy_min", "accuracy_max", "accuracy_min")}
-"""Panel: lowest and highest node, and the worst."""
-
-_PANELS = {
-    "loss": "loss_mean",
-    "accuracy": "accuracy_mean",
-    "consensus": "consensus_distance",
-    "staleness": "staleness_mean",
-}
-"""Panel and the key that must be there for it."""
-
 _INTERVALS = ("consensus_distance", "staleness_mean")
 """Keys whose interval over replicas is drawn; loss and accuracy show the range over nodes."""
-
-_LABELS = {
-    "loss": "test loss",
-    "accuracy": "test accuracy",
-    "consensus": "consensus distance",
-    "staleness": "staleness [updates]",
-}
 
 
 @dataclass(frozen=True)
@@ -158,7 +141,7 @@ def curves(frames: Mapping[str, pd.DataFrame]) -> Figure:
     Args:
         frames: rows of metrics in order of time.
     """
-    panels = [p for p, key in _PANELS.items() if any(_some(f, key) for f in frames.values())]
+    panels = [p for p in _panels(frames.values()) if any(_some(f, _roles(p)["mean"]) for f in frames.values())]
     if not panels:
         raise ValueError("DIR must be the folder of a run with measures to draw, got none: no loss, accuracy, ...")
     columns = min(2, len(panels))
@@ -170,7 +153,7 @@ def curves(frames: Mapping[str, pd.DataFrame]) -> Figure:
             _draw(axes, panel, frame, _LINES[k % len(_LINES)], f"C{k}", shade=len(frames) < 3)
         if panel == "staleness":
             axes.set_ylim(bottom=0)
-        axes.set(xlabel="simulated time [s]", ylabel=_LABELS[panel])
+        axes.set(xlabel="simulated time [s]", ylabel=catalogue.PANELS.get(panel, panel))
         axes.grid(alpha=0.3)
         shown = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
         axes.legend(
@@ -215,7 +198,7 @@ def _read(run: Path) -> dict[str, pd.DataFrame]:
     settings: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         name = ", ".join(f"{key.rsplit('.', 1)[-1]} = {value}" for key, value in row.items() if "." in key)
-        settings.setdefault(name, []).append({key: row[key] for key in comparison.MEASURES})
+        settings.setdefault(name, []).append({key: row[key] for key in (*comparison.MEASURES, *comparison.own(row))})
     return {name: _over_replicas(pd.DataFrame(group, dtype=float)) for name, group in settings.items()}
 
 
@@ -224,7 +207,7 @@ def _over_replicas(frame: pd.DataFrame) -> pd.DataFrame:
     replicas = frame.groupby("time")
     means = replicas.mean()
     assert isinstance(means, pd.DataFrame)
-    for key in _INTERVALS:
+    for key in (*_INTERVALS, *(key for key in frame if key not in comparison.MEASURES)):
         halves = [comparison.half_width(values.to_numpy(float)) for _, values in replicas[key]]
         means[f"{key}_half_width"] = np.array(halves, dtype=float)
     return means.reset_index()
@@ -232,28 +215,38 @@ def _over_replicas(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _draw(axes: Axes, panel: str, frame: pd.DataFrame, line: str, colour: str, shade: bool) -> None:
     """Draws one run; shade: whether quantiles of staleness are a band, not a line, which many runs would hide."""
-    t = frame["time"]
-    if panel in _NODES:
-        low, high, worst = _NODES[panel]
-        axes.fill_between(t, frame[low], frame[high], color=colour, alpha=0.1, linewidth=0)
-        axes.plot(t, frame[f"{panel}_mean"], line, color=colour, label="mean node")
-        axes.plot(t, frame[worst], line, color=colour, linewidth=0.6, label="worst node")
-        axes.plot(t, frame[f"{panel}_mean_model"], ":", color=colour, label="average model")
-        if panel == "loss" and (frame[low].to_numpy() > 0).all():
+    t, of = frame["time"], _roles(panel)
+    if of["mean"] not in frame:  # of another run
+        return
+    if "average" in of:
+        axes.fill_between(t, frame[of["low"]], frame[of["high"]], color=colour, alpha=0.1, linewidth=0)
+        axes.plot(t, frame[of["mean"]], line, color=colour, label="mean node")
+        axes.plot(t, frame[of["worst"]], line, color=colour, linewidth=0.6, label="worst node")
+        axes.plot(t, frame[of["average"]], ":", color=colour, label="average model")
+        if panel == "loss" and (frame[of["low"]].to_numpy() > 0).all():
             axes.set_yscale("log")
-    elif panel == "consensus":
-        _mean(axes, frame, "consensus_distance", line, colour, "over nodes")
     else:
-        _mean(axes, frame, "staleness_mean", line, colour, "mean between marks")
-        if _some(frame, "staleness_theory"):  # else no law is known
-            axes.plot(t, frame["staleness_theory"], ":", color=colour, label="exact law")
-        if not _some(frame, "staleness_p99"):  # a run of an earlier version
-            return
+        _mean(axes, frame, of["mean"], line, colour, "mean between marks" if "law" in of else "over nodes")
+    if "law" in of and _some(frame, of["law"]):  # else no law is known
+        axes.plot(t, frame[of["law"]], ":", color=colour, label="exact law")
+    if "tail" in of and _some(frame, of["tail"]):  # else a run of an earlier version
+        middle, tail = frame[of["middle"]], frame[of["tail"]]
         if shade:
-            low, high = frame["staleness_median"], frame["staleness_p99"]
-            axes.fill_between(t, low, high, color=colour, alpha=0.1, linewidth=0, label="median to 99% of pairs")
+            axes.fill_between(t, middle, tail, color=colour, alpha=0.1, linewidth=0, label="median to 99% of pairs")
         else:
-            axes.plot(t, frame["staleness_p99"], line, color=colour, linewidth=0.6, label="99% of pairs")
+            axes.plot(t, tail, line, color=colour, linewidth=0.6, label="99% of pairs")
+
+
+def _panels(frames: Iterable[pd.DataFrame]) -> list[str]:
+    """Returns the panels there may be, those of the user's own metrics last."""
+    keys = dict.fromkeys(str(key) for frame in frames for key in frame)
+    halves = {f"{key}_half_width" for key in keys}
+    return [*catalogue.PANELS, *(key for key in keys if key not in halves and key not in comparison.MEASURES)]
+
+
+def _roles(panel: str) -> dict[catalogue.Role, str]:
+    """Returns the key that has each role in a panel; a metric of the user's own is alone in its own."""
+    return catalogue.roles(panel) if panel in catalogue.PANELS else {"mean": panel}
 
 
 def _some(frame: pd.DataFrame, key: str) -> bool:

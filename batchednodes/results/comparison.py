@@ -4,7 +4,7 @@ Letters: r replicas.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,27 +18,19 @@ from batchednodes.numerics.values import shown
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.paths import SUMMARY
 from batchednodes.results.folder.plain_json import parsed
+from batchednodes.results.metrics import catalogue
 
-_COLUMNS = {
-    "accuracy": {"mean": "accuracy_mean", "worst": "accuracy_min", "average": "accuracy_mean_model"},
-    "loss": {"mean": "loss_mean", "worst": "loss_max", "average": "loss_mean_model"},
-}
-"""Title and key of the columns of what is learned: mean node, worst node, average model."""
-
-_ALWAYS = {"consensus": "consensus_distance", "staleness": "staleness_average", "law": "staleness_theory"}
-"""Title and key of the other columns; those that no network has are left out."""
-
-_STEMS = ("loss", "accuracy")
-MEASURES = (
-    "time",
-    *(f"{stem}_{part}" for stem in _STEMS for part in ("mean", "min", "max", "mean_model")),
-    "consensus_distance",
-    *(f"staleness_{part}" for part in ("mean", "median", "p99", "average", "theory")),
-)
+MEASURES = catalogue.shown()
 """Keys of metrics that tables and figures show."""
 
 _HUGE, _LARGEST = 1e150, 1 << 30
 """The largest number that is shown, far from where its square is infinite, and the largest file that is read [B]."""
+
+_LEARNED = ("loss", "accuracy")
+"""What is learned, of which a table shows one."""
+
+_NAMED = {"run", "replica", *(metric.key for metric in catalogue.METRICS)}
+"""Keys of rows that are not of the user's own metrics."""
 
 _OWN = ("network", "replica", "seed")
 """Keys in which replicas of one setting differ."""
@@ -104,12 +96,19 @@ def checked(row: Any) -> dict[str, Any]:
     """
     if not isinstance(row, dict):
         raise ValueError(f"a row of metrics must be a mapping, got {shown(row)}")
+    row = catalogue.renamed(row)
     for key in (*MEASURES, *row):
         value = row.get(key)
         if key in MEASURES and (isinstance(value, bool) or not isinstance(value, int | float | None)):
             raise ValueError(f"{key} must be a number or null, got {shown(value)}")
-    known_ = {key: _finite(row.get(key)) for key in MEASURES}
+    known_ = {key: _finite(row.get(key)) for key in (*MEASURES, *own(row))}
     return row | known_
+
+
+def own(row: dict[str, Any]) -> list[str]:
+    """Returns the keys of a row that are of metrics of the user's own."""
+    named = [key for key in row if "." not in key and key not in _NAMED]
+    return [key for key in named if row[key] is None or type(row[key]) in (int, float)]
 
 
 def _finite(value: float | int | None) -> float | int | None:
@@ -138,10 +137,7 @@ def cells(networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, Any]]
     """
     keys = swept(networks)
     measure = "loss" if all(row["accuracy_mean"] is None for row in networks) else "accuracy"
-    columns = {name: key for name, key in _ALWAYS.items() if any(row.get(key) is not None for row in networks)}
-    columns = {f"{measure}, {name}": key for name, key in _COLUMNS[measure].items()} | columns
-    if len({row.get("time") for row in networks}) > 1:
-        columns = {"time [s]": "time"} | columns
+    columns = dict(_columns(networks, measure))
     last = [key.rsplit(".", 1)[-1] for key in keys]
     heads = [short if last.count(short) == 1 else key for short, key in zip(last, keys, strict=True)]
     lines = []
@@ -151,6 +147,18 @@ def cells(networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, Any]]
             values.append(known([isolated[k] for k in members], f"{measure}_mean"))
         lines.append([*names, str(len(members)), *map(_words, values)])
     return Cells(heads, ["replicas", *columns, *(["isolated"] if isolated else [])], lines)
+
+
+def _columns(networks: Sequence[dict[str, Any]], measure: str) -> Iterator[tuple[str, str]]:
+    """Yields head and key of each column but settings: what is learned, by one measure, and what any network has."""
+    for metric in catalogue.METRICS:
+        values = {row.get(metric.key) for row in networks}
+        known_ = len(values) > 1 if metric.key == "time" else values != {None}
+        if metric.column and (metric.panel == measure or (metric.panel not in _LEARNED and known_)):
+            yield metric.column, metric.key
+    for key in dict.fromkeys(key for row in networks for key in own(row)):
+        if any(row.get(key) is not None for row in networks):
+            yield key, key
 
 
 def table(networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, Any]] | None, title: str) -> Table:

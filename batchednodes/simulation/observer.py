@@ -11,23 +11,20 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from batchednodes import config
 from batchednodes.config import Config, sweep
-from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.memory import Chunks
 from batchednodes.results import theory
 from batchednodes.results.checkpoints.checkpoint import Snapshot
-from batchednodes.results.checkpoints.checkpointer import Keeper
 from batchednodes.results.checkpoints.journal import Journal
 from batchednodes.results.folder.inside import Inside
-from batchednodes.results.folder.logs import Record, write_json
-from batchednodes.results.folder.paths import CHARTS, SUMMARY
-from batchednodes.results.folder.plain_json import alike, parsed
+from batchednodes.results.folder.plain_json import alike
+from batchednodes.results.folder.run_folder import RunFolder
 from batchednodes.results.metrics.meter import diverged
 from batchednodes.results.metrics.staleness import Curves
 from batchednodes.simulation import divergence
@@ -35,11 +32,6 @@ from batchednodes.simulation.build.assembly import Run
 from batchednodes.simulation.engine import Observer, Progress
 from batchednodes.simulation.planning.preflight import Prepared
 from batchednodes.simulation.resume.warm_start import Origin
-
-if TYPE_CHECKING:
-    from batchednodes.results.folder import sweep_charts
-else:
-    sweep_charts = deferred("batchednodes.results.folder.sweep_charts")
 
 Watch = Callable[[Config, Progress, dict[str, Any]], None]
 """Called after each window and mark, with the config in progress, how far it is, and the last row of metrics."""
@@ -91,43 +83,31 @@ class Recorder(Observer):
         self.start = start if isinstance(start, Snapshot) else None
         files = {} if folder is None else task.made.files
         self.journal = _journal(task, means, start, device_name(run.state.x.device), files)
-        self.record = None if folder is None else self._record(folder)
-        self.keeper = None if folder is None else self._keeper(folder, means.beside)
-        self.rows: list[dict[str, Any]] = [] if self.record is None else self.record.rows(len(task.made.points))
+        self.files = None if folder is None else self._opened(folder, means.beside)
+        self.rows: list[dict[str, Any]] = [] if self.files is None else self.files.rows(len(task.made.points))
         self.late = _late(self.start, task.settings.run.until)
         self.stopped = False
         self.last = time.perf_counter()
         self.begun = self.last - self.journal.seconds
         self.progress: Progress | None = None
 
-    def _record(self, folder: Inside) -> Record:
-        labels, journal = sweep.labels(self.task.made.points), self.journal
-        new = self.start is None or self.start.journal.config != journal.config
-        shown = config.dump(self.settings) if new else None
-        return Record.open(folder, labels if self.task.boards else [], shown, journal.marks, journal.metrics)
-
-    def _keeper(self, folder: Inside, beside: bool) -> Keeper:
-        now, run, rotate = (
-            0.0 if self.start is None else self.start.clocks.time,
-            self.settings.run,
-            self.start is not None,
-        )
-        return Keeper(folder, run.checkpoint_every, run.keep_checkpoints, now, beside, rotate, run.checkpoint_folder)
+    def _opened(self, folder: Inside, beside: bool) -> RunFolder:
+        labels = sweep.labels(self.task.made.points) if self.task.boards else []
+        own = [one.metric for one in self.run.meter.own]
+        return RunFolder(folder, self.settings, self.journal, self.start, labels, own, beside)
 
     def __enter__(self) -> "Recorder":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.record is not None:
-            self.record.close()
-        if self.keeper is not None:
-            self.keeper.close()
+        if self.files is not None:
+            self.files.close()
 
     def begin(self, fresh: Progress) -> Progress:
         """Returns how far the run has come; `fresh`, if it has not begun."""
         if self.start is None:
-            if self.journal.start is not None and self.keeper is not None:
-                self.keeper.write(self._snapshot(fresh, "running"))  # the other run may go on, or go away
+            if self.journal.start is not None and self.files is not None:
+                self.files.save(self._snapshot(fresh, "running"))  # the other run may go on, or go away
             return fresh
         j = self.journal
         self.progress = Progress(self.start.clocks, j.events, j.waves, j.marks, j.done, j.end)
@@ -135,14 +115,10 @@ class Recorder(Observer):
 
     def known(self) -> dict[str, Any] | None:
         """Returns the summary that the run has left, if it was finished as it is asked for now, and is whole."""
-        if not self._ended() or self.progress is None or self.folder is None:
+        if not self._ended() or self.progress is None or self.files is None:
             return None
-        file, alone = self.folder / SUMMARY, self.settings.run.baseline != "none"
-        try:
-            summary: Any = parsed(file.read()) if file.is_file() else None
-        except ValueError:  # it is damaged, and will be written again
-            return None
-        if not isinstance(summary, dict) or summary.get("status") != "finished":
+        summary, alone = self.files.summary(), self.settings.run.baseline != "none"
+        if summary is None:
             return None
         made = self.summary(self.progress, "finished", None) | {key: summary.get(key) for key in ("devices", "resumed")}
         if alone or summary.get("isolated"):
@@ -157,7 +133,7 @@ class Recorder(Observer):
         return start is not None and start.journal.status == "finished" and start.clocks.time >= until
 
     def pause(self) -> bool:
-        return self.task.stop() or (self.keeper is not None and self.keeper.overdue())
+        return self.task.stop() or (self.files is not None and self.files.overdue())
 
     def observe(self, progress: Progress) -> bool:
         speed = self._speed(progress)
@@ -169,9 +145,8 @@ class Recorder(Observer):
         if progress.clocks.time >= self.settings.run.until / 2:
             now = Curves.of([o.staleness for o in observations], self.run.meter.networks, progress.clocks.time)
             self.late = now if self.late is None else self.late.then(now)
-        if self.record is not None:
-            self.record.observe(progress.marks, observations, speed)
-        if self.record is not None:
+        if self.files is not None:
+            self.files.log(progress.marks, observations, speed)
             self.rows.clear()  # in a long run they are many; metrics.jsonl has them
         self.rows += [o.row for o in observations]
         self.last, self.progress = time.perf_counter(), progress
@@ -186,19 +161,13 @@ class Recorder(Observer):
     def advance(self, progress: Progress) -> bool:
         if self.task.watch is not None:
             self.task.watch(self.settings, progress, self.rows[-1])
-        if self.keeper is not None:
-            self._keep(self.keeper, progress)
+        if self.files is not None:
+            self.files.keep(self.run.state, progress.clocks.time, lambda: self._checkpoint(progress))
         return not self.task.stop()
 
-    def _keep(self, keeper: Keeper, progress: Progress) -> None:
-        """Writes a checkpoint if one is due."""
-        now = progress.clocks.time
-        if not keeper.due(now):
-            keeper.prepare(self.run.state, now)
-        elif self._hopeless():
-            keeper.wait(now)  # older checkpoints are of more use
-        else:
-            keeper.write(self._snapshot(progress, "running"))
+    def _checkpoint(self, progress: Progress) -> Snapshot | None:
+        """Returns what a checkpoint holds; None where models are lost, so that older checkpoints are of more use."""
+        return None if self._hopeless() else self._snapshot(progress, "running")
 
     def _speed(self, progress: Progress) -> dict[str, float]:
         """Returns events and updates per wall second since the last mark; nothing at the first mark."""
@@ -220,7 +189,7 @@ class Recorder(Observer):
             status=status,
             **{name: getattr(progress, name) for name in ("events", "waves", "marks", "done", "end")},
             seconds=time.perf_counter() - self.begun,
-            metrics=(0, "") if self.record is None else self.record.metrics,
+            metrics=(0, "") if self.files is None else self.files.metrics,
             chunks=asdict(self.run.chunks),
             curves=curves,
         )
@@ -255,7 +224,7 @@ class Recorder(Observer):
 
     def metrics(self) -> list[dict[str, Any]]:
         """Returns the rows of all marks."""
-        return self.rows if self.record is None else self.record.rows()
+        return self.rows if self.files is None else self.files.rows()
 
     def _second_half(self) -> dict[int, list[dict[str, Any]]]:
         """Returns the rows of each network over the second half of the run."""
@@ -267,32 +236,27 @@ class Recorder(Observer):
 
     def save(self, progress: Progress) -> None:
         """Writes the final state, before anything else is run."""
-        if self.keeper is not None and not self._ended():
+        if self.files is not None and not self._ended():
             averages = {} if self.late is None else self.late.averages()
             status = "diverged" if self.stopped else "finished"
-            self.keeper.write_final(self._snapshot(progress, status, averages))
+            self.files.save(self._snapshot(progress, status, averages))
 
     def interrupt(self, progress: Progress) -> dict[str, Any]:
         """Leaves what continues the run; returns its summary, which is written too."""
         self.last = time.perf_counter()
-        if self.keeper is not None and progress.clocks.time < self.settings.run.until:
-            self.keeper.write_now(self._snapshot(progress, "interrupted"))
+        if self.files is not None and progress.clocks.time < self.settings.run.until:
+            self.files.save(self._snapshot(progress, "interrupted"))
         summary, now = self.summary(progress, "interrupted", None), progress.clocks.time
         alone = f"the run reached its end, t = {now:g} s, its isolated nodes halted on the way there"
         halted = f"the run halted in the window after t = {now:g} s"
         summary["message"] = alone if now >= self.settings.run.until else halted
-        if self.folder is not None:
-            write_json(self.folder / SUMMARY, summary)
+        self.finish(summary)
         return summary
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Writes the summary, here and in TensorBoard."""
-        if self.record is None or self.folder is None:
-            return
-        self.record.finish(summary, [config.to_dict(p.config) for p in self.task.made.points])
-        if len(self.task.made.points) > 1 and self.task.boards:
-            sweep_charts.write(self.folder / CHARTS, summary["networks"], summary["isolated"])
-        write_json(self.folder / SUMMARY, summary)
+        if self.files is not None:
+            self.files.finish(summary, self.task.made.configs)
 
 
 def _journal(task: Task, means: Means, start: Snapshot | Origin | None, device: str, files: dict[str, str]) -> Journal:

@@ -27,10 +27,10 @@ from batchednodes.numerics.torch_modes import own
 from batchednodes.results.checkpoints.checkpoint import Snapshot
 from batchednodes.results.checkpoints.checkpointer import newest
 from batchednodes.results.checkpoints.header import check_rows
-from batchednodes.results.folder.inside import PARTIAL, Inside
+from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.lock import Lock
-from batchednodes.results.folder.logs import begin, new_folder
-from batchednodes.results.folder.paths import CONFIG, FINAL, ISOLATED, SUMMARY, Place, checkpoints
+from batchednodes.results.folder.paths import CONFIG, ISOLATED, Place, checkpoints
+from batchednodes.results.folder.run_folder import begin, new_folder, reopen
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.build.assembly import Run
 from batchednodes.simulation.engine import Pause, never
@@ -176,11 +176,8 @@ def _continued(task: Task, folder: Inside) -> Result:
     if start is not None:
         check_goes_on(folder, start.header, task.settings, task.made.points, task.made.files)
     with _assembled(task, start) as (run, means, origin):
-        for name in (CONFIG, SUMMARY, FINAL):  # what a killed process left half written
-            (folder / f"{name}{PARTIAL}").remove()
-        (folder / CONFIG).replace([config.dump(task.settings).encode()])
-        if start is None or start.clocks.time < task.settings.run.until:  # else a summary of what it was would stay
-            (folder / SUMMARY).remove()
+        ended = start is not None and start.clocks.time >= task.settings.run.until
+        reopen(folder, config.dump(task.settings), ended)
         return _run(task, run, Recorder(task, run, means, folder, start or origin))
 
 

@@ -357,7 +357,7 @@ def test_nodes_that_are_not_there_do_not_count():
     options = [*BASE, f"network.churn={start}", "run.until=3", "gossip.delay={kind: constant, time: 0.2}"]
     options += ["task.model.init=independent", "run.eval_nodes=12"]
     metrics = train({}, *options).metrics
-    assert metrics["there"].tolist() == [8, 8, 6, 8]
+    assert metrics["nodes_present"].tolist() == [8, 8, 6, 8]
     for time, row in zip(times, metrics.to_dict("records"), strict=True):
         there = [i for i in range(12) if start["join"][i] <= time < start["leave"][i]]
         x = train({}, *options, f"run.until={max(time, 1e-9)}").x[there]
@@ -370,7 +370,7 @@ def test_all_nodes_count_where_nobody_is_there():
     some = train({}, *BASE, "network.churn={join: 5}", "run.until=1").metrics
     everyone = train({}, *BASE, "gossip.clock.kind=never", "update.clock.kind=never", "run.until=1").metrics
     assert some["loss_mean"].tolist() == everyone["loss_mean"].tolist()
-    assert some["there"].tolist() == [12, 12]
+    assert some["nodes_present"].tolist() == [12, 12]
 
 
 def test_a_model_that_counts_for_nothing_brings_no_age():

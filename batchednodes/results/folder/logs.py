@@ -1,17 +1,13 @@
 """Record: what a run leaves behind in its folder, files and TensorBoard curves."""
 
 import hashlib
-import itertools
 import json
 import math
-import os
 import re
-import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,53 +15,16 @@ from torch.utils.tensorboard.summary import custom_scalars, histogram_raw, hpara
 
 from batchednodes.numerics.values import shown
 from batchednodes.results.checkpoints.header import check_metrics
-from batchednodes.results.folder.inside import PARTIAL, BorderError, Inside
-from batchednodes.results.folder.lock import Lock
-from batchednodes.results.folder.paths import CONFIG, LOCK, METRICS, NODES, Place, check_new, sync, unmake
+from batchednodes.results.folder.inside import BorderError, Inside
+from batchednodes.results.folder.paths import METRICS
 from batchednodes.results.folder.plain_json import parsed
 from batchednodes.results.folder.tensorboard import Board
+from batchednodes.results.metrics import catalogue
+from batchednodes.results.metrics.catalogue import Metric
 from batchednodes.results.metrics.meter import Observation
 
-_CURVES = {
-    "loss_mean": "loss/node_mean",
-    "loss_max": "loss/node_worst",
-    "loss_min": "loss/node_best",
-    "loss_mean_model": "loss/average_model",
-    "accuracy_mean": "accuracy/node_mean",
-    "accuracy_min": "accuracy/node_worst",
-    "accuracy_max": "accuracy/node_best",
-    "accuracy_mean_model": "accuracy/average_model",
-    "consensus_distance": "consensus/distance",
-    "staleness_mean": "staleness/mean",
-    "staleness_max": "staleness/max",
-    "staleness_median": "staleness/median",
-    "staleness_p90": "staleness/p90",
-    "staleness_p99": "staleness/p99",
-    "staleness_now": "staleness/at_mark",
-    "staleness_theory": "staleness/exact_law",
-    "time": "progress/simulated_time",
-    "updates": "progress/updates",
-    "gossips": "progress/gossips",
-    "gossip_rate_mean": "gossip/rate_mean",
-    "gossip_rate_max": "gossip/rate_max",
-    "quarantined": "divergence/quarantined",
-    "there": "progress/nodes_there",
-    "model_norm_mean": "models/norm_mean",
-    "model_age_mean": "models/age_mean",
-    "messages_sent": "messages/sent",
-    "messages_delivered": "messages/delivered",
-    "messages_lost": "messages/lost",
-    "messages_offline": "messages/offline",
-    "messages_in_flight": "messages/in_flight",
-    "events_per_second": "throughput/events_per_second",
-    "updates_per_second": "throughput/updates_per_second",
-}
+_TAGS = catalogue.tags()
 """Key of metrics.jsonl (or of the throughput) and its curve."""
-
-
-def _chart(*tags: str) -> list[Any]:
-    return ["Multiline", [f"^{re.escape(tag)}$" for tag in tags]]
-
 
 _HISTOGRAM = 1e20
 """Larger values are left out of histograms, which show nothing beside them."""
@@ -76,96 +35,16 @@ _BUCKETS = 64
 _LONG, _CELL = 20_000, 1000
 """Characters of a config before and after what TensorBoard leaves out, and of one setting in its table."""
 
-_OLD = 3600.0
-"""Age from which a folder that is being made, which takes no second, is nobody's any more [s]."""
-
 _NEEDED = ("network", "time", "n", "updates")
 """Keys of a row of metrics from which a run that goes on computes."""
 
-_NEW = re.compile(r"\.new-\d+-\d+")
-"""Name of such a folder."""
-
 _LAYOUT = {
     "batchednodes": {
-        "accuracy over nodes": _chart("accuracy/node_mean", "accuracy/node_worst", "accuracy/average_model"),
-        "loss over nodes": _chart("loss/node_mean", "loss/node_worst", "loss/average_model"),
-        "staleness and its exact law": _chart("staleness/mean", "staleness/exact_law"),
+        title: ["Multiline", [f"^{re.escape(_TAGS[key])}$" for key in keys]]
+        for title, keys in catalogue.SCALARS.items()
     }
 }
 """Custom scalars of TensorBoard: curves that belong into one chart."""
-
-
-def new_folder(where: Place, config: str, nodes: str | None = None) -> Lock:
-    """Makes the folder of a run, with its settings in it from the first moment, and locks it.
-
-    Args:
-        where: it is to be.
-        config: its settings.
-        nodes: names of its nodes; None: they have none.
-
-    Raises:
-        ValueError: the folder exists, or cannot be made.
-    """
-    place, missing = None, [path for path in where.folder.parents if not os.path.lexists(path)]
-    try:
-        where.folder.parent.mkdir(parents=True, exist_ok=True)
-        place = _new_place(where.folder.parent)
-        lock = begin(place, config, nodes)
-        where.take_(place.path)
-        sync(where.folder)
-    except OSError as error:
-        if place is not None:
-            _unmake(place)
-        check_new(where.folder)
-        unmake(missing)
-        raise ValueError(
-            f"--out must be a folder that can be made, got {shown(str(where.folder))}: {error.strerror}"
-        ) from error
-    lock.moved(Inside(where.folder))
-    return lock
-
-
-def begin(folder: Inside, config: str, nodes: str | None = None) -> Lock:
-    """Locks a folder that is empty, and writes the settings of a run, and the names of its nodes, if any, into it.
-
-    Raises:
-        OSError: they cannot be written.
-    """
-    lock = Lock(folder)
-    try:
-        (folder / CONFIG).replace([config.encode()])
-        if nodes is not None:
-            (folder / NODES).replace([nodes.encode()])
-    except BaseException:
-        lock.close()
-        raise
-    return lock
-
-
-def _new_place(parent: Path) -> Inside:
-    """Makes a folder of this process; those that killed ones left go away."""
-    for name in Inside(parent).names():
-        if _NEW.fullmatch(name):
-            with suppress(OSError, BorderError):
-                left = Inside(parent, (name,))
-                seen = left.status()
-                if seen is not None and seen.st_uid == os.geteuid() and time.time() - seen.st_mtime > _OLD:
-                    _unmake(left)
-    for k in itertools.count():
-        place = Inside(parent, (f".new-{os.getpid()}-{k}",))
-        with suppress(FileExistsError):
-            place.path.mkdir()
-            return place
-    raise AssertionError
-
-
-def _unmake(place: Inside) -> None:
-    """Removes a folder that is being made; one that holds anything else stays."""
-    if {*place.names()} <= {LOCK, CONFIG, CONFIG + PARTIAL, NODES, NODES + PARTIAL}:
-        with suppress(OSError, BorderError):
-            for name in place.names():
-                (place / name).remove()
-            place.remove_folder()
 
 
 @dataclass(eq=False)
@@ -179,10 +58,17 @@ class Record:
     """Length of metrics.jsonl [B]."""
     digest: "hashlib._Hash"
     """Checksum of that part of it."""
+    tags: dict[str, str]
+    """Key and curve of each metric that has one."""
 
     @staticmethod
     def open(
-        folder: Inside, labels: list[str], config: str | None, mark: int = 0, metrics: tuple[int, str] = (0, "")
+        folder: Inside,
+        labels: list[str],
+        config: str | None,
+        mark: int = 0,
+        metrics: tuple[int, str] = (0, ""),
+        own: Sequence[Metric] = (),
     ) -> "Record":
         """Opens the record of a run where it left off; what was recorded later is cut off.
 
@@ -192,12 +78,13 @@ class Record:
             config: settings to show in TensorBoard; None: they are there.
             mark: number of the next mark; TensorBoard drops what it knows of this one and later ones.
             metrics: length [B] and checksum of what metrics.jsonl must begin with.
+            own: metrics of the user's own.
 
         Raises:
             ValueError: metrics.jsonl begins with something else, or leads out of the folder.
         """
         digest = hashlib.sha256(check_metrics(folder, metrics))
-        record = Record(folder, (), metrics[0], digest)
+        record = Record(folder, (), metrics[0], digest, _TAGS | {one.key: one.tag for one in own if one.tag})
         record._cut()
         with record._curves():
             for label in labels:
@@ -241,7 +128,7 @@ class Record:
         self.digest.update(lines)
         with self._curves():
             for board, observation in zip(self.boards, observations, strict=bool(self.boards)):
-                first, *others = _shown(observation, speed)
+                first, *others = _shown(observation, speed, self.tags)
                 for part in others:
                     first.MergeFrom(part)  # one event of many values is far cheaper than many events
                 board.add(first, mark)
@@ -250,7 +137,7 @@ class Record:
 
     def finish(self, summary: dict[str, Any], settings: list[dict[str, Any]]) -> None:
         """Writes TensorBoard's hyperparameters of each network with its final metrics."""
-        named = {key: tag for key, tag in _CURVES.items() if not tag.startswith(("progress/", "throughput/"))}
+        named = {key: tag for key, tag in self.tags.items() if not tag.startswith(("progress/", "throughput/"))}
         with self._curves():
             for board, own, row in zip(self.boards, settings, summary["networks"], strict=bool(self.boards)):
                 final = {named[k]: float(v) for k, v in row.items() if k in named and v is not None}
@@ -294,7 +181,8 @@ def _row(line: bytes) -> dict[str, Any]:
     Raises:
         ValueError: it is none.
     """
-    row = parsed(line)
+    row: Any = parsed(line)
+    row = catalogue.renamed(row) if isinstance(row, dict) else row
     needed = [row.get(key) for key in _NEEDED] if isinstance(row, dict) else [None]
     if not all(type(value) in (int, float) for value in needed) or row["n"] < 1:
         raise ValueError(f"a row of metrics must have numbers {', '.join(_NEEDED)}, got {shown(row)}")
@@ -303,11 +191,11 @@ def _row(line: bytes) -> dict[str, Any]:
     return row
 
 
-def _shown(observation: Observation, speed: dict[str, float]) -> Iterator[Any]:
+def _shown(observation: Observation, speed: dict[str, float], tags: dict[str, str]) -> Iterator[Any]:
     """Yields the curves, the histograms over nodes, and those of staleness over sources and over pairs."""
     for key, value in (observation.row | speed).items():
-        if key in _CURVES and value is not None:
-            yield scalar(_CURVES[key], value)
+        if key in tags and value is not None:
+            yield scalar(tags[key], value)
     spreads, stale = {f"nodes/{name}": values for name, values in observation.over_nodes.items()}, observation.staleness
     if stale is not None:
         spreads |= {"nodes/staleness": stale.of_node, "sources/staleness": stale.of_source}

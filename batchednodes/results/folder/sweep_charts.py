@@ -17,15 +17,9 @@ from batchednodes.numerics.values import evaluate
 from batchednodes.results import comparison
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.tensorboard import Board
+from batchednodes.results.metrics import catalogue
 
-_METRICS = {
-    "loss_mean": "loss, mean node",
-    "loss_max": "loss, worst node",
-    "accuracy_mean": "accuracy, mean node",
-    "accuracy_min": "accuracy, worst node",
-    "consensus_distance": "consensus distance",
-    "staleness_average": "staleness [updates], \N{EM DASH} exact law",
-}
+_METRICS = {metric.key: metric.chart for metric in catalogue.METRICS if metric.chart is not None}
 """Key of the final metrics and its words; those that no network has are left out."""
 
 _STYLES = ("o-", "s--", "^-.", "v:", "D-", "P--")

@@ -25,7 +25,10 @@ from batchednodes.events.messages.timeline import accounts
 from batchednodes.events.timeline import Clocks
 from batchednodes.models.problem import Problem, Tests
 from batchednodes.numerics.memory import Chunk
+from batchednodes.results.metrics.base import Measured
+from batchednodes.results.metrics.catalogue import KEYS
 from batchednodes.results.metrics.staleness import Staleness, Tracking
+from batchednodes.results.metrics.view import View
 from batchednodes.topology import Networks
 
 _ROWS = 1 << 24
@@ -58,6 +61,8 @@ class Meter:
     """Of messages under way; None where models are exchanged at once."""
     models: Callable[[State], Float[Tensor, "n p"]] = attrgetter("models")
     """The models of the nodes that are scored."""
+    own: tuple[Measured, ...] = ()
+    """Metrics of the user's own."""
 
     def observe(self, state: State, clocks: Clocks) -> "list[Observation]":
         """Returns what holds now for each network; the numbers of all models come to the host at once."""
@@ -78,7 +83,24 @@ class Meter:
             posts = accounts(clocks.mail, self.laws)
         diverged = state.diverged_at.isfinite().cpu().numpy() if self.quarantine else np.zeros(self.networks.n, bool)
         rows = (self._network(clocks, g, *models[g], stale[g], diverged) for g in range(self.networks.count))
-        return [self._with(row, norms[g], posts[g], clocks, away, g) for g, row in enumerate(rows)]
+        seen = [self._with(row, norms[g], posts[g], clocks, away, g) for g, row in enumerate(rows)]
+        own = self.measured(state, clocks.time, cut)
+        return [replace(one, row=one.row | more) for one, more in zip(seen, own, strict=True)]
+
+    def measured(self, state: State, time: float, cut: Bool[np.ndarray, " n"]) -> list[dict[str, float | None]]:
+        """Returns what the user's own metrics say of each network, without some nodes.
+
+        Raises:
+            ValueError: the user's code fails.
+        """
+        found = []
+        for g, rows in enumerate(self.evaluated):
+            kept, row = torch.from_numpy(rows[~cut[rows]]).to(state.x.device), dict[str, float | None]()
+            view = View(g, time, self.networks.slice(g), self.problem)
+            for one in self.own:
+                row[one.metric.key] = one.value(self.models(state)[kept], view) if len(kept) else None
+            found.append(row)
+        return found
 
     def _away(self, time: float) -> Bool[np.ndarray, " n"] | None:
         """Returns which nodes have not joined yet, or have left; None where none ever do.
@@ -104,13 +126,14 @@ class Meter:
         g: int,
     ) -> "Observation":
         """Returns what was observed of a network with the norm of its models, their ages and its messages."""
-        part, age, there = self.networks.slice(g), None, None
+        part, age, present = self.networks.slice(g), None, None
         if clocks.mail is not None:
             age = float((clocks.mail.age[part] if away is None else clocks.mail.age[part][~away[part]]).mean())
         if away is not None:
-            there = int((~away[part]).sum())
-        counts = {f"messages_{name}": post.get(name) for name in _ACCOUNTS}
-        return replace(seen, row=seen.row | {"model_norm_mean": norm, "model_age_mean": age, "there": there, **counts})
+            present = int((~away[part]).sum())
+        counts = {f"messages_{name}": count for name, count in post.items()}
+        row = seen.row | {"model_norm_mean": norm, "model_age_mean": age, "nodes_present": present} | counts
+        return replace(seen, row={key: row.get(key) for key in KEYS})
 
     def _scores(
         self, x: Float[Tensor, "n p"], out: Bool[Tensor, " n"] | None, size: int
@@ -177,11 +200,10 @@ class Meter:
             "n": int(self.networks.sizes[g]),
             "updates": int(clocks.updates[part].sum()),
             "gossips": int(clocks.gossips[part].sum()),
-            **{key: known[key] for key in _FIRST},
+            **known,
             "staleness_mean": None,
             "staleness_max": None if stale is None else stale.max,
             "staleness_theory": None if quarantined else self.theory[g],
-            **{key: value for key, value in known.items() if key not in _FIRST},
             "staleness_now": None if stale is None else stale.mean,
             "staleness_integral": None if stale is None else stale.integral,
             "staleness_median": None if stale is None else stale.median,
@@ -195,18 +217,6 @@ class Meter:
         if self.problem.classes is None:
             over_nodes = {name: values for name, values in over_nodes.items() if name != "accuracy"}
         return Observation(row, over_nodes, stale)
-
-
-_FIRST = (
-    "loss_mean",
-    "loss_max",
-    "accuracy_mean",
-    "accuracy_min",
-    "loss_mean_model",
-    "accuracy_mean_model",
-    "consensus_distance",
-)
-"""Keys of a row that come first among those of models."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -304,10 +314,6 @@ def consensus(
         sums = [torch.where(some, b, 0.0).sum(1, dtype=torch.float64) for b, some in pairs]
         mean = torch.stack(sums).sum(0) / kept.sum(1, keepdim=True)
     return mean, torch.cat([(b.double() - mean.unsqueeze(1)).norm(dim=2) for b in blocks], 1)
-
-
-_ACCOUNTS = ("sent", "delivered", "lost", "offline", "in_flight")
-"""Of messages, in the order of keys."""
 
 
 def _norms(x: Float[Tensor, "n p"], networks: Networks, away: Bool[np.ndarray, " n"] | None) -> list[float]:

@@ -39,6 +39,7 @@ from batchednodes.numerics.fx_program import UntraceableError
 from batchednodes.numerics.memory import Chunk, Chunks
 from batchednodes.numerics.values import per_node, shown
 from batchednodes.results import theory
+from batchednodes.results.metrics import base as own_metrics
 from batchednodes.results.metrics.meter import Meter, quarantine_
 from batchednodes.results.metrics.staleness import Sources, Tracking, sample
 from batchednodes.simulation.build import datasets, fields, learning
@@ -166,7 +167,9 @@ def assemble(
     evaluated, peaks = _evaluated(configs, events.networks), tuple(events.peaks())
     constants = (evaluated, theories, peaks, scored, chunks.together, quarantine)
     laws = events.laws if isinstance(events, Traffic) else None
-    meter = Meter(events.networks, problem, tracking, *constants, laws, rowwise.models)
+    models, own_metric = rowwise.models, own_metrics.load(config.run.metrics)
+    meter = Meter(events.networks, problem, tracking, *constants, laws, models, own_metric)
+    meter.measured(state, 0.0, np.zeros(events.networks.n, bool))  # what a user's metric cannot is refused here
     return Run(engine, state, declared, meter, problem, chunks, updated, labels)
 
 

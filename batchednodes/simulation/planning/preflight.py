@@ -31,6 +31,7 @@ from batchednodes.numerics.values import shown
 from batchednodes.results.checkpoints.header import DamageError, believing, finite
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.paths import check_elsewhere, check_new, check_origin, check_own
+from batchednodes.results.metrics import base as own_metrics
 from batchednodes.simulation.build import datasets
 from batchednodes.simulation.build.messages import traffic
 from batchednodes.simulation.planning import memory_plan
@@ -90,6 +91,7 @@ def prepare(points: Sequence[Point]) -> Prepared:
     """
     configs = [p.config for p in points]
     first = configs[0]
+    own_metrics.load(first.run.metrics)
     sizes, where = datasets.sizes(configs), _device(first)
     known = first.task.model.count(sizes[0].features, sizes[0].outputs)
     need = Needs(configs, known or 0, sizes)

@@ -54,8 +54,15 @@ class DivergedError(ValueError):
 def between(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Returns the settings that differ between two configs as plain data, each with its old and its new value."""
     before, after = dict(leaves(old)), dict(leaves(new))
+    before |= {key: value for key, value in leaves(config.to_dict(Config())) if key in after and _is_later(key, before)}
     keys = [*after, *(key for key in before if key not in after)]
     return {key: [before.get(key), after.get(key)] for key in keys if before.get(key) != after.get(key)}
+
+
+def _is_later(key: str, before: Mapping[str, Any]) -> bool:
+    """Returns whether a setting is one that the version of a run did not have yet, so that its default held."""
+    section = key.rpartition(".")[0]
+    return key not in before and f"{section}.kind" not in before and not any(k.startswith(f"{key}.") for k in before)
 
 
 def words(changed: Mapping[str, list[Any]]) -> str:

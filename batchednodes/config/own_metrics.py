@@ -1,0 +1,36 @@
+"""Which metrics of the user's own a run measures, as settings; what they are is imported when a run is made."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from batchednodes.numerics.values import shown
+
+
+@dataclass(frozen=True)
+class PythonMetric:
+    """A metric of the user's own, a `batchednodes.results.metrics.base.UserMetric`. Its module is imported and run."""
+
+    target: str
+    """Class, or function that returns an object of one, as "package.module:name"; found from the working directory."""
+
+    args: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the call."""
+
+    def __post_init__(self) -> None:
+        if self.target.count(":") != 1 or not all(self.target.split(":")):
+            raise ValueError(f'target must be "package.module:name", got {shown(self.target)}')
+
+
+Metrics = tuple[Literal["default"] | PythonMetric, ...]
+"""What a run measures: what every run does, then the user's own."""
+
+
+def check_metrics(metrics: Metrics) -> None:
+    """Checks that what every run measures comes first, and once.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if metrics[:1] != ("default",) or "default" in metrics[1:]:
+        got = [metric if metric == "default" else metric.target for metric in metrics]
+        raise ValueError(f"metrics must begin with default, and name it once, got {shown(got)}; add yours after it")

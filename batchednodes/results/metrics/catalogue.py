@@ -1,0 +1,163 @@
+"""Catalogue: every metric of a run, once: its key, unit and meaning, and where it is shown."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Role = Literal["mean", "low", "high", "worst", "best", "average", "law", "middle", "tail"]
+"""What a curve is in its panel: the mean over nodes, the ends of a band, the worst and best node, the average model,
+an exact law, the median and the 99% quantile over pairs."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measured quantity and every place that shows it."""
+
+    key: str
+    """Name in metrics.jsonl, summary.json and result.metrics."""
+    unit: str
+    """Its unit; "" for a number without dimension."""
+    meaning: str
+    """What it is, in one line."""
+    tag: str | None = None
+    """Curve in TensorBoard; None: none."""
+    panel: str | None = None
+    """Panel of `batchednodes plot`, see `PANELS`; one that is not there has the metric alone. None: it is not drawn."""
+    roles: tuple[Role, ...] = ()
+    """What it is in that panel."""
+    column: str | None = None
+    """Head of its column in `batchednodes compare`; None: it has none."""
+    chart: str | None = None
+    """Axis of its chart across a sweep in TensorBoard; None: it has none."""
+    kept: Literal["row", "summary", "throughput"] = "row"
+    """Where it stands: in each row of metrics.jsonl, in the final rows of summary.json only, or nowhere but there."""
+
+
+METRICS = (
+    Metric("time", "s", "simulated time of the mark", "progress/simulated_time", column="time [s]"),
+    Metric("network", "", "number of the network in its batch"),
+    Metric("seed", "", "seed of the network"),
+    Metric("n", "nodes", "number of nodes of the network"),
+    Metric("updates", "updates", "completed updates of all nodes", "progress/updates"),
+    Metric("gossips", "contacts", "contacts of all nodes", "progress/gossips"),
+    Metric(
+        "loss_mean", "", "test loss, mean over nodes", "loss/node_mean", "loss", ("mean",), "loss, mean",
+        "loss, mean node",
+    ),
+    Metric(
+        "loss_max", "", "test loss of the worst node", "loss/node_worst", "loss", ("high", "worst"), "loss, worst",
+        "loss, worst node",
+    ),
+    Metric(
+        "accuracy_mean", "", "test accuracy, mean over nodes", "accuracy/node_mean", "accuracy", ("mean",),
+        "accuracy, mean", "accuracy, mean node",
+    ),
+    Metric(
+        "accuracy_min", "", "test accuracy of the worst node", "accuracy/node_worst", "accuracy", ("low", "worst"),
+        "accuracy, worst", "accuracy, worst node",
+    ),
+    Metric(
+        "loss_mean_model", "", "test loss of the average model", "loss/average_model", "loss", ("average",),
+        "loss, average",
+    ),
+    Metric(
+        "accuracy_mean_model", "", "test accuracy of the average model", "accuracy/average_model", "accuracy",
+        ("average",), "accuracy, average",
+    ),
+    Metric(
+        "consensus_distance", "", "root mean square distance of models from their mean", "consensus/distance",
+        "consensus", ("mean",), "consensus", "consensus distance",
+    ),
+    Metric(
+        "staleness_mean", "updates", "staleness, exact mean over the time since the mark before", "staleness/mean",
+        "staleness", ("mean",),
+    ),
+    Metric(
+        "staleness_average", "updates", "staleness, exact mean over the second half of the run", column="staleness",
+        chart="staleness [updates], \N{EM DASH} exact law", kept="summary",
+    ),
+    Metric("staleness_average_half_width", "updates", "half-width of its 95% interval", kept="summary"),
+    Metric("staleness_max", "updates", "largest staleness of any pair at the mark", "staleness/max"),
+    Metric(
+        "staleness_theory", "updates", "exact law of the mean of staleness", "staleness/exact_law", "staleness",
+        ("law",), "law",
+    ),
+    Metric("loss_min", "", "test loss of the best node", "loss/node_best", "loss", ("low", "best")),
+    Metric("loss_median", "", "test loss of the median node; of an even number, the lower of two"),
+    Metric(
+        "accuracy_max", "", "test accuracy of the best node", "accuracy/node_best", "accuracy", ("high", "best")
+    ),
+    Metric("staleness_now", "updates", "mean staleness over pairs at the mark", "staleness/at_mark"),
+    Metric("staleness_integral", "updates s", "time integral of mean staleness since t = 0"),
+    Metric(
+        "staleness_median", "updates", "median of staleness over pairs at the mark", "staleness/median", "staleness",
+        ("middle",),
+    ),
+    Metric("staleness_p90", "updates", "90% quantile of staleness over pairs at the mark", "staleness/p90"),
+    Metric(
+        "staleness_p99", "updates", "99% quantile of staleness over pairs at the mark", "staleness/p99", "staleness",
+        ("tail",),
+    ),
+    Metric("gossip_rate_mean", "1/s", "contacts of a node in a second since t = 0, mean", "gossip/rate_mean"),
+    Metric("gossip_rate_max", "1/s", "contacts of a node in a second since t = 0, largest", "gossip/rate_max"),
+    Metric("gossip_rate_peak", "1/s", "largest rate at which any one node may ever transmit"),
+    Metric("quarantined", "nodes", "nodes cut off because their loss or model is not finite", "divergence/quarantined"),
+    Metric("model_norm_mean", "", "length of a model, mean over nodes", "models/norm_mean"),
+    Metric("model_age_mean", "steps", "minibatch steps behind a model, mean over nodes", "models/age_mean"),
+    Metric("nodes_present", "nodes", "nodes that have joined and not left", "progress/nodes_there"),
+    Metric("messages_sent", "messages", "messages sent since t = 0", "messages/sent"),
+    Metric("messages_delivered", "messages", "messages that arrived", "messages/delivered"),
+    Metric("messages_lost", "messages", "messages that got lost", "messages/lost"),
+    Metric("messages_offline", "messages", "messages that found nobody", "messages/offline"),
+    Metric("messages_in_flight", "messages", "messages under way at the mark", "messages/in_flight"),
+    Metric(
+        "events_per_second", "1/s", "events in a second of wall time since the mark before",
+        "throughput/events_per_second", kept="throughput",
+    ),
+    Metric(
+        "updates_per_second", "1/s", "updates in a second of wall time since the mark before",
+        "throughput/updates_per_second", kept="throughput",
+    ),
+)  # fmt: skip
+"""All of them; those of a row in the order of its keys."""
+
+KEYS = tuple(metric.key for metric in METRICS if metric.kept == "row")
+"""Keys of a row of metrics.jsonl, before those of users' metrics, the replica and swept settings."""
+
+PANELS = {
+    "loss": "test loss",
+    "accuracy": "test accuracy",
+    "consensus": "consensus distance",
+    "staleness": "staleness [updates]",
+}
+"""Panels of `batchednodes plot` in their order, each with the label of its axis."""
+
+SCALARS = {
+    "accuracy over nodes": ("accuracy_mean", "accuracy_min", "accuracy_mean_model"),
+    "loss over nodes": ("loss_mean", "loss_max", "loss_mean_model"),
+    "staleness and its exact law": ("staleness_mean", "staleness_theory"),
+}
+"""Custom scalars of TensorBoard: metrics whose curves belong into one chart."""
+
+_RENAMED = {"there": "nodes_present"}
+"""Keys that earlier versions wrote, and what they are called now."""
+
+
+def renamed(row: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Returns a row with the keys of today, whichever version wrote it."""
+    return {_RENAMED.get(key, key): value for key, value in row.items()}
+
+
+def tags() -> dict[str, str]:
+    """Returns the TensorBoard curve of each metric that has one."""
+    return {metric.key: metric.tag for metric in METRICS if metric.tag is not None}
+
+
+def roles(panel: str) -> dict[Role, str]:
+    """Returns the key that has each role in a panel."""
+    return {role: metric.key for metric in METRICS if metric.panel == panel for role in metric.roles}
+
+
+def shown() -> tuple[str, ...]:
+    """Returns the keys that tables and figures show."""
+    return tuple(metric.key for metric in METRICS if metric.panel or metric.column)
