@@ -9,12 +9,13 @@ from batchednodes.numerics.compile_cache import forget_stale
 
 if TYPE_CHECKING:
     from batchednodes.algorithms.mixing.phase import GossipMatrix
-    from batchednodes.config import Config, load
+    from batchednodes.config import Config, load, register
     from batchednodes.simulation.training import Result, resume, train
 else:
     _HOMES = {
         "Config": "batchednodes.config",
         "load": "batchednodes.config",
+        "register": "batchednodes.config",
         "GossipMatrix": "batchednodes.algorithms.mixing.phase",
         "Result": "batchednodes.simulation.training",
         "resume": "batchednodes.simulation.training",
@@ -37,4 +38,4 @@ forget_stale(Path(__file__).parent)
 
 __version__ = version("batchednodes")
 
-__all__ = ["Config", "GossipMatrix", "Result", "__version__", "load", "resume", "train"]
+__all__ = ["Config", "GossipMatrix", "Result", "__version__", "load", "register", "resume", "train"]

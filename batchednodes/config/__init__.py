@@ -4,8 +4,9 @@ The dataclasses can be made in Python too, `Config(network=Network(nodes=50))`: 
 """
 
 from batchednodes.config.files import Override, dump, load, to_dict
-from batchednodes.config.kinds import KINDS, READER
+from batchednodes.config.kinds import KINDS, READER, register
 from batchednodes.config.local import Local
+from batchednodes.config.registry import blamed
 from batchednodes.config.schema import (
     Config,
     Every,
@@ -32,9 +33,11 @@ __all__ = [
     "Staleness",
     "Task",
     "Update",
+    "blamed",
     "dump",
     "has_messages",
     "load",
+    "register",
     "reseeded",
     "to_dict",
 ]

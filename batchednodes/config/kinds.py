@@ -1,16 +1,20 @@
 """The one table of kinds: what may stand where.
 
+A new built-in kind is its own file and one line here; users add theirs without a line, see `registry`.
+
 Letters: none.
 """
 
 from batchednodes import data as sources
 from batchednodes import models
 from batchednodes import topology as graphs
-from batchednodes.config.reader import Reader
+from batchednodes.config.reader import Reader, nearest
+from batchednodes.config.registry import register_
 from batchednodes.config.synonyms import SYNONYMS
 from batchednodes.events import availability, clocks, merge, rounds, schemes, token_accounts
 from batchednodes.events.links import delay, loss
 from batchednodes.numerics import values
+from batchednodes.numerics.values import shown
 
 KINDS: dict[str, dict[str, type]] = {
     "network.topology": {
@@ -132,3 +136,22 @@ KINDS: dict[str, dict[str, type]] = {
 
 READER = Reader(KINDS, SYNONYMS)
 """Turns plain data into settings and back, with this table; tells what a wrong key may mean."""
+
+
+def register(section: str, kind: str, cls: type) -> None:
+    """Lets a class of one's own stand in a section under a name, from YAML and from Python, in this process.
+
+    Settings that are written name the kind, so whoever reads them, `resume` too, must have registered it before;
+    `kind: python`, and entry points of installed packages, need no such call.
+
+    Args:
+        section: full path, as "network.topology"; "distribution" is any per-node quantity.
+        kind: name of the kind, as "petersen".
+        cls: a frozen dataclass derived from what all kinds of the section derive from.
+
+    Raises:
+        ValueError: there is no such section, the name is taken, or the class cannot stand there.
+    """
+    if section not in KINDS:
+        raise ValueError(f"section must be one of {', '.join(KINDS)}, got {shown(section)}{nearest(section, KINDS)}")
+    register_(KINDS, section, READER.base(section), kind, cls)

@@ -1,0 +1,131 @@
+"""Kinds of the user's own: by the name of a class, by registering it, or by an entry point of an installed package.
+
+All of them stand in one table with the built-in ones, so that whatever reads, writes, sweeps or lists settings knows
+them. An entry point of the group `batchednodes.kinds` is named by section and kind, as "network.topology.petersen".
+"""
+
+import inspect
+import re
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, is_dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from batchednodes.numerics import targets
+from batchednodes.numerics.values import shown
+
+PYTHON = "python"
+"""The kind that stands for a class given by its name."""
+
+GROUP = "batchednodes.kinds"
+"""Entry points under which packages offer kinds."""
+
+Kinds = dict[str, dict[str, type]]
+
+
+@dataclass(frozen=True)
+class PythonKind:
+    """A class of your own, a frozen dataclass derived from that of the section. The module is imported and run."""
+
+    target: str
+    """The class, as "package.module:Class", found from the working directory too, or "path/to/file.py:Class"."""
+
+    args: dict[str, Any] = field(default_factory=dict)
+    """Its fields: settings that are read and checked as those of a built-in kind."""
+
+    def __post_init__(self) -> None:
+        targets.check(self.target, '"package.module:Class" or "path/to/file.py:Class"')
+
+
+def checked(cls: Any, base: type, key: str) -> type:
+    """Returns a class that may stand in a section.
+
+    Args:
+        cls: the class of a kind.
+        base: what kinds of the section derive from.
+        key: names it in messages, with the value got.
+
+    Raises:
+        ValueError: it is no frozen dataclass derived from the base, or lacks methods.
+    """
+    if not isinstance(cls, type):
+        flaw = f"a {type(cls).__name__}"
+    elif not issubclass(cls, base):
+        flaw = f"a class derived from {', '.join(one.__name__ for one in cls.__bases__)}"
+    elif (
+        not is_dataclass(cls) or "__dataclass_params__" not in vars(cls) or not vars(cls)["__dataclass_params__"].frozen
+    ):
+        flaw = "a class without @dataclass(frozen=True)"
+    elif inspect.isabstract(cls):
+        flaw = f"one without {', '.join(sorted(cls.__abstractmethods__))}"
+    else:
+        return cls
+    raise ValueError(f"{key} must be a frozen dataclass derived from {base.__module__}:{base.__name__}, got {flaw}")
+
+
+def offered(section: str) -> dict[str, EntryPoint]:
+    """Returns the kinds of a section that installed packages offer, none of which is imported."""
+    start = f"{section}."
+    found = {one.name.removeprefix(start): one for one in entry_points(group=GROUP) if one.name.startswith(start)}
+    return {name: one for name, one in found.items() if re.fullmatch(r"\w+", name)}
+
+
+def take_(kinds: Kinds, section: str, base: type, name: Any = None) -> None:
+    """Adds to the table the kinds that packages offer for a section: that of a name, or all.
+
+    Raises:
+        ValueError: one of them cannot be imported, or may not stand there.
+    """
+    for kind, entry in offered(section).items():
+        if kind in kinds[section] or kind == PYTHON or name not in (None, kind):
+            continue
+        key = f"{section}.kind={kind} (entry point {entry.name} of {entry.dist.name if entry.dist else 'a package'})"
+        kinds[section][kind] = checked(targets.imported(entry.value, key), base, f"{key} = {entry.value!r}")
+
+
+def register_(kinds: Kinds, section: str, base: type, name: str, cls: type) -> None:
+    """Adds a class to the table under a name.
+
+    Raises:
+        ValueError: the name is none, or is taken, or the class may not stand there.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_]\w*", name) or name == PYTHON:
+        raise ValueError(f"kind must be a word of letters, digits and _ other than {PYTHON!r}, got {shown(name)}")
+    taken = kinds[section].get(name)
+    if taken is not None and targets.name_of(taken) != targets.name_of(cls) and taken is not cls:
+        raise ValueError(f"kind must be a new one of {section}, got {name!r}, which is {taken.__qualname__}")
+    kinds[section][name] = checked(cls, base, f"{section}.kind={name}")
+
+
+def is_own(cls: type) -> bool:
+    """Returns whether a class is the user's, not one of this package."""
+    return cls.__module__.partition(".")[0] != "batchednodes"
+
+
+def told(error: BaseException, cls: type) -> str:
+    """Returns what a class of the user's raised, and where: "ValueError: no (line 3 of mine.py)"."""
+    try:
+        file = inspect.getfile(cls)
+    except (OSError, TypeError):
+        file = ""
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    place = f" (line {lines[-1].lineno} of {Path(file).name})" if lines else ""
+    return f"{type(error).__name__}: {error}{place}"
+
+
+def blamed(error: BaseException, bases: Mapping[type, Iterable[str]]) -> str | None:
+    """Returns what to say of an error that a method of a user's kind raised; None: none of them did.
+
+    Args:
+        error: with its traceback.
+        bases: what kinds derive from, and the sections where they may stand.
+    """
+    for frame, _ in reversed([*traceback.walk_tb(error.__traceback__)]):
+        cls = type(frame.f_locals.get("self"))
+        sections = [section for base, found in bases.items() if issubclass(cls, base) for section in found]
+        if sections and is_own(cls):
+            said = f"{cls.__module__}:{cls.__qualname__}, {frame.f_code.co_name}() of which"
+            return f"{' or '.join(sections)} must be a kind that works, got {said} raised {told(error, cls)}"
+    return None
