@@ -134,7 +134,10 @@ KINDS: dict[str, dict[str, type]] = {
 }
 """Section -> kind -> class: what may stand where. "distribution" may stand for any per-node quantity."""
 
-READER = Reader(KINDS, SYNONYMS)
+OPEN: dict[str, type] = {}
+"""Sections without built-in kinds -> what a class of the user's own derives from."""
+
+READER = Reader(KINDS, SYNONYMS, OPEN)
 """Turns plain data into settings and back, with this table; tells what a wrong key may mean."""
 
 

@@ -7,7 +7,7 @@ begins with the full path of the setting.
 import difflib
 import types
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -115,7 +115,7 @@ class Reader:
     """Full path of a section -> name of a kind -> its class; "distribution" holds those of per-node quantities."""
     synonyms: Mapping[str, str]
     """Word -> the key, or the override, that somebody who writes it for a key may mean."""
-    open: Mapping[str, type] = field(default_factory=dict)
+    open: Mapping[str, type]
     """Sections without built-in kinds -> what classes of the user's own derive from."""
 
     def base(self, section: str) -> type:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float64, Int8, Int32, Int64
 from numba import njit, uint64
 
-from batchednodes.events.clocks import Gaps, act, due, gap, waits
+from batchednodes.events.clocks import Gaps, act, due, gaps_by, next_gap, waits
 from batchednodes.events.merge_streams import Columns, merge_
 from batchednodes.events.messages.records import Letters, Mail
 from batchednodes.events.messages.records import check as check_mail
@@ -133,7 +133,7 @@ class Timeline:
         n, counts = self.networks.n, np.zeros((3, self.networks.n), np.int64)
         order, awake = np.arange(n, dtype=np.int32), np.full(n, -1, np.int32)
         voices = Voices(np.full(n, math.inf), counts[0], counts[1], np.zeros(n), order, awake)
-        first = _first(self.update.shift, self.update.scale, *self._addresses())
+        first = _first(self.update.compiled(), *self._addresses())
         for scheme, stage in zip(self.schemes, self._stages(_Actions.none(n), self._capacity(), 0.0, 0.0), strict=True):
             scheme.begin_(stage, voices)
         return _clocks(0.0, first, counts[2], voices)
@@ -196,7 +196,7 @@ class Timeline:
 
     def _updates(self, clocks: Clocks, until: float) -> "_Actions":
         """Returns the updates of a window; asks for more room until all of them fit."""
-        laws = (self.networks.offsets, self.networks.seeds, (self.update.shift, self.update.scale))
+        laws = (self.networks.offsets, self.networks.seeds, self.update.compiled())
         expected = (until - clocks.time) * float(self.update.rate.sum())
         room = int(expected + 6 * math.sqrt(expected)) + self.networks.n // 8 + 64
         while True:
@@ -236,11 +236,11 @@ def _copied(columns: Columns, size: int, room: int) -> Columns:
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _first(shift, scale, seeds, local):  # noqa: ANN001, ANN202  (numba infers the types)
-    out = np.empty(shift.size)
-    for i in range(shift.size):
+def _first(laws, seeds, local):  # noqa: ANN001, ANN202  (numba infers the types)
+    out = np.empty(local.size)
+    for i in range(local.size):
         bits, _ = rng.block(seeds[i], rng.UPDATE, local[i], uint64(0))
-        out[i] = gap(shift[i], scale[i], bits)
+        out[i] = next_gap(i, laws, bits)
     return out
 
 
@@ -267,6 +267,8 @@ def _emit(offsets, seeds, laws, until, before, time, actor, number, following, c
                     draws[a], number[m + a] = counts[i] + 1, counts[i] - before[i]
                 rng.blocks(seeds[g], rng.UPDATE, nodes[:size], draws, high, low)
                 waits(high[:size], wait)
+                if laws[2].size > 0:
+                    gaps_by(nodes[:size], first, high, laws, wait)
                 size = act(nodes[:size], first, wait, laws, following, counts, until, time[new], actor[new])
                 m = new.stop
     return m

@@ -15,7 +15,7 @@ from batchednodes.events import clocks
 
 TOP = "name, seed, device, dtype, executor, network, update, gossip, timing, local, task, run, staleness"
 TOP += ", sweep, sweep_mode, replicas"
-TOPOLOGIES = ", ".join(KINDS["network.topology"])
+TOPOLOGIES = ", ".join([*KINDS["network.topology"], "python"])
 PER_NODE = "a number, an expression in n, a list of n numbers or a distribution {kind: ...}"
 
 

@@ -94,7 +94,7 @@ class Traffic(Timeline):
         open_channels(self.laws, mail)
         loop.enter(self.joiners, self.laws, mail)
         if self._works_by_itself():
-            following = pauses.begin(self.update.shift, self.update.scale, self.pauses, self.laws, mail)
+            following = pauses.begin(self.update.compiled(), self.pauses, self.laws, mail)
             clocks = replace(clocks, next_update=following)
         return replace(clocks, mail=mail)
 
@@ -175,7 +175,7 @@ class Traffic(Timeline):
                 copied(mail),
                 clocks.next_update.copy(),
             )
-            laws = (self.update.shift, self.update.scale, until, self.pauses, self.laws)
+            laws = (self.update.compiled(), until, self.pauses, self.laws)
             size = pauses.emit(*laws, trial, following, time, actor)
             if size <= room:
                 mail.nodes[:] = trial.nodes

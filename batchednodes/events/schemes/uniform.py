@@ -13,7 +13,7 @@ from typing import no_type_check
 import numpy as np
 from numba import njit, uint64
 
-from batchednodes.events.clocks import Gaps, act, due, gap, waits
+from batchednodes.events.clocks import Gaps, act, due, gaps_by, next_gap, waits
 from batchednodes.events.schemes.base import Scheme, Speech, Stage, Voices, gather
 from batchednodes.numerics import rng
 from batchednodes.topology import peers
@@ -24,11 +24,10 @@ class Uniform(Scheme):
     """Every node transmits all the time, each at its own capacity."""
 
     def begin_(self, stage: Stage, voices: Voices) -> None:
-        capacity = stage.capacity
-        _begin(stage.first, stage.last, stage.seed, capacity.shift, capacity.scale, voices.next)
+        _begin(stage.first, stage.last, stage.seed, stage.capacity.compiled(), voices.next)
 
     def contacts_(self, stage: Stage, voices: Voices) -> Speech:
-        nodes, laws = (stage.first, stage.last), (stage.capacity.shift, stage.capacity.scale)
+        nodes, laws = (stage.first, stage.last), stage.capacity.compiled()
         expected = (stage.until - stage.start) * float(stage.rates().sum())
         if stage.first not in stage.contacts.choosers:
             speak = partial(_speak, *nodes, stage.seed, laws, stage.contacts.lists(), stage.until, voices)
@@ -54,10 +53,10 @@ class Uniform(Scheme):
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _begin(first, last, seed, shift, scale, following):  # noqa: ANN001, ANN202  (numba infers the types)
+def _begin(first, last, seed, laws, following):  # noqa: ANN001, ANN202  (numba infers the types)
     for i in range(first, last):
         bits, _ = rng.block(seed, rng.GOSSIP, i - first, uint64(0))
-        following[i] = gap(shift[i], scale[i], bits)
+        following[i] = next_gap(i, laws, bits)
 
 
 @njit(nogil=True, cache=True)
@@ -81,6 +80,8 @@ def _speak(first, last, seed, laws, contacts, until, voices, place, out):  # noq
                 counts[a] = made[uint64(first) + nodes[a]] + 1
             rng.blocks(seed, rng.GOSSIP, nodes[:size], counts, high, low)
             waits(high[:size], wait)
+            if laws[2].size > 0:
+                gaps_by(nodes[:size], first, high, laws, wait)
             size = act(nodes[:size], first, wait, laws, following, made, until, time[new], actor[new])
             if contacts is None:
                 other[new] = low[: new.stop - m]
