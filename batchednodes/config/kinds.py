@@ -13,6 +13,7 @@ from batchednodes.config.registry import register_
 from batchednodes.config.synonyms import SYNONYMS
 from batchednodes.events import availability, clocks, merge, rounds, schemes, token_accounts
 from batchednodes.events.links import delay, loss
+from batchednodes.models.criterion import Criterion
 from batchednodes.numerics import values
 from batchednodes.numerics.values import shown
 
@@ -125,6 +126,7 @@ KINDS: dict[str, dict[str, type]] = {
     },
     "task.shift": {"rotation": sources.Rotation, "noise": sources.Noise},
     "task.model": {"linear": models.Linear, "mlp": models.MLP, "python": models.PythonModule},
+    "task.loss": {},
     "distribution": {
         "lognormal": values.LogNormal,
         "uniform": values.Uniform,
@@ -134,7 +136,7 @@ KINDS: dict[str, dict[str, type]] = {
 }
 """Section -> kind -> class: what may stand where. "distribution" may stand for any per-node quantity."""
 
-OPEN: dict[str, type] = {}
+OPEN: dict[str, type] = {"task.loss": Criterion}
 """Sections without built-in kinds -> what a class of the user's own derives from."""
 
 READER = Reader(KINDS, SYNONYMS, OPEN)

@@ -94,6 +94,10 @@ class Gaps:
         """Long-run mean number of actions per second [1/s], by the renewal theorem; 0 where the node never acts."""
         return 1.0 / (self.shift + self.scale)
 
+    def is_memoryless(self) -> bool:
+        """Returns whether all gaps are exponential, or infinite."""
+        return self.quantiles is None and not self.shift[np.isfinite(self.shift)].any()
+
     def part(self, nodes: slice) -> "Gaps":
         """Returns the laws of some nodes."""
         return Gaps(self.shift[nodes], self.scale[nodes], self.quantiles and self.quantiles.part(nodes))

@@ -123,7 +123,10 @@ def refused(message):
             "task: {model: {output: sigmoids}}",
             "task.model.output must be one of identity, sigmoid, got 'sigmoids'; did you mean 'sigmoid'?",
         ),
-        ("task: {loss: rmse}", "task.loss must be one of auto, cross_entropy, mse, got 'rmse'; did you mean 'mse'?"),
+        (
+            "task: {loss: rmse}",
+            "task.loss must be one of auto, cross_entropy, mse or a section of settings, got 'rmse'; did you mean 'mse'?",
+        ),
         ("run: {until: .inf}", "run.until must be positive and finite [s], got inf"),
         ("run: {until: 0}", "run.until must be positive and finite [s], got 0.0"),
         ("run: {mark_every: -1}", "run.mark_every must be positive and finite [s], got -1.0"),

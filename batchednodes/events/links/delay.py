@@ -8,20 +8,22 @@ Letters: n nodes, k number of a message among those of its sender.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import no_type_check
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from numba import njit
 
 from batchednodes.events.links.trace_files import table
 from batchednodes.events.links.traces import Links
 from batchednodes.numerics import rng
+from batchednodes.numerics.functions import law
 from batchednodes.numerics.logarithm import log
 from batchednodes.numerics.values import PerNode, number, per_node, shown
 
-NONE, CONSTANT, UNIFORM, EXPONENTIAL, LOGNORMAL, TRACE, LINKS, TIMED = range(8)
+NONE, CONSTANT, UNIFORM, EXPONENTIAL, LOGNORMAL, TRACE, LINKS, TIMED, OWN = range(9)
 """Laws, as the compiled loop knows them."""
 
 _LONGEST = 1 << 20
@@ -51,6 +53,35 @@ class Delays:
     """Delays of a trace [s]."""
     links: Links | None = None
     """Delays of a trace for each link."""
+    where: Int64[np.ndarray, " n"] | None = None
+    """Address of an inverse CDF, a function of u, a and b; None: the law is none of the user's own."""
+
+    @classmethod
+    def by(
+        cls,
+        delay: Callable[[float, float, float], float],
+        mean: Float64[np.ndarray, " n"],
+        a: Float64[np.ndarray, " n"],
+        b: Float64[np.ndarray, " n"],
+        key: str,
+    ) -> "Delays":
+        """Returns laws of any form.
+
+        Args:
+            delay: inverse CDF delay(u, a, b) [s] of a number u uniform on (0, 1); plain Python that numba can compile.
+            mean: of the delays of each sender [s], from which memory is planned.
+            a: first parameter of each sender.
+            b: second parameter.
+            key: path of the delay in the settings, for messages.
+
+        Raises:
+            ValueError: numba cannot compile the function, or it returns what is no time.
+        """
+        try:
+            where = law(delay, a, b)
+        except ValueError as error:
+            raise ValueError(f"{key}: delay {error}") from None
+        return cls(OWN, np.array(a, float), np.array(b, float), np.array(mean, float), 0.0 * mean, where=where)
 
 
 class Delay(ABC):
