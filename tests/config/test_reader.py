@@ -125,7 +125,8 @@ def refused(message):
         ),
         (
             "task: {loss: rmse}",
-            "task.loss must be one of auto, cross_entropy, mse or a section of settings, got 'rmse'; did you mean 'mse'?",
+            "task.loss must be one of auto, cross_entropy, mse or a section of settings, got 'rmse'; "
+            "did you mean 'mse'?",
         ),
         ("run: {until: .inf}", "run.until must be positive and finite [s], got inf"),
         ("run: {until: 0}", "run.until must be positive and finite [s], got 0.0"),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batchednodes.data import Partition, Shards
+from batchednodes.data import Partition
 from batchednodes.data.partitions.base import check_room, of_owners
 from batchednodes.events.availability import Availability, Presence
 from batchednodes.events.clocks import Clock, Gaps
