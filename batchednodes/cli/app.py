@@ -260,13 +260,14 @@ def _run() -> None:
             raise
     except start.MemoryEndedError:
         raise  # to where the process began
-    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+    except Exception as error:
+        said: object = config.blamed(error, config.READER.bases) or error
         if memory.exhausted(error):
             advice = "lower network.nodes, the model or staleness.track, or use a smaller dtype"
-            error = f"the run must fit in memory, got: {memory.reason(error)}; {advice}"
-        elif isinstance(error, RuntimeError):
+            said = f"the run must fit in memory, got: {memory.reason(error)}; {advice}"
+        elif said is error and not isinstance(error, ValueError | OSError | MemoryError):
             raise
-        say("error", error)
+        say("error", said)
         sys.exit(2)
 
 

@@ -6,6 +6,7 @@ The dataclasses can be made in Python too, `Config(network=Network(nodes=50))`: 
 from batchednodes.config.files import Override, assigned, dump, load, to_dict
 from batchednodes.config.kinds import KINDS, READER, register
 from batchednodes.config.local import Local
+from batchednodes.config.registry import blamed
 from batchednodes.config.schema import (
     Config,
     Every,
@@ -33,6 +34,7 @@ __all__ = [
     "Task",
     "Update",
     "assigned",
+    "blamed",
     "dump",
     "has_messages",
     "load",

@@ -1,21 +1,25 @@
 """The one table of kinds: what may stand where.
 
+A new built-in kind is its own file and one line here; users add theirs without a line, see `registry`.
+
 Letters: none.
 """
 
 from batchednodes import data as sources
 from batchednodes import models
 from batchednodes import topology as graphs
-from batchednodes.algorithms import ad_psgd, base, gossip_sgd, gradient_tracking, optim, push_sum
+from batchednodes.algorithms import ad_psgd, gossip_sgd, gradient_tracking, optim, push_sum
 from batchednodes.config.own_metrics import PythonMetric
-from batchednodes.config.reader import Reader
-from batchednodes.config.registry import Registry
+from batchednodes.config.reader import Reader, nearest
+from batchednodes.config.registry import register_
 from batchednodes.config.synonyms import SYNONYMS
 from batchednodes.events import availability, clocks, merge, rounds, schemes, synchronous, token_accounts
 from batchednodes.events.links import delay, loss
+from batchednodes.models.criterion import Criterion
 from batchednodes.numerics import values
+from batchednodes.numerics.values import shown
 
-_BUILT_IN: dict[str, dict[str, type]] = {
+KINDS: dict[str, dict[str, type]] = {
     "network.topology": {
         "complete": graphs.Complete,
         "ring": graphs.Ring,
@@ -143,6 +147,7 @@ _BUILT_IN: dict[str, dict[str, type]] = {
     "task.shift": {"rotation": sources.Rotation, "noise": sources.Noise},
     "task.model": {"linear": models.Linear, "mlp": models.MLP, "python": models.PythonModule},
     "run.metrics[]": {"python": PythonMetric},
+    "task.loss": {},
     "distribution": {
         "lognormal": values.LogNormal,
         "uniform": values.Uniform,
@@ -152,33 +157,27 @@ _BUILT_IN: dict[str, dict[str, type]] = {
 }
 """Section -> kind -> class: what may stand where. "distribution" may stand for any per-node quantity."""
 
-_BASES: dict[str, type] = {
-    "network.topology": graphs.Topology,
-    "network.weights": graphs.Weights,
-    "update.clock": clocks.Clock,
-    "gossip.clock": clocks.Clock,
-    "gossip.scheme": schemes.Scheme,
-    "network.availability": availability.Availability,
-    "gossip.delay": delay.Delay,
-    "gossip.loss": loss.Loss,
-    "gossip.merge": merge.Merge,
-    "gossip.flow": token_accounts.Flow,
-    "algorithm": base.Algorithm,
-    "local.optimizer": optim.Optimizer,
-    "local.schedule": optim.Schedule,
-    "timing": rounds.Timing,
-    "task.data": sources.Source,
-    "task.partition": sources.Partition,
-    "task.shift": sources.Shift,
-    "distribution": values.Distribution,
-}
-"""Section -> what its kinds are derived from, users' own, too."""
+OPEN: dict[str, type] = {"task.loss": Criterion}
+"""Sections without built-in kinds -> what a class of the user's own derives from."""
 
-KINDS = Registry(_BUILT_IN, _BASES)
-"""The table of kinds, with those that users add."""
-
-READER = Reader(KINDS, SYNONYMS)
+READER = Reader(KINDS, SYNONYMS, OPEN)
 """Turns plain data into settings and back, with this table; tells what a wrong key may mean."""
 
-register = KINDS.register
-"""Lets a class of one's own be a kind: register("network.topology", "petersen", Petersen)."""
+
+def register(section: str, kind: str, cls: type) -> None:
+    """Lets a class of one's own stand in a section under a name, from YAML and from Python, in this process.
+
+    Settings that are written name the kind, so whoever reads them, `resume` too, must have registered it before;
+    `kind: python`, and entry points of installed packages, need no such call.
+
+    Args:
+        section: full path, as "network.topology"; "distribution" is any per-node quantity.
+        kind: name of the kind, as "petersen".
+        cls: a frozen dataclass derived from what all kinds of the section derive from.
+
+    Raises:
+        ValueError: there is no such section, the name is taken, or the class cannot stand there.
+    """
+    if section not in KINDS:
+        raise ValueError(f"section must be one of {', '.join(KINDS)}, got {shown(section)}{nearest(section, KINDS)}")
+    register_(KINDS, section, READER.base(section), kind, cls)

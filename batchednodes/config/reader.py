@@ -6,17 +6,17 @@ begins with the full path of the setting.
 
 import difflib
 import re
-import traceback
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from batchednodes.config.registry import PYTHON, Registry, Target, check_class, target_of
+from batchednodes.config.registry import PYTHON, Kinds, PythonKind, checked, is_own, take_, told
+from batchednodes.numerics import targets
 from batchednodes.numerics.values import Distribution, shown
 
 _WORDS: dict[Any, str] = {
@@ -114,18 +114,39 @@ def _plain_copy(value: Any, path: str) -> Any:
 class Reader:
     """Plain data <-> dataclasses, with one table of kinds."""
 
-    kinds: Registry
+    kinds: Kinds
     """Full path of a section, or of a list with [] for its entries -> name of a kind -> its class; "distribution" holds
     those of per-node quantities."""
     synonyms: Mapping[str, str]
     """Word -> the key, or the override, that somebody who writes it for a key may mean."""
+    open: Mapping[str, type]
+    """Sections without built-in kinds -> what classes of the user's own derive from."""
 
-    def kinds_at(self, path: str, hint: Any) -> Mapping[str, type]:
-        """Returns the kinds that may stand at a path; empty where there is nothing to choose."""
+    def base(self, section: str) -> type:
+        """Returns what all kinds of a section derive from."""
+        return next(base for base, found in self.bases.items() if section in found)
+
+    @cached_property
+    def bases(self) -> dict[type, tuple[str, ...]]:
+        """What kinds derive from -> the sections where they may stand."""
+        found: dict[type, tuple[str, ...]] = {}
+        for section, kinds in self.kinds.items():
+            classes = [*kinds.values()]
+            shared = [c for c in classes[0].__mro__[1:] if all(issubclass(k, c) for k in classes)] if classes else []
+            base = shared[0] if shared else self.open[section]
+            found[base] = (*found.get(base, ()), section)
+        return found
+
+    def sections(self, path: str, hint: Any) -> tuple[str, ...]:
+        """Returns the sections of the table whose kinds may stand at a path: its own, or those that its type names."""
         for place in (path, re.sub(r"\[\d+\]$", "[]", path)):
             if place in self.kinds:
-                return self.kinds[place]
-        return self.kinds["distribution"] if Distribution in members(hint) else {}
+                return (place,)
+        return next((found for base, found in self.bases.items() if base in members(hint)), ())
+
+    def kinds_at(self, path: str, hint: Any) -> Mapping[str, type]:
+        """Returns the kinds that may stand at a path; empty where there is nothing to choose, or no built-in kind."""
+        return {name: cls for section in self.sections(path, hint) for name, cls in self.kinds[section].items()}
 
     def build(self, cls: type, data: Mapping[Any, Any], path: str, kind: str = "") -> Any:
         """Returns an object of a dataclass, its fields read from a mapping; fields not given have their defaults.
@@ -145,6 +166,11 @@ class Reader:
             return cls(**given)
         except ValueError as error:
             raise ValueError(join(path, error)) from None
+        except Exception as error:  # whatever a class of the user's raises
+            if not is_own(cls):
+                raise
+            got = f"{told(error, cls)}, by {cls.__module__}:{cls.__qualname__}"
+            raise ValueError(f"{path} must be settings that the kind takes, got {got}") from error
 
     def _hint(self, key: Any, hints: dict[str, Any], path: str, kind: str) -> str:
         if "." in str(key):
@@ -173,12 +199,12 @@ class Reader:
         Raises:
             ValueError: the value does not fit the type.
         """
-        parts, kinds = members(hint), self.kinds_at(path, hint)
+        parts, kinds, sections = members(hint), self.kinds_at(path, hint), self.sections(path, hint)
         if value is None and types.NoneType in parts:
             return None
-        if kinds and isinstance(value, Mapping):
-            return self._kind(value, kinds, path, field)
-        if path in self.kinds:
+        if sections and isinstance(value, Mapping):
+            return self._kind(value, sections, path, field)
+        if path in self.kinds and path not in self.open:
             raise ValueError(f"{path} must be a section such as {{kind: {next(iter(kinds))}}}, got {shown(value)}")
         if isinstance(parts[0], type) and is_dataclass(parts[0]):
             if not isinstance(value, Mapping):
@@ -188,44 +214,29 @@ class Reader:
             return self.build(parts[0], value, path)
         return self._leaf(value, hint, path)
 
-    def _kind(self, data: Mapping[Any, Any], kinds: Mapping[str, type], path: str, field: Field | None) -> Any:
+    def _kind(self, data: Mapping[Any, Any], sections: tuple[str, ...], path: str, field: Field | None) -> Any:
+        kinds = {name: cls for section in sections for name, cls in self.kinds[section].items()}
         name = data.get("kind", self._name(kinds, default_of(field) if field else None))
-        choices = ", ".join(kinds)
+        own = {key: value for key, value in data.items() if key != "kind"}
+        if name == PYTHON and PYTHON not in kinds:
+            return self._python(own, sections[0], path)
+        choices = ", ".join(dict.fromkeys([*kinds, PYTHON]))
         if name is None:
             raise ValueError(f"{path}.kind must be given: one of {choices}")
-        if name == PYTHON and PYTHON not in kinds:
-            return self._named(data, path)
-        if name not in list(kinds) and isinstance(name, str):
-            self.kinds.find(self._section(path), name)
+        if name not in list(kinds):
+            for section in sections:
+                take_(self.kinds, section, self.base(section), name)
+                kinds |= self.kinds[section]
         if name not in list(kinds):
             raise ValueError(f"{path}.kind must be one of {choices}, got {shown(name)}{nearest(name, kinds)}")
-        return self.build(kinds[name], {key: v for key, v in data.items() if key != "kind"}, path, name)
+        return self.build(kinds[name], own, path, name)
 
-    def _named(self, data: Mapping[Any, Any], path: str) -> Any:
-        """Returns an object of the class that a target names, with the arguments given."""
-        for key in data:
-            if key not in ("kind", "target", "args"):
-                raise ValueError(f"unknown key {shown(join(path, key))}; kind python of {path} has: target, args")
-        text, args = data.get("target"), data.get("args", {})
-        if not isinstance(text, str) or not isinstance(args, Mapping):
-            wrong = "target" if not isinstance(text, str) else "args"
-            rule = '"module:Class"' if wrong == "target" else "a mapping of the class's settings"
-            raise ValueError(f"{path}.{wrong} must be {rule}, got {shown(data.get(wrong))}")
-        cls = Target(text).load(path)
-        check_class(cls, self.kinds.bases[self._section(path)], f"{path}.target", text)
-        try:
-            return self.build(cls, args, join(path, "args"))
-        except ValueError:
-            raise
-        except Exception as error:  # whatever the user's class raises
-            line = traceback.extract_tb(error.__traceback__)[-1].lineno
-            raise ValueError(
-                f"{path}.target {shown(text)} raised {type(error).__name__}: {error} (line {line})"
-            ) from error
-
-    def _section(self, path: str) -> str:
-        """Returns the section of the table of kinds whose kinds stand at a path."""
-        return path if path in self.kinds else "distribution"
+    def _python(self, data: Mapping[Any, Any], section: str, path: str) -> Any:
+        """Returns an object of a class that is given by its name."""
+        named = self.build(PythonKind, data, path, PYTHON)
+        key = join(path, "target")
+        cls = checked(targets.imported(named.target, key), self.base(section), f"{key}={named.target}")
+        return self.build(cls, named.args, join(path, "args"))
 
     @staticmethod
     def _name(kinds: Mapping[str, type], value: Any) -> str | None:
@@ -265,19 +276,19 @@ class Reader:
         """Returns an object as plain data that `read` turns into an equal object; `kind` comes first.
 
         Raises:
-            ValueError: an object that the table of kinds does not know stands at this path.
+            ValueError: an object that the table of kinds does not know, and that has no name to import it by, stands at
+                this path.
         """
         if is_dataclass(value) and not isinstance(value, type):
-            kinds = self.kinds_at(path, type(value) if not isinstance(value, Distribution) else Distribution)
+            hint = next((base for base in self.bases if isinstance(value, base)), type(value))
+            kinds = self.kinds_at(path, hint)
+            if not self.sections(path, hint):
+                return self._fields(value, path)
             name = self._name(kinds, value)
-            if kinds and name is None and not isinstance(value, self.kinds.bases.get(self._section(path), ())):
-                raise ValueError(f"{path} must be of kind {', '.join(kinds)}, got a {type(value).__name__}")
-            own = {
-                field.name: self.plain(getattr(value, field.name), join(path, field.name)) for field in fields(value)
-            }
-            if kinds and name is None:
-                return {"kind": PYTHON, "target": target_of(type(value), path), "args": own}
-            return {"kind": name, **own} if kinds else own
+            if name is None:
+                target = self._target(value, kinds, self.sections(path, hint)[0], path)
+                return {"kind": PYTHON, "target": target, "args": self._fields(value, join(path, "args"))}
+            return {"kind": name, **self._fields(value, path)}
         if isinstance(value, Mapping):
             return {key: self.plain(item, join(path, key)) for key, item in value.items()}
         if isinstance(value, list | tuple) and all(type(item) in (float, int, str) for item in value):
@@ -287,6 +298,22 @@ class Reader:
         if isinstance(value, np.generic):
             return value.item()
         return str(value) if isinstance(value, Path) else value
+
+    def _fields(self, value: Any, path: str) -> dict[str, Any]:
+        return {one.name: self.plain(getattr(value, one.name), join(path, one.name)) for one in fields(value)}
+
+    def _target(self, value: Any, kinds: Mapping[str, type], section: str, path: str) -> str:
+        """Returns the name of the class of an object that stands at a path and is none of the kinds there."""
+        cls = type(value)
+        if not isinstance(value, self.base(section)) or not is_own(cls):
+            raise ValueError(f"{path} must be of kind {', '.join(kinds)}, got a {cls.__name__}")
+        name = targets.name_of(cls)
+        if name is None:
+            fix = f"batchednodes.register({section!r}, ..., {cls.__name__}), or define it at the top of a module"
+            raise ValueError(
+                f"{path} must be of a class with a name to import it by, got {cls.__qualname__}; use {fix}"
+            )
+        return name
 
     def forget_(self, data: dict, change: Mapping, cls: type, path: str) -> None:
         """Removes from `data` the settings of kinds that `change` replaces: those that the new kind does not have.
@@ -306,13 +333,12 @@ class Reader:
                 continue
             kinds = self.kinds_at(at, hints[field.name])
             before, after = members(hints[field.name])[0], None
-            if kinds:
+            if self.sections(at, hints[field.name]):
                 name = str(old.get("kind", self._name(kinds, default_of(field))))
-                named = str(new.get("kind", name))
-                before, after = kinds.get(name), kinds.get(named)
-                if name != named and PYTHON in (name, named) and PYTHON not in kinds:
-                    for key in old.keys() - {"kind"}:
-                        del old[key]
+                kinds = {PYTHON: PythonKind, **kinds}
+                before, after = kinds.get(name), kinds.get(str(new.get("kind", name)))
+                if before is after is PythonKind and new.get("target", old.get("target")) != old.get("target"):
+                    old.pop("args", None)
             if before and after and before is not after:
                 for key in {f.name for f in fields(before)} - {f.name for f in fields(after)}:
                     old.pop(key, None)

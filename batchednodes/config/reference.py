@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 from batchednodes.config import KINDS, READER, Config
 from batchednodes.config.reader import default_of, describe, join, members
+from batchednodes.config.registry import PYTHON, PythonKind, is_own, take_
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,10 @@ def _section(cls: type, path: str) -> Iterator[Kind]:
         at = join(path, field.name)
         inner = members(hints[field.name])[0]
         if at in KINDS:
+            take_(KINDS, at, READER.base(at))
             yield from (_kind(at, name, kind, default_of(field)) for name, kind in KINDS[at].items())
+            if PYTHON not in KINDS[at]:
+                yield _kind(at, PYTHON, PythonKind, None)
         elif f"{at}[]" in KINDS:
             yield from (_kind(f"{at}[]", name, kind, None) for name, kind in KINDS[f"{at}[]"].items())
         elif isinstance(inner, type) and is_dataclass(inner):
@@ -68,9 +72,11 @@ def _kind(path: str, name: str, cls: type, default: Any) -> Kind:
     settings = [
         Setting(join(path, f.name), describe(hints[f.name]), _yaml(default_of(f), join(path, f.name)), meanings[f.name])
         for f in fields(cls)
-        if join(path, f.name) not in KINDS and not is_dataclass(members(hints[f.name])[0])
+        if join(path, f.name) not in KINDS.keys() - READER.open.keys() and not is_dataclass(members(hints[f.name])[0])
     ]
     summary = (inspect.getdoc(cls) or "").partition("\n")[0]
+    if is_own(cls):
+        summary = f"{summary}  ({cls.__module__}:{cls.__qualname__})".strip()
     return Kind(path, name, summary, type(default) is cls, tuple(settings))
 
 
@@ -84,9 +90,12 @@ def _yaml(value: Any, path: str) -> str:
 
 def docstrings(cls: type) -> dict[str, str]:
     """Returns the docstring under each field of a dataclass, on one line; "" where a field has none."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
-    assert isinstance(body, ast.ClassDef)
     found = dict.fromkeys((field.name for field in fields(cls)), "")
+    try:
+        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    except (OSError, TypeError, SyntaxError):  # a class of the user's whose source is not at hand
+        return found
+    assert isinstance(body, ast.ClassDef)
     for line, below in zip(body.body, body.body[1:], strict=False):
         match line, below:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str() as text)):

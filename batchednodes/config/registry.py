@@ -1,171 +1,131 @@
-"""The door for users' kinds: classes by target, registered from Python, or found as entry points of packages.
+"""Kinds of the user's own: by the name of a class, by registering it, or by an entry point of an installed package.
 
-In settings, `{kind: python, target: "module:Class", args: {...}}` may stand wherever kinds do. A class that is
-registered, or that an installed package names under the entry points `batchednodes.kinds` as
-"network.topology.petersen" = "mine.graphs:Petersen", has a kind of its own, `{kind: petersen, ...}`.
+All of them stand in one table with the built-in ones, so that whatever reads, writes, sweeps or lists settings knows
+them. An entry point of the group `batchednodes.kinds` is named by section and kind, as "network.topology.petersen".
 """
 
-import importlib
-import importlib.util
-import os
+import inspect
 import re
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, is_dataclass
-from importlib.metadata import entry_points
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, is_dataclass
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+from batchednodes.numerics import targets
 from batchednodes.numerics.values import shown
 
-GROUP = "batchednodes.kinds"
-"""Entry points of installed packages."""
-
 PYTHON = "python"
-"""The kind of a class that is named by its target."""
+"""The kind that stands for a class given by its name."""
 
-_TARGET = re.compile(r"([^:]+):([A-Za-z_]\w*)")
+GROUP = "batchednodes.kinds"
+"""Entry points under which packages offer kinds."""
+
+Kinds = dict[str, dict[str, type]]
 
 
 @dataclass(frozen=True)
-class Target:
-    """A class by where it is found."""
+class PythonKind:
+    """A class of your own, a frozen dataclass derived from that of the section. The module is imported and run."""
 
-    text: str
-    """"package.module:Class", or "path/to/file.py:Class"; relative paths are from the working directory."""
+    target: str
+    """The class, as "package.module:Class", found from the working directory too, or "path/to/file.py:Class"."""
 
-    def load(self, path: str) -> Any:
-        """Returns what stands there; the working directory counts as one of the places where modules are.
+    args: dict[str, Any] = field(default_factory=dict)
+    """Its fields: settings that are read and checked as those of a built-in kind."""
 
-        Args:
-            path: of the section, for messages.
-
-        Raises:
-            ValueError: nothing is there, or the module cannot be imported.
-        """
-        found = _TARGET.fullmatch(self.text)
-        if found is None:
-            rule = '"package.module:Class" or "path/to/file.py:Class"'
-            raise ValueError(f"{path}.target must be {rule}, got {shown(self.text)}")
-        where, name = found.groups()
-        try:
-            module = _file(where) if where.endswith(".py") else _module(where)
-            return getattr(module, name)
-        except (Exception, SystemExit) as error:  # whatever the user's module raises when it is imported
-            reason = f"{type(error).__name__}: {error}"
-            raise ValueError(f"{path}.target must be importable, got {shown(self.text)}: {reason}") from error
+    def __post_init__(self) -> None:
+        targets.check(self.target, '"package.module:Class" or "path/to/file.py:Class"')
 
 
-def _module(name: str) -> Any:
-    here = os.getcwd()
-    sys.path.insert(0, here)
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(here)
+def checked(cls: Any, base: type, key: str) -> type:
+    """Returns a class that may stand in a section.
 
-
-def _file(path: str) -> Any:
-    """Returns the module in a file, which is run once; it is known by its absolute path."""
-    place = str(Path(path).resolve())
-    name = f"batchednodes_file:{place}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, place)
-        if spec is None or spec.loader is None:
-            raise ImportError(f"no Python file at {path}")
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
-    return sys.modules[name]
-
-
-def target_of(cls: type, path: str) -> str:
-    """Returns the target by which a class is found again.
+    Args:
+        cls: the class of a kind.
+        base: what kinds of the section derive from.
+        key: names it in messages, with the value got.
 
     Raises:
-        ValueError: it is not found so: it was made inside a function, or in a session.
+        ValueError: it is no frozen dataclass derived from the base, or lacks methods.
     """
-    if cls.__module__.startswith("batchednodes_file:"):
-        place = Path(cls.__module__.partition(":")[2])
-        here = Path.cwd()
-        text = f"{place.relative_to(here) if place.is_relative_to(here) else place}:{cls.__qualname__}"
+    if not isinstance(cls, type):
+        flaw = f"a {type(cls).__name__}"
+    elif not issubclass(cls, base):
+        flaw = f"a class derived from {', '.join(one.__name__ for one in cls.__bases__)}"
+    elif (
+        not is_dataclass(cls) or "__dataclass_params__" not in vars(cls) or not vars(cls)["__dataclass_params__"].frozen
+    ):
+        flaw = "a class without @dataclass(frozen=True)"
+    elif inspect.isabstract(cls):
+        flaw = f"one without {', '.join(sorted(getattr(cls, '__abstractmethods__', ())))}"
     else:
-        text = f"{cls.__module__}:{cls.__qualname__}"
-    module = sys.modules.get(cls.__module__)
-    if cls.__module__ == "__main__" or getattr(module, cls.__name__, None) is not cls:
-        raise ValueError(
-            f"{path} must be of a class that settings can name, got {cls.__module__}.{cls.__qualname__}; put it at the "
-            "top of a module, or register it"
-        )
-    return text
+        return cls
+    raise ValueError(f"{key} must be a frozen dataclass derived from {base.__module__}:{base.__name__}, got {flaw}")
 
 
-def check_class(cls: Any, base: type, path: str, text: str) -> None:
-    """Checks that a user's class may stand in a section.
+def offered(section: str) -> dict[str, EntryPoint]:
+    """Returns the kinds of a section that installed packages offer, none of which is imported."""
+    start = f"{section}."
+    found = {one.name.removeprefix(start): one for one in entry_points(group=GROUP) if one.name.startswith(start)}
+    return {name: one for name, one in found.items() if re.fullmatch(r"\w+", name)}
+
+
+def take_(kinds: Kinds, section: str, base: type, name: Any = None) -> None:
+    """Adds to the table the kinds that packages offer for a section: that of a name, or all.
 
     Raises:
-        ValueError: it is no frozen dataclass that is derived from the section's interface, or it lacks a method.
+        ValueError: one of them cannot be imported, or may not stand there.
     """
-    if not isinstance(cls, type) or not issubclass(cls, base):
-        raise ValueError(f"{path} must name a class derived from {base.__module__}.{base.__name__}, got {text}")
-    if not is_dataclass(cls) or "__dataclass_fields__" not in vars(cls):
-        raise ValueError(f"{path} must name a frozen dataclass, got {text}; decorate it with @dataclass(frozen=True)")
-    lacking = sorted(getattr(cls, "__abstractmethods__", ()))
-    if lacking:
-        raise ValueError(f"{path} must name a class with {', '.join(lacking)}, got {text} without")
+    for kind, entry in offered(section).items():
+        if kind in kinds[section] or kind == PYTHON or name not in (None, kind):
+            continue
+        key = f"{section}.kind={kind} (entry point {entry.name} of {entry.dist.name if entry.dist else 'a package'})"
+        kinds[section][kind] = checked(targets.imported(entry.value, key), base, f"{key} = {entry.value!r}")
 
 
-class Registry(Mapping[str, Mapping[str, type]]):
-    """The table of kinds, and what users add to it: section -> kind -> class."""
+def register_(kinds: Kinds, section: str, base: type, name: str, cls: type) -> None:
+    """Adds a class to the table under a name.
 
-    def __init__(self, built_in: Mapping[str, Mapping[str, type]], bases: Mapping[str, type]) -> None:
-        """Begins with the built-in kinds, and what their classes are derived from, section by section."""
-        self._kinds = {section: dict(kinds) for section, kinds in built_in.items()}
-        self.bases, self.added = bases, dict[tuple[str, str], str]()
-
-    def __getitem__(self, section: str) -> Mapping[str, type]:
-        return self._kinds[section]
-
-    def __iter__(self) -> Any:
-        return iter(self._kinds)
-
-    def __len__(self) -> int:
-        return len(self._kinds)
-
-    def register(self, section: str, kind: str, cls: type) -> None:
-        """Lets a class be a kind of a section, as ("network.topology", "petersen", Petersen).
-
-        Raises:
-            ValueError: there is no such section, the kind is taken, or the class cannot stand there.
-        """
-        if section not in self.bases:
-            raise ValueError(f"section must be one of {', '.join(self.bases)}, got {shown(section)}")
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", kind) or kind == PYTHON:
-            raise ValueError(f"kind must be a word of small letters, digits and _, got {shown(kind)}")
-        old = self._kinds[section].get(kind)
-        if old is not None and (section, kind) not in self.added:
-            raise ValueError(f"kind must be a new one, got {shown(kind)}, which {section} has")
-        check_class(cls, self.bases[section], f"{section}.{kind}", f"{cls.__module__}:{cls.__qualname__}")
-        self._kinds[section][kind] = cls
-        self.added[section, kind] = f"{cls.__module__}:{cls.__qualname__}"
-
-    def find(self, section: str, kind: str) -> None:
-        """Registers a kind that an installed package names, if one does."""
-        for name, text in _points().items():
-            if name == f"{section}.{kind}" and (section, kind) not in self.added:
-                self.register(section, kind, Target(text).load(section))
-
-    def find_all(self) -> None:
-        """Registers all kinds that installed packages name."""
-        for name in _points():
-            section, _, kind = name.rpartition(".")
-            if section in self.bases:
-                self.find(section, kind)
+    Raises:
+        ValueError: the name is none, or is taken, or the class may not stand there.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_]\w*", name) or name == PYTHON:
+        raise ValueError(f"kind must be a word of letters, digits and _ other than {PYTHON!r}, got {shown(name)}")
+    taken = kinds[section].get(name)
+    if taken is not None and targets.name_of(taken) != targets.name_of(cls) and taken is not cls:
+        raise ValueError(f"kind must be a new one of {section}, got {name!r}, which is {taken.__qualname__}")
+    kinds[section][name] = checked(cls, base, f"{section}.kind={name}")
 
 
-def _points() -> dict[str, str]:
-    """Returns the entry points of installed packages: name -> target."""
-    return {point.name: point.value for point in entry_points(group=GROUP)}
+def is_own(cls: type) -> bool:
+    """Returns whether a class is the user's, not one of this package."""
+    return cls.__module__.partition(".")[0] != "batchednodes"
+
+
+def told(error: BaseException, cls: type) -> str:
+    """Returns what a class of the user's raised, and where: "ValueError: no (line 3 of mine.py)"."""
+    try:
+        file = inspect.getfile(cls)
+    except (OSError, TypeError):
+        file = ""
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    place = f" (line {lines[-1].lineno} of {Path(file).name})" if lines else ""
+    return f"{type(error).__name__}: {error}{place}"
+
+
+def blamed(error: BaseException, bases: Mapping[type, Iterable[str]]) -> str | None:
+    """Returns what to say of an error that a method of a user's kind raised; None: none of them did.
+
+    Args:
+        error: with its traceback.
+        bases: what kinds derive from, and the sections where they may stand.
+    """
+    for frame, _ in reversed([*traceback.walk_tb(error.__traceback__)]):
+        cls = type(frame.f_locals.get("self"))
+        sections = [section for base, found in bases.items() if issubclass(cls, base) for section in found]
+        if sections and is_own(cls):
+            said = f"{cls.__module__}:{cls.__qualname__}, {frame.f_code.co_name}() of which"
+            return f"{' or '.join(sections)} must be a kind that works, got {said} raised {told(error, cls)}"
+    return None

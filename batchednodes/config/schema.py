@@ -25,9 +25,10 @@ from batchednodes.events import clocks, schemes
 from batchednodes.events.availability import Always, Availability, Churn, PerMessage, TraceAvailability
 from batchednodes.events.links.delay import Delay, Instant, TraceDelay, UniformDelay
 from batchednodes.events.links.loss import Loss, NoLoss
-from batchednodes.events.merge import Fixed, Mean, Merge, Partitioned, Sampled, StalenessWeighted
+from batchednodes.events.merge import Fixed, Merge
 from batchednodes.events.rounds import Continuous, Rounds, Timing
 from batchednodes.events.token_accounts import Flow, Unlimited
+from batchednodes.models.criterion import Criterion
 from batchednodes.numerics.values import PerNode, count, number, per_node, shown
 
 MARKS = 1_000_000
@@ -132,9 +133,9 @@ class Task:
     model: models.Model = models.Linear()
     """The model of each node."""
 
-    loss: Literal["auto", "cross_entropy", "mse"] = "auto"
+    loss: Literal["auto", "cross_entropy", "mse"] | Criterion = "auto"
     """What training minimises; `auto` is cross_entropy for labels, the mean over all tokens where each has one, and
-    mse (mean squared error) for real targets."""
+    mse (mean squared error) for real targets; or a section of kind python: a loss of your own."""
 
 
 @dataclass(frozen=True)
@@ -339,11 +340,10 @@ def _check_together(c: Config) -> None:
 def _check_messages(c: Config) -> None:
     """Checks what concerns several settings of messages."""
     g, exchange = c.gossip, c.gossip.exchange
-    instant, whole = isinstance(g.delay, Instant), isinstance(g.merge, Fixed | Mean)
+    instant, whole = isinstance(g.delay, Instant), g.merge.is_fixed()
     trains_others = g.on_receipt in ("update", "update_merge")
-    weighed = isinstance(g.merge, Fixed | Sampled | StalenessWeighted)
-    divides = isinstance(g.merge, Partitioned) and g.merge.divide_step
-    replaced = g.on_receipt == "update" and not isinstance(g.merge, Sampled | Partitioned)
+    weighed, divides = g.merge.weighs(), g.merge.divides()
+    replaced = g.on_receipt == "update" and not g.merge.selects()
     rules = (
         ("gossip.scheme.kind must be uniform where messages take time, get lost, find nobody or are more than merged, "
          "or time goes by rounds", has_messages(c) and not isinstance(g.scheme, schemes.Uniform), "use kind uniform"),
@@ -414,7 +414,9 @@ def _check_nodes(c: Config) -> None:
         c.network.availability.presence(n, seed, "network.availability", size)
     c.network.churn.times(n, seed, "network.churn", size)
     c.update.clock.gaps(n, seed, "update.clock", size)
-    c.gossip.clock.gaps(n, seed, "gossip.clock", size)
+    gaps = c.gossip.clock.gaps(n, seed, "gossip.clock", size)
+    if not (gaps.is_memoryless() or isinstance(c.gossip.scheme, schemes.Uniform)):
+        raise ValueError("gossip.scheme.kind must be uniform where gaps of gossip.clock are not exponential")
     c.gossip.scheme.check(n, c.gossip.exchange)
     per_node(c.gossip.weight, n, seed, "gossip.weight", high=1.0, open_high=False, size=size)
     c.local.check(n, seed, size)

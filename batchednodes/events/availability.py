@@ -6,6 +6,7 @@ Letters: n nodes, k number of a change among those of its node.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, no_type_check
 
@@ -16,10 +17,11 @@ from numba import njit
 from batchednodes.events.links.trace_files import table
 from batchednodes.events.messages.records import bits
 from batchednodes.numerics import rng
+from batchednodes.numerics.functions import law, of_three
 from batchednodes.numerics.logarithm import log
 from batchednodes.numerics.values import PerNode, number, per_node, shown
 
-ALWAYS, PER_MESSAGE, MARKOV, DIURNAL, TRACE = range(5)
+ALWAYS, PER_MESSAGE, MARKOV, DIURNAL, TRACE, OWN = range(6)
 """Laws, as the compiled loop knows them."""
 
 _CHANGES = 1 << 22
@@ -40,14 +42,43 @@ class Presence:
     """Of a trace: where the changes of each node begin, and the end of the last."""
     changes: Float64[np.ndarray, " c"] | None = None
     """Of a trace: when each node changes [s], in order of time; every node is on before."""
+    where: int = 0
+    """Address of the inverse CDF of the times that a node stays on, or off; 0: the law is built in."""
+
+    @classmethod
+    def by(
+        cls,
+        stay: Callable[[float, float, float], float],
+        on: Float64[np.ndarray, " n"],
+        off: Float64[np.ndarray, " n"],
+        key: str,
+    ) -> "Presence":
+        """Returns laws by which nodes, on at first, stay on and off in turn for independent times of any law.
+
+        Args:
+            stay: inverse CDF stay(u, mean, is_off) [s] of a number u uniform on (0, 1), with a mean; is_off is 1.0 or
+                0.0; plain Python that numba can compile.
+            on: mean time that each node stays on [s].
+            off: mean time that it stays off [s].
+            key: path of the availability in the settings, for messages.
+
+        Raises:
+            ValueError: numba cannot compile the function, or it returns what is no time.
+        """
+        try:
+            where = law(stay, on, np.zeros(on.size))
+            law(stay, off, np.ones(on.size))
+        except ValueError as error:
+            raise ValueError(f"{key}: stay {error}") from None
+        return cls(OWN, np.array(on, float), np.array(off, float), where=int(where[0]) if where.size else 0)
 
     @property
     def turnover(self) -> Float64[np.ndarray, " n"]:
         """Mean number of changes of each node [1/s]; 0 for a trace, all of whose changes are known."""
-        if self.law not in (MARKOV, DIURNAL):
+        if self.law not in (MARKOV, DIURNAL, OWN):
             return np.zeros(self.a.size)
         with np.errstate(over="ignore"):
-            return 2.0 / (self.a + self.b if self.law == MARKOV else self.a)
+            return 2.0 / (self.a if self.law == DIURNAL else self.a + self.b)
 
 
 class Availability(ABC):
@@ -212,6 +243,10 @@ def change_after(i, k, now, laws):  # noqa: ANN001, ANN201
     if one.law == MARKOV:
         high, _ = bits(i, rng.AVAILABLE, k + 1, laws)
         return now - (one.on_b if k & 1 else one.on_a) * log(rng.unit(high))
+    if one.law == OWN:
+        high, _ = bits(i, rng.AVAILABLE, k + 1, laws)
+        off = k & 1
+        return now + of_three(one.on_by, rng.unit(high), one.on_b if off else one.on_a, float(off))
     if one.law == DIURNAL:
         return now + one.on_a * ((1.0 - one.on_b) if k & 1 else one.on_b)
     if one.law == TRACE and laws.begins[i] + k < laws.begins[i + 1]:

@@ -4,7 +4,8 @@ Every law of this module gives independent gaps of one form,
 
     gap = shift + scale * E,    E = -log(u) ~ Exp(1),
 
-so that one compiled loop makes the timeline of all of them.
+so that one compiled loop makes the timeline of all of them. A law of the user's own may be any: its inverse CDF, a
+function of u and two parameters of the node, is compiled, and called by that loop.
 
 Letters: n nodes, u uniform on (0, 1), c delay [s], mu rate of the exponential part [1/s].
 """
@@ -12,58 +13,117 @@ Letters: n nodes, u uniform on (0, 1), c delay [s], mu rate of the exponential p
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any, Literal, get_type_hints, no_type_check
+from dataclasses import dataclass, replace
+from typing import Literal, no_type_check
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64, UInt64
+from jaxtyping import Float64, Int64
 from numba import njit, uint64
 
+from batchednodes.numerics.functions import law, of_three
 from batchednodes.numerics.logarithm import log
-from batchednodes.numerics.rng import draws, unit, units
+from batchednodes.numerics.rng import unit
 from batchednodes.numerics.values import PerNode, per_node
 
-_AHEAD = 1 << 18
-"""Actions of all nodes that an open law draws at once, at most."""
+
+@dataclass(frozen=True)
+class Quantiles:
+    """Laws of gaps by their inverse CDFs, functions of u and two parameters of each node."""
+
+    where: Int64[np.ndarray, " n"]
+    """Address of the compiled function; 0 where the gap is of the form shift + scale * Exp(1)."""
+
+    a: Float64[np.ndarray, " n"]
+    """First parameter."""
+
+    b: Float64[np.ndarray, " n"]
+    """Second parameter."""
+
+    def part(self, nodes: slice) -> "Quantiles":
+        """Returns those of some nodes."""
+        return Quantiles(self.where[nodes], self.a[nodes], self.b[nodes])
 
 
 @dataclass(frozen=True)
 class Gaps:
-    """Laws of the times between a node's actions, one for each node: shift + scale * Exp(1)."""
+    """Laws of the times between a node's actions, one for each node: shift + scale * Exp(1), or by inverse CDFs."""
 
     shift: Float64[np.ndarray, " n"]
     """Fixed part of the gap [s]; non-negative; infinite where the node never acts."""
 
     scale: Float64[np.ndarray, " n"]
-    """Mean of the exponential part of the gap [s]; non-negative and finite; of open laws, the mean of the gap."""
+    """Mean of the exponential part of the gap [s]; non-negative and finite; of a law by its inverse CDF, the mean."""
 
-    laws: "tuple[OpenLaw, ...]" = ()
-    """Laws of another form, of some nodes."""
+    quantiles: Quantiles | None = None
+    """Laws of another form; None: there is none. What is expected of them goes by their means."""
+
+    @classmethod
+    def by(
+        cls,
+        gap: Callable[[float, float, float], float],
+        mean: Float64[np.ndarray, " n"],
+        a: Float64[np.ndarray, " n"],
+        b: Float64[np.ndarray, " n"],
+        key: str,
+    ) -> "Gaps":
+        """Returns laws of any form.
+
+        Args:
+            gap: inverse CDF gap(u, a, b) [s] of a number u uniform on (0, 1); plain Python that numba can compile.
+            mean: of each node's gaps [s]; positive; infinite: the node never acts.
+            a: first parameter of each node.
+            b: second parameter.
+            key: path of the clock in the settings, for messages.
+
+        Raises:
+            ValueError: a mean is not positive, numba cannot compile the function, or it returns what is no time.
+        """
+        bad = np.flatnonzero(~(mean > 0))
+        if bad.size:
+            raise ValueError(f"{key} must have gaps with a positive mean [s], got {mean[bad[0]]:g} at node {bad[0]}")
+        try:
+            where = law(gap, a, b)
+        except ValueError as error:
+            raise ValueError(f"{key}: gap {error}") from None
+        made = cls(np.zeros(mean.size), np.array(mean, float), Quantiles(where, np.array(a, float), np.array(b, float)))
+        never = np.isinf(mean)
+        return made.silence(never) if never.any() else made
 
     @property
     def rate(self) -> Float64[np.ndarray, " n"]:
         """Long-run mean number of actions per second [1/s], by the renewal theorem; 0 where the node never acts."""
         return 1.0 / (self.shift + self.scale)
 
+    def is_memoryless(self) -> bool:
+        """Returns whether all gaps are exponential, or infinite."""
+        return self.quantiles is None and not self.shift[np.isfinite(self.shift)].any()
+
     def part(self, nodes: slice) -> "Gaps":
         """Returns the laws of some nodes."""
-        laws = tuple(law.moved(-nodes.start) for law in self.laws if nodes.start <= law.first < nodes.stop)
-        return Gaps(self.shift[nodes], self.scale[nodes], laws)
+        return Gaps(self.shift[nodes], self.scale[nodes], self.quantiles and self.quantiles.part(nodes))
 
-    def law(self, first: int) -> "OpenLaw | None":
-        """Returns the law of the network with some first node, if it is of another form."""
-        return next((law for law in self.laws if law.first == first), None)
+    def compiled(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Returns shift, scale, address and parameters as compiled loops take them; no address: there are none."""
+        if self.quantiles is None:
+            none = np.zeros(0)
+            return self.shift, self.scale, np.zeros(0, np.int64), none, none
+        q, own = self.quantiles, self.quantiles.where != 0
+        return np.where(own, 0.0, self.shift), np.where(own, 1.0, self.scale), q.where, q.a, q.b
 
     def silence(self, nodes: np.ndarray) -> "Gaps":
         """Returns the same laws, but the nodes given (a boolean mask, or indices) never act."""
         shift, scale = self.shift.copy(), self.scale.copy()
         shift[nodes], scale[nodes] = math.inf, 0.0
-        return Gaps(shift, scale, self.laws)
+        if self.quantiles is None:
+            return Gaps(shift, scale)
+        where = self.quantiles.where.copy()
+        where[nodes] = 0
+        return Gaps(shift, scale, replace(self.quantiles, where=where))
 
     def thinned(self, share: Float64[np.ndarray, " n"]) -> "Gaps":
         """Returns laws with as many actions in the long run as if each counted with some probability; 0: as 1."""
         part = np.where(share > 0, share, 1.0)
-        return Gaps(self.shift / part, self.scale / part)
+        return Gaps(self.shift / part, self.scale / part, self.quantiles)
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -71,6 +131,16 @@ class Gaps:
 def gap(shift, scale, bits):  # noqa: ANN001, ANN201  (numba infers the types)
     """Returns the gap of one law for 64 random bits [s]."""
     return shift - scale * log(unit(bits)) if scale > 0.0 else shift
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def next_gap(i, laws, bits):  # noqa: ANN001, ANN201
+    """Returns the gap of node i for 64 random bits [s]; laws: see `Gaps.compiled`."""
+    shift, scale, where, a, b = laws
+    if where.size > 0 and where[i] != 0:
+        return of_three(where[i], unit(bits), a[i], b[i])
+    return gap(shift[i], scale[i], bits)
 
 
 @njit(nogil=True, cache=True)
@@ -102,6 +172,17 @@ def waits(bits, out):  # noqa: ANN001, ANN201
 
 @njit(nogil=True, cache=True)
 @no_type_check
+def gaps_by(nodes, first, bits, laws, out):  # noqa: ANN001, ANN201
+    """Writes the gap of each node whose law is by an inverse CDF in place of -log(u); arguments as in `act`."""
+    _, _, where, a, b = laws
+    for k in range(nodes.size):
+        i = uint64(first) + nodes[k]
+        if where[i] != 0:
+            out[k] = of_three(where[i], unit(bits[k]), a[i], b[i])
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
 def act(nodes, first, wait, laws, following, made, until, time, actor):  # noqa: ANN001, ANN201
     """Notes the next action of each node and draws the time of the one after; returns how many act again in time.
 
@@ -111,14 +192,14 @@ def act(nodes, first, wait, laws, following, made, until, time, actor):  # noqa:
         nodes: numbers in the network, without a sign; those that act again come first afterwards, in their order.
         first: first node of the network.
         wait: exponential part of the gap of each over its mean, see `waits`.
-        laws: shift and scale of the gaps of all nodes [s].
+        laws: of the gaps of all nodes [s], see `Gaps.compiled`.
         following: time of the next action of each node [s].
         made: actions of each node so far.
         until: the time [s].
         time: receives the time of each action [s].
         actor: receives its node.
     """
-    (shift, scale), kept = laws, 0
+    shift, scale, kept = laws[0], laws[1], 0
     for a in range(time.size):
         i = uint64(first) + nodes[a]
         k, again = made[i] + 1, following[i] + (shift[i] + scale[i] * wait[a])
@@ -134,77 +215,13 @@ def act(nodes, first, wait, laws, following, made, until, time, actor):  # noqa:
 
 def join(parts: "list[Gaps]") -> Gaps:
     """Returns the laws of several networks, one after the other."""
-    firsts = np.cumsum([0, *(g.shift.size for g in parts)])
-    laws = tuple(law.moved(int(first)) for g, first in zip(parts, firsts, strict=False) for law in g.laws)
-    return Gaps(np.concatenate([g.shift for g in parts]), np.concatenate([g.scale for g in parts]), laws)
-
-
-@dataclass(frozen=True, eq=False)
-class OpenLaw:
-    """Gaps of the nodes of one network by an inverse distribution function, for all of them at once."""
-
-    first: int
-    """First node of the network."""
-    quantile: Callable[..., Float64[np.ndarray, " m"]]
-    """Maps numbers in (0, 1) [m], and parameters of as many nodes by name, to gaps [s]."""
-    parameters: dict[str, Any]
-    """By name; of all nodes [n], or one for all."""
-
-    def moved(self, by: int) -> "OpenLaw":
-        """Returns the law of the same nodes, whose numbers are larger."""
-        return OpenLaw(self.first + by, self.quantile, self.parameters)
-
-    def gap(self, u: Float64[np.ndarray, " m"], local: Int64[np.ndarray, " m"]) -> Float64[np.ndarray, " m"]:
-        """Returns gaps of some nodes, by their numbers in the network [s].
-
-        Raises:
-            ValueError: the law gives something else than numbers of at least 0.
-        """
-        named = {name: a[local] if isinstance(a, np.ndarray) else a for name, a in self.parameters.items()}
-        found = np.asarray(self.quantile(u, **named), float)
-        if found.shape != u.shape or not (found >= 0).all():
-            raise ValueError(f"a clock must give one gap of at least 0 [s] for each node, got {found}")
-        return found
-
-    def begin(self, seed: int, stream: int, never: Bool[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-        """Returns when each node of the network acts first [s]; inf: those that never do."""
-        local = np.arange(never.size)
-        high, _ = draws(seed, stream, local, 0)
-        return np.where(never, np.inf, self.gap(units(high), local))
-
-    def act_(
-        self, seed: int, stream: int, following: np.ndarray, made: np.ndarray, until: float, mean: np.ndarray
-    ) -> tuple[Float64[np.ndarray, " m"], Int64[np.ndarray, " m"], Int64[np.ndarray, " m"], UInt64[np.ndarray, " m"]]:
-        """Lets nodes act up to some time; their k-th gap is from draw k.
-
-        Args:
-            seed: of the network.
-            stream: of the draws.
-            following: when each node of the network acts next [s]; changed.
-            made: its actions so far; changed.
-            until: the time [s].
-            mean: gap of each node [s].
-
-        Returns:
-            Times [s], nodes by their numbers in the network, numbers of the actions, and 64 random bits for each.
-        """
-        parts = [(np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint64))]
-        while (local := np.flatnonzero(following <= until)).size:
-            ahead = 1 + int(1.1 * float(((until - following[local]) / mean[local]).max()))
-            k = max(1, min(ahead, _AHEAD // local.size))  # actions of each node that are drawn at once
-            number = made[local, None] + np.arange(1, k + 1)
-            node = np.repeat(local, k)
-            high, low = draws(seed, stream, node, number.ravel())
-            gaps = self.gap(units(high), node).reshape(-1, k)
-            times = np.cumsum(np.concatenate([following[local, None], gaps], 1), axis=1)
-            due = times[:, :-1] <= until
-            count = due.sum(1)
-            following[local] = times[np.arange(local.size), count]
-            made[local] += count
-            at = due.ravel()
-            parts.append((times[:, :-1].ravel()[at], node[at], number.ravel()[at], low[at]))
-        time, node, number, bits = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-        return time, node, number, bits
+    shift, scale = np.concatenate([g.shift for g in parts]), np.concatenate([g.scale for g in parts])
+    if all(g.quantiles is None for g in parts):
+        return Gaps(shift, scale)
+    none = [Quantiles(np.zeros(g.shift.size, np.int64), 0 * g.scale, 0 * g.scale) for g in parts]
+    some = [g.quantiles or empty for g, empty in zip(parts, none, strict=True)]
+    columns = (np.concatenate([getattr(q, name) for q in some]) for name in ("where", "a", "b"))
+    return Gaps(shift, scale, Quantiles(*columns))
 
 
 class Clock(ABC):
@@ -223,46 +240,6 @@ class Clock(ABC):
         Raises:
             ValueError: a setting is out of range for some node.
         """
-
-
-@dataclass(frozen=True)
-class Quantile(Clock):
-    """Any law of gaps, by its inverse distribution function: a class of one's own has `quantile` and `mean`.
-
-    @dataclass(frozen=True)
-    class Weibull(Quantile):
-        scale: PerNode = 1.0
-        shape: PerNode = 0.7
-
-        def quantile(self, u, scale, shape):
-            return scale * (-np.log(u)) ** (1 / shape)
-
-        def mean(self, scale, shape):
-            return scale * scipy.special.gamma(1 + 1 / shape)
-    """
-
-    @abstractmethod
-    def quantile(self, u: Float64[np.ndarray, " m"], **settings: Any) -> Float64[np.ndarray, " m"]:
-        """Returns the gap of each of m nodes for a uniform number in (0, 1) [s]; at least 0, and finite.
-
-        Args:
-            u: the numbers.
-            settings: the fields of the class by name; those that may differ from node to node [m].
-        """
-
-    @abstractmethod
-    def mean(self, **settings: Any) -> Float64[np.ndarray, " m"]:
-        """Returns the mean gap of each node [s], positive: windows, plans and theory need the rate of actions."""
-
-    def gaps(self, n: int, seed: int, key: str, size: int | None = None) -> Gaps:
-        own, some, hints = {}, n if size is None else size, get_type_hints(type(self))
-        for one in fields(self):
-            value, varies = getattr(self, one.name), hints[one.name] == PerNode
-            own[one.name] = per_node(value, n, seed, f"{key}.{one.name}", size=size) if varies else value
-        mean = np.broadcast_to(np.asarray(self.mean(**own), float), some).copy()
-        if not ((mean > 0) & np.isfinite(mean)).all():
-            raise ValueError(f"{key} must have a mean gap that is positive and finite [s], got {mean.min():g}")
-        return Gaps(np.zeros(some), mean, (OpenLaw(0, self.quantile, own),))
 
 
 def _memoryless(rate: Float64[np.ndarray, " n"]) -> Gaps:

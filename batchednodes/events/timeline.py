@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float64, Int8, Int32, Int64
 from numba import njit, uint64
 
-from batchednodes.events.clocks import Gaps, OpenLaw, act, due, gap, waits
+from batchednodes.events.clocks import Gaps, act, due, gaps_by, next_gap, waits
 from batchednodes.events.merge_streams import Columns, merge_
 from batchednodes.events.messages.records import Letters, Mail
 from batchednodes.events.messages.records import check as check_mail
@@ -141,11 +141,7 @@ class Timeline:
         n, counts = self.networks.n, np.zeros((3, self.networks.n), np.int64)
         order, awake = np.arange(n, dtype=np.int32), np.full(n, -1, np.int32)
         voices = Voices(np.full(n, math.inf), counts[0], counts[1], np.zeros(n), order, awake)
-        first = _first(self.update.shift, self.update.scale, *self._addresses())
-        for g, law in self._open():
-            nodes = self.networks.slice(g)
-            never = np.isinf(self.update.shift[nodes])
-            first[nodes] = law.begin(int(self.networks.seeds[g]), rng.UPDATE, never)
+        first = _first(self.update.compiled(), *self._addresses())
         for scheme, stage in zip(self.schemes, self._stages(_Actions.none(n), self._capacity(), 0.0, 0.0), strict=True):
             if not self._answers(stage.first):
                 scheme.begin_(stage, voices)
@@ -219,35 +215,9 @@ class Timeline:
             updates = (u.time[part], u.actor[part])
             yield Stage(nodes.start, nodes.stop, seed, capacity, self.contacts, meet, *updates, start, until)
 
-    def _open(self) -> Iterator[tuple[int, OpenLaw]]:
-        """Yields the networks whose updates have laws that are not shift + scale * Exp(1), with these."""
-        for g, first in enumerate(self.networks.offsets[:-1].tolist() if self.update.laws else ()):
-            law = self.update.law(first)
-            if law is not None:
-                yield g, law
-
     def _updates(self, clocks: Clocks, until: float) -> "_Actions":
-        """Returns the updates of a window, those of each network together."""
-        if not self.update.laws:
-            return self._compiled(clocks, until)
-        waiting = clocks.next_update.copy()
-        for g, _ in self._open():
-            waiting[self.networks.slice(g)] = np.inf
-        u = self._compiled(replace(clocks, next_update=waiting), until)
-        parts = [(u.time, u.actor, u.number)]
-        for g, law in self._open():
-            nodes, seed = self.networks.slice(g), int(self.networks.seeds[g])
-            following, made = clocks.next_update[nodes].copy(), clocks.updates[nodes].copy()
-            time, local, number, _ = law.act_(seed, rng.UPDATE, following, made, until, self.update.scale[nodes])
-            u.next[nodes], u.counts[nodes] = following, made
-            parts.append((time, (nodes.start + local).astype(np.int32), number - 1 - clocks.updates[nodes][local]))
-        time, actor, number = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-        order = np.argsort(self.networks.network_of()[actor], kind="stable")
-        return _Actions(time[order], actor[order], number[order].astype(np.int32), u.next, u.counts)
-
-    def _compiled(self, clocks: Clocks, until: float) -> "_Actions":
-        """Returns the updates of a window by laws in their usual form; asks for more room until all of them fit."""
-        laws = (self.networks.offsets, self.networks.seeds, (self.update.shift, self.update.scale))
+        """Returns the updates of a window; asks for more room until all of them fit."""
+        laws = (self.networks.offsets, self.networks.seeds, self.update.compiled())
         expected = (until - clocks.time) * float(self.update.rate.sum())
         room = int(expected + 6 * math.sqrt(expected)) + self.networks.n // 8 + 64
         while True:
@@ -312,11 +282,11 @@ def with_contacts(
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _first(shift, scale, seeds, local):  # noqa: ANN001, ANN202  (numba infers the types)
-    out = np.empty(shift.size)
-    for i in range(shift.size):
+def _first(laws, seeds, local):  # noqa: ANN001, ANN202  (numba infers the types)
+    out = np.empty(local.size)
+    for i in range(local.size):
         bits, _ = rng.block(seeds[i], rng.UPDATE, local[i], uint64(0))
-        out[i] = gap(shift[i], scale[i], bits)
+        out[i] = next_gap(i, laws, bits)
     return out
 
 
@@ -343,6 +313,8 @@ def _emit(offsets, seeds, laws, until, before, time, actor, number, following, c
                     draws[a], number[m + a] = counts[i] + 1, counts[i] - before[i]
                 rng.blocks(seeds[g], rng.UPDATE, nodes[:size], draws, high, low)
                 waits(high[:size], wait)
+                if laws[2].size > 0:
+                    gaps_by(nodes[:size], first, high, laws, wait)
                 size = act(nodes[:size], first, wait, laws, following, counts, until, time[new], actor[new])
                 m = new.stop
     return m

@@ -5,20 +5,16 @@ Letters: n nodes, p parameters, d features, k outputs, x models [n, p].
 
 from __future__ import annotations  # signatures name tensors, and torch is not imported for that
 
-import importlib
 import itertools
 import math
-import os
-import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from batchednodes.numerics import rng
+from batchednodes.numerics import rng, targets
 from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.values import LARGEST, shown
 
@@ -39,6 +35,8 @@ Init = Literal["same", "independent"]
 _CHUNK = 1 << 22
 """Numbers drawn at once when rows are initialised, so that little is held besides x."""
 
+
+_TARGET = "task.model.target"
 
 LAYERS = 1_000
 """The most hidden layers of a perceptron."""
@@ -177,7 +175,8 @@ class PythonModule(Model):
     """A module of the user's own, made by a Python function. The function is imported and run."""
 
     target: str = ""
-    """Function or class that returns an nn.Module, as "package.module:name"; found from the working directory too."""
+    """Function or class that returns an nn.Module, as "package.module:name", found from the working directory
+    too, or "path/to/file.py:name"."""
 
     args: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the call."""
@@ -187,14 +186,13 @@ class PythonModule(Model):
 
     def __post_init__(self) -> None:
         _check_init(self.init)
-        if self.target.count(":") != 1 or not all(self.target.split(":")):
-            raise ValueError(f'target must be "package.module:name", got {shown(self.target)}')
+        targets.check(self.target)
 
     def module(self, shape: tuple[int, ...], outputs: int) -> nn.Module:
         return self._make(0, shape)
 
     def count(self, shape: tuple[int, ...], outputs: int) -> int | None:
-        _import(self.target)
+        targets.imported(self.target, _TARGET)
         return None
 
     def init_(
@@ -215,7 +213,7 @@ class PythonModule(Model):
 
         What PyTorch makes at the first forward pass is made: it gets features of a shape.
         """
-        make = _import(self.target)
+        make = targets.imported(self.target, _TARGET)
         with torch_modes.own():
             torch.manual_seed(seed)
             try:
@@ -235,16 +233,3 @@ class PythonModule(Model):
                 f"task.model.target must return a module whose parameters have values, got {empty} on the meta device"
             )
         return module
-
-
-def _import(target: str) -> Callable[..., Any]:
-    name, attribute = target.split(":")
-    here = os.getcwd()
-    sys.path.insert(0, here)
-    try:
-        return getattr(importlib.import_module(name), attribute)
-    except (Exception, SystemExit) as error:  # whatever the user's module raises when it is imported
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"task.model.target must be importable, got {shown(target)}: {reason}") from error
-    finally:
-        sys.path.remove(here)

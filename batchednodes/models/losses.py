@@ -12,6 +12,8 @@ import torch.nn.functional as F  # noqa: N812  (the name PyTorch's own documenta
 from jaxtyping import Float
 from torch import Tensor
 
+from batchednodes.models.criterion import Criterion
+
 LossName = Literal["auto", "cross_entropy", "mse"]
 
 
@@ -30,11 +32,22 @@ class Loss:
         return (each.masked_fill(weights == 0, 0.0) * weights).sum()  # 0 inf would be NaN
 
 
-def choose(name: LossName, classes: int | None) -> Loss:
-    """Returns the loss of a name; auto: cross_entropy for labels, mse for real values; these have no other."""
+def choose(name: LossName | Criterion, classes: int | None) -> Loss:
+    """Returns the loss of a name; auto: cross_entropy for labels, mse for real values; these have no other but own."""
+    if isinstance(name, Criterion):
+        return _own(name)
     if name == "mse" and classes is not None:
         return Loss(_brier, _brier_each)
     return Loss(F.mse_loss, _squares) if classes is None else Loss(cross_entropy, _surprises)
+
+
+def _own(criterion: Criterion) -> Loss:
+    """Returns a loss of the user's."""
+
+    def mean(outputs: Tensor, targets: Tensor) -> Tensor:
+        return criterion.each(outputs, targets).mean()
+
+    return Loss(mean, criterion.each)
 
 
 def _brier(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from batchednodes.config.synonyms import SYNONYMS
 
 TOP = "name, seed, device, dtype, executor, network, update, gossip, timing, algorithm, local, task, run, staleness"
 TOP += ", sweep, sweep_mode, replicas"
-TOPOLOGIES = ", ".join(KINDS["network.topology"])
+TOPOLOGIES = ", ".join([*KINDS["network.topology"], "python"])
 PER_NODE = "a number, an expression in n, a list of n numbers or a distribution {kind: ...}"
 
 
@@ -60,11 +60,11 @@ def refused(message):
         ("network: {topology: {kind: edge_list}}", "network.topology.path must be given: text"),
         (
             "task: {partition: {alpha: 1}}",
-            "task.partition.kind must be given: one of " + ", ".join(KINDS["task.partition"]),
+            "task.partition.kind must be given: one of " + ", ".join([*KINDS["task.partition"], "python"]),
         ),
         (
             "gossip: {clock: {rate: {median: 2}}}",
-            "gossip.clock.rate.kind must be given: one of lognormal, uniform, exponential, choice",
+            "gossip.clock.rate.kind must be given: one of lognormal, uniform, exponential, choice, python",
         ),
         (
             "gossip: {clock: {rate: {kind: lognormal, median: -2}}}",
@@ -122,7 +122,11 @@ def refused(message):
             "task: {model: {output: sigmoids}}",
             "task.model.output must be one of identity, sigmoid, got 'sigmoids'; did you mean 'sigmoid'?",
         ),
-        ("task: {loss: rmse}", "task.loss must be one of auto, cross_entropy, mse, got 'rmse'; did you mean 'mse'?"),
+        (
+            "task: {loss: rmse}",
+            "task.loss must be one of auto, cross_entropy, mse or a section of settings, got 'rmse'; "
+            "did you mean 'mse'?",
+        ),
         ("run: {until: .inf}", "run.until must be positive and finite [s], got inf"),
         ("run: {until: 0}", "run.until must be positive and finite [s], got 0.0"),
         ("run: {mark_every: -1}", "run.mark_every must be positive and finite [s], got -1.0"),

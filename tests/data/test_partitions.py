@@ -354,7 +354,7 @@ def test_partitions_by_label_refuse_real_targets(partition, kind):
     with pytest.raises(ValueError, match="kind") as error:
         partition.split(LinearRegression().load(3, 0), 3, 0)
     assert str(error.value) == (
-        "task.partition.kind must be iid, natural, quantity_skew, quantity_power_law or quantity_lognormal when the "
+        "task.partition.kind must be one that asks for no labels, such as iid or natural, when the "
         f"targets are real numbers, got {kind}: {kind} deals by label"
     )
 

@@ -1,86 +1,11 @@
-"""Kinds of one's own, in a file outside the package: one class for each section."""
+"""Algorithm, optimizer and schedule of one's own, in a file outside the package."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-import scipy.special
-
 from batchednodes.algorithms.base import Algorithm, Context, Field, Rows
 from batchednodes.algorithms.optim import Optimizer, Schedule
-from batchednodes.events.clocks import Quantile
-from batchednodes.events.links.delay import QuantileDelay
-from batchednodes.events.merge import ByAges
 from batchednodes.numerics.values import PerNode
-from batchednodes.topology import Graph, Topology
-
-
-@dataclass(frozen=True)
-class Petersen(Topology):
-    """Copies of the Petersen graph, in a ring."""
-
-    copies: int = 1
-    """Number of copies; n must be ten times as many."""
-
-    def __post_init__(self) -> None:
-        if self.copies < 1:
-            raise ValueError(f"copies must be at least 1, got {self.copies}")
-
-    def contacts(self, n: int) -> float:
-        return 3.0 * n + 2 * self.copies
-
-    def graph(self, n: int, seed: int) -> Graph:
-        if n != 10 * self.copies:
-            raise ValueError(f"copies must be a tenth of network.nodes, got {self.copies} for {n} nodes")
-        i = np.arange(5)
-        outer, spokes, inner = (i, (i + 1) % 5), (i, i + 5), (i + 5, (i + 2) % 5 + 5)
-        a, b = (np.concatenate(ends) for ends in zip(outer, spokes, inner, strict=True))
-        firsts = 10 * np.arange(self.copies)
-        links = (firsts, np.roll(firsts, -1))
-        return Graph.of(
-            n,
-            np.concatenate([*(a + k for k in firsts), links[0]]),
-            np.concatenate([*(b + k for k in firsts), links[1]]),
-        )
-
-
-@dataclass(frozen=True)
-class Weibull(Quantile):
-    """Gaps of a Weibull law."""
-
-    scale: PerNode = 1.0
-    """Scale [s]; positive."""
-
-    shape: PerNode = 0.7
-    """Shape; positive; dimensionless."""
-
-    def quantile(self, u, scale, shape):
-        return scale * (-np.log(u)) ** (1 / shape)
-
-    def mean(self, scale, shape):
-        return scale * scipy.special.gamma(1 + 1 / shape)
-
-
-@dataclass(frozen=True)
-class Pareto(QuantileDelay):
-    """Delays with a heavy tail."""
-
-    shape: float = 3.0
-    """Exponent of the tail; above 1; dimensionless."""
-
-    def quantile(self, u):
-        return u ** (-1 / self.shape) - 1
-
-
-@dataclass(frozen=True)
-class Softmax(ByAges):
-    """The weight of a model by the softmax of both ages."""
-
-    temperature: float = 3.0
-    """Steps by which an age must be larger to count e times as much; positive."""
-
-    def weights(self, own, other, base):
-        return 1 / (1 + np.exp((own - other) / self.temperature))
 
 
 @dataclass(frozen=True)

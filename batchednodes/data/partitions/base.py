@@ -23,7 +23,7 @@ ROWS, SHARES, SLOTS, ORDER, REPAIR, NOISE, TEST_NOISE, TEST_NODES = range(8)
 _LEAST = 1e-9
 """The smallest concentration: nodes then hold one label each."""
 
-_REAL = "iid, natural, quantity_skew, quantity_power_law or quantity_lognormal"
+_REAL = "one that asks for no labels, such as iid or natural,"
 
 
 @dataclass(frozen=True, eq=False)

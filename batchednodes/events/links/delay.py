@@ -8,20 +8,22 @@ Letters: n nodes, k number of a message among those of its sender.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import no_type_check
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from numba import njit
 
 from batchednodes.events.links.trace_files import table
 from batchednodes.events.links.traces import Links
 from batchednodes.numerics import rng
+from batchednodes.numerics.functions import law
 from batchednodes.numerics.logarithm import log
 from batchednodes.numerics.values import PerNode, number, per_node, shown
 
-NONE, CONSTANT, UNIFORM, EXPONENTIAL, LOGNORMAL, TRACE, LINKS, TIMED = range(8)
+NONE, CONSTANT, UNIFORM, EXPONENTIAL, LOGNORMAL, TRACE, LINKS, TIMED, OWN = range(9)
 """Laws, as the compiled loop knows them."""
 
 _LONGEST = 1 << 20
@@ -51,6 +53,35 @@ class Delays:
     """Delays of a trace [s]."""
     links: Links | None = None
     """Delays of a trace for each link."""
+    where: Int64[np.ndarray, " n"] | None = None
+    """Address of an inverse CDF, a function of u, a and b; None: the law is none of the user's own."""
+
+    @classmethod
+    def by(
+        cls,
+        delay: Callable[[float, float, float], float],
+        mean: Float64[np.ndarray, " n"],
+        a: Float64[np.ndarray, " n"],
+        b: Float64[np.ndarray, " n"],
+        key: str,
+    ) -> "Delays":
+        """Returns laws of any form.
+
+        Args:
+            delay: inverse CDF delay(u, a, b) [s] of a number u uniform on (0, 1); plain Python that numba can compile.
+            mean: of the delays of each sender [s], from which memory is planned.
+            a: first parameter of each sender.
+            b: second parameter.
+            key: path of the delay in the settings, for messages.
+
+        Raises:
+            ValueError: numba cannot compile the function, or it returns what is no time.
+        """
+        try:
+            where = law(delay, a, b)
+        except ValueError as error:
+            raise ValueError(f"{key}: delay {error}") from None
+        return cls(OWN, np.array(a, float), np.array(b, float), np.array(mean, float), 0.0 * mean, where=where)
 
 
 class Delay(ABC):
@@ -63,37 +94,6 @@ class Delay(ABC):
         Raises:
             ValueError: a setting is out of range for some node.
         """
-
-
-_QUANTILES = 1 << 16
-"""Delays, equally likely, that stand for a law given by its inverse distribution function."""
-
-
-class QuantileDelay(Delay):
-    """Any law, by its inverse distribution function: a class of one's own has `quantile`.
-
-        @dataclass(frozen=True)
-        class Pareto(QuantileDelay):
-            shape: float = 3.0
-
-            def quantile(self, u):
-                return u ** (-1 / self.shape) - 1
-
-    Delays are then drawn from 65,536 equally likely quantiles of the law, the same for all nodes.
-    """
-
-    @abstractmethod
-    def quantile(self, u: Float64[np.ndarray, " m"]) -> Float64[np.ndarray, " m"]:
-        """Returns the delay for each uniform number in (0, 1) [s]; at least 0, and finite."""
-
-    def delays(self, n: int, seed: int, key: str, size: int, model: int) -> Delays:
-        found = np.asarray(self.quantile((np.arange(_QUANTILES) + 0.5) / _QUANTILES), float)
-        if found.shape != (_QUANTILES,) or not ((found >= 0) & np.isfinite(found)).all():
-            raise ValueError(
-                f"{key} must give one finite delay of at least 0 [s] for each number, got {shown(found[:1])}"
-            )
-        none = np.zeros(size)
-        return Delays(TRACE, none, none, np.full(size, found.mean()), none, trace=found)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import no_type_check
 import numpy as np
 from numba import njit
 
-from batchednodes.events.merge.base import AGES, Merge, Weighing
+from batchednodes.events.merge.base import Merge, Weighing
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,11 @@ class AgeWeighted(Merge):
     """Models count in proportion to their ages; two of age 0 count alike."""
 
     def weighing(self, weight: np.ndarray) -> Weighing:
-        return Weighing(AGES, 0 * weight, 0 * weight)
+        return Weighing(by_ages, 0 * weight, 0 * weight)
 
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def by_ages(own, other):  # noqa: ANN001, ANN201  (numba infers the types)
+def by_ages(own, other, a=0.0, b=0.0):  # noqa: ANN001, ANN201  (numba infers the types)
     """Returns the weight of the other model."""
     return other / (own + other) if own + other > 0 else 0.5

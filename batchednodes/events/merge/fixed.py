@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batchednodes.events.merge.base import WEIGHT, Merge, Weighing
+from batchednodes.events.merge.base import Merge, Weighing
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,13 @@ class Fixed(Merge):
     """`gossip.weight`, of the node that made the contact."""
 
     def weighing(self, weight: np.ndarray) -> Weighing:
-        return Weighing(WEIGHT, weight, 0 * weight)
+        return Weighing(None, weight, 0 * weight)
+
+    def weighs(self) -> bool:
+        return True
+
+    def is_fixed(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
@@ -26,4 +32,7 @@ class Mean(Merge):
     """The mean of both models."""
 
     def weighing(self, weight: np.ndarray) -> Weighing:
-        return Weighing(WEIGHT, np.full(weight.size, 0.5), 0 * weight)
+        return Weighing(None, np.full(weight.size, 0.5), 0 * weight)
+
+    def is_fixed(self) -> bool:
+        return True

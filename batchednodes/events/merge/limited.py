@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 
 from batchednodes.events.merge.age_weighted import by_ages
-from batchednodes.events.merge.base import LIMITED, Merge, Weighing
+from batchednodes.events.merge.base import Merge, Weighing
 from batchednodes.numerics.values import count
 
 
@@ -32,12 +32,12 @@ class Limited(Merge):
         count(self.limit, 1, "limit", low=0, high=2**53)
 
     def weighing(self, weight: np.ndarray) -> Weighing:
-        return Weighing(LIMITED, np.full(weight.size, float(self.limit)), 0 * weight)
+        return Weighing(by_limit, np.full(weight.size, float(self.limit)), 0 * weight)
 
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def by_limit(own, other, limit):  # noqa: ANN001, ANN201  (numba infers the types)
+def by_limit(own, other, limit, b=0.0):  # noqa: ANN001, ANN201  (numba infers the types)
     """Returns the weight of the other model."""
     if own > other + limit:
         return 0.0

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batchednodes.events.merge.base import AGES, Merge, Weighing
+from batchednodes.events.merge.age_weighted import by_ages
+from batchednodes.events.merge.base import Merge, Weighing
 from batchednodes.numerics.values import count
 
 PARTS = 1024
@@ -39,4 +40,10 @@ class Partitioned(Merge):
         count(self.parts, 1, "parts", high=PARTS)
 
     def weighing(self, weight: np.ndarray) -> Weighing:
-        return Weighing(AGES, 0 * weight, 0 * weight, parts=self.parts, divides=self.divide_step)
+        return Weighing(by_ages, 0 * weight, 0 * weight, parts=self.parts, divides=self.divide_step)
+
+    def selects(self) -> bool:
+        return True
+
+    def divides(self) -> bool:
+        return self.divide_step

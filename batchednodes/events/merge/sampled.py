@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batchednodes.events.merge.base import WEIGHT, Merge, Weighing
+from batchednodes.events.merge.base import Merge, Weighing
 from batchednodes.numerics.values import number
 
 
@@ -28,4 +28,10 @@ class Sampled(Merge):
         number(self.share, 1, "share", open_low=True, high=1.0, open_high=False)
 
     def weighing(self, weight: np.ndarray) -> Weighing:
-        return Weighing(WEIGHT, weight, 0 * weight, share=float(self.share))
+        return Weighing(None, weight, 0 * weight, share=float(self.share))
+
+    def weighs(self) -> bool:
+        return True
+
+    def selects(self) -> bool:
+        return True

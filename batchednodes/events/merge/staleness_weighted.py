@@ -12,7 +12,7 @@ from typing import no_type_check
 import numpy as np
 from numba import njit
 
-from batchednodes.events.merge.base import LAG, Merge, Weighing
+from batchednodes.events.merge.base import Merge, Weighing
 from batchednodes.numerics.values import number
 
 
@@ -27,7 +27,10 @@ class StalenessWeighted(Merge):
         number(self.exponent, 1, "exponent")
 
     def weighing(self, weight: np.ndarray) -> Weighing:
-        return Weighing(LAG, weight, np.full(weight.size, float(self.exponent)))
+        return Weighing(by_lag, weight, np.full(weight.size, float(self.exponent)))
+
+    def weighs(self) -> bool:
+        return True
 
 
 @njit(nogil=True, cache=True)

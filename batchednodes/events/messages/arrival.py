@@ -14,6 +14,7 @@ from batchednodes.events.links.traces import on_link
 from batchednodes.events.messages.in_flight import last, leave
 from batchednodes.events.messages.records import bits, chain
 from batchednodes.numerics import rng
+from batchednodes.numerics.functions import of_three
 from batchednodes.numerics.logarithm import log
 
 LAST = np.int64(1 << 62)
@@ -51,6 +52,8 @@ def arrival(i, j, k, wait, now, laws):  # noqa: ANN001, ANN201
         late += a * math.exp(b * delay.normal(high, low))
     elif law == delay.TRACE:
         late += laws.trace[laws.traces[g] + rng.below(high, laws.traces[g + 1] - laws.traces[g])]
+    elif law == delay.OWN:
+        late += of_three(laws.nodes[i].delay_by, rng.unit(high), a, b)
     elif law == delay.LINKS or law == delay.TIMED:
         late += on_link(i, j, now, high, law == delay.TIMED, laws.begun, laws.links)
     return now + (math.floor(late) if laws.rounds else late)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from batchednodes.events.merge import WEIGHT
 from batchednodes.events.messages.link_load import Load
 from batchednodes.events.messages.records import MOST, SENT, SLOTS
 from batchednodes.events.messages.timeline import Forecast, Traffic, kept
@@ -137,4 +136,4 @@ def _more(count: np.ndarray) -> np.ndarray:
 
 def _age_matters(nodes: np.ndarray) -> bool:
     """Returns whether messages, or which of them are merged, depend on the ages of models."""
-    return bool(((nodes["flow"] > 0) & (nodes["by_age"] > 0)).any() or (nodes["weigh"] != WEIGHT).any())
+    return bool(((nodes["flow"] > 0) & (nodes["by_age"] > 0)).any() or (nodes["weigh"] != 0).any())

@@ -13,7 +13,7 @@ from typing import no_type_check
 from numba import njit
 
 from batchednodes.events.availability import ALWAYS, PER_MESSAGE, change_after
-from batchednodes.events.merge import OPEN, weight
+from batchednodes.events.merge import weight
 from batchednodes.events.messages.arrival import LAST, arrival, queue, transferred
 from batchednodes.events.messages.in_flight import drop, forget, give, popped, push, snapshot, take
 from batchednodes.events.messages.records import (
@@ -375,13 +375,10 @@ def _receive(j, h, now, laws, s, out):  # noqa: ANN001, ANN202
     w = weight(laws.nodes[j].weigh, laws.nodes[maker].weigh_a, laws.nodes[maker].weigh_b, s.age[j, q], s.years[h, q])
     if receipt == REPLACE and laws.nodes[j].whole:
         w, s.age[j, q] = 1.0, s.years[h, q]
-    count = -1
-    if laws.nodes[j].weigh == OPEN:  # both ages, of which a rule's own function makes the weight afterwards
-        w, count = float(s.age[j, q]), s.years[h, q]
-    if w > 0.0 or count >= 0:
+    if w > 0.0:
         _keep(j, now, laws, s, out)
         part = q if s.age.shape[1] > 1 else s.nodes[j].arrived if not laws.nodes[j].whole else -1
-        _say(PULL, j, row, count, s.messages[h].sender, s.messages[h].left, w, part, now, out)
+        _say(PULL, j, row, -1, s.messages[h].sender, s.messages[h].left, w, part, now, out)
         s.age[j, q] = max(s.age[j, q], s.years[h, q])
     if own >= 0:
         give(laws.nodes[j].network, own, s)

@@ -12,25 +12,25 @@ import numpy as np
 from numba import njit
 
 from batchednodes.events.availability import change_after
-from batchednodes.events.clocks import gap
+from batchednodes.events.clocks import next_gap
 from batchednodes.events.messages.records import bits
 from batchednodes.numerics import rng
 
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def begin(shift, scale, pauses, laws, s):  # noqa: ANN001, ANN201  (numba infers the types)
+def begin(gaps, pauses, laws, s):  # noqa: ANN001, ANN201  (numba infers the types)
     """Returns when each node's first update comes [s]."""
     following = np.empty(laws.n)
     for i in range(laws.n):
         high, _ = bits(i, rng.UPDATE, 0, laws)
-        following[i] = _through(i, laws.nodes[i].join, gap(shift[i], scale[i], high), pauses, laws, s)
+        following[i] = _through(i, laws.nodes[i].join, next_gap(i, gaps, high), pauses, laws, s)
     return following
 
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def emit(shift, scale, until, pauses, laws, s, following, time, actor):  # noqa: ANN001, ANN201
+def emit(gaps, until, pauses, laws, s, following, time, actor):  # noqa: ANN001, ANN201
     """Writes the updates of all nodes up to `until`; returns their number, or more than fit."""
     m = 0
     for i in range(laws.n):
@@ -41,7 +41,7 @@ def emit(shift, scale, until, pauses, laws, s, following, time, actor):  # noqa:
             m += 1
             s.nodes[i].ticks += 1
             high, _ = bits(i, rng.UPDATE, s.nodes[i].ticks, laws)
-            following[i] = _through(i, following[i], gap(shift[i], scale[i], high), pauses, laws, s)
+            following[i] = _through(i, following[i], next_gap(i, gaps, high), pauses, laws, s)
     return m
 
 

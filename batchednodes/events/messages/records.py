@@ -88,6 +88,7 @@ LAW = np.dtype(
         ("delay", np.int64),  # law of delays, see delays.py
         ("delay_a", np.float64),
         ("delay_b", np.float64),
+        ("delay_by", np.int64),  # address of a delay's inverse CDF; 0: its law is built in
         ("transfer", np.float64),
         ("spread", np.float64),
         ("good", np.float64),  # law of losses, see losses.py
@@ -95,11 +96,12 @@ LAW = np.dtype(
         ("good_to_bad", np.float64),
         ("bad_to_good", np.float64),
         ("law", np.int64),  # law of availability, see availability.py
+        ("on_by", np.int64),  # address of the inverse CDF of times on and off; 0: the law is built in
         ("on_a", np.float64),
         ("on_b", np.float64),
         ("join", np.float64),  # when the node joins and leaves [s]
         ("leave", np.float64),
-        ("weigh", np.int64),  # merge rule, see merging/
+        ("weigh", np.int64),  # address of the merge rule's weight; 0: it is weigh_a
         ("weigh_a", np.float64),
         ("weigh_b", np.float64),
         ("whole", np.int64),  # 1: a model that comes is merged as a whole

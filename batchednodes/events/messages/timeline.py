@@ -8,14 +8,13 @@ Letters: n nodes, m events, q parts of a model.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
 from batchednodes.events.availability import ALWAYS, PER_MESSAGE, open_presences
 from batchednodes.events.links.loss import open_channels
-from batchednodes.events.merge import ByAges
 from batchednodes.events.messages import loop, pauses
 from batchednodes.events.messages.records import (
     DELIVERED,
@@ -35,7 +34,7 @@ from batchednodes.events.messages.records import (
     widened,
 )
 from batchednodes.events.rounds import Calendar
-from batchednodes.events.timeline import ALONE, PULL, PUSH, UPDATE, Clocks, Events, Timeline
+from batchednodes.events.timeline import ALONE, PUSH, UPDATE, Clocks, Events, Timeline
 
 RECEIPTS = {
     "merge": loop.MERGE,
@@ -82,8 +81,6 @@ class Traffic(Timeline):
     """Parts of a model that have ages of their own."""
     forecast: Forecast
     """What is under way, at most."""
-    merges: tuple[ByAges | None, ...] = field(default=(), kw_only=True)
-    """Merge rules of networks which have functions of their own."""
 
     @property
     def slots(self) -> int:
@@ -96,8 +93,8 @@ class Traffic(Timeline):
         open_presences(self.laws, mail)
         open_channels(self.laws, mail)
         loop.enter(self.joiners, self.laws, mail)
-        if self.works_by_itself():
-            following = pauses.begin(self.update.shift, self.update.scale, self.pauses, self.laws, mail)
+        if self._works_by_itself():
+            following = pauses.begin(self.update.compiled(), self.pauses, self.laws, mail)
             clocks = replace(clocks, next_update=following)
         return replace(clocks, mail=mail)
 
@@ -112,21 +109,7 @@ class Traffic(Timeline):
         mail = copied(clocks.mail)
         acts, after = self.acts(clocks, mail, until)
         parts = list(self.posted(acts, mail, until, 2 * len(acts) + 1024))
-        return self._weighed(_joined([events for events, _ in parts])), kept(after, parts[-1][1])
-
-    def _weighed(self, events: Events) -> Events:
-        """Returns events with the weights of open merge rules in place of the ages that they depend on."""
-        letters, network = events.letters, self.laws.nodes["network"]
-        if letters is None or not any(self.merges):
-            return events
-        weight, count = letters.weight.copy(), events.count.copy()
-        for g, rule in enumerate(self.merges):
-            if rule is not None:
-                some = np.flatnonzero((events.kind == PULL) & (count >= 0) & (network[letters.node] == g))
-                base = self.laws.nodes["weigh_a"][letters.node[some]]
-                weight[some] = rule.weighed(weight[some], count[some].astype(float), base)
-                count[some] = -1
-        return replace(events, count=count, letters=letters._replace(weight=weight))
+        return _joined([events for events, _ in parts]), kept(after, parts[-1][1])
 
     def acts(self, clocks: Clocks, mail: Mail, until: float) -> tuple[Events, Clocks]:
         """Returns what nodes do by themselves up to some time, in order, and the clocks after it; changes the mail."""
@@ -149,19 +132,19 @@ class Traffic(Timeline):
 
     def _acts(self, clocks: Clocks, mail: Mail, until: float) -> tuple[Events, Clocks]:
         """Returns what nodes do by themselves up to some time, in order, and the clocks after it."""
-        if self.calendar is None and not self.works_by_itself():
+        if self.calendar is None and not self._works_by_itself():
             return super().window(clocks, until)
         silent = self.gossip.silence(np.ones(self.networks.n, bool)) if self.calendar else self.gossip
         base = Timeline(self.networks, self.contacts, self.update, silent, self.exchange, self.schemes)
         if self.at_update is not None and self.at_update.any():
             base = replace(base, gossip=self.gossip.silence(self.at_update != ALONE))
-        if self.works_by_itself():
+        if self._works_by_itself():
             base = replace(base, update=self.update.silence(np.ones(self.networks.n, bool)))
             others, after = base.window(replace(clocks, next_update=np.full(self.networks.n, np.inf)), until)
         else:
             others, after = base.window(clocks, until)
         lists = [(others.time, others.kind, others.actor, others.peer)]
-        if self.works_by_itself():
+        if self._works_by_itself():
             time, actor, following = self._worked(clocks, mail, until)
             lists.insert(0, (time, np.full(time.size, UPDATE, np.int8), actor, np.full(time.size, -1, np.int32)))
             after = replace(after, next_update=following, updates=mail.nodes["ticks"])
@@ -195,7 +178,7 @@ class Traffic(Timeline):
                 copied(mail),
                 clocks.next_update.copy(),
             )
-            laws = (self.update.shift, self.update.scale, until, self.pauses, self.laws)
+            laws = (self.update.compiled(), until, self.pauses, self.laws)
             size = pauses.emit(*laws, trial, following, time, actor)
             if size <= room:
                 mail.nodes[:] = trial.nodes
@@ -203,7 +186,7 @@ class Traffic(Timeline):
                 return time[order], actor[order], following
             room *= 2
 
-    def works_by_itself(self) -> bool:
+    def _works_by_itself(self) -> bool:
         """Returns whether updates depend on when nodes are on, or there."""
         laws = self.laws.nodes
         away = (laws["law"] != ALWAYS) & (laws["law"] != PER_MESSAGE)

@@ -13,7 +13,7 @@ from typing import no_type_check
 import numpy as np
 from numba import njit, uint64
 
-from batchednodes.events.clocks import Gaps, OpenLaw, act, due, gap, waits
+from batchednodes.events.clocks import Gaps, act, due, gaps_by, next_gap, waits
 from batchednodes.events.schemes.base import Scheme, Speech, Stage, Voices, gather
 from batchednodes.numerics import rng
 from batchednodes.topology import peers
@@ -24,19 +24,10 @@ class Uniform(Scheme):
     """Every node transmits all the time, each at its own capacity."""
 
     def begin_(self, stage: Stage, voices: Voices) -> None:
-        capacity = stage.capacity
-        law = capacity.law(stage.first)
-        if law is None:
-            _begin(stage.first, stage.last, stage.seed, capacity.shift, capacity.scale, voices.next)
-        else:
-            never = np.isinf(capacity.shift[stage.first : stage.last])
-            voices.next[stage.first : stage.last] = law.begin(int(stage.seed), rng.GOSSIP, never)
+        _begin(stage.first, stage.last, stage.seed, stage.capacity.compiled(), voices.next)
 
     def contacts_(self, stage: Stage, voices: Voices) -> Speech:
-        nodes, laws = (stage.first, stage.last), (stage.capacity.shift, stage.capacity.scale)
-        law = stage.capacity.law(stage.first)
-        if law is not None:
-            return self._by_law(law, stage, voices)
+        nodes, laws = (stage.first, stage.last), stage.capacity.compiled()
         expected = (stage.until - stage.start) * float(stage.rates().sum())
         if stage.first not in stage.contacts.choosers:
             speak = partial(_speak, *nodes, stage.seed, laws, stage.contacts.lists(), stage.until, voices)
@@ -44,28 +35,11 @@ class Uniform(Scheme):
         # a clock ticks on where nobody is found, so draws are not as many as contacts
         speak = partial(_speak, *nodes, stage.seed, laws, None, stage.until, voices._replace(made=voices.draws))
         drawn = gather(expected, speak, np.uint64)
-        return self._chosen(stage, voices, drawn.time, drawn.actor - np.int32(stage.first), drawn.peer)
-
-    def _by_law(self, law: OpenLaw, stage: Stage, voices: Voices) -> Speech:
-        """Returns contacts whose gaps have another law than shift + scale * Exp(1)."""
-        nodes = slice(stage.first, stage.last)
-        chooses = stage.first in stage.contacts.choosers
-        made = (voices.draws if chooses else voices.made)[nodes]
-        following, mean = voices.next[nodes], stage.capacity.scale[nodes]
-        time, local, _, bits = law.act_(int(stage.seed), rng.GOSSIP, following, made, stage.until, mean)
-        node = local.astype(np.int32)
-        if chooses:
-            return self._chosen(stage, voices, time, node, bits)
-        peer, actor = np.empty(node.size, np.int32), node + np.int32(stage.first)
-        peers(actor, bits, stage.contacts.lists(), peer)
-        return Speech(time, actor, peer)
-
-    def _chosen(self, stage: Stage, voices: Voices, time: np.ndarray, node: np.ndarray, bits: np.ndarray) -> Speech:
-        """Returns the contacts for which somebody is found, and counts them."""
-        peer = stage.contacts.choosers[stage.first].peers(time, node, bits)
+        node = drawn.actor - np.int32(stage.first)
+        peer = stage.contacts.choosers[stage.first].peers(drawn.time, node, drawn.peer)
         found = peer >= 0
         voices.made[stage.first : stage.last] += np.bincount(node[found], minlength=stage.last - stage.first)
-        return Speech(time[found], node[found] + np.int32(stage.first), peer[found] + np.int32(stage.first))
+        return Speech(drawn.time[found], drawn.actor[found], peer[found] + np.int32(stage.first))
 
     def expected(self, capacity: Gaps, update: Gaps) -> float:
         return float(capacity.rate.sum())
@@ -79,10 +53,10 @@ class Uniform(Scheme):
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _begin(first, last, seed, shift, scale, following):  # noqa: ANN001, ANN202  (numba infers the types)
+def _begin(first, last, seed, laws, following):  # noqa: ANN001, ANN202  (numba infers the types)
     for i in range(first, last):
         bits, _ = rng.block(seed, rng.GOSSIP, i - first, uint64(0))
-        following[i] = gap(shift[i], scale[i], bits)
+        following[i] = next_gap(i, laws, bits)
 
 
 @njit(nogil=True, cache=True)
@@ -106,6 +80,8 @@ def _speak(first, last, seed, laws, contacts, until, voices, place, out):  # noq
                 counts[a] = made[uint64(first) + nodes[a]] + 1
             rng.blocks(seed, rng.GOSSIP, nodes[:size], counts, high, low)
             waits(high[:size], wait)
+            if laws[2].size > 0:
+                gaps_by(nodes[:size], first, high, laws, wait)
             size = act(nodes[:size], first, wait, laws, following, made, until, time[new], actor[new])
             if contacts is None:
                 other[new] = low[: new.stop - m]

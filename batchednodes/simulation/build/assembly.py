@@ -284,16 +284,21 @@ def mean_staleness(config: Config, events: Timeline, g: int, sources: Sources) -
     """
     part, n, gossip = events.networks.slice(g), config.network.nodes, config.gossip
     capacity, tracked, update = events.gossip.rate[part], sources.nodes[g], events.update.part(part)
-    if has_messages(config) or gossip.exchange == "push_pull" or events.gossip.laws or events.at_update is not None:
+    if (
+        has_messages(config)
+        or gossip.exchange == "push_pull"
+        or events.gossip.quantiles
+        or events.at_update is not None
+    ):
         return None
     if isinstance(events, Barriers):
         return None
     lawful = isinstance(config.network.topology, Complete) and n > 1 and tracked.size > 0
-    if not lawful or capacity[0] == 0 or (capacity != capacity[0]).any():
+    if not lawful or capacity[0] == 0 or (capacity != capacity[0]).any() or events.gossip.quantiles is not None:
         return None
     if isinstance(gossip.scheme, Uniform):
         return theory.mean_staleness(n, float(capacity[0]), float(events.update.rate[tracked].mean()), gossip.exchange)
-    memoryless = not update.laws and not update.shift.any() and (update.scale == update.scale[0]).all()
+    memoryless = update.quantiles is None and not update.shift.any() and (update.scale == update.scale[0]).all()
     if isinstance(gossip.scheme, Freshest) and gossip.exchange == "push" and memoryless and n <= LARGEST_FRESHEST:
         return theory.freshest_staleness(n, float(capacity[0]), float(update.rate[0]))
     return None

@@ -13,7 +13,7 @@ from batchednodes.config import Config
 from batchednodes.events.availability import Presence
 from batchednodes.events.links.delay import Delays
 from batchednodes.events.links.traces import LINK, Links
-from batchednodes.events.merge import ByAges, Weighing
+from batchednodes.events.merge import Weighing
 from batchednodes.events.messages.dry_run import forecast
 from batchednodes.events.messages.link_load import Load
 from batchednodes.events.messages.records import ASKING, LAW, PUSHED, REQUEST, Laws
@@ -77,14 +77,18 @@ def traffic(configs: Sequence[Config], base: Timeline, model: int) -> Traffic:
         "delay": each([one.delays.law for one in some]),
         "delay_a": joined([one.delays.a for one in some]),
         "delay_b": joined([one.delays.b for one in some]),
+        "delay_by": joined(
+            [np.zeros_like(o.delays.a, np.int64) if o.delays.where is None else o.delays.where for o in some]
+        ),
         "transfer": joined([one.delays.transfer for one in some]),
         "spread": each([one.delays.spread for one in some]),
         **dict(zip(("good", "bad", "good_to_bad", "bad_to_good"), joined([o.losses for o in some]), strict=True)),
         "law": each([one.presence.law for one in some]),
+        "on_by": each([one.presence.where for one in some]),
         "on_a": joined([one.presence.a for one in some]),
         "on_b": joined([one.presence.b for one in some]),
         **dict(zip(("join", "leave"), joined([one.times for one in some]), strict=True)),
-        "weigh": each([one.weighing.law for one in some]),
+        "weigh": each([one.weighing.where for one in some]),
         "weigh_a": joined([one.weighing.a for one in some]),
         "weigh_b": joined([one.weighing.b for one in some]),
         "whole": each([one.weighing.parts == 1 and one.weighing.share == 1 for one in some]),
@@ -123,13 +127,7 @@ def traffic(configs: Sequence[Config], base: Timeline, model: int) -> Traffic:
         some[0].weighing.parts,
         Forecast(0.0, np.zeros(networks.count, np.int64), 0, False),
         at_update=base.at_update,
-        merges=tuple(c.gossip.merge if isinstance(c.gossip.merge, ByAges) else None for c in configs),
     )
-    if base.update.laws and found.works_by_itself():
-        raise ValueError(
-            "update.clock must be of a built-in kind where nodes pause, join or leave; use kind shifted_exponential, "
-            "or update.while_off=continue without network.churn"
-        )
     until = first.run.until
     turnover = sum(float(one.presence.turnover.sum()) for one in some)
     _check_changes(turnover, until, sum(found.expected(until)))

@@ -201,7 +201,9 @@ def timeline(configs: Sequence[Config], model: int) -> Timeline:
         for c, laws in zip(configs, update, strict=True)
     ]
     exchange, schemes = configs[0].gossip.exchange, tuple(c.gossip.scheme for c in configs)
-    if any(laws.laws for laws in gossip) and not all(isinstance(scheme, Uniform) for scheme in schemes):
+    if any(laws.quantiles is not None for laws in gossip) and not all(
+        isinstance(scheme, Uniform) for scheme in schemes
+    ):
         raise ValueError("gossip.scheme.kind must be uniform with a gossip.clock of one's own; use kind uniform")
     if exchange == "push" and configs[0].algorithm.occupies_sender():
         exchange = "split"

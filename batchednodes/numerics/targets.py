@@ -1,0 +1,72 @@
+"""Names of Python objects of the user's own: "package.module:name", or "path/to/file.py:name".
+
+A module is found from the working directory, too; a file is loaded as a module whose name is its path as it is written,
+so that the name of what it defines leads back to it.
+"""
+
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from batchednodes.numerics.values import shown
+
+
+def check(target: str, rule: str = '"package.module:name"') -> None:
+    """Raises ValueError unless a text has the form of a name of a Python object; rule: that form, in words."""
+    if target.count(":") != 1 or not all(target.split(":")):
+        raise ValueError(f"target must be {rule}, got {shown(target)}")
+
+
+def imported(target: str, key: str) -> Any:
+    """Returns the object of a name; its module is imported, which runs it.
+
+    Args:
+        target: the name, as `check` wants it.
+        key: path of the setting that holds it, for messages.
+
+    Raises:
+        ValueError: there is no such object, or its module raises when it is imported.
+    """
+    name, attribute = target.split(":")
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        found: Any = _file(name) if name.endswith(".py") else importlib.import_module(name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (Exception, SystemExit) as error:  # whatever the user's module raises when it is imported
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{key} must be importable, got {shown(target)}: {reason}") from error
+    finally:
+        sys.path.remove(here)
+    return found
+
+
+def _file(name: str) -> ModuleType:
+    """Returns the module of a file, loaded once for each place that its path leads to."""
+    place, known = Path(name).resolve(), sys.modules.get(name)
+    if known is not None and known.__file__ == str(place):
+        return known
+    spec = importlib.util.spec_from_file_location(name, place)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{name} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # before it runs, as `import` does: dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def name_of(thing: type) -> str | None:
+    """Returns the name by which a class can be imported again, in another process too; None: there is none."""
+    found: Any = sys.modules.get(thing.__module__)
+    for part in thing.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return f"{thing.__module__}:{thing.__qualname__}" if found is thing and thing.__module__ != "__main__" else None
