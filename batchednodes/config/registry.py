@@ -59,7 +59,7 @@ def checked(cls: Any, base: type, key: str) -> type:
     ):
         flaw = "a class without @dataclass(frozen=True)"
     elif inspect.isabstract(cls):
-        flaw = f"one without {', '.join(sorted(cls.__abstractmethods__))}"
+        flaw = f"one without {', '.join(sorted(getattr(cls, '__abstractmethods__', ())))}"
     else:
         return cls
     raise ValueError(f"{key} must be a frozen dataclass derived from {base.__module__}:{base.__name__}, got {flaw}")

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,7 @@ class Broken(Topology):
     def contacts(self, n):
         return 0.0
 
-    def graph(self, n, seed):
+    def graph(self, n, seed) -> Any:
         return n // (seed - seed)
 
 
