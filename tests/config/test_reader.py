@@ -65,7 +65,7 @@ def refused(message):
         ),
         (
             "gossip: {clock: {rate: {median: 2}}}",
-            "gossip.clock.rate.kind must be given: one of lognormal, uniform, exponential, choice",
+            "gossip.clock.rate.kind must be given: one of lognormal, uniform, exponential, choice, python",
         ),
         (
             "gossip: {clock: {rate: {kind: lognormal, median: -2}}}",

@@ -182,19 +182,19 @@ def test_gaps_are_of_the_law_and_do_not_depend_on_windows():
 
 REFUSED = [
     (own("Petersen", {"copies": 0}), r"network\.topology\.args\.copies must be at least 1, got 0"),
-    (own("Petersen", {"copys": 1}), r"unknown key 'network.topology.args.copys'; did you mean '.*args.copies'"),
+    (own("Petersen", {"copys": 1}), r"unknown key .*args.copys.; did you mean .*args.copies"),
     (own("Petersen", {"copies": "many"}), r"network\.topology\.args\.copies must be an integer, got 'many'"),
     (own("Petersen", {"copies": 2}), r"network\.topology\.copies must be n / 10, got 2 at n = 10"),
-    (own("Weibull"), r"target=.*:Weibull must be a frozen dataclass derived from .*Topology, got a class"),
-    (own("Loose"), r"must be a frozen dataclass derived from .*Topology, got a class without @dataclass\(frozen=True\)"),
+    (own("Weibull"), r"must be a frozen dataclass derived from .*Topology, got a class"),
+    (own("Loose"), r"must be a frozen dataclass derived from .*, got a class without @dataclass\(frozen=True\)"),
     (own("weibull"), r"must be a frozen dataclass derived from .*Topology, got a function"),
     (own("Nothing"), r"network\.topology\.target must be importable, got .*AttributeError"),
     (own("X", module="no_such_module"), r"network\.topology\.target must be importable, got .*ModuleNotFoundError"),
     (own("X", module="no/such/file.py"), r"network\.topology\.target must be importable, got .*FileNotFoundError"),
     ({"kind": "python", "target": "Petersen"}, r'topology\.target must be "package\.module:Class" or .*, got'),
     ({"kind": "python"}, r"network\.topology\.target must be given: text"),
-    (own("Sloppy"), r"args must be settings that the kind takes, got KeyError: 'size' \(line \d+ of users_"),
-    (own("Broken"), r"network\.topology must be a kind that works, got .*Broken, graph\(\) of which raised ZeroDivisionError: "
+    (own("Sloppy"), r"must be settings that the kind takes, got KeyError: 'size' \(line \d+ of users_"),
+    (own("Broken"), r"must be a kind that works, got .*Broken, graph\(\) of which raised ZeroDivisionError: "
      r".*\(line \d+ of users_kinds\.py\)"),
 ]  # fmt: skip
 
