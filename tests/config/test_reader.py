@@ -61,7 +61,7 @@ def refused(message):
         ("network: {topology: {kind: edge_list}}", "network.topology.path must be given: text"),
         (
             "task: {partition: {alpha: 1}}",
-            "task.partition.kind must be given: one of " + ", ".join(KINDS["task.partition"]),
+            "task.partition.kind must be given: one of " + ", ".join([*KINDS["task.partition"], "python"]),
         ),
         (
             "gossip: {clock: {rate: {median: 2}}}",

@@ -117,7 +117,7 @@ def test_a_class_without_a_name_must_be_registered(table):
         def graph(self, n, seed):
             return None
 
-    with pytest.raises(ValueError, match="must be of a class with a name to import it by, got .*Local"):
+    with pytest.raises(ValueError, match=r"must be of a class with a name to import it by, got .*Local"):
         Config(network=Network(topology=Local()))
     batchednodes.register("network.topology", "local", Local)
     config = load({"network": {"topology": {"kind": "local"}}})
