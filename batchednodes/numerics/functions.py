@@ -38,6 +38,7 @@ def address(function: Callable[..., float], arguments: int) -> int:
             f"must take {arguments} numbers and be such that numba compiles it, got {name}: {reason}"
         ) from error
     _KEPT.append(made)
+    assert made.address is not None
     return made.address
 
 
