@@ -25,6 +25,8 @@ COMMANDS = [
     "&& .venv/bin/python -m pytest",
 ]
 LONG = {
+    "algorithms/waves.py:update_",
+    "config/algorithm.py:check_algorithm",
     "config/schema.py",
     "config/schema.py:_check_messages",
     "numerics/tape/elementwise.py:apply",

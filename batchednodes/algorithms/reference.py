@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from batchednodes.algorithms.local_sgd import Rates, filled
+from batchednodes.algorithms.local_sgd import filled
 from batchednodes.algorithms.mixing import Ages, Entries
+from batchednodes.algorithms.rates import Rates
 from batchednodes.algorithms.state import State
 from batchednodes.algorithms.versions import Layout
 from batchednodes.events.messages.records import JOINED

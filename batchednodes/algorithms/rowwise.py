@@ -14,10 +14,11 @@ from torch import Tensor
 
 from batchednodes.algorithms.base import Algorithm, Rows
 from batchednodes.algorithms.context import Gradient, uniforms
-from batchednodes.algorithms.local_sgd import Descent, Rates
+from batchednodes.algorithms.local_sgd import Descent
 from batchednodes.algorithms.mixing import Kernel, mix_, split
 from batchednodes.algorithms.mixing.phase import Mixing
 from batchednodes.algorithms.mixing.rounds import RoundMatrix
+from batchednodes.algorithms.rates import Rates
 from batchednodes.algorithms.state import State
 
 

@@ -20,10 +20,11 @@ from jaxtyping import Bool, Float, Float64, Int32, Int64
 from torch import Tensor
 
 from batchednodes.algorithms.base import Algorithm, Rows
-from batchednodes.algorithms.local_sgd import Descent, Rates
+from batchednodes.algorithms.local_sgd import Descent
 from batchednodes.algorithms.mixing import Ages, Entries, Kernel, merge_, partial
 from batchednodes.algorithms.mixing.phase import Mixing
 from batchednodes.algorithms.mixing.rounds import RoundMatrices, RoundMatrix
+from batchednodes.algorithms.rates import Rates
 from batchednodes.algorithms.rowwise import Rowwise
 from batchednodes.algorithms.state import State
 from batchednodes.algorithms.versions import Layout, count_

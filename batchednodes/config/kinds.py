@@ -157,7 +157,7 @@ KINDS: dict[str, dict[str, type]] = {
 }
 """Section -> kind -> class: what may stand where. "distribution" may stand for any per-node quantity."""
 
-OPEN: dict[str, type] = {"task.loss": Criterion}
+OPEN: dict[str, type] = {"task.loss": Criterion, "run.metrics[]": PythonMetric}
 """Sections without built-in kinds -> what a class of the user's own derives from."""
 
 READER = Reader(KINDS, SYNONYMS, OPEN)

@@ -132,7 +132,8 @@ class Reader:
         found: dict[type, tuple[str, ...]] = {}
         for section, kinds in self.kinds.items():
             classes = [*kinds.values()]
-            shared = [c for c in classes[0].__mro__[1:] if all(issubclass(k, c) for k in classes)] if classes else []
+            above = classes[0].__mro__[1:-1] if classes else ()  # what is above all classes says nothing
+            shared = [c for c in above if all(issubclass(k, c) for k in classes)]
             base = shared[0] if shared else self.open[section]
             found[base] = (*found.get(base, ()), section)
         return found

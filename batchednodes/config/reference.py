@@ -91,13 +91,14 @@ def _yaml(value: Any, path: str) -> str:
 def docstrings(cls: type) -> dict[str, str]:
     """Returns the docstring under each field of a dataclass, on one line; "" where a field has none."""
     found = dict.fromkeys((field.name for field in fields(cls)), "")
-    try:
-        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
-    except (OSError, TypeError, SyntaxError):  # a class of the user's whose source is not at hand
-        return found
-    assert isinstance(body, ast.ClassDef)
-    for line, below in zip(body.body, body.body[1:], strict=False):
-        match line, below:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str() as text)):
-                found[name] = " ".join(text.split())
+    for base in reversed([base for base in cls.__mro__ if is_dataclass(base)]):
+        try:
+            body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        except (OSError, TypeError, SyntaxError):  # a class of the user's whose source is not at hand
+            continue
+        assert isinstance(body, ast.ClassDef)
+        for line, below in zip(body.body, body.body[1:], strict=False):
+            match line, below:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str() as text)):
+                    found |= {name: " ".join(text.split())} if name in found else {}
     return found

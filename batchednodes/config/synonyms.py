@@ -4,7 +4,7 @@ Letters: none.
 """
 
 _WORDS = {
-    "local": "optimizer optim optimiser optimizer_params solver sgd train trainer training train_params",
+    "local": "optim optimiser optimizer_params solver sgd train trainer training train_params",
     "local.lr": "lr learning_rate local_lr client_lr base_lr lr0 eta eta_l step_size stepsize",
     "local.momentum": "momentum beta1",
     "local.weight_decay": "weight_decay wd decay l2 l2_reg l2_penalty lambda",

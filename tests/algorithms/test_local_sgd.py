@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from batchednodes.algorithms.local_sgd import Descent, Rates
+from batchednodes.algorithms.local_sgd import Descent
+from batchednodes.algorithms.rates import Rates
 from batchednodes.config import Local
 from batchednodes.models.losses import Loss
 

@@ -188,7 +188,7 @@ def tree(random: Random) -> dict[str, Any]:
     """Returns a config: some settings that fit, and at no, one or two places anything."""
     made, chosen = copy.deepcopy(SMALL), []
     for path, kinds in SECTIONS.items():
-        kind = random.choice([name for name in kinds if name not in NEEDY or random.random() < 0.1])
+        kind = random.choice([name for name in kinds if name not in NEEDY or random.random() < 0.1] or ["python"])
         if kind:
             put(made, f"{path}.kind", kind)
         if kind.endswith("_regression"):

@@ -376,7 +376,7 @@ def test_words_of_other_programs_name_a_setting():
         ("learning_rate=1", "'local.lr'"),
         ("network.learning-rate=1", "'local.lr'"),
         ("local.Learning_Rate=1", "'local.lr'"),
-        ("optimizer.lr=1", "'local'"),
+        ("optimizer.lr=1", "'local.optimizer'"),
         ("n_clients=5", "'network.nodes'"),
         ("network.model=mlp", "'task.model'"),
         ("gossip.drop_prob=0.1", "'gossip.loss={kind: independent, probability: ...}'"),

@@ -74,6 +74,8 @@ def test_the_catalogue_reads_types_defaults_and_meanings_off_the_code():
         "none",
         "continuous",
         "gossip_sgd",
+        "sgd",
+        "constant",
         "linear_regression",
         "linear",
     ]

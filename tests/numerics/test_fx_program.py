@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import fx, nn
 
-from batchednodes.algorithms.local_sgd import Descent, Rates, Uneven
+from batchednodes.algorithms.local_sgd import Descent, Uneven
+from batchednodes.algorithms.rates import Rates
 from batchednodes.models.losses import choose, cross_entropy
 from batchednodes.models.stacked import Stack
 from batchednodes.numerics.cuda_graphs import Graphs, padded

@@ -11,7 +11,8 @@ from scipy import special
 from torch import nn
 
 from batchednodes import load
-from batchednodes.algorithms.local_sgd import Descent, Rates
+from batchednodes.algorithms.local_sgd import Descent
+from batchednodes.algorithms.rates import Rates
 from batchednodes.models.losses import choose
 from batchednodes.models.stacked import Stack
 from batchednodes.numerics.fx_program import UntraceableError

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from batchednodes.algorithms.fields import Field
-from batchednodes.algorithms.local_sgd import Descent, Rates
+from batchednodes.algorithms.local_sgd import Descent
+from batchednodes.algorithms.rates import Rates
 from batchednodes.algorithms.reference import Reference
 from batchednodes.algorithms.state import begin
 from batchednodes.algorithms.versions import Layout

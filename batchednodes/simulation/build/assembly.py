@@ -17,11 +17,12 @@ from torch import Tensor
 from batchednodes.algorithms.context import Gradient
 from batchednodes.algorithms.fields import Field
 from batchednodes.algorithms.gossip_sgd import GossipSGD
-from batchednodes.algorithms.local_sgd import Descent, Rates, Uneven
+from batchednodes.algorithms.local_sgd import Descent, Uneven
 from batchednodes.algorithms.mixing import Ages, Entries, parts
 from batchednodes.algorithms.mixing.rounds import RoundMatrices
 from batchednodes.algorithms.one_by_one import OneByOne
 from batchednodes.algorithms.optim import SGD, Constant
+from batchednodes.algorithms.rates import Rates
 from batchednodes.algorithms.reference import Reference
 from batchednodes.algorithms.rowwise import Rowwise
 from batchednodes.algorithms.state import State, begin, joined

@@ -1,0 +1,80 @@
+"""The coefficients of local updates, one for each node or row.
+
+Notation: n nodes, w rows of a wave, p parameters.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from batchednodes.algorithms.optim import Optimizer, Schedule
+
+Coefficient = Float[Tensor, " n"]
+"""One number for each node; dimensionless."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The coefficients of local SGD, one for each node or row."""
+
+    lr: Float[Tensor, "n ..."]
+    """Step sizes; where they are divided by ages, inside a step, one for each entry of each row."""
+    momentum: Coefficient | None
+    """Momentum of each node; None: no node has any, and no buffer is kept."""
+    weight_decay: Coefficient | None
+    """Weight decay of each node; None: no node has any."""
+    nesterov: bool
+    """Whether the step looks ahead by the momentum."""
+    age: Float[Tensor, "w p"] | None = None
+    """Of some rows, minibatch steps behind each entry of their models, by which, and one more at each step, step sizes
+    are divided; None: they are not."""
+    clip: Coefficient | None = None
+    """Largest norm of a minibatch gradient of each node; None: of no node."""
+    optimizer: Optimizer | None = None
+    """What makes steps in place of SGD; None: SGD does."""
+    own: Mapping[str, Coefficient] = field(default_factory=dict)
+    """The optimizer's settings of each node."""
+    kept: Mapping[str, Tensor] = field(default_factory=dict)
+    """Of some rows, the fields that the optimizer keeps, which a step writes into."""
+    schedule: Schedule | None = None
+    """How step sizes change; None: they do not."""
+    scheduling: Mapping[str, Float64[Tensor, " n"]] = field(default_factory=dict)
+    """The schedule's settings of each node."""
+
+    def of(
+        self,
+        rows: Int64[Tensor, " w"],
+        factor: Float64[Tensor, " w"] | None = None,
+        kept: Mapping[str, Tensor] | None = None,
+    ) -> "Rates":
+        """Returns the coefficients of some rows.
+
+        Args:
+            rows: of nodes.
+            factor: of their step sizes; None: 1.
+            kept: what the optimizer keeps of them.
+        """
+        lr, momentum, decay, clip = (
+            None if r is None else r.index_select(0, rows)
+            for r in (self.lr, self.momentum, self.weight_decay, self.clip)
+        )
+        assert lr is not None
+        lr = lr if factor is None else (lr.double() * factor).to(lr.dtype)
+        own = {name: r.index_select(0, rows) for name, r in self.own.items()}
+        return Rates(lr, momentum, decay, self.nesterov, None, clip, self.optimizer, own, kept or {})
+
+    def factor(
+        self, nodes: Int64[Tensor, " w"], counts: Int64[Tensor, " w"], times: Float64[Tensor, " w"]
+    ) -> Float64[Tensor, " w"] | None:
+        """Returns the factor of step sizes of some updates; None: 1.
+
+        Args:
+            nodes: that make them.
+            counts: updates of each before this one.
+            times: instants [s].
+        """
+        if self.schedule is None:
+            return None
+        return self.schedule.at(counts, times, {name: r.index_select(0, nodes) for name, r in self.scheduling.items()})
