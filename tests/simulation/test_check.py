@@ -1,6 +1,7 @@
 """The kit that checks algorithms: what is sound passes, and each fault is found and named."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -71,6 +72,11 @@ def test_built_in_algorithms_are_sound(kind):
 
 def test_one_of_ones_own_is_sound():
     assert_sound("own_kinds:SlowAverage", {"pull": 0.2}, cases=4)
+
+
+def test_the_example_of_the_documents_is_sound():
+    path = Path(__file__).parents[2] / "docs" / "lookahead.py"
+    assert_sound(f"{path}:Lookahead", {"pull": 0.3}, cases=2)
 
 
 @pytest.mark.parametrize(
