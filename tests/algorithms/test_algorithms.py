@@ -192,3 +192,11 @@ def test_gradient_tracking_by_events_finds_the_optimum_of_data_that_differ(tmp_p
     plain = train(settings, *common, "run.until=300")
     assert excess(tracked.x.numpy(), a, optimum) < 1e-20
     assert 1e-5 < excess(plain.x.numpy(), a, optimum) < 1e-2
+
+
+def test_a_run_starts_from_the_models_that_another_algorithm_scored(tmp_path):
+    options = ["algorithm.kind=push_sum", "gossip.delay={kind: constant, time: 0.4}"]
+    first = train(BASE, *SMALL, *options, out=tmp_path / "a")
+    for algorithm in ("push_sum", "gossip_sgd"):
+        start = [f"run.start_from={tmp_path / 'a'}", "run.until=1e-9", f"algorithm.kind={algorithm}"]
+        assert torch.equal(train(BASE, *SMALL, *start).x, first.x)

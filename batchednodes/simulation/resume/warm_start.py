@@ -4,17 +4,20 @@ Letters: g networks.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
+from torch import Tensor
 
+from batchednodes.algorithms.base import Algorithm
 from batchednodes.algorithms.fields import Field
 from batchednodes.algorithms.state import State
-from batchednodes.config import Config
+from batchednodes.config import READER, Config
+from batchednodes.results.checkpoints.checkpoint import Snapshot
 from batchednodes.results.checkpoints.checkpointer import latest
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.metrics.meter import quarantine_
@@ -51,7 +54,7 @@ def start_(state: State, declared: Mapping[str, Field], sizes: Int64[np.ndarray,
         found = latest(Inside(Path(folder)), torch.device("cpu"))
     except ValueError as error:
         raise ValueError(f"run.start_from must be the folder of a run, {error}") from None
-    changed, models = check_start(settings, sizes.tolist(), state.p, found.header), found.state.models
+    changed, models = check_start(settings, sizes.tolist(), state.p, found.header), _models(found)
     if np.array_equal(sizes, found.layout.sizes):
         state.models.copy_(models)
     else:
@@ -62,3 +65,11 @@ def start_(state: State, declared: Mapping[str, Field], sizes: Int64[np.ndarray,
     if settings.run.on_divergence == "quarantine":
         quarantine_(state)
     return Origin(folder, found.clocks.time, changed)
+
+
+def _models(found: Snapshot) -> Float[Tensor, "n p"]:
+    """Returns the models of a run as its algorithm scores them: of push-sum the numerators over the weights."""
+    state, said = found.state, found.journal.config.get("algorithm", {})
+    algorithm = READER.read(said, Algorithm, "algorithm", next(f for f in fields(Config) if f.name == "algorithm"))
+    kept = {name: tensor[: state.nodes] for name, tensor in state.fields.items()}
+    return algorithm.model({"x": state.models} | kept)
