@@ -86,7 +86,8 @@ class Needs:
         steps, b = self.minibatches
         examples = steps * b * 8 + b * self._example(self.sizes[0])  # one step's features at a time
         rows = 6 if self.ages == 0 else 8  # ages, and step sizes
-        return examples + self.item * (3 * b * self.activations + rows * self.p)
+        kept = [one.size(self.p, self.item) for name, one in self.declared.items() if name not in fields.LABELS]
+        return examples + self.item * (3 * b * self.activations + rows * self.p) + 3 * sum(kept)
 
     def _example(self, data: DataSizes) -> int:
         """Returns the bytes of one example of some data on the device [B]."""
