@@ -20,15 +20,17 @@ overrides `emit_` and `absorb_`.
 Notation: w rows, p parameters of a model, x models [w, p], i the node of a row, eta its step size.
 """
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from batchednodes.algorithms.fields import Field
 
 if TYPE_CHECKING:
     from torch import Tensor
+else:
+    Tensor = Any  # so that settings are read without PyTorch
 
 Rows = dict[str, Any]
 """Tensors of some rows by name: "x" [w, p], and each field [w, width]. A method replaces entries by new tensors; it
@@ -38,48 +40,48 @@ Law = Callable[[Mapping[str, Any]], Any]
 """Maps all rows of one network, those under way included, to numbers that no mixing may change."""
 
 
-class Context(Protocol):
+class Context(ABC):
     """What a method may know of its rows besides their fields: a row of numbers for each of them.
 
     `count`, `grad` and `descend` are there for updates only.
     """
 
     @property
-    def lr(self) -> "Tensor":
+    @abstractmethod
+    def lr(self) -> Tensor:
         """Step size eta of this update [w, 1]; dimensionless."""
-        ...
 
     @property
-    def time(self) -> "Tensor":
+    @abstractmethod
+    def time(self) -> Tensor:
         """Simulated time of the event [w, 1]; s."""
-        ...
 
     @property
-    def elapsed(self) -> "Tensor":
+    @abstractmethod
+    def elapsed(self) -> Tensor:
         """Time since the row's last event that wrote it [w, 1]; s; only of algorithms with `elapses`."""
-        ...
 
     @property
-    def count(self) -> "Tensor":
+    @abstractmethod
+    def count(self) -> Tensor:
         """Updates of the node before this one [w, 1]."""
-        ...
 
     @property
-    def degree(self) -> "Tensor":
+    @abstractmethod
+    def degree(self) -> Tensor:
         """How many nodes the node may contact [w, 1]."""
-        ...
 
-    def grad(self, x: "Tensor") -> "Tensor":
+    @abstractmethod
+    def grad(self, x: Tensor) -> Tensor:
         """Returns the gradient at x [w, p] of the mean loss of the update's minibatches, with weight decay."""
-        ...
 
-    def descend(self, x: "Tensor") -> "Tensor":
+    @abstractmethod
+    def descend(self, x: Tensor) -> Tensor:
         """Returns what local SGD of `local` makes of x [w, p], by the update's minibatches."""
-        ...
 
-    def uniform(self, stream: int, size: int) -> "Tensor":
+    @abstractmethod
+    def uniform(self, stream: int, size: int) -> Tensor:
         """Returns numbers in (0, 1) [w, size], by the address (seed, stream, node, event)."""
-        ...
 
 
 @dataclass(frozen=True)

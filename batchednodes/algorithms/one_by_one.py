@@ -59,7 +59,8 @@ class OneByOne:
 
     def event_(self, state: State, events: Events, k: int) -> None:
         """Runs event k of a window."""
-        kind, actor, peer, time = events.kind[k], int(events.actor[k]), int(events.peer[k]), float(events.time[k])
+        kind, actor, peer = (int(column[k]) for column in (events.kind, events.actor, events.peer))
+        time = float(events.time[k])
         if kind == UPDATE:
             self._update_(state, actor, actor if peer < 0 else peer, int(events.count[k]), time)
         elif kind == ROUND:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from batchednodes.algorithms.base import Algorithm, Rows
+from batchednodes.algorithms.base import Algorithm, Context, Rows
 from batchednodes.algorithms.context import Gradient, uniforms
 from batchednodes.algorithms.local_sgd import Descent
 from batchednodes.algorithms.mixing import Kernel, mix_, split
@@ -173,14 +173,22 @@ class Rowwise:
             r["last_event"] = times.unsqueeze(1)
 
 
-class _Contact:
+class _Contact(Context):
     """What a mixing may know of its rows."""
 
     def __init__(self, all_: Rowwise, r: Rows, nodes: Tensor, time: Tensor) -> None:
-        self.of, self.nodes, self.time = all_, nodes, time
-        self.count = torch.full_like(time, -1)
+        self.of, self.nodes, self.instant = all_, nodes, time
+        self.before = torch.full_like(time, -1)
         self.last = r.get("last_event")
         self.number = time.flatten().view(torch.int64)  # an address: a node has one contact at a time
+
+    @property
+    def time(self) -> Tensor:
+        return self.instant
+
+    @property
+    def count(self) -> Tensor:
+        return self.before
 
     @property
     def lr(self) -> Tensor:
@@ -211,7 +219,7 @@ class _Update(_Contact):
 
     def __init__(self, all_: Rowwise, r: Rows, nodes: Tensor, time: Tensor, count: Tensor, examples: Tensor) -> None:
         super().__init__(all_, r, nodes, time)
-        self.r, self.count, self.examples, self.number = r, count, examples, count.flatten()
+        self.r, self.before, self.examples, self.number = r, count, examples, count.flatten()
         self.losses = torch.full_like(time.flatten(), torch.nan)
 
     def grad(self, x: Tensor) -> Tensor:

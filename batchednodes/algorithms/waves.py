@@ -107,7 +107,7 @@ class Waves:
             times: its times, on the device [s].
             examples: its minibatches, on the device; None: they are drawn now.
         """
-        counts = torch.from_numpy(wave.counts).to(rows.device) if self.counts else times
+        counts = torch.from_numpy(wave.counts).to(rows.device) if self.counts else nodes  # else any will do
         factor = self.rates.factor(nodes, counts, times)
 
         def rates(part: slice) -> Rates:

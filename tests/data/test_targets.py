@@ -121,7 +121,7 @@ def test_lists_of_labels_of_hugging_face(here, named):
 FAULTS = [
     (
         [f"task.model={{kind: python, {TASKS['tokens'][2]}}}", "task.partition={kind: dirichlet}"],
-        r"task.partition.kind must be one that asks for no labels, .* labels of shape \[6\], got dirichlet: dirichlet de",
+        r"task.partition.kind must be one that asks for no labels, .* labels of shape \[6\], got dirichlet: dirichlet",
     ),
     (
         ["task.model.kind=linear"],

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 else:
-    torch = deferred("torch")
+    torch, Tensor = deferred("torch"), Any
 
 _MOMENTS = {
     "exp_avg": Field(travels=True),
@@ -48,7 +48,7 @@ class Adam(Optimizer):
 
     fields: ClassVar[dict[str, Field]] = _MOMENTS
 
-    def step(self, x: "Tensor", g: "Tensor", kept: "dict[str, Tensor]", lr: "Tensor", **settings: "Tensor") -> "Tensor":
+    def step(self, x: Tensor, g: Tensor, kept: dict[str, Tensor], lr: Tensor, **settings: Tensor) -> Tensor:
         return moved(x, g, kept, lr, settings)
 
     def serial(self, params: list[Any], lr: float, settings: dict[str, float]) -> Any:
@@ -72,7 +72,7 @@ class AdamW(Optimizer):
     fields: ClassVar[dict[str, Field]] = _MOMENTS
     decays: ClassVar[bool] = True
 
-    def step(self, x: "Tensor", g: "Tensor", kept: "dict[str, Tensor]", lr: "Tensor", **settings: "Tensor") -> "Tensor":
+    def step(self, x: Tensor, g: Tensor, kept: dict[str, Tensor], lr: Tensor, **settings: Tensor) -> Tensor:
         decay = settings.get("decay")
         return moved(x if decay is None else x * (1 - lr * decay), g, kept, lr, settings)
 
@@ -81,7 +81,7 @@ class AdamW(Optimizer):
         return torch.optim.AdamW(params, lr, betas, settings["eps"], settings["decay"], foreach=False)
 
 
-def moved(x: "Tensor", g: "Tensor", kept: "dict[str, Tensor]", lr: "Tensor", settings: "dict[str, Tensor]") -> "Tensor":
+def moved(x: Tensor, g: Tensor, kept: dict[str, Tensor], lr: Tensor, settings: dict[str, Tensor]) -> Tensor:
     """Returns models after Adam's step, and notes the moments."""
     beta1, beta2, eps = settings["beta1"], settings["beta2"], settings["eps"]
     m = beta1 * kept["exp_avg"] + (1 - beta1) * g

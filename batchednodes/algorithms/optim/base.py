@@ -24,6 +24,8 @@ from batchednodes.numerics.values import PerNode, per_node
 
 if TYPE_CHECKING:
     from torch import Tensor
+else:
+    Tensor = Any  # so that settings are read without PyTorch
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Optimizer(ABC):
     """Whether `step` applies `local.weight_decay` itself, as `decay`; else its gradient comes with decay x added."""
 
     @abstractmethod
-    def step(self, x: "Tensor", g: "Tensor", kept: "dict[str, Tensor]", lr: "Tensor", **settings: "Tensor") -> "Tensor":
+    def step(self, x: Tensor, g: Tensor, kept: dict[str, Tensor], lr: Tensor, **settings: Tensor) -> Tensor:
         """Returns the models [w, p] after one minibatch step.
 
         Args:
@@ -47,7 +49,7 @@ class Optimizer(ABC):
             settings: fields of the class that may differ from node to node [w, 1], and `decay` where it decays.
         """
 
-    def serial(self, params: "list[Any]", lr: float, settings: dict[str, float]) -> Any:
+    def serial(self, params: list[Any], lr: float, settings: dict[str, float]) -> Any:
         """Returns PyTorch's own optimizer of one model, to hold `step` against; None where there is none."""
         return None
 

@@ -8,7 +8,7 @@ Notation: k progress, of each of w nodes: updates before this one, or time [s].
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from batchednodes.numerics.values import PerNode
 
 if TYPE_CHECKING:
     from torch import Tensor
+else:
+    Tensor = Any  # so that settings are read without PyTorch
 
 By = Literal["updates", "time"]
 
@@ -32,7 +34,7 @@ class Schedule(ABC):
     """What progress is: `updates`, a node's own so far; `time`, simulated time [s]."""
 
     @abstractmethod
-    def factor(self, k: "Tensor", **settings: "Tensor") -> "Tensor":
+    def factor(self, k: Tensor, **settings: Tensor) -> Tensor:
         """Returns the factor of each node [w], without warm-up.
 
         Args:
@@ -48,7 +50,7 @@ class Schedule(ABC):
         """
         return each(self, n, seed, key, size)
 
-    def at(self, counts: "Tensor", times: "Tensor", settings: "dict[str, Tensor]") -> "Tensor":
+    def at(self, counts: Tensor, times: Tensor, settings: dict[str, Tensor]) -> Tensor:
         """Returns the factor of updates [w], in float64.
 
         Args:
@@ -67,7 +69,7 @@ class Schedule(ABC):
 class Constant(Schedule):
     """The step size stays as it is."""
 
-    def factor(self, k: "Tensor", **settings: "Tensor") -> "Tensor":
+    def factor(self, k: Tensor, **settings: Tensor) -> Tensor:
         return k * 0 + 1
 
 
@@ -81,7 +83,7 @@ class Step(Schedule):
     gamma: PerNode = field(default=0.1, metadata={"high": 1.0, "open_high": False})
     """Factor of each fall; in [0, 1]; dimensionless."""
 
-    def factor(self, k: "Tensor", **settings: "Tensor") -> "Tensor":
+    def factor(self, k: Tensor, **settings: Tensor) -> Tensor:
         return settings["gamma"] ** (k / settings["every"]).floor()
 
 
@@ -95,7 +97,7 @@ class Cosine(Schedule):
     low: PerNode = field(default=0.0, metadata={"high": 1.0, "open_high": False})
     """Lowest factor; in [0, 1]; dimensionless."""
 
-    def factor(self, k: "Tensor", **settings: "Tensor") -> "Tensor":
+    def factor(self, k: Tensor, **settings: Tensor) -> Tensor:
         low = settings["low"]
         return low + (1 - low) * (1 + (math.pi * (k / settings["until"]).clamp(max=1.0)).cos()) / 2
 
@@ -107,5 +109,5 @@ class InverseSqrt(Schedule):
     scale: PerNode = field(default=1.0, metadata={"open_low": True})
     """Progress at which the factor is 1 / sqrt(2); positive and finite."""
 
-    def factor(self, k: "Tensor", **settings: "Tensor") -> "Tensor":
+    def factor(self, k: Tensor, **settings: Tensor) -> Tensor:
         return (1 + k / settings["scale"]).rsqrt()

@@ -4,17 +4,19 @@ Its arithmetic stands in `local_sgd`, where it has the fastest form; this is its
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchednodes.algorithms.optim.base import Optimizer
 
 if TYPE_CHECKING:
     from torch import Tensor
+else:
+    Tensor = Any  # so that settings are read without PyTorch
 
 
 @dataclass(frozen=True)
 class SGD(Optimizer):
     """Steps against the gradient, by `momentum`, `nesterov` and `weight_decay` of `local`, as `torch.optim.SGD`."""
 
-    def step(self, x: "Tensor", g: "Tensor", kept: "dict[str, Tensor]", lr: "Tensor", **settings: "Tensor") -> "Tensor":
+    def step(self, x: Tensor, g: Tensor, kept: dict[str, Tensor], lr: Tensor, **settings: Tensor) -> Tensor:
         return x - lr * g
