@@ -197,7 +197,7 @@ class Timeline:
 
     def _answers(self, node: int) -> bool:
         """Returns whether a node, and its network, makes contact at updates."""
-        return self.at_update is not None and self.at_update[node] != ALONE
+        return self.at_update is not None and int(self.at_update[node]) != ALONE
 
     def _capacity(self) -> Gaps:
         return self.gossip.silence(self.contacts.silent())
