@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 else:
-    torch, Tensor = deferred("torch"), Any
+    torch = deferred("torch")
+    Tensor = Any  # so that settings are read without PyTorch
 
 _MOMENTS = {
     "exp_avg": Field(travels=True),
