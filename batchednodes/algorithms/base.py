@@ -22,7 +22,7 @@ Notation: w rows, p parameters of a model, x models [w, p], i the node of a row,
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from batchednodes.algorithms.fields import Field
@@ -141,4 +141,6 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
         own = dict(cls.fields)
         if cls.elapses:
             own["last_event"] = Field(width=1, dtype="float64")
-        return {name: field.mixing() if cls.linear() and name in cls.emits else field for name, field in own.items()}
+        if not cls.linear():  # what `emit_` makes of a model under way may need all of its row
+            return {name: replace(one, travels=True) for name, one in own.items()}
+        return {name: one.mixing() if name in cls.emits else one for name, one in own.items()}

@@ -58,6 +58,19 @@ class Remembering(Algorithm):
 
 
 @dataclass(frozen=True)
+class Scaled(Algorithm):
+    """Sends a field of its own beside the model, by an emission of its own."""
+
+    fields: ClassVar[dict[str, Field]] = {"s": Field(width=1, start="one")}
+
+    def update_(self, r, k):
+        r["x"], r["s"] = k.descend(r["x"]), r["s"] * 0.9
+
+    def emit_(self, r, k):
+        return {"x": r["x"], "s": r["s"]}
+
+
+@dataclass(frozen=True)
 class Wrong(Algorithm):
     """Raises."""
 
@@ -72,6 +85,10 @@ def test_built_in_algorithms_are_sound(kind):
 
 def test_one_of_ones_own_is_sound():
     assert_sound("own_kinds:SlowAverage", {"pull": 0.2}, cases=4)
+
+
+def test_emissions_of_ones_own_travel_with_all_that_they_need():
+    assert_sound("test_check:Scaled", cases=5)
 
 
 def test_the_example_of_the_documents_is_sound():
