@@ -1,7 +1,4 @@
-"""The command: `batchednodes`, or `python -m batchednodes`.
-
-Letters: none.
-"""
+"""The command: `batchednodes`, or `python -m batchednodes`."""
 
 import signal
 import sys

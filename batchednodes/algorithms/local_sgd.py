@@ -12,8 +12,8 @@ weighted mean, with weights 0 for the places that are not taken, and rows make o
 Where step sizes are divided by ages, the lr of an entry of x is that of the node over the steps behind the entry, with
 this one.
 
-Letters: n nodes, w rows of a wave, p parameters, s steps, b examples of a minibatch, S examples of all nodes, x models,
-v momentum buffers.
+Notation: n nodes, w rows of a wave, p parameters, s steps, b examples of a minibatch, S examples of all nodes, x
+models, v momentum buffers.
 """
 
 from collections.abc import Callable
@@ -26,10 +26,10 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from batchednodes.algorithms.optim import Optimizer
-from batchednodes.algorithms.rates import Rates
+from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.algorithms.state import started
 from batchednodes.numerics import fx_program
-from batchednodes.numerics.cuda_graphs import Graphs, recorder
+from batchednodes.numerics.cuda_graphs import CudaGraphs, recorder
 from batchednodes.numerics.fx_program import Function
 from batchednodes.numerics.tape import Tape, record
 
@@ -47,7 +47,7 @@ all the same and change nothing, so that nothing waits for a device."""
 
 
 @dataclass(frozen=True, eq=False)
-class Descent:
+class LocalSGD:
     """What rows descend: the loss of their minibatches, by one function for all of a wave."""
 
     step_: Function
@@ -62,7 +62,7 @@ class Descent:
     """Whether minibatches may end with entries of -1: no examples."""
     uneven: Uneven = "none"
     """What becomes of steps whose entries are all -1, which a row does not have."""
-    graphs: Graphs | None = None
+    graphs: CudaGraphs | None = None
     """All steps of an update as CUDA graphs; None: operations are launched one by one."""
     tape: Tape | None = None
     """All steps of an update in one loop over the rows; None: there is none."""
@@ -75,22 +75,22 @@ class Descent:
     def of(
         objective: Objective,
         views: Views,
-        rates: Rates,
+        rates: Hyperparameters,
         features: Tensor,
         targets: Tensor,
         padded: bool = False,
         uneven: Uneven = "none",
         divides: bool = False,
         keyed: bool = False,
-    ) -> "Descent":
+    ) -> "LocalSGD":
         """Returns the descent of an objective by vmap, where coefficients are of the kinds of some rates."""
         momentum, decay = rates.momentum is not None, rates.weight_decay is not None
         more = (rates.clip is not None, rates.optimizer, tuple(rates.own))
         kind = _Kind(momentum, decay, rates.nesterov, padded, uneven == "mask", divides, keyed, *more)
         step_ = _step_function(objective, views, kind)
-        return Descent(step_, features, targets, padded, uneven, divides=divides, keyed=keyed)
+        return LocalSGD(step_, features, targets, padded, uneven, divides=divides, keyed=keyed)
 
-    def traced(self, p: int, batch_size: int, rates: Rates, compiled: bool) -> "Descent":
+    def traced(self, p: int, batch_size: int, rates: Hyperparameters, compiled: bool) -> "LocalSGD":
         """Returns the same as a program, for rows of p numbers.
 
         Args:
@@ -104,7 +104,7 @@ class Descent:
         """
         return replace(self, step_=fx_program.trace(self.step_, self._arguments(p, batch_size, rates), compiled))
 
-    def taped(self, p: int, batch_size: int, rates: Rates) -> "Descent":
+    def taped(self, p: int, batch_size: int, rates: Hyperparameters) -> "LocalSGD":
         """Returns the same as a tape, for rows of p numbers on the CPU; arguments: see `traced`.
 
         Raises:
@@ -112,7 +112,7 @@ class Descent:
         """
         return replace(self, tape=record(self.step_, self._arguments(p, batch_size, rates)))
 
-    def _arguments(self, p: int, batch_size: int, rates: Rates) -> fx_program.Arguments:
+    def _arguments(self, p: int, batch_size: int, rates: Hyperparameters) -> fx_program.Arguments:
         """Returns what gives arguments of a step, with some number of rows."""
 
         def arguments(w: int) -> tuple[Tensor, ...]:
@@ -134,16 +134,16 @@ class Descent:
 
         return arguments
 
-    def recorded(self, largest: int) -> "Descent":
+    def recorded(self, largest: int) -> "LocalSGD":
         """Returns the same as CUDA graphs, for at most `largest` rows at once."""
-        return replace(self, graphs=Graphs(self._steps_, largest, recorder()))
+        return replace(self, graphs=CudaGraphs(self._steps_, largest, recorder()))
 
     def run_(
         self,
         x: Float[Tensor, "w p"],
         v: Float[Tensor, "w p"] | None,
         examples: Int64[Tensor, "w s b"],
-        rates: Rates,
+        rates: Hyperparameters,
     ) -> Float[Tensor, " w"]:
         """Makes the steps of one local update of each row, in place; returns the mean loss over them.
 
@@ -168,7 +168,7 @@ class Descent:
         v: Float[Tensor, "n p"] | None,
         rows: Int64[Tensor, " w"] | None,
         examples: Int64[Tensor, "w s b"],
-        rates: Rates,
+        rates: Hyperparameters,
     ) -> Float[Tensor, " w"]:
         """Does the same by the tape, to some rows where they lie.
 
@@ -219,7 +219,7 @@ def _steps_of(examples: Int64[Tensor, "w s b"]) -> Int64[Tensor, " w"]:
     return (examples[:, :, 0] >= 0).sum(1)
 
 
-def _tensors(x: Tensor, v: Tensor | None, examples: Tensor, rates: Rates) -> list[Tensor]:
+def _tensors(x: Tensor, v: Tensor | None, examples: Tensor, rates: Hyperparameters) -> list[Tensor]:
     """Returns what a step takes for each row, without what these nodes do not have."""
     first = (x, examples, rates.lr, rates.momentum, v, rates.weight_decay, rates.clip)
     return [t for t in (*first, *rates.own.values(), *rates.kept.values(), rates.age) if t is not None]
@@ -245,18 +245,18 @@ class _Kind:
         """Whether x <- x - lr grad loss is all of it, with one lr for all entries of x."""
         return not (self.momentum or self.decay or self.divides or self.clips or self.optimizer)
 
-    def rates(self, lr: Tensor, more: tuple[Tensor, ...]) -> tuple[Rates, Tensor | None]:
+    def rates(self, lr: Tensor, more: tuple[Tensor, ...]) -> tuple[Hyperparameters, Tensor | None]:
         """Returns the coefficients of a step, and momentum buffers, from what follows the targets as arguments."""
         rest = iter(more)
         momentum, v = (next(rest) if self.momentum else None for _ in range(2))
         decay, clip = (next(rest) if there else None for there in (self.decay, self.clips))
         own = {name: next(rest) for name in self.own}
         kept = {} if self.optimizer is None else {name: next(rest) for name in type(self.optimizer).fields}
-        return Rates(lr, momentum, decay, self.nesterov, None, clip, self.optimizer, own, kept), v
+        return Hyperparameters(lr, momentum, decay, self.nesterov, None, clip, self.optimizer, own, kept), v
 
 
 def _step_function(objective: Objective, views: Views, kind: _Kind) -> Function:
-    """Returns the function of a step by vmap; see `Descent.step_`."""
+    """Returns the function of a step by vmap; see `LocalSGD.step_`."""
 
     def scaled(
         parameters: dict[str, Tensor], features: Tensor, targets: Tensor, scale: Tensor, drawn: dict[str, Tensor]
@@ -305,7 +305,7 @@ def _clipped(g: dict[str, Tensor], clip: Float[Tensor, " w"]) -> dict[str, Tenso
     return {name: part * _along(factor, part) for name, part in g.items()}
 
 
-def _optimize_(x: Tensor, g: Tensor, rates: Rates, gone: Bool[Tensor, " w"] | None) -> None:
+def _optimize_(x: Tensor, g: Tensor, rates: Hyperparameters, gone: Bool[Tensor, " w"] | None) -> None:
     """Makes the step of an optimizer in place; rows that do not have this step stay as they are."""
     optimizer, kept = rates.optimizer, dict(rates.kept)
     assert optimizer is not None
@@ -329,14 +329,14 @@ def filled(examples: Int64[Tensor, "w b"], like: Tensor) -> tuple[Int64[Tensor, 
     return torch.where(real, examples, examples[:, :1].clamp(min=0)), weights
 
 
-def _still(rates: Rates, rows: Bool[Tensor, " w"]) -> Rates:
+def _still(rates: Hyperparameters, rows: Bool[Tensor, " w"]) -> Hyperparameters:
     """Returns coefficients with which some rows, whose gradients are 0, keep their models and buffers."""
     momentum = None if rates.momentum is None else rates.momentum.masked_fill(rows, 1.0)
     decay = None if rates.weight_decay is None else rates.weight_decay.masked_fill(rows, 0.0)
-    return Rates(rates.lr.masked_fill(_along(rows, rates.lr), 0.0), momentum, decay, rates.nesterov)
+    return Hyperparameters(rates.lr.masked_fill(_along(rows, rates.lr), 0.0), momentum, decay, rates.nesterov)
 
 
-def _descend_(x: Tensor, v: Tensor | None, g: Tensor, rates: Rates) -> None:
+def _descend_(x: Tensor, v: Tensor | None, g: Tensor, rates: Hyperparameters) -> None:
     """Makes the gradient step of one parameter of all rows in place."""
     if rates.weight_decay is not None:
         g = g + _along(rates.weight_decay, x) * x

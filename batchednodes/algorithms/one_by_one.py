@@ -83,8 +83,8 @@ class OneByOne:
 
     def _contact_(self, state: State, events: Events, k: int, kind: int, actor: int, peer: int, time: float) -> None:
         i, j = (peer, actor) if kind == PULL else (actor, peer)
-        letters, copies = events.letters, j >= state.nodes
-        w = self.reference.weight[actor] if letters is None else torch.tensor(letters.weight[k]).to(state.x)
+        message, copies = events.message, j >= state.nodes
+        w = self.reference.weight[actor] if message is None else torch.tensor(message.weight[k]).to(state.x)
         if copies and kind != SPLIT:
             state.x[j] = state.x[i]
             for name in state.travels & state.fields.keys():
@@ -103,13 +103,13 @@ class OneByOne:
         """Returns one contact as a phase of its own."""
         (i, j), device = rows, state.x.device
         receivers, senders = ([i, j], [j, i]) if kind == MEET else ([j], [i])
-        size, letters = len(receivers), events.letters
+        size, message = len(receivers), events.message
         columns = (torch.tensor(receivers, device=device), torch.tensor(senders, device=device))
         times = torch.full((size,), float(events.time[k]), dtype=torch.float64, device=device)
         waves, carried = np.array([0, size]), None
-        if letters is not None:
-            origins = torch.tensor([j, i] if kind == MEET else [int(letters.node[k])], device=device)
-            sent, part = torch.tensor([float(letters.sent[k])] * size), torch.tensor([int(letters.part[k])] * size)
+        if message is not None:
+            origins = torch.tensor([j, i] if kind == MEET else [int(message.node[k])], device=device)
+            sent, part = torch.tensor([float(message.sent[k])] * size), torch.tensor([int(message.part[k])] * size)
             carried = Carried(state.nodes, origins, sent.double().to(device), part.to(device))
         return Mixing(*columns, w.expand(size), times, waves, waves, kind == MEET, carried)
 

@@ -16,7 +16,7 @@ Coefficient = Float[Tensor, " n"]
 
 
 @dataclass(frozen=True)
-class Rates:
+class Hyperparameters:
     """The coefficients of local SGD, one for each node or row."""
 
     lr: Float[Tensor, "n ..."]
@@ -48,7 +48,7 @@ class Rates:
         rows: Int64[Tensor, " w"],
         factor: Float64[Tensor, " w"] | None = None,
         kept: Mapping[str, Tensor] | None = None,
-    ) -> "Rates":
+    ) -> "Hyperparameters":
         """Returns the coefficients of some rows.
 
         Args:
@@ -63,7 +63,7 @@ class Rates:
         assert lr is not None
         lr = lr if factor is None else (lr.double() * factor).to(lr.dtype)
         own = {name: r.index_select(0, rows) for name, r in self.own.items()}
-        return Rates(lr, momentum, decay, self.nesterov, None, clip, self.optimizer, own, kept or {})
+        return Hyperparameters(lr, momentum, decay, self.nesterov, None, clip, self.optimizer, own, kept or {})
 
     def factor(
         self, nodes: Int64[Tensor, " w"], counts: Int64[Tensor, " w"], times: Float64[Tensor, " w"]

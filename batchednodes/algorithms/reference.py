@@ -3,7 +3,7 @@ r"""The same algorithm, one event at a time: the meaning of correct.
 Nothing here is batched, scheduled or shared with the batched path but the layout of a row and the addresses of the
 draws: the gradient is autograd's of one module call, the step is `torch.optim.SGD`, gossip is two rows of x.
 
-Letters: i the node that acts, j the node whose model changes, w weight of the
+Notation: i the node that acts, j the node whose model changes, w weight of the
 other's model, set by the node that makes the contact.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from batchednodes.algorithms.local_sgd import filled
 from batchednodes.algorithms.mixing import Ages, Entries
-from batchednodes.algorithms.rates import Rates
+from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.algorithms.state import State
 from batchednodes.algorithms.versions import Layout
 from batchednodes.events.messages.records import JOINED
@@ -29,7 +29,7 @@ class Reference:
     """An algorithm's choices, executed event by event in time order."""
 
     problem: Problem
-    rates: Rates
+    rates: Hyperparameters
     weight: Float[Tensor, " n"]
     """w of each node, that of the contacts it makes; dimensionless."""
     layout: Layout
@@ -50,7 +50,7 @@ class Reference:
         kind, actor, peer, time = events.kind[k], int(events.actor[k]), int(events.peer[k]), float(events.time[k])
         if kind == UPDATE:
             self._update_(state, actor, actor if peer < 0 else peer, int(events.count[k]), time)
-        elif events.letters is not None:
+        elif events.message is not None:
             self._letter_(state, events, k)
         elif self.quarantine and bool(state.diverged_at[[actor, peer]].isfinite().any()):
             return
@@ -62,10 +62,10 @@ class Reference:
 
     def _letter_(self, state: State, events: Events, k: int) -> None:
         """Copies a model that messages refer to, merges one that came, or lets two nodes meet."""
-        assert events.letters is not None
+        assert events.message is not None
         j, i, time = int(events.actor[k]), int(events.peer[k]), float(events.time[k])
-        node, sent, part = (int(events.letters.node[k]), float(events.letters.sent[k]), int(events.letters.part[k]))
-        w = torch.tensor(events.letters.weight[k], dtype=state.x.dtype, device=state.x.device)
+        node, sent, part = (int(events.message.node[k]), float(events.message.sent[k]), int(events.message.part[k]))
+        w = torch.tensor(events.message.weight[k], dtype=state.x.dtype, device=state.x.device)
         width = int(self.layout.width[node])
         if j >= state.nodes:
             state.x[j] = state.x[i]
@@ -139,7 +139,7 @@ class Reference:
 
     def width_of(self, events: Events, k: int, actor: int) -> int:
         """Returns the columns of the versions that a contact is about."""
-        return int(self.layout.width[actor if events.letters is None else int(events.letters.node[k])])
+        return int(self.layout.width[actor if events.message is None else int(events.message.node[k])])
 
     def merge_(self, state: State, j: int, i: int, width: int, time: float, before: Tensor | None = None) -> None:
         """Gives row j, a node or a slot, the versions of row i, or those that row i had before."""

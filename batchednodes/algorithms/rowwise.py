@@ -14,11 +14,11 @@ from torch import Tensor
 
 from batchednodes.algorithms.base import Algorithm, Context, Rows
 from batchednodes.algorithms.context import Gradient, uniforms
-from batchednodes.algorithms.local_sgd import Descent
+from batchednodes.algorithms.local_sgd import LocalSGD
 from batchednodes.algorithms.mixing import Kernel, mix_, split
 from batchednodes.algorithms.mixing.phase import Mixing
 from batchednodes.algorithms.mixing.rounds import RoundMatrix
-from batchednodes.algorithms.rates import Rates
+from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.algorithms.state import State
 
 
@@ -28,8 +28,8 @@ class Rowwise:
 
     algorithm: Algorithm
     gradient: Gradient
-    descent: Descent
-    rates: Rates
+    descent: LocalSGD
+    rates: Hyperparameters
     degree: Float[Tensor, " n"]
     """How many nodes each node may contact."""
     seeds: Int64[Tensor, " n"]
@@ -239,7 +239,7 @@ class _Update(_Contact):
         self.r |= kept if v is None else kept | {"v": v}
         return made
 
-    def rates(self, kept: Mapping[str, Tensor] | None = None) -> Rates:
+    def rates(self, kept: Mapping[str, Tensor] | None = None) -> Hyperparameters:
         """Returns the coefficients of this update."""
         factor = self.of.rates.factor(self.nodes, self.count.flatten(), self.time.flatten())
         return self.of.rates.of(self.nodes, factor, kept)

@@ -5,7 +5,7 @@ small and large networks is not padded to the largest. Blocks lie in increasing 
 one width t are one table [rows, t], and all of one shape one stack [networks, n, t]. What the counts mean stands in
 staleness.py.
 
-Letters: n nodes, g networks, t columns of a network, k distinct widths, N versions.
+Notation: n nodes, g networks, t columns of a network, k distinct widths, N versions.
 """
 
 import math

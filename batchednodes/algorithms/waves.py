@@ -7,7 +7,7 @@ Local SGD and linear mixing, of `gossip_sgd`, are the fast path: rows are traine
 its update is computed from the model r_i that the node had when it began to compute, at its previous completion:
 x_i <- x_i + (LocalSGD(r_i) - r_i), then r_i <- x_i (stale gradients).
 
-Letters: n nodes, w rows of a wave, p parameters, s steps, b examples, x models, v momentum buffers, r = read.
+Notation: n nodes, w rows of a wave, p parameters, s steps, b examples, x models, v momentum buffers, r = read.
 """
 
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ from jaxtyping import Bool, Float, Float64, Int32, Int64
 from torch import Tensor
 
 from batchednodes.algorithms.base import Algorithm, Rows
-from batchednodes.algorithms.local_sgd import Descent
+from batchednodes.algorithms.local_sgd import LocalSGD
 from batchednodes.algorithms.mixing import Ages, Entries, Kernel, merge_, partial
 from batchednodes.algorithms.mixing.phase import Mixing
 from batchednodes.algorithms.mixing.rounds import RoundMatrices, RoundMatrix
-from batchednodes.algorithms.rates import Rates
+from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.algorithms.rowwise import Rowwise
 from batchednodes.algorithms.state import State
 from batchednodes.algorithms.versions import Layout, count_
@@ -63,8 +63,8 @@ class Waves:
 
     rowwise: Rowwise
     problem: Problem
-    descent: Descent
-    rates: Rates
+    descent: LocalSGD
+    rates: Hyperparameters
     weight: Float[Tensor, " n"]
     """w of each node, that of the contacts it makes; dimensionless."""
     layout: Layout
@@ -110,7 +110,7 @@ class Waves:
         counts = torch.from_numpy(wave.counts).to(rows.device) if self.counts else nodes  # else any will do
         factor = self.rates.factor(nodes, counts, times)
 
-        def rates(part: slice) -> Rates:
+        def rates(part: slice) -> Hyperparameters:
             kept = {name: state.fields[name].index_select(0, rows[part]) for name in self.kept}
             return self.rates.of(nodes[part], None if factor is None else factor[part], kept)
 
@@ -167,7 +167,7 @@ class Waves:
         _note_(state, nodes, times, self._sound(losses, r["x"]))
 
     def _descended(
-        self, state: State, rows: Tensor, nodes: Tensor, index: Int64[Tensor, "w s b"], rates: Rates
+        self, state: State, rows: Tensor, nodes: Tensor, index: Int64[Tensor, "w s b"], rates: Hyperparameters
     ) -> "_Descended":
         """Returns what an update makes of some rows, and writes nothing."""
         x = (state.x if state.read is None else state.read).index_select(0, rows)  # r_i, or x_i itself
@@ -181,7 +181,13 @@ class Waves:
         return _Descended(x, v, rates.kept, self._sound(loss, x))
 
     def _descend_(
-        self, state: State, rows: Tensor, nodes: Tensor, times: Tensor, index: Int64[Tensor, "w s b"], rates: Rates
+        self,
+        state: State,
+        rows: Tensor,
+        nodes: Tensor,
+        times: Tensor,
+        index: Int64[Tensor, "w s b"],
+        rates: Hyperparameters,
     ) -> None:
         """Updates some rows where they lie."""
         loss = self.descent.run_at_(state.x, state.v, rows, index, rates)

@@ -27,7 +27,7 @@ from batchednodes.numerics.values import shown
 from batchednodes.results import comparison
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.lock import Lock
-from batchednodes.results.folder.paths import FIGURES, METRICS, Place, check_absent, check_writable
+from batchednodes.results.folder.paths import FIGURES, METRICS, OutputFolder, check_absent, check_writable
 from batchednodes.results.metrics import catalogue
 from batchednodes.simulation.planning.preflight import fresh, prepare, resumable
 from batchednodes.simulation.resume.rules import reopened
@@ -58,7 +58,7 @@ Overrides = Annotated[
         show_default=False,
     ),
 ]
-Out = Annotated[Path | None, typer.Option(help="New folder for the results.", show_default="runs/<name>-<n>")]
+EventBuffer = Annotated[Path | None, typer.Option(help="New folder for the results.", show_default="runs/<name>-<n>")]
 TimeLimit = Annotated[
     str | None,
     typer.Option(help="Wall time after which to halt with a checkpoint: `2h`, `90min`; exit code 124.", metavar="TIME"),
@@ -88,7 +88,7 @@ def options(
 def train(
     settings: ConfigFile,
     overrides: Overrides = None,
-    out: Out = None,
+    out: EventBuffer = None,
     start_from: Annotated[
         str | None, typer.Option("--from", help="Folder of a run whose models are the initial ones.", metavar="DIR")
     ] = None,
@@ -103,7 +103,7 @@ def train(
                 f"--from must not stand beside run.start_from=..., got {shown(start_from)}; leave one of both"
             )
         chosen = replace(chosen, run=replace(chosen.run, start_from=start_from))
-    place, limit = Place(out) if out else Place.numbered(chosen.name), seconds(time_limit)
+    place, limit = OutputFolder(out) if out else OutputFolder.numbered(chosen.name), seconds(time_limit)
     start.check_torch()
     made = fresh(chosen, place.folder)
     commands.train(chosen, made, place, limit, quiet)
@@ -125,7 +125,7 @@ def resume(
     start.check_torch()
     with Lock(Inside(folder)):
         made = resumable(folder, chosen)
-        commands.resume(chosen, made, Place(folder), limit, quiet)
+        commands.resume(chosen, made, OutputFolder(folder), limit, quiet)
 
 
 @app.command("plan")

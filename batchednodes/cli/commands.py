@@ -1,7 +1,4 @@
-"""Commands: what those that run or draw something do once their arguments are read, and what they print.
-
-Letters: none.
-"""
+"""Commands: what those that run or draw something do once their arguments are read, and what they print."""
 
 import math
 import shlex
@@ -25,7 +22,7 @@ from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.memory import gib
 from batchednodes.results import comparison
 from batchednodes.results.folder.inside import Inside
-from batchednodes.results.folder.paths import Place, states
+from batchednodes.results.folder.paths import OutputFolder, states
 from batchednodes.results.metrics import catalogue
 from batchednodes.simulation import check as kit
 from batchednodes.simulation import training
@@ -34,7 +31,7 @@ from batchednodes.simulation.engine import Progress as Advance
 from batchednodes.simulation.planning import plan
 from batchednodes.simulation.planning.connectivity import Connectivity, connectivity
 from batchednodes.simulation.planning.plan import Plan
-from batchednodes.simulation.planning.preflight import Prepared
+from batchednodes.simulation.planning.preflight import Preflight
 from batchednodes.simulation.resume import rules
 
 if TYPE_CHECKING:
@@ -43,18 +40,21 @@ else:
     experiment = deferred("batchednodes.figures.published.experiment")
 
 
-def train(settings: Config, made: Prepared, place: Place, limit: float | None, quiet: bool) -> None:
+def train(settings: Config, made: Preflight, place: OutputFolder, limit: float | None, quiet: bool) -> None:
     """Trains the networks of a config into a new folder; see `_run`."""
     _run(lambda watch, stop: training.start(settings, made, place, watch, stop), place, limit, quiet)
 
 
-def resume(settings: Config, made: Prepared, place: Place, limit: float | None, quiet: bool) -> None:
+def resume(settings: Config, made: Preflight, place: OutputFolder, limit: float | None, quiet: bool) -> None:
     """Goes on with the run in a folder, which is locked; see `_run`."""
     _run(lambda watch, stop: training.go_on(settings, made, place.folder, watch, stop), place, limit, quiet)
 
 
 def _run(
-    start: Callable[[training.Watch, Interruption], training.Result], place: Place, limit: float | None, quiet: bool
+    start: Callable[[training.Watch, Interruption], training.Result],
+    place: OutputFolder,
+    limit: float | None,
+    quiet: bool,
 ) -> None:
     """Runs to the end, or until interrupted, and reports.
 
@@ -81,11 +81,11 @@ def _run(
         check_written(result.folder)
 
 
-def _to_go_on(place: Place) -> str:
+def _to_go_on(place: OutputFolder) -> str:
     return f"to go on: batchednodes resume {shlex.quote(str(place.folder))}"
 
 
-def show_plan(prepared: Prepared) -> None:
+def show_plan(prepared: Preflight) -> None:
     """Prints the graph and the plan of a batch of networks."""
     configs = prepared.configs
     plan.screen(configs, prepared.sizes)

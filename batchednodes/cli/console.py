@@ -2,8 +2,6 @@
 
 What is printed is text as it is: names, settings and messages are a user's, and may hold what Rich takes for markup, so
 that it reads none. What has a style is a `Text`.
-
-Letters: none.
 """
 
 import errno

@@ -1,8 +1,6 @@
 """Interruption: signals and a time limit that ask a command to halt, and what it says and returns then.
 
 Nothing is imported here that takes time, so that a Ctrl-C is met from the beginning.
-
-Letters: none.
 """
 
 import os

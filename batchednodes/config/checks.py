@@ -1,6 +1,6 @@
 """What must hold of a network whose peers are not simply uniform among the neighbours in one graph.
 
-Letters: n nodes.
+Notation: n nodes.
 """
 
 from batchednodes import topology as graphs

@@ -2,8 +2,6 @@ r"""One YAML document as plain data, read in bounded time and memory whatever it
 
 Numbers are decimal, 0x, 0o or 0b; what YAML 1.1 reads as octal (010), base 60 (1:30) or a date stays text, so that it
 is refused where a number is due.
-
-Letters: none.
 """
 
 import math

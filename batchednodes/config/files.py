@@ -1,8 +1,6 @@
 """Settings from YAML files and overrides, and back.
 
-    YAML file -> key=value overrides -> interpolations -> Config
-
-Letters: none.
+YAML file -> key=value overrides -> interpolations -> Config
 """
 
 import copy

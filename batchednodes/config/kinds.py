@@ -1,8 +1,6 @@
 """The one table of kinds: what may stand where.
 
 A new built-in kind is its own file and one line here; users add theirs without a line, see `registry`.
-
-Letters: none.
 """
 
 from batchednodes import data as sources

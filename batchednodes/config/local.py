@@ -1,7 +1,4 @@
-"""The settings of local SGD, which `batchednodes.algorithms.local_sgd` computes.
-
-Letters: none.
-"""
+"""The settings of local SGD, which `batchednodes.algorithms.local_sgd` computes."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,6 +1,6 @@
 """Every setting, as frozen dataclasses, each of which checks itself.
 
-Letters: n nodes.
+Notation: n nodes.
 """
 
 import copy

@@ -48,7 +48,7 @@ LABEL = 180
 
 
 @dataclass(frozen=True)
-class Point:
+class NetworkSpec:
     """One network of a batch."""
 
     config: Config
@@ -75,12 +75,12 @@ class Point:
         return f"{cut}~{zlib.crc32(label.encode('utf-8', 'surrogatepass')):08x}"
 
 
-def labels(points: Sequence[Point]) -> list[str]:
+def labels(points: Sequence[NetworkSpec]) -> list[str]:
     """Returns the folder of each network's curves, inside that of its run; "" is that itself."""
     return [f"{p.label}/replica-{p.replica}" for p in points] if len(points) > 1 else [""]
 
 
-def points(config: Config) -> list[Point]:
+def points(config: Config) -> list[NetworkSpec]:
     """Returns the networks of a config: combinations of the swept settings, each with all its replicas.
 
     Raises:
@@ -90,7 +90,7 @@ def points(config: Config) -> list[Point]:
     swept = _lists(config)
     _check_number(config, swept)
     base = replace(config, sweep={}, replicas=1) if config.sweep or config.replicas > 1 else config
-    found, nodes = list[Point](), 0
+    found, nodes = list[NetworkSpec](), 0
     for values in _combinations(config, swept):
         settings = dict(zip(swept, values, strict=True))
         changes = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
@@ -99,8 +99,8 @@ def points(config: Config) -> list[Point]:
         if nodes > NODES:
             rule = f"network.nodes of all networks must be at most {NODES:,} together"
             raise ValueError(f"{rule}, got {nodes:,} or more; sweep less")
-        found.append(Point(alone, settings, 0))
-        found += [Point(reseeded(alone, alone.seed + r), settings, r) for r in range(1, config.replicas)]
+        found.append(NetworkSpec(alone, settings, 0))
+        found += [NetworkSpec(reseeded(alone, alone.seed + r), settings, r) for r in range(1, config.replicas)]
     _check_data([p.config for p in found])
     return found
 

@@ -1,7 +1,4 @@
-"""Synonyms: what other programs, PyTorch, gossipy, Flower and decentralizepy among them, call the settings of this one.
-
-Letters: none.
-"""
+"""What other programs, PyTorch, gossipy, Flower and decentralizepy among them, call the settings of this one."""
 
 _WORDS = {
     "local": "optim optimiser optimizer_params solver sgd train trainer training train_params",

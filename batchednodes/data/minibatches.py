@@ -3,7 +3,7 @@ r"""Minibatches by address: the rows of a node's k-th update are a pure function
 One sampler serves all networks of a batch. Nothing is advanced: updates may be drawn in any order, twice, or after a
 restart, with the same result.
 
-Letters: n nodes, w nodes of a call, R rows of all nodes, m rows of one node, q position in a node's stream of samples,
+Notation: n nodes, w nodes of a call, R rows of all nodes, m rows of one node, q position in a node's stream of samples,
 e = q // m its epoch, r = q % m its place in the epoch, s steps, b samples of a minibatch.
 """
 

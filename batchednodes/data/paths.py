@@ -1,8 +1,6 @@
 """Paths of the user's own files: what must be there before anything is opened.
 
 To open a pipe waits for its writer, and a device may never end: so what is at a path is asked first, links followed.
-
-Letters: none.
 """
 
 import errno

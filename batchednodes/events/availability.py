@@ -2,7 +2,7 @@ r"""Availability: when nodes are reachable, and when they belong to the network 
 
 A node that is off sends nothing, and what arrives is gone. Whether it goes on computing is `update.while_off`.
 
-Letters: n nodes, k number of a change among those of its node.
+Notation: n nodes, k number of a change among those of its node.
 """
 
 from abc import ABC, abstractmethod
@@ -29,7 +29,7 @@ _CHANGES = 1 << 22
 
 
 @dataclass(frozen=True)
-class Presence:
+class AvailabilityLaw:
     """When each node is on."""
 
     law: int
@@ -52,7 +52,7 @@ class Presence:
         on: Float64[np.ndarray, " n"],
         off: Float64[np.ndarray, " n"],
         key: str,
-    ) -> "Presence":
+    ) -> "AvailabilityLaw":
         """Returns laws by which nodes, on at first, stay on and off in turn for independent times of any law.
 
         Args:
@@ -85,7 +85,7 @@ class Availability(ABC):
     """A law of when nodes are on."""
 
     @abstractmethod
-    def presence(self, n: int, seed: int, key: str, size: int) -> Presence:
+    def presence(self, n: int, seed: int, key: str, size: int) -> AvailabilityLaw:
         """Returns the law of the first `size` of n nodes.
 
         Raises:
@@ -97,8 +97,8 @@ class Availability(ABC):
 class Always(Availability):
     """Nodes are always on."""
 
-    def presence(self, n: int, seed: int, key: str, size: int) -> Presence:
-        return Presence(ALWAYS, np.ones(size), np.ones(size))
+    def presence(self, n: int, seed: int, key: str, size: int) -> AvailabilityLaw:
+        return AvailabilityLaw(ALWAYS, np.ones(size), np.ones(size))
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,9 @@ class PerMessage(Availability):
     probability: PerNode = 0.8
     """Probability that a node is on [dimensionless]; in [0, 1]."""
 
-    def presence(self, n: int, seed: int, key: str, size: int) -> Presence:
+    def presence(self, n: int, seed: int, key: str, size: int) -> AvailabilityLaw:
         p = per_node(self.probability, n, seed, f"{key}.probability", high=1.0, open_high=False, size=size)
-        return Presence(PER_MESSAGE, p, p)
+        return AvailabilityLaw(PER_MESSAGE, p, p)
 
 
 @dataclass(frozen=True)
@@ -126,10 +126,10 @@ class Markov(Availability):
     mean_off: PerNode = 2.0
     """Mean time that a node is off [s]; positive and finite."""
 
-    def presence(self, n: int, seed: int, key: str, size: int) -> Presence:
+    def presence(self, n: int, seed: int, key: str, size: int) -> AvailabilityLaw:
         on, off = (per_node(getattr(self, name), n, seed, f"{key}.{name}", open_low=True, unit="s", size=size)
                    for name in ("mean_on", "mean_off"))  # fmt: skip
-        return Presence(MARKOV, on, off)
+        return AvailabilityLaw(MARKOV, on, off)
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,9 @@ class Diurnal(Availability):
     def __post_init__(self) -> None:
         number(self.period, 1, "period", open_low=True, unit="s")
 
-    def presence(self, n: int, seed: int, key: str, size: int) -> Presence:
+    def presence(self, n: int, seed: int, key: str, size: int) -> AvailabilityLaw:
         share = per_node(self.share, n, seed, f"{key}.share", high=1.0, open_low=True, size=size)
-        return Presence(DIURNAL, np.full(size, float(self.period)), share)
+        return AvailabilityLaw(DIURNAL, np.full(size, float(self.period)), share)
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class TraceAvailability(Availability):
     """Text file, relative to the working directory, of lines "time [s], node, 1 (on) or 0 (off)", in any order, after
     a line `time,node,on` or not; a node is on until its first line says otherwise."""
 
-    def presence(self, n: int, seed: int, key: str, size: int) -> Presence:
+    def presence(self, n: int, seed: int, key: str, size: int) -> AvailabilityLaw:
         _, rows = table(self.path, f"{key}.path", (("time", "node", "on"),), _CHANGES)
         if not rows.size:
             raise ValueError(f"{key}.path must hold at least one change, got none in {shown(self.path)}")
@@ -173,7 +173,7 @@ class TraceAvailability(Availability):
         before = np.where(np.append(-1, node[:-1]) == node, np.append(1, on[:-1]), 1.0)
         kept = (on != before) & (node < size)
         begins = np.searchsorted(node[kept], np.arange(size + 1))
-        return Presence(TRACE, np.ones(size), np.ones(size), begins, time[kept])
+        return AvailabilityLaw(TRACE, np.ones(size), np.ones(size), begins, time[kept])
 
 
 @dataclass(frozen=True)

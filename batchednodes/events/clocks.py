@@ -7,7 +7,7 @@ Every law of this module gives independent gaps of one form,
 so that one compiled loop makes the timeline of all of them. A law of the user's own may be any: its inverse CDF, a
 function of u and two parameters of the node, is compiled, and called by that loop.
 
-Letters: n nodes, u uniform on (0, 1), c delay [s], mu rate of the exponential part [1/s].
+Notation: n nodes, u uniform on (0, 1), c delay [s], mu rate of the exponential part [1/s].
 """
 
 import math

@@ -4,7 +4,7 @@ Events are spread almost evenly over a window. So they are dealt into stretches 
 which fit in the fastest cache, and then into cells of about half an event; what is left to sort are the few that share
 a cell.
 
-Letters: m events, n nodes.
+Notation: m events, n nodes.
 """
 
 from collections.abc import Sequence

@@ -7,7 +7,7 @@ changes, it is that of time t: with a period of R [s], graphs change with the ro
 
 Gossipy deviates: a gaussian period begins at step 0 for all nodes, so that all send then; here at a random step.
 
-Letters: n nodes, R steps of a round, P steps of a node's period, t step, e contacts.
+Notation: n nodes, R steps of a round, P steps of a node's period, t step, e contacts.
 
 Reference:
     R. Ormandi, I. Hegedus, M. Jelasity, "Gossip learning with linear models on fully distributed data", Concurrency and
@@ -23,7 +23,7 @@ from jaxtyping import Float64, Int32, Int64
 
 from batchednodes.numerics import rng
 from batchednodes.numerics.values import count
-from batchednodes.topology import Contacts, Networks, peers
+from batchednodes.topology import Networks, PeerLists, peers
 
 
 class Timing:
@@ -65,7 +65,7 @@ class Calendar:
     rounds: tuple[Rounds, ...]
     """Of each network."""
 
-    def contacts(self, contacts: Contacts, made: Int64[np.ndarray, " n"], start: float, until: float) -> Contact:
+    def contacts(self, contacts: PeerLists, made: Int64[np.ndarray, " n"], start: float, until: float) -> Contact:
         """Returns the contacts of (start, until], in order.
 
         Args:
@@ -90,7 +90,7 @@ class Calendar:
         ]
         return 1.0 / np.concatenate(periods)
 
-    def _of_network(self, g: int, contacts: Contacts, made: np.ndarray, start: float, until: float) -> Contact:
+    def _of_network(self, g: int, contacts: PeerLists, made: np.ndarray, start: float, until: float) -> Contact:
         rounds, nodes, seed = self.rounds[g], self.networks.slice(g), self.networks.seeds[g]
         first, last = math.floor(start), math.floor(until)  # steps t = first, ..., last - 1
         speakers = nodes.start + np.flatnonzero(~contacts.silent()[nodes])
@@ -132,7 +132,7 @@ def _due(period: np.ndarray, phase: np.ndarray, begin: int, end: int) -> tuple[n
 
 
 def _others(
-    t: np.ndarray, i: np.ndarray, first: int, seed: int, contacts: Contacts, made: np.ndarray
+    t: np.ndarray, i: np.ndarray, first: int, seed: int, contacts: PeerLists, made: np.ndarray
 ) -> Int32[np.ndarray, " e"]:
     """Returns whom nodes contact at some steps, and counts their contacts; -1: nobody."""
     number = made[i] + nth(i) + 1
@@ -154,7 +154,7 @@ def contacted(
     node: Int32[np.ndarray, " e"],
     number: Int64[np.ndarray, " e"],
     networks: Networks,
-    contacts: Contacts,
+    contacts: PeerLists,
 ) -> Int32[np.ndarray, " e"]:
     """Returns whom nodes of a batch contact at some times, in contacts of some numbers (from 1 on); -1: nobody."""
     other, network = np.full(node.size, -1, np.int32), networks.network_of()[node]
@@ -166,7 +166,7 @@ def contacted(
 
 
 def _peers(
-    time: np.ndarray, node: np.ndarray, number: np.ndarray, first: int, seed: int, contacts: Contacts
+    time: np.ndarray, node: np.ndarray, number: np.ndarray, first: int, seed: int, contacts: PeerLists
 ) -> Int32[np.ndarray, " e"]:
     _, low = rng.draws(seed, rng.GOSSIP, node.astype(np.int64) - first, number)
     if first in contacts.choosers:

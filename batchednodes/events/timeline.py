@@ -4,7 +4,7 @@ Every node updates by its own clock, whose k-th gap comes from the draw at (seed
 likewise, by the gossip scheme of the network, which may look at the updates (schemes/). So the events do not depend on
 how the time axis is cut into windows, nor on other networks.
 
-Letters: n nodes, m events, k number of an event among those of its node and clock.
+Notation: n nodes, m events, k number of an event among those of its node and clock.
 """
 
 import math
@@ -18,12 +18,12 @@ from numba import njit, uint64
 
 from batchednodes.events.clocks import Gaps, act, due, gaps_by, next_gap, waits
 from batchednodes.events.merge_streams import Columns, merge_
-from batchednodes.events.messages.records import Letters, Mail
-from batchednodes.events.messages.records import check as check_mail
+from batchednodes.events.messages.records import InFlight, MessageColumns
+from batchednodes.events.messages.records import check as check_in_flight
 from batchednodes.events.rounds import contacted, nth
-from batchednodes.events.schemes import Scheme, Speech, Stage, Voices
+from batchednodes.events.schemes import ContactList, Scheme, SchemeState, SchemeWindow
 from batchednodes.numerics import rng
-from batchednodes.topology import Contacts, Networks
+from batchednodes.topology import Networks, PeerLists
 
 UPDATE, PUSH, PULL, MEET, SPLIT, ROUND = range(6)
 """Kinds of event. At one instant updates come before gossip, then the order is that of node numbers. A split is a push
@@ -54,7 +54,7 @@ class Events:
     """The node contacted; -1 for updates and rounds."""
     count: Int64[np.ndarray, " m"]
     """Number of the update among those of its node, or of the round: 0, 1, 2, ...; -1 for contacts."""
-    letters: Letters | None = None
+    message: MessageColumns | None = None
     """What else is to be known where messages are under way; None where models are exchanged at once."""
 
     def __len__(self) -> int:
@@ -77,14 +77,14 @@ class Clocks:
     gossips: Int64[np.ndarray, " n"]
     """Contacts that each node has made so far."""
     draws: Int64[np.ndarray, " n"]
-    """What a gossip scheme remembers, as all below: draws used, see `Voices`."""
+    """What a gossip scheme remembers, as all below: draws used, see `SchemeState`."""
     stamp: Float64[np.ndarray, " n"]
     """Time of an update [s]."""
     order: Int32[np.ndarray, " n"]
     """Nodes by age."""
     awake: Int32[np.ndarray, " n"]
     """Nodes that share a capacity."""
-    mail: Mail | None = None
+    in_flight: InFlight | None = None
     """What is under way; None where models are exchanged at once."""
 
     def check(self, network: Int32[np.ndarray, " n"]) -> None:
@@ -108,16 +108,16 @@ class Clocks:
         awake = self.awake >= 0
         if self.awake.max(initial=-1) >= network.size or (network[self.awake[awake]] != network[awake]).any():
             raise ValueError("clocks.awake must list nodes of each network")
-        if self.mail is not None:
-            check_mail(self.mail)
+        if self.in_flight is not None:
+            check_in_flight(self.in_flight)
 
-    def voices(self) -> Voices:
+    def state(self) -> SchemeState:
         """Returns a copy of what the gossip schemes remember, for them to write into."""
         kept = (self.next_gossip, self.draws, self.gossips, self.stamp, self.order, self.awake)
-        return Voices(*(array.copy() for array in kept))
+        return SchemeState(*(array.copy() for array in kept))
 
 
-def _clocks(time: float, next_update: np.ndarray, updates: np.ndarray, v: Voices) -> Clocks:
+def _clocks(time: float, next_update: np.ndarray, updates: np.ndarray, v: SchemeState) -> Clocks:
     return Clocks(time, next_update, updates, v.next, v.made, v.draws, v.stamp, v.order, v.awake)
 
 
@@ -126,7 +126,7 @@ class Timeline:
     """The laws of all events of a batch of networks; frozen: what changes with time is in `Clocks`."""
 
     networks: Networks
-    contacts: Contacts
+    contacts: PeerLists
     update: Gaps
     gossip: Gaps
     exchange: str
@@ -140,12 +140,14 @@ class Timeline:
         """Returns the clocks at t = 0: every node begins to compute, and waits for its first contact."""
         n, counts = self.networks.n, np.zeros((3, self.networks.n), np.int64)
         order, awake = np.arange(n, dtype=np.int32), np.full(n, -1, np.int32)
-        voices = Voices(np.full(n, math.inf), counts[0], counts[1], np.zeros(n), order, awake)
+        state = SchemeState(np.full(n, math.inf), counts[0], counts[1], np.zeros(n), order, awake)
         first = _first(self.update.compiled(), *self._addresses())
-        for scheme, stage in zip(self.schemes, self._stages(_Actions.none(n), self._capacity(), 0.0, 0.0), strict=True):
-            if not self._answers(stage.first):
-                scheme.begin_(stage, voices)
-        return _clocks(0.0, first, counts[2], voices)
+        for scheme, window in zip(
+            self.schemes, self._windows(_Actions.none(n), self._capacity(), 0.0, 0.0), strict=True
+        ):
+            if not self._answers(window.first):
+                scheme.begin_(window, state)
+        return _clocks(0.0, first, counts[2], state)
 
     def window(self, clocks: Clocks, until: float) -> tuple[Events, Clocks]:
         """Returns the events of (clocks.time, until] in time order, and the clocks after them."""
@@ -155,7 +157,7 @@ class Timeline:
         for k in range(parts):
             end = until if k == parts - 1 else start + (until - start) * (k + 1) / parts
             u, spoken, following = self._part(clocks, capacity, end)
-            first, m = m, m + u.time.size + sum(speech.time.size for speech in spoken)
+            first, m = m, m + u.time.size + sum(contacts.time.size for contacts in spoken)
             if m > out.time.size:
                 out = _copied(out, first, m if parts == 1 else 2 * m)
             now, kind = out.part(first, m), EXCHANGES[self.exchange]
@@ -170,13 +172,13 @@ class Timeline:
         gossips = after.gossips.copy()
         return with_contacts(events, self, self.at_update, before.updates, gossips), replace(after, gossips=gossips)
 
-    def _part(self, clocks: Clocks, capacity: Gaps, until: float) -> "tuple[_Actions, list[Speech], Clocks]":
+    def _part(self, clocks: Clocks, capacity: Gaps, until: float) -> "tuple[_Actions, list[ContactList], Clocks]":
         """Returns the updates and the contacts of a part of a window, node by node, and the clocks after them."""
         u = self._updates(clocks, until)
-        voices, stages = clocks.voices(), self._stages(u, capacity, clocks.time, until)
+        state, stages = clocks.state(), self._windows(u, capacity, clocks.time, until)
         speakers = zip(self.schemes, stages, strict=True)
-        spoken = [scheme.contacts_(stage, voices) for scheme, stage in speakers if not self._answers(stage.first)]
-        return u, spoken, _clocks(until, u.next, u.counts, voices)
+        spoken = [scheme.contacts_(window, state) for scheme, window in speakers if not self._answers(window.first)]
+        return u, spoken, _clocks(until, u.next, u.counts, state)
 
     def expected(self, span: float) -> tuple[float, float]:
         """Returns about how many updates and contacts to expect in a long span of time [s], by renewal rates."""
@@ -206,14 +208,14 @@ class Timeline:
         """Returns the seed of each node's network, and the node's number in it."""
         return self.networks.seeds[self.networks.network_of()], self.networks.local()
 
-    def _stages(self, u: "_Actions", capacity: Gaps, start: float, until: float) -> Iterator[Stage]:
+    def _windows(self, u: "_Actions", capacity: Gaps, start: float, until: float) -> Iterator[SchemeWindow]:
         """Yields what the scheme of each network sees of a window, given all updates, node by node."""
         meet = self.exchange == "meet"
         bounds = np.searchsorted(u.actor, self.networks.offsets)
         for g, seed in enumerate(self.networks.seeds):
             nodes, part = self.networks.slice(g), slice(bounds[g], bounds[g + 1])
             updates = (u.time[part], u.actor[part])
-            yield Stage(nodes.start, nodes.stop, seed, capacity, self.contacts, meet, *updates, start, until)
+            yield SchemeWindow(nodes.start, nodes.stop, seed, capacity, self.contacts, meet, *updates, start, until)
 
     def _updates(self, clocks: Clocks, until: float) -> "_Actions":
         """Returns the updates of a window; asks for more room until all of them fit."""

@@ -12,7 +12,7 @@ rows and writes the receiver's; a pull is a push of the peer; a meeting reads an
 with the data of a node, reads and writes the rows of both. A split takes from its sender what it brings, so that it
 reads and writes both rows, but it is one line, as a push.
 
-Letters: m events, W waves, P phases, n nodes.
+Notation: m events, W waves, P phases, n nodes.
 """
 
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class Lines:
     senders: Int64[np.ndarray, " e"]
     """Row that is read besides."""
     actors: Int64[np.ndarray, " e"]
-    """The node that made the contact; where messages are under way, that of `Letters.node`."""
+    """The node that made the contact; where messages are under way, that of `MessageColumns.node`."""
     times: Float64[np.ndarray, " e"]
     """Instant [s]."""
     counts: Int64[np.ndarray, " u"]
@@ -69,7 +69,7 @@ class Lines:
     """Wave k holds the lines waves[k]:waves[k + 1], in time order."""
     pairs: bool
     """Whether contacts are meetings, whose two lines follow each other."""
-    letters: tuple[Float64[np.ndarray, "2 e"], Int64[np.ndarray, " e"]] | None = None
+    message: tuple[Float64[np.ndarray, "2 e"], Int64[np.ndarray, " e"]] | None = None
     """Where messages are under way: when what is read was sent [s] and its weight, and which part of it counts."""
 
 
@@ -88,13 +88,13 @@ def lines(events: Events, plan: Schedule, nodes: Int64[np.ndarray, "3 e"], times
     counts = np.empty(numbers[-1], np.int64)
     columns = (events.kind, events.actor, events.peer, events.time, events.count)
     begins = (waves.astype(np.uint64), numbers.astype(np.uint64))  # an index without a sign needs no check
-    said, letters = events.letters, None
+    said, message = events.message, None
     node = events.actor if said is None else said.node
     _fill(*columns, node, said is not None, plan.wave, *begins, nodes, times, counts)
     if said is not None:
         order = np.repeat(plan.order, np.where(events.kind == MEET, 2, 1)[plan.order])
-        letters = np.stack([said.sent[order], said.weight[order]]), said.part[order]
-    return Lines(nodes[0], nodes[1], nodes[2], times, counts, waves, pairs, letters)
+        message = np.stack([said.sent[order], said.weight[order]]), said.part[order]
+    return Lines(nodes[0], nodes[1], nodes[2], times, counts, waves, pairs, message)
 
 
 def count_lines(events: Events) -> int:
@@ -161,7 +161,7 @@ def _rank(place, base, wave):  # noqa: ANN001, ANN202
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _fill(kind, actor, peer, time, count, node, letters, wave, place, number, nodes, times, counts):  # noqa: ANN001, ANN202
+def _fill(kind, actor, peer, time, count, node, message, wave, place, number, nodes, times, counts):  # noqa: ANN001, ANN202
     """Writes the line of each event to the next place of its wave, and the count of each update likewise."""
     receivers, senders, actors = nodes
     for e in range(kind.size):
@@ -181,5 +181,5 @@ def _fill(kind, actor, peer, time, count, node, letters, wave, place, number, no
                 at = place[k]
                 place[k] = at + uint64(1)
                 receivers[at], senders[at], actors[at], times[at] = j, i, i, time[e]
-                if letters:
+                if message:
                     actors[at - uint64(1)] = j

@@ -1,6 +1,6 @@
 """Figures: the curves of runs, drawn from the files that they left, and how their data are split.
 
-Letters: n nodes.
+Notation: n nodes.
 """
 
 import io

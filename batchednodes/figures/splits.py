@@ -1,6 +1,6 @@
 r"""Splits: pictures of which node owns which labels, and how many rows.
 
-Letters: n nodes, S training samples, K labels, i node, k label.
+Notation: n nodes, S training samples, K labels, i node, k label.
 """
 
 import textwrap

@@ -1,6 +1,6 @@
 r"""Models: which module a node trains, and how its row begins.
 
-Letters: n nodes, p parameters, d features, k outputs, x models [n, p].
+Notation: n nodes, p parameters, d features, k outputs, x models [n, p].
 """
 
 from __future__ import annotations  # signatures name tensors, and torch is not imported for that

@@ -3,7 +3,7 @@ r"""Dropout by address: a mask is a pure function of (seed, node, update, step, 
 The key of a minibatch step is Philox's at (seed, node, update, step), see `rng.keys`; SplitMix64's finalizer makes the
 bits of each element from it, by operations on integers that every device has and `torch.func.vmap` carries.
 
-Letters: key k of a step, c number of the call within a forward pass, e element of its input, in row-major order.
+Notation: key k of a step, c number of the call within a forward pass, e element of its input, in row-major order.
 
 References:
     N. Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15, 2014.

@@ -1,6 +1,6 @@
 """Losses: mean over a minibatch, plain or weighted.
 
-Letters: b examples, k outputs or classes.
+Notation: b examples, k outputs or classes.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 r"""Problem: what is learned, on the device: model, loss, the nodes' examples and a shared test set.
 
-Letters: g networks, n nodes, p parameters, s steps, b examples of a minibatch, t test examples, x models [n, p].
+Notation: g networks, n nodes, p parameters, s steps, b examples of a minibatch, t test examples, x models [n, p].
 """
 
 from collections.abc import Mapping

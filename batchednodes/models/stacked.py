@@ -4,7 +4,7 @@ The parameters live in the rows only. One module without parameter storage (a sk
 `torch.func.functional_call` runs it on views of a row; `torch.func.vmap` runs it on many rows at once (functorch, as it
 was called before PyTorch 2.0, is `torch.func` now).
 
-Letters: n nodes, p parameters of a module, b examples, x models [n, p].
+Notation: n nodes, p parameters of a module, b examples, x models [n, p].
 """
 
 import copy

@@ -3,7 +3,7 @@ r"""Stand-ins: what is called in place of some functions of PyTorch while a modu
 Dropout draws by address. What `torch.func.vmap` carries one row at a time only is composed of what it carries whole,
 and what writes into a tensor of its own gets one that has rows where the weights do.
 
-Letters: q queries, s keys, d features of a head, V rows of a table, L indices.
+Notation: q queries, s keys, d features of a head, V rows of a table, L indices.
 """
 
 import functools

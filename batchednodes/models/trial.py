@@ -2,7 +2,7 @@ r"""Trial: a model is tried on a few examples before a run, by exactly what will
 
 What cannot be carried is refused here, in one message, and the plainest way that works is chosen.
 
-Letters: b examples.
+Notation: b examples.
 """
 
 import itertools

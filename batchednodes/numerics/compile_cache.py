@@ -3,8 +3,6 @@
 Numba looks at the file of a kernel only, not at those that it calls functions or takes constants from: after an update
 of a few files, a kernel that was cached before would go on with the old ones, without a word.
 
-Letters: none.
-
 Reference:
     Numba documentation, "Notes on caching": "cache invalidation fails to recognize changes in functions defined in a
     different file".

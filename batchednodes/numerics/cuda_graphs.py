@@ -5,7 +5,7 @@ them at once. It works on tensors of its own, which have the number of rows that
 copied into those of the next larger number, and back; the rows beyond it hold what an earlier wave left, and
 nobody reads them.
 
-Letters: w rows of a wave.
+Notation: w rows of a wave.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,11 +16,11 @@ from torch import Tensor
 
 from batchednodes.numerics.fx_program import Function
 
-Recorder = Callable[[Function, Sequence[Tensor]], tuple[Callable[[], None], Tensor]]
+RunObserver = Callable[[Function, Sequence[Tensor]], tuple[Callable[[], None], Tensor]]
 """Maps a function and its arguments to what runs it again on them, and the tensor that holds its result then."""
 
 
-def recorder() -> Recorder:
+def recorder() -> RunObserver:
     """Returns what records CUDA graphs whose temporaries share their memory: they never run at the same time."""
     pool = torch.cuda.graph_pool_handle()
 
@@ -39,14 +39,14 @@ def recorder() -> Recorder:
 
 
 @dataclass(frozen=True, eq=False)
-class Graphs:
+class CudaGraphs:
     """The graphs of one function, recorded when they are first needed."""
 
     function: Function
     """Maps tensors with a row for each of a wave to such a tensor; writes into those shaped as the first."""
     largest: int
     """Rows of a call, at most."""
-    record: Recorder
+    record: RunObserver
     """How a graph is made."""
     _made: dict[int, tuple[list[Tensor], Callable[[], None], Tensor]] = field(default_factory=dict, repr=False)
 

@@ -4,7 +4,7 @@ The system gives memory page by page when it is first written. Half a thousand s
 one large page that they make, and each window of events is written anew. NumPy asks for large pages, but only for
 arrays of 4 MiB, and not for their two ends.
 
-Letters: m numbers of each array.
+Notation: m numbers of each array.
 """
 
 import numpy as np

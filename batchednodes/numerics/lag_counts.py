@@ -2,7 +2,7 @@ r"""Tally: sums, maxima and counts of S[j, c] = own[c] - N[j, c] over the tables
 
 A table is read twice, and nothing of its size is allocated but, on CUDA, for some rows at a time.
 
-Letters: g networks, n nodes, t sources of a network, b bins, N versions, S staleness.
+Notation: g networks, n nodes, t sources of a network, b bins, N versions, S staleness.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _BLOCK = 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
-class Tally:
+class LagCounts:
     """What the tables of some networks of one shape add up to; on the host."""
 
     of_row: Int64[np.ndarray, "g n"]
@@ -37,7 +37,7 @@ class Tally:
     """Logarithm of the width of a bin; 0, each value has its own, while the largest S is below 2^20."""
 
 
-def tally(tables: Int[Tensor, "g n t"], own: Int[Tensor, "g t"]) -> Tally:
+def tally(tables: Int[Tensor, "g n t"], own: Int[Tensor, "g t"]) -> LagCounts:
     """Returns the tally of some tables.
 
     Args:
@@ -47,14 +47,14 @@ def tally(tables: Int[Tensor, "g n t"], own: Int[Tensor, "g t"]) -> Tally:
     return by_loops(tables, own) if tables.device.type == "cpu" else by_blocks(tables, own)
 
 
-def by_loops(tables: Int[Tensor, "g n t"], own: Int[Tensor, "g t"]) -> Tally:
+def by_loops(tables: Int[Tensor, "g n t"], own: Int[Tensor, "g t"]) -> LagCounts:
     """Returns the tally by compiled loops on the CPU."""
     of_row, of_column, largest = _sums(tables.numpy(), own.numpy())
     shift, bins = _bins(int(largest.max()))
-    return Tally(of_row, of_column, largest, _counts(tables.numpy(), own.numpy(), shift, bins), shift)
+    return LagCounts(of_row, of_column, largest, _counts(tables.numpy(), own.numpy(), shift, bins), shift)
 
 
-def by_blocks(tables: Int[Tensor, "g n t"], own: Int[Tensor, "g t"]) -> Tally:
+def by_blocks(tables: Int[Tensor, "g n t"], own: Int[Tensor, "g t"]) -> LagCounts:
     """Returns the tally by operations on blocks of rows, on any device: the reference."""
     networks, n, t = tables.shape
     counts = own.long()
@@ -70,7 +70,7 @@ def by_blocks(tables: Int[Tensor, "g n t"], own: Int[Tensor, "g t"]) -> Tally:
         places = first + ((own.unsqueeze(1) - block) >> shift)
         pairs += torch.bincount(places.flatten(), minlength=networks * bins)
     counted = pairs.view(networks, bins).cpu().numpy()
-    return Tally(rows.reshape(networks, n), columns.reshape(networks, t), largest, counted, shift)
+    return LagCounts(rows.reshape(networks, n), columns.reshape(networks, t), largest, counted, shift)
 
 
 def _bins(largest: int) -> tuple[int, int]:

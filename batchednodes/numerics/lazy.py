@@ -10,8 +10,6 @@ that needs it, pandas, or a part of this package that imports them, in some of i
 
 Type checkers, and the test of the order of modules, read the first import. SciPy's subpackages wait by themselves:
 `import scipy`, then `scipy.special`.
-
-Letters: none.
 """
 
 from importlib import import_module

@@ -16,7 +16,7 @@ What it errs by, in units in the last place of the result y:
   * What is added to w + r, -r^2 / 2 for the most part, is under 1.01 2^-9 of y: three roundings, 2^-9 units each.
   * The last sum is rounded: 1/2 unit. In all less than 0.53.
 
-Letters: x a number, k its exponent, z its mantissa, i an interval, b an inverse, r a distance, w a first sum.
+Notation: x a number, k its exponent, z its mantissa, i an interval, b an inverse, r a distance, w a first sum.
 
 Reference:
     P. T. P. Tang, "Table-driven implementation of the logarithm function in IEEE floating-point arithmetic", ACM

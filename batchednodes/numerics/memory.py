@@ -1,7 +1,4 @@
-r"""Memory: what to do where the system gives none. Work goes on with fewer rows at once, or ends in words.
-
-Letters: none.
-"""
+"""Memory: what to do where the system gives none. Work goes on with fewer rows at once, or ends in words."""
 
 import functools
 import gc
@@ -66,7 +63,7 @@ def sendable(shape: tuple[int, ...], dtype: "torch.dtype", device: "torch.device
     return torch.from_numpy(np.empty(shape, str(dtype)[6:]))  # NumPy asks for huge pages
 
 
-class Aside:
+class BackgroundWorker:
     """One thread beside the caller's, from when there is memory for it.
 
     Python waits for ever for a thread that gets a stack but then no memory to begin with, so that there must be room

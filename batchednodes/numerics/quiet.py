@@ -1,7 +1,4 @@
-r"""Quiet: what PyTorch says of its own inside is for those who write PyTorch, and does not reach who trains a model.
-
-Letters: none.
-"""
+"""Quiet: what PyTorch says of its own inside is for those who write PyTorch, and does not reach who trains a model."""
 
 import re
 import warnings

@@ -1,8 +1,6 @@
 """Start: what a process must have before the first of its libraries is loaded: streams, and room for them.
 
 Nothing is imported here that takes time, or memory.
-
-Letters: none.
 """
 
 import mmap

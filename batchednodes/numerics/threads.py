@@ -3,7 +3,7 @@
 Torch's threads wait for a while after each operation with their core kept busy: threads of Python's would have to share
 that core with them, and take longer to wake than a small kernel to run.
 
-Letters: k threads.
+Notation: k threads.
 """
 
 import ctypes

@@ -3,8 +3,6 @@ r"""Modes: what PyTorch and NumPy compute under, which a caller may have changed
 A run has its own, those of a new process and deterministic algorithms: it computes the same bits whatever its caller's
 are, and leaves them as they were. Some belong to a thread, and those of a new thread are as in a new process. Others
 belong to the process, so that all of its threads have the run's while there is one.
-
-Letters: none.
 """
 
 import os

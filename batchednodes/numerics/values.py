@@ -3,7 +3,7 @@ r"""Per-node quantities: a number, a list of n numbers, an expression in n, or a
 Expressions are arithmetic only, `log(n)`, `2*log(n)`, `n/4`: parsed into a syntax tree and computed in float64 from a
 short list of allowed parts. Nothing is ever executed.
 
-Letters: n nodes, u uniform draws of (0, 1), one for each node.
+Notation: n nodes, u uniform draws of (0, 1), one for each node.
 """
 
 import ast

@@ -5,7 +5,7 @@ each of the following lines of 16 begins with the number of pieces that are take
 these goes on with the address of what numbers the threads, 0 if nothing does; how many have numbered themselves; and
 whether a thread also takes pieces of other parts: what it takes moves from the cache of one core to that of another.
 
-Letters: k threads.
+Notation: k threads.
 """
 
 import ctypes

@@ -1,6 +1,6 @@
 """Comparison: final metrics of networks in one table, replicas gathered with their intervals.
 
-Letters: r replicas.
+Notation: r replicas.
 """
 
 import math

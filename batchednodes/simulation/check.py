@@ -29,7 +29,7 @@ from batchednodes.config import Config, load, to_dict
 from batchednodes.events.timeline import UPDATE
 from batchednodes.simulation import training
 from batchednodes.simulation.build import assembly
-from batchednodes.simulation.build.assembly import Run
+from batchednodes.simulation.build.assembly import Simulation
 from batchednodes.simulation.engine import Batched, Serial, Unobserved
 from batchednodes.simulation.planning.plan import plan
 
@@ -196,7 +196,7 @@ def _smaller(case: dict[str, Any]) -> Iterator[dict[str, Any]]:
 # ------------------------------------------------------------------------------------------------------------- rules
 
 
-def _run(config: Config, executor: str = "batched", independent: bool = False) -> Run:
+def _run(config: Config, executor: str = "batched", independent: bool = False) -> Simulation:
     """Returns a run that is ready to begin."""
     config = replace(config, executor=executor)
     events = assembly.timeline([config])
@@ -210,18 +210,18 @@ def _run(config: Config, executor: str = "batched", independent: bool = False) -
     return run
 
 
-def _rowwise(run: Run) -> Rowwise:
+def _rowwise(run: Simulation) -> Rowwise:
     algorithm = run.engine.executor.algorithm
     assert isinstance(algorithm, Waves | OneByOne)
     return algorithm.rowwise
 
 
-def _ended(run: Run) -> Run:
+def _ended(run: Simulation) -> Simulation:
     run.engine.run_(run.state, run.engine.begin(), Unobserved())
     return run
 
 
-def _apart(a: Run, b: Run) -> str | None:
+def _apart(a: Simulation, b: Simulation) -> str | None:
     """Returns in what two runs that should be alike are not; rows of messages that are not under way do not count."""
     for name, mine in a.state.tensors().items():
         theirs = b.state.tensors()[name]
@@ -284,7 +284,7 @@ def _laws(config: Config) -> str | None:
     return None
 
 
-def _said(rowwise: Rowwise, run: Run) -> dict[str, torch.Tensor]:
+def _said(rowwise: Rowwise, run: Simulation) -> dict[str, torch.Tensor]:
     """Returns what each law says."""
     held = rowwise.held(run.state)
     return {name: law(held).clone() for name, law in rowwise.algorithm.laws.items()}
@@ -300,8 +300,8 @@ def _equal(config: Config) -> str | None:
         config = load(to_dict(config), ["local.lr=0"])
     run = _run(config)
     run.state.x[: run.state.nodes] = run.state.x[0].clone()
-    before = run.meter.models(run.state).clone()
-    after = _ended(run).meter.models(run.state)
+    before = run.evaluator.models(run.state).clone()
+    after = _ended(run).evaluator.models(run.state)
     if torch.allclose(before, after, rtol=NEAR, atol=NEAR):
         return None
     return f"equal models move by {float((before - after).abs().max()):.3g} when they are mixed"

@@ -7,7 +7,7 @@ above
 
 m the momentum. The curvature of the first node's data is measured by power iteration, and compared.
 
-Letters: n nodes, p parameters, x models, h curvature, m momentum.
+Notation: n nodes, p parameters, x models, h curvature, m momentum.
 
 Reference:
     B. T. Polyak, "Some methods of speeding up the convergence of iteration methods", 1964.
@@ -25,8 +25,8 @@ from torch.func import grad, vjp
 
 from batchednodes.config import Config
 from batchednodes.numerics.values import per_node
-from batchednodes.results.metrics.meter import finite
-from batchednodes.simulation.build.assembly import Run
+from batchednodes.results.metrics.evaluator import finite
+from batchednodes.simulation.build.assembly import Simulation
 
 Nodes = Sequence[tuple[int, float]]
 """Rows of x whose loss or model is not finite, each with the time when that was first seen [s]; inf: just now."""
@@ -46,7 +46,7 @@ def stops(mode: str, nodes: Nodes, n: int) -> bool:
     return bool(nodes) and (mode == "stop" or (mode == "quarantine" and len(nodes) == n))
 
 
-def summary(run: Run, nodes: Nodes, now: float) -> dict[str, Any]:
+def summary(run: Simulation, nodes: Nodes, now: float) -> dict[str, Any]:
     """Returns how many nodes are not finite, and the first hundred of them in time, with their times [s]."""
     named = []
     for row, when in sorted(nodes, key=lambda pair: pair[1])[:_NAMED]:
@@ -55,7 +55,7 @@ def summary(run: Run, nodes: Nodes, now: float) -> dict[str, Any]:
     return {"count": len(nodes), "nodes": named}
 
 
-def message(run: Run, configs: Sequence[Config], nodes: Nodes, now: float) -> str:
+def message(run: Simulation, configs: Sequence[Config], nodes: Nodes, now: float) -> str:
     """Returns what to say of a run that stopped: which nodes, when, and the likely cause.
 
     Args:
@@ -76,19 +76,19 @@ def message(run: Run, configs: Sequence[Config], nodes: Nodes, now: float) -> st
     )
 
 
-def _place(run: Run, row: int) -> tuple[int, int]:
+def _place(run: Simulation, row: int) -> tuple[int, int]:
     """Returns network and number in it of a row of x."""
-    offsets = run.meter.networks.offsets
+    offsets = run.evaluator.networks.offsets
     g = int(np.searchsorted(offsets, row, side="right")) - 1
     return g, row - int(offsets[g])
 
 
-def _name(run: Run, row: int) -> str:
+def _name(run: Simulation, row: int) -> str:
     g, i = _place(run, row)
-    return f"node {i}" if run.meter.networks.count == 1 else f"node {i} of network {g}"
+    return f"node {i}" if run.evaluator.networks.count == 1 else f"node {i} of network {g}"
 
 
-def _cause(run: Run, configs: Sequence[Config], row: int) -> str:
+def _cause(run: Simulation, configs: Sequence[Config], row: int) -> str:
     """Returns the likely cause at one node, and what to do."""
     g, i = _place(run, row)
     c, node = configs[g], _name(run, row)
@@ -110,7 +110,7 @@ def _cause(run: Run, configs: Sequence[Config], row: int) -> str:
     return f"local.lr of {node} is {lr:g}, below {seen}, so the data, the model or the loss may be the cause instead"
 
 
-def _examples(run: Run, row: int) -> Tensor:
+def _examples(run: Simulation, row: int) -> Tensor:
     """Returns the first examples of a node, on the device of the data."""
     sampler = run.problem.sampler
     most = max(1, min(_EXAMPLES, _NUMBERS // run.state.x.shape[1]))
@@ -118,7 +118,7 @@ def _examples(run: Run, row: int) -> Tensor:
     return torch.from_numpy(own).to(run.problem.features.device)
 
 
-def curvature(run: Run, config: Config, row: int, features: Tensor, targets: Tensor) -> float | None:
+def curvature(run: Simulation, config: Config, row: int, features: Tensor, targets: Tensor) -> float | None:
     """Returns the largest eigenvalue of the Hessian of the mean loss of some examples, by power iteration.
 
     It is the larger of those at the initial model of the node and at the mean of the finite models of its network,
@@ -135,7 +135,7 @@ def curvature(run: Run, config: Config, row: int, features: Tensor, targets: Ten
     return max(found, default=None)
 
 
-def _largest(run: Run, x: Float[Tensor, " p"], features: Tensor, targets: Tensor) -> float:
+def _largest(run: Simulation, x: Float[Tensor, " p"], features: Tensor, targets: Tensor) -> float:
     product = vjp(grad(lambda w: run.problem.loss(w, features, targets)), x)[1]
     v = torch.randn(x.numel(), generator=torch.Generator().manual_seed(0)).to(x)
     h = x.new_zeros(())
@@ -146,13 +146,13 @@ def _largest(run: Run, x: Float[Tensor, " p"], features: Tensor, targets: Tensor
     return float(h)
 
 
-def _mean(run: Run, _: Config, row: int) -> Float[Tensor, " p"]:
+def _mean(run: Simulation, _: Config, row: int) -> Float[Tensor, " p"]:
     """Returns the mean of the finite models of a node's network; NaN if there is none."""
-    models = run.state.x[run.meter.networks.slice(_place(run, row)[0])]
+    models = run.state.x[run.evaluator.networks.slice(_place(run, row)[0])]
     return models[finite(models)].mean(0)
 
 
-def _initial(run: Run, config: Config, row: int) -> Float[Tensor, " p"]:
+def _initial(run: Simulation, config: Config, row: int) -> Float[Tensor, " p"]:
     """Returns an initial model of a node's network."""
     problem, x = run.problem, torch.empty_like(run.state.x[row : row + 1])
     shape, outputs = tuple(problem.features.shape[1:]), problem.classes or problem.targets.shape[1]

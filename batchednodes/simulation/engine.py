@@ -2,7 +2,7 @@ r"""Engine: the loop. Windows of events are made, regrouped into waves and execu
 
     clocks -> timeline (events in time order) -> schedule (waves) -> batched execution on x
 
-Letters: n nodes, m events of a window, x models.
+Notation: n nodes, m events of a window, x models.
 """
 
 import itertools
@@ -29,7 +29,7 @@ from batchednodes.algorithms.waves import Round, UpdateWave, Waves
 from batchednodes.events.messages.records import SLOTS
 from batchednodes.events.timeline import ROUND, Clocks, Events, Timeline
 from batchednodes.events.waves import count_lines, lines, schedule
-from batchednodes.numerics.memory import Aside, sendable
+from batchednodes.numerics.memory import BackgroundWorker, sendable
 from batchednodes.simulation.prefetch import Minibatches
 
 Pause = Callable[[], bool]
@@ -58,7 +58,7 @@ class Window:
     columns: tuple[Int64[Tensor, "3 e"], Float64[Tensor, " e"]]
     """Receivers, senders and actors, and times [s], of the writes of all phases, one after the other; of an update all
     three are its node. On the host, in pinned memory where the models are on another device: they go there at once."""
-    letters: tuple[Float64[Tensor, "2 e"], Int64[Tensor, " e"]] | None = None
+    message: tuple[Float64[Tensor, "2 e"], Int64[Tensor, " e"]] | None = None
     """Where messages are under way: when what is read was sent [s] and its weight, and which part of it counts; of the
     same writes, likewise."""
     minibatches: Minibatches | None = None
@@ -77,7 +77,7 @@ class Executor(ABC):
         fit_(state.versions, self.algorithm.layout, slots)
 
     @abstractmethod
-    def prepare(self, events: Events, clocks: Clocks, state: State, host: Aside) -> Window:
+    def prepare(self, events: Events, clocks: Clocks, state: State, host: BackgroundWorker) -> Window:
         """Returns a window ready to run; reads nothing of the state that changes, and may be called beside `run_`.
 
         Args:
@@ -108,7 +108,7 @@ class Serial(Executor):
 
     algorithm: Reference | OneByOne
 
-    def prepare(self, events: Events, clocks: Clocks, state: State, host: Aside) -> Window:
+    def prepare(self, events: Events, clocks: Clocks, state: State, host: BackgroundWorker) -> Window:
         return Window(events, clocks, (), len(events), len(events), _columns(0, state.x.device))
 
     def run_(self, state: State, window: Window, done: int = 0, pause: Pause = never) -> int:
@@ -125,11 +125,11 @@ class Batched(Executor):
 
     algorithm: Waves
 
-    def prepare(self, events: Events, clocks: Clocks, state: State, host: Aside) -> Window:
+    def prepare(self, events: Events, clocks: Clocks, state: State, host: BackgroundWorker) -> Window:
         if ROUND in events.kind[-1:]:
             return self._rounds(events, clocks, state, host)
         plan, layout = schedule(events, state.nodes + slots(clocks)), self.algorithm.layout
-        tables = layout.kinds.size > 1 and events.letters is None
+        tables = layout.kinds.size > 1 and events.message is None
         cut = tables and not takes_all(state.versions, self.algorithm.kernel)
         columns = _columns(count_lines(events), state.x.device)
         said, phases, u = lines(events, plan, columns[0].numpy(), columns[1].numpy()), [], 0
@@ -144,13 +144,13 @@ class Batched(Executor):
             phases = [_cut(phase, layout) if isinstance(phase, Writes) else phase for phase in phases]
         waves = [phase for phase in phases if isinstance(phase, UpdateWave)]
         minibatches = Minibatches(self.algorithm.problem.sampler, waves, state.x.device, host)
-        letters = None
-        if said.letters is not None:
-            real, part = said.letters
-            letters = _copied(real, state.x.device), _copied(part, state.x.device)
-        return Window(events, clocks, tuple(phases), len(phases), plan.waves.size - 1, columns, letters, minibatches)
+        message = None
+        if said.message is not None:
+            real, part = said.message
+            message = _copied(real, state.x.device), _copied(part, state.x.device)
+        return Window(events, clocks, tuple(phases), len(phases), plan.waves.size - 1, columns, message, minibatches)
 
-    def _rounds(self, events: Events, clocks: Clocks, state: State, host: Aside) -> Window:
+    def _rounds(self, events: Events, clocks: Clocks, state: State, host: BackgroundWorker) -> Window:
         """Returns a window of synchronous rounds: at each instant a wave of updates, then all networks due mix."""
         update, phases = events.kind != ROUND, list[UpdateWave | Round]()
         columns = _columns(int(update.sum()), state.x.device)
@@ -191,9 +191,9 @@ class Batched(Executor):
 
     def _weights(self, state: State, window: Window, actors: Tensor) -> tuple[Tensor, Carried | None]:
         """Returns the weight of each write, and what else is to be known of those from messages."""
-        if window.letters is None:
+        if window.message is None:
             return self.algorithm.weight[actors], None
-        real, part = (column.to(state.x.device, non_blocking=True) for column in window.letters)
+        real, part = (column.to(state.x.device, non_blocking=True) for column in window.message)
         return real[1].to(state.x.dtype), Carried(state.nodes, actors, real[0], part)
 
 
@@ -207,7 +207,7 @@ def _cut(phase: Writes, layout: Layout) -> Writes:
 
 def slots(clocks: Clocks) -> int:
     """Returns the rows of x for snapshots of models that are under way."""
-    return 0 if clocks.mail is None else int(clocks.mail.head[SLOTS])
+    return 0 if clocks.in_flight is None else int(clocks.in_flight.head[SLOTS])
 
 
 def _copied(array: np.ndarray, device: torch.device) -> Tensor:
@@ -317,7 +317,7 @@ class Engine:
             going, progress = observer.observe(progress), replace(progress, marks=1)
             if not going:
                 return progress
-        with closing(Aside()) as host:
+        with closing(BackgroundWorker()) as host:
             for window, marked in self._windows(state, progress, host):
                 if progress.done > window.steps:
                     raise ValueError(
@@ -338,7 +338,7 @@ class Engine:
                     break
         return progress
 
-    def _windows(self, state: State, start: Progress, host: Aside) -> Iterator[tuple[Window, bool]]:
+    def _windows(self, state: State, start: Progress, host: BackgroundWorker) -> Iterator[tuple[Window, bool]]:
         """Yields the windows up to the end and whether each ends at a mark.
 
         A thread of the host, where memory holds one, makes the next while the caller runs, or observes, the one before.
@@ -353,7 +353,7 @@ class Engine:
         if ahead is not None:
             yield ahead[0](), ahead[1]
 
-    def _prepare(self, state: State, clocks: Clocks, until: float, host: Aside) -> Window:
+    def _prepare(self, state: State, clocks: Clocks, until: float, host: BackgroundWorker) -> Window:
         return self.executor.prepare(*self.timeline.window(clocks, until), state, host)
 
     def _ends(self, after: float, first: float | None) -> Iterator[tuple[float, bool]]:

@@ -1,7 +1,4 @@
-r"""Recorder: gathers what a run shows at its marks, and keeps what continues it.
-
-Letters: none.
-"""
+"""Observer: gathers what a run shows at its marks, and keeps what continues it."""
 
 import resource
 import sys
@@ -21,31 +18,31 @@ from batchednodes.config import Config, sweep
 from batchednodes.numerics.memory import Chunks
 from batchednodes.results import theory
 from batchednodes.results.checkpoints.checkpoint import Snapshot
-from batchednodes.results.checkpoints.journal import Journal
+from batchednodes.results.checkpoints.journal import RunJournal
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.plain_json import alike
 from batchednodes.results.folder.run_folder import RunFolder
-from batchednodes.results.metrics.meter import diverged
-from batchednodes.results.metrics.staleness import Curves
+from batchednodes.results.metrics.evaluator import diverged
+from batchednodes.results.metrics.staleness import StalenessAverages
 from batchednodes.simulation import divergence
-from batchednodes.simulation.build.assembly import Run
+from batchednodes.simulation.build.assembly import Simulation
 from batchednodes.simulation.engine import Observer, Progress
-from batchednodes.simulation.planning.preflight import Prepared
+from batchednodes.simulation.planning.preflight import Preflight
 from batchednodes.simulation.resume.warm_start import Origin
 
 Watch = Callable[[Config, Progress, dict[str, Any]], None]
 """Called after each window and mark, with the config in progress, how far it is, and the last row of metrics."""
 
 _CURVES = ("before", "integral", "of_source")
-"""Arrays of the staleness averaged so far, see `staleness.Curves`; in a file "curves.before" and so on."""
+"""Arrays of the staleness averaged so far, see `staleness.StalenessAverages`; in a file "curves.before" and so on."""
 
 
 @dataclass(frozen=True)
-class Task:
+class Job:
     """What is run, and who is asked."""
 
     settings: Config
-    made: Prepared
+    made: Preflight
     """The networks that the settings stand for."""
     boards: bool
     """Whether TensorBoard's files are written."""
@@ -55,7 +52,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Means:
+class ComputePlan:
     """How a run computes, which its rounding depends on."""
 
     chunks: Chunks
@@ -64,11 +61,11 @@ class Means:
     """Whether checkpoints are copied, and written while the run goes on."""
 
 
-class Recorder(Observer):
+class RunObserver(Observer):
     """Gathers what a run shows at its marks, in memory and, where a folder is given, on disk."""
 
     def __init__(
-        self, task: Task, run: Run, means: Means, folder: Inside | None, start: Snapshot | Origin | None
+        self, job: Job, run: Simulation, means: ComputePlan, folder: Inside | None, start: Snapshot | Origin | None
     ) -> None:
         """Opens the files of a run where it left off.
 
@@ -79,24 +76,24 @@ class Recorder(Observer):
             folder: for its files, made and locked; None: nothing is written.
             start: where it goes on, or whose models it begins with; None: at its start, with models drawn.
         """
-        self.task, self.run, self.folder, self.settings = task, run, folder, task.settings
+        self.job, self.run, self.folder, self.settings = job, run, folder, job.settings
         self.start = start if isinstance(start, Snapshot) else None
-        files = {} if folder is None else task.made.files
-        self.journal = _journal(task, means, start, device_name(run.state.x.device), files)
+        files = {} if folder is None else job.made.files
+        self.journal = _journal(job, means, start, device_name(run.state.x.device), files)
         self.files = None if folder is None else self._opened(folder, means.beside)
-        self.rows: list[dict[str, Any]] = [] if self.files is None else self.files.rows(len(task.made.points))
-        self.late = _late(self.start, task.settings.run.until)
+        self.rows: list[dict[str, Any]] = [] if self.files is None else self.files.rows(len(job.made.points))
+        self.late = _late(self.start, job.settings.run.until)
         self.stopped = False
         self.last = time.perf_counter()
         self.begun = self.last - self.journal.seconds
         self.progress: Progress | None = None
 
     def _opened(self, folder: Inside, beside: bool) -> RunFolder:
-        labels = sweep.labels(self.task.made.points) if self.task.boards else []
-        own = [one.metric for one in self.run.meter.own]
+        labels = sweep.labels(self.job.made.points) if self.job.boards else []
+        own = [one.metric for one in self.run.evaluator.own]
         return RunFolder(folder, self.settings, self.journal, self.start, labels, own, beside)
 
-    def __enter__(self) -> "Recorder":
+    def __enter__(self) -> "RunObserver":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -133,17 +130,19 @@ class Recorder(Observer):
         return start is not None and start.journal.status == "finished" and start.clocks.time >= until
 
     def pause(self) -> bool:
-        return self.task.stop() or (self.files is not None and self.files.overdue())
+        return self.job.stop() or (self.files is not None and self.files.overdue())
 
     def observe(self, progress: Progress) -> bool:
         speed = self._speed(progress)
-        observations = self.run.meter.observe(self.run.state, progress.clocks)
+        observations = self.run.evaluator.observe(self.run.state, progress.clocks)
         for observation, before in zip_longest(observations, self.rows[-len(observations) :]):
-            point = self.task.made.points[observation.row["network"]]
+            point = self.job.made.points[observation.row["network"]]
             observation.row["staleness_mean"] = _time_mean(observation.row, before)
             observation.row.update({"replica": point.replica} | point.settings | {"seed": point.config.seed})
         if progress.clocks.time >= self.settings.run.until / 2:
-            now = Curves.of([o.staleness for o in observations], self.run.meter.networks, progress.clocks.time)
+            now = StalenessAverages.of(
+                [o.staleness for o in observations], self.run.evaluator.networks, progress.clocks.time
+            )
             self.late = now if self.late is None else self.late.then(now)
         if self.files is not None:
             self.files.log(progress.marks, observations, speed)
@@ -159,11 +158,11 @@ class Recorder(Observer):
         return divergence.stops(self.settings.run.on_divergence, diverged(state), state.nodes)
 
     def advance(self, progress: Progress) -> bool:
-        if self.task.watch is not None:
-            self.task.watch(self.settings, progress, self.rows[-1])
+        if self.job.watch is not None:
+            self.job.watch(self.settings, progress, self.rows[-1])
         if self.files is not None:
             self.files.keep(self.run.state, progress.clocks.time, lambda: self._checkpoint(progress))
-        return not self.task.stop()
+        return not self.job.stop()
 
     def _checkpoint(self, progress: Progress) -> Snapshot | None:
         """Returns what a checkpoint holds; None where models are lost, so that older checkpoints are of more use."""
@@ -193,7 +192,7 @@ class Recorder(Observer):
             chunks=asdict(self.run.chunks),
             curves=curves,
         )
-        return Snapshot(self.run.state, progress.clocks, self.run.meter.tracking.layout, journal, arrays)
+        return Snapshot(self.run.state, progress.clocks, self.run.evaluator.tracking.layout, journal, arrays)
 
     def summary(self, progress: Progress, status: str, isolated: list[dict[str, Any]] | None) -> dict[str, Any]:
         """Returns the content of summary.json."""
@@ -201,7 +200,7 @@ class Recorder(Observer):
         nodes = diverged(state)
         late = self._second_half()
         summary = {
-            "networks": [row | _average(late[row["network"]]) for row in self.rows[-len(self.task.made.points) :]],
+            "networks": [row | _average(late[row["network"]]) for row in self.rows[-len(self.job.made.points) :]],
             "isolated": isolated,
             "heterogeneity": [None if found is None else asdict(found) for found in self.run.labels],
             "wall_seconds": seconds,
@@ -219,7 +218,7 @@ class Recorder(Observer):
             "diverged": divergence.summary(self.run, nodes, now),
         }
         if status == "diverged":
-            summary["message"] = divergence.message(self.run, [p.config for p in self.task.made.points], nodes, now)
+            summary["message"] = divergence.message(self.run, [p.config for p in self.job.made.points], nodes, now)
         return summary
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -228,7 +227,7 @@ class Recorder(Observer):
 
     def _second_half(self) -> dict[int, list[dict[str, Any]]]:
         """Returns the rows of each network over the second half of the run."""
-        found: dict[int, list[dict[str, Any]]] = {network: [] for network in range(len(self.task.made.points))}
+        found: dict[int, list[dict[str, Any]]] = {network: [] for network in range(len(self.job.made.points))}
         for row in self.metrics():
             if row["time"] >= self.settings.run.until / 2 and row["network"] in found:
                 found[row["network"]].append(row)
@@ -256,13 +255,15 @@ class Recorder(Observer):
     def finish(self, summary: dict[str, Any]) -> None:
         """Writes the summary, here and in TensorBoard."""
         if self.files is not None:
-            self.files.finish(summary, self.task.made.configs)
+            self.files.finish(summary, self.job.made.configs)
 
 
-def _journal(task: Task, means: Means, start: Snapshot | Origin | None, device: str, files: dict[str, str]) -> Journal:
+def _journal(
+    job: Job, means: ComputePlan, start: Snapshot | Origin | None, device: str, files: dict[str, str]
+) -> RunJournal:
     """Returns the journal of a run that goes on now, or begins."""
-    origin, settings = asdict(start) if isinstance(start, Origin) else None, config.to_dict(task.settings)
-    old, resumed = Journal(settings, start=origin), ()
+    origin, settings = asdict(start) if isinstance(start, Origin) else None, config.to_dict(job.settings)
+    old, resumed = RunJournal(settings, start=origin), ()
     if isinstance(start, Snapshot):
         old, resumed = start.journal, (*start.journal.resumed, {"time": start.clocks.time, "device": device})
     return replace(
@@ -276,13 +277,13 @@ def _journal(task: Task, means: Means, start: Snapshot | Origin | None, device: 
     )
 
 
-def _late(start: Snapshot | None, until: float) -> Curves | None:
+def _late(start: Snapshot | None, until: float) -> StalenessAverages | None:
     """Returns the staleness averaged so far; none where the run's end, and so its second half, is another now."""
     if start is None or start.journal.curves is None or start.journal.config["run"]["until"] != until:
         return None
     since, last, marks = start.journal.curves
     before, integral, of_source = (start.arrays[f"curves.{name}"] for name in _CURVES)
-    return Curves(since, last, marks, before, integral, of_source)
+    return StalenessAverages(since, last, marks, before, integral, of_source)
 
 
 def _average(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:

@@ -1,6 +1,6 @@
 """Minibatches of a window's updates, drawn beside the work: those of some waves while others are at work.
 
-Letters: u updates, s steps, b examples of a minibatch.
+Notation: u updates, s steps, b examples of a minibatch.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from batchednodes.algorithms.waves import UpdateWave
 from batchednodes.data.minibatches import Sampler
-from batchednodes.numerics.memory import Aside, sendable
+from batchednodes.numerics.memory import BackgroundWorker, sendable
 
 PART = 32 << 20
 """Most memory of the minibatches that are drawn at once [B]; those of a larger wave are drawn as it runs."""
@@ -29,7 +29,9 @@ class Minibatches:
     All are functions of addresses, so that it does not matter where the window is taken up again.
     """
 
-    def __init__(self, sampler: Sampler, waves: Sequence[UpdateWave], device: torch.device, host: Aside) -> None:
+    def __init__(
+        self, sampler: Sampler, waves: Sequence[UpdateWave], device: torch.device, host: BackgroundWorker
+    ) -> None:
         """Draws the first part.
 
         Args:

@@ -2,7 +2,7 @@ r"""Training: from a config to a result, in one call.
 
     result = batchednodes.train("configs/quickstart.yaml", "network.nodes=50")
 
-Letters: n nodes, p parameters, t tracked sources.
+Notation: n nodes, p parameters, t tracked sources.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,14 +29,14 @@ from batchednodes.results.checkpoints.checkpointer import newest
 from batchednodes.results.checkpoints.header import check_rows
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.lock import Lock
-from batchednodes.results.folder.paths import CONFIG, ISOLATED, Place, checkpoints
+from batchednodes.results.folder.paths import CONFIG, ISOLATED, OutputFolder, checkpoints
 from batchednodes.results.folder.run_folder import begin, new_folder, reopen
 from batchednodes.simulation.build import assembly
-from batchednodes.simulation.build.assembly import Run
+from batchednodes.simulation.build.assembly import Simulation
 from batchednodes.simulation.engine import Pause, never
-from batchednodes.simulation.observer import Means, Recorder, Task, Watch, device_name
+from batchednodes.simulation.observer import ComputePlan, Job, RunObserver, Watch, device_name
 from batchednodes.simulation.planning.plan import plan, screen
-from batchednodes.simulation.planning.preflight import Prepared, fresh, names, prepare, resumable
+from batchednodes.simulation.planning.preflight import Preflight, fresh, names, prepare, resumable
 from batchednodes.simulation.resume import warm_start
 from batchednodes.simulation.resume.rules import DivergedError, check_goes_on, reopened
 from batchednodes.simulation.resume.warm_start import Origin
@@ -114,11 +114,11 @@ def train(
     with own():
         settings = config.load(source, overrides)
         made = fresh(settings, out)
-    return start(settings, made, None if out is None else Place(Path(out)), watch, stop)
+    return start(settings, made, None if out is None else OutputFolder(Path(out)), watch, stop)
 
 
 def start(
-    settings: Config, made: Prepared, out: Place | None = None, watch: Watch | None = None, stop: Pause = never
+    settings: Config, made: Preflight, out: OutputFolder | None = None, watch: Watch | None = None, stop: Pause = never
 ) -> Result:
     """Runs settings that have been read to their end.
 
@@ -129,7 +129,7 @@ def start(
         watch, stop: as of `train`, and so are errors.
     """
     with own():
-        return _new(Task(settings, made, True, watch, stop), out)
+        return _new(Job(settings, made, True, watch, stop), out)
 
 
 def resume(folder: str | Path, *overrides: Override, watch: Watch | None = None, stop: Pause = never) -> Result:
@@ -154,51 +154,51 @@ def resume(folder: str | Path, *overrides: Override, watch: Watch | None = None,
             return go_on(settings, resumable(place, settings), place, watch, stop)
 
 
-def go_on(settings: Config, made: Prepared, folder: Path, watch: Watch | None = None, stop: Pause = never) -> Result:
+def go_on(settings: Config, made: Preflight, folder: Path, watch: Watch | None = None, stop: Pause = never) -> Result:
     """Goes on with the run in a folder, which is locked, with settings that have been read; see `resume`."""
     with own():
-        return _continued(Task(settings, made, True, watch, stop), Inside(folder))
+        return _continued(Job(settings, made, True, watch, stop), Inside(folder))
 
 
-def _new(task: Task, out: Place | Inside | None) -> Result:
+def _new(job: Job, out: OutputFolder | Inside | None) -> Result:
     """Runs a task from its start, in a new folder, or one that is empty."""
-    with _assembled(task, None) as (run, means, origin):
+    with _assembled(job, None) as (run, means, origin):
         if out is None:
-            return _run(task, run, Recorder(task, run, means, None, origin))
-        written = config.dump(task.settings), names(task.made.configs)
-        with new_folder(out, *written) if isinstance(out, Place) else begin(out, *written) as lock:
-            return _run(task, run, Recorder(task, run, means, lock.folder, origin))
+            return _run(job, run, RunObserver(job, run, means, None, origin))
+        written = config.dump(job.settings), names(job.made.configs)
+        with new_folder(out, *written) if isinstance(out, OutputFolder) else begin(out, *written) as lock:
+            return _run(job, run, RunObserver(job, run, means, lock.folder, origin))
 
 
-def _continued(task: Task, folder: Inside) -> Result:
+def _continued(job: Job, folder: Inside) -> Result:
     """Runs a task from where it is in its folder, which is locked."""
-    start = newest(folder, assembly.device(task.settings), lambda s: check_rows(folder, s.header))
+    start = newest(folder, assembly.device(job.settings), lambda s: check_rows(folder, s.header))
     if start is not None:
-        check_goes_on(folder, start.header, task.settings, task.made.points, task.made.files)
-    with _assembled(task, start) as (run, means, origin):
-        ended = start is not None and start.clocks.time >= task.settings.run.until
-        reopen(folder, config.dump(task.settings), ended)
-        return _run(task, run, Recorder(task, run, means, folder, start or origin))
+        check_goes_on(folder, start.header, job.settings, job.made.points, job.made.files)
+    with _assembled(job, start) as (run, means, origin):
+        ended = start is not None and start.clocks.time >= job.settings.run.until
+        reopen(folder, config.dump(job.settings), ended)
+        return _run(job, run, RunObserver(job, run, means, folder, start or origin))
 
 
 @contextmanager
-def _assembled(task: Task, start: Snapshot | None) -> Iterator[tuple[Run, Means, Origin | None]]:
+def _assembled(job: Job, start: Snapshot | None) -> Iterator[tuple[Simulation, ComputePlan, Origin | None]]:
     """Yields all parts of a run, and where its models come from, with torch's threads set as the run needs them."""
-    made, configs = task.made, task.made.configs
+    made, configs = job.made, job.made.configs
     screen(configs, made.sizes)
     events = made.events or assembly.timeline(configs)
     need = plan(configs, events, made.sizes)
     need.refuse_unless_fits()
-    means = Means(need.chunks, need.threads, need.copies)
+    means = ComputePlan(need.chunks, need.threads, need.copies)
     if start is not None and start.journal.devices[-1] == device_name(start.state.x.device):
         means = replace(means, chunks=Chunks(**start.journal.chunks), threads=start.journal.threads)
     with _threads(means.threads):
         run = assembly.assemble(configs, events, means.chunks, None if start is None else start.state, made.take())
-        branched = start is None and task.settings.run.start_from is not None
+        branched = start is None and job.settings.run.start_from is not None
         yield (
             run,
             means,
-            warm_start.start_(run.state, run.declared, events.networks.sizes, task.settings) if branched else None,
+            warm_start.start_(run.state, run.declared, events.networks.sizes, job.settings) if branched else None,
         )
 
 
@@ -213,48 +213,48 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _run(task: Task, run: Run, recorder: Recorder) -> Result:
+def _run(job: Job, run: Simulation, observer: RunObserver) -> Result:
     """Runs to the end, then the isolated nodes if they are asked for, each from where it is."""
-    with recorder, named_faults():
-        progress = recorder.begin(run.engine.begin())
-        if progress.clocks.time < task.settings.run.until:
-            progress = run.engine.run_(run.state, progress, recorder)
-            if progress.clocks.time < task.settings.run.until and not recorder.stopped:
-                return _result(run, recorder, recorder.interrupt(progress))
-        recorder.save(progress)
-        known = recorder.known()
+    with observer, named_faults():
+        progress = observer.begin(run.engine.begin())
+        if progress.clocks.time < job.settings.run.until:
+            progress = run.engine.run_(run.state, progress, observer)
+            if progress.clocks.time < job.settings.run.until and not observer.stopped:
+                return _result(run, observer, observer.interrupt(progress))
+        observer.save(progress)
+        known = observer.known()
         if known is not None:
-            return _result(run, recorder, known)
+            return _result(run, observer, known)
         isolated = None
-        if task.settings.run.baseline == "isolated" and not recorder.stopped:
-            alone = _isolated(task, recorder.folder)
+        if job.settings.run.baseline == "isolated" and not observer.stopped:
+            alone = _isolated(job, observer.folder)
             if alone["status"] == "interrupted":
-                return _result(run, recorder, recorder.interrupt(progress))
+                return _result(run, observer, observer.interrupt(progress))
             isolated = alone["networks"]
-        summary = recorder.summary(progress, "diverged" if recorder.stopped else "finished", isolated)
-        recorder.finish(summary)
-        return _result(run, recorder, summary)
+        summary = observer.summary(progress, "diverged" if observer.stopped else "finished", isolated)
+        observer.finish(summary)
+        return _result(run, observer, summary)
 
 
-def _result(run: Run, recorder: Recorder, summary: dict[str, Any]) -> Result:
-    layout, versions = run.meter.tracking.layout, run.state.versions
+def _result(run: Simulation, observer: RunObserver, summary: dict[str, Any]) -> Result:
+    layout, versions = run.evaluator.tracking.layout, run.state.versions
     tables = tuple(layout.block(versions, g) for g in range(layout.sizes.size))
-    metrics = pd.DataFrame(recorder.metrics())
-    folder = None if recorder.folder is None else recorder.folder.path
-    return Result(metrics, summary, run.meter.models(run.state), tables, folder, run.problem.stack)
+    metrics = pd.DataFrame(observer.metrics())
+    folder = None if observer.folder is None else observer.folder.path
+    return Result(metrics, summary, run.evaluator.models(run.state), tables, folder, run.problem.stack)
 
 
-def _isolated(task: Task, folder: Inside | None) -> dict[str, Any]:
+def _isolated(job: Job, folder: Inside | None) -> dict[str, Any]:
     """Returns the summary of the same nodes when none of them ever gossips.
 
     It is a run of its own, in a folder among the checkpoints until it is finished, so that it can go on too.
     """
-    settings = _silent(replace(task.settings, name=f"{task.settings.name[:90]}-isolated"))
-    made = prepare([replace(p, config=_silent(p.config)) for p in task.made.points])
-    alone = replace(task, settings=settings, made=made, boards=False)
+    settings = _silent(replace(job.settings, name=f"{job.settings.name[:90]}-isolated"))
+    made = prepare([replace(p, config=_silent(p.config)) for p in job.made.points])
+    alone = replace(job, settings=settings, made=made, boards=False)
     if folder is None:
         return _new(alone, None).summary
-    made.summed = task.made.files
+    made.summed = job.made.files
     place = checkpoints(folder) / ISOLATED
     summary = _left(alone, place)
     if summary is None:
@@ -267,7 +267,7 @@ def _isolated(task: Task, folder: Inside | None) -> dict[str, Any]:
     return summary
 
 
-def _left(alone: Task, place: Inside) -> dict[str, Any] | None:
+def _left(alone: Job, place: Inside) -> dict[str, Any] | None:
     """Returns the summary of isolated nodes that go on in their folder; None where they begin anew.
 
     That is so where none have begun, where they ended sooner, before the run was extended, and where they diverged.

@@ -1,8 +1,8 @@
 """Who may contact whom: the kinds of graphs, the graph itself, and the contact lists of a batch of networks.
 
 A complete graph is never stored. Any other graph lists the contacts of each node, in CSR form; the graphs of several
-networks are stacked into one `Contacts`, from which `peer` draws. Where a graph changes with time, a `Chooser` says who
-is contacted; likewise where weights do.
+networks are stacked into one `PeerLists`, from which `peer` draws. Where a graph changes with time, a `PeerSampler`
+says who is contacted; likewise where weights do.
 """
 
 from batchednodes.topology.base import Changing, Topology
@@ -12,9 +12,9 @@ from batchednodes.topology.from_networkx import Davis, Karate, NetworkX, from_ne
 from batchednodes.topology.given import Adjacency, EdgeList, Edges
 from batchednodes.topology.graph import Graph
 from batchednodes.topology.grids import Grid, Torus
-from batchednodes.topology.neighbours import Contacts, Networks, peer, peers, stack
-from batchednodes.topology.peer_sampler import ROUNDS, Chooser
-from batchednodes.topology.peer_sampling_kernels import Choice, choice, choices, chosen
+from batchednodes.topology.neighbours import Networks, PeerLists, peer, peers, stack
+from batchednodes.topology.peer_sampler import ROUNDS, PeerSampler
+from batchednodes.topology.peer_sampling_kernels import PeerTables, choice, choices, chosen
 from batchednodes.topology.random import BarabasiAlbert, ErdosRenyi, WattsStrogatz
 from batchednodes.topology.regular import KRegular
 from batchednodes.topology.round_weights import RoundWeights
@@ -39,11 +39,8 @@ __all__ = [
     "BinaryTree",
     "Chain",
     "Changing",
-    "Choice",
-    "Chooser",
     "Complete",
     "ConstantWeights",
-    "Contacts",
     "Davis",
     "DoubleBinaryTree",
     "EdgeList",
@@ -62,6 +59,9 @@ __all__ = [
     "NetworkX",
     "Networks",
     "OnePeerExponential",
+    "PeerLists",
+    "PeerSampler",
+    "PeerTables",
     "RandomGeometric",
     "RandomMatching",
     "RandomPeers",

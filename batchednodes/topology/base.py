@@ -1,13 +1,13 @@
 r"""What a kind of graph is, and what several kinds check.
 
-Letters: n nodes.
+Notation: n nodes.
 """
 
 from abc import ABC, abstractmethod
 
 from batchednodes.numerics.values import shown
 from batchednodes.topology.graph import Graph
-from batchednodes.topology.peer_sampler import Chooser
+from batchednodes.topology.peer_sampler import PeerSampler
 
 
 def at_least(name: str, value: int, low: int) -> None:
@@ -29,7 +29,7 @@ class Topology(ABC):
     """The kind of graph that a network of any size gets."""
 
     @abstractmethod
-    def graph(self, n: int, seed: int) -> Graph | Chooser | None:
+    def graph(self, n: int, seed: int) -> Graph | PeerSampler | None:
         """Returns the graph of n nodes, or what chooses among them, the same for the same (n, seed); None: complete.
 
         Args:

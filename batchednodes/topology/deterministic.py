@@ -1,6 +1,6 @@
 r"""Graphs by formula: complete, ring, chain, hypercube, star, exponential.
 
-Letters: n nodes, i a node.
+Notation: n nodes, i a node.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 r"""Graphs of networkx: two that sociologists observed, any of its generators, and any graph object.
 
-Letters: n nodes.
+Notation: n nodes.
 """
 
 import inspect

@@ -1,6 +1,6 @@
 r"""The user's own graph, from a text file or written out in the settings, as numbers or as text.
 
-Letters: n nodes, i a node, j its contact, pairs edges as rows (i, j).
+Notation: n nodes, i a node, j its contact, pairs edges as rows (i, j).
 """
 
 import os

@@ -1,6 +1,6 @@
 r"""A stored graph: contact lists in CSR form, its components, and how fast gossip over it contracts.
 
-Letters: n nodes, e contacts, i a node, j its contact, W gossip matrix of the graph.
+Notation: n nodes, e contacts, i a node, j its contact, W gossip matrix of the graph.
 """
 
 import math

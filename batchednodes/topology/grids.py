@@ -1,6 +1,6 @@
 r"""Grids of two or three dimensions, which wrap around or do not.
 
-Letters: n nodes, sides lengths of the grid, whose product is n.
+Notation: n nodes, sides lengths of the grid, whose product is n.
 """
 
 import math

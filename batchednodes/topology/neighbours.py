@@ -2,7 +2,7 @@ r"""Whom each node of a batch of disjoint networks may contact, and the draw of 
 
 Node i of network g has the global number offsets[g] + i. The graphs of the networks become one block-diagonal list.
 
-Letters: n nodes of all networks, g networks, e contacts.
+Notation: n nodes of all networks, g networks, e contacts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,8 @@ from numba import int32, njit
 
 from batchednodes.numerics.rng import below, unit
 from batchednodes.topology.graph import Graph
-from batchednodes.topology.peer_sampler import Chooser
-from batchednodes.topology.peer_sampling_kernels import COMPLETE, LISTED, Choice, Rule, joined
+from batchednodes.topology.peer_sampler import PeerSampler
+from batchednodes.topology.peer_sampling_kernels import COMPLETE, LISTED, PeerRule, PeerTables, joined
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ class Networks:
 
 
 @dataclass(frozen=True, eq=False)
-class Contacts:
+class PeerLists:
     """Whom each node of a batch may contact, in global node numbers."""
 
     start: Int64[np.ndarray, " n"]
@@ -79,23 +79,23 @@ class Contacts:
     """The contacts, sorted within each node."""
     share: Float64[np.ndarray, " n"]
     """Part of its contacts for which the node finds a peer; 0: it has nobody to contact."""
-    choosers: Mapping[int, Chooser]
+    choosers: Mapping[int, PeerSampler]
     """What chooses peers instead of the lists, which are then empty, by the first node of the network."""
 
     def lists(self) -> tuple[np.ndarray, ...]:
         """Returns the arrays in the order in which `peer` takes them."""
         return (self.start, self.size, self.complete, self.indptr, self.indices)
 
-    def choice(self) -> Choice:
+    def choice(self) -> PeerTables:
         """Returns what chooses peers at any time, for `chosen`."""
         firsts = np.unique(self.start)
         return joined([self._rule(int(first)) for first in firsts], self.size[firsts].tolist())
 
-    def _rule(self, first: int) -> Rule:
+    def _rule(self, first: int) -> PeerRule:
         if first in self.choosers:
             return self.choosers[first].rule()
         graph = self.graph(slice(first, first + int(self.size[first])))
-        return Rule(COMPLETE) if graph is None else Rule(LISTED, graph.indptr, graph.indices)
+        return PeerRule(COMPLETE) if graph is None else PeerRule(LISTED, graph.indptr, graph.indices)
 
     def graph(self, nodes: slice) -> Graph | None:
         """Returns whom each node of a network, given by its nodes in the batch, may ever contact; None: everyone."""
@@ -112,7 +112,7 @@ class Contacts:
         return self.share == 0
 
 
-def stack(networks: Networks, graphs: Sequence[Graph | Chooser | None]) -> Contacts:
+def stack(networks: Networks, graphs: Sequence[Graph | PeerSampler | None]) -> PeerLists:
     """Returns the contact lists of all networks, with node numbers of the batch.
 
     Args:
@@ -127,7 +127,7 @@ def stack(networks: Networks, graphs: Sequence[Graph | Chooser | None]) -> Conta
             indices.append(graph.indices + np.int32(first))
         made = (
             graph.share()
-            if isinstance(graph, Chooser)
+            if isinstance(graph, PeerSampler)
             else np.full(size, size > 1)
             if graph is None
             else degrees[-1] > 0
@@ -140,14 +140,14 @@ def stack(networks: Networks, graphs: Sequence[Graph | Chooser | None]) -> Conta
     complete = np.repeat([graph is None for graph in graphs], networks.sizes)
     lists = np.concatenate([np.zeros(0, np.int32), *indices])
     firsts = networks.offsets[:-1].tolist()
-    choosers = {first: graph for first, graph in zip(firsts, graphs, strict=True) if isinstance(graph, Chooser)}
-    return Contacts(start, size, complete, indptr, lists, np.concatenate(share), choosers)
+    choosers = {first: graph for first, graph in zip(firsts, graphs, strict=True) if isinstance(graph, PeerSampler)}
+    return PeerLists(start, size, complete, indptr, lists, np.concatenate(share), choosers)
 
 
 @njit(nogil=True, cache=True)
 @no_type_check
 def peer(node, bits, lists):  # noqa: ANN001, ANN201  (numba infers the types)
-    """Maps 64 random bits to a uniformly random contact of a node; -1 if it has nobody. See `Contacts.lists`."""
+    """Maps 64 random bits to a uniformly random contact of a node; -1 if it has nobody. See `PeerLists.lists`."""
     start, size, complete, indptr, indices = lists
     if complete[node]:
         others = size[node] - 1

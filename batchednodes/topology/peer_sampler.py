@@ -1,6 +1,6 @@
 r"""What chooses the peer of a contact where it is no uniform neighbour in one graph: weights, or a graph that changes.
 
-Letters: n nodes, m contacts.
+Notation: n nodes, m contacts.
 """
 
 import math
@@ -11,13 +11,13 @@ import scipy
 from jaxtyping import Float64, Int32, Int64, UInt64
 
 from batchednodes.topology.graph import Graph
-from batchednodes.topology.peer_sampling_kernels import Rule
+from batchednodes.topology.peer_sampling_kernels import PeerRule
 
 ROUNDS = 10**9
 """The most rounds of a run on a graph that changes."""
 
 
-class Chooser(ABC):
+class PeerSampler(ABC):
     """A rule for one network; nodes have their numbers in it."""
 
     @abstractmethod
@@ -59,7 +59,7 @@ class Chooser(ABC):
         raise ValueError(f"the graph of {type(self).__name__} does not change")
 
     @abstractmethod
-    def rule(self) -> Rule:
+    def rule(self) -> PeerRule:
         """Returns the same for single draws in compiled code."""
 
 

@@ -1,6 +1,6 @@
 r"""Whom a node contacts at a time, one draw after the other in compiled code, whatever chooses the peers.
 
-Letters: n nodes, g networks, e contacts, r round, k peers of a node in a round, s number of one of them.
+Notation: n nodes, g networks, e contacts, r round, k peers of a node in a round, s number of one of them.
 """
 
 import math
@@ -32,7 +32,7 @@ RULE = np.dtype(
 
 
 @dataclass(frozen=True)
-class Rule:
+class PeerRule:
     """What chooses the peers of one network; nodes have their numbers in it."""
 
     kind: int
@@ -51,7 +51,7 @@ class Rule:
     """Rounds of a cycle, or peers of a node in a round."""
 
 
-class Choice(NamedTuple):
+class PeerTables(NamedTuple):
     """What chooses the peers of a batch, in global node numbers."""
 
     network: Int64[np.ndarray, " n"]
@@ -63,14 +63,14 @@ class Choice(NamedTuple):
     indices: Int32[np.ndarray, " e"]
     """The contacts."""
     upto: Float64[np.ndarray, " e"]
-    """As in `Rule`; 0 without probabilities."""
+    """As in `PeerRule`; 0 without probabilities."""
     partner: Int32[np.ndarray, " n"]
     """The matching that was asked for last; changed."""
     turn: Int64[np.ndarray, " g"]
     """Its round; -1: none was; changed."""
 
 
-def joined(rules: "list[Rule]", sizes: list[int]) -> Choice:
+def joined(rules: "list[PeerRule]", sizes: list[int]) -> PeerTables:
     """Returns what chooses the peers of networks of some sizes, one after the other."""
     table = np.zeros(len(rules), RULE)
     ends, firsts = np.cumsum([0, *(r.indices.size for r in rules)]), np.cumsum([0, *sizes])
@@ -82,7 +82,7 @@ def joined(rules: "list[Rule]", sizes: list[int]) -> Choice:
     upto = [np.zeros(r.indices.size) if r.upto is None else r.upto for r in rules]
     network, n = np.repeat(np.arange(len(rules)), sizes), int(firsts[-1])
     kept = (np.empty(n, np.int32), np.full(len(rules), -1))
-    return Choice(network, table, indptr, np.concatenate(indices), np.concatenate(upto), *kept)
+    return PeerTables(network, table, indptr, np.concatenate(indices), np.concatenate(upto), *kept)
 
 
 @njit(nogil=True, cache=True)

@@ -1,6 +1,6 @@
 r"""Random graphs: Erdos-Renyi, small worlds, growing graphs.
 
-Letters: n nodes, i a node, j its neighbour, p probability of an edge, pairs edges as rows (i, j).
+Notation: n nodes, i a node, j its neighbour, p probability of an edge, pairs edges as rows (i, j).
 """
 
 import math

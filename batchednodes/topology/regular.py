@@ -1,6 +1,6 @@
 r"""Random regular graphs.
 
-Letters: n nodes, pairs edges as rows (i, j).
+Notation: n nodes, pairs edges as rows (i, j).
 """
 
 import itertools

@@ -18,7 +18,7 @@ from jaxtyping import Int64
 
 from batchednodes.numerics.values import shown
 from batchednodes.topology.graph import Graph
-from batchednodes.topology.peer_sampler import Chooser, rounds
+from batchednodes.topology.peer_sampler import PeerSampler, rounds
 from batchednodes.topology.weights import NEAR, UniformWeights, Weights
 
 Stochasticity = Literal["row", "column", "double"]
@@ -31,7 +31,7 @@ class RoundWeights:
 
     n: int
     """Number of nodes."""
-    graph: Graph | Chooser | None
+    graph: Graph | PeerSampler | None
     """Who may contact whom; None: everyone, and W is 1/n everywhere."""
     weights: Weights
     """The weights of the edges."""
@@ -44,7 +44,7 @@ class RoundWeights:
 
     def check(self) -> None:
         """Raises ValueError if a round of a fixed graph, or a cycle, or the first one, has no such matrix."""
-        for k in range((self.graph.cycle or 1) if isinstance(self.graph, Chooser) else 1):
+        for k in range((self.graph.cycle or 1) if isinstance(self.graph, PeerSampler) else 1):
             self.matrix(k)
 
     def matrix(self, k: int) -> "scipy.sparse.csr_array | None":
@@ -62,11 +62,11 @@ class RoundWeights:
     @property
     def few(self) -> bool:
         """Returns whether rounds repeat, so that their matrices can be kept."""
-        return not isinstance(self.graph, Chooser) or self.graph.cycle is not None
+        return not isinstance(self.graph, PeerSampler) or self.graph.cycle is not None
 
     def repeats(self, k: int) -> int:
         """Returns the first round that has the same matrix as round k."""
-        if not isinstance(self.graph, Chooser):
+        if not isinstance(self.graph, PeerSampler):
             return 0
         turn = int(rounds(np.array([self._begin(k)]), self.graph.seconds)[0])
         return turn if self.graph.cycle is None else turn % self.graph.cycle

@@ -3,7 +3,7 @@ r"""Kinds of graphs that change from round to round: round r lasts from r to r +
 A contact at time t is with a neighbour in the graph of round floor(t / period); a node that has none then makes no
 contact, and its clock ticks on.
 
-Letters: n nodes, i a node, r round, k neighbours.
+Notation: n nodes, i a node, r round, k neighbours.
 """
 
 import math
@@ -15,7 +15,7 @@ from batchednodes.numerics.values import number
 from batchednodes.topology.base import Changing, at_least, below_n
 from batchednodes.topology.base_k_plus_1 import base_graph
 from batchednodes.topology.graph import Graph
-from batchednodes.topology.peer_sampler import Chooser
+from batchednodes.topology.peer_sampler import PeerSampler
 from batchednodes.topology.time_varying_peers import Cycle, Matchings, NewPeers
 
 
@@ -39,7 +39,7 @@ class OnePeerExponential(Changing):
     def contacts(self, n: int) -> float:
         return float(n * (n - 1).bit_length())
 
-    def graph(self, n: int, seed: int) -> Graph | Chooser | None:
+    def graph(self, n: int, seed: int) -> Graph | PeerSampler | None:
         """Returns the rounds; of one node, one round without contacts."""
         i = np.arange(n)
         hops = [1 << r for r in range(max(1, (n - 1).bit_length()))]
@@ -67,7 +67,7 @@ class RandomMatching(Changing):
     def contacts(self, n: int) -> float:
         return 0.0
 
-    def graph(self, n: int, seed: int) -> Graph | Chooser | None:
+    def graph(self, n: int, seed: int) -> Graph | PeerSampler | None:
         """Returns what draws the matchings."""
         return Matchings(self.seconds(n), n, seed)
 
@@ -91,7 +91,7 @@ class RandomPeers(Changing):
     def contacts(self, n: int) -> float:
         return 0.0
 
-    def graph(self, n: int, seed: int) -> Graph | Chooser | None:
+    def graph(self, n: int, seed: int) -> Graph | PeerSampler | None:
         """Returns what draws the peers."""
         below_n("degree", self.degree, n, "kind=complete or a smaller degree")
         return NewPeers(self.seconds(n), n, seed, self.degree)
@@ -123,7 +123,7 @@ class BaseGraph(Changing):
         k = min(self.degree, max(1, n - 1))
         return n * k * (2 * math.log(n) / math.log(k + 1) + 2)
 
-    def graph(self, n: int, seed: int) -> Graph | Chooser | None:
+    def graph(self, n: int, seed: int) -> Graph | PeerSampler | None:
         """Returns the rounds."""
         below_n("degree", self.degree, n, "kind=complete or a smaller degree")
         return Cycle.of(self.seconds(n), [Graph.of(n, *edges[:2]) for edges in base_graph(n, self.degree)])

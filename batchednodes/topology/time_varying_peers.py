@@ -3,7 +3,7 @@ r"""Choosers of graphs that change: all rounds of a cycle, a new matching, or ne
 What is random in a round comes from the addresses (seed, stream, node, round), so it does not depend on which contacts
 ask for it, or in which order.
 
-Letters: n nodes, m contacts, r round, k peers of a node in a round.
+Notation: n nodes, m contacts, r round, k peers of a node in a round.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from numba import njit
 
 from batchednodes.numerics import rng
 from batchednodes.topology.graph import Graph
-from batchednodes.topology.peer_sampler import Chooser, rounds
-from batchednodes.topology.peer_sampling_kernels import CYCLE, MATCHING, NEW_PEERS, Rule, listed, match, new_peer
+from batchednodes.topology.peer_sampler import PeerSampler, rounds
+from batchednodes.topology.peer_sampling_kernels import CYCLE, MATCHING, NEW_PEERS, PeerRule, listed, match, new_peer
 
 
 @dataclass(frozen=True, eq=False)
-class Cycle(Chooser):
+class Cycle(PeerSampler):
     """A few graphs in turn: round r has the graph r mod their number; peers are uniform among its neighbours."""
 
     period: float
@@ -72,8 +72,8 @@ class Cycle(Chooser):
         indptr = self.indptr[first : first + self.n + 1]
         return Graph(self.n, indptr - indptr[0], self.indices[indptr[0] : indptr[-1]], directed=self.directed)
 
-    def rule(self) -> Rule:
-        return Rule(CYCLE, self.indptr, self.indices, period=self.period, count=self.cycle)
+    def rule(self) -> PeerRule:
+        return PeerRule(CYCLE, self.indptr, self.indices, period=self.period, count=self.cycle)
 
     def _pairs(self) -> tuple[Int64[np.ndarray, " e"], Int32[np.ndarray, " e"]]:
         return np.repeat(np.arange(self.indptr.size - 1) % self.n, np.diff(self.indptr)), self.indices
@@ -87,7 +87,7 @@ def _listed(row, bits, indptr, indices, out):  # noqa: ANN001, ANN202  (numba in
 
 
 @dataclass(frozen=True, eq=False)
-class Matchings(Chooser):
+class Matchings(PeerSampler):
     """A uniformly random perfect matching each round; of an odd number of nodes a random one has no partner."""
 
     period: float
@@ -120,8 +120,8 @@ class Matchings(Chooser):
         j = self.peers(np.full(self.n, time), i, np.zeros(self.n, np.uint64))
         return Graph.of(self.n, i[i < j], j[i < j])
 
-    def rule(self) -> Rule:
-        return Rule(MATCHING, seed=self.seed, period=self.period)
+    def rule(self) -> PeerRule:
+        return PeerRule(MATCHING, seed=self.seed, period=self.period)
 
 
 @njit(nogil=True, cache=True)
@@ -137,7 +137,7 @@ def _matched(seed, n, turn, node, order, out):  # noqa: ANN001, ANN202
 
 
 @dataclass(frozen=True, eq=False)
-class NewPeers(Chooser):
+class NewPeers(PeerSampler):
     """Each node draws some peers anew each round, uniformly among all others, without replacement."""
 
     period: float
@@ -174,8 +174,8 @@ class NewPeers(Chooser):
         _listing(np.uint64(self.seed), (self.n, self.degree), turn, i, place, j)
         return Graph.of(self.n, i, j, directed=True)
 
-    def rule(self) -> Rule:
-        return Rule(NEW_PEERS, seed=self.seed, period=self.period, count=self.degree)
+    def rule(self) -> PeerRule:
+        return PeerRule(NEW_PEERS, seed=self.seed, period=self.period, count=self.degree)
 
 
 @njit(nogil=True, cache=True)

@@ -1,6 +1,6 @@
 r"""Trees: a binary tree, and two of them over the same nodes.
 
-Letters: n nodes, i a node.
+Notation: n nodes, i a node.
 """
 
 from dataclasses import dataclass

@@ -3,7 +3,7 @@ r"""Contact probabilities: with whom a contact of a node is, on a graph that is 
 A contact of node i is with its neighbour j with probability P[i, j]; with probability P[i, i] it is with nobody: then
 no contact is made, and the clock ticks on. So weights thin the gossip capacity of the nodes.
 
-Letters: n nodes, e contacts, m contacts that are made, P contact probabilities, d degrees, L Laplacian of the graph,
+Notation: n nodes, e contacts, m contacts that are made, P contact probabilities, d degrees, L Laplacian of the graph,
 with eigenvalues 0 = l_1 <= l_2 <= ... <= l_n.
 """
 
@@ -20,8 +20,8 @@ from numba import njit
 from batchednodes.data.paths import read_text
 from batchednodes.numerics.values import number, shown
 from batchednodes.topology.graph import DENSE, Graph, largest_modulus, second_modulus, some_vector
-from batchednodes.topology.peer_sampler import Chooser
-from batchednodes.topology.peer_sampling_kernels import WEIGHTED, Rule, weighted
+from batchednodes.topology.peer_sampler import PeerSampler
+from batchednodes.topology.peer_sampling_kernels import WEIGHTED, PeerRule, weighted
 
 _REAL = r"[+-]?(?:\d{1,20}\.?\d{0,20}|\.\d{1,20})(?:[eE][+-]?\d{1,3})?"
 _ROW = re.compile(rf"\s*(\d{{1,9}})\s*,\s*(\d{{1,9}})\s*,\s*({_REAL})\s*", re.ASCII)
@@ -37,7 +37,7 @@ class Weights(ABC):
     """The kind of contact probabilities that a graph gets."""
 
     @abstractmethod
-    def chooser(self, graph: Graph) -> Chooser | None:
+    def chooser(self, graph: Graph) -> PeerSampler | None:
         """Returns what chooses peers on a graph; None: uniformly, without a clock tick lost.
 
         Raises:
@@ -49,7 +49,7 @@ class Weights(ABC):
 class UniformWeights(Weights):
     """All neighbours alike: P[i, j] = 1 / d_i; every tick of a clock is a contact."""
 
-    def chooser(self, graph: Graph) -> Chooser | None:
+    def chooser(self, graph: Graph) -> PeerSampler | None:
         return None
 
 
@@ -62,7 +62,7 @@ class MetropolisHastings(Weights):
         IPSN 2005.
     """
 
-    def chooser(self, graph: Graph) -> Chooser | None:
+    def chooser(self, graph: Graph) -> PeerSampler | None:
         _refuse_directed(graph)
         own = np.repeat(graph.degrees, graph.degrees)
         return Weighted.of(graph, 1 / (1.0 + np.maximum(own, graph.degrees[graph.indices])))
@@ -77,7 +77,7 @@ class MaxDegree(Weights):
         Distrib. Comput. 67(1), 2007.
     """
 
-    def chooser(self, graph: Graph) -> Chooser | None:
+    def chooser(self, graph: Graph) -> PeerSampler | None:
         _refuse_directed(graph)
         return Weighted.of(graph, np.full(graph.indices.size, 1 / (1.0 + graph.degrees.max())))
 
@@ -93,7 +93,7 @@ class Laplacian(Weights):
         L. Xiao, S. Boyd, "Fast linear iterations for distributed averaging", Systems & Control Letters 53(1), 2004.
     """
 
-    def chooser(self, graph: Graph) -> Chooser | None:
+    def chooser(self, graph: Graph) -> PeerSampler | None:
         _refuse_directed(graph)
         return Weighted.of(graph, np.full(graph.indices.size, best_constant(graph)))
 
@@ -108,7 +108,7 @@ class ConstantWeights(Weights):
     def __post_init__(self) -> None:
         number(self.value, 1, "value", high=1.0, open_low=True, open_high=False)
 
-    def chooser(self, graph: Graph) -> Chooser | None:
+    def chooser(self, graph: Graph) -> PeerSampler | None:
         most = int(graph.degrees.max(initial=0))
         if most * self.value > 1 + NEAR:
             raise ValueError(
@@ -126,7 +126,7 @@ class GivenWeights(Weights):
     """The file, relative to the working directory; '#' begins a comment, and a first line of names is skipped; node i
     contacts j with this probability, at least 0; (i, j) is in the graph, and rows of i sum to at most 1."""
 
-    def chooser(self, graph: Graph) -> Chooser | None:
+    def chooser(self, graph: Graph) -> PeerSampler | None:
         """Reads the file."""
         lines, i, j, p = self._rows()
         keys = np.repeat(np.arange(graph.n), graph.degrees) * graph.n + graph.indices
@@ -171,7 +171,7 @@ class GivenWeights(Weights):
 
 
 @dataclass(frozen=True, eq=False)
-class Weighted(Chooser):
+class Weighted(PeerSampler):
     """Peers with given probabilities on a fixed graph."""
 
     graph: Graph
@@ -211,8 +211,8 @@ class Weighted(Chooser):
         shape = (self.graph.n, self.graph.n)
         return scipy.sparse.csr_array((weight, self.graph.indices.copy(), self.graph.indptr.copy()), shape=shape)
 
-    def rule(self) -> Rule:
-        return Rule(WEIGHTED, self.graph.indptr, self.graph.indices, self.upto)
+    def rule(self) -> PeerRule:
+        return PeerRule(WEIGHTED, self.graph.indptr, self.graph.indices, self.upto)
 
 
 @njit(nogil=True, cache=True)

@@ -76,7 +76,7 @@ def same(a, b, tolerance=LINEAR):
         other = b.state.tensors()[name]
         scale = tensor.abs().max() if tensor.is_floating_point() and tensor.isfinite().all() else 1.0
         assert torch.allclose(tensor, other, rtol=0, atol=tolerance * max(1.0, float(scale))), name
-    assert torch.allclose(a.meter.models(a.state), b.meter.models(b.state), rtol=1e-11, atol=1e-12)
+    assert torch.allclose(a.evaluator.models(a.state), b.evaluator.models(b.state), rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
@@ -174,7 +174,7 @@ def test_rounds_are_the_published_trajectories(name, zeta, tmp_path):
         run = assembly.assemble([config], events := assembly.timeline([config]), plan.plan([config], events).chunks)
         run.state.models.zero_()
         run.engine.run_(run.state, run.engine.begin(), Unobserved())
-        found = seen(run.meter.models(run.state).numpy(), a, b, optimum)
+        found = seen(run.evaluator.models(run.state).numpy(), a, b, optimum)
         for key, value in rows[steps].items():
             assert found[key] == pytest.approx(value, rel=1e-9, abs=1e-14), (steps, key)
 

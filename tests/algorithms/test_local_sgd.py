@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from batchednodes.algorithms.local_sgd import Descent
-from batchednodes.algorithms.rates import Rates
+from batchednodes.algorithms.local_sgd import LocalSGD
+from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.config import Local
 from batchednodes.models.losses import Loss
 
@@ -35,9 +35,9 @@ def test_each_row_takes_the_steps_of_torch_optim(momentum, nesterov, decay):
     lr = torch.linspace(0.05, 0.3, ROWS, dtype=torch.float64)
     m = torch.linspace(0.1, 0.9, ROWS, dtype=torch.float64) if momentum else None
     wd = torch.linspace(0, 0.2, ROWS, dtype=torch.float64) if decay else None
-    rates = Rates(lr, m, wd, nesterov)
+    rates = Hyperparameters(lr, m, wd, nesterov)
     new, v = x.clone(), torch.zeros_like(x) if momentum else None
-    losses = Descent.of(loss, views, rates, features, targets).run_(new, v, examples, rates)
+    losses = LocalSGD.of(loss, views, rates, features, targets).run_(new, v, examples, rates)
     for i in range(ROWS):
         row = nn.Parameter(x[i].clone())
         options = {"momentum": float(m[i]) if momentum else 0, "weight_decay": float(wd[i]) if decay else 0}
@@ -77,7 +77,10 @@ def test_each_row_takes_its_own_steps_on_its_own_minibatches(momentum, nesterov,
     lr = torch.linspace(0.05, 0.3, ROWS, dtype=torch.float64)
     m = torch.linspace(0.1, 0.9, ROWS, dtype=torch.float64) if momentum else None
     wd = torch.linspace(0, 0.2, ROWS, dtype=torch.float64) if decay else None
-    rates, losses = Rates(lr, m, wd, nesterov), Loss(F.mse_loss, lambda outputs, y: (outputs - y).square().mean(-1))
+    rates, losses = (
+        Hyperparameters(lr, m, wd, nesterov),
+        Loss(F.mse_loss, lambda outputs, y: (outputs - y).square().mean(-1)),
+    )
 
     def outputs(parameters, features):
         return torch.tanh(features @ parameters["weight"][:, None]) + parameters["bias"]
@@ -85,7 +88,7 @@ def test_each_row_takes_its_own_steps_on_its_own_minibatches(momentum, nesterov,
     def objective(parameters, features, targets, weights):
         return losses.weighted(outputs(parameters, features), targets, weights)
 
-    descent = Descent.of(objective, views, rates, features, targets, padded=True, uneven=uneven)
+    descent = LocalSGD.of(objective, views, rates, features, targets, padded=True, uneven=uneven)
     new, v = x.clone(), before.clone() if momentum else None
     got = descent.run_(new, v, examples, rates)
     for i, sizes in enumerate(OWN):
@@ -112,8 +115,8 @@ def test_each_row_takes_its_own_steps_on_its_own_minibatches(momentum, nesterov,
 def test_rows_keep_models_and_buffers_bit_for_bit_in_steps_that_they_do_not_have(uneven):
     x, v = (torch.randn(2, P, generator=torch.Generator().manual_seed(s)) for s in (1, 2))
     ones = torch.ones(2)
-    rates = Rates(0.1 * ones, 0.9 * ones, 0.3 * ones, nesterov=True)
-    descent = Descent.of(weigh, views, rates, torch.full((4, P - 1), 1e30), torch.ones(4), padded=True, uneven=uneven)
+    rates = Hyperparameters(0.1 * ones, 0.9 * ones, 0.3 * ones, nesterov=True)
+    descent = LocalSGD.of(weigh, views, rates, torch.full((4, P - 1), 1e30), torch.ones(4), padded=True, uneven=uneven)
     new, buffers = x.clone(), v.clone()
     descent.run_(new, buffers, torch.tensor([[[-1, -1]] * 2, [[0, 1]] * 2]), rates)
     assert torch.equal(new[0], x[0])

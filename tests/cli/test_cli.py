@@ -11,7 +11,7 @@ from batchednodes import load, train
 from batchednodes.cli import app
 from batchednodes.figures.published import EXPERIMENTS
 from batchednodes.figures.published.quickstart import Quickstart
-from batchednodes.results.folder.paths import Place
+from batchednodes.results.folder.paths import OutputFolder
 from batchednodes.simulation.planning.preflight import fresh
 from batchednodes.simulation.training import start
 
@@ -67,7 +67,7 @@ def test_train_into_a_folder_of_choice(monkeypatch, capsys):
 
 
 def test_a_numbered_folder_that_another_run_takes_first_is_left_to_it():
-    settings, place = load("tiny.yaml"), Place.numbered("mine")
+    settings, place = load("tiny.yaml"), OutputFolder.numbered("mine")
     for k in (1, 2):
         (Path("runs") / f"mine-{k}").mkdir(parents=True)
         (Path("runs") / f"mine-{k}" / "config.yaml").write_text("another's")

@@ -9,7 +9,7 @@ from fuzzing import settle
 from batchednodes import load, train
 from batchednodes.config.sweep import points
 from batchednodes.data import Csv, HuggingFace, Npz, Parquet
-from batchednodes.simulation.planning.memory_plan import Needs
+from batchednodes.simulation.planning.memory_plan import MemoryBudget
 
 RUN = {"network": {"nodes": 5}, "run": {"until": 6, "mark_every": 3}, "local": {"lr": 1.0, "batch_size": 4, "steps": 2}}
 
@@ -173,7 +173,7 @@ def test_memory_of_integers_is_planned(here):
     (own,) = points(load(RUN, [data, model("Tokens"), "dtype=bfloat16"]))
     (reals,) = points(load(RUN, [data, "task.model.kind=linear", "dtype=bfloat16"]))
     sizes = own.config.task.data.sizes(5)
-    sent = [Needs([one.config], 3, [sizes]).tensors(5, 0)["data"] for one in (own, reals)]
+    sent = [MemoryBudget([one.config], 3, [sizes]).tensors(5, 0)["data"] for one in (own, reals)]
     assert sent == [80 * (3 * 8 + 3 * 8), 80 * (3 * 2 + 3 * 8)]
 
 

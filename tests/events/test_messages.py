@@ -229,7 +229,7 @@ def test_steps_divided_by_ages_are_serial_and_ages_those_of_the_mail(receipt, pa
     same(batched, train({}, *options, "executor=serial", out=tmp_path / "serial"))
     for name in ("run", "serial"):
         kept = load_file(tmp_path / name / "final.safetensors")
-        assert torch.equal(kept["age"], kept["clocks.mail.age"])
+        assert torch.equal(kept["age"], kept["clocks.in_flight.age"])
         assert kept["age"].shape == (6, parts)
         assert kept["age"].unique().numel() > 1
     plain = train({}, *options, "gossip.merge.divide_step=false")

@@ -67,9 +67,9 @@ RUNS = {
 }
 
 
-def under_way(mail):
+def under_way(in_flight):
     """Returns how many models are under way."""
-    some = mail.messages[mail.messages["heap"][: mail.head[HEAP]]]
+    some = in_flight.messages[in_flight.messages["heap"][: in_flight.head[HEAP]]]
     return int((some["snapshot"] >= 0).sum())
 
 
@@ -81,15 +81,15 @@ def test_what_is_planned_is_what_is_needed(name):
     planned, clocks, flying, rows = plan([config], timeline), timeline.begin(), 0, 0
     for end in np.linspace(0, until, 401)[1:]:
         _, clocks = timeline.window(clocks, float(end))
-        flying = max(flying, under_way(clocks.mail))
-        rows = max(rows, int((clocks.mail.messages["place"][clocks.mail.messages["readers"] > 0] >= n).sum()))
+        flying = max(flying, under_way(clocks.in_flight))
+        rows = max(rows, int((clocks.in_flight.messages["place"][clocks.in_flight.messages["readers"] > 0] >= n).sum()))
     assert planned.exact
     assert slots(clocks) == planned.slots
     assert planned.slots / 2 <= rows + n // 8 + 8  # the plan is not vain
     assert 0.8 * planned.flying <= flying <= planned.flying  # peaks are sharp, and looked at now and then
-    mail = clocks.mail
-    room = 3 * mail.messages.size * (mail.messages.itemsize + 16)
-    assert 0.5 * room < planned.memory["mail (host)"] < 3 * room + 2000 * n
+    in_flight = clocks.in_flight
+    room = 3 * in_flight.messages.size * (in_flight.messages.itemsize + 16)
+    assert 0.5 * room < planned.memory["messages (host)"] < 3 * room + 2000 * n
 
 
 def test_networks_of_a_batch_get_the_rows_that_each_needs():
@@ -185,10 +185,10 @@ def test_the_last_message_of_each_link_is_found_at_once():
     clocks = timeline.begin()
     for end in (1.0, 2.5, 4.0):
         _, clocks = timeline.window(clocks, end)
-        messages, last = clocks.mail.messages, {}
-        some = messages["heap"][: clocks.mail.head[HEAP]]
+        messages, last = clocks.in_flight.messages, {}
+        some = messages["heap"][: clocks.in_flight.head[HEAP]]
         assert (messages["kind"][some] != JOINING).all()
-        for h in some[np.argsort(messages["turn"][some] % (1 << 62), kind="stable")].tolist():
+        for h in some[np.argsort(messages["order"][some] % (1 << 62), kind="stable")].tolist():
             last[int(messages["sender"][h]), int(messages["receiver"][h])] = h
         chains = []
         for h in messages["chain"].tolist():

@@ -32,8 +32,8 @@ def run(*overrides, n=20, until=200.0):
 
 def models(events, n=20):
     """Returns (time, receiver, sender, sent) of each model that was merged, in the order of events."""
-    letters, kept = events.letters, (events.kind != UPDATE) & (events.actor < n)
-    return list(zip(*(a[kept].tolist() for a in (events.time, events.actor, letters.node, letters.sent)), strict=True))
+    message, kept = events.message, (events.kind != UPDATE) & (events.actor < n)
+    return list(zip(*(a[kept].tolist() for a in (events.time, events.actor, message.node, message.sent)), strict=True))
 
 
 def unit(seed, stream, node, count):
@@ -212,7 +212,7 @@ def test_losses_are_independent_or_come_in_bursts():
     n, p = 4, 0.3
     sent = models(run(*SILENT, ALL, n=n, until=2000.0)[0], n)
     _, clocks, _ = run(*SILENT, f"gossip.loss={{kind: independent, probability: {p}}}", n=n, until=2000.0)
-    accounts = clocks.mail.accounts[0]
+    accounts = clocks.in_flight.accounts[0]
     assert accounts[SENT] == len(sent)
     assert stats.binomtest(int(accounts[LOST]), len(sent), p).pvalue > RARE
     good_to_bad, bad_to_good = 0.1, 0.4
@@ -238,10 +238,10 @@ def test_channels_begin_in_the_long_run_law():
     bursts = f"gossip.loss={{kind: bursts, good_to_bad: {good_to_bad}, bad_to_good: {bad_to_good}}}"
     for until in (1.0, 40.0):
         _, clocks, _ = run(*steps, bursts, n=n, until=until)
-        lost = clocks.mail.accounts[0, LOST] if until == 1.0 else clocks.mail.nodes["channel"].sum()
+        lost = clocks.in_flight.accounts[0, LOST] if until == 1.0 else clocks.in_flight.nodes["channel"].sum()
         assert stats.binomtest(int(lost), n, good_to_bad / (good_to_bad + bad_to_good)).pvalue > RARE
     _, clocks, _ = run(*steps, "gossip.loss={kind: bursts, good_to_bad: 0, bad_to_good: 0}", n=n, until=3.0)
-    assert clocks.mail.accounts[0].tolist() == [3 * n, 3 * n, 0, 0]
+    assert clocks.in_flight.accounts[0].tolist() == [3 * n, 3 * n, 0, 0]
 
 
 def intervals(law, node, until, seed=0):
@@ -279,7 +279,7 @@ def test_who_is_off_neither_sends_nor_hears(law):
     spoken = [one for one in sent if is_on(changes[one[2]], one[0])]
     heard = [one for one in spoken if is_on(changes[one[1]], one[0])]
     assert models(events) == heard
-    assert clocks.mail.accounts[0].tolist() == [len(spoken), len(heard), 0, len(spoken) - len(heard)]
+    assert clocks.in_flight.accounts[0].tolist() == [len(spoken), len(heard), 0, len(spoken) - len(heard)]
     if law[0] == "markov":
         spans = [np.diff([c for c in one if c > 0]) for one in changes]
         starts_on = [len(one) == 0 or one[0] > 0 for one in changes]
@@ -291,7 +291,7 @@ def test_who_is_off_neither_sends_nor_hears(law):
 
 def test_who_is_found_on_for_single_messages():
     _, clocks, _ = run(*SILENT, "network.availability={kind: per_message, probability: 0.3}")
-    accounts = clocks.mail.accounts[0]
+    accounts = clocks.in_flight.accounts[0]
     assert accounts[DELIVERED] + accounts[OFFLINE] == accounts[SENT]
     assert stats.binomtest(int(accounts[DELIVERED]), int(accounts[SENT]), 0.3).pvalue > RARE
     events, clocks, _ = run(
@@ -302,7 +302,10 @@ def test_who_is_found_on_for_single_messages():
         seen[time].add(receiver)
     assert all(unit(0, rng.ONLINE, j, int(time))[0] < 0.3 for time, some in seen.items() for j in some)  # one a step
     assert (
-        stats.binomtest(int(clocks.mail.accounts[0, DELIVERED]), int(clocks.mail.accounts[0, SENT]), 0.3).pvalue > 1e-9
+        stats.binomtest(
+            int(clocks.in_flight.accounts[0, DELIVERED]), int(clocks.in_flight.accounts[0, SENT]), 0.3
+        ).pvalue
+        > 1e-9
     )
 
 

@@ -40,28 +40,28 @@ def test_weights_are_those_of_the_rule_and_ages_those_of_the_models(rule, receip
     weight = 0.5 if taken or not any(k in rule for k in ("fixed", "sampled", "stale")) else 0.3
     options += [f"gossip.weight={weight}", f"gossip.on_receipt={receipt}", "network.topology.kind=ring"]
     events, clocks, _ = run(*options, "gossip.exchange=push_pull", n=n, until=20.0)
-    age, letters, merges = defaultdict(lambda: np.zeros(parts, int)), events.letters, 0
+    age, message, merges = defaultdict(lambda: np.zeros(parts, int)), events.message, 0
     for e in range(len(events)):
-        j, i, part = int(events.actor[e]), int(events.peer[e]), int(letters.part[e])
+        j, i, part = int(events.actor[e]), int(events.peer[e]), int(message.part[e])
         if events.kind[e] == UPDATE:
             age[j] = age[j] + steps
         elif j >= n:
-            assert letters.weight[e] == 1
+            assert message.weight[e] == 1
             age[j] = age[i]
         else:
             q = part if parts > 1 else 0
             expected = 1.0 if taken else RULES[rule](age[j][q], age[i][q], weight)
-            assert letters.weight[e] == pytest.approx(expected, rel=1e-15)  # the same formula
+            assert message.weight[e] == pytest.approx(expected, rel=1e-15)  # the same formula
             new = age[j].copy()
             new[q] = age[i][q] if taken else max(age[j][q], age[i][q])
             age[j], merges = new, merges + 1
     assert merges > 100
-    assert [age[i].tolist() for i in range(n)] == clocks.mail.age.tolist()
+    assert [age[i].tolist() for i in range(n)] == clocks.in_flight.age.tolist()
 
 
 def test_parts_are_drawn_uniformly():
     events, _, _ = run("gossip.merge={kind: partitioned, parts: 4}", "update.clock.kind=never")
-    counts = np.bincount(events.letters.part[events.actor < 20], minlength=4)
+    counts = np.bincount(events.message.part[events.actor < 20], minlength=4)
     assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 28  # chi-square of 3 degrees: 4e-6
 
 
@@ -113,7 +113,7 @@ def test_tokens_are_saved_and_spent_as_the_paper_says(kind):
             heapq.heappush(queue, (time + delay, 1, number, sender, receiver))
         assert 0 <= tokens[sender] <= capacity
     assert spent > 100
-    assert tokens == clocks.mail.nodes["tokens"].tolist()
+    assert tokens == clocks.in_flight.nodes["tokens"].tolist()
     assert sum(tokens) + spent == saved
     assert [one[:3] for one in found] == [one[:3] for one in models(events, n)]
 
@@ -199,7 +199,7 @@ def test_rounds_are_the_loop_of_gossipy():
                         send(replies, j, i, t)
     assert len(found) > 100
     assert models(events, n) == found
-    assert clocks.mail.accounts[0].tolist() == counts.tolist()
+    assert clocks.in_flight.accounts[0].tolist() == counts.tolist()
 
 
 @pytest.mark.filterwarnings("ignore:network.topology is not connected")
@@ -211,13 +211,13 @@ def test_what_is_read_is_what_was_there_when_it_was_sent(seed):
         return
     n, timeline = config.network.nodes, assembly.timeline([config])
     events, _ = timeline.window(timeline.begin(), 12.0)
-    token, trained, past, letters = {i: (i, 0) for i in range(n)}, set(), defaultdict(list), events.letters
+    token, trained, past, message = {i: (i, 0) for i in range(n)}, set(), defaultdict(list), events.message
     for i in range(n):
         past[i].append((-1.0, token[i]))
     for e in range(len(events)):
         j, i, now = int(events.actor[e]), int(events.peer[e]), float(events.time[e])
         if i >= 0 and events.kind[e] != MEET and i not in trained:
-            sender, sent = int(letters.node[e]), float(letters.sent[e])
+            sender, sent = int(message.node[e]), float(message.sent[e])
             before = [one for time, one in past[sender] if time < sent][-1]
             at = [one for time, one in past[sender] if time == sent]
             assert token[i] in [before, *at]
@@ -245,7 +245,7 @@ def test_slots_do_not_grow_in_a_long_run_and_are_as_many_as_planned():
         planned, clocks, seen, most = plan([config], timeline), timeline.begin(), [], 0
         for until in range(5, 301, 5):
             _, clocks = timeline.window(clocks, float(until))
-            some = clocks.mail.messages["place"][clocks.mail.messages["readers"] > 0]
+            some = clocks.in_flight.messages["place"][clocks.in_flight.messages["readers"] > 0]
             most = max(most, int((some >= 100).sum()))
             seen.append(slots(clocks))
         assert seen[0] == seen[-1] == planned.slots
@@ -288,7 +288,7 @@ def test_messages_sent_for_others_go_along_the_graph_of_their_time(graph, timing
         allowed = frozenset(neighbours(timeline, sender, sent - ("rounds" in timing)))
         assert receiver in allowed
         seen[sender, allowed][receiver] += 1
-    assert clocks.mail.nodes["reacted"].sum() > 300
+    assert clocks.in_flight.nodes["reacted"].sum() > 300
     counts = np.array(
         [[of.get(j, 0) for j in sorted(allowed)] for (_, allowed), of in seen.items() if len(allowed) == 2]
     )
@@ -300,8 +300,8 @@ def test_messages_sent_for_others_have_the_probabilities_of_the_weights():
     n, flow = 6, "gossip.flow={kind: generalized, capacity: 4, spend: 1}"
     options = ["update.clock.kind=never", "network.topology.kind=star", "network.weights.kind=metropolis_hastings"]
     _, clocks, timeline = run(*options, flow, n=n, until=3000.0)
-    reacted = clocks.mail.nodes["reacted"]
-    sent = clocks.mail.nodes["sent"] - clocks.mail.nodes["contacts"]
+    reacted = clocks.in_flight.nodes["reacted"]
+    sent = clocks.in_flight.nodes["sent"] - clocks.in_flight.nodes["contacts"]
     share = timeline.contacts.share
     assert share.tolist() == pytest.approx([5 / 6] + [1 / 6] * 5, rel=1e-12)  # sums of five
     assert (reacted > 500).all()
@@ -341,7 +341,7 @@ def test_rounds_follow_the_graph_of_their_step(graph):
                 j = int(chooser.peers(np.array([float(t)]), np.array([i], np.int32), bits)[0])
                 expected += [(t + 1.0, j, i)] if j >= 0 else []
     assert sorted(one[:3] for one in sent) == sorted(expected)
-    assert clocks.mail.nodes["made"].tolist() == made
+    assert clocks.in_flight.nodes["made"].tolist() == made
     assert timeline.expected(400.0)[1] == pytest.approx(
         len(expected), rel=0.05
     )  # whole rounds, of which some have nobody

@@ -9,7 +9,7 @@ from scipy import stats
 
 from batchednodes import load, train
 from batchednodes.events.clocks import Deterministic, Exponential, Never, Poisson, ShiftedExponential, join
-from batchednodes.events.schemes import AgeAware, FixedDuration, Freshest, Stage, Uniform
+from batchednodes.events.schemes import AgeAware, FixedDuration, Freshest, SchemeWindow, Uniform
 from batchednodes.events.timeline import UPDATE, Events, Timeline
 from batchednodes.numerics import rng
 from batchednodes.topology import Graph, Networks, Ring, Star, stack
@@ -34,7 +34,7 @@ def in_time(events: Events):
 
 
 def columns(events: Events) -> dict[str, list]:
-    return {f.name: getattr(events, f.name).tolist() for f in fields(events) if f.name != "letters"}
+    return {f.name: getattr(events, f.name).tolist() for f in fields(events) if f.name != "message"}
 
 
 @pytest.mark.parametrize("exchange", ["push", "meet"])
@@ -140,14 +140,16 @@ def test_buffers_that_are_too_small_change_nothing(scheme):
     updates = np.flatnonzero(events.kind == UPDATE)
     node_by_node = updates[np.argsort(events.actor[updates], kind="stable")]
     own = (events.time[node_by_node], events.actor[node_by_node])
-    voices = laws.begin().voices()
-    stage = Stage(0, 12, np.uint64(1), laws.gossip, laws.contacts, False, *own, start=10.0, until=10.0)  # expects none
-    said = scheme.contacts_(stage, voices)
+    state = laws.begin().state()
+    window = SchemeWindow(
+        0, 12, np.uint64(1), laws.gossip, laws.contacts, False, *own, start=10.0, until=10.0
+    )  # expects none
+    said = scheme.contacts_(window, state)
     order = np.argsort(said.time, kind="stable")
     gossip = events.kind != UPDATE
     assert said.time[order].tolist() == events.time[gossip].tolist()
     assert said.peer[order].tolist() == events.peer[gossip].tolist()
-    assert voices.made.tolist() == clocks.gossips.tolist()
+    assert state.made.tolist() == clocks.gossips.tolist()
 
 
 def test_many_more_contacts_than_expected_change_nothing():

@@ -22,7 +22,7 @@ def timeline(n=20, rate=2.0, seed=1, exchange="push", graph=None, clock=None, sc
 
 
 def columns(events: Events) -> dict[str, list]:
-    return {f.name: getattr(events, f.name).tolist() for f in fields(events) if f.name != "letters"}
+    return {f.name: getattr(events, f.name).tolist() for f in fields(events) if f.name != "message"}
 
 
 def test_events_are_in_time_order_and_complete():
@@ -64,7 +64,7 @@ def test_parts_do_not_change_events(scheme, monkeypatch):
     monkeypatch.setattr("batchednodes.events.timeline._PART_NODE", 0)
     parts, last = laws.window(clocks, 9.0)
     assert columns(parts) == columns(whole)
-    for field in fields(end)[1:-1]:  # without the mail, which there is none of
+    for field in fields(end)[1:-1]:  # without what is in flight, which is nothing
         assert getattr(end, field.name).tolist() == getattr(last, field.name).tolist(), field.name
 
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import fx, nn
 
-from batchednodes.algorithms.local_sgd import Descent, Uneven
-from batchednodes.algorithms.rates import Rates
+from batchednodes.algorithms.local_sgd import LocalSGD, Uneven
+from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.models.losses import choose, cross_entropy
 from batchednodes.models.stacked import Stack
-from batchednodes.numerics.cuda_graphs import Graphs, padded
+from batchednodes.numerics.cuda_graphs import CudaGraphs, padded
 from batchednodes.numerics.fx_program import UntraceableError, trace
 
 CUDA = pytest.param("cuda", marks=pytest.mark.cuda)
@@ -45,7 +45,7 @@ def descent(
     features = torch.randn(SAMPLES, inputs, dtype=torch.float64).to(device)
     targets = torch.randint(0, 3, (SAMPLES,)).to(device)
     lr, m, d = (torch.linspace(low, 0.3, 40, dtype=torch.float64).to(device) for low in (0.05, 0.1, 0.0))
-    rates = Rates(lr, m if momentum else None, d if decay else None, nesterov)
+    rates = Hyperparameters(lr, m if momentum else None, d if decay else None, nesterov)
 
     def objective(parameters, features, targets, weights=None):
         outputs = stack.call_named(parameters, features)
@@ -54,10 +54,10 @@ def descent(
         return choose("auto", 3).weighted(outputs, targets, weights)
 
     padding = (uneven != "none", uneven)
-    return Descent.of(objective, stack.views, rates, features, targets, *padding), rates, stack.p
+    return LocalSGD.of(objective, stack.views, rates, features, targets, *padding), rates, stack.p
 
 
-def updated(one: Descent, rates: Rates, p: int, w: int, steps: int = 1):
+def updated(one: LocalSGD, rates: Hyperparameters, p: int, w: int, steps: int = 1):
     """Returns models, momentum buffers and losses after an update of w rows."""
     draw = torch.Generator().manual_seed(w)
     x, v = (torch.randn(w, p, generator=draw, dtype=torch.float64).to(rates.lr) for _ in range(2))
@@ -185,7 +185,7 @@ def replayed(function, tensors):
 
 def test_graphs_give_what_the_function_gives_whatever_ran_before():
     plain, rates, p = descent("mlp", momentum=True, decay=True)
-    graphs = Graphs(plain._steps_, 11, replayed)
+    graphs = CudaGraphs(plain._steps_, 11, replayed)
     recorded = replace(plain, graphs=graphs)
     for w in (9, 3, 11, 9, 1):
         same(updated(recorded, rates, p, w, steps=2), updated(plain, rates, p, w, steps=2))
@@ -195,7 +195,7 @@ def test_graphs_give_what_the_function_gives_whatever_ran_before():
 def test_graphs_serve_rows_with_fewer_examples_and_steps():
     plain, rates, p = descent("mlp", momentum=True, decay=True, uneven="mask")
     program = plain.traced(p, 5, rates, compiled=False)
-    recorded = replace(program, graphs=Graphs(program._steps_, 11, replayed))
+    recorded = replace(program, graphs=CudaGraphs(program._steps_, 11, replayed))
     own = replace(plain, uneven="skip")
     for w in (9, 3, 11, 9, 1):
         same(updated(recorded, rates, p, w, steps=3), updated(own, rates, p, w, steps=3))

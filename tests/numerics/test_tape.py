@@ -11,8 +11,8 @@ from scipy import special
 from torch import nn
 
 from batchednodes import load
-from batchednodes.algorithms.local_sgd import Descent
-from batchednodes.algorithms.rates import Rates
+from batchednodes.algorithms.local_sgd import LocalSGD
+from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.models.losses import choose
 from batchednodes.models.stacked import Stack
 from batchednodes.numerics.fx_program import UntraceableError
@@ -22,7 +22,7 @@ from batchednodes.numerics.tape.elementary import erf, exp, expm1, log, log1p, t
 from batchednodes.numerics.tape.elementwise import gather
 from batchednodes.numerics.tape.matmul import multiply
 from batchednodes.numerics.tape.opcodes import Op
-from batchednodes.numerics.tape.strides import Place, loops, packed
+from batchednodes.numerics.tape.strides import StridedView, loops, packed
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.planning.plan import plan
 
@@ -60,16 +60,19 @@ def descent(
     features = torch.randn(SAMPLES, INPUTS, dtype=dtype)
     targets = torch.randint(0, classes, (SAMPLES,)) if classes else torch.randn(SAMPLES, outputs, dtype=dtype)
     lr, m, d = (torch.linspace(low, 0.3, 40, dtype=dtype) for low in (0.05, 0.1, 0.0))
-    rates, criterion = Rates(lr, m if momentum else None, d if decay else None, nesterov), choose(name, classes)
+    rates, criterion = (
+        Hyperparameters(lr, m if momentum else None, d if decay else None, nesterov),
+        choose(name, classes),
+    )
 
     def objective(parameters, features, targets, weights=None):
         outputs = stack.call_named(parameters, features)
         return criterion.mean(outputs, targets) if weights is None else criterion.weighted(outputs, targets, weights)
 
-    return Descent.of(objective, stack.views, rates, features, targets, uneven != "none", uneven), rates, stack.p
+    return LocalSGD.of(objective, stack.views, rates, features, targets, uneven != "none", uneven), rates, stack.p
 
 
-def drawn(one: Descent, rates: Rates, p: int, w: int, steps: int = 1, b: int = 5):
+def drawn(one: LocalSGD, rates: Hyperparameters, p: int, w: int, steps: int = 1, b: int = 5):
     """Returns models, momentum buffers, minibatches and rates of w rows."""
     draw = torch.Generator().manual_seed(w)
     x, v = (torch.randn(w, p, generator=draw, dtype=torch.float64).to(rates.lr) for _ in range(2))
@@ -82,7 +85,7 @@ def drawn(one: Descent, rates: Rates, p: int, w: int, steps: int = 1, b: int = 5
     return x, None if rates.momentum is None else v, examples, rates.of(rows)
 
 
-def updated(one: Descent, rates: Rates, p: int, w: int, steps: int = 1):
+def updated(one: LocalSGD, rates: Hyperparameters, p: int, w: int, steps: int = 1):
     """Returns models, losses and momentum buffers after an update of w rows."""
     x, v, examples, some = drawn(one, rates, p, w, steps)
     loss = one.run_(x, v, examples, some)
@@ -124,7 +127,9 @@ def test_a_tape_updates_rows_where_they_lie_and_no_others(momentum):
     tape = plain.taped(p, 5, rates)
     x, v, examples, some = drawn(plain, rates, p, 20)
     rows = torch.tensor([7, 0, 19, 3])
-    some = Rates(*(None if r is None else r[:4] for r in (some.lr, some.momentum, some.weight_decay)), nesterov=False)
+    some = Hyperparameters(
+        *(None if r is None else r[:4] for r in (some.lr, some.momentum, some.weight_decay)), nesterov=False
+    )
     there, buffers = x[rows], None if v is None else v[rows]
     wanted = tape.run_(there, buffers, examples[:4], some)
     before = x.clone()
@@ -143,7 +148,7 @@ def test_a_row_has_the_same_bits_in_any_wave_and_with_any_threads(threads):
     x, _, examples, some = drawn(plain, rates, p, 40, steps=2, b=200)
     alone = [x[k : k + 1].clone() for k in range(40)]
     losses = [
-        tape.run_(row, None, examples[k : k + 1], Rates(some.lr[k : k + 1], None, None, False))
+        tape.run_(row, None, examples[k : k + 1], Hyperparameters(some.lr[k : k + 1], None, None, False))
         for k, row in enumerate(alone)
     ]
     torch.set_num_threads(threads)
@@ -283,7 +288,7 @@ def test_places_are_reshaped_as_numpy_reshapes_without_a_copy():
     for old, new in itertools.product(shapes, repeat=2):
         order = draw.permutation(len(old))
         array = np.arange(24).reshape([old[d] for d in order]).transpose(np.argsort(order))
-        place = Place(0, old, tuple(s // array.itemsize for s in array.strides)).reshaped(new)
+        place = StridedView(0, old, tuple(s // array.itemsize for s in array.strides)).reshaped(new)
         view = array.view()
         try:
             view.shape = new
@@ -296,20 +301,20 @@ def test_places_are_reshaped_as_numpy_reshapes_without_a_copy():
 
 
 def test_loops_join_what_lies_side_by_side_and_refuse_more_than_three():
-    out, bias = Place(0, (4, 5), packed((4, 5))), Place(1, (4, 5), (0, 1))
+    out, bias = StridedView(0, (4, 5), packed((4, 5))), StridedView(1, (4, 5), (0, 1))
     assert loops([out, out]) == ([1, 1, 20], [[0, 0, 1], [0, 0, 1]])
     assert loops([out, bias]) == ([1, 4, 5], [[0, 5, 1], [0, 0, 1]])
     shape = (2, 2, 2, 2)
-    assert loops([Place(0, shape, packed(shape)), Place(1, shape, packed(shape, (3, 2, 1, 0)))]) is None
+    assert loops([StridedView(0, shape, packed(shape)), StridedView(1, shape, packed(shape, (3, 2, 1, 0)))]) is None
 
 
 def test_memory_is_shared_by_numbers_that_are_not_needed_at_once():
     writer = Writer()
-    last = Place(0, (64,), (1,))
+    last = StridedView(0, (64,), (1,))
     for _ in range(10):
         last = writer.add(Op.EXP, writer.new((64,)), last)
     writer.add(Op.EXP, writer.new((64,)), last)  # nobody reads this
-    writer.add(Op.ADD_TO, Place(1, (64,), (1,)), None, last, 1.0)
+    writer.add(Op.ADD_TO, StridedView(1, (64,), (1,)), None, last, 1.0)
     code = writer.code()
     assert len(code.instructions) == 11
     assert code.reals == 128
@@ -317,7 +322,7 @@ def test_memory_is_shared_by_numbers_that_are_not_needed_at_once():
 
 def test_a_copy_of_what_has_changed_since_is_not_read():
     writer = Writer()
-    x = Place(0, (2, 3), (3, 1))
+    x = StridedView(0, (2, 3), (3, 1))
     copy = writer.copy(x, (1, 0))
     writer.add(Op.ADD_TO, x, None, copy, 1.0)
     with pytest.raises(UntraceableError, match="changed"):

@@ -11,7 +11,7 @@ import pytest
 import batchednodes
 from batchednodes.figures import plots
 from batchednodes.results import comparison
-from batchednodes.results.metrics import meter
+from batchednodes.results.metrics import evaluator
 from batchednodes.results.metrics.catalogue import KEYS, METRICS, PANELS, SCALARS, Metric, renamed, roles
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -68,7 +68,7 @@ def test_the_key_of_an_earlier_version_is_read_under_the_one_of_today():
 def test_a_run_of_an_earlier_version_is_plotted_compared_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     old = tuple("there" if key == "nodes_present" else key for key in KEYS)
     with monkeypatch.context() as patch:
-        patch.setattr(meter, "KEYS", old)
+        patch.setattr(evaluator, "KEYS", old)
         batchednodes.train(SMALL, out=tmp_path / "run")
     assert '"there"' in (tmp_path / "run" / "metrics.jsonl").read_text()
     assert "nodes_present" in comparison.read(tmp_path / "run")[0][0]

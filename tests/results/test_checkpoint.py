@@ -15,11 +15,11 @@ from batchednodes.events.timeline import Clocks
 from batchednodes.results.checkpoints import checkpoint
 from batchednodes.results.checkpoints.checkpoint import Snapshot
 from batchednodes.results.checkpoints.header import DamageError
-from batchednodes.results.checkpoints.journal import Journal
+from batchednodes.results.checkpoints.journal import RunJournal
 from batchednodes.results.folder.inside import Inside
 
 CPU = torch.device("cpu")
-JOURNAL = Journal(
+JOURNAL = RunJournal(
     {"name": "a", "run": {"until": 2.0}},
     status="interrupted",
     events=7,
@@ -72,7 +72,7 @@ def test_what_is_read_is_what_was_written(sizes, widths, names, tmp_path):
     for name, tensor in state.tensors().items():
         assert torch.equal(again.tensors()[name], tensor)
     assert at.time == clocks.time  # bit for bit
-    for name in (f.name for f in fields(clocks) if f.name not in ("time", "mail")):
+    for name in (f.name for f in fields(clocks) if f.name not in ("time", "in_flight")):
         assert getattr(at, name).tolist() == getattr(clocks, name).tolist()
         assert getattr(at, name).dtype == getattr(clocks, name).dtype
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
@@ -119,16 +119,16 @@ def test_numbers_that_would_lead_loops_astray_are_damage(name, value, tmp_path):
 
 @pytest.mark.parametrize("field", ["place", "kind", "sender", "snapshot", "chain", "heap", "arrive", "current", "head"])
 def test_messages_that_refer_to_nothing_are_damage(field):
-    mail = opened(3, 1, np.array([2]), 4)
-    check(mail)
+    in_flight = opened(3, 1, np.array([2]), 4)
+    check(in_flight)
     if field == "head":
-        mail.head[0] = 5
+        in_flight.head[0] = 5
     elif field == "current":
-        mail.nodes["current"][1] = 4
+        in_flight.nodes["current"][1] = 4
     else:
-        mail.messages[field][2] = np.nan if field == "arrive" else 1 << 40
-    with pytest.raises(ValueError, match=rf"clocks.mail.*{field}.* must be "):
-        check(mail)
+        in_flight.messages[field][2] = np.nan if field == "arrive" else 1 << 40
+    with pytest.raises(ValueError, match=rf"clocks.in_flight.*{field}.* must be "):
+        check(in_flight)
 
 
 def test_a_file_that_cannot_be_read_is_not_called_damaged(tmp_path):

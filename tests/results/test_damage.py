@@ -20,7 +20,7 @@ from batchednodes.results import comparison
 from batchednodes.results.checkpoints import checkpoint
 from batchednodes.results.checkpoints.header import checksum
 from batchednodes.results.folder.inside import BorderError, Inside
-from batchednodes.simulation.observer import Recorder
+from batchednodes.simulation.observer import RunObserver
 
 
 @pytest.mark.parametrize("left", [0, 700])
@@ -221,8 +221,8 @@ def test_metrics_and_averages_are_the_same_with_and_without_a_folder(options, tm
 
 def test_the_rows_of_one_mark_are_in_memory_where_files_have_the_others(tmp_path, monkeypatch):
     most = []
-    observe = Recorder.observe
-    monkeypatch.setattr(Recorder, "observe", lambda self, p: (observe(self, p), most.append(len(self.rows)))[0])
+    observe = RunObserver.observe
+    monkeypatch.setattr(RunObserver, "observe", lambda self, p: (observe(self, p), most.append(len(self.rows)))[0])
     train(TINY, "replicas=2", out=tmp_path / "run")
     assert set(most) == {2}
 

@@ -20,7 +20,7 @@ from batchednodes import resume, train
 from batchednodes.cli import app
 from batchednodes.config import Every
 from batchednodes.results.checkpoints import checkpoint
-from batchednodes.results.checkpoints.checkpointer import Keeper
+from batchednodes.results.checkpoints.checkpointer import Checkpointer
 from batchednodes.results.folder.inside import Inside
 
 BIG = [
@@ -82,22 +82,22 @@ def test_a_checkpoint_that_cannot_be_written_is_a_warning(disk, tmp_path):
     snapshot = checkpoint.load(Inside(tmp_path / "run") / "final.safetensors", torch.device("cpu"))
     place = disk("1m")
     shutil.copy(tmp_path / "run" / "metrics.jsonl", place)
-    keeper = Keeper(Inside(place), Every(), 2, 0.0, beside=True)
-    keeper.write(snapshot)
-    keeper.settle()
-    keeper.write(snapshot)
+    checkpointer = Checkpointer(Inside(place), Every(), 2, 0.0, beside=True)
+    checkpointer.write(snapshot)
+    checkpointer.settle()
+    checkpointer.write(snapshot)
     with pytest.warns(UserWarning, match=r"no checkpoint: .*2.safetensors cannot be written: .*; the run goes on"):
-        keeper.settle()
-    keeper.close()
+        checkpointer.settle()
+    checkpointer.close()
     assert [p.name for p in (place / "checkpoints").iterdir()] == ["000001.safetensors"]
 
 
 def test_rows_that_cannot_be_kept_leave_no_checkpoint_that_refers_to_them(tmp_path):
     train(TINY, out=tmp_path / "run")
     snapshot = checkpoint.load(Inside(tmp_path / "run") / "final.safetensors", torch.device("cpu"))
-    keeper = Keeper(Inside(tmp_path), Every(), 2, 0.0, beside=False)
+    checkpointer = Checkpointer(Inside(tmp_path), Every(), 2, 0.0, beside=False)
     with pytest.raises(OSError, match=r"000001.safetensors cannot be written: metrics.jsonl: No such file"):
-        keeper.write_now(snapshot)
+        checkpointer.write_now(snapshot)
     assert not any((tmp_path / "checkpoints").iterdir())
 
 

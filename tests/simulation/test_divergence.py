@@ -202,7 +202,7 @@ def test_the_exact_law_is_left_out_once_a_node_is_cut_off():
 def test_nobody_is_left_of_the_nodes_that_are_scored():
     bad = f"local.lr={[1e200] * 9 + [0.05]}"
     run = assembly_of(CUT, bad, "run.eval_nodes=2")
-    assert 9 not in run.meter.evaluated[0]
+    assert 9 not in run.evaluator.evaluated[0]
     final = train(TINY, CUT, bad, "run.eval_nodes=2").metrics.iloc[-1]
     assert final["quarantined"] == 9
     assert np.isnan(final["loss_mean"])

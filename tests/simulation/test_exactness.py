@@ -17,7 +17,7 @@ from batchednodes.algorithms.versions import Layout
 from batchednodes.numerics.memory import Chunks
 from batchednodes.results.checkpoints import checkpoint
 from batchednodes.results.checkpoints.checkpoint import Snapshot
-from batchednodes.results.checkpoints.header import Journal
+from batchednodes.results.checkpoints.header import RunJournal
 from batchednodes.results.folder.inside import Inside
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.engine import Batched, Progress, Unobserved
@@ -230,10 +230,10 @@ def finish(configs: list[Config], restart: Path | None = None) -> tuple[State, L
     """Runs networks in one batch; `restart` names a file through which the run passes halfway."""
     events = assembly.timeline(configs)
     batch = assembly.assemble(configs, events, Chunks(update=64, evaluate=64))
-    state, progress, layout = batch.state, batch.engine.begin(), batch.meter.tracking.layout
+    state, progress, layout = batch.state, batch.engine.begin(), batch.evaluator.tracking.layout
     if restart is not None:
         progress = batch.engine.run_(state, progress, Watching(lambda progress: progress.clocks.time < 3))
-        journal = Journal({"run": {"until": 1.0}}, chunks={"update": 64, "evaluate": 64}, devices=("cpu",))
+        journal = RunJournal({"run": {"until": 1.0}}, chunks={"update": 64, "evaluate": 64}, devices=("cpu",))
         file = Inside(restart.parent) / restart.name
         checkpoint.save(file, Snapshot(state, progress.clocks, layout, journal))
         again = checkpoint.load(file, torch.device("cpu"))
@@ -316,7 +316,7 @@ def test_versions_never_fall_and_staleness_is_not_negative():
         now = batch.state.versions
         assert (now >= before).all()
         for g, config in enumerate(networks()):
-            part, table = events.networks.slice(g), batch.meter.tracking.layout.block(now, g)
+            part, table = events.networks.slice(g), batch.evaluator.tracking.layout.block(now, g)
             assert table.shape == (config.network.nodes, config.network.nodes)
             assert (table.diagonal() == torch.from_numpy(progress.clocks.updates[part])).all()
             assert (table <= table.diagonal()).all()

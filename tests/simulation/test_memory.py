@@ -238,5 +238,5 @@ def test_a_checkpoint_can_keep_how_many_rows_are_in_use():
     planned = Chunks(20, 10, 30, 1 << 20, 2 << 20)
     run = assembly.assemble([config], events, planned)
     assert run.chunks == planned
-    run.chunk.rows, run.meter.chunk.rows = 5, 2
+    run.chunk.rows, run.evaluator.chunk.rows = 5, 2
     assert run.chunks == Chunks(5, 2, 2, 1 << 20, 2 << 20)

@@ -8,11 +8,11 @@ import numpy as np
 
 from batchednodes.data import Partition
 from batchednodes.data.partitions.base import check_room, of_owners
-from batchednodes.events.availability import Availability, Presence
+from batchednodes.events.availability import Availability, AvailabilityLaw
 from batchednodes.events.clocks import Clock, Gaps
-from batchednodes.events.links.delay import Delay, Delays
+from batchednodes.events.links.delay import Delay, DelayLaw
 from batchednodes.events.links.loss import Loss
-from batchednodes.events.merge import Merge, Weighing
+from batchednodes.events.merge import Merge, MergeLaw
 from batchednodes.models.criterion import Criterion
 from batchednodes.numerics.values import PerNode, per_node
 from batchednodes.topology import Graph, Topology, Weighted, Weights
@@ -117,7 +117,7 @@ class WeibullDelay(Delay):
 
     def delays(self, n, seed, key, size, model):
         scale = per_node(self.scale, n, seed, f"{key}.scale", size=size)
-        return Delays.by(weibull, scale * math.gamma(1.5), scale, np.full(size, 2.0), key)
+        return DelayLaw.by(weibull, scale * math.gamma(1.5), scale, np.full(size, 2.0), key)
 
 
 def pareto(u, mean, is_off):
@@ -134,7 +134,7 @@ class Heavy(Availability):
 
     def presence(self, n, seed, key, size):
         mean = per_node(self.mean, n, seed, f"{key}.mean", size=size)
-        return Presence.by(pareto, mean, mean / 4, key)
+        return AvailabilityLaw.by(pareto, mean, mean / 4, key)
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class Softmax(Merge):
     """Ages over this are compared [steps]."""
 
     def weighing(self, weight):
-        return Weighing(softmax, weight, np.full(weight.size, self.temperature))
+        return MergeLaw(softmax, weight, np.full(weight.size, self.temperature))
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from batchednodes.algorithms.fields import Field
-from batchednodes.algorithms.local_sgd import Descent
-from batchednodes.algorithms.rates import Rates
+from batchednodes.algorithms.local_sgd import LocalSGD
+from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.algorithms.reference import Reference
 from batchednodes.algorithms.state import begin
 from batchednodes.algorithms.versions import Layout
@@ -35,17 +35,17 @@ def posed(module: nn.Module, features: Tensor, targets: Tensor) -> Problem:
     return replace(problem, stack=replace(stack, ways=ways), sampler=replace(sampler, keyed=ways.draws))
 
 
-def rates(problem: Problem, momentum: float = 0.5) -> Rates:
+def rates(problem: Problem, momentum: float = 0.5) -> Hyperparameters:
     """Returns the step sizes of all nodes."""
     some = torch.linspace(0.01, 0.03, NODES, dtype=problem.stack.dtype)
-    return Rates(some, torch.full_like(some, momentum), None, False)
+    return Hyperparameters(some, torch.full_like(some, momentum), None, False)
 
 
 def batched(problem: Problem, x: Tensor, updates: int = 2, compiled: bool = False) -> Tensor:
     """Returns the models after some updates of each node, all nodes at once."""
     x, some = x.clone(), rates(problem)
     v = torch.zeros_like(x)
-    descent = Descent.of(
+    descent = LocalSGD.of(
         problem.objective, problem.stack.views, some, problem.features, problem.targets, keyed=problem.sampler.keyed
     )
     if compiled:

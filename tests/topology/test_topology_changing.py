@@ -22,9 +22,9 @@ from batchednodes.numerics import rng
 from batchednodes.topology import (
     BaseGraph,
     Changing,
-    Chooser,
     Networks,
     OnePeerExponential,
+    PeerSampler,
     RandomMatching,
     RandomPeers,
     Ring,
@@ -35,9 +35,9 @@ from batchednodes.topology.base_k_plus_1 import base_graph, simple_base_graph
 KINDS = [OnePeerExponential(0.3), RandomMatching(0.3), RandomPeers(2, 0.3), BaseGraph(1, 0.3), BaseGraph(3, 0.07)]
 
 
-def chooser(topology: Changing, n: int, seed: int = 1) -> Chooser:
+def chooser(topology: Changing, n: int, seed: int = 1) -> PeerSampler:
     found = topology.graph(n, seed)
-    assert isinstance(found, Chooser)
+    assert isinstance(found, PeerSampler)
     return found
 
 

@@ -1,6 +1,6 @@
 """Data sets of a few rows: identifiers, real numbers, images, sequences; sound, or with something wrong.
 
-Letters: S rows.
+Notation: S rows.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Layers that look up: rows of tables, by indices that come with the data, or that parameters decide.
 
-Letters: V rows of a table.
+Notation: V rows of a table.
 """
 
 from random import Random

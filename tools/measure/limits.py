@@ -1,6 +1,6 @@
 """Limits of the machine: what copies and matrix products reach, with the threads that are measured elsewhere.
 
-Letters: w rows of a batch, b examples, i inputs and o outputs of a layer.
+Notation: w rows of a batch, b examples, i inputs and o outputs of a layer.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """Parts of the package against the limits: scheduling, mixing, merging, local updates.
 
-Letters: n nodes, p parameters, t tracked sources, w rows of a wave, b examples.
+Notation: n nodes, p parameters, t tracked sources, w rows of a wave, b examples.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import grad_and_value, vmap
 
 from batchednodes import load
-from batchednodes.algorithms.local_sgd import Descent
+from batchednodes.algorithms.local_sgd import LocalSGD
 from batchednodes.algorithms.mixing import merge_, mix_
 from batchednodes.algorithms.mixing.phase import Mixing, writes
 from batchednodes.algorithms.state import State
@@ -27,9 +27,9 @@ from batchednodes.algorithms.waves import UpdateWave
 from batchednodes.events.timeline import Clocks, Events
 from batchednodes.events.waves import count_lines, lines, schedule
 from batchednodes.numerics.fx_program import UntraceableError
-from batchednodes.numerics.memory import Aside
+from batchednodes.numerics.memory import BackgroundWorker
 from batchednodes.simulation.build import assembly
-from batchednodes.simulation.build.assembly import Run
+from batchednodes.simulation.build.assembly import Simulation
 from batchednodes.simulation.engine import Batched, Executor, Pause, Unobserved, Window, never
 from batchednodes.simulation.planning.plan import plan
 from measure.limits import copying, products
@@ -71,7 +71,7 @@ class Watched(Executor):
         """Gives the state rows for some slots of messages, if it has fewer."""
         self.inner.fit_(state, slots)
 
-    def prepare(self, events: Events, clocks: Clocks, state: State, host: Aside) -> Window:
+    def prepare(self, events: Events, clocks: Clocks, state: State, host: BackgroundWorker) -> Window:
         """Returns the window, and notes the processor time that the thread has used since it began."""
         window = self.inner.prepare(events, clocks, state, host)
         self.made.append(time.thread_time())
@@ -119,9 +119,9 @@ def hidden(workload: Workload, n: int, device: torch.device, repeats: int) -> di
     }
 
 
-def _ready(run: Run, span: float, count: int) -> Iterator[Window]:
+def _ready(run: Simulation, span: float, count: int) -> Iterator[Window]:
     clocks = run.engine.timeline.begin()
-    with contextlib.closing(Aside()) as host:
+    with contextlib.closing(BackgroundWorker()) as host:
         for k in range(count):
             window = run.engine.executor.prepare(*run.engine.timeline.window(clocks, (k + 1) * span), run.state, host)
             clocks = window.clocks
@@ -176,12 +176,14 @@ def merging(n: int, t: int, device: torch.device, repeats: int) -> dict[str, Any
     return found
 
 
-def _modules(run: Run, n: int) -> list[tuple[nn.Module, torch.optim.Optimizer]]:
+def _modules(run: Simulation, n: int) -> list[tuple[nn.Module, torch.optim.Optimizer]]:
     modules = [run.problem.stack.module(run.state.x[i]) for i in range(n)]
     return [(module, torch.optim.SGD(module.parameters(), lr=0.05)) for module in modules]
 
 
-def _loop(run: Run, modules: list[tuple[nn.Module, torch.optim.Optimizer]], batches: tuple[Tensor, Tensor]) -> None:
+def _loop(
+    run: Simulation, modules: list[tuple[nn.Module, torch.optim.Optimizer]], batches: tuple[Tensor, Tensor]
+) -> None:
     for (module, optimizer), features, targets in zip(modules, *batches, strict=True):
         optimizer.zero_grad()
         F.cross_entropy(module(features), targets).backward()
@@ -218,7 +220,7 @@ def local(workload: Workload, n: int, device: torch.device, repeats: int, compil
             g, _ = step(state.x[part], features[part], targets[part])
             state.x[part] -= 0.05 * g
 
-    def updates(descent: Descent, record: bool = False) -> Work:
+    def updates(descent: LocalSGD, record: bool = False) -> Work:
         chosen = replace(algorithm, descent=descent.recorded(chunk) if record else descent)
         return lambda: [chosen.update_(state, w, *parts) for w, parts in zip(waves, on_device, strict=True)]
 

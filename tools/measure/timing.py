@@ -1,6 +1,6 @@
 """Interleaved repeats, and ratios between measurements of one run.
 
-Letters: r repeats.
+Notation: r repeats.
 """
 
 import statistics

@@ -1,6 +1,6 @@
 """Whole runs: batched against one event at a time and against a Python loop over modules; memory; growth with n.
 
-Letters: n nodes, p parameters.
+Notation: n nodes, p parameters.
 """
 
 import itertools
@@ -23,7 +23,7 @@ from torch import nn
 from batchednodes import load, train
 from batchednodes.events.timeline import UPDATE, Events
 from batchednodes.simulation.build import assembly
-from batchednodes.simulation.build.assembly import Run
+from batchednodes.simulation.build.assembly import Simulation
 from measure.timing import gathered, ratios, seconds, spread
 from measure.workloads import Workload, built, settings
 
@@ -31,7 +31,7 @@ from measure.workloads import Workload, built, settings
 class Loop:
     """The same events with one module and one optimizer a node, as simulators of one object a node run them."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Simulation) -> None:
         n = run.state.x.shape[0]
         self.problem, self.modules = run.problem, [run.problem.stack.module(run.state.x[i]) for i in range(n)]
         self.optimizers = [torch.optim.SGD(m.parameters(), lr=0.05) for m in self.modules]

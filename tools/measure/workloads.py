@@ -1,6 +1,6 @@
 """What is learned in the benchmarks: three models on separable data, a few samples a node.
 
-Letters: n nodes, b examples of a minibatch.
+Notation: n nodes, b examples of a minibatch.
 """
 
 import tempfile
@@ -15,7 +15,7 @@ from torch import nn
 
 from batchednodes import load
 from batchednodes.simulation.build import assembly
-from batchednodes.simulation.build.assembly import Run
+from batchednodes.simulation.build.assembly import Simulation
 from batchednodes.simulation.planning.plan import plan
 
 
@@ -80,7 +80,7 @@ def settings(workload: Workload, n: int, device: str, rate: str = "log(n)", **ru
         }
 
 
-def built(source: dict[str, Any]) -> Run:
+def built(source: dict[str, Any]) -> Simulation:
     """Returns the parts of a run, ready to start."""
     config = load(source)
     events = assembly.timeline([config])

@@ -8,7 +8,7 @@ one that reads what it writes.
 Rows come in no order that the processor could foresee, so those of the writes to come are asked for ahead of time.
 Each thread works on the same part of the columns in every phase, which stay in the cache next to its core.
 
-Letters: n nodes, e writes, p columns, x models, N versions.
+Notation: n nodes, e writes, p columns, x models, N versions.
 """
 
 import functools

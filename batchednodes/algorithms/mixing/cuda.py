@@ -6,7 +6,7 @@ however many waves it has. The rows of a block that are still in the cache next 
 device's memory. All reads of a group come before its writes, and groups keep the order of time within a wave, which
 gives the result of the waves (see blocks.py).
 
-Letters: n nodes, e writes, p columns, x models, N versions.
+Notation: n nodes, e writes, p columns, x models, N versions.
 """
 
 from typing import Any, no_type_check

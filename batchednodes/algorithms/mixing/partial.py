@@ -2,7 +2,7 @@ r"""Merging a part of a model: the entries of one of its parts, or of a random s
 
 Each write of a node changes the entries that its message brings; copies into slots are whole.
 
-Letters: n nodes, w writes of a wave, p parameters, q parts of a model, x models.
+Notation: n nodes, w writes of a wave, p parameters, q parts of a model, x models.
 
 Reference:
     I. Hegedus, G. Danner, M. Jelasity, "Decentralized learning works: An empirical comparison of gossip learning and

@@ -5,7 +5,7 @@ A push i -> j is one write (j, i), a pull is one of the puller, a meeting two: (
 that it keeps the mean. No row is written twice in a wave; rows that no write touches keep their value, and are not
 stored.
 
-Letters: n nodes, e writes of a wave, p parameters, W gossip matrix, w weight of the other's model in a write.
+Notation: n nodes, e writes of a wave, p parameters, W gossip matrix, w weight of the other's model in a write.
 """
 
 import functools
@@ -185,7 +185,7 @@ class Writes:
     """The same with each wave cut into the tables of the versions: just the waves while there is one table."""
     pairs: bool
     """Whether writes 2k and 2k + 1 are the two sides of one meeting."""
-    letters: tuple[Float64[np.ndarray, "2 e"], Int64[np.ndarray, " e"]] | None = None
+    message: tuple[Float64[np.ndarray, "2 e"], Int64[np.ndarray, " e"]] | None = None
     """Of the lines, see `schedule.Lines`."""
 
     def by_table(self, table: Int32[np.ndarray, " n"], count: int) -> "Writes":
@@ -215,5 +215,5 @@ def written(said: Lines, first: int, last: int) -> Writes:
     """Returns the writes of the gossip waves first, ..., last - 1, as views of the lines of a schedule."""
     part, waves = slice(said.waves[first], said.waves[last]), said.waves[first : last + 1] - said.waves[first]
     columns = (said.receivers[part], said.senders[part], said.actors[part], said.times[part])
-    letters = None if said.letters is None else (said.letters[0][:, part], said.letters[1][part])
-    return Writes(*columns, waves, waves, said.pairs, letters)
+    message = None if said.message is None else (said.message[0][:, part], said.message[1][part])
+    return Writes(*columns, waves, waves, said.pairs, message)

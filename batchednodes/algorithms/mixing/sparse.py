@@ -1,6 +1,6 @@
 """Mixing by sparse matrix products, wave by wave: the reference for every faster kernel.
 
-Letters: n nodes, p parameters, W gossip matrix, x models, N versions.
+Notation: n nodes, p parameters, W gossip matrix, x models, N versions.
 """
 
 from itertools import pairwise

@@ -3,7 +3,7 @@ r"""Shards: which node owns which training rows, and what all partitions share.
 Every row is owned by exactly one node, and every node owns at least one row. The shards are ragged: flat rows and
 offsets, no padding.
 
-Letters: n nodes, S training samples, R = S rows, i node.
+Notation: n nodes, S training samples, R = S rows, i node.
 """
 
 import math

@@ -4,7 +4,7 @@ Per node with balanced sizes (Hsu et al.): each node draws its proportions over 
 group share such a draw. Per class (Yurochkin et al., Li et al.): each label draws its proportions over the nodes, so
 that sizes differ too.
 
-Letters: n nodes, S training samples, K labels, q_i label proportions of node i, p_k proportions of label k over nodes.
+Notation: n nodes, S training samples, K labels, q_i label proportions of node i, p_k proportions of label k over nodes.
 """
 
 from collections.abc import Callable

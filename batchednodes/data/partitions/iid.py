@@ -1,6 +1,6 @@
 r"""Rows dealt at random, or left where they were made.
 
-Letters: n nodes, S training samples.
+Notation: n nodes, S training samples.
 """
 
 from dataclasses import dataclass

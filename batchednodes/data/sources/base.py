@@ -3,7 +3,7 @@ r"""Data sets and their sources: what every source gives, and what is checked.
 A data set lives on the host, once, whatever the number of nodes; a partition says which rows a node owns. Its sizes are
 known before it is built, so that memory can be planned.
 
-Letters: S training samples, T test samples, k targets.
+Notation: S training samples, T test samples, k targets.
 """
 
 import math

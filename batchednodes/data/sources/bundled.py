@@ -1,6 +1,6 @@
 r"""Data sets that come with scikit-learn.
 
-Letters: S samples, d features, k targets.
+Notation: S samples, d features, k targets.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 r"""Held-out rows: from the samples that a file holds to training and test rows, standardised or as they are.
 
-Letters: S samples, T test samples, k targets, x features.
+Notation: S samples, T test samples, k targets, x features.
 """
 
 import math

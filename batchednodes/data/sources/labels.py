@@ -1,6 +1,6 @@
 r"""Labels: what of targets may be a mistake, in sentences.
 
-Letters: S training samples, T test samples, k a label.
+Notation: S training samples, T test samples, k a label.
 """
 
 import difflib

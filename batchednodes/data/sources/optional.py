@@ -1,7 +1,4 @@
-"""Packages that only some kinds of data need: imported where they are used, and named where they are missing.
-
-Letters: none.
-"""
+"""Packages that only some kinds of data need: imported where they are used, and named where they are missing."""
 
 import warnings
 from importlib import import_module

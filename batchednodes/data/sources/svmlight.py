@@ -1,6 +1,6 @@
 r"""Files of libsvm (svmlight): a sample a line, its target and then index:value for each feature that is not zero.
 
-Letters: S samples, d features, x features, y targets.
+Notation: S samples, d features, x features, y targets.
 """
 
 import re

@@ -1,6 +1,7 @@
 r"""Synthetic regression, made node by node.
 
-Letters: n nodes, s samples of a node, S training samples, d features, h hidden units, x features, y targets, w weights.
+Notation: n nodes, s samples of a node, S training samples, d features, h hidden units, x features, y targets, w
+weights.
 """
 
 import math

@@ -1,6 +1,6 @@
 r"""Tables: from named columns to samples, whatever file they were read from.
 
-Letters: S samples, d features, k classes.
+Notation: S samples, d features, k classes.
 """
 
 import difflib

@@ -1,7 +1,4 @@
-r"""Tables in files: text with separated values, and Parquet.
-
-Letters: none.
-"""
+"""Tables in files: text with separated values, and Parquet."""
 
 import csv
 import os

@@ -3,7 +3,7 @@ r"""Delays: how long a message is under way.
 Draw k of a sender gives the delay of the k-th message that it sends. Under `timing: rounds` a delay is a whole number
 of steps: that of `uniform` is uniform over all integers of its range, both ends included; others are rounded down.
 
-Letters: n nodes, k number of a message among those of its sender.
+Notation: n nodes, k number of a message among those of its sender.
 """
 
 import math
@@ -34,7 +34,7 @@ _FORMS = (("delay",), ("from", "to", "delay"), ("time", "from", "to", "delay"))
 
 
 @dataclass(frozen=True)
-class Delays:
+class DelayLaw:
     """The law of each node's messages."""
 
     law: int
@@ -64,7 +64,7 @@ class Delays:
         a: Float64[np.ndarray, " n"],
         b: Float64[np.ndarray, " n"],
         key: str,
-    ) -> "Delays":
+    ) -> "DelayLaw":
         """Returns laws of any form.
 
         Args:
@@ -88,7 +88,7 @@ class Delay(ABC):
     """A law of the time between sending and arrival."""
 
     @abstractmethod
-    def delays(self, n: int, seed: int, key: str, size: int, model: int) -> Delays:
+    def delays(self, n: int, seed: int, key: str, size: int, model: int) -> DelayLaw:
         """Returns the law of the first `size` of n nodes, for models of some bytes.
 
         Raises:
@@ -100,9 +100,9 @@ class Delay(ABC):
 class Instant(Delay):
     """Messages arrive at once."""
 
-    def delays(self, n: int, seed: int, key: str, size: int, model: int) -> Delays:
+    def delays(self, n: int, seed: int, key: str, size: int, model: int) -> DelayLaw:
         none = np.zeros(size)
-        return Delays(NONE, none, none, none, none)
+        return DelayLaw(NONE, none, none, none, none)
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,9 @@ class Constant(Delay):
     time: PerNode = 1.0
     """Delay of the messages that a node sends [s]; non-negative and finite."""
 
-    def delays(self, n: int, seed: int, key: str, size: int, model: int) -> Delays:
+    def delays(self, n: int, seed: int, key: str, size: int, model: int) -> DelayLaw:
         time = per_node(self.time, n, seed, f"{key}.time", unit="s", size=size)
-        return Delays(CONSTANT, time, np.zeros(size), time, np.zeros(size))
+        return DelayLaw(CONSTANT, time, np.zeros(size), time, np.zeros(size))
 
 
 @dataclass(frozen=True)
@@ -127,13 +127,13 @@ class UniformDelay(Delay):
     high: PerNode = 1.0
     """Longest delay [s]; at least `low`, finite."""
 
-    def delays(self, n: int, seed: int, key: str, size: int, model: int) -> Delays:
+    def delays(self, n: int, seed: int, key: str, size: int, model: int) -> DelayLaw:
         low = per_node(self.low, n, seed, f"{key}.low", unit="s", size=size)
         high = per_node(self.high, n, seed, f"{key}.high", unit="s", size=size)
         bad = np.flatnonzero(high < low)
         if bad.size:
             raise ValueError(f"{key}.high must be at least {key}.low, got {high[bad[0]]:g} and {low[bad[0]]:g} [s]")
-        return Delays(UNIFORM, low, high, low / 2 + high / 2, np.zeros(size))
+        return DelayLaw(UNIFORM, low, high, low / 2 + high / 2, np.zeros(size))
 
 
 @dataclass(frozen=True)
@@ -143,9 +143,9 @@ class ExponentialDelay(Delay):
     mean: PerNode = 1.0
     """Mean delay of the messages that a node sends [s]; non-negative and finite."""
 
-    def delays(self, n: int, seed: int, key: str, size: int, model: int) -> Delays:
+    def delays(self, n: int, seed: int, key: str, size: int, model: int) -> DelayLaw:
         mean = per_node(self.mean, n, seed, f"{key}.mean", unit="s", size=size)
-        return Delays(EXPONENTIAL, mean, np.zeros(size), mean, np.zeros(size))
+        return DelayLaw(EXPONENTIAL, mean, np.zeros(size), mean, np.zeros(size))
 
 
 @dataclass(frozen=True)
@@ -161,11 +161,11 @@ class LogNormalDelay(Delay):
     def __post_init__(self) -> None:
         number(self.sigma, 1, "sigma", high=5.0, open_high=False)
 
-    def delays(self, n: int, seed: int, key: str, size: int, model: int) -> Delays:
+    def delays(self, n: int, seed: int, key: str, size: int, model: int) -> DelayLaw:
         median = per_node(self.median, n, seed, f"{key}.median", open_low=True, unit="s", size=size)
         with np.errstate(over="ignore"):  # a mean of inf: all of them are under way at the end
             mean = median * math.exp(self.sigma**2 / 2)
-        return Delays(LOGNORMAL, median, np.full(size, float(self.sigma)), mean, np.zeros(size))
+        return DelayLaw(LOGNORMAL, median, np.full(size, float(self.sigma)), mean, np.zeros(size))
 
 
 @dataclass(frozen=True)
@@ -188,12 +188,12 @@ class Bandwidth(Delay):
     def __post_init__(self) -> None:
         number(self.spread, 1, "spread", high=5.0, open_high=False)
 
-    def delays(self, n: int, seed: int, key: str, size: int, model: int) -> Delays:
+    def delays(self, n: int, seed: int, key: str, size: int, model: int) -> DelayLaw:
         rate = per_node(self.rate, n, seed, f"{key}.rate", open_low=True, unit="B/s", size=size)
         latency = per_node(self.latency, n, seed, f"{key}.latency", unit="s", size=size)
         with np.errstate(over="ignore"):
             transfer = model / rate
-        return Delays(CONSTANT, latency, np.zeros(size), latency, transfer, float(self.spread))
+        return DelayLaw(CONSTANT, latency, np.zeros(size), latency, transfer, float(self.spread))
 
 
 @dataclass(frozen=True)
@@ -205,16 +205,16 @@ class TraceDelay(Delay):
     of them, drawn uniformly. With a first line `from,to,delay`: one of those of its link. With `time,from,to,delay`:
     that of its link whose time [s] was the last to come before it was sent, or else the first."""
 
-    def delays(self, n: int, seed: int, key: str, size: int, model: int) -> Delays:
+    def delays(self, n: int, seed: int, key: str, size: int, model: int) -> DelayLaw:
         rule, none = f"{key}.path", np.zeros(size)
         form, rows = table(self.path, rule, _FORMS, _LONGEST)
         if not len(rows) or rows[:, -1].min() < 0:
             got = "none" if not len(rows) else f"{rows[:, -1].min():g}"
             raise ValueError(f"{rule} must hold non-negative delays [s], got {got} in {shown(self.path)}")
         if form == _FORMS[0]:
-            return Delays(TRACE, none, none, np.full(size, rows.mean()), none, trace=rows[:, 0])
+            return DelayLaw(TRACE, none, none, np.full(size, rows.mean()), none, trace=rows[:, 0])
         links = Links.of(dict(zip(form, rows.T, strict=True)), n, rule, shown(self.path))
-        return Delays(TIMED if links.timed else LINKS, none, none, links.late(), none, links=links)
+        return DelayLaw(TIMED if links.timed else LINKS, none, none, links.late(), none, links=links)
 
 
 @njit(nogil=True, cache=True)

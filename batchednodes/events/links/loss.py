@@ -1,6 +1,6 @@
 r"""Losses: which messages never arrive.
 
-Letters: n nodes, p probability of a loss.
+Notation: n nodes, p probability of a loss.
 """
 
 from abc import ABC, abstractmethod

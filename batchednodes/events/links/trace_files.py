@@ -1,6 +1,6 @@
 r"""Tables: text files of numbers, which say when nodes are on, or how long messages take.
 
-Letters: r rows, c columns.
+Notation: r rows, c columns.
 """
 
 import csv

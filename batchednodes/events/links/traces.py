@@ -1,6 +1,6 @@
 r"""Links: how long messages take from each node to each other, as measured.
 
-Letters: n nodes, i sender, j receiver, r rows.
+Notation: n nodes, i sender, j receiver, r rows.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 r"""Merge rules: how much a model received counts; one paper, one file.
 
-Letters: a own age, b age of the model received.
+Notation: a own age, b age of the model received.
 """
 
 from typing import no_type_check
@@ -8,7 +8,7 @@ from typing import no_type_check
 from numba import njit
 
 from batchednodes.events.merge.age_weighted import AgeWeighted
-from batchednodes.events.merge.base import Merge, Weighing
+from batchednodes.events.merge.base import Merge, MergeLaw
 from batchednodes.events.merge.fixed import Fixed, Mean
 from batchednodes.events.merge.limited import Limited
 from batchednodes.events.merge.partitioned import Partitioned
@@ -22,10 +22,10 @@ __all__ = [
     "Limited",
     "Mean",
     "Merge",
+    "MergeLaw",
     "Partitioned",
     "Sampled",
     "StalenessWeighted",
-    "Weighing",
     "weight",
 ]
 
@@ -33,5 +33,5 @@ __all__ = [
 @njit(nogil=True, cache=True)
 @no_type_check
 def weight(where, a, b, own, other):  # noqa: ANN001, ANN201  (numba infers the types)
-    """Returns the weight of a model received, by address and parameters of a `Weighing` and the two ages [steps]."""
+    """Returns the weight of a model received, by address and parameters of a `MergeLaw` and the two ages [steps]."""
     return a if where == 0 else of_four(where, float(own), float(other), a, b)

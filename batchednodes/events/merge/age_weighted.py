@@ -1,6 +1,6 @@
 r"""Each model counts in proportion to its age, the minibatch steps behind it: w = b / (a + b).
 
-Letters: a own age, b age of the model received.
+Notation: a own age, b age of the model received.
 
 Reference:
     I. Hegedus, G. Danner, M. Jelasity, "Gossip learning as a decentralized alternative to federated learning", DAIS
@@ -13,15 +13,15 @@ from typing import no_type_check
 import numpy as np
 from numba import njit
 
-from batchednodes.events.merge.base import Merge, Weighing
+from batchednodes.events.merge.base import Merge, MergeLaw
 
 
 @dataclass(frozen=True)
 class AgeWeighted(Merge):
     """Models count in proportion to their ages; two of age 0 count alike."""
 
-    def weighing(self, weight: np.ndarray) -> Weighing:
-        return Weighing(by_ages, 0 * weight, 0 * weight)
+    def weighing(self, weight: np.ndarray) -> MergeLaw:
+        return MergeLaw(by_ages, 0 * weight, 0 * weight)
 
 
 @njit(nogil=True, cache=True)

@@ -2,7 +2,7 @@ r"""What a merge rule says.
 
 Ages are model-wide counts of minibatch steps: a merge takes the larger of the two, and local SGD adds its steps.
 
-Letters: n nodes, a own age, b age of the model received.
+Notation: n nodes, a own age, b age of the model received.
 """
 
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ from batchednodes.numerics.functions import address
 
 
 @dataclass(frozen=True)
-class Weighing:
+class MergeLaw:
     """How a node weighs the models that it receives."""
 
     rule: Callable[[float, float, float, float], float] | None
@@ -52,7 +52,7 @@ class Merge(ABC):
     """A rule for the weight of a model received in x <- (1 - w) x + w x_received."""
 
     @abstractmethod
-    def weighing(self, weight: Float64[np.ndarray, " n"]) -> Weighing:
+    def weighing(self, weight: Float64[np.ndarray, " n"]) -> MergeLaw:
         """Returns the rule of a network whose `gossip.weight` is given."""
 
     def weighs(self) -> bool:

@@ -1,7 +1,5 @@
 r"""The weight that the settings give.
 
-Letters: none.
-
 Reference:
     S. Boyd, A. Ghosh, B. Prabhakar, D. Shah, "Randomized gossip algorithms", IEEE Trans. Inf. Theory 52(6), 2006.
 """
@@ -10,15 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batchednodes.events.merge.base import Merge, Weighing
+from batchednodes.events.merge.base import Merge, MergeLaw
 
 
 @dataclass(frozen=True)
 class Fixed(Merge):
     """`gossip.weight`, of the node that made the contact."""
 
-    def weighing(self, weight: np.ndarray) -> Weighing:
-        return Weighing(None, weight, 0 * weight)
+    def weighing(self, weight: np.ndarray) -> MergeLaw:
+        return MergeLaw(None, weight, 0 * weight)
 
     def weighs(self) -> bool:
         return True
@@ -31,8 +29,8 @@ class Fixed(Merge):
 class Mean(Merge):
     """The mean of both models."""
 
-    def weighing(self, weight: np.ndarray) -> Weighing:
-        return Weighing(None, np.full(weight.size, 0.5), 0 * weight)
+    def weighing(self, weight: np.ndarray) -> MergeLaw:
+        return MergeLaw(None, np.full(weight.size, 0.5), 0 * weight)
 
     def is_fixed(self) -> bool:
         return True

@@ -4,7 +4,7 @@ r"""Limited merge: of two models whose ages differ by much, the older one in ste
         1           if b > a + L,
         b / (a + b) otherwise.
 
-Letters: a own age, b age of the model received, L limit [steps].
+Notation: a own age, b age of the model received, L limit [steps].
 
 Reference:
     G. Danner, I. Hegedus, M. Jelasity, "Improving gossip learning via limited model merging", ICCCI 2023.
@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 
 from batchednodes.events.merge.age_weighted import by_ages
-from batchednodes.events.merge.base import Merge, Weighing
+from batchednodes.events.merge.base import Merge, MergeLaw
 from batchednodes.numerics.values import count
 
 
@@ -31,8 +31,8 @@ class Limited(Merge):
     def __post_init__(self) -> None:
         count(self.limit, 1, "limit", low=0, high=2**53)
 
-    def weighing(self, weight: np.ndarray) -> Weighing:
-        return Weighing(by_limit, np.full(weight.size, float(self.limit)), 0 * weight)
+    def weighing(self, weight: np.ndarray) -> MergeLaw:
+        return MergeLaw(by_limit, np.full(weight.size, float(self.limit)), 0 * weight)
 
 
 @njit(nogil=True, cache=True)

@@ -5,7 +5,7 @@ ranges of the row, whose lengths differ by one at most. A step of local SGD adds
 paper the step size of a part is then eta / a, for weight decay as for the loss; gossipy divides the gradient of the
 loss alone.
 
-Letters: a own age of a part, b that of the part received, eta `local.lr`.
+Notation: a own age of a part, b that of the part received, eta `local.lr`.
 
 Reference:
     I. Hegedus, G. Danner, M. Jelasity, "Decentralized learning works: An empirical comparison of gossip learning and
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from batchednodes.events.merge.age_weighted import by_ages
-from batchednodes.events.merge.base import Merge, Weighing
+from batchednodes.events.merge.base import Merge, MergeLaw
 from batchednodes.numerics.values import count
 
 PARTS = 1024
@@ -39,8 +39,8 @@ class Partitioned(Merge):
     def __post_init__(self) -> None:
         count(self.parts, 1, "parts", high=PARTS)
 
-    def weighing(self, weight: np.ndarray) -> Weighing:
-        return Weighing(by_ages, 0 * weight, 0 * weight, parts=self.parts, divides=self.divide_step)
+    def weighing(self, weight: np.ndarray) -> MergeLaw:
+        return MergeLaw(by_ages, 0 * weight, 0 * weight, parts=self.parts, divides=self.divide_step)
 
     def selects(self) -> bool:
         return True

@@ -2,8 +2,6 @@ r"""Sampled entries: a message brings some entries of the model only, drawn anew
 
 Each entry is in the sample with the same probability, independently, and is then averaged with `gossip.weight`.
 
-Letters: none.
-
 Reference:
     I. Hegedus, G. Danner, M. Jelasity, "Decentralized learning works: An empirical comparison of gossip learning and
     federated learning", J. Parallel Distrib. Comput. 148, 2021 (subsampling).
@@ -13,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batchednodes.events.merge.base import Merge, Weighing
+from batchednodes.events.merge.base import Merge, MergeLaw
 from batchednodes.numerics.values import number
 
 
@@ -27,8 +25,8 @@ class Sampled(Merge):
     def __post_init__(self) -> None:
         number(self.share, 1, "share", open_low=True, high=1.0, open_high=False)
 
-    def weighing(self, weight: np.ndarray) -> Weighing:
-        return Weighing(None, weight, 0 * weight, share=float(self.share))
+    def weighing(self, weight: np.ndarray) -> MergeLaw:
+        return MergeLaw(None, weight, 0 * weight, share=float(self.share))
 
     def weighs(self) -> bool:
         return True

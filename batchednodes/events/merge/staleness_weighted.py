@@ -1,6 +1,6 @@
 r"""A model received counts less the further it lags behind: w = w_0 (1 + s)^-c with the lag s = max(0, a - b).
 
-Letters: a own age, b age of the model received, s lag [steps], c exponent, w_0 `gossip.weight`.
+Notation: a own age, b age of the model received, s lag [steps], c exponent, w_0 `gossip.weight`.
 
 Reference:
     C. Xie, S. Koyejo, I. Gupta, "Asynchronous federated optimization", arXiv 1903.03934, 2019 (polynomial weights).
@@ -12,7 +12,7 @@ from typing import no_type_check
 import numpy as np
 from numba import njit
 
-from batchednodes.events.merge.base import Merge, Weighing
+from batchednodes.events.merge.base import Merge, MergeLaw
 from batchednodes.numerics.values import number
 
 
@@ -26,8 +26,8 @@ class StalenessWeighted(Merge):
     def __post_init__(self) -> None:
         number(self.exponent, 1, "exponent")
 
-    def weighing(self, weight: np.ndarray) -> Weighing:
-        return Weighing(by_lag, weight, np.full(weight.size, float(self.exponent)))
+    def weighing(self, weight: np.ndarray) -> MergeLaw:
+        return MergeLaw(by_lag, weight, np.full(weight.size, float(self.exponent)))
 
     def weighs(self) -> bool:
         return True

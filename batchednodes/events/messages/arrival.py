@@ -1,6 +1,6 @@
 r"""Passage: when messages arrive, in compiled code.
 
-Letters: i sender, j receiver, h message, k number of a message among those of its sender, s the mail.
+Notation: i sender, j receiver, h message, k number of a message among those of its sender, s what is in flight.
 """
 
 import math
@@ -68,7 +68,7 @@ def queue(h, s):  # noqa: ANN001, ANN201
         leave(g, s)
         if s.messages[g].arrive >= s.messages[h].arrive:
             s.messages[h].arrive = s.messages[g].arrive
-            if s.messages[g].turn >= LAST > s.messages[h].turn:
-                s.messages[h].turn += LAST
+            if s.messages[g].order >= LAST > s.messages[h].order:
+                s.messages[h].order += LAST
     k = chain(h, s.messages)
     s.messages[h].next, s.messages[k].chain = s.messages[k].chain, h

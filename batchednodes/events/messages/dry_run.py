@@ -3,7 +3,7 @@ r"""Rehearsal: how much will be under way, found by following the messages of a 
 Messages do not depend on models, so their whole way may be followed in advance. Of a long run it is the first part that
 is followed, and the laws say about what comes after it.
 
-Letters: n nodes, g networks.
+Notation: n nodes, g networks.
 """
 
 import math
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from batchednodes.events.messages.link_load import Load
+from batchednodes.events.messages.link_load import LinkLoad
 from batchednodes.events.messages.records import MOST, SENT, SLOTS
-from batchednodes.events.messages.timeline import Forecast, Traffic, kept
+from batchednodes.events.messages.timeline import InFlightEstimate, MessageTimeline, kept
 
 _WORK = 1 << 19
 """What clocks bring, messages, and changes between on and off that are followed: about a second's work."""
@@ -33,7 +33,7 @@ _SETTLED, _MARGIN = 10, 1.25
 """Delays that a run must be followed for before what is under way has settled; how much more may be so later on."""
 
 
-def forecast(law: Traffic, load: Load, turnover: float, until: float, known: bool) -> Forecast:
+def forecast(law: MessageTimeline, load: LinkLoad, turnover: float, until: float, known: bool) -> InFlightEstimate:
     """Returns what will be under way, at most.
 
     Args:
@@ -54,7 +54,7 @@ def forecast(law: Traffic, load: Load, turnover: float, until: float, known: boo
     room = seen.room if exact else max(seen.room, 2 * flying + networks.n)  # requests, too, and it doubles
     shared = max(0.0, flying / max(1.0, pools.sum()) - 1)
     spare = np.diff((networks.n // _TURNOVER + 8) * networks.offsets // networks.n)
-    return Forecast(float(flying), (pools * (1 + min(_SPARE, shared))).astype(np.int64) + spare, room, exact)
+    return InFlightEstimate(float(flying), (pools * (1 + min(_SPARE, shared))).astype(np.int64) + spare, room, exact)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class _Seen:
         return cls(time, whole, np.zeros(count, np.int64), 0, 0)
 
 
-def _follow(law: Traffic, turnover: float, until: float, needed: float) -> _Seen:
+def _follow(law: MessageTimeline, turnover: float, until: float, needed: float) -> _Seen:
     """Returns what is seen of a run that begins without slots, so that it makes as many as it needs.
 
     Nothing is, where it would not even be followed for as long as is needed [s].
@@ -90,26 +90,26 @@ def _follow(law: Traffic, turnover: float, until: float, needed: float) -> _Seen
     span = min(until, max(_PIECE, networks.n) / rate) if rate > 0 else until
     network = networks.network_of()
     clocks, owner, more = law.begin(), np.zeros(0, np.int64), True
-    mail = clocks.mail
-    assert mail is not None
+    in_flight = clocks.in_flight
+    assert in_flight is not None
     while more and clocks.time < until:
         end = min(until, clocks.time + span)
-        acts, after = law.acts(clocks, mail, end)
+        acts, after = law.acts(clocks, in_flight, end)
         work += len(acts) + turnover * span
-        for events, now in law.posted(acts, mail, end, _PIECE):
-            mail, taken = now, events[events["actor"] >= networks.n]
-            owner = np.concatenate([owner, np.zeros(mail.head[SLOTS] - owner.size, np.int64)])
+        for events, now in law.run_events(acts, in_flight, end, _PIECE):
+            in_flight, taken = now, events[events["actor"] >= networks.n]
+            owner = np.concatenate([owner, np.zeros(in_flight.head[SLOTS] - owner.size, np.int64)])
             owner[taken["actor"] - networks.n] = network[taken["node"]]
-            more = clocks.time < end and work + int(mail.accounts[:, SENT].sum()) < most
+            more = clocks.time < end and work + int(in_flight.accounts[:, SENT].sum()) < most
             if not more:
                 break
         else:
-            clocks = kept(after, mail)
+            clocks = kept(after, in_flight)
     pools = np.bincount(owner, minlength=networks.count)
-    return _Seen(clocks.time, more, pools, int(mail.head[MOST]), mail.messages.size)
+    return _Seen(clocks.time, more, pools, int(in_flight.head[MOST]), in_flight.messages.size)
 
 
-def _estimated(law: Traffic, load: Load, seen: _Seen) -> tuple[Float64[np.ndarray, " g"], int]:
+def _estimated(law: MessageTimeline, load: LinkLoad, seen: _Seen) -> tuple[Float64[np.ndarray, " g"], int]:
     """Returns about how many rows each network will need, and how many models will be under way.
 
     It is what the laws say, at most; or about what was seen, where that was long enough for what is under way to have
@@ -123,7 +123,7 @@ def _estimated(law: Traffic, load: Load, seen: _Seen) -> tuple[Float64[np.ndarra
     return np.ceil(np.maximum(seen.pools, most)), math.ceil(max(seen.flying, total))
 
 
-def _filled(law: Traffic) -> float:
+def _filled(law: MessageTimeline) -> float:
     """Returns when the accounts of all nodes are full [s]; 0 without accounts."""
     nodes, speed = law.laws.nodes, law.speed()
     return float((nodes["capacity"] / np.where(speed > 0, speed, np.inf))[nodes["flow"] > 0].max(initial=0.0))

@@ -1,6 +1,6 @@
 r"""Store: snapshots of models, the slots where they lie, and the messages that are under way; in compiled code.
 
-Letters: i a node, h a message, s the mail.
+Notation: i a node, h a message, s what is in flight.
 """
 
 from typing import no_type_check
@@ -110,7 +110,7 @@ def drop(h, laws, s):  # noqa: ANN001, ANN201
 @no_type_check
 def _sooner(g, h, s):  # noqa: ANN001, ANN202
     return s.messages[g].arrive < s.messages[h].arrive or (
-        s.messages[g].arrive == s.messages[h].arrive and s.messages[g].turn < s.messages[h].turn
+        s.messages[g].arrive == s.messages[h].arrive and s.messages[g].order < s.messages[h].order
     )
 
 

@@ -1,6 +1,6 @@
 r"""Load: what links have to carry, and about how many models are under way, by the laws alone.
 
-Letters: n nodes, i sender, j receiver.
+Notation: n nodes, i sender, j receiver.
 """
 
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from numba import njit
 
 from batchednodes.events.availability import DIURNAL, MARKOV, PER_MESSAGE, TRACE
 from batchednodes.events.links import delay
-from batchednodes.events.messages.records import ASKING, PUSHED, REQUEST, Laws, bits
-from batchednodes.events.messages.timeline import Traffic
+from batchednodes.events.messages.records import ASKING, PUSHED, REQUEST, MessageLaws, bits
+from batchednodes.events.messages.timeline import MessageTimeline
 from batchednodes.numerics import rng
 
 LONGEST = 16
@@ -27,10 +27,10 @@ _LONG = 6
 
 
 @dataclass(frozen=True)
-class Load:
+class LinkLoad:
     """What the links of all nodes have to carry, in the long run."""
 
-    law: Traffic
+    law: MessageTimeline
     """Of all events."""
     models: Float64[np.ndarray, " n"]
     """Models that each node sends [1/s], those that are lost, too."""
@@ -44,7 +44,7 @@ class Load:
     """How long the node belongs to the network during the run [s]."""
 
     @classmethod
-    def of(cls, law: Traffic, late: Float64[np.ndarray, " n"], until: float) -> "Load":
+    def of(cls, law: MessageTimeline, late: Float64[np.ndarray, " n"], until: float) -> "LinkLoad":
         """Returns the load of a run.
 
         Args:
@@ -146,19 +146,19 @@ class Load:
         return np.minimum(_MOST, most + 6 * np.sqrt(most))
 
 
-def _sends(law: Traffic) -> tuple[int, int]:
+def _sends(law: MessageTimeline) -> tuple[int, int]:
     """Returns how many models a contact sends, and how many come back."""
     return {PUSHED: (1, 0), REQUEST: (0, 1), ASKING: (1, 1)}.get(law.laws.exchange, (0, 0))
 
 
-def _links(law: Traffic) -> Float64[np.ndarray, " n"]:
+def _links(law: MessageTimeline) -> Float64[np.ndarray, " n"]:
     """Returns about how many others each node sends to."""
     sizes = np.repeat(law.networks.sizes, law.networks.sizes)
     degrees = np.diff(law.contacts.indptr)
     return np.maximum(1.0, np.where(degrees > 0, degrees, sizes - 1))
 
 
-def _times(law: Traffic) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+def _times(law: MessageTimeline) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
     """Returns mean and mean square of the time of a model over the links of each node [s, s^2].
 
     Where these are listed it is theirs, which stays as it is; else that of the law, of which there are many.
@@ -191,7 +191,7 @@ def _add_links(indptr, indices, pushed, replied, laws, sums):  # noqa: ANN001, A
                 sums[2, a] += time * time
 
 
-def _on(laws: Laws, until: float) -> Float64[np.ndarray, " n"]:
+def _on(laws: MessageLaws, until: float) -> Float64[np.ndarray, " n"]:
     """Returns the part of the time that each node may send: in the long run, or in this one where a file gives it."""
     law, a, b = (laws.nodes[name] for name in ("law", "on_a", "on_b"))
     counts = np.diff(laws.begins)
@@ -209,7 +209,7 @@ def _lost(nodes: np.ndarray) -> Float64[np.ndarray, " n"]:
     return (1 - bad) * nodes["good"] + bad * nodes["bad"]
 
 
-def _asked(law: Traffic, speed: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+def _asked(law: MessageTimeline, speed: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
     """Returns about how often each node is contacted [1/s], where each contacts others at some speed [1/s]."""
     contacts, networks = law.contacts, law.networks
     sums = np.bincount(networks.network_of(), weights=speed, minlength=networks.count)

@@ -1,10 +1,10 @@
-r"""Post: sends and delivers, event by event, in compiled code.
+r"""Sends and delivers, event by event, in compiled code.
 
 What a node is to do, by its clocks, comes in the order of time; messages that arrive are merged into it. At one instant
 nodes join first, then do what their clocks say, then messages arrive in the order in which they were sent, replies last
 (with `gossip.fifo`, what waits for a reply comes after it).
 
-Letters: i sender, j receiver, h message, k number of a message among those of its sender, w weight, x models.
+Notation: i sender, j receiver, h message, k number of a message among those of its sender, w weight, x models.
 """
 
 import math
@@ -31,9 +31,9 @@ from batchednodes.events.messages.records import (
     SENT,
     SEQUENCE,
     SLOTS,
-    Laws,
-    Mail,
-    Out,
+    EventBuffer,
+    InFlight,
+    MessageLaws,
     bits,
 )
 from batchednodes.events.timeline import MEET, PULL, SPLIT, UPDATE
@@ -64,14 +64,14 @@ def run(time, kind, actor, other, first, until, peers, laws, s, out, spare):  # 
         until: end of the window, included [s].
         peers: what chooses whom a node contacts.
         laws: constants.
-        s: the mail; changed.
+        s: what is in flight; changed.
         out: receives events.
         spare: messages that one step may send.
 
     Returns:
         The entry to go on with once there is more room for messages or events; -1 at the end.
     """
-    laws, s, out = _laws(laws), _mail(s), Out(borrowed(out.events), borrowed(out.size))
+    laws, s, out = _laws(laws), _borrowed(s), EventBuffer(borrowed(out.events), borrowed(out.size))
     e = first
     while True:
         due = time[e] if e < time.size else math.inf
@@ -93,11 +93,11 @@ def run(time, kind, actor, other, first, until, peers, laws, s, out, spare):  # 
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _mail(s):  # noqa: ANN001, ANN202
-    """Returns the mail as arrays whose owners are not counted, which would take most of the time."""
+def _borrowed(s):  # noqa: ANN001, ANN202
+    """Returns what is in flight as arrays whose owners are not counted, which would take most of the time."""
     nodes, messages, pools = borrowed(s.nodes), borrowed(s.messages), borrowed(s.pools)
-    ages = borrowed(s.age), borrowed(s.years)
-    return Mail(nodes, ages[0], borrowed(s.accounts), messages, ages[1], pools, borrowed(s.link), borrowed(s.head))
+    ages = borrowed(s.age), borrowed(s.message_age)
+    return InFlight(nodes, ages[0], borrowed(s.accounts), messages, ages[1], pools, borrowed(s.link), borrowed(s.head))
 
 
 @njit(nogil=True, cache=True)
@@ -106,7 +106,7 @@ def _laws(laws):  # noqa: ANN001, ANN202
     """Returns the constants likewise."""
     traces = borrowed(laws.trace), borrowed(laws.traces), borrowed(laws.begun), borrowed(laws.links)
     changes = borrowed(laws.begins), borrowed(laws.turns)
-    return Laws(
+    return MessageLaws(
         laws.n,
         laws.exchange,
         laws.before,
@@ -195,10 +195,10 @@ def _meet(i, j, now, laws, s, out):  # noqa: ANN001, ANN202
     s.accounts[laws.nodes[i].network, DELIVERED if found else OFFLINE] += 1
     if not found:
         return
-    _keep(i, now, laws, s, out)
-    _keep(j, now, laws, s, out)
+    _snapshot(i, now, laws, s, out)
+    _snapshot(j, now, laws, s, out)
     w = weight(laws.nodes[i].weigh, laws.nodes[i].weigh_a, laws.nodes[i].weigh_b, s.age[i, 0], s.age[j, 0])
-    _say(MEET, i, j, -1, i, now, w, -1, now, out)
+    _emit(MEET, i, j, -1, i, now, w, -1, now, out)
     s.age[i, 0] = s.age[j, 0] = max(s.age[i, 0], s.age[j, 0])
     if laws.nodes[i].receipt == MERGE_UPDATE:
         _update(i, i, now, laws, s, out)
@@ -221,12 +221,12 @@ def _send(i, j, kind, now, laws, s, out):  # noqa: ANN001, ANN202
         s.messages[h].snapshot = _split(i, now, laws, s, out)
     elif kind != REQUEST:
         s.messages[h].snapshot = snapshot(i, s)
-        s.years[h] = s.age[i]
+        s.message_age[h] = s.age[i]
         if s.age.shape[1] > 1:
             high, _ = bits(i, rng.PART, k, laws)
             s.messages[h].part = rng.below(high, s.age.shape[1])
     s.messages[h].arrive = arrival(i, j, k, wait, now, laws)
-    s.messages[h].turn = s.head[SEQUENCE] + (LAST if kind == REPLY else 0)
+    s.messages[h].order = s.head[SEQUENCE] + (LAST if kind == REPLY else 0)
     s.head[SEQUENCE] += 1
     if laws.nodes[i].fifo:
         queue(h, s)
@@ -240,24 +240,24 @@ def _split(i, now, laws, s, out):  # noqa: ANN001, ANN202
     row, at = laws.n + take(laws.nodes[i].network, s), snapshot(i, s)
     s.messages[at].place, s.nodes[i].current = row, -1
     w = weight(laws.nodes[i].weigh, laws.nodes[i].weigh_a, laws.nodes[i].weigh_b, s.age[i, 0], s.age[i, 0])
-    _say(SPLIT, i, row, -1, i, now, w, -1, now, out)
+    _emit(SPLIT, i, row, -1, i, now, w, -1, now, out)
     return at
 
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _keep(i, now, laws, s, out):  # noqa: ANN001, ANN202
+def _snapshot(i, now, laws, s, out):  # noqa: ANN001, ANN202
     """Copies the row of node i, which is about to change, if messages refer to it."""
     at = s.nodes[i].current
     if at >= 0:
         row = laws.n + take(laws.nodes[i].network, s)
-        _say(PULL, row, i, -1, i, now, 1.0, -1, now, out)
+        _emit(PULL, row, i, -1, i, now, 1.0, -1, now, out)
         s.messages[at].place, s.nodes[i].current = row, -1
 
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _say(kind, actor, other, count, node, sent, w, part, now, out):  # noqa: ANN001, ANN202
+def _emit(kind, actor, other, count, node, sent, w, part, now, out):  # noqa: ANN001, ANN202
     """Writes an event."""
     one = out.events[out.size[0]]
     out.size[0] += 1
@@ -270,9 +270,9 @@ def _say(kind, actor, other, count, node, sent, w, part, now, out):  # noqa: ANN
 def _update(row, i, now, laws, s, out):  # noqa: ANN001, ANN202
     """Lets node i train a row of x: its own, or a slot."""
     if row == i:
-        _keep(i, now, laws, s, out)
+        _snapshot(i, now, laws, s, out)
         s.age[i] += laws.nodes[i].steps
-    _say(UPDATE, row, i, s.nodes[i].updates, i, now, 1.0, -1, now, out)
+    _emit(UPDATE, row, i, s.nodes[i].updates, i, now, 1.0, -1, now, out)
     s.nodes[i].updates += 1
 
 
@@ -289,10 +289,10 @@ def _arrive(h, now, peers, laws, s, out):  # noqa: ANN001, ANN202
     s.accounts[laws.nodes[j].network, DELIVERED if found else OFFLINE] += 1
     if found and kind == ASKING and laws.before:
         _send(j, i, REPLY, now, laws, s, out)
-    news = not laws.nodes[j].by_age or s.years[h].sum() >= s.age[j].sum()
+    news = not laws.nodes[j].by_age or s.message_age[h].sum() >= s.age[j].sum()
     if found and laws.splits:
         row = s.messages[s.messages[h].snapshot].place
-        _say(SPLIT, row, j, -1, i, s.messages[h].left, 1.0, -1, now, out)
+        _emit(SPLIT, row, j, -1, i, s.messages[h].left, 1.0, -1, now, out)
     elif found and kind != REQUEST:
         _receive(j, h, now, laws, s, out)
     if s.messages[h].snapshot >= 0:
@@ -325,8 +325,8 @@ def _join(j, now, peers, laws, s, out):  # noqa: ANN001, ANN202
     """Lets node j, which joins now, take the model of a random neighbour that is on."""
     i = _model(j, now, peers, laws, s)
     if i >= 0:
-        _keep(j, now, laws, s, out)
-        _say(PULL, j, i, -1, i, now, 1.0, JOINED, now, out)
+        _snapshot(j, now, laws, s, out)
+        _emit(PULL, j, i, -1, i, now, 1.0, JOINED, now, out)
         s.age[j] = s.age[i]
 
 
@@ -367,19 +367,21 @@ def _receive(j, h, now, laws, s, out):  # noqa: ANN001, ANN202
         row = s.messages[s.messages[h].snapshot].place
     if receipt in (UPDATE_MERGE, REPLACE):
         own = take(laws.nodes[j].network, s)
-        _say(PULL, laws.n + own, row, -1, s.messages[h].sender, s.messages[h].left, 1.0, -1, now, out)
+        _emit(PULL, laws.n + own, row, -1, s.messages[h].sender, s.messages[h].left, 1.0, -1, now, out)
         row = laws.n + own
         _update(row, j, now, laws, s, out)
-        s.years[h] += laws.nodes[j].steps
+        s.message_age[h] += laws.nodes[j].steps
     maker = j if s.messages[h].kind == REPLY else s.messages[h].sender
-    w = weight(laws.nodes[j].weigh, laws.nodes[maker].weigh_a, laws.nodes[maker].weigh_b, s.age[j, q], s.years[h, q])
+    w = weight(
+        laws.nodes[j].weigh, laws.nodes[maker].weigh_a, laws.nodes[maker].weigh_b, s.age[j, q], s.message_age[h, q]
+    )
     if receipt == REPLACE and laws.nodes[j].whole:
-        w, s.age[j, q] = 1.0, s.years[h, q]
+        w, s.age[j, q] = 1.0, s.message_age[h, q]
     if w > 0.0:
-        _keep(j, now, laws, s, out)
+        _snapshot(j, now, laws, s, out)
         part = q if s.age.shape[1] > 1 else s.nodes[j].arrived if not laws.nodes[j].whole else -1
-        _say(PULL, j, row, -1, s.messages[h].sender, s.messages[h].left, w, part, now, out)
-        s.age[j, q] = max(s.age[j, q], s.years[h, q])
+        _emit(PULL, j, row, -1, s.messages[h].sender, s.messages[h].left, w, part, now, out)
+        s.age[j, q] = max(s.age[j, q], s.message_age[h, q])
     if own >= 0:
         give(laws.nodes[j].network, own, s)
     if receipt == MERGE_UPDATE:
@@ -395,6 +397,6 @@ def enter(joiners, laws, s):  # noqa: ANN001, ANN201
             s.head[MESSAGES] -= 1
             h = s.messages[s.head[MESSAGES]].free
             s.messages[h].kind, s.messages[h].sender, s.messages[h].receiver = JOINING, j, j
-            s.messages[h].arrive, s.messages[h].turn = laws.nodes[j].join, -1 - j
+            s.messages[h].arrive, s.messages[h].order = laws.nodes[j].join, -1 - j
             s.messages[h].snapshot = -1
             push(h, s)

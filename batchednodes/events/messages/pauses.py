@@ -3,7 +3,7 @@ r"""Updates of nodes that pause while they are off, or are not there for all of 
 A gap of the update clock is time at work. A node begins to work when it joins the network, ends when it leaves, and,
 where updates pause, works while it is on.
 
-Letters: n nodes, k number of an update among those of its node's clock.
+Notation: n nodes, k number of an update among those of its node's clock.
 """
 
 from typing import no_type_check

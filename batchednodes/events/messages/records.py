@@ -1,4 +1,4 @@
-r"""Mail: what is under way between nodes, where snapshots of models lie, and the laws of both.
+r"""What is under way between nodes, where snapshots of models lie, and the laws of both.
 
 A message carries the model that its sender had when it was sent. Until the sender's row changes, the message refers to
 that row; when it is about to change while messages still refer to it, the row is copied into a *slot*, one of the rows
@@ -6,7 +6,7 @@ of x beyond those of the nodes, for all of them. A slot is free again once the l
 used in turn, the one that has been free for longest first, so that an event seldom waits for an older one because of
 the slot.
 
-Letters: n nodes, g networks, c messages that there is room for, q parts of a model.
+Notation: n nodes, g networks, c messages that there is room for, q parts of a model.
 """
 
 from typing import NamedTuple, no_type_check
@@ -28,11 +28,11 @@ JOINED = -2
 """In place of the part of a model: all of it, which a node that joins takes and begins to compute from."""
 
 HEAP, MESSAGES, SNAPSHOTS, SLOTS, SEQUENCE, MODELS, MOST = range(7)
-"""Places in `Mail.head`: messages under way, free messages, free snapshots, slots, messages so far, and models under
-way, now and at most so far."""
+"""Places in `InFlight.head`: messages under way, free messages, free snapshots, slots, messages so far, and models
+under way, now and at most so far."""
 
 FIRST, LAST = range(2)
-"""Columns of `Mail.pools`: the ends of a network's queue of free slots."""
+"""Columns of `InFlight.pools`: the ends of a network's queue of free slots."""
 
 
 NODE = np.dtype(
@@ -63,7 +63,7 @@ MESSAGE = np.dtype(
         ("readers", np.int64),  # messages that refer to it
         ("spare", np.int64),  # free snapshots, a stack
         ("arrive", np.float64),  # when message number k arrives [s]
-        ("turn", np.int64),  # order of messages that arrive at one instant
+        ("order", np.int64),  # order of messages that arrive at one instant
         ("kind", np.int64),  # see above
         ("sender", np.int64),  # who sent it
         ("receiver", np.int64),  # to whom
@@ -121,7 +121,7 @@ EVENT = np.dtype(
         ("actor", np.int32),
         ("peer", np.int32),
         ("count", np.int64),
-        ("node", np.int32),  # as in `Letters`
+        ("node", np.int32),  # as in `MessageColumns`
         ("sent", np.float64),
         ("weight", np.float64),
         ("part", np.int64),
@@ -130,7 +130,7 @@ EVENT = np.dtype(
 """What the compiled loop says of an event."""
 
 
-class Mail(NamedTuple):
+class InFlight(NamedTuple):
     """All that changes with time, but for the clocks."""
 
     nodes: np.ndarray
@@ -141,7 +141,7 @@ class Mail(NamedTuple):
     """Messages sent, delivered, lost, and come to a node that was off."""
     messages: np.ndarray
     """MESSAGE of each message that there is room for [c]."""
-    years: Int64[np.ndarray, "c q"]
+    message_age: Int64[np.ndarray, "c q"]
     """Ages of the parts of its model."""
     pools: Int64[np.ndarray, "g 2"]
     """First and last free slot of each network, in the order in which they will be used; -1: none."""
@@ -151,7 +151,7 @@ class Mail(NamedTuple):
     """Numbers, see above."""
 
 
-class Laws(NamedTuple):
+class MessageLaws(NamedTuple):
     """All that is constant."""
 
     n: int
@@ -180,7 +180,7 @@ class Laws(NamedTuple):
     """These changes [s]."""
 
 
-class Out(NamedTuple):
+class EventBuffer(NamedTuple):
     """Where the compiled loop writes events."""
 
     events: np.ndarray
@@ -223,8 +223,8 @@ def _rehash(size, messages):  # noqa: ANN001, ANN202
         messages[h].next, messages[k].chain = messages[k].chain, h
 
 
-def opened(n: int, parts: int, slots: Int64[np.ndarray, " g"], room: int) -> Mail:
-    """Returns the mail at t = 0: nothing is under way.
+def opened(n: int, parts: int, slots: Int64[np.ndarray, " g"], room: int) -> InFlight:
+    """Returns what is in flight at t = 0: nothing.
 
     Args:
         n: nodes of all networks.
@@ -241,65 +241,68 @@ def opened(n: int, parts: int, slots: Int64[np.ndarray, " g"], room: int) -> Mai
     link[ends[slots > 0] - 1] = -1
     counts, none = np.zeros((slots.size, 4), np.int64), np.zeros(0, MESSAGE)
     ages = (np.zeros((rows, parts), np.int64) for rows in (n, 0))
-    return widened(Mail(nodes, next(ages), counts, none, next(ages), pools, link, head), room)
+    return widened(InFlight(nodes, next(ages), counts, none, next(ages), pools, link, head), room)
 
 
-def widened(mail: Mail, room: int) -> Mail:
-    """Returns the same mail with room for more messages, and as many more slots."""
-    old, head = mail.messages.size, mail.head.copy()
-    messages = np.concatenate([mail.messages, np.zeros(room, MESSAGE)])
-    years = np.concatenate([mail.years, np.zeros((room, mail.years.shape[1]), np.int64)])
+def widened(in_flight: InFlight, room: int) -> InFlight:
+    """Returns the same with room for more messages, and as many more slots."""
+    old, head = in_flight.messages.size, in_flight.head.copy()
+    messages = np.concatenate([in_flight.messages, np.zeros(room, MESSAGE)])
+    message_age = np.concatenate([in_flight.message_age, np.zeros((room, in_flight.message_age.shape[1]), np.int64)])
     for stack, count in (("free", MESSAGES), ("spare", SNAPSHOTS)):
         size = int(head[count])
         messages[stack][size : size + room] = np.arange(old, old + room)
     head[[MESSAGES, SNAPSHOTS]] += room
     _rehash(old, messages)
-    link = np.concatenate([mail.link, np.full(room, -1)])
-    return mail._replace(messages=messages, years=years, link=link, head=head)
+    link = np.concatenate([in_flight.link, np.full(room, -1)])
+    return in_flight._replace(messages=messages, message_age=message_age, link=link, head=head)
 
 
-def check(mail: Mail) -> None:
-    """Checks that mail which was read refers to nodes, messages, snapshots and slots that there are.
+def check(in_flight: InFlight) -> None:
+    """Checks that what was read refers to nodes, messages, snapshots and slots that there are.
 
     Raises:
         ValueError: it does not; the message says where.
     """
-    n, c, slots, many = mail.nodes.size, mail.messages.size, mail.link.size, np.iinfo(np.int64).max
-    message, one, spare = mail.messages, (-1, c), (0, c)
+    n, c, slots, many = in_flight.nodes.size, in_flight.messages.size, in_flight.link.size, np.iinfo(np.int64).max
+    message, one, spare = in_flight.messages, (-1, c), (0, c)
     ranges = {
-        "nodes.current": (mail.nodes["current"], one),
+        "nodes.current": (in_flight.nodes["current"], one),
         "messages.place": (message["place"], (0, n + slots)),
         "messages.readers": (message["readers"], (0, many)),
         "messages.kind": (message["kind"], (0, JOINING + 1)),
         **{f"messages.{name}": (message[name], (0, n)) for name in ("sender", "receiver")},
         **{f"messages.{name}": (message[name], one) for name in ("snapshot", "chain", "next")},
         **{f"messages.{name}": (message[name], spare) for name in ("spare", "free", "heap")},
-        "pools": (mail.pools, (-1, slots)),
-        "link": (mail.link, (-1, slots)),
-        "head": (mail.head[[HEAP, MESSAGES, SNAPSHOTS]], (0, c + 1)),
-        "head, slots": (mail.head[SLOTS], (0, slots + 1)),
-        **{f"{name}, counts": (counts, (0, many)) for name, counts in (("age", mail.age), ("accounts", mail.accounts))},
+        "pools": (in_flight.pools, (-1, slots)),
+        "link": (in_flight.link, (-1, slots)),
+        "head": (in_flight.head[[HEAP, MESSAGES, SNAPSHOTS]], (0, c + 1)),
+        "head, slots": (in_flight.head[SLOTS], (0, slots + 1)),
+        **{
+            f"{name}, counts": (counts, (0, many))
+            for name, counts in (("age", in_flight.age), ("accounts", in_flight.accounts))
+        },
     }
     for name, (values, (low, high)) in ranges.items():
         if np.size(values) and not (np.min(values) >= low and np.max(values) < high):
-            raise ValueError(f"clocks.mail.{name} must be from {low} to {high - 1}")
+            raise ValueError(f"clocks.in_flight.{name} must be from {low} to {high - 1}")
     if np.isnan(message["arrive"]).any():
-        raise ValueError("clocks.mail.messages.arrive must be times [s]")
+        raise ValueError("clocks.in_flight.messages.arrive must be times [s]")
 
 
-def copied(mail: Mail) -> Mail:
+def copied(in_flight: InFlight) -> InFlight:
     """Returns a copy, to write into."""
-    return Mail(*(array.copy() for array in mail))
+    return InFlight(*(array.copy() for array in in_flight))
 
 
-def under_way(mail: Mail, network: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " g"]:
+def under_way(in_flight: InFlight, network: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " g"]:
     """Returns how many messages of each network are under way."""
-    some = mail.messages[mail.messages["heap"][: mail.head[HEAP]]]
+    some = in_flight.messages[in_flight.messages["heap"][: in_flight.head[HEAP]]]
     some = some[some["kind"] != JOINING]
-    return np.bincount(network[some["sender"]], minlength=len(mail.accounts))
+    return np.bincount(network[some["sender"]], minlength=len(in_flight.accounts))
 
 
-class Letters(NamedTuple):
+class MessageColumns(NamedTuple):
     """What events say besides, where messages are under way; see `timeline.Events`."""
 
     node: Int32[np.ndarray, " m"]

@@ -1,10 +1,10 @@
 r"""Traffic: the timeline of networks whose messages take time, get lost, or find nobody.
 
-    clocks -> what nodes do by themselves -> post: what is sent, and what arrives -> events
+    clocks -> what nodes do by themselves -> messages: what is sent, and what arrives -> events
 
 Everything here is independent of the models, so the events of a window are known before any of them runs.
 
-Letters: n nodes, m events, q parts of a model.
+Notation: n nodes, m events, q parts of a model.
 """
 
 from collections.abc import Iterator
@@ -24,10 +24,10 @@ from batchednodes.events.messages.records import (
     OFFLINE,
     SENT,
     SLOTS,
-    Laws,
-    Letters,
-    Mail,
-    Out,
+    EventBuffer,
+    InFlight,
+    MessageColumns,
+    MessageLaws,
     copied,
     opened,
     under_way,
@@ -49,7 +49,7 @@ _UPDATES = {loop.MERGE: 0, loop.MERGE_UPDATE: 1, loop.UPDATE_MERGE: 2, loop.REPL
 
 
 @dataclass(frozen=True)
-class Forecast:
+class InFlightEstimate:
     """What is under way in a run, at most, as far as it is known before."""
 
     flying: float
@@ -67,10 +67,10 @@ _ROOM = 256
 
 
 @dataclass(frozen=True)
-class Traffic(Timeline):
+class MessageTimeline(Timeline):
     """The laws of all events of a batch of networks with messages under way."""
 
-    laws: Laws
+    laws: MessageLaws
     pauses: bool
     """Whether nodes do not compute while they are off."""
     joiners: Int64[np.ndarray, " j"]
@@ -79,7 +79,7 @@ class Traffic(Timeline):
     """Where time goes by rounds: when nodes make contact."""
     parts: int
     """Parts of a model that have ages of their own."""
-    forecast: Forecast
+    forecast: InFlightEstimate
     """What is under way, at most."""
 
     @property
@@ -89,48 +89,52 @@ class Traffic(Timeline):
 
     def begin(self) -> Clocks:
         clocks, n = super().begin(), self.networks.n
-        mail = opened(n, self.parts, self.forecast.pools.copy(), _ROOM + self.joiners.size + self._burst())
-        open_presences(self.laws, mail)
-        open_channels(self.laws, mail)
-        loop.enter(self.joiners, self.laws, mail)
+        in_flight = opened(n, self.parts, self.forecast.pools.copy(), _ROOM + self.joiners.size + self._burst())
+        open_presences(self.laws, in_flight)
+        open_channels(self.laws, in_flight)
+        loop.enter(self.joiners, self.laws, in_flight)
         if self._works_by_itself():
-            following = pauses.begin(self.update.compiled(), self.pauses, self.laws, mail)
+            following = pauses.begin(self.update.compiled(), self.pauses, self.laws, in_flight)
             clocks = replace(clocks, next_update=following)
-        return replace(clocks, mail=mail)
+        return replace(clocks, in_flight=in_flight)
 
-    def taking(self, steps: Int64[np.ndarray, " n"]) -> "Traffic":
+    def taking(self, steps: Int64[np.ndarray, " n"]) -> "MessageTimeline":
         """Returns the same for updates of some minibatch steps, which ages count; nothing else depends on them."""
         nodes = self.laws.nodes.copy()
         nodes["steps"] = steps
         return replace(self, laws=self.laws._replace(nodes=nodes))
 
     def window(self, clocks: Clocks, until: float) -> tuple[Events, Clocks]:
-        assert clocks.mail is not None
-        mail = copied(clocks.mail)
-        acts, after = self.acts(clocks, mail, until)
-        parts = list(self.posted(acts, mail, until, 2 * len(acts) + 1024))
+        assert clocks.in_flight is not None
+        in_flight = copied(clocks.in_flight)
+        acts, after = self.acts(clocks, in_flight, until)
+        parts = list(self.run_events(acts, in_flight, until, 2 * len(acts) + 1024))
         return _joined([events for events, _ in parts]), kept(after, parts[-1][1])
 
-    def acts(self, clocks: Clocks, mail: Mail, until: float) -> tuple[Events, Clocks]:
-        """Returns what nodes do by themselves up to some time, in order, and the clocks after it; changes the mail."""
-        nodes = mail.nodes
-        return self._acts(replace(clocks, updates=nodes["ticks"].copy(), gossips=nodes["made"].copy()), mail, until)
+    def acts(self, clocks: Clocks, in_flight: InFlight, until: float) -> tuple[Events, Clocks]:
+        """Returns what nodes do by themselves up to some time, in order, and the clocks then; changes `in_flight`."""
+        nodes = in_flight.nodes
+        return self._acts(
+            replace(clocks, updates=nodes["ticks"].copy(), gossips=nodes["made"].copy()), in_flight, until
+        )
 
-    def posted(self, acts: Events, mail: Mail, until: float, room: int) -> Iterator[tuple[np.ndarray, Mail]]:
-        """Yields the events up to some time, in lists of about as many as there is room for, and the mail after each.
+    def run_events(
+        self, acts: Events, in_flight: InFlight, until: float, room: int
+    ) -> Iterator[tuple[np.ndarray, InFlight]]:
+        """Yields the events up to some time, in lists of about as many as have room, and what is then in flight.
 
-        The mail given is changed, until there must be more room for messages.
+        What is given is changed, until there must be more room for messages.
         """
         first, spare, peers = 0, self._burst(), self.contacts.choice()
         columns = (acts.time, acts.kind, acts.actor, acts.peer)
         while first >= 0:
-            if mail.head[MESSAGES] < spare or mail.head[SLOTS] + loop.ROOM > mail.link.size:
-                mail = widened(mail, max(spare, mail.messages.size))
-            out = Out(np.empty(room + loop.ROOM, EVENT), np.zeros(1, np.int64))
-            first = loop.run(*columns, first, until, peers, self.laws, mail, out, spare)
-            yield out.events[: out.size[0]], mail
+            if in_flight.head[MESSAGES] < spare or in_flight.head[SLOTS] + loop.ROOM > in_flight.link.size:
+                in_flight = widened(in_flight, max(spare, in_flight.messages.size))
+            out = EventBuffer(np.empty(room + loop.ROOM, EVENT), np.zeros(1, np.int64))
+            first = loop.run(*columns, first, until, peers, self.laws, in_flight, out, spare)
+            yield out.events[: out.size[0]], in_flight
 
-    def _acts(self, clocks: Clocks, mail: Mail, until: float) -> tuple[Events, Clocks]:
+    def _acts(self, clocks: Clocks, in_flight: InFlight, until: float) -> tuple[Events, Clocks]:
         """Returns what nodes do by themselves up to some time, in order, and the clocks after it."""
         if self.calendar is None and not self._works_by_itself():
             return super().window(clocks, until)
@@ -145,9 +149,9 @@ class Traffic(Timeline):
             others, after = base.window(clocks, until)
         lists = [(others.time, others.kind, others.actor, others.peer)]
         if self._works_by_itself():
-            time, actor, following = self._worked(clocks, mail, until)
+            time, actor, following = self._worked(clocks, in_flight, until)
             lists.insert(0, (time, np.full(time.size, UPDATE, np.int8), actor, np.full(time.size, -1, np.int32)))
-            after = replace(after, next_update=following, updates=mail.nodes["ticks"])
+            after = replace(after, next_update=following, updates=in_flight.nodes["ticks"])
         if self.calendar is not None:
             lists = [*self._opening(clocks.time, until), *lists]
             made = after.gossips.copy()
@@ -168,20 +172,20 @@ class Traffic(Timeline):
         nodes = np.flatnonzero(wanted & stays & (start < time) & (time <= until)).astype(np.int32)
         return [(time[nodes], np.full(nodes.size, UPDATE, np.int8), nodes, np.full(nodes.size, -1, np.int32))]
 
-    def _worked(self, clocks: Clocks, mail: Mail, until: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _worked(self, clocks: Clocks, in_flight: InFlight, until: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns times and nodes of updates up to some time, and when the next of each node comes."""
         room = 64 + int(1.2 * (until - clocks.time) * float(self.update.rate.sum()))
         while True:
             time, actor, trial, following = (
                 np.empty(room),
                 np.empty(room, np.int32),
-                copied(mail),
+                copied(in_flight),
                 clocks.next_update.copy(),
             )
             laws = (self.update.compiled(), until, self.pauses, self.laws)
             size = pauses.emit(*laws, trial, following, time, actor)
             if size <= room:
-                mail.nodes[:] = trial.nodes
+                in_flight.nodes[:] = trial.nodes
                 order = np.argsort(time[:size], kind="stable")
                 return time[order], actor[order], following
             room *= 2
@@ -217,23 +221,23 @@ class Traffic(Timeline):
         return [1.0 / r.steps for r in self.calendar.rounds]
 
 
-def accounts(mail: Mail, laws: Laws) -> list[dict[str, int]]:
+def accounts(in_flight: InFlight, laws: MessageLaws) -> list[dict[str, int]]:
     """Returns the message accounts of each network: sent = delivered + lost + offline + in flight."""
-    flying = under_way(mail, laws.nodes["network"])
+    flying = under_way(in_flight, laws.nodes["network"])
     columns = {"sent": SENT, "delivered": DELIVERED, "lost": LOST, "offline": OFFLINE}
-    rows = [{name: int(counts[at]) for name, at in columns.items()} for counts in mail.accounts]
+    rows = [{name: int(counts[at]) for name, at in columns.items()} for counts in in_flight.accounts]
     return [row | {"in_flight": int(count)} for row, count in zip(rows, flying, strict=True)]
 
 
-def kept(after: Clocks, mail: Mail) -> Clocks:
-    """Returns the clocks after a window, with the mail."""
-    nodes = mail.nodes
+def kept(after: Clocks, in_flight: InFlight) -> Clocks:
+    """Returns the clocks after a window, with what is in flight."""
+    nodes = in_flight.nodes
     nodes["ticks"], nodes["made"] = after.updates, after.gossips
-    return replace(after, updates=nodes["updates"].copy(), gossips=nodes["contacts"].copy(), mail=mail)
+    return replace(after, updates=nodes["updates"].copy(), gossips=nodes["contacts"].copy(), in_flight=in_flight)
 
 
 def _joined(outs: list[np.ndarray]) -> Events:
     """Returns the events of a window."""
     events = np.concatenate(outs)
     columns = [np.ascontiguousarray(events[name]) for name in EVENT.names or ()]
-    return Events(*columns[:5], letters=Letters(*columns[5:]))
+    return Events(*columns[:5], message=MessageColumns(*columns[5:]))

@@ -4,9 +4,19 @@ A scheme draws the contacts of one network in one window, exactly and ahead of t
 """
 
 from batchednodes.events.schemes.age_aware import AgeAware
-from batchednodes.events.schemes.base import Scheme, Speech, Stage, Voices
+from batchednodes.events.schemes.base import ContactList, Scheme, SchemeState, SchemeWindow
 from batchednodes.events.schemes.fixed_duration import FixedDuration
 from batchednodes.events.schemes.freshest import Freshest, reach
 from batchednodes.events.schemes.uniform import Uniform
 
-__all__ = ["AgeAware", "FixedDuration", "Freshest", "Scheme", "Speech", "Stage", "Uniform", "Voices", "reach"]
+__all__ = [
+    "AgeAware",
+    "ContactList",
+    "FixedDuration",
+    "Freshest",
+    "Scheme",
+    "SchemeState",
+    "SchemeWindow",
+    "Uniform",
+    "reach",
+]

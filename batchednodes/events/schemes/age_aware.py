@@ -10,7 +10,7 @@ holders of the newest update, and c = 0 gives each node an equal part.
 ASUMAN has one source outside of the network and silences the others by a signal; here every node is a source, the
 updater is always the youngest, and the wait alone keeps the older silent.
 
-Letters: n nodes, a awake nodes, B capacity of the network, c wait, m contacts.
+Notation: n nodes, a awake nodes, B capacity of the network, c wait, m contacts.
 
 References:
     P. Mitra, S. Ulukus, "ASUMAN: Age Sense Updating Multiple Access in Networks", arXiv 2207.07094, 2022.
@@ -25,7 +25,7 @@ import numpy as np
 from numba import njit, uint64
 
 from batchednodes.events.clocks import Gaps
-from batchednodes.events.schemes.base import Scheme, Speech, Stage, Voices, gather, refuse_pull
+from batchednodes.events.schemes.base import ContactList, Scheme, SchemeState, SchemeWindow, gather, refuse_pull
 from batchednodes.numerics import rng
 from batchednodes.numerics.logarithm import log
 from batchednodes.numerics.values import number
@@ -39,16 +39,16 @@ class AgeAware(Scheme):
     wait: float | str = "n"
     """Silence per age c [dimensionless]; non-negative and finite; a number or an expression in n; 0: nobody waits."""
 
-    def begin_(self, stage: Stage, voices: Voices) -> None:
-        voices.order[stage.first : stage.last] = np.arange(stage.first, stage.last)
-        bits, _ = rng.block(stage.seed, rng.SHARED, 0, 0)
-        voices.next[stage.first] = -log(rng.unit(np.uint64(bits))) * self._mean_gap(stage)
+    def begin_(self, window: SchemeWindow, state: SchemeState) -> None:
+        state.order[window.first : window.last] = np.arange(window.first, window.last)
+        bits, _ = rng.block(window.seed, rng.SHARED, 0, 0)
+        state.next[window.first] = -log(rng.unit(np.uint64(bits))) * self._mean_gap(window)
 
-    def contacts_(self, stage: Stage, voices: Voices) -> Speech:
-        wait = self._wait(stage.last - stage.first)
-        laws = (stage.first, stage.last, stage.seed, self._mean_gap(stage), wait, stage.meet)
-        speak = partial(_speak, laws, stage.contacts.lists(), stage.updates(), stage.until, voices)
-        return gather((stage.until - stage.start) * float(stage.rates().sum()), speak)
+    def contacts_(self, window: SchemeWindow, state: SchemeState) -> ContactList:
+        wait = self._wait(window.last - window.first)
+        laws = (window.first, window.last, window.seed, self._mean_gap(window), wait, window.meet)
+        speak = partial(_contacts, laws, window.contacts.lists(), window.updates(), window.until, state)
+        return gather((window.until - window.start) * float(window.rates().sum()), speak)
 
     def expected(self, capacity: Gaps, update: Gaps) -> float:
         return float(capacity.rate.sum()) if update.rate.any() else 0.0
@@ -66,22 +66,22 @@ class AgeAware(Scheme):
         return number(self.wait, n, "gossip.scheme.wait")
 
     @staticmethod
-    def _mean_gap(stage: Stage) -> float:
-        total = float(stage.rates().sum())
+    def _mean_gap(window: SchemeWindow) -> float:
+        total = float(window.rates().sum())
         return 1.0 / total if total else math.inf
 
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _speak(laws, contacts, updates, until, voices, place, out):  # noqa: ANN001, ANN202  (numba infers the types)
+def _contacts(laws, contacts, updates, until, state, place, out):  # noqa: ANN001, ANN202  (numba infers the types)
     """Writes contacts in time order. The nodes lie in a list, the youngest first; those awake are the first of it."""
     (first, last, seed, mean_gap, wait, meet), (update_time, updater) = laws, updates
-    stamp, awake, (after, before) = voices.stamp, voices.awake, _link(voices.order, first, last)
+    stamp, awake, (after, before) = state.stamp, state.awake, _link(state.order, first, last)
     m, a, asleep, now = 0, 0, after[last - first], stamp[after[last - first]]
     while a < last - first and awake[first + a] >= 0:
         a, asleep = a + 1, after[asleep - first]
     while True:
-        t = voices.next[first]
+        t = state.next[first]
         if place < updater.size and update_time[place] <= t:
             now, k = update_time[place], updater[place]
             stamp[k] = now
@@ -91,21 +91,21 @@ def _speak(laws, contacts, updates, until, voices, place, out):  # noqa: ANN001,
             place += 1
             continue
         if t > until or m == out.time.size:
-            _store(voices.order, after, first, last)
+            _store(state.order, after, first, last)
             return m, place if t <= until else -1
-        voices.draws[first] += 1
-        high, low = rng.block(seed, rng.SHARED, 0, uint64(voices.draws[first]))
-        voices.next[first] = t - log(rng.unit(high)) * mean_gap
+        state.draws[first] += 1
+        high, low = rng.block(seed, rng.SHARED, 0, uint64(state.draws[first]))
+        state.next[first] = t - log(rng.unit(high)) * mean_gap
         while a > 0 and asleep != last and t >= now + wait * (now - stamp[asleep]):
             awake[first + a], a, asleep = asleep, a + 1, after[asleep - first]
         if a == 0:
             continue
-        i, (bits, _) = awake[first + rng.below(low, a)], rng.block(seed, rng.SHARED, 1, uint64(voices.draws[first]))
+        i, (bits, _) = awake[first + rng.below(low, a)], rng.block(seed, rng.SHARED, 1, uint64(state.draws[first]))
         j = peer(i, bits, contacts)
         if j < 0:
             continue
         out.time[m], out.actor[m], out.peer[m] = t, i, j
-        voices.made[i] += 1
+        state.made[i] += 1
         m += 1
         young, old = (i, j) if stamp[i] > stamp[j] else (j, i)
         if stamp[young] > stamp[old] and (meet or young == i):

@@ -1,6 +1,6 @@
 r"""What a gossip scheme sees of a network, what it remembers, and what it says.
 
-Letters: n nodes of all networks, u updates and m contacts of one network in a window, lambda gossip capacity.
+Notation: n nodes of all networks, u updates and m contacts of one network in a window, lambda gossip capacity.
 """
 
 import math
@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Float64, Int32, Int64
 
 from batchednodes.events.clocks import Gaps
-from batchednodes.topology import Contacts
+from batchednodes.topology import PeerLists
 
 
 @dataclass(frozen=True)
-class Stage:
+class SchemeWindow:
     """One network in one window of time; node numbers are those of the batch."""
 
     first: int
@@ -28,7 +28,7 @@ class Stage:
     """Seed of its draws."""
     capacity: Gaps
     """Laws of the gaps between contacts, of all nodes; a node that has nobody to contact never acts."""
-    contacts: Contacts
+    contacts: PeerLists
     """Whom each node of the batch may contact."""
     meet: bool
     """Whether a contact tells both nodes, not the contacted one only."""
@@ -57,7 +57,7 @@ class Stage:
         return np.where(silent, math.inf, self.capacity.scale)
 
 
-class Voices(NamedTuple):
+class SchemeState(NamedTuple):
     """What all networks remember of their gossip from window to window; schemes write into it."""
 
     next: Float64[np.ndarray, " n"]
@@ -74,7 +74,7 @@ class Voices(NamedTuple):
     """The nodes of each network that share its capacity, in the order in which they began to; -1 beyond them."""
 
 
-class Speech(NamedTuple):
+class ContactList(NamedTuple):
     """Contacts of one network."""
 
     time: Float64[np.ndarray, " m"]
@@ -89,11 +89,11 @@ class Scheme(ABC):
     """A rule that says which nodes of a network may transmit, when."""
 
     @abstractmethod
-    def begin_(self, stage: Stage, voices: Voices) -> None:
+    def begin_(self, window: SchemeWindow, state: SchemeState) -> None:
         """Sets what the network remembers at t = 0; arrays hold zeros, `next` inf and `awake` -1 before."""
 
     @abstractmethod
-    def contacts_(self, stage: Stage, voices: Voices) -> Speech:
+    def contacts_(self, window: SchemeWindow, state: SchemeState) -> ContactList:
         """Returns the contacts of the network up to stage.until, in any order, and remembers where it stands."""
 
     @abstractmethod
@@ -118,7 +118,7 @@ def refuse_pull(kind: str, exchange: str) -> None:
         )
 
 
-def gather(expected: float, speak: Callable[[int, Speech], tuple[int, int]], peer: type = np.int32) -> Speech:
+def gather(expected: float, speak: Callable[[int, ContactList], tuple[int, int]], peer: type = np.int32) -> ContactList:
     """Returns all contacts that a compiled loop writes, one buffer after the other.
 
     Args:
@@ -129,7 +129,9 @@ def gather(expected: float, speak: Callable[[int, Speech], tuple[int, int]], pee
     """
     room, place, parts = int(min(expected + 4 * math.sqrt(expected), 1e8)) + 64, 0, []
     while place >= 0:
-        part = Speech(np.empty(room), np.empty(room, np.int32), np.empty(room, peer))
+        part = ContactList(np.empty(room), np.empty(room, np.int32), np.empty(room, peer))
         size, place = speak(place, part)
-        parts.append(Speech(*(column[:size] for column in part)))
-    return parts[0] if len(parts) == 1 else Speech(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        parts.append(ContactList(*(column[:size] for column in part)))
+    return (
+        parts[0] if len(parts) == 1 else ContactList(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    )

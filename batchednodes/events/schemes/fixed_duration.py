@@ -3,7 +3,7 @@ r"""Fixed duration: a node transmits for a fixed time after its own update, and 
 Contacts are a Poisson process while the node speaks. It has no memory, so each update of the node draws the time of
 its next contact anew.
 
-Letters: n nodes, d duration, m contacts.
+Notation: n nodes, d duration, m contacts.
 
 References:
     P. Mitra, S. Ulukus, "Timely Opportunistic Gossiping in Dense Networks", arXiv 2301.00798, 2023: its fully
@@ -19,7 +19,7 @@ import numpy as np
 from numba import njit, uint64
 
 from batchednodes.events.clocks import Gaps, gap
-from batchednodes.events.schemes.base import Scheme, Speech, Stage, Voices, gather, refuse_pull
+from batchednodes.events.schemes.base import ContactList, Scheme, SchemeState, SchemeWindow, gather, refuse_pull
 from batchednodes.numerics import rng
 from batchednodes.numerics.values import number
 from batchednodes.topology import peer
@@ -32,14 +32,14 @@ class FixedDuration(Scheme):
     duration: float | str = "1/n"
     """How long [s]; positive and finite; a number or an expression in n."""
 
-    def begin_(self, stage: Stage, voices: Voices) -> None:
+    def begin_(self, window: SchemeWindow, state: SchemeState) -> None:
         pass
 
-    def contacts_(self, stage: Stage, voices: Voices) -> Speech:
-        d = self._duration(stage.last - stage.first)
-        laws = (stage.first, stage.last, stage.seed, stage.waits(), d)
-        speak = partial(_speak, laws, stage.contacts.lists(), stage.updates(), stage.until, voices)
-        return gather((stage.updater.size + stage.last - stage.first) * d * float(stage.rates().mean()), speak)
+    def contacts_(self, window: SchemeWindow, state: SchemeState) -> ContactList:
+        d = self._duration(window.last - window.first)
+        laws = (window.first, window.last, window.seed, window.waits(), d)
+        speak = partial(_contacts, laws, window.contacts.lists(), window.updates(), window.until, state)
+        return gather((window.updater.size + window.last - window.first) * d * float(window.rates().mean()), speak)
 
     def expected(self, capacity: Gaps, update: Gaps) -> float:
         """Returns the rate of contacts; between two updates a node speaks for E[min(gap, d)] in the mean."""
@@ -62,32 +62,32 @@ class FixedDuration(Scheme):
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _speak(laws, contacts, updates, until, voices, place, out):  # noqa: ANN001, ANN202  (numba infers the types)
+def _contacts(laws, contacts, updates, until, state, place, out):  # noqa: ANN001, ANN202  (numba infers the types)
     """Writes, for each update in time order, its node's contacts before it; then each node's up to the end."""
     m, (update_time, updater), first, last = 0, updates, laws[0], laws[1]
     for step in range(place, updater.size + last - first):
         ends = step >= updater.size
         i, end = (first + step - updater.size, until) if ends else (updater[step], update_time[step])
-        while voices.next[i] < end or (ends and voices.next[i] == end):
+        while state.next[i] < end or (ends and state.next[i] == end):
             if m == out.time.size:
                 return m, step
-            t, low = voices.next[i], _wait(i, voices.next[i], laws, voices)
+            t, low = state.next[i], _wait(i, state.next[i], laws, state)
             out.time[m], out.actor[m], out.peer[m] = t, i, peer(i, low, contacts)
-            voices.made[i] += 1
+            state.made[i] += 1
             m += 1
         if not ends:
-            voices.stamp[i] = end
-            _wait(i, end, laws, voices)
+            state.stamp[i] = end
+            _wait(i, end, laws, state)
     return m, -1
 
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _wait(i, now, laws, voices):  # noqa: ANN001, ANN202
+def _wait(i, now, laws, state):  # noqa: ANN001, ANN202
     """Draws the next contact of node i, from now, if it comes in time; returns the bits for a peer of a contact now."""
     first, _, seed, scale, d = laws
-    high, low = rng.block(seed, rng.GOSSIP, i - first, uint64(voices.draws[i]))
-    voices.draws[i] += 1
+    high, low = rng.block(seed, rng.GOSSIP, i - first, uint64(state.draws[i]))
+    state.draws[i] += 1
     t = now + gap(0.0, scale[i], high)
-    voices.next[i] = t if t <= voices.stamp[i] + d else math.inf
+    state.next[i] = t if t <= state.stamp[i] + d else math.inf
     return low

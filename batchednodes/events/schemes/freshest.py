@@ -4,7 +4,7 @@ A node that completes an update holds it; whoever is told by a holder becomes on
 node the only holder. Holders contact peers as Poisson processes. These have no memory, so a node that becomes a holder
 draws the time of its first contact then, and whatever it had drawn before is void.
 
-Letters: n nodes, h holders, lambda gossip capacity of a node, mu updates per second of a node, m contacts.
+Notation: n nodes, h holders, lambda gossip capacity of a node, mu updates per second of a node, m contacts.
 
 References:
     P. Mitra, S. Ulukus, "Scale-Robust Timely Asynchronous Decentralized Learning", arXiv 2404.19749, 2024.
@@ -21,7 +21,7 @@ from jaxtyping import Float64
 from numba import njit, uint64
 
 from batchednodes.events.clocks import Gaps, gap
-from batchednodes.events.schemes.base import Scheme, Speech, Stage, Voices, gather, refuse_pull
+from batchednodes.events.schemes.base import ContactList, Scheme, SchemeState, SchemeWindow, gather, refuse_pull
 from batchednodes.numerics import rng
 from batchednodes.topology import peer
 
@@ -30,13 +30,13 @@ from batchednodes.topology import peer
 class Freshest(Scheme):
     """Only nodes that hold the newest update of the network transmit, until anyone completes the next update."""
 
-    def begin_(self, stage: Stage, voices: Voices) -> None:
+    def begin_(self, window: SchemeWindow, state: SchemeState) -> None:
         pass
 
-    def contacts_(self, stage: Stage, voices: Voices) -> Speech:
-        laws = (stage.first, stage.last, stage.seed, stage.waits())
-        speak = partial(_speak, laws, stage.contacts.lists(), stage.updates(), stage.until, voices)
-        return gather(4.0 * stage.updater.size, speak)
+    def contacts_(self, window: SchemeWindow, state: SchemeState) -> ContactList:
+        laws = (window.first, window.last, window.seed, window.waits())
+        speak = partial(_contacts, laws, window.contacts.lists(), window.updates(), window.until, state)
+        return gather(4.0 * window.updater.size, speak)
 
     def expected(self, capacity: Gaps, update: Gaps) -> float:
         """Returns the rate of contacts on the complete graph with equal nodes; in the mean others make no more."""
@@ -67,9 +67,9 @@ def reach(n: int, ratio: float) -> Float64[np.ndarray, " n"]:
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _speak(laws, contacts, updates, until, voices, place, out):  # noqa: ANN001, ANN202  (numba infers the types)
+def _contacts(laws, contacts, updates, until, state, place, out):  # noqa: ANN001, ANN202  (numba infers the types)
     """Writes contacts in time order, update by update; between two updates holders wait in a heap."""
-    (first, last, _, _), (update_time, updater), following = laws, updates, voices.next
+    (first, last, _, _), (update_time, updater), following = laws, updates, state.next
     heap, waiting, m = np.empty(last - first + 1, np.int64), 0, 0
     for i in range(first, last):
         if following[i] < math.inf:
@@ -81,32 +81,32 @@ def _speak(laws, contacts, updates, until, voices, place, out):  # noqa: ANN001,
             if m == out.time.size:
                 return m, place
             i = heap[0]
-            t, low = following[i], _wait(i, following[i], laws, voices)
+            t, low = following[i], _wait(i, following[i], laws, state)
             j = peer(i, low, contacts)
             out.time[m], out.actor[m], out.peer[m] = t, i, j
-            voices.made[i] += 1
+            state.made[i] += 1
             m += 1
             _sink(heap, waiting, following)
             if following[j] == math.inf:
-                _wait(j, t, laws, voices)
+                _wait(j, t, laws, state)
                 waiting = _push(heap, waiting, j, following)
         if ends:
             return m, -1
         for k in range(waiting):
             following[heap[k]] = math.inf
-        _wait(updater[place], update_time[place], laws, voices)
+        _wait(updater[place], update_time[place], laws, state)
         waiting = _push(heap, 0, updater[place], following)
         place += 1
 
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _wait(i, now, laws, voices):  # noqa: ANN001, ANN202
+def _wait(i, now, laws, state):  # noqa: ANN001, ANN202
     """Draws the next contact of node i, from now; returns the bits for the peer of the contact that is now."""
     first, _, seed, scale = laws
-    high, low = rng.block(seed, rng.GOSSIP, i - first, uint64(voices.draws[i]))
-    voices.draws[i] += 1
-    voices.next[i] = now + gap(0.0, scale[i], high)
+    high, low = rng.block(seed, rng.GOSSIP, i - first, uint64(state.draws[i]))
+    state.draws[i] += 1
+    state.next[i] = now + gap(0.0, scale[i], high)
     return low
 
 

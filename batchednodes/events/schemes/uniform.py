@@ -1,6 +1,6 @@
 r"""Uniform gossip: every node contacts random peers at its own gossip capacity, whatever it holds.
 
-Letters: n nodes, m contacts, k number of a contact among those of its node.
+Notation: n nodes, m contacts, k number of a contact among those of its node.
 
 Reference:
     S. Boyd, A. Ghosh, B. Prabhakar, D. Shah, "Randomized gossip algorithms", IEEE Trans. Inf. Theory 52(6), 2006.
@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit, uint64
 
 from batchednodes.events.clocks import Gaps, act, due, gaps_by, next_gap, waits
-from batchednodes.events.schemes.base import Scheme, Speech, Stage, Voices, gather
+from batchednodes.events.schemes.base import ContactList, Scheme, SchemeState, SchemeWindow, gather
 from batchednodes.numerics import rng
 from batchednodes.topology import peers
 
@@ -23,23 +23,23 @@ from batchednodes.topology import peers
 class Uniform(Scheme):
     """Every node transmits all the time, each at its own capacity."""
 
-    def begin_(self, stage: Stage, voices: Voices) -> None:
-        _begin(stage.first, stage.last, stage.seed, stage.capacity.compiled(), voices.next)
+    def begin_(self, window: SchemeWindow, state: SchemeState) -> None:
+        _begin(window.first, window.last, window.seed, window.capacity.compiled(), state.next)
 
-    def contacts_(self, stage: Stage, voices: Voices) -> Speech:
-        nodes, laws = (stage.first, stage.last), stage.capacity.compiled()
-        expected = (stage.until - stage.start) * float(stage.rates().sum())
-        if stage.first not in stage.contacts.choosers:
-            speak = partial(_speak, *nodes, stage.seed, laws, stage.contacts.lists(), stage.until, voices)
+    def contacts_(self, window: SchemeWindow, state: SchemeState) -> ContactList:
+        nodes, laws = (window.first, window.last), window.capacity.compiled()
+        expected = (window.until - window.start) * float(window.rates().sum())
+        if window.first not in window.contacts.choosers:
+            speak = partial(_contacts, *nodes, window.seed, laws, window.contacts.lists(), window.until, state)
             return gather(expected, speak)
         # a clock ticks on where nobody is found, so draws are not as many as contacts
-        speak = partial(_speak, *nodes, stage.seed, laws, None, stage.until, voices._replace(made=voices.draws))
+        speak = partial(_contacts, *nodes, window.seed, laws, None, window.until, state._replace(made=state.draws))
         drawn = gather(expected, speak, np.uint64)
-        node = drawn.actor - np.int32(stage.first)
-        peer = stage.contacts.choosers[stage.first].peers(drawn.time, node, drawn.peer)
+        node = drawn.actor - np.int32(window.first)
+        peer = window.contacts.choosers[window.first].peers(drawn.time, node, drawn.peer)
         found = peer >= 0
-        voices.made[stage.first : stage.last] += np.bincount(node[found], minlength=stage.last - stage.first)
-        return Speech(drawn.time[found], drawn.actor[found], peer[found] + np.int32(stage.first))
+        state.made[window.first : window.last] += np.bincount(node[found], minlength=window.last - window.first)
+        return ContactList(drawn.time[found], drawn.actor[found], peer[found] + np.int32(window.first))
 
     def expected(self, capacity: Gaps, update: Gaps) -> float:
         return float(capacity.rate.sum())
@@ -61,7 +61,7 @@ def _begin(first, last, seed, laws, following):  # noqa: ANN001, ANN202  (numba 
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _speak(first, last, seed, laws, contacts, until, voices, place, out):  # noqa: ANN001, ANN202
+def _contacts(first, last, seed, laws, contacts, until, state, place, out):  # noqa: ANN001, ANN202
     """Writes contacts; the k-th gap is from draw k, and the peer of the k-th contact from draw k + 1.
 
     Without contact lists, the random bits for the peer are written in its place.
@@ -70,7 +70,7 @@ def _speak(first, last, seed, laws, contacts, until, voices, place, out):  # noq
     """
     nodes, counts = np.empty(rng.TOGETHER, np.uint64), np.empty(rng.TOGETHER, np.uint64)
     high, low, wait = np.empty(rng.TOGETHER, np.uint64), np.empty(rng.TOGETHER, np.uint64), np.empty(rng.TOGETHER)
-    time, actor, other, following, made = out.time, out.actor, out.peer, voices.next, voices.made
+    time, actor, other, following, made = out.time, out.actor, out.peer, state.next, state.made
     m = 0
     for i in range(first + place, last, rng.TOGETHER):
         size = due((i, min(last, i + rng.TOGETHER)), first, following, until, nodes)

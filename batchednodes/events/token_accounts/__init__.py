@@ -1,24 +1,24 @@
 r"""Flow control by token accounts; one law, one file.
 
-Letters: a tokens, C capacity, A aggressiveness.
+Notation: a tokens, C capacity, A aggressiveness.
 """
 
 from typing import no_type_check
 
 from numba import njit
 
-from batchednodes.events.token_accounts.base import GENERALIZED, PROACTIVE, RANDOMIZED, SIMPLE, Accounts, Flow
+from batchednodes.events.token_accounts.base import GENERALIZED, PROACTIVE, RANDOMIZED, SIMPLE, Flow, TokenLaw
 from batchednodes.events.token_accounts.generalized import Generalized, reacts_by_steps
 from batchednodes.events.token_accounts.randomized import Randomized, reacts_by_chance, sends_by_chance
 from batchednodes.events.token_accounts.simple import Simple, Unlimited, sends_when_full
 
 __all__ = [
     "PROACTIVE",
-    "Accounts",
     "Flow",
     "Generalized",
     "Randomized",
     "Simple",
+    "TokenLaw",
     "Unlimited",
     "proactive",
     "reactive",

@@ -3,7 +3,8 @@ r"""Token accounts: a node saves what it may send, and spends it when it has hea
 At each of its contacts a node sends with probability P(a), at no cost, and else saves a token, a <- a + 1. When a model
 comes and asks for no reply, it sends R(a) more messages at once and pays for them, a <- a - R(a).
 
-Letters: n nodes, a tokens of a node, C capacity of an account, A aggressiveness, u whether the model that came is news.
+Notation: n nodes, a tokens of a node, C capacity of an account, A aggressiveness, u whether the model that came is
+news.
 
 Reference:
     G. Danner, M. Jelasity, "Token account algorithms: The best of the proactive and reactive worlds", ICDCS 2018.
@@ -20,7 +21,7 @@ Usefulness = Literal["age", "always"]
 
 
 @dataclass(frozen=True)
-class Accounts:
+class TokenLaw:
     """The law of the accounts of a network."""
 
     law: int
@@ -37,5 +38,5 @@ class Flow(ABC):
     """A rule for when a node sends besides its own contacts, and when it saves these."""
 
     @abstractmethod
-    def accounts(self) -> Accounts:
+    def accounts(self) -> TokenLaw:
         """Returns the law."""

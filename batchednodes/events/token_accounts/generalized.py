@@ -2,7 +2,7 @@ r"""Generalized token accounts: several messages at once for those that have sav
 
 P(a) = 1 if a >= C, else 0; R(a) = floor((A - 1 + a) / A), or floor((A - 1 + a) / (2 A)) for what is no news.
 
-Letters: a tokens, C capacity, A aggressiveness.
+Notation: a tokens, C capacity, A aggressiveness.
 
 Reference:
     G. Danner, M. Jelasity, "Token account algorithms: The best of the proactive and reactive worlds", ICDCS 2018.
@@ -13,7 +13,7 @@ from typing import no_type_check
 
 from numba import njit
 
-from batchednodes.events.token_accounts.base import GENERALIZED, Accounts, Flow, Usefulness
+from batchednodes.events.token_accounts.base import GENERALIZED, Flow, TokenLaw, Usefulness
 from batchednodes.numerics.values import count
 
 
@@ -33,8 +33,8 @@ class Generalized(Flow):
     def __post_init__(self) -> None:
         check(self.capacity, self.spend)
 
-    def accounts(self) -> Accounts:
-        return Accounts(GENERALIZED, self.capacity, self.spend, self.usefulness)
+    def accounts(self) -> TokenLaw:
+        return TokenLaw(GENERALIZED, self.capacity, self.spend, self.usefulness)
 
 
 def check(capacity: int, spend: int) -> None:

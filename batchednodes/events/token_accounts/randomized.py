@@ -3,7 +3,7 @@ r"""Randomized token accounts: the more tokens, the likelier is a message.
 P(a) = 0 if a < A - 1, (a - A + 1) / (C - A + 1) up to C, then 1; R(a) = a / A, rounded at random to a whole number of
 the same mean, for news, and else 0.
 
-Letters: a tokens, C capacity, A aggressiveness.
+Notation: a tokens, C capacity, A aggressiveness.
 
 Reference:
     G. Danner, M. Jelasity, "Token account algorithms: The best of the proactive and reactive worlds", ICDCS 2018.
@@ -15,7 +15,7 @@ from typing import no_type_check
 
 from numba import njit
 
-from batchednodes.events.token_accounts.base import RANDOMIZED, Accounts, Flow, Usefulness
+from batchednodes.events.token_accounts.base import RANDOMIZED, Flow, TokenLaw, Usefulness
 from batchednodes.events.token_accounts.generalized import check
 
 
@@ -35,8 +35,8 @@ class Randomized(Flow):
     def __post_init__(self) -> None:
         check(self.capacity, self.spend)
 
-    def accounts(self) -> Accounts:
-        return Accounts(RANDOMIZED, self.capacity, self.spend, self.usefulness)
+    def accounts(self) -> TokenLaw:
+        return TokenLaw(RANDOMIZED, self.capacity, self.spend, self.usefulness)
 
 
 @njit(nogil=True, cache=True)

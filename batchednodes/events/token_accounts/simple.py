@@ -1,6 +1,6 @@
 r"""Simple token accounts: P(a) = 1 if a >= C, else 0; R(a) = 1 if a > 0, else 0.
 
-Letters: a tokens, C capacity.
+Notation: a tokens, C capacity.
 
 Reference:
     G. Danner, M. Jelasity, "Token account algorithms: The best of the proactive and reactive worlds", ICDCS 2018.
@@ -11,7 +11,7 @@ from typing import no_type_check
 
 from numba import njit
 
-from batchednodes.events.token_accounts.base import PROACTIVE, SIMPLE, Accounts, Flow
+from batchednodes.events.token_accounts.base import PROACTIVE, SIMPLE, Flow, TokenLaw
 from batchednodes.numerics.values import count
 
 
@@ -19,8 +19,8 @@ from batchednodes.numerics.values import count
 class Unlimited(Flow):
     """No accounts: every contact is made."""
 
-    def accounts(self) -> Accounts:
-        return Accounts(PROACTIVE)
+    def accounts(self) -> TokenLaw:
+        return TokenLaw(PROACTIVE)
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Simple(Flow):
     def __post_init__(self) -> None:
         count(self.capacity, 1, "capacity", low=0, high=10_000)
 
-    def accounts(self) -> Accounts:
-        return Accounts(SIMPLE, self.capacity)
+    def accounts(self) -> TokenLaw:
+        return TokenLaw(SIMPLE, self.capacity)
 
 
 @njit(nogil=True, cache=True)

@@ -1,6 +1,6 @@
 r"""Estimates: means with intervals over replicas, time averages of networks, laws of growth.
 
-Letters: m replicas, n nodes, v mean staleness, p exponent.
+Notation: m replicas, n nodes, v mean staleness, p exponent.
 """
 
 import math

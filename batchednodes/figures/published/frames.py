@@ -1,6 +1,6 @@
 """Tables: rows and columns of a data frame, with one type each.
 
-Letters: k rows.
+Notation: k rows.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,6 +1,6 @@
 r"""The picture of the README: handwritten digits on 100 nodes that hold about 14 images each, mostly of few classes.
 
-Letters: n nodes.
+Notation: n nodes.
 """
 
 from collections.abc import Mapping

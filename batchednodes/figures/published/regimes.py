@@ -1,6 +1,6 @@
 r"""Regimes of gossip that the figures compare, a scheme and a capacity each, and how each is drawn.
 
-Letters: n nodes.
+Notation: n nodes.
 """
 
 from dataclasses import dataclass

@@ -12,7 +12,7 @@ grows with n at constant capacity, and does not at capacity log n, is the claim.
 and the clocks of the nodes that they have in common. Curves are medians over six replicas, since failures are rare and
 large in small networks; the range of six holds the median of their law with probability 1 - 2^-5 = 97%.
 
-Letters: n nodes, sigma noise.
+Notation: n nodes, sigma noise.
 """
 
 import math

@@ -9,7 +9,7 @@ alone; a step size that suits every user, so that errors stay bounded and stale 
 update times in the mean, since a rate of updates only sets the unit of time. Staleness is the mean over the second
 half; where it is large it has not become stationary by then. Losses are geometric means over replicas.
 
-Letters: n nodes, lambda gossip capacity, c fixed part and 1/mu mean of the random part of an update's time.
+Notation: n nodes, lambda gossip capacity, c fixed part and 1/mu mean of the random part of an update's time.
 """
 
 import math

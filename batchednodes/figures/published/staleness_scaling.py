@@ -9,7 +9,7 @@ Uniform gossip has the paper's shifted exponential (0.5 s and a mean wait of 0.5
 exponential updates, for which its law is exact; at capacity n also the shifted exponential, which has no law. The task
 is the smallest there is, since staleness does not depend on models.
 
-Letters: n nodes, v mean staleness, mu updates per second of a node.
+Notation: n nodes, v mean staleness, mu updates per second of a node.
 """
 
 import math

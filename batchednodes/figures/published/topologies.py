@@ -4,7 +4,7 @@ Every node contacts a random neighbour once a second in the mean, the time of on
 meets whom alone. Staleness on the complete graph and on the ring has exact laws. The consensus distance is that of
 linear regression in which every node has an optimum of its own, which pulls the models apart between contacts.
 
-Letters: n nodes.
+Notation: n nodes.
 """
 
 import math

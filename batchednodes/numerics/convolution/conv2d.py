@@ -8,7 +8,7 @@ three products, each an adjoint of the others, so that derivatives of any order 
 On the CPU in float32 and float64 they are computed directly (direct.py), otherwise as products of matrices
 (products.py). Stacked tensors have one dimension more, the first; inputs [w / m, ...] are shared by m rows each.
 
-Letters: w rows, b examples, y outputs, x inputs, g gradient of the outputs.
+Notation: w rows, b examples, y outputs, x inputs, g gradient of the outputs.
 """
 
 from collections.abc import Sequence

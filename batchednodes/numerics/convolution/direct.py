@@ -6,7 +6,7 @@ r"""Convolutions of stacked models, directly on the CPU: the kernels, for a part
 side as the last dimension of a scratch copy, so that a line of an image is one long run of numbers, whatever the
 stride, the dilation and the kernel: columns are sorted by their remainder modulo the stride.
 
-Letters: w rows, m rows that share their inputs (r' = r // m), b examples, c input channels and o output channels of a
+Notation: w rows, m rows that share their inputs (r' = r // m), b examples, c input channels and o output channels of a
 group, u v places in a kernel, s stride, d dilation, p padding.
 """
 

@@ -4,7 +4,7 @@ A tile is ROWS x VECTORS vectors of sums: 8 of the 16 registers that common core
 a multiply-add, beside which the numbers fit that are multiplied. They are vectors of 32 bytes, which LLVM splits where
 registers are narrower. The order of sums is fixed.
 
-Letters: k terms, n numbers along a line.
+Notation: k terms, n numbers along a line.
 """
 
 from typing import Any, no_type_check

@@ -1,7 +1,4 @@
-"""Writer: the instructions of a tape, as they are found, and where its own numbers lie.
-
-Letters: none.
-"""
+"""Writer: the instructions of a tape, as they are found, and where its own numbers lie."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +9,7 @@ from jaxtyping import Float64, Int64
 from batchednodes.numerics.fx_program import UntraceableError
 from batchednodes.numerics.tape.interpreter import OWN
 from batchednodes.numerics.tape.opcodes import CHANGING, MORE, OUT, SIZES, WIDTH, A, B, Op
-from batchednodes.numerics.tape.strides import Place, favoured, loops, packed
+from batchednodes.numerics.tape.strides import StridedView, favoured, loops, packed
 
 _LINE = 16
 """Numbers that a block of a tape's own numbers begins at a multiple of: cache lines of 64 bytes or more."""
@@ -29,7 +26,7 @@ class _Instruction:
     op: Op
     sizes: Sequence[int]
     """Of its three loops."""
-    places: tuple[Place, Place, Place]
+    places: tuple[StridedView, StridedView, StridedView]
     """Result and operands."""
     strides: Sequence[Sequence[int]]
     """Of the places, along the loops."""
@@ -63,16 +60,16 @@ class Writer:
     copied: dict[int, tuple[int, int]] = field(default_factory=dict)
     """Of each block that is a copy, of which base, and how often that had been changed."""
 
-    def new(self, shape: tuple[int, ...], order: Sequence[int] | None = None, integer: bool = False) -> Place:
+    def new(self, shape: tuple[int, ...], order: Sequence[int] | None = None, integer: bool = False) -> StridedView:
         """Returns a new block for numbers of a shape, the last dimension of an order the innermost."""
-        place = Place(-1 - len(self.blocks), shape, packed(shape, order))
+        place = StridedView(-1 - len(self.blocks), shape, packed(shape, order))
         self.blocks.append((place.size, integer))
         return place
 
     def add(
-        self, op: Op, out: Place, a: Place | None = None, b: Place | None = None, number: float = 0.0,
+        self, op: Op, out: StridedView, a: StridedView | None = None, b: StridedView | None = None, number: float = 0.0,
         more: Sequence[int] = (),
-    ) -> Place:  # fmt: skip
+    ) -> StridedView:  # fmt: skip
         """Adds an operation on places of one shape; returns the result.
 
         Raises:
@@ -92,9 +89,9 @@ class Writer:
         self,
         op: Op,
         sizes: Sequence[int],
-        out: Place,
-        a: Place | None,
-        b: Place | None,
+        out: StridedView,
+        a: StridedView | None,
+        b: StridedView | None,
         strides: Sequence[Sequence[int]],
         number: float = 0.0,
         more: Sequence[int] = (),
@@ -113,19 +110,19 @@ class Writer:
         lined = [next(given) if place is not None else zeros for place in (out, a, b)]
         self.instructions.append(_Instruction(op, sizes, places, lined, number, more))
 
-    def copy(self, place: Place, order: Sequence[int] | None = None) -> Place:
+    def copy(self, place: StridedView, order: Sequence[int] | None = None) -> StridedView:
         """Returns a copy in a new block, the last dimension of an order the innermost."""
         out = self.add(Op.COPY, self.new(place.shape, order), place)
         self.copied[out.base] = place.base, self.changed.get(place.base, 0)
         return out
 
-    def laid(self, place: Place, order: Sequence[int]) -> Place:
+    def laid(self, place: StridedView, order: Sequence[int]) -> StridedView:
         """Returns the same numbers without gaps, the last dimension of an order the innermost; copied if need be."""
         wanted = packed(place.shape, order)
         same = all(a == b or n == 1 for a, b, n in zip(place.strides, wanted, place.shape, strict=True))
         return replace(place, strides=wanted) if same else self.copy(place, order)
 
-    def product(self, a: Place, b: Place, lanes: int) -> Place:
+    def product(self, a: StridedView, b: StridedView, lanes: int) -> StridedView:
         """Adds a matrix product, whose vectors lie along the columns of its result or, if that is faster, its rows.
 
         Args:
@@ -138,7 +135,7 @@ class Writer:
             return _turned(self._tile(_turned(b), _turned(a)))
         return self._tile(a, b)
 
-    def _tile(self, a: Place, b: Place) -> Place:
+    def _tile(self, a: StridedView, b: StridedView) -> StridedView:
         """Adds a product whose vectors lie along the columns of its second factor."""
         (m, k), n = a.shape, b.shape[1]
         b = b if b.strides[1] == 1 or n == 1 else self.copy(b, (0, 1))
@@ -147,7 +144,7 @@ class Writer:
         self.put(Op.PRODUCT, (1, m, n), out, a, b, strides, more=(k, a.strides[1], b.strides[0]))
         return self.copy(out, (1, 0)) if n < m and n < 8 else out  # long lines for what follows
 
-    def total(self, place: Place, along: Sequence[int]) -> Place:
+    def total(self, place: StridedView, along: Sequence[int]) -> StridedView:
         """Adds a sum along some dimensions, which stay as ones."""
         ones = tuple(1 if d in along else size for d, size in enumerate(place.shape))
         out = self.new(ones, favoured((), ones))
@@ -158,7 +155,7 @@ class Writer:
         self.add(Op.TOTAL, out.expanded(place.shape), source, number=1.0)
         return out
 
-    def share(self, total: Place, place: Place) -> Place:
+    def share(self, total: StridedView, place: StridedView) -> StridedView:
         """Adds the mean of a place along dimensions, from its sum."""
         return self.add(Op.SCALE, self.new(total.shape), total, number=total.size / place.size)
 
@@ -214,12 +211,12 @@ def _gap(taken: list[tuple[int, int]], size: int) -> int:
     return first
 
 
-def _turned(place: Place) -> Place:
+def _turned(place: StridedView) -> StridedView:
     """Returns the transpose."""
     return place.permuted((1, 0))
 
 
-def _cost(a: Place, b: Place, lanes: int) -> float:
+def _cost(a: StridedView, b: StridedView, lanes: int) -> float:
     """Returns about how long a product takes whose vectors lie along the columns of b, in vector instructions."""
     (m, k), n = a.shape, b.shape[1]
     copied = 0.0 if b.strides[1] == 1 or n == 1 else _COPYING * k * n

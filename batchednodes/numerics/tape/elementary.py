@@ -10,7 +10,7 @@ erf x is 2 / sqrt pi times the sum of (-1)^i x^(2i + 1) / (i! (2i + 1)) up to 1,
 1 - e^(-x^2) P(t) / (1 + 2x) for t = (x - 3) / (x + 3), where the polynomial P is a Chebyshev fit of
 e^(x^2) (1 - erf x) (1 + 2x) to 3 10^-16.
 
-Letters: x a number, k a whole number, r what is left, z a mantissa, q a quotient.
+Notation: x a number, k a whole number, r what is left, z a mantissa, q a quotient.
 """
 
 import math

@@ -2,7 +2,7 @@
 
 Loops count with indices of no sign, which count not from the end, so that compilers make vectors of them.
 
-Letters: o result, a b operands, c a number, n numbers of a line.
+Notation: o result, a b operands, c a number, n numbers of a line.
 """
 
 from typing import no_type_check

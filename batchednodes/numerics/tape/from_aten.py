@@ -2,7 +2,7 @@ r"""Translate: from the joint graph of a program to the instructions of a tape.
 
 The dimension of rows, the first one of a wave's tensors, is left out of their shapes.
 
-Letters: w rows, m k n sizes of a product [m, k] times [k, n].
+Notation: w rows, m k n sizes of a product [m, k] times [k, n].
 """
 
 import math
@@ -19,7 +19,7 @@ from batchednodes.numerics.tape.assembler import Writer
 from batchednodes.numerics.tape.fx_nodes import alpha, own_shape, row_shape, shape_of
 from batchednodes.numerics.tape.matmul import BYTES
 from batchednodes.numerics.tape.opcodes import Op
-from batchednodes.numerics.tape.strides import Place, favoured, packed
+from batchednodes.numerics.tape.strides import StridedView, favoured, packed
 
 _ATEN = torch.ops.aten
 
@@ -86,7 +86,7 @@ class Translator:
     writer: Writer = field(default_factory=Writer)
     found: dict[fx.Node, Any] = field(default_factory=dict)
     """Where the result of a node lies; a list of places, or of other results, where it has several."""
-    ones: set[Place] = field(default_factory=set)
+    ones: set[StridedView] = field(default_factory=set)
     """Places of ones, with which gradients begin; a product by them is left out."""
 
     def translate(self, node: fx.Node) -> None:
@@ -114,27 +114,27 @@ class Translator:
             return lambda node, a, *_: self._viewed(node, a)
         return _HANDLERS.get(target, lambda _: None)(self)
 
-    def _place(self, value: Any) -> Place:
+    def _place(self, value: Any) -> StridedView:
         place = self.found.get(value) if isinstance(value, fx.Node) else None
-        if not isinstance(place, Place):
+        if not isinstance(place, StridedView):
             raise UntraceableError(f"{value} has no place on a tape")
         return place
 
-    def _result(self, node: fx.Node, operands: Sequence[Place]) -> Place:
+    def _result(self, node: fx.Node, operands: Sequence[StridedView]) -> StridedView:
         """Returns a new block for what a node gives."""
         shape = row_shape(node)
         if node.meta["val"].dtype not in (self.dtype, torch.bool):
             raise UntraceableError(f"{node.name} has numbers of another type")
         return self.writer.new(shape, favoured(operands, shape))
 
-    def _mapped(self, op: Op, number: float, node: fx.Node, a: Any) -> Place:
+    def _mapped(self, op: Op, number: float, node: fx.Node, a: Any) -> StridedView:
         """Adds an operation of one operand."""
         if op == Op.FILL:
             return self.writer.add(op, self._result(node, ()), number=number)
         place = self._place(a).expanded(row_shape(node))
         return self.writer.add(op, self._result(node, (place,)), place, number=number)
 
-    def _joined(self, op: Op, node: fx.Node, a: Any, b: Any, number: float = 0.0) -> Place:
+    def _joined(self, op: Op, node: fx.Node, a: Any, b: Any, number: float = 0.0) -> StridedView:
         """Adds an operation of two operands, which broadcast; the second may be a number."""
         if not isinstance(b, fx.Node):
             return self._mapped(*_with_number(op, float(b), number), node, a)
@@ -143,42 +143,42 @@ class Translator:
         first, second = (self._place(value).expanded(row_shape(node)) for value in (a, b))
         return self.writer.add(op, self._result(node, (first, second)), first, second, number)
 
-    def _sum(self, sign: float) -> Callable[..., Place]:
+    def _sum(self, sign: float) -> Callable[..., StridedView]:
         return lambda node, a, b: self._joined(Op.ADD, node, a, b, sign * alpha(node))
 
-    def _by(self, op: Op, change: Callable[[float], float] = float) -> Callable[..., Place]:
+    def _by(self, op: Op, change: Callable[[float], float] = float) -> Callable[..., StridedView]:
         """Returns what adds an operation of an operand and a number."""
         return lambda node, a, number, *_: self._mapped(op, change(number), node, a)
 
-    def _filled(self, number: float) -> Callable[..., Place]:
+    def _filled(self, number: float) -> Callable[..., StridedView]:
         return lambda node, *_: self._mapped(Op.FILL, number, node, None)
 
-    def _refilled(self, _: fx.Node, a: Any, number: _Number) -> Place:
+    def _refilled(self, _: fx.Node, a: Any, number: _Number) -> StridedView:
         return self.writer.add(Op.FILL, self._place(a), number=float(number))
 
-    def _ones(self, node: fx.Node, *_: Any) -> Place:
+    def _ones(self, node: fx.Node, *_: Any) -> StridedView:
         place = self._mapped(Op.FILL, 1.0, node, None)
         self.ones.add(place)
         return place
 
-    def _changed(self, node: fx.Node, op: Op, number: float, a: Any, b: Any) -> Place:
+    def _changed(self, node: fx.Node, op: Op, number: float, a: Any, b: Any) -> StridedView:
         """Changes an argument, or a result."""
         place = self._place(a)
         self.ones.discard(place)
         return self.writer.add(op, place, None, self._place(b).expanded(place.shape), number * alpha(node))
 
-    def _viewed(self, node: fx.Node, a: Any) -> Place:
+    def _viewed(self, node: fx.Node, a: Any) -> StridedView:
         place, shape = self._place(a), row_shape(node)
         return place.reshaped(shape) or _reshaped(self.writer.copy(place, range(len(place.shape))), shape)
 
-    def _transposed(self, node: fx.Node, a: Any, first: int, second: int) -> Place:
+    def _transposed(self, node: fx.Node, a: Any, first: int, second: int) -> StridedView:
         place = self._place(a)
         order = list(range(len(place.shape)))
         i, j = self._dim(node, first), self._dim(node, second)
         order[i], order[j] = j, i
         return place.permuted(order)
 
-    def _permuted(self, node: fx.Node, a: Any, dims: Sequence[int]) -> Place:
+    def _permuted(self, node: fx.Node, a: Any, dims: Sequence[int]) -> StridedView:
         if dims[0] != 0:
             raise UntraceableError("rows change places with another dimension")
         return self._place(a).permuted([self._dim(node, d) for d in dims[1:]])
@@ -191,10 +191,10 @@ class Translator:
             raise UntraceableError("an operation goes along the rows")
         return d - len(own_shape(source)) + len(self._place(source).shape)
 
-    def _expanded(self, node: fx.Node, a: Any, _: Any) -> Place:
+    def _expanded(self, node: fx.Node, a: Any, _: Any) -> StridedView:
         return self._place(a).expanded(row_shape(node))
 
-    def _split(self, node: fx.Node, a: Any, sizes: Sequence[int], dim: int = 0) -> list[Place]:
+    def _split(self, node: fx.Node, a: Any, sizes: Sequence[int], dim: int = 0) -> list[StridedView]:
         place, d = self._place(a), self._dim(node, dim)
         firsts = [sum(sizes[:k]) for k in range(len(sizes))]
         return [place.part(d, first, size) for first, size in zip(firsts, sizes, strict=True)]
@@ -202,17 +202,19 @@ class Translator:
     def _item(self, _: fx.Node, source: fx.Node, k: int) -> Any:
         return self.found[source][k]
 
-    def _selected(self, node: fx.Node, a: Any, dim: int, k: int) -> Place:
+    def _selected(self, node: fx.Node, a: Any, dim: int, k: int) -> StridedView:
         place, d = self._place(a), self._dim(node, dim)
         return place.part(d, k % place.shape[d], 1).without([d])
 
-    def _sliced(self, node: fx.Node, a: Any, dim: int = 0, first: int = 0, last: int = -1, step: int = 1) -> Place:
+    def _sliced(
+        self, node: fx.Node, a: Any, dim: int = 0, first: int = 0, last: int = -1, step: int = 1
+    ) -> StridedView:
         place, d = self._place(a), self._dim(node, dim)
         if step != 1:
             raise UntraceableError("a slice leaves numbers out")
         return place.part(d, first % place.shape[d], row_shape(node)[d])
 
-    def _product(self, node: fx.Node, a: Any, b: Any) -> Place:
+    def _product(self, node: fx.Node, a: Any, b: Any) -> StridedView:
         first, second = self._place(a), self._place(b)
         if len(first.shape) != 2 or len(second.shape) != 2:
             raise UntraceableError("a product has more than two dimensions")
@@ -222,18 +224,18 @@ class Translator:
         """Returns the numbers of some dimensions of a node's first operand among those of a row; None: all."""
         return [self._dim(node, d) for d in dims or range(1, len(own_shape(node.args[0])))]
 
-    def _totalled(self, node: fx.Node, a: Any, dims: Sequence[int] | None = None, keep: bool = False) -> Place:
+    def _totalled(self, node: fx.Node, a: Any, dims: Sequence[int] | None = None, keep: bool = False) -> StridedView:
         """Adds a sum along some dimensions."""
         along = self._dims(node, dims)
         out = self.writer.total(self._place(a), along)
         return out if keep else out.without(along)
 
-    def _mean(self, node: fx.Node, a: Any, dims: Sequence[int] | None = None, keep: bool = False) -> Place:
+    def _mean(self, node: fx.Node, a: Any, dims: Sequence[int] | None = None, keep: bool = False) -> StridedView:
         along, place = self._dims(node, dims), self._place(a)
         out = self.writer.share(self.writer.total(place, along), place)
         return out if keep else out.without(along)
 
-    def _along(self, op: Op, node: fx.Node, args: Sequence[Any]) -> Place:
+    def _along(self, op: Op, node: fx.Node, args: Sequence[Any]) -> StridedView:
         """Adds a softmax, or its adjoint: along the outer dimension of two."""
         places = [self._place(value) for value in args if isinstance(value, fx.Node)]
         shape, d = places[0].shape, self._dim(node, args[len(places)])
@@ -245,12 +247,12 @@ class Translator:
         self.writer.put(op, (1, 1, 1), out, laid[0], laid[1] if len(laid) > 1 else None, zeros, more=more)
         return out
 
-    def _picked(self, node: fx.Node, a: Any, dim: int, index: Any) -> Place:
+    def _picked(self, node: fx.Node, a: Any, dim: int, index: Any) -> StridedView:
         place, where, d = self._place(a), self._place(index), self._dim(node, dim)
         source, more = _looked_up(place, where, d)
         return self.writer.add(Op.PICK, self._result(node, ()), source, where, more=more)
 
-    def _spread(self, node: fx.Node, a: Any, dim: int, index: Any, values: Any) -> Place:
+    def _spread(self, node: fx.Node, a: Any, dim: int, index: Any, values: Any) -> StridedView:
         place, where, d = self._place(a), self._place(index), self._dim(node, dim)
         out = self._result(node, ())
         self.writer.add(Op.COPY, out, place)
@@ -259,7 +261,7 @@ class Translator:
         self.writer.add(Op.SPREAD, to, source, where, more=more)
         return out
 
-    def _rows(self, node: fx.Node, a: Any, dim: int, index: Any) -> Place:
+    def _rows(self, node: fx.Node, a: Any, dim: int, index: Any) -> StridedView:
         place, where = self._place(a), self._place(index)
         if dim != 0 or shape_of(a) is not None or where.strides != (1,):
             raise UntraceableError("entries of a row are looked up")
@@ -270,39 +272,39 @@ class Translator:
         self.writer.put(op, (1, 1, where.size), out, place, where, strides, more=(row, place.shape[0]))
         return out
 
-    def _equal(self, node: fx.Node, a: Any, b: Any) -> Place:
+    def _equal(self, node: fx.Node, a: Any, b: Any) -> StridedView:
         """Adds a comparison of two integers."""
         if any(arg.meta["val"].is_floating_point() for arg in (a, b)):
             raise UntraceableError("real numbers are compared")
         first, second = (self._place(value).expanded(row_shape(node)) for value in (a, b))
         return self.writer.add(Op.SAME, self._result(node, ()), first, second)
 
-    def _masked(self, node: fx.Node, a: Any, mask: Any, number: _Number) -> Place:
+    def _masked(self, node: fx.Node, a: Any, mask: Any, number: _Number) -> StridedView:
         return self._joined(Op.MASK, node, a, mask, float(number))
 
-    def _relu_back(self, node: fx.Node, g: Any, y: Any, threshold: _Number) -> Place:
+    def _relu_back(self, node: fx.Node, g: Any, y: Any, threshold: _Number) -> StridedView:
         if threshold != 0:
             raise UntraceableError("a threshold is not 0")
         return self._joined(Op.RELU_BACK, node, g, y)
 
-    def _power(self, node: fx.Node, a: Any, exponent: _Number) -> Place:
+    def _power(self, node: fx.Node, a: Any, exponent: _Number) -> StridedView:
         if exponent == 1:
             return self._place(a)
         if exponent != 2:
             raise UntraceableError("a power is not the second")
         return self._mapped(Op.SQUARE, 0.0, node, a)
 
-    def _inverse_root(self, node: fx.Node, a: Any) -> Place:
+    def _inverse_root(self, node: fx.Node, a: Any) -> StridedView:
         root = self._mapped(Op.SQRT, 0.0, node, a)
         return self.writer.add(Op.INVERT, self._result(node, (root,)), root)
 
-    def _chosen(self, node: fx.Node, mask: Any, a: Any, b: Any) -> Place:
+    def _chosen(self, node: fx.Node, mask: Any, a: Any, b: Any) -> StridedView:
         """Adds a where a mask is on and b elsewhere: a copy of b, of which some is replaced."""
         out = self._mapped(Op.COPY, 0.0, node, b)
         first, second = (self._place(value).expanded(out.shape) for value in (a, mask))
         return self.writer.add(Op.CHOOSE, out, first, second)
 
-    def _moments(self, node: fx.Node, a: Any, dims: Sequence[int]) -> list[Place]:
+    def _moments(self, node: fx.Node, a: Any, dims: Sequence[int]) -> list[StridedView]:
         """Adds variance and mean along some dimensions, which stay as ones."""
         if node.kwargs.get("correction") != 0 or not node.kwargs.get("keepdim"):
             raise UntraceableError("a variance is corrected, or its dimensions are left out")
@@ -312,7 +314,7 @@ class Translator:
         squares = self.writer.add(Op.SQUARE, replace(new, base=self.writer.new(place.shape).base), apart)
         return [self.writer.share(self.writer.total(squares, self._dims(node, dims)), squares), mean]
 
-    def _converted(self, node: fx.Node, a: Any) -> Place:
+    def _converted(self, node: fx.Node, a: Any) -> StridedView:
         if node.meta["val"].dtype != self.dtype:
             raise UntraceableError("numbers become those of another type")
         return self._place(a)
@@ -363,11 +365,11 @@ _HANDLERS: dict[Any, Callable[[Translator], Callable[..., Any]]] = {
 """What adds the instructions of an operation, given the arguments of its node."""
 
 
-def _reshaped(place: Place, shape: tuple[int, ...]) -> Place:
+def _reshaped(place: StridedView, shape: tuple[int, ...]) -> StridedView:
     return replace(place, shape=shape, strides=packed(shape))
 
 
-def _looked_up(place: Place, index: Place, d: int) -> tuple[Place, tuple[int, int]]:
+def _looked_up(place: StridedView, index: StridedView, d: int) -> tuple[StridedView, tuple[int, int]]:
     """Returns the place of the entries 0 along a dimension for each index, their distance, and how many there are."""
     strides = tuple(0 if k == d else stride for k, stride in enumerate(place.strides))
     return replace(place, shape=index.shape, strides=strides), (place.strides[d], place.shape[d])

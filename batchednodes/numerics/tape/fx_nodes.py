@@ -1,6 +1,6 @@
 """Nodes: what the nodes of a joint graph say of their results.
 
-Letters: w rows.
+Notation: w rows.
 """
 
 from typing import Any

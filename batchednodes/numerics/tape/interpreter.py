@@ -3,7 +3,7 @@ r"""Machine: runs a tape for one row after the other, in compiled code, while it
 Operations that go number by number work on lines: the innermost loop, a piece at a time; an operand that does not lie
 without gaps is copied into a line first.
 
-Letters: w rows, s steps, o result, a b operands, c a number.
+Notation: w rows, s steps, o result, a b operands, c a number.
 """
 
 import functools

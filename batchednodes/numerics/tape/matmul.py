@@ -5,7 +5,7 @@ r"""Product: small matrix products on the CPU, whose sums stay in the core's vec
 in tiles of some rows i by one or two vectors along j, where out and b lie without gaps; a lies anyhow, since its
 numbers are taken one by one. Each sum goes through k in order, whatever the tile.
 
-Letters: m rows, n columns, k terms.
+Notation: m rows, n columns, k terms.
 """
 
 from typing import Any, no_type_check

@@ -3,8 +3,6 @@
 An instruction is WIDTH integers: the operation; the sizes of three loops, outermost first; then for each of its places,
 the result and two operands, the number of its base, the numbers before its first one, and the strides of the
 loops; then what else the operation needs. Beside it stands one real number c.
-
-Letters: none.
 """
 
 from enum import IntEnum, auto

@@ -1,6 +1,6 @@
 """Softmax: of columns and its adjoint, in compiled code.
 
-Letters: o result, a b operands, d numbers of a column, m columns.
+Notation: o result, a b operands, d numbers of a column, m columns.
 """
 
 from typing import no_type_check

@@ -1,7 +1,4 @@
-"""Places: where the numbers of one row of a wave lie while its tape runs, and how loops go through them.
-
-Letters: none.
-"""
+"""Places: where the numbers of one row of a wave lie while its tape runs, and how loops go through them."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +12,7 @@ _SHORT = 8
 
 
 @dataclass(frozen=True)
-class Place:
+class StridedView:
     """A tensor of one row: a view of an argument of the tape, or of numbers that the tape keeps for itself."""
 
     base: int
@@ -32,11 +29,11 @@ class Place:
         """How many numbers it has."""
         return math.prod(self.shape)
 
-    def permuted(self, order: Sequence[int]) -> "Place":
+    def permuted(self, order: Sequence[int]) -> "StridedView":
         """Returns the view with its dimensions in another order."""
         return replace(self, shape=tuple(self.shape[d] for d in order), strides=tuple(self.strides[d] for d in order))
 
-    def expanded(self, shape: tuple[int, ...]) -> "Place":
+    def expanded(self, shape: tuple[int, ...]) -> "StridedView":
         """Returns the view with dimensions of 1 repeated, and further ones before them, as far as a shape asks."""
         missing = len(shape) - len(self.shape)
         strides = (*[0] * missing, *self.strides)
@@ -44,17 +41,17 @@ class Place:
         kept = [0 if old == 1 else stride for old, stride in zip(sizes, strides, strict=True)]
         return replace(self, shape=shape, strides=tuple(kept))
 
-    def part(self, dim: int, first: int, size: int) -> "Place":
+    def part(self, dim: int, first: int, size: int) -> "StridedView":
         """Returns the view of some entries along a dimension."""
         shape = (*self.shape[:dim], size, *self.shape[dim + 1 :])
         return replace(self, shape=shape, offset=self.offset + first * self.strides[dim])
 
-    def without(self, dims: Sequence[int]) -> "Place":
+    def without(self, dims: Sequence[int]) -> "StridedView":
         """Returns the view of the first entry along some dimensions, which are left out."""
         kept = [d for d in range(len(self.shape)) if d not in dims]
         return self.permuted(kept)
 
-    def reshaped(self, shape: tuple[int, ...]) -> "Place | None":
+    def reshaped(self, shape: tuple[int, ...]) -> "StridedView | None":
         """Returns the view of another shape; None: its entries do not lie so that there is one."""
         strides = _reshaped(self.shape, self.strides, shape)
         return None if strides is None else replace(self, shape=shape, strides=strides)
@@ -69,7 +66,7 @@ def packed(shape: tuple[int, ...], order: Sequence[int] | None = None) -> tuple[
     return tuple(strides)
 
 
-def favoured(places: Sequence[Place], shape: tuple[int, ...]) -> list[int]:
+def favoured(places: Sequence[StridedView], shape: tuple[int, ...]) -> list[int]:
     """Returns the order of dimensions for a new result of some shape, from the places that it is computed from.
 
     That of the largest place, if its innermost dimension is long enough for vectors; else the longest is innermost.
@@ -82,12 +79,12 @@ def favoured(places: Sequence[Place], shape: tuple[int, ...]) -> list[int]:
     return sorted(range(len(shape)), key=lambda d: (shape[d], d))
 
 
-def _spread(place: Place) -> int:
+def _spread(place: StridedView) -> int:
     """Returns how many different numbers a place has."""
     return math.prod(size for size, stride in zip(place.shape, place.strides, strict=True) if stride or size == 1)
 
 
-def loops(places: Sequence[Place]) -> tuple[list[int], list[list[int]]] | None:
+def loops(places: Sequence[StridedView]) -> tuple[list[int], list[list[int]]] | None:
     """Returns the sizes of RANK loops through places of one shape, outermost first, and each place's strides.
 
     The first place's numbers lie without gaps along the innermost loop; neighbouring dimensions that all places go

@@ -1,6 +1,6 @@
 r"""Tape: the instructions of a minibatch step, and the call that runs them.
 
-Letters: n nodes, w rows of a wave, s steps, b examples of a minibatch, p parameters.
+Notation: n nodes, w rows of a wave, s steps, b examples of a minibatch, p parameters.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
-r"""Recorder: makes the tape of a graph of operations.
+r"""Makes the tape of a graph of operations.
 
 What depends on the entries of minibatches alone is computed ahead for a whole wave; all else becomes instructions.
 
-Letters: w rows.
+Notation: w rows.
 """
 
 import operator
@@ -17,7 +17,7 @@ from batchednodes.numerics.fx_program import Arguments, Function, UntraceableErr
 from batchednodes.numerics.tape.from_aten import Translator
 from batchednodes.numerics.tape.fx_nodes import constant, shape_of
 from batchednodes.numerics.tape.opcodes import Op
-from batchednodes.numerics.tape.strides import Place, packed
+from batchednodes.numerics.tape.strides import StridedView, packed
 from batchednodes.numerics.tape.tape import ENTRIES, NUMBERS, Source, Tape
 
 _ATEN = torch.ops.aten
@@ -83,10 +83,10 @@ class _Recorder:
                 if node.op == "call_function" and node not in self.translator.found:
                     self.translator.translate(node)
         loss = self.translator.found.get(output.args[0])
-        if not isinstance(loss, Place) or loss.shape != ():
+        if not isinstance(loss, StridedView) or loss.shape != ():
             raise UntraceableError("its result is not one number for each row")
         writer = self.translator.writer
-        writer.add(Op.ADD_TO, Place(len(self.sources), (), ()), None, loss, 1.0)
+        writer.add(Op.ADD_TO, StridedView(len(self.sources), (), ()), None, loss, 1.0)
         code = writer.code()
         sizes = code.instructions[:, 1:4].prod(1)
         numbers = code.numbers.astype(NUMBERS[self.dtype])
@@ -114,7 +114,7 @@ class _Recorder:
         if value.dtype not in (self.dtype, torch.int64, torch.bool) or (kind != "ahead" and value.dtype == torch.bool):
             raise UntraceableError(f"{node.name} has numbers of another type")
         whole = tuple(value.shape) if shape is None else shape
-        self.translator.found[node] = Place(len(self.sources), whole, packed(whole))
+        self.translator.found[node] = StridedView(len(self.sources), whole, packed(whole))
         alike = kind == "argument" and shape is not None and shape == shape_of(self.inputs[0])
         self.sources.append(Source(kind, number, shape is None, alike))
 

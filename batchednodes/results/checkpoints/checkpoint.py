@@ -2,7 +2,7 @@
 
 The file's metadata holds a checksum of everything else in it, so that damage is found when it is read.
 
-Letters: n nodes, t tracked sources.
+Notation: n nodes, t tracked sources.
 """
 
 import json
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from batchednodes.algorithms.state import OWN, State
 from batchednodes.algorithms.versions import Layout
-from batchednodes.events.messages.records import MESSAGE, NODE, Mail
+from batchednodes.events.messages.records import MESSAGE, NODE, InFlight
 from batchednodes.events.timeline import Clocks
 from batchednodes.numerics.memory import exhausted
 from batchednodes.results.checkpoints.header import (
@@ -29,13 +29,13 @@ from batchednodes.results.checkpoints.header import (
     lacking,
     opened,
 )
-from batchednodes.results.checkpoints.journal import Journal, Said
+from batchednodes.results.checkpoints.journal import RunJournal, Said
 from batchednodes.results.folder.inside import Inside
 
 _CLOCKS = "clocks."
 """Prefix of the clocks' arrays among the tensors of a file."""
 
-_MAIL, _SLOTS = "clocks.mail.", "messages."
+_IN_FLIGHT, _SLOTS = "clocks.in_flight.", "messages."
 """Prefixes of what is under way, and of the rows that it refers to."""
 
 _VERSIONS = "versions"
@@ -52,7 +52,7 @@ class Snapshot:
     clocks: Clocks
     layout: Layout
     """Of the versions."""
-    journal: Journal
+    journal: RunJournal
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Results to keep beside them, on the host."""
 
@@ -96,7 +96,7 @@ def load(path: Inside, device: torch.device) -> Snapshot:
 
 def _snapshot(tensors: dict[str, Tensor], said: Said, device: torch.device) -> Snapshot:
     """Returns what the tensors of a file, and what it says about them, were made of."""
-    mail, clocks, slots = (_taken(tensors, prefix) for prefix in (_MAIL, _CLOCKS, _SLOTS))
+    in_flight, clocks, slots = (_taken(tensors, prefix) for prefix in (_IN_FLIGHT, _CLOCKS, _SLOTS))
     layout = Layout.of(said.nodes, said.tracked, device)
     parts = [_flat(tensors, layout), *([slots[_VERSIONS]] if slots else [])]
     versions = torch.cat(parts)
@@ -110,8 +110,8 @@ def _snapshot(tensors: dict[str, Tensor], said: Said, device: torch.device) -> S
     own[_VERSIONS] = versions
     state = State(*(own[name] for name in OWN), fields=kept)
     here = {name: array.numpy() for name, array in clocks.items()}
-    post = Mail(**{name: _records(name, array.numpy()) for name, array in mail.items()}) if mail else None
-    clock = Clocks(time=said.time, **here, mail=post)
+    post = InFlight(**{name: _records(name, array.numpy()) for name, array in in_flight.items()}) if in_flight else None
+    clock = Clocks(time=said.time, **here, in_flight=post)
     clock.check(layout.network)
     return Snapshot(state, clock, layout, said.journal, arrays)
 
@@ -137,10 +137,10 @@ def _tensors(snapshot: Snapshot) -> dict[str, Tensor]:
     named |= {name: named[name][: state.nodes] for name in state.travelling()}
     tensors = {name: t.detach().cpu().contiguous() for name, t in (named | _tables(snapshot)).items()}
     tensors |= {name: t.detach().cpu().contiguous().clone() for name, t in _slots(snapshot).items()}
-    kept = [f.name for f in fields(clocks) if f.name not in ("time", "mail")]
+    kept = [f.name for f in fields(clocks) if f.name not in ("time", "in_flight")]
     tensors |= {_CLOCKS + name: _tensor(getattr(clocks, name)) for name in kept}
-    if clocks.mail is not None:
-        tensors |= {_MAIL + name: _tensor(_plain(array)) for name, array in clocks.mail._asdict().items()}
+    if clocks.in_flight is not None:
+        tensors |= {_IN_FLIGHT + name: _tensor(_plain(array)) for name, array in clocks.in_flight._asdict().items()}
     return tensors | {name: _tensor(array) for name, array in snapshot.arrays.items()}
 
 
@@ -150,7 +150,7 @@ def _plain(array: np.ndarray) -> np.ndarray:
 
 
 def _records(name: str, array: np.ndarray) -> np.ndarray:
-    """Returns what `_plain` made of an array of the mail as it was."""
+    """Returns what `_plain` made of an array of what was in flight."""
     dtype = {"nodes": NODE, "messages": MESSAGE}.get(name)
     return array if dtype is None else array.reshape(-1).view(dtype)
 
@@ -158,7 +158,7 @@ def _records(name: str, array: np.ndarray) -> np.ndarray:
 def _slots(snapshot: Snapshot) -> dict[str, Tensor]:
     """Returns the rows of messages under way under the names that they have in a file; none where there are none."""
     state, layout = snapshot.state, snapshot.layout
-    if snapshot.clocks.mail is None:
+    if snapshot.clocks.in_flight is None:
         return {}
     named = state.tensors()
     rows = {_SLOTS + name: named[name][state.nodes :] for name in state.travelling()}

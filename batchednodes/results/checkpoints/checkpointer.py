@@ -1,7 +1,4 @@
-"""Keeper: checkpoints of a run in its folder, when they are due, written beside the run; and the way back to them.
-
-Letters: none.
-"""
+"""Checkpoints of a run in its folder, when they are due, written beside the run; and the way back to them."""
 
 import math
 import os
@@ -19,7 +16,7 @@ from torch import Tensor
 
 from batchednodes.algorithms.state import OWN, State
 from batchednodes.config import Every
-from batchednodes.numerics.memory import Aside, exhausted, reason
+from batchednodes.numerics.memory import BackgroundWorker, exhausted, reason
 from batchednodes.results.checkpoints import checkpoint
 from batchednodes.results.checkpoints.checkpoint import Snapshot
 from batchednodes.results.checkpoints.header import DamageError, newest_first, number
@@ -33,7 +30,7 @@ _NUMBERED = re.compile(r"\d{6,}\.safetensors")
 """Name of a checkpoint."""
 
 
-class Keeper:
+class Checkpointer:
     """Writes checkpoints of one run and keeps the newest."""
 
     def __init__(
@@ -69,7 +66,7 @@ class Keeper:
         self.number = max(map(number, self.folder.names()), default=0)
         self.others = 0 if rotate else self.number
         self.copies: dict[str, Tensor] = {}
-        self.writer = Aside(_yield_to_others)
+        self.writer = BackgroundWorker(_yield_to_others)
         self.writing: Callable[[], None] | None = None
         self.wait(now)
 

@@ -3,7 +3,7 @@
 A safetensors file begins with a header; there, beside names and shapes of tensors, stand a checksum of everything else
 in the file, the simulated time, and the journal.
 
-Letters: n nodes, p parameters.
+Notation: n nodes, p parameters.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from batchednodes.events.messages.records import MESSAGE, NODE
 from batchednodes.numerics.values import shown
-from batchednodes.results.checkpoints.journal import Journal, Said
+from batchednodes.results.checkpoints.journal import RunJournal, Said
 from batchednodes.results.folder.inside import BorderError, Inside
 from batchednodes.results.folder.paths import METRICS, states
 from batchednodes.results.folder.plain_json import parsed
@@ -50,14 +50,14 @@ _SHAPES = {
     "clocks.next_update clocks.next_gossip clocks.stamp": ("float64", "n"),
     "clocks.updates clocks.gossips clocks.draws": ("int64", "n"),
     "clocks.order clocks.awake": ("int32", "n"),
-    "clocks.mail.nodes": ("uint8", f"n {NODE.itemsize}"),
-    "clocks.mail.age": ("int64", "n q"),
-    "clocks.mail.accounts": ("int64", "g 4"),
-    "clocks.mail.messages": ("uint8", f"c {MESSAGE.itemsize}"),
-    "clocks.mail.years": ("int64", "c q"),
-    "clocks.mail.pools": ("int64", "g 2"),
-    "clocks.mail.link": ("int64", "l"),
-    "clocks.mail.head": ("int64", "7"),
+    "clocks.in_flight.nodes": ("uint8", f"n {NODE.itemsize}"),
+    "clocks.in_flight.age": ("int64", "n q"),
+    "clocks.in_flight.accounts": ("int64", "g 4"),
+    "clocks.in_flight.messages": ("uint8", f"c {MESSAGE.itemsize}"),
+    "clocks.in_flight.message_age": ("int64", "c q"),
+    "clocks.in_flight.pools": ("int64", "g 2"),
+    "clocks.in_flight.link": ("int64", "l"),
+    "clocks.in_flight.head": ("int64", "7"),
     "messages.x": ("model", "s p"),
     "curves.before curves.integral curves.of_source": ("float64", "n"),
 }
@@ -84,7 +84,7 @@ class Header:
     """Nodes of each network."""
     p: int
     """Parameters of a model."""
-    journal: Journal
+    journal: RunJournal
 
     @property
     def reached(self) -> float:
@@ -192,9 +192,11 @@ def _expected(found: Mapping[str, tuple[str, tuple[int, ...]]], said: Said) -> d
     shapes |= {
         f"messages.{name}": (f"field {name}", f"s width_of_{name}") for name in own if f"messages.{name}" in found
     }
-    mailed = any(name.startswith("clocks.mail.") for name in found)
+    mailed = any(name.startswith("clocks.in_flight.") for name in found)
     names = [name for name in shapes if name in said.state]
-    names += [name for name in shapes if name.startswith("clocks.") and (mailed or not name.startswith("clocks.mail."))]
+    names += [
+        name for name in shapes if name.startswith("clocks.") and (mailed or not name.startswith("clocks.in_flight."))
+    ]
     names += [name for name in shapes if mailed and name.removeprefix("messages.") in said.state and "." in name]
     names += [name for name in shapes if said.journal.curves and name.startswith("curves.")]
     expected = {name: shapes[name] for name in names}

@@ -2,8 +2,6 @@
 
 What is read is checked whole, since the file may come from anywhere: a checksum says only that it is as somebody wrote
 it.
-
-Letters: none.
 """
 
 import re
@@ -98,7 +96,7 @@ _RULES: dict[str, Callable[[Any], bool]] = {
 
 
 @dataclass(frozen=True)
-class Journal:
+class RunJournal:
     """What a run knows beside its state and clocks."""
 
     config: dict[str, Any]
@@ -124,7 +122,7 @@ class Journal:
     threads: int = 1
     """Threads of the CPU, likewise."""
     curves: tuple[float, float, int] | None = None
-    """Scalars of the staleness averaged so far, see `staleness.Curves`."""
+    """Scalars of the staleness averaged so far, see `staleness.StalenessAverages`."""
     devices: tuple[str, ...] = ()
     """Devices that the run has been on, one after the other."""
     resumed: tuple[dict[str, Any], ...] = ()
@@ -135,7 +133,7 @@ class Journal:
     """Path and checksum of each file and folder that the settings name, see originals.py."""
 
     @staticmethod
-    def read(written: Any) -> "Journal":
+    def read(written: Any) -> "RunJournal":
         """Returns a journal from JSON, as an older or newer version of this one wrote it.
 
         Raises:
@@ -143,7 +141,7 @@ class Journal:
         """
         if not isinstance(written, dict) or "config" not in written:
             raise ValueError(f"journal is {shown(written)}")
-        usual = vars(Journal(config={}))
+        usual = vars(RunJournal(config={}))
         found: dict[str, Any] = {name: written.get(name, usual[name]) for name in usual}
         found = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
         for names, holds in _RULES.items():
@@ -152,7 +150,7 @@ class Journal:
                     raise ValueError(f"{name} is {shown(found[name])}")
         curves = found["curves"] and (float(found["curves"][0]), float(found["curves"][1]), found["curves"][2])
         end = None if found["end"] is None else float(found["end"])
-        return Journal(**found | {"seconds": float(found["seconds"]), "end": end, "curves": curves})
+        return RunJournal(**found | {"seconds": float(found["seconds"]), "end": end, "curves": curves})
 
 
 @dataclass(frozen=True)
@@ -167,7 +165,7 @@ class Said:
     """Tracked sources of each network."""
     state: tuple[str, ...]
     """Names of the tensors of its state."""
-    journal: Journal
+    journal: RunJournal
 
     @staticmethod
     def read(written: Any) -> "Said":
@@ -177,7 +175,7 @@ class Said:
             ValueError: something in them is not what a run writes.
         """
         said: Mapping[str, Any] = written if isinstance(written, dict) else {}
-        journal = Journal.read(said.get("journal"))
+        journal = RunJournal.read(said.get("journal"))
         for name, holds in _SAID.items():
             if not holds(said.get(name)):
                 raise ValueError(f"{name} is {shown(said.get(name))}")

@@ -3,8 +3,6 @@
 A folder may come from anywhere, with a link, a pipe or a device in place of any file. So every name below it is looked
 up in a folder that is open, no link is followed, and what is neither a plain file nor a folder is refused. The folder
 itself may be a link, or lie below one: its path is the user's own.
-
-Letters: none.
 """
 
 import errno

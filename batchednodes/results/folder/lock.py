@@ -2,8 +2,6 @@
 
 The operating system holds the lock and drops it with the process, however that ends: a file that a dead process left is
 not a lock any more. The file says who holds it, for people to read.
-
-Letters: none.
 """
 
 import fcntl

@@ -21,7 +21,7 @@ from batchednodes.results.folder.plain_json import parsed
 from batchednodes.results.folder.tensorboard import Board
 from batchednodes.results.metrics import catalogue
 from batchednodes.results.metrics.catalogue import Metric
-from batchednodes.results.metrics.meter import Observation
+from batchednodes.results.metrics.evaluator import Observation
 
 _TAGS = catalogue.tags()
 """Key of metrics.jsonl (or of the throughput) and its curve."""
@@ -48,7 +48,7 @@ _LAYOUT = {
 
 
 @dataclass(eq=False)
-class Record:
+class RunLogs:
     """The files that one run appends to: metrics.jsonl, and one of TensorBoard for each network."""
 
     folder: Inside
@@ -69,7 +69,7 @@ class Record:
         mark: int = 0,
         metrics: tuple[int, str] = (0, ""),
         own: Sequence[Metric] = (),
-    ) -> "Record":
+    ) -> "RunLogs":
         """Opens the record of a run where it left off; what was recorded later is cut off.
 
         Args:
@@ -84,7 +84,7 @@ class Record:
             ValueError: metrics.jsonl begins with something else, or leads out of the folder.
         """
         digest = hashlib.sha256(check_metrics(folder, metrics))
-        record = Record(folder, (), metrics[0], digest, _TAGS | {one.key: one.tag for one in own if one.tag})
+        record = RunLogs(folder, (), metrics[0], digest, _TAGS | {one.key: one.tag for one in own if one.tag})
         record._cut()
         with record._curves():
             for label in labels:

@@ -1,7 +1,4 @@
-"""Folders of runs: where a new one goes, what lies in it, and what makes files in it last.
-
-Letters: none.
-"""
+"""Folders of runs: where a new one goes, what lies in it, and what makes files in it last."""
 
 import errno
 import itertools
@@ -43,7 +40,7 @@ _NAME = 240
 
 
 @dataclass
-class Place:
+class OutputFolder:
     """Where a run is to leave its files: a folder of the user's choice, or the next of numbered ones."""
 
     folder: Path
@@ -51,9 +48,9 @@ class Place:
     """Of numbered folders: where another run takes the folder first, this one gets the next."""
 
     @staticmethod
-    def numbered(name: str) -> "Place":
+    def numbered(name: str) -> "OutputFolder":
         """Returns the first of runs/<name>-1, runs/<name>-2, ... that is free now."""
-        return Place(_next_folder(name), name)
+        return OutputFolder(_next_folder(name), name)
 
     def take_(self, made: Path) -> None:
         """Gives a folder that is ready its name, in one step.

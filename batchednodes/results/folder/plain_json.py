@@ -1,7 +1,4 @@
-"""Plain: JSON that may come from anywhere as plain data, or one ValueError.
-
-Letters: none.
-"""
+"""Plain: JSON that may come from anywhere as plain data, or one ValueError."""
 
 import json
 from typing import Any

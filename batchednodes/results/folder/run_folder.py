@@ -15,11 +15,11 @@ from batchednodes.config import Config
 from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.values import shown
 from batchednodes.results.checkpoints.checkpoint import Snapshot
-from batchednodes.results.checkpoints.checkpointer import Keeper
-from batchednodes.results.checkpoints.journal import Journal
+from batchednodes.results.checkpoints.checkpointer import Checkpointer
+from batchednodes.results.checkpoints.journal import RunJournal
 from batchednodes.results.folder.inside import PARTIAL, BorderError, Inside
 from batchednodes.results.folder.lock import Lock
-from batchednodes.results.folder.logs import Record, write_json
+from batchednodes.results.folder.logs import RunLogs, write_json
 from batchednodes.results.folder.paths import (
     CHARTS,
     CONFIG,
@@ -27,14 +27,14 @@ from batchednodes.results.folder.paths import (
     LOCK,
     NODES,
     SUMMARY,
-    Place,
+    OutputFolder,
     check_new,
     sync,
     unmake,
 )
 from batchednodes.results.folder.plain_json import parsed
 from batchednodes.results.metrics.catalogue import Metric, renamed
-from batchednodes.results.metrics.meter import Observation
+from batchednodes.results.metrics.evaluator import Observation
 
 if TYPE_CHECKING:
     from batchednodes.results.folder import sweep_charts
@@ -48,7 +48,7 @@ _NEW = re.compile(r"\.new-\d+-\d+")
 """Name of such a folder."""
 
 
-def new_folder(where: Place, settings: str, nodes: str | None = None) -> Lock:
+def new_folder(where: OutputFolder, settings: str, nodes: str | None = None) -> Lock:
     """Makes the folder of a run, with its settings in it from the first moment, and locks it.
 
     Args:
@@ -146,7 +146,7 @@ class RunFolder:
         self,
         where: Inside,
         settings: Config,
-        journal: Journal,
+        journal: RunJournal,
         start: Snapshot | None,
         labels: Sequence[str],
         own: Sequence[Metric],
@@ -159,7 +159,7 @@ class RunFolder:
             settings: of the run.
             journal: what is known of the run.
             start: where it goes on; None: at its start.
-            labels: folder of each network's curves, see `Record.open`; empty: there are none.
+            labels: folder of each network's curves, see `RunLogs.open`; empty: there are none.
             own: metrics of the user's own.
             beside: whether checkpoints are written while the run goes on.
 
@@ -170,12 +170,12 @@ class RunFolder:
         self.where, self.charts, run = where, len(labels) > 1, settings.run
         new = start is None or start.journal.config != journal.config
         shown = config.dump(settings) if new else None
-        self.record = Record.open(where, [*labels], shown, journal.marks, journal.metrics, own)
+        self.record = RunLogs.open(where, [*labels], shown, journal.marks, journal.metrics, own)
         now, every, keep = 0.0 if start is None else start.clocks.time, run.checkpoint_every, run.keep_checkpoints
-        self.keeper = Keeper(where, every, keep, now, beside, start is not None, run.checkpoint_folder)
+        self.checkpointer = Checkpointer(where, every, keep, now, beside, start is not None, run.checkpoint_folder)
 
     def rows(self, last: int | None = None) -> list[dict[str, Any]]:
-        """Returns the rows of metrics so far, or the last of them; see `Record.rows`."""
+        """Returns the rows of metrics so far, or the last of them; see `RunLogs.rows`."""
         return self.record.rows(last)
 
     @property
@@ -184,21 +184,21 @@ class RunFolder:
         return self.record.metrics
 
     def log(self, mark: int, observations: list[Observation], speed: dict[str, float]) -> None:
-        """Appends one mark to metrics.jsonl and to TensorBoard; errors as of `Record.observe`."""
+        """Appends one mark to metrics.jsonl and to TensorBoard; errors as of `RunLogs.observe`."""
         self.record.observe(mark, observations, speed)
 
     def overdue(self) -> bool:
         """Returns whether a checkpoint is due by the clock on the wall."""
-        return self.keeper.overdue()
+        return self.checkpointer.overdue()
 
     def keep(self, state: State, now: float, snapshot: Callable[[], Snapshot | None]) -> None:
         """Writes a checkpoint if one is due at a simulated time [s]; a snapshot of None: older ones are of more use."""
-        if not self.keeper.due(now):
-            self.keeper.prepare(state, now)
+        if not self.checkpointer.due(now):
+            self.checkpointer.prepare(state, now)
         elif (made := snapshot()) is None:
-            self.keeper.wait(now)
+            self.checkpointer.wait(now)
         else:
-            self.keeper.write(made)
+            self.checkpointer.write(made)
 
     def save(self, snapshot: Snapshot) -> None:
         """Writes a state where its status says: a checkpoint, beside the run if it is running; the end in its own file.
@@ -208,11 +208,11 @@ class RunFolder:
         """
         match snapshot.journal.status:
             case "running":
-                self.keeper.write(snapshot)
+                self.checkpointer.write(snapshot)
             case "interrupted":
-                self.keeper.write_now(snapshot)
+                self.checkpointer.write_now(snapshot)
             case _:
-                self.keeper.write_final(snapshot)
+                self.checkpointer.write_final(snapshot)
 
     def summary(self) -> dict[str, Any] | None:
         """Returns the summary of a finished run, with the keys of today; None: there is none that is whole."""
@@ -239,4 +239,4 @@ class RunFolder:
     def close(self) -> None:
         """Closes the files, after what is being written; a folder without checkpoints goes away."""
         self.record.close()
-        self.keeper.close()
+        self.checkpointer.close()

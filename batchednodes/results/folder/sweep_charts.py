@@ -1,6 +1,6 @@
 r"""Overview: TensorBoard's charts across a sweep, final metrics against each swept setting.
 
-Letters: r replicas.
+Notation: r replicas.
 """
 
 from collections.abc import Iterator, Sequence

@@ -4,8 +4,6 @@ TensorBoard's own writer has a thread for each file and computes checksums byte 
 networks that takes longer than everything else. The format is that of TensorFlow's records:
 
     length of data [8 bytes], checksum of the length [4], data (an event) [length], checksum of the data [4]
-
-Letters: none.
 """
 
 import itertools

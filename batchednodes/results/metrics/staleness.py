@@ -4,7 +4,7 @@ N[j, c] counts the updates of source number c that node j's model contains, at m
 its own entry, gossip takes the elementwise maximum (mixing/). The staleness is S[j, c] = N[source, c] - N[j, c] >= 0,
 for every node j but the source itself. Each network has a table of its own, see versions.py.
 
-Letters: n nodes of all networks, g networks, t columns (tracked sources of a network), N versions.
+Notation: n nodes of all networks, g networks, t columns (tracked sources of a network), N versions.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from batchednodes.algorithms.versions import Layout
 from batchednodes.numerics import rng
-from batchednodes.numerics.lag_counts import Tally, tally
+from batchednodes.numerics.lag_counts import LagCounts, tally
 from batchednodes.topology import Networks
 
 Track = int | Literal["all", "none"]
@@ -136,7 +136,9 @@ class Tracking:
                 found[g] = self._staleness(sums, k, moments[:, self.networks.slice(int(g))], time, int(g))
         return found
 
-    def _staleness(self, sums: Tally, k: int, moments: Float64[np.ndarray, "2 n"], time: float, g: int) -> Staleness:
+    def _staleness(
+        self, sums: LagCounts, k: int, moments: Float64[np.ndarray, "2 n"], time: float, g: int
+    ) -> Staleness:
         r"""Returns the staleness of network g, number k of its stack.
 
         The sum A of S over the sources at one node jumps at events only, so its integral from 0 to t is
@@ -166,7 +168,7 @@ class Tracking:
 
 
 @dataclass(frozen=True, eq=False)
-class Curves:
+class StalenessAverages:
     """Staleness node by node and source by source over the marks of a span of time, for nodes of all networks."""
 
     since: float
@@ -183,18 +185,20 @@ class Curves:
     """Sum over the marks of each source's staleness; NaN where a node is not tracked."""
 
     @staticmethod
-    def of(measured: Sequence[Staleness | None], networks: Networks, time: float) -> "Curves":
+    def of(measured: Sequence[Staleness | None], networks: Networks, time: float) -> "StalenessAverages":
         """Returns the curves of one mark."""
         integral, of_source = np.full((2, networks.n), np.nan)
         for g, stale in enumerate(measured):
             if stale is not None:
                 integral[networks.slice(g)], of_source[networks.slice(g)] = stale.integral_of_node, stale.of_source
-        return Curves(time, time, 1, integral, integral, of_source)
+        return StalenessAverages(time, time, 1, integral, integral, of_source)
 
-    def then(self, later: "Curves") -> "Curves":
+    def then(self, later: "StalenessAverages") -> "StalenessAverages":
         """Returns the curves over these marks and later ones."""
         of_source = self.of_source + later.of_source
-        return Curves(self.since, later.until, self.marks + later.marks, self.before, later.integral, of_source)
+        return StalenessAverages(
+            self.since, later.until, self.marks + later.marks, self.before, later.integral, of_source
+        )
 
     def averages(self) -> dict[str, Float64[np.ndarray, " n"]]:
         """Returns each node's exact time average of staleness (NaN for one mark), and each source's mean over marks."""

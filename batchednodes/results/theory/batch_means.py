@@ -1,6 +1,6 @@
 r"""Confidence intervals of means over time.
 
-Letters: m samples.
+Notation: m samples.
 """
 
 import math

@@ -1,6 +1,6 @@
 r"""How fast gossip contracts the distance between models, and where noise and heterogeneity hold it.
 
-Letters: n nodes, e contacts, x models, xbar their mean, W gossip matrix of one contact, J = 11^T / n, w weight of the
+Notation: n nodes, e contacts, x models, xbar their mean, W gossip matrix of one contact, J = 11^T / n, w weight of the
 other's model, P[i, j] probability that a contact is made by i with j.
 """
 

@@ -4,7 +4,7 @@ A node that completes an update holds the newest update of the network. The node
 at rate lambda, to uniform peers, who become holders; the next update, of anyone, makes its node the only holder. Models
 carry all versions, merged by max, so a push also tells of older updates that the sender knows.
 
-Letters: n nodes, mu updates per second of a node, lambda gossip capacity, H set of holders and h their number, k the
+Notation: n nodes, mu updates per second of a node, lambda gossip capacity, H set of holders and h their number, k the
 source, S a set of s nodes other than k, X_S fewest updates of k that any node of S lacks.
 """
 

@@ -1,6 +1,6 @@
 r"""How many actions a clock makes in a finite time.
 
-Letters: n nodes, c shift of a gap [s], b scale of its exponential part [s], r long-run rate [1/s], m(t) mean number of
+Notation: n nodes, c shift of a gap [s], b scale of its exponential part [s], r long-run rate [1/s], m(t) mean number of
 actions in (0, t].
 """
 

@@ -5,8 +5,8 @@ They have one picture behind them. Let j wait until the source k has, seen backw
 a first-passage time T over edges with independent Exp(rates[i, j]) lengths. Node j lacks just the updates of the last T
 seconds, so its mean staleness is r E[T].
 
-Letters: n nodes, r updates per second of a node in the long run, lambda gossip capacity, v(S) mean version age of a set
-S of nodes: the fewest updates of the source that any of them lacks; H_m = 1 + 1/2 + ... + 1/m.
+Notation: n nodes, r updates per second of a node in the long run, lambda gossip capacity, v(S) mean version age of a
+set S of nodes: the fewest updates of the source that any of them lacks; H_m = 1 + 1/2 + ... + 1/m.
 
 References:
     R. D. Yates, "The age of gossip in networks", ISIT 2021, arXiv 2102.02893.

@@ -1,6 +1,6 @@
 r"""Assembly: from the settings of some networks to what runs. Networks of one batch lie one after the other in x.
 
-Letters: n nodes of all networks, p parameters, x models [n, p].
+Notation: n nodes of all networks, p parameters, x models [n, p].
 """
 
 import contextlib
@@ -17,12 +17,12 @@ from torch import Tensor
 from batchednodes.algorithms.context import Gradient
 from batchednodes.algorithms.fields import Field
 from batchednodes.algorithms.gossip_sgd import GossipSGD
-from batchednodes.algorithms.local_sgd import Descent, Uneven
+from batchednodes.algorithms.local_sgd import LocalSGD, Uneven
 from batchednodes.algorithms.mixing import Ages, Entries, parts
 from batchednodes.algorithms.mixing.rounds import RoundMatrices
 from batchednodes.algorithms.one_by_one import OneByOne
 from batchednodes.algorithms.optim import SGD, Constant
-from batchednodes.algorithms.rates import Rates
+from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.algorithms.reference import Reference
 from batchednodes.algorithms.rowwise import Rowwise
 from batchednodes.algorithms.state import State, begin, joined
@@ -30,7 +30,7 @@ from batchednodes.algorithms.versions import dtype_for
 from batchednodes.algorithms.waves import Waves
 from batchednodes.config import Config, has_messages
 from batchednodes.data import Dataset, Heterogeneity, Sampler, Shards
-from batchednodes.events.messages.timeline import Traffic
+from batchednodes.events.messages.timeline import MessageTimeline
 from batchednodes.events.schemes import Freshest, Uniform
 from batchednodes.events.synchronous import Barriers
 from batchednodes.events.timeline import Timeline
@@ -41,7 +41,7 @@ from batchednodes.numerics.memory import Chunk, Chunks
 from batchednodes.numerics.values import per_node, shown
 from batchednodes.results import theory
 from batchednodes.results.metrics import base as own_metrics
-from batchednodes.results.metrics.meter import Meter, quarantine_
+from batchednodes.results.metrics.evaluator import Evaluator, quarantine_
 from batchednodes.results.metrics.staleness import Sources, Tracking, sample
 from batchednodes.simulation.build import datasets, fields, learning
 from batchednodes.simulation.build.learning import DTYPES
@@ -54,14 +54,14 @@ LARGEST_FRESHEST = 300
 
 
 @dataclass(frozen=True)
-class Run:
+class Simulation:
     """All parts of a run, ready to start."""
 
     engine: Engine
     state: State
     declared: dict[str, Field]
     """What nodes keep besides their models."""
-    meter: Meter
+    evaluator: Evaluator
     problem: Problem
     planned: Chunks
     """Rows to handle at once."""
@@ -76,7 +76,7 @@ class Run:
 
         A checkpoint that keeps them, for `assemble`, continues bit for bit: sums over fewer rows round otherwise.
         """
-        scored = self.meter.chunk.rows
+        scored = self.evaluator.chunk.rows
         together = self.planned.together if scored == self.planned.evaluate else min(self.planned.together, scored)
         return replace(self.planned, update=self.chunk.rows, evaluate=scored, together=together)
 
@@ -114,7 +114,7 @@ def assemble(
     chunks: Chunks,
     state: State | None = None,
     dealt: list[tuple[Dataset, Shards]] | None = None,
-) -> Run:
+) -> Simulation:
     """Returns everything that a run needs, built on its device.
 
     Args:
@@ -134,12 +134,15 @@ def assemble(
     coefficients = _rates(configs, dtype, where)
     weight = _weight(configs, dtype, where)
     layout, own, quarantine = tracking.layout, tracking.own, config.run.on_divergence == "quarantine"
-    if isinstance(events, Traffic):
+    if isinstance(events, MessageTimeline):
         events = events.taking(problem.sampler.steps_of)
     if state is None:  # else they are those that the run had
         chunks = _fitted(chunks, config, problem.sampler)
     (updated, scored), window = _chunks(chunks), config.run.window or automatic_window(events)
-    entries, ages, slots = *_entries(config, events, problem), events.slots if isinstance(events, Traffic) else 0
+    entries, ages, slots = (
+        *_entries(config, events, problem),
+        events.slots if isinstance(events, MessageTimeline) else 0,
+    )
     carries, replaces = (config.gossip.on_receipt in kinds for kinds in (("update", "update_merge"), ("update",)))
     layout.reserve(slots if state is None else state.x.shape[0] - state.nodes)
     rounds = RoundMatrices(events.weights, where, dtype) if isinstance(events, Barriers) else None
@@ -167,11 +170,11 @@ def assemble(
     theories = tuple(mean_staleness(c, events, g, tracking.sources) for g, c in enumerate(configs))
     evaluated, peaks = _evaluated(configs, events.networks), tuple(events.peaks())
     constants = (evaluated, theories, peaks, scored, chunks.together, quarantine)
-    laws = events.laws if isinstance(events, Traffic) else None
+    laws = events.laws if isinstance(events, MessageTimeline) else None
     models, own_metric = rowwise.models, own_metrics.load(config.run.metrics)
-    meter = Meter(events.networks, problem, tracking, *constants, laws, models, own_metric)
-    meter.measured(state, 0.0, np.zeros(events.networks.n, bool))  # what a user's metric cannot is refused here
-    return Run(engine, state, declared, meter, problem, chunks, updated, labels)
+    evaluator = Evaluator(events.networks, problem, tracking, *constants, laws, models, own_metric)
+    evaluator.measured(state, 0.0, np.zeros(events.networks.n, bool))  # what a user's metric cannot is refused here
+    return Simulation(engine, state, declared, evaluator, problem, chunks, updated, labels)
 
 
 def _fitted(planned: Chunks, config: Config, sampler: Sampler) -> Chunks:
@@ -209,7 +212,7 @@ def _check_state(state: State, shape: tuple[int, int], versions: int, declared: 
         )
 
 
-def _descent(config: Config, problem: Problem, rates: Rates, chunks: Chunks) -> Descent:
+def _descent(config: Config, problem: Problem, rates: Hyperparameters, chunks: Chunks) -> LocalSGD:
     """Returns the way to make minibatch steps.
 
     Args:
@@ -241,15 +244,17 @@ def _descent(config: Config, problem: Problem, rates: Rates, chunks: Chunks) -> 
     return program.recorded(chunks.update) if rates.lr.is_cuda else program
 
 
-def _plain_descent(config: Config, problem: Problem, rates: Rates) -> Descent:
+def _plain_descent(config: Config, problem: Problem, rates: Hyperparameters) -> LocalSGD:
     """Returns the way to make minibatch steps by vmap, operation by operation."""
     sampler = problem.sampler
     data = (problem.features, problem.targets, sampler.padded, _uneven(sampler, rates.lr.device))
     divides = config.gossip.merge.weighing(np.zeros(1)).divides
-    return Descent.of(problem.objective, problem.stack.views, rates, *data, divides, sampler.keyed)
+    return LocalSGD.of(problem.objective, problem.stack.views, rates, *data, divides, sampler.keyed)
 
 
-def _rowwise(configs: Sequence[Config], events: Timeline, problem: Problem, descent: Descent, rates: Rates) -> Rowwise:
+def _rowwise(
+    configs: Sequence[Config], events: Timeline, problem: Problem, descent: LocalSGD, rates: Hyperparameters
+) -> Rowwise:
     """Returns the algorithm, which all networks share, and what its methods may know of nodes."""
     batch, where = events.networks, rates.lr.device
     degree = [
@@ -305,7 +310,7 @@ def mean_staleness(config: Config, events: Timeline, g: int, sources: Sources) -
     return None
 
 
-def _rates(configs: Sequence[Config], dtype: torch.dtype, where: torch.device) -> Rates:
+def _rates(configs: Sequence[Config], dtype: torch.dtype, where: torch.device) -> Hyperparameters:
     parts = [(c.local, c.network.nodes, c.seed) for c in configs]
     lr, momentum, decay = (
         np.concatenate([per_node(getattr(local, key), n, seed, f"local.{key}", high=high) for local, n, seed in parts])
@@ -320,7 +325,7 @@ def _rates(configs: Sequence[Config], dtype: torch.dtype, where: torch.device) -
         for c, (_, n, seed) in zip(clips, parts, strict=True)
     ]
     idle = isinstance(schedule, Constant) and not scheduling["warmup"].any()
-    return Rates(
+    return Hyperparameters(
         send(lr),
         send(momentum) if momentum.any() else None,
         send(decay) if decay.any() else None,

@@ -1,6 +1,6 @@
 r"""Dealing: from settings to the data of a network, as its nodes see them.
 
-Letters: n nodes.
+Notation: n nodes.
 """
 
 import warnings

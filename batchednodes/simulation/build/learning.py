@@ -1,6 +1,6 @@
 r"""Problems: from the settings of some networks to what they learn, on its device.
 
-Letters: n nodes of all networks, p parameters.
+Notation: n nodes of all networks, p parameters.
 """
 
 import warnings

@@ -1,6 +1,6 @@
 r"""Mailing: from the settings of some networks to the laws of what passes between their nodes.
 
-Letters: n nodes of all networks, p parameters.
+Notation: n nodes of all networks, p parameters.
 """
 
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from batchednodes.config import Config
-from batchednodes.events.availability import Presence
-from batchednodes.events.links.delay import Delays
+from batchednodes.events.availability import AvailabilityLaw
+from batchednodes.events.links.delay import DelayLaw
 from batchednodes.events.links.traces import LINK, Links
-from batchednodes.events.merge import Weighing
+from batchednodes.events.merge import MergeLaw
 from batchednodes.events.messages.dry_run import forecast
-from batchednodes.events.messages.link_load import Load
-from batchednodes.events.messages.records import ASKING, LAW, PUSHED, REQUEST, Laws
-from batchednodes.events.messages.timeline import RECEIPTS, Forecast, Traffic
+from batchednodes.events.messages.link_load import LinkLoad
+from batchednodes.events.messages.records import ASKING, LAW, PUSHED, REQUEST, MessageLaws
+from batchednodes.events.messages.timeline import RECEIPTS, InFlightEstimate, MessageTimeline
 from batchednodes.events.rounds import Calendar, Rounds
 from batchednodes.events.schemes import Uniform
 from batchednodes.events.timeline import Timeline
@@ -34,14 +34,14 @@ _CHANGES, _CHANGES_OF_EVENT = 1e8, 100
 class _Network:
     """The laws of one network."""
 
-    delays: Delays
+    delays: DelayLaw
     losses: np.ndarray
-    presence: Presence
+    presence: AvailabilityLaw
     times: np.ndarray
-    weighing: Weighing
+    weighing: MergeLaw
 
 
-def traffic(configs: Sequence[Config], base: Timeline, model: int) -> Traffic:
+def traffic(configs: Sequence[Config], base: Timeline, model: int) -> MessageTimeline:
     """Returns the timeline of networks whose messages are under way.
 
     Args:
@@ -107,13 +107,13 @@ def traffic(configs: Sequence[Config], base: Timeline, model: int) -> Traffic:
     )
     starts = np.cumsum([0, *(trace.size for trace in traces)])
     splits = first.algorithm.mixing == "column"
-    laws = Laws(
+    laws = MessageLaws(
         networks.n, exchange, before, rounds, splits, nodes, joined(traces), starts, begun, links, begins, turns
     )
     timings = [c.timing for c in configs]
     rounds = tuple(timing for timing in timings if isinstance(timing, Rounds))
     gossip = base.gossip.silence(np.ones(networks.n, bool)) if rounds else base.gossip
-    found = Traffic(
+    found = MessageTimeline(
         networks,
         base.contacts,
         base.update,
@@ -125,13 +125,13 @@ def traffic(configs: Sequence[Config], base: Timeline, model: int) -> Traffic:
         np.flatnonzero(each([c.network.churn.start == "neighbour" for c in configs]) & (nodes["join"] > 0)),
         Calendar(networks, rounds) if rounds else None,
         some[0].weighing.parts,
-        Forecast(0.0, np.zeros(networks.count, np.int64), 0, False),
+        InFlightEstimate(0.0, np.zeros(networks.count, np.int64), 0, False),
         at_update=base.at_update,
     )
     until = first.run.until
     turnover = sum(float(one.presence.turnover.sum()) for one in some)
     _check_changes(turnover, until, sum(found.expected(until)))
-    load = Load.of(found, np.concatenate([one.delays.latency for one in some]), until)
+    load = LinkLoad.of(found, np.concatenate([one.delays.latency for one in some]), until)
     load.check()
     known = all(c.local.epochs is None for c in configs)
     return replace(found, forecast=forecast(found, load, turnover, until, known))
@@ -151,7 +151,7 @@ def _network(config: Config, model: int) -> _Network:
     )
 
 
-def _check_alike(rules: Sequence[Weighing]) -> None:
+def _check_alike(rules: Sequence[MergeLaw]) -> None:
     for rule in rules:
         if (rule.parts, rule.share, rule.divides) != (rules[0].parts, rules[0].share, rules[0].divides):
             raise ValueError(
@@ -170,7 +170,7 @@ def _check_schemes(configs: Sequence[Config]) -> None:
             )
 
 
-def _changes(presences: Sequence[Presence], sizes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def _changes(presences: Sequence[AvailabilityLaw], sizes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Returns where the changes of each node begin, and all changes [s]."""
     counts, turns = [np.zeros(1, np.int64)], [np.zeros(0)]
     for one, size in zip(presences, sizes, strict=True):

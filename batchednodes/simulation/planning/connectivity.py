@@ -1,6 +1,6 @@
 r"""Connectivity: what a network's graph says before anything runs, and how fast gossip over it contracts.
 
-Letters: n nodes, P contact probabilities, lambda gossip capacity, rho contraction of one contact.
+Notation: n nodes, P contact probabilities, lambda gossip capacity, rho contraction of one contact.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from batchednodes.results.theory import (
     sparse_walk_gap,
     walk_gap,
 )
-from batchednodes.topology import Chooser, Graph, Weighted
+from batchednodes.topology import Graph, PeerSampler, Weighted
 
 DENSE = 1000
 """Nodes up to which spectra are those of dense matrices, a second's work; of more, the gap is found by sparse ones."""
@@ -88,7 +88,7 @@ def connectivity(config: Config, events: Timeline, g: int) -> Connectivity:
 
 
 def _gap(
-    p: scipy.sparse.csr_array | None, degrees: Int64[np.ndarray, " n"], chooser: Chooser | None, components: int
+    p: scipy.sparse.csr_array | None, degrees: Int64[np.ndarray, " n"], chooser: PeerSampler | None, components: int
 ) -> float | None:
     """Returns the gap of the walk with these probabilities; of the complete graph where there are none."""
     n = degrees.size

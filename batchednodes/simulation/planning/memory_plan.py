@@ -1,6 +1,6 @@
 r"""Needs: what memory a run takes, by part, as far as its settings and the sizes of its data say; what cannot fit.
 
-Letters: n nodes, p parameters of a row, s steps, b examples of a minibatch.
+Notation: n nodes, p parameters of a row, s steps, b examples of a minibatch.
 """
 
 import math
@@ -15,7 +15,7 @@ from batchednodes.algorithms.fields import Field
 from batchednodes.config import Config, has_messages
 from batchednodes.data import DataSizes
 from batchednodes.events.messages.records import LAW, MESSAGE, NODE
-from batchednodes.events.messages.timeline import Traffic
+from batchednodes.events.messages.timeline import MessageTimeline
 from batchednodes.numerics.memory import Chunks, gib
 from batchednodes.simulation.build import datasets, fields
 
@@ -51,7 +51,7 @@ costs some milliseconds beside its work."""
 
 
 @dataclass(frozen=True)
-class Needs:
+class MemoryBudget:
     """What the memory of a run depends on."""
 
     configs: Sequence[Config]
@@ -168,13 +168,13 @@ class Needs:
         sizes = {fields.LABELS.get(name, name): n * one.size(self.p, self.item) for name, one in kept.items()}
         return dict.fromkeys(fields.LABELS.values(), 0) | sizes
 
-    def messages(self, events: Traffic, versions: int) -> dict[str, int]:
+    def messages(self, events: MessageTimeline, versions: int) -> dict[str, int]:
         """Returns the bytes of what is under way; versions: of one slot [B]."""
         row, room = self.p * self.item + sum(self.fields(1, travelling=True).values()), events.forecast.room
         return {
             "models under way": events.slots * (row + versions),
-            "mail (host)": int(
-                mail(events.networks.n, events.parts)
+            "messages (host)": int(
+                in_flight(events.networks.n, events.parts)
                 + 3 * room * (MESSAGE.itemsize + 8 * events.parts + 8)
                 + 24 * events.slots
             ),
@@ -190,7 +190,7 @@ class Needs:
         }
 
 
-def mail(n: int, parts: int) -> int:
+def in_flight(n: int, parts: int) -> int:
     """Returns the bytes of what is known of n nodes where messages are under way: now, before and after a window."""
     return n * (2 * LAW.itemsize + 3 * (NODE.itemsize + 8 * parts))
 
@@ -215,7 +215,7 @@ def misfit(parts: Sequence[tuple[str, int]], available: int, device: str) -> str
     return f"the run must fit in memory, got {needed} (largest: {largest}); {remedy}"
 
 
-def screen(needs: Needs, where: str, available: Mapping[str, int]) -> None:
+def screen(needs: MemoryBudget, where: str, available: Mapping[str, int]) -> None:
     """Checks that what the settings alone say fits in memory, before anything of the size of n is made.
 
     Args:
@@ -232,7 +232,7 @@ def screen(needs: Needs, where: str, available: Mapping[str, int]) -> None:
     memory = needs.tensors(needs.nodes, sum(2 * c.network.nodes * _tracked(c) for c in needs.configs))
     memory |= {"local updates": max(needs.update_row, needs.most), "evaluation": needs.evaluated_row}
     if any(has_messages(c) for c in needs.configs):
-        memory["mail (host)"] = mail(needs.nodes, rule.parts)
+        memory["messages (host)"] = in_flight(needs.nodes, rule.parts)
     memory["graphs (host)"] = int(_CONTACT_BYTES * _contacts(needs.configs))
     for place, free in available.items():
         parts = [part for part in memory.items() if where == "cpu" or ("(host)" in part[0]) == (place == "cpu")]

@@ -1,6 +1,6 @@
 r"""Plan: events, waves and memory of a run, known before anything of size n p is allocated.
 
-Letters: n nodes, p parameters of a row, t tracked sources, s steps, b examples of a minibatch.
+Notation: n nodes, p parameters of a row, t tracked sources, s steps, b examples of a minibatch.
 """
 
 import math
@@ -13,7 +13,7 @@ import torch
 
 from batchednodes.config import Config
 from batchednodes.data import DataSizes
-from batchednodes.events.messages.timeline import Traffic
+from batchednodes.events.messages.timeline import MessageTimeline
 from batchednodes.events.synchronous import Barriers
 from batchednodes.events.timeline import MEET, Timeline
 from batchednodes.events.waves import schedule
@@ -25,7 +25,7 @@ from batchednodes.simulation.build import assembly, datasets, learning
 from batchednodes.simulation.build.learning import DTYPES
 from batchednodes.simulation.engine import automatic_window, slots
 from batchednodes.simulation.planning import memory_plan
-from batchednodes.simulation.planning.memory_plan import SHARE, Needs, misfit
+from batchednodes.simulation.planning.memory_plan import SHARE, MemoryBudget, misfit
 from batchednodes.simulation.prefetch import ALIVE, PART
 
 _EVENT_BYTES = 160
@@ -108,7 +108,7 @@ def screen(configs: Sequence[Config], sizes: list[DataSizes] | None = None) -> N
     found = sizes or datasets.sizes(configs)
     p = learning.skeleton(config, found[0], DTYPES[config.dtype], where).p
     places = {str(place): free(place) for place in {where, torch.device("cpu")}}
-    memory_plan.screen(Needs(configs, p, found), where.type, places)
+    memory_plan.screen(MemoryBudget(configs, p, found), where.type, places)
 
 
 @own()
@@ -132,8 +132,8 @@ def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | N
     memory_plan.refuse_endless(updates + gossips)
     item = assembly.counts(events, config).itemsize
     sources = choose(events.networks, [c.staleness.track for c in configs])
-    need = Needs(configs, stack.p, sizes)
-    mail = _mail(need, events, int(sources.width) * item)
+    need = MemoryBudget(configs, stack.p, sizes)
+    in_flight = _mail(need, events, int(sources.width) * item)
     per_event, writes = _sample(events, config)
     kind = dtype
     if need.nodes * stack.p * dtype.itemsize <= free(where):  # else the run does not fit, and so may no example
@@ -143,7 +143,7 @@ def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | N
             need = replace(need, activations=stack.activations(*example), convolved=stack.convolved(*example))
     chunks = need.chunks(where.type == "cuda", need.nodes, updates)
     versions = int((events.networks.sizes * sources.widths).sum()) * item
-    memory = need.tensors(need.nodes, versions) | mail
+    memory = need.tensors(need.nodes, versions) | in_flight
     memory |= need.workspace(chunks, writes, sources.width, where.type == "cuda")
     memory |= _ahead(need, events, where)
     copy = _copy(need, versions, memory, where)
@@ -156,9 +156,9 @@ def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | N
         updates,
         gossips,
         per_event * (updates + gossips),
-        events.forecast.flying if isinstance(events, Traffic) else None,
-        not isinstance(events, Traffic) or events.forecast.exact,
-        events.slots if isinstance(events, Traffic) else 0,
+        events.forecast.flying if isinstance(events, MessageTimeline) else None,
+        not isinstance(events, MessageTimeline) or events.forecast.exact,
+        events.slots if isinstance(events, MessageTimeline) else 0,
         memory,
         free(where),
         str(where),
@@ -169,21 +169,21 @@ def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | N
     )
 
 
-def _mail(need: Needs, events: Timeline, versions: int) -> dict[str, int]:
+def _mail(need: MemoryBudget, events: Timeline, versions: int) -> dict[str, int]:
     """Returns the bytes of messages under way, by part; versions: those of one slot [B].
 
     Raises:
         ValueError: they do not fit in the memory of the host, where they begin at once.
     """
-    if not isinstance(events, Traffic):
+    if not isinstance(events, MessageTimeline):
         return {}
     found, there = need.messages(events, versions), free(torch.device("cpu"))
-    if found["mail (host)"] > there:
+    if found["messages (host)"] > there:
         raise ValueError(misfit([*found.items()], there, "cpu"))
     return found
 
 
-def _ahead(need: Needs, events: Timeline, where: torch.device) -> dict[str, int]:
+def _ahead(need: MemoryBudget, events: Timeline, where: torch.device) -> dict[str, int]:
     """Returns the bytes of what is made before it is needed: events, their waves, and minibatches."""
     run, (updates, gossips) = need.config.run, events.expected(1.0)
     span = min(run.until, run.window or automatic_window(events))
@@ -195,7 +195,7 @@ def _ahead(need: Needs, events: Timeline, where: torch.device) -> dict[str, int]
     }
 
 
-def _copy(need: Needs, versions: int, memory: dict[str, int], where: torch.device) -> int | None:
+def _copy(need: MemoryBudget, versions: int, memory: dict[str, int], where: torch.device) -> int | None:
     """Returns the bytes of the copy from which checkpoints are written; None: there is no memory for one."""
     every = need.config.run.checkpoint_every
     copy = need.state(need.nodes, versions) if every.time is not None or every.minutes is not None else 0
@@ -213,7 +213,7 @@ def _sample(events: Timeline, config: Config) -> tuple[float, int]:
         return 2.0 / (events.networks.n + 1), events.networks.n
     updates, gossips = events.expected(1.0)
     rate, few = updates + gossips, 4 * events.networks.n / updates if updates else math.inf
-    most = _SAMPLED_MESSAGES if isinstance(events, Traffic) else _SAMPLED
+    most = _SAMPLED_MESSAGES if isinstance(events, MessageTimeline) else _SAMPLED
     span = min(config.run.until, max(200_000 / rate, min(few, most / rate))) if rate else config.run.until
     some, after = events.window(events.begin(), span)
     if len(some) == 0:

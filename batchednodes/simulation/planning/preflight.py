@@ -3,7 +3,7 @@ r"""Preparation: what the settings of some networks stand for, made, and refused
 To import PyTorch takes longer than a refusal may. Graphs, clocks, traces and, unless they are large, data are made
 without it, checked as they are made, and handed to the run.
 
-Letters: n nodes, p parameters.
+Notation: n nodes, p parameters.
 """
 
 import csv
@@ -20,7 +20,7 @@ import numpy as np
 
 from batchednodes import config
 from batchednodes.config import Config, has_messages, sweep
-from batchednodes.config.sweep import Point
+from batchednodes.config.sweep import NetworkSpec
 from batchednodes.data import Dataset, DataSizes, Shards
 from batchednodes.events import clocks
 from batchednodes.events.clocks import AtUpdate, Gaps
@@ -35,10 +35,10 @@ from batchednodes.results.metrics import base as own_metrics
 from batchednodes.simulation.build import datasets
 from batchednodes.simulation.build.messages import traffic
 from batchednodes.simulation.planning import memory_plan
-from batchednodes.simulation.planning.memory_plan import Needs
+from batchednodes.simulation.planning.memory_plan import MemoryBudget
 from batchednodes.simulation.resume import input_files
 from batchednodes.simulation.resume.rules import check_resumable, check_start
-from batchednodes.topology import Chooser, Graph, Networks, RoundWeights, stack
+from batchednodes.topology import Graph, Networks, PeerSampler, RoundWeights, stack
 
 _QUICK = 256 << 20
 """Memory of the data up to which they are loaded first [B]: some seconds' work; more, once memory is planned."""
@@ -48,10 +48,10 @@ _DRIVERS, _AMD = ("libcuda.so.1", "nvcuda.dll"), Path("/dev/kfd")
 
 
 @dataclass(eq=False)
-class Prepared:
+class Preflight:
     """Networks that can run, as far as that is known without PyTorch."""
 
-    points: list[Point]
+    points: list[NetworkSpec]
     """The networks."""
     sizes: list[DataSizes]
     """Of the data of each."""
@@ -82,7 +82,7 @@ class Prepared:
         return dealt
 
 
-def prepare(points: Sequence[Point]) -> Prepared:
+def prepare(points: Sequence[NetworkSpec]) -> Preflight:
     """Returns what the settings of some networks stand for.
 
     Raises:
@@ -94,7 +94,7 @@ def prepare(points: Sequence[Point]) -> Prepared:
     own_metrics.load(first.run.metrics)
     sizes, where = datasets.sizes(configs), _device(first)
     known = first.task.model.count(sizes[0].features, sizes[0].outputs)
-    need = Needs(configs, known or 0, sizes)
+    need = MemoryBudget(configs, known or 0, sizes)
     memory_plan.screen(need, where, {"cpu": memory_plan.free_host()})
     events = None
     if known is not None or not any(has_messages(c) for c in configs):
@@ -102,10 +102,10 @@ def prepare(points: Sequence[Point]) -> Prepared:
         memory_plan.refuse_endless(sum(events.expected(first.run.until)))
     quick = need.tensors(0, 0)["data while it is loaded (host)"] <= _QUICK
     dealt = [datasets.split(c) for c in configs] if quick else None
-    return Prepared([*points], sizes, known, events, dealt)
+    return Preflight([*points], sizes, known, events, dealt)
 
 
-def fresh(settings: Config, out: str | Path | None) -> Prepared:
+def fresh(settings: Config, out: str | Path | None) -> Preflight:
     """Returns what the settings of a new run stand for, which leaves files in a folder; None: it leaves none.
 
     Raises:
@@ -123,7 +123,7 @@ def fresh(settings: Config, out: str | Path | None) -> Prepared:
     return made
 
 
-def _check_start(settings: Config, made: Prepared, origin: Inside) -> None:
+def _check_start(settings: Config, made: Preflight, origin: Inside) -> None:
     """Checks the models that a run starts from, as far as headers say; where they say nothing, reading them does."""
     for path, found in finite(origin):
         with suppress(DamageError), believing(path):
@@ -131,7 +131,7 @@ def _check_start(settings: Config, made: Prepared, origin: Inside) -> None:
             return
 
 
-def resumable(folder: Path, settings: Config) -> Prepared:
+def resumable(folder: Path, settings: Config) -> Preflight:
     """Returns what the settings of a run in a folder stand for, with which it is to go on.
 
     Raises:
@@ -194,7 +194,7 @@ def timeline(configs: Sequence[Config], model: int) -> Timeline:
     with datasets.section("network.weights"):
         graphs = [_weighted(c, graph) for c, graph in zip(configs, graphs, strict=True)]
     for graph in graphs:
-        _warn_if_disconnected(graph.union() if isinstance(graph, Chooser) else graph)
+        _warn_if_disconnected(graph.union() if isinstance(graph, PeerSampler) else graph)
     update = [c.update.clock.gaps(c.network.nodes, c.seed, "update.clock") for c in configs]
     gossip = [
         laws if isinstance(c.gossip.clock, AtUpdate) else c.gossip.clock.gaps(c.network.nodes, c.seed, "gossip.clock")
@@ -223,7 +223,7 @@ def timeline(configs: Sequence[Config], model: int) -> Timeline:
     return traffic(configs, plain, model) if any(has_messages(c) for c in configs) else plain
 
 
-def _barriers(configs: Sequence[Config], batch: Networks, graphs: list[Graph | Chooser | None]) -> Barriers:
+def _barriers(configs: Sequence[Config], batch: Networks, graphs: list[Graph | PeerSampler | None]) -> Barriers:
     """Returns the synchronous rounds of some networks.
 
     Raises:
@@ -241,7 +241,7 @@ def _barriers(configs: Sequence[Config], batch: Networks, graphs: list[Graph | C
         with datasets.section("network.weights"):
             one.check()
         weights.append(one)
-        _warn_if_disconnected(graph.union() if isinstance(graph, Chooser) else graph)
+        _warn_if_disconnected(graph.union() if isinstance(graph, PeerSampler) else graph)
     period = np.array([timing.period for timing in timings], float)
     each, never = np.repeat(period, batch.sizes), np.full(batch.n, math.inf)
     laws = Gaps(each, np.zeros(batch.n)), Gaps(never, np.zeros(batch.n))
@@ -268,7 +268,7 @@ def names(configs: Sequence[Config]) -> str | None:
     return text.getvalue()
 
 
-def _weighted(settings: Config, graph: Graph | Chooser | None) -> Graph | Chooser | None:
+def _weighted(settings: Config, graph: Graph | PeerSampler | None) -> Graph | PeerSampler | None:
     """Returns what chooses peers on a graph; itself where they are uniform."""
     return settings.network.weights.chooser(graph) or graph if isinstance(graph, Graph) else graph
 

@@ -2,8 +2,6 @@
 
 A run that goes on reads its data, graph and traces again. Names, sizes and contents of all files tell others apart; of
 what is large, a share of the contents that takes no longer to read than to load them.
-
-Letters: none.
 """
 
 import hashlib
@@ -13,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from batchednodes import config
-from batchednodes.config.sweep import Point, leaves
+from batchednodes.config.sweep import NetworkSpec, leaves
 from batchednodes.numerics.values import shown
 
 _KEYS = ("path", "test_path")
@@ -29,7 +27,7 @@ _FORM = "2:"
 """Beginning of the checksums that are made here; those of another form cannot be compared with them."""
 
 
-def checksums(points: Sequence[Point]) -> dict[str, str]:
+def checksums(points: Sequence[NetworkSpec]) -> dict[str, str]:
     """Returns path and checksum of each file and folder that the settings of networks name, as far as it is there."""
     found = dict[str, str]()
     for path in {path for path, _ in _named(points) if os.path.exists(path)}:
@@ -38,7 +36,7 @@ def checksums(points: Sequence[Point]) -> dict[str, str]:
     return found
 
 
-def check(points: Sequence[Point], old: Mapping[str, str], new: Mapping[str, str]) -> None:
+def check(points: Sequence[NetworkSpec], old: Mapping[str, str], new: Mapping[str, str]) -> None:
     """Checks that files and folders are what they were when a run began.
 
     Args:
@@ -63,7 +61,7 @@ def check(points: Sequence[Point], old: Mapping[str, str], new: Mapping[str, str
         )
 
 
-def _named(points: Sequence[Point]) -> Iterator[tuple[str, str]]:
+def _named(points: Sequence[NetworkSpec]) -> Iterator[tuple[str, str]]:
     """Yields path and key of each setting that names a file or a folder."""
     seen: set[int] = set()
     for tree in (config.to_dict(points[0].config), *(p.settings for p in points if p.settings)):

@@ -1,7 +1,4 @@
-"""Changes: how two configs differ, and which differences a run can go on with.
-
-Letters: none.
-"""
+"""Changes: how two configs differ, and which differences a run can go on with."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -11,7 +8,7 @@ from typing import Any
 
 from batchednodes import config
 from batchednodes.config import Config, Override
-from batchednodes.config.sweep import Point, leaves
+from batchednodes.config.sweep import NetworkSpec, leaves
 from batchednodes.numerics.values import shown
 from batchednodes.results.checkpoints.header import (
     DamageError,
@@ -95,7 +92,7 @@ def check_resumed(old: Mapping[str, Any], new: Mapping[str, Any], time: float) -
         )
 
 
-def check_goes_on(folder: Inside, found: Header, settings: Config, points: Sequence[Point], files: Files) -> None:
+def check_goes_on(folder: Inside, found: Header, settings: Config, points: Sequence[NetworkSpec], files: Files) -> None:
     """Checks that a run can go on from a state.
 
     Args:
@@ -123,7 +120,7 @@ def _again(folder: Inside) -> str:
     return f"; to start from its last finite models with other settings: `{again}`"
 
 
-def check_resumable(folder: Inside, settings: Config, points: Sequence[Point], files: Files) -> None:
+def check_resumable(folder: Inside, settings: Config, points: Sequence[NetworkSpec], files: Files) -> None:
     """Checks that a run can go on from its latest state, as far as headers of files say; arguments as above.
 
     Raises:

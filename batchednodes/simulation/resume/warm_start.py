@@ -1,6 +1,6 @@
 """Branch: a run that starts from another run's models, or goes on with other settings; what may change, and what did.
 
-Letters: g networks.
+Notation: g networks.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from batchednodes.config import READER, Config
 from batchednodes.results.checkpoints.checkpoint import Snapshot
 from batchednodes.results.checkpoints.checkpointer import latest
 from batchednodes.results.folder.inside import Inside
-from batchednodes.results.metrics.meter import quarantine_
+from batchednodes.results.metrics.evaluator import quarantine_
 from batchednodes.simulation.resume.rules import check_start
 
 

@@ -3,7 +3,7 @@ r"""Metrics: what is measured at a mark, network by network.
 Networks with equally many nodes and test examples are measured together, so that the cost of a mark does not grow with
 the number of networks but with that of their nodes.
 
-Letters: g networks, n nodes, p parameters, k nodes evaluated, x models [n, p], x_mean their mean.
+Notation: g networks, n nodes, p parameters, k nodes evaluated, x models [n, p], x_mean their mean.
 """
 
 import math
@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from batchednodes.algorithms.state import State
-from batchednodes.events.messages.records import Laws
+from batchednodes.events.messages.records import MessageLaws
 from batchednodes.events.messages.timeline import accounts
 from batchednodes.events.timeline import Clocks
 from batchednodes.models.problem import Problem, Tests
@@ -39,7 +39,7 @@ _BLOCK = {"cpu": 1 << 20, "cuda": 1 << 24}
 
 
 @dataclass(frozen=True)
-class Meter:
+class Evaluator:
     """What is observed of a batch of networks, and with which constants."""
 
     networks: Networks
@@ -57,7 +57,7 @@ class Meter:
     """The same for models of several networks."""
     quarantine: bool = False
     """Whether nodes that diverged are left out of what is said of models, and counted."""
-    laws: Laws | None = None
+    laws: MessageLaws | None = None
     """Of messages under way; None where models are exchanged at once."""
     models: Callable[[State], Float[Tensor, "n p"]] = attrgetter("models")
     """The models of the nodes that are scored."""
@@ -79,8 +79,8 @@ class Meter:
         stale = self.tracking.measure(state.versions, state.updated, state.gained, clocks.time)
         norms = _norms(x, self.networks, away)
         posts: list[dict[str, int]] = [{}] * self.networks.count
-        if clocks.mail is not None and self.laws is not None:
-            posts = accounts(clocks.mail, self.laws)
+        if clocks.in_flight is not None and self.laws is not None:
+            posts = accounts(clocks.in_flight, self.laws)
         diverged = state.diverged_at.isfinite().cpu().numpy() if self.quarantine else np.zeros(self.networks.n, bool)
         rows = (self._network(clocks, g, *models[g], stale[g], diverged) for g in range(self.networks.count))
         seen = [self._with(row, norms[g], posts[g], clocks, away, g) for g, row in enumerate(rows)]
@@ -127,8 +127,10 @@ class Meter:
     ) -> "Observation":
         """Returns what was observed of a network with the norm of its models, their ages and its messages."""
         part, age, present = self.networks.slice(g), None, None
-        if clocks.mail is not None:
-            age = float((clocks.mail.age[part] if away is None else clocks.mail.age[part][~away[part]]).mean())
+        if clocks.in_flight is not None:
+            age = float(
+                (clocks.in_flight.age[part] if away is None else clocks.in_flight.age[part][~away[part]]).mean()
+            )
         if away is not None:
             present = int((~away[part]).sum())
         counts = {f"messages_{name}": count for name, count in post.items()}
