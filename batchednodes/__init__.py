@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from batchednodes.numerics.compile_cache import forget_stale
 
 if TYPE_CHECKING:
-    from batchednodes.algorithms.mixing.phase import GossipMatrix
+    from batchednodes.algorithms.mixing.matrix import GossipMatrix
     from batchednodes.config import Config, load, register
     from batchednodes.simulation.training import Result, resume, train
 else:
@@ -16,7 +16,7 @@ else:
         "Config": "batchednodes.config",
         "load": "batchednodes.config",
         "register": "batchednodes.config",
-        "GossipMatrix": "batchednodes.algorithms.mixing.phase",
+        "GossipMatrix": "batchednodes.algorithms.mixing.matrix",
         "Result": "batchednodes.simulation.training",
         "resume": "batchednodes.simulation.training",
         "train": "batchednodes.simulation.training",

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from batchednodes.algorithms.mixing.phase import Carried, Mixing
+from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.mixing.rounds import RoundMatrices
 from batchednodes.algorithms.reference import Reference
 from batchednodes.algorithms.rowwise import Rowwise
@@ -99,19 +99,23 @@ class OneByOne:
         if kind == MEET:
             self.reference.merge_(state, i, j, width, time, before)
 
-    def _line(self, state: State, events: Events, k: int, kind: int, rows: tuple[int, int], w: Tensor) -> Mixing:
+    def _line(self, state: State, events: Events, k: int, kind: int, rows: tuple[int, int], w: Tensor) -> GossipPhase:
         """Returns one contact as a phase of its own."""
-        (i, j), device = rows, state.x.device
+        i, j = rows
         receivers, senders = ([i, j], [j, i]) if kind == MEET else ([j], [i])
-        size, message = len(receivers), events.message
-        columns = (torch.tensor(receivers, device=device), torch.tensor(senders, device=device))
-        times = torch.full((size,), float(events.time[k]), dtype=torch.float64, device=device)
-        waves, carried = np.array([0, size]), None
+        size, message, sent, part = len(receivers), events.message, None, None
+
+        def column(values: list[int] | list[float], dtype: torch.dtype = torch.int64) -> Tensor:
+            return torch.tensor(values, dtype=dtype, device=state.x.device)
+
+        actors = receivers
         if message is not None:
-            origins = torch.tensor([j, i] if kind == MEET else [int(message.node[k])], device=device)
-            sent, part = torch.tensor([float(message.sent[k])] * size), torch.tensor([int(message.part[k])] * size)
-            carried = Carried(state.nodes, origins, sent.double().to(device), part.to(device))
-        return Mixing(*columns, w.expand(size), times, waves, waves, kind == MEET, carried)
+            actors = actors if kind == MEET else [int(message.node[k])]
+            sent = column([float(message.sent[k])] * size, torch.float64)
+            part = column([int(message.part[k])] * size)
+        nodes = (column(receivers), column(senders), column(actors))
+        times = column([float(events.time[k])] * size, torch.float64)
+        return GossipPhase(*nodes, w.expand(size), times, np.array([0, size]), state.nodes, kind == MEET, sent, part)
 
     def _round_(self, state: State, first: int, k: int, time: float) -> None:
         assert self.rounds is not None

@@ -16,7 +16,7 @@ from batchednodes.algorithms.base import Algorithm, Context, Rows
 from batchednodes.algorithms.context import Gradient, uniforms
 from batchednodes.algorithms.local_sgd import LocalSGD
 from batchednodes.algorithms.mixing import Kernel, mix_, split
-from batchednodes.algorithms.mixing.phase import Mixing
+from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.mixing.rounds import RoundMatrix
 from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.algorithms.state import State
@@ -57,22 +57,22 @@ class Rowwise:
 
     # -------------------------------------------------------------------------------------------------------- mixing
 
-    def mix_(self, state: State, phase: Mixing, kernel: Kernel) -> None:
+    def mix_(self, state: State, phase: GossipPhase, kernel: Kernel) -> None:
         """Applies a phase of gossip."""
         if not self.algorithm.linear():
-            for a, b in zip(phase.waves[:-1].tolist(), phase.waves[1:].tolist(), strict=True):
+            for a, b in phase.spans():
                 self._wave_(state, phase, slice(a, b))
         elif self.algorithm.mixing == "column":
-            split.mix_(state.x, phase, state.nodes)
+            split.mix_(state.x, phase)
         else:
             mix_(state.x, phase, kernel)
             self._copy_(state, phase)
 
-    def _wave_(self, state: State, phase: Mixing, part: slice) -> None:
+    def _wave_(self, state: State, phase: GossipPhase, part: slice) -> None:
         """Applies one wave: emissions of both sides, their mean, and what its receivers make of it."""
         i, j, w, times = (column[part] for column in (phase.senders, phase.receivers, phase.weights, phase.times))
-        origins, copies = i if phase.carried is None else phase.carried.origins[part], j >= state.nodes
-        if phase.carried is not None:
+        origins, copies = i if phase.sent is None else phase.actors[part], j >= phase.nodes
+        if phase.sent is not None:
             self._copies_(state, i[copies], j[copies])
             i, j, w, times, origins = (column[~copies] for column in (i, j, w, times, origins))
         if j.numel() == 0:
@@ -89,10 +89,10 @@ class Rowwise:
             self.write_(state, i, theirs)
         self.write_(state, j, mine)
 
-    def _copy_(self, state: State, phase: Mixing) -> None:
+    def _copy_(self, state: State, phase: GossipPhase) -> None:
         """Lets fields that are not mixed follow their models into slots."""
-        if phase.carried is not None:
-            copies = phase.receivers >= state.nodes
+        if phase.sent is not None:
+            copies = phase.copies()
             if state.fields:
                 self._copies_(state, phase.senders[copies], phase.receivers[copies], models=False)
 

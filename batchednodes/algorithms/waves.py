@@ -12,7 +12,6 @@ Notation: n nodes, w rows of a wave, p parameters, s steps, b examples, x models
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from torch import Tensor
 from batchednodes.algorithms.base import Algorithm, Rows
 from batchednodes.algorithms.local_sgd import LocalSGD
 from batchednodes.algorithms.mixing import Ages, Entries, Kernel, merge_, partial
-from batchednodes.algorithms.mixing.phase import Mixing
+from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.mixing.rounds import RoundMatrices, RoundMatrix
 from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.algorithms.rowwise import Rowwise
@@ -202,7 +201,7 @@ class Waves:
             sound &= low.isfinite() & high.isfinite()
         return sound
 
-    def mix_(self, state: State, phase: Mixing) -> None:
+    def mix_(self, state: State, phase: GossipPhase) -> None:
         """Applies a phase of gossip to models and versions."""
         if self.quarantine:
             phase = phase.without(state.diverged_at)
@@ -215,26 +214,26 @@ class Waves:
         if first < phase.waves.size - 1:
             self._mix_(state, phase.between(first, phase.waves.size - 1) if first else phase)
 
-    def _joins(self, state: State, phase: Mixing) -> list[tuple[int, Int64[Tensor, " w"]]]:
+    def _joins(self, state: State, phase: GossipPhase) -> list[tuple[int, Int64[Tensor, " w"]]]:
         """Returns the waves in which nodes take models that they begin to compute from, and these nodes."""
-        if state.read is None or phase.carried is None:
+        if state.read is None or phase.part is None:
             return []
-        found = (phase.carried.part == JOINED).nonzero().flatten()
+        found = (phase.part == JOINED).nonzero().flatten()
         wave = np.searchsorted(phase.waves, found.cpu().numpy(), side="right") - 1
         nodes = phase.receivers[found]
         return [(int(k), nodes[torch.from_numpy(wave == k).to(nodes.device)]) for k in np.unique(wave)]
 
-    def _mix_(self, state: State, phase: Mixing) -> None:
+    def _mix_(self, state: State, phase: GossipPhase) -> None:
         if self.entries is None:
             self.rowwise.mix_(state, phase, self.kernel)
         else:
             partial.mix_(state.x, phase, self.entries)
         if self.ages is not None and state.age is not None:
             self.ages.merge_(state.age, phase)
-        if self.carries and phase.carried is not None:
+        if self.carries and phase.sent is not None:
             for name in ("v", *self.kept):
                 if name in state.fields:
-                    _carry_(state.fields[name], phase, phase.carried.nodes, self.replaces)
+                    _carry_(state.fields[name], phase, self.replaces)
         if state.versions.numel():
             merge_(state.versions, state.gained, phase, self.layout, self.kernel)
 
@@ -270,11 +269,11 @@ class _Descended:
     """Whether the loss was finite and, where nodes are quarantined, whether the new model is."""
 
 
-def _carry_(v: Float[Tensor, "rows p"], phase: Mixing, nodes: int, replaces: bool) -> None:
+def _carry_(v: Float[Tensor, "rows p"], phase: GossipPhase, replaces: bool) -> None:
     """Copies momentum buffers into slots, and where models replace others, those with them."""
-    for a, b in pairwise(phase.waves.tolist()):
+    for a, b in phase.spans():
         j, i = phase.receivers[a:b], phase.senders[a:b]
-        kept = (j < nodes) & (not replaces)
+        kept = (j < phase.nodes) & (not replaces)
         v.index_copy_(0, j, torch.where(kept.unsqueeze(1), v[j], v[i]))
 
 

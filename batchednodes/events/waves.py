@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from typing import no_type_check
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int32, Int64
+from jaxtyping import Bool, Int32, Int64
 from numba import njit, uint64
 
-from batchednodes.events.timeline import MEET, PULL, PUSH, SPLIT, UPDATE, Events
+from batchednodes.events.timeline import MEET, PULL, SPLIT, UPDATE, Events
 from batchednodes.numerics import huge_pages
 
 _BITS = 32
@@ -49,57 +49,6 @@ class Schedule:
     def order(self) -> Int32[np.ndarray, " m"]:
         """Indices into the events, wave by wave, in time order within a wave."""
         return np.argsort(self.wave, kind="stable").astype(np.int32)
-
-
-@dataclass(frozen=True)
-class Lines:
-    """What events do to rows of x, wave by wave: a line for each update, push or pull, two for each meeting."""
-
-    receivers: Int64[np.ndarray, " e"]
-    """Row that changes; of an update all three are its node. Of a split the sender's row changes, too."""
-    senders: Int64[np.ndarray, " e"]
-    """Row that is read besides."""
-    actors: Int64[np.ndarray, " e"]
-    """The node that made the contact; where messages are under way, that of `MessageColumns.node`."""
-    times: Float64[np.ndarray, " e"]
-    """Instant [s]."""
-    counts: Int64[np.ndarray, " u"]
-    """Numbers of the updates among those of their nodes, line by line; contacts have none."""
-    waves: Int64[np.ndarray, " W1"]
-    """Wave k holds the lines waves[k]:waves[k + 1], in time order."""
-    pairs: bool
-    """Whether contacts are meetings, whose two lines follow each other."""
-    message: tuple[Float64[np.ndarray, "2 e"], Int64[np.ndarray, " e"]] | None = None
-    """Where messages are under way: when what is read was sent [s] and its weight, and which part of it counts."""
-
-
-def lines(events: Events, plan: Schedule, nodes: Int64[np.ndarray, "3 e"], times: Float64[np.ndarray, " e"]) -> Lines:
-    """Returns the lines of a schedule, in arrays of as many as `count_lines` says.
-
-    Args:
-        events: of a window.
-        plan: their schedule.
-        nodes: receives receivers, senders and actors.
-        times: receives the instants [s].
-    """
-    pairs, sizes = times.size > len(events), np.diff(plan.waves)
-    waves = np.append(0, np.cumsum(sizes * np.where(plan.updates | (not pairs), 1, 2)))
-    numbers = np.append(0, np.cumsum(np.where(plan.updates, sizes, 0)))
-    counts = np.empty(numbers[-1], np.int64)
-    columns = (events.kind, events.actor, events.peer, events.time, events.count)
-    begins = (waves.astype(np.uint64), numbers.astype(np.uint64))  # an index without a sign needs no check
-    said, message = events.message, None
-    node = events.actor if said is None else said.node
-    _fill(*columns, node, said is not None, plan.wave, *begins, nodes, times, counts)
-    if said is not None:
-        order = np.repeat(plan.order, np.where(events.kind == MEET, 2, 1)[plan.order])
-        message = np.stack([said.sent[order], said.weight[order]]), said.part[order]
-    return Lines(nodes[0], nodes[1], nodes[2], times, counts, waves, pairs, message)
-
-
-def count_lines(events: Events) -> int:
-    """Returns the number of lines of a window."""
-    return len(events) + int(np.count_nonzero(events.kind == MEET))
 
 
 def schedule(events: Events, n: int) -> Schedule:
@@ -157,29 +106,3 @@ def _rank(place, base, wave):  # noqa: ANN001, ANN202
     for k in range(begins.size - 1):
         begins[k + 1] += begins[k]
     return begins
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
-def _fill(kind, actor, peer, time, count, node, message, wave, place, number, nodes, times, counts):  # noqa: ANN001, ANN202
-    """Writes the line of each event to the next place of its wave, and the count of each update likewise."""
-    receivers, senders, actors = nodes
-    for e in range(kind.size):
-        i, j, k = actor[e], peer[e], uint64(wave[e])
-        at = place[k]
-        place[k] = at + uint64(1)
-        times[at], actors[at] = time[e], node[e]
-        if kind[e] == UPDATE:
-            receivers[at] = senders[at] = i
-            counts[number[k]] = count[e]
-            number[k] += uint64(1)
-        elif kind[e] == PUSH or kind[e] == SPLIT:
-            receivers[at], senders[at] = j, i
-        else:
-            receivers[at], senders[at] = i, j
-            if kind[e] == MEET:
-                at = place[k]
-                place[k] = at + uint64(1)
-                receivers[at], senders[at], actors[at], times[at] = j, i, i, time[e]
-                if message:
-                    actors[at - uint64(1)] = j

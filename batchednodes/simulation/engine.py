@@ -14,22 +14,19 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-import torch
-from jaxtyping import Float64, Int64
-from torch import Tensor
 
 from batchednodes.algorithms.mixing import takes_all
-from batchednodes.algorithms.mixing.phase import Carried, Mixing, Writes, written
+from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.one_by_one import OneByOne
 from batchednodes.algorithms.reference import Reference
 from batchednodes.algorithms.state import State
 from batchednodes.algorithms.state import fit_ as fit_rows_
-from batchednodes.algorithms.versions import Layout, fit_, widen_
+from batchednodes.algorithms.versions import fit_, widen_
 from batchednodes.algorithms.waves import Round, UpdateWave, Waves
 from batchednodes.events.messages.records import SLOTS
 from batchednodes.events.timeline import ROUND, Clocks, Events, Timeline
-from batchednodes.events.waves import count_lines, lines, schedule
-from batchednodes.numerics.memory import BackgroundWorker, sendable
+from batchednodes.events.waves import schedule
+from batchednodes.numerics.memory import BackgroundWorker
 from batchednodes.simulation.prefetch import Minibatches
 
 Pause = Callable[[], bool]
@@ -49,18 +46,16 @@ class Window:
     """In time order."""
     clocks: Clocks
     """Where the clocks stand after them."""
-    phases: tuple[UpdateWave | Writes | Round, ...]
-    """Waves of updates, and phases of gossip or rounds, in order; empty where events run one by one."""
+    phases: tuple[UpdateWave | slice | Round, ...]
+    """Waves of updates, the waves of lines of phases of gossip, and rounds, in order; empty where events run one by
+    one."""
     steps: int
     """What runs without a pause: phases, or single events."""
     waves: int
     """Waves of all phases."""
-    columns: tuple[Int64[Tensor, "3 e"], Float64[Tensor, " e"]]
-    """Receivers, senders and actors, and times [s], of the writes of all phases, one after the other; of an update all
-    three are its node. On the host, in pinned memory where the models are on another device: they go there at once."""
-    message: tuple[Float64[Tensor, "2 e"], Int64[Tensor, " e"]] | None = None
-    """Where messages are under way: when what is read was sent [s] and its weight, and which part of it counts; of the
-    same writes, likewise."""
+    lines: GossipPhase | None
+    """Those of all phases, one after the other, on the host, in pinned memory where the models are on another device:
+    they go there at once. None where events run one by one."""
     minibatches: Minibatches | None = None
     """Those of all updates, wave by wave; None: they are drawn as they are needed."""
 
@@ -109,7 +104,7 @@ class Serial(Executor):
     algorithm: Reference | OneByOne
 
     def prepare(self, events: Events, clocks: Clocks, state: State, host: BackgroundWorker) -> Window:
-        return Window(events, clocks, (), len(events), len(events), _columns(0, state.x.device))
+        return Window(events, clocks, (), len(events), len(events), None)
 
     def run_(self, state: State, window: Window, done: int = 0, pause: Pause = never) -> int:
         for step in range(done, window.steps):
@@ -129,96 +124,71 @@ class Batched(Executor):
         if ROUND in events.kind[-1:]:
             return self._rounds(events, clocks, state, host)
         plan, layout = schedule(events, state.nodes + slots(clocks)), self.algorithm.layout
-        tables = layout.kinds.size > 1 and events.message is None
-        cut = tables and not takes_all(state.versions, self.algorithm.kernel)
-        columns = _columns(count_lines(events), state.x.device)
-        said, phases, u = lines(events, plan, columns[0].numpy(), columns[1].numpy()), [], 0
+        lines, counts = GossipPhase.of(events, plan, state.nodes, state.x.device)
+        if layout.kinds.size > 1 and events.message is None and not takes_all(state.versions, self.algorithm.kernel):
+            lines = lines.by_table(layout.table, layout.kinds.size, plan.updates)
+        actors, times = lines.actors.numpy(), lines.times.numpy()
+        phases, u = list[UpdateWave | slice | Round](), 0
         for first, last in pairwise(plan.phases.tolist()):
             if plan.updates[first]:
-                part = slice(said.waves[first], said.waves[last])
+                part = slice(lines.waves[first], lines.waves[last])
                 done, u = u, u + part.stop - part.start
-                phases.append(UpdateWave(said.actors[part], said.counts[done:u], said.times[part]))
+                phases.append(UpdateWave(actors[part], counts[done:u], times[part]))
             else:
-                phases.append(written(said, first, last))
-        if cut:
-            phases = [_cut(phase, layout) if isinstance(phase, Writes) else phase for phase in phases]
-        waves = [phase for phase in phases if isinstance(phase, UpdateWave)]
-        minibatches = Minibatches(self.algorithm.problem.sampler, waves, state.x.device, host)
-        message = None
-        if said.message is not None:
-            real, part = said.message
-            message = _copied(real, state.x.device), _copied(part, state.x.device)
-        return Window(events, clocks, tuple(phases), len(phases), plan.waves.size - 1, columns, message, minibatches)
+                phases.append(slice(first, last))
+        return self._window(events, clocks, phases, lines, plan.waves.size - 1, state, host)
 
     def _rounds(self, events: Events, clocks: Clocks, state: State, host: BackgroundWorker) -> Window:
         """Returns a window of synchronous rounds: at each instant a wave of updates, then all networks due mix."""
-        update, phases = events.kind != ROUND, list[UpdateWave | Round]()
-        columns = _columns(int(update.sum()), state.x.device)
-        columns[0].numpy()[:] = events.actor[update]
-        columns[1].numpy()[:] = events.time[update]
+        update, phases, waves = events.kind != ROUND, list[UpdateWave | slice | Round](), [0]
         starts = np.flatnonzero(np.diff(events.time, prepend=-1.0))
         for a, b in pairwise([*starts.tolist(), len(events)]):
             middle = a + int(update[a:b].sum())
             nodes, rounds = slice(a, middle), slice(middle, b)
             phases.append(UpdateWave(events.actor[nodes].astype(np.int64), events.count[nodes], events.time[nodes]))
             phases.append(Round(events.actor[rounds], events.count[rounds], float(events.time[a])))
-        waves = [phase for phase in phases if isinstance(phase, UpdateWave)]
-        minibatches = Minibatches(self.algorithm.problem.sampler, waves, state.x.device, host)
-        return Window(events, clocks, tuple(phases), len(phases), len(phases), columns, None, minibatches)
+            waves.append(waves[-1] + middle - a)
+        columns = (events.actor[update].astype(np.int64), events.time[update], np.array(waves))
+        lines = GossipPhase.updates(*columns, state.nodes, state.x.device)
+        return self._window(events, clocks, phases, lines, len(phases), state, host)
+
+    def _window(
+        self, events: Events, clocks: Clocks, phases: list[UpdateWave | slice | Round], lines: GossipPhase, waves: int,
+        state: State, host: BackgroundWorker,
+    ) -> Window:  # fmt: skip
+        updates = [phase for phase in phases if isinstance(phase, UpdateWave)]
+        minibatches = Minibatches(self.algorithm.problem.sampler, updates, state.x.device, host)
+        return Window(events, clocks, tuple(phases), len(phases), waves, lines, minibatches)
 
     def run_(self, state: State, window: Window, done: int = 0, pause: Pause = never) -> int:
-        nodes, times = (column.to(state.x.device, non_blocking=True) for column in window.columns)
-        j, i, (weights, carried) = nodes[0], nodes[1], self._weights(state, window, nodes[2])
-        first, waves = 0, itertools.count()
+        assert window.lines is not None
+        lines = window.lines.on(state.x.device, self.algorithm.weight)
+        at, first, waves = lines.waves.tolist(), 0, itertools.count()
         for step, phase in enumerate(window.phases):
-            part = slice(first, first + (0 if isinstance(phase, Round) else phase.times.size))
-            first = part.stop
-            wave = next(waves) if isinstance(phase, UpdateWave) else 0
+            part, wave = slice(0), 0
+            if isinstance(phase, slice):
+                first = phase.stop
+            elif isinstance(phase, UpdateWave):
+                part = slice(at[first], at[first + 1])
+                first, wave = first + 1, next(waves)
             if step < done:
                 continue
             if step > done and pause():
                 return step
             if isinstance(phase, UpdateWave):
                 examples = None if window.minibatches is None else window.minibatches.of(wave)
-                self.algorithm.update_(state, phase, j[part], nodes[2][part], times[part], examples)
+                columns = (lines.receivers[part], lines.actors[part], lines.times[part])
+                self.algorithm.update_(state, phase, *columns, examples)
             elif isinstance(phase, Round):
                 self.algorithm.round_(state, phase)
             else:
-                columns = (j[part], i[part], weights[part], times[part])
-                some = None if carried is None else carried.part_of(part)
-                self.algorithm.mix_(state, Mixing(*columns, phase.waves, phase.cuts, phase.pairs, some))
+                self.algorithm.mix_(state, lines.between(phase.start, phase.stop))
         return window.steps
-
-    def _weights(self, state: State, window: Window, actors: Tensor) -> tuple[Tensor, Carried | None]:
-        """Returns the weight of each write, and what else is to be known of those from messages."""
-        if window.message is None:
-            return self.algorithm.weight[actors], None
-        real, part = (column.to(state.x.device, non_blocking=True) for column in window.message)
-        return real[1].to(state.x.dtype), Carried(state.nodes, actors, real[0], part)
-
-
-def _cut(phase: Writes, layout: Layout) -> Writes:
-    """Returns the writes of a phase cut into the tables of the versions, in the memory where they were."""
-    by_table = phase.by_table(layout.table, layout.kinds.size)
-    for name in ("receivers", "senders", "actors", "times"):
-        np.copyto(getattr(phase, name), getattr(by_table, name))
-    return replace(phase, cuts=by_table.cuts)
 
 
 def slots(clocks: Clocks) -> int:
     """Returns the rows of x for snapshots of models that are under way."""
     return 0 if clocks.in_flight is None else int(clocks.in_flight.head[SLOTS])
-
-
-def _copied(array: np.ndarray, device: torch.device) -> Tensor:
-    """Returns a copy of an array, in memory that goes to a device at once."""
-    tensor = sendable(array.shape, torch.from_numpy(array[:0]).dtype, device)
-    return tensor.copy_(torch.from_numpy(array))
-
-
-def _columns(e: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Returns memory for the nodes and times of e lines, see `Window`."""
-    return sendable((3, e), torch.int64, device), sendable((e,), torch.float64, device)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from batchednodes.algorithms.mixing import cpu, merge_, mix_, sparse
-from batchednodes.algorithms.mixing.phase import GossipMatrix, Mixing, writes
+from batchednodes.algorithms.mixing.matrix import GossipMatrix, matrices
+from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.versions import Layout
 from batchednodes.events.clocks import Never, Poisson
 from batchednodes.events.schemes import Uniform
@@ -18,7 +19,7 @@ from batchednodes.numerics import threads
 from batchednodes.topology import Networks, stack
 
 
-def phase(n: int, exchange: str, seed: int, weight: torch.Tensor) -> tuple[Mixing, list[tuple[int, int, str]]]:
+def phase(n: int, exchange: str, seed: int, weight: torch.Tensor) -> tuple[GossipPhase, list[tuple[int, int, str]]]:
     """Returns a phase of gossip only, and its contacts (actor, peer) in time order."""
     networks = Networks(np.array([0, n]), np.array([seed], np.uint64))
     laws = Timeline(
@@ -27,10 +28,9 @@ def phase(n: int, exchange: str, seed: int, weight: torch.Tensor) -> tuple[Mixin
     events, _ = laws.window(laws.begin(), 3.0)
     plan = schedule(events, n)
     assert plan.phases.size == 2
-    w = writes(events, plan, 0, plan.waves.size - 1)
-    j, i, actors, times = (torch.from_numpy(a) for a in (w.receivers, w.senders, w.actors, w.times))
+    lines, _ = GossipPhase.of(events, plan, n, torch.device("cpu"))
     contacts = [(int(a), int(p), exchange) for a, p in zip(events.actor, events.peer, strict=True)]
-    return Mixing(j, i, weight[actors], times, w.waves, w.cuts, w.pairs), contacts
+    return lines.on(lines.times.device, weight), contacts
 
 
 def one_network(n: int, t: int) -> Layout:
@@ -41,7 +41,7 @@ def one_network(n: int, t: int) -> Layout:
 def test_rows_sum_to_one_and_meetings_keep_the_mean(exchange):
     weight = torch.rand(12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     mixing, _ = phase(12, exchange, 1, weight)
-    for matrix in mixing.matrices(12):
+    for matrix in matrices(mixing, 12):
         dense = matrix.dense()
         assert (dense >= 0).all()
         assert torch.allclose(dense.sum(1), torch.ones(12, dtype=torch.float64), rtol=0, atol=1e-15)  # one rounding
@@ -88,7 +88,7 @@ def test_matrices_of_a_phase_multiply_to_its_effect():
     mixing, _ = phase(10, "meet", 6, weight)
     x = torch.randn(10, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     product = torch.eye(10, dtype=torch.float64)
-    for matrix in mixing.matrices(10):
+    for matrix in matrices(mixing, 10):
         product = matrix.dense() @ product
     mixed = x.clone()
     sparse.mix_(mixed, mixing)
@@ -227,20 +227,17 @@ def test_networks_of_many_widths_merge_as_each_alone(kernel, exchange, dtype, th
             moments[0, node] += time * int((both - table[node - first]).sum())
             table[node - first] = both
     plan = schedule(events, 45)
-    w = writes(events, plan, 0, plan.waves.size - 1)
+    halves, here = torch.full((45,), 0.5), torch.device("cpu")
+    mixing, whole_phase = (GossipPhase.of(events, plan, 45, here)[0].on(here, halves) for _ in range(2))
     if kernel == "sparse":
-        w = w.by_table(layout.table, layout.kinds.size)
-    j, i, times = (torch.from_numpy(a) for a in (w.receivers, w.senders, w.times))
-    mixing = Mixing(j, i, torch.full(j.shape, 0.5), times, w.waves, w.cuts, w.pairs)
+        mixing = mixing.by_table(layout.table, layout.kinds.size, plan.updates)
     merge_(versions, moments[1], mixing, layout, kernel)
     assert torch.equal(versions, expected)
     assert torch.allclose(moments[0], moments[1], rtol=1e-13, atol=0)  # the same terms in another order
     x = torch.randn(45, 3, generator=torch.Generator().manual_seed(2))
     cut, whole = x.clone(), x.clone()
     mix_(cut, mixing, "sparse")  # the order of networks within a wave does not matter to the models
-    whole_writes = writes(events, plan, 0, plan.waves.size - 1)
-    j, i, times = (torch.from_numpy(a) for a in (whole_writes.receivers, whole_writes.senders, whole_writes.times))
-    mix_(whole, Mixing(j, i, torch.full(j.shape, 0.5), times, w.waves, w.waves, w.pairs), "sparse")
+    mix_(whole, whole_phase, "sparse")
     assert torch.equal(cut, whole)
 
 

@@ -10,7 +10,7 @@ import torch
 from test_mixing import one_network, phase
 
 from batchednodes.algorithms.mixing import cuda, sparse
-from batchednodes.algorithms.mixing.phase import Mixing
+from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.versions import Layout
 
 pytest.importorskip("triton", reason="Triton has no build for this platform")
@@ -70,7 +70,7 @@ def test_networks_of_several_widths_stay_in_their_rows():
     before = versions.clone()
     j, i = torch.tensor([0, 2]), torch.tensor([1, 4])
     waves, times = np.array([0, 2]), torch.tensor([1.0, 1.0], dtype=torch.float64)
-    cuda.merge_(versions, torch.zeros(5, dtype=torch.float64), Mixing(j, i, j.float(), times, waves, waves), layout)
+    cuda.merge_(versions, torch.zeros(5, dtype=torch.float64), GossipPhase(j, i, j, j.float(), times, waves, 5), layout)
     for g, (own, other) in enumerate(((0, 1), (0, 2))):
         table = layout.block(before, g).clone()
         table[own] = torch.maximum(table[own], table[other])

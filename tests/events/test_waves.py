@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 
+from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.events.clocks import Deterministic, Poisson, ShiftedExponential
 from batchednodes.events.schemes import Uniform
 from batchednodes.events.timeline import MEET, PULL, PUSH, UPDATE, Events, Timeline
-from batchednodes.events.waves import Schedule, count_lines, lines, schedule
+from batchednodes.events.waves import Schedule, schedule
 from batchednodes.topology import Complete, ErdosRenyi, Networks, Ring, Star, stack
 
 
@@ -78,8 +80,8 @@ def test_every_dependency_is_kept(exchange, clock, topology):
 @pytest.mark.parametrize("exchange", ["push", "pull", "meet"])
 def test_lines_are_the_events_wave_by_wave(exchange):
     events = random_events(20, exchange, None, ShiftedExponential(), 0, until=8.0)
-    plan, size = schedule(events, 20), count_lines(events)
-    said = lines(events, plan, np.empty((3, size), np.int64), np.empty(size))
+    plan = schedule(events, 20)
+    said, counts = GossipPhase.of(events, plan, 20, torch.device("cpu"))
     expected, updates = [], []
     for k in range(plan.waves.size - 1):
         assert said.waves[k] == len(expected)
@@ -93,7 +95,7 @@ def test_lines_are_the_events_wave_by_wave(exchange):
                 expected += {"push": both[:1], "pull": both[1:], "meet": both[::-1]}[exchange]
     columns = (said.receivers, said.senders, said.actors, said.times)
     assert list(zip(*(c.tolist() for c in columns), strict=True)) == expected
-    assert said.counts.tolist() == updates
+    assert counts.tolist() == updates
     assert said.pairs == (exchange == "meet")
 
 

@@ -20,12 +20,12 @@ from torch.func import grad_and_value, vmap
 from batchednodes import load
 from batchednodes.algorithms.local_sgd import LocalSGD
 from batchednodes.algorithms.mixing import merge_, mix_
-from batchednodes.algorithms.mixing.phase import Mixing, writes
+from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.state import State
 from batchednodes.algorithms.versions import Layout
 from batchednodes.algorithms.waves import UpdateWave
 from batchednodes.events.timeline import Clocks, Events
-from batchednodes.events.waves import count_lines, lines, schedule
+from batchednodes.events.waves import schedule
 from batchednodes.numerics.fx_program import UntraceableError
 from batchednodes.numerics.memory import BackgroundWorker
 from batchednodes.simulation.build import assembly
@@ -46,12 +46,11 @@ def scheduling(n: int, repeats: int) -> dict[str, Any]:
     span = 1_000_000 / sum(laws.expected(1.0))
     _, clocks = laws.window(laws.begin(), span)
     events, _ = laws.window(clocks, 2 * span)
-    made, e = schedule(events, n), count_lines(events)
-    nodes, times = np.empty((3, e), np.int64), np.empty(e)
+    made, here = schedule(events, n), torch.device("cpu")
     works = {
         "timeline": lambda: laws.window(clocks, 2 * span),
         "waves": lambda: schedule(events, n),
-        "columns": lambda: lines(events, made, nodes, times),
+        "columns": lambda: GossipPhase.of(events, made, n, here),
     }
     found = interleaved(works, repeats, torch.device("cpu"))
     found["together"] = [sum(parts) for parts in zip(*found.values(), strict=True)]
@@ -133,14 +132,12 @@ def _busy(runs: list[tuple[float, float]]) -> float:
     return sum(end - begun for begun, end in runs[:-1])
 
 
-def _phase(n: int, device: torch.device) -> Mixing:
+def _phase(n: int, device: torch.device) -> GossipPhase:
     """Returns one phase of pushes of rate log n, with its waves."""
     laws = assembly.timeline([load({"network": {"nodes": n}, "update": {"clock": {"kind": "never"}}})])
     events, _ = laws.window(laws.begin(), 1 / PHASES)
-    waves = schedule(events, n)
-    said = writes(events, waves, 0, waves.waves.size - 1)
-    j, i, times = (torch.from_numpy(a).to(device) for a in (said.receivers, said.senders, said.times))
-    return Mixing(j, i, torch.full((j.numel(),), 0.5, device=device), times, said.waves, said.cuts)
+    lines, _ = GossipPhase.of(events, schedule(events, n), n, device)
+    return lines.on(device, torch.full((n,), 0.5, device=device))
 
 
 def mixing(n: int, p: int, device: torch.device, repeats: int) -> dict[str, Any]:

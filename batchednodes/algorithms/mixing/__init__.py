@@ -7,7 +7,7 @@ from torch import Tensor
 
 from batchednodes.algorithms.mixing import cpu, cuda, sparse
 from batchednodes.algorithms.mixing.partial import Ages, Entries, parts
-from batchednodes.algorithms.mixing.phase import Mixing
+from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.versions import Layout
 
 __all__ = ["Ages", "Entries", "Kernel", "merge_", "mix_", "parts", "takes_all"]
@@ -20,17 +20,17 @@ def takes_all(x: Tensor, kernel: Kernel) -> bool:
     return kernel == "auto" and cpu.takes(x)
 
 
-def mix_(x: Tensor, phase: Mixing, kernel: Kernel) -> None:
+def mix_(x: Tensor, phase: GossipPhase, kernel: Kernel) -> None:
     """Applies a phase of gossip to the models [n, p] in place, by the fastest kernel or by the reference."""
     _choose(x, x.shape[1], phase, kernel).mix_(x, phase)
 
 
-def merge_(versions: Tensor, gained: Tensor, phase: Mixing, layout: Layout, kernel: Kernel) -> None:
+def merge_(versions: Tensor, gained: Tensor, phase: GossipPhase, layout: Layout, kernel: Kernel) -> None:
     """Merges versions, one flat tensor, and the moments [n] of gains in place as models are mixed, likewise."""
     _choose(versions, int(layout.kinds.max()), phase, kernel).merge_(versions, gained, phase, layout)
 
 
-def _choose(x: Tensor, p: int, phase: Mixing, kernel: Kernel) -> ModuleType:
+def _choose(x: Tensor, p: int, phase: GossipPhase, kernel: Kernel) -> ModuleType:
     """Returns the module that applies a phase to a tensor with rows of p numbers, at most."""
     if takes_all(x, kernel):
         return cpu

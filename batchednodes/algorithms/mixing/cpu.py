@@ -22,7 +22,7 @@ from numba.extending import overload
 from numba.np.numpy_support import carray
 from torch import Tensor
 
-from batchednodes.algorithms.mixing.phase import Mixing
+from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.versions import Layout
 from batchednodes.numerics import work_queue
 from batchednodes.numerics.intrinsics import claim, fetch, pointer
@@ -60,7 +60,7 @@ def takes(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.is_contiguous() and x.dtype in _TYPES
 
 
-def mix_(x: Float[Tensor, "n p"], phase: Mixing) -> None:
+def mix_(x: Float[Tensor, "n p"], phase: GossipPhase) -> None:
     """Applies a phase of gossip to the models in place: x <- W_k ... W_1 x."""
     (n, p), writes = x.shape, phase.receivers.numel()
     weights, senders = phase.weights.to(x.dtype), marked(phase)
@@ -71,14 +71,16 @@ def mix_(x: Float[Tensor, "n p"], phase: Mixing) -> None:
     work_queue.run(_mixes(_TYPES[x.dtype]).address, (*places, n, p, writes, phase.pairs, width, threads), threads)
 
 
-def merge_(versions: Int[Tensor, " numbers"], gained: Float64[Tensor, " n"], phase: Mixing, layout: Layout) -> None:
+def merge_(
+    versions: Int[Tensor, " numbers"], gained: Float64[Tensor, " n"], phase: GossipPhase, layout: Layout
+) -> None:
     """Merges versions in place as models are mixed, and takes note of when node j gained how much.
 
     N[j] <- max(N[j], N[i]),    gained[j] <- gained[j] + t sum_c (gain of N[j, c]).
     """
-    members, writes = phase.receivers if phase.carried is None else phase.carried.origins, phase.receivers.numel()
+    writes = phase.receivers.numel()
     threads = _threads(writes * versions.numel() // gained.numel(), _WORTH_MERGED)  # if all gossip alike
-    blocks, (order, ends) = _blocks(layout, versions.element_size(), threads), _by_network(layout, members.numpy())
+    blocks, (order, ends) = _blocks(layout, versions.element_size(), threads), _by_network(layout, phase.actors.numpy())
     senders = marked(phase)
     assert all(a.is_contiguous() for a in (phase.receivers, senders, layout.place))
     gains = torch.zeros(threads + 1, writes, dtype=torch.int64)  # one for what is left
@@ -90,11 +92,11 @@ def merge_(versions: Int[Tensor, " numbers"], gained: Float64[Tensor, " n"], pha
     gained.index_add_(0, phase.receivers.clamp(max=gained.numel() - 1), total * phase.times)  # a copy gains nothing
 
 
-def marked(phase: Mixing) -> Tensor:
+def marked(phase: GossipPhase) -> Tensor:
     """Returns the rows that writes read, that of a copy as its complement, which is negative."""
-    if phase.carried is None:
+    if phase.sent is None:
         return phase.senders
-    return torch.where(phase.receivers >= phase.carried.nodes, ~phase.senders, phase.senders)
+    return torch.where(phase.copies(), ~phase.senders, phase.senders)
 
 
 @functools.lru_cache(maxsize=4)

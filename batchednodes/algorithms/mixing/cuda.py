@@ -16,7 +16,7 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from batchednodes.algorithms.mixing.cpu import marked
-from batchednodes.algorithms.mixing.phase import Mixing
+from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.versions import Layout
 
 try:
@@ -47,7 +47,7 @@ _RESIDENT = 8
 """Programs that one multiprocessor runs at a time."""
 
 
-def takes(x: Tensor, p: int, phase: Mixing) -> bool:
+def takes(x: Tensor, p: int, phase: GossipPhase) -> bool:
     """Returns whether these kernels can work on a tensor with rows of p numbers, and are faster than sparse products.
 
     The choice depends on sizes only, so that two runs of one command compute the same sums in the same order.
@@ -75,7 +75,7 @@ def worth(writes: int, waves: int, p: int, size: int, cores: int) -> bool:
     return by_columns < by_waves
 
 
-def mix_(x: Float[Tensor, "n p"], phase: Mixing) -> None:
+def mix_(x: Float[Tensor, "n p"], phase: GossipPhase) -> None:
     """Applies a phase of gossip to the models in place: x <- W_k ... W_1 x."""
     keep, take = 1 - phase.weights, phase.weights
     waves, p = torch.from_numpy(phase.waves).to(x.device, non_blocking=True), x.shape[1]
@@ -84,7 +84,9 @@ def mix_(x: Float[Tensor, "n p"], phase: Mixing) -> None:
         _MIX[grid](x, phase.receivers, marked(phase), keep, take, waves, phase.waves.size - 1, p, GROUP, BLOCK)
 
 
-def merge_(versions: Int[Tensor, " numbers"], gained: Float64[Tensor, " n"], phase: Mixing, layout: Layout) -> None:
+def merge_(
+    versions: Int[Tensor, " numbers"], gained: Float64[Tensor, " n"], phase: GossipPhase, layout: Layout
+) -> None:
     """Merges versions in place as models are mixed, and takes note of when node j gained how much.
 
     N[j] <- max(N[j], N[i]),    gained[j] <- gained[j] + t sum_c (gain of N[j, c]).
@@ -92,11 +94,9 @@ def merge_(versions: Int[Tensor, " numbers"], gained: Float64[Tensor, " n"], pha
     waves = torch.from_numpy(phase.waves).to(versions.device, non_blocking=True)
     gains = torch.zeros(phase.receivers.numel(), dtype=torch.int64, device=versions.device)
     own, other = layout.place[phase.receivers], layout.place[phase.senders]
-    members = phase.receivers
-    if phase.carried is not None:
-        other = torch.where(phase.receivers >= phase.carried.nodes, ~other, other)  # copies, as in `marked`
-        members = phase.carried.origins
-    widths, grid = layout.width[members], (-(-int(layout.kinds.max()) // BLOCK),)
+    if phase.sent is not None:
+        other = torch.where(phase.copies(), ~other, other)  # as in `marked`
+    widths, grid = layout.width[phase.actors], (-(-int(layout.kinds.max()) // BLOCK),)
     with torch.cuda.device_of(versions):
         _MERGE[grid](versions, own, other, widths, gains, waves, phase.waves.size - 1, GROUP, BLOCK)
     receivers = phase.receivers.clamp(max=gained.numel() - 1)  # a copy gains nothing

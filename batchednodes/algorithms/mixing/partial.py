@@ -10,14 +10,13 @@ Reference:
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, UInt64
 from torch import Tensor
 
-from batchednodes.algorithms.mixing.phase import Mixing
+from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.numerics import rng
 
 
@@ -65,12 +64,12 @@ class Ages:
     steps: Int64[Tensor, " n"]
     """Minibatch steps of an update of each node."""
 
-    def merge_(self, age: Int64[Tensor, "rows q"], phase: Mixing) -> None:
+    def merge_(self, age: Int64[Tensor, "rows q"], phase: GossipPhase) -> None:
         """Gives rows the ages of what they merge: the larger of two for a part that comes, those of a whole copy."""
-        assert phase.carried is not None
+        assert phase.part is not None
         number = torch.arange(age.shape[1], device=age.device)
-        for a, b in pairwise(phase.waves.tolist()):
-            j, i, part = phase.receivers[a:b], phase.senders[a:b], phase.carried.part[a:b].unsqueeze(1)
+        for a, b in phase.spans():
+            j, i, part = phase.receivers[a:b], phase.senders[a:b], phase.part[a:b].unsqueeze(1)
             own, other = age[j], age[i]
             merged = torch.where((number == part) | (part < 0), torch.maximum(own, other), own)
             copy = (part < 0) & (phase.weights[a:b] == 1).unsqueeze(1)
@@ -82,12 +81,12 @@ def parts(p: int, q: int, device: torch.device) -> Int64[Tensor, " p"]:
     return torch.arange(p, device=device) * q // p
 
 
-def mix_(x: Float[Tensor, "rows p"], phase: Mixing, entries: Entries) -> None:
+def mix_(x: Float[Tensor, "rows p"], phase: GossipPhase, entries: Entries) -> None:
     """Applies a phase of gossip to the models in place, wave by wave."""
-    assert phase.carried is not None
-    for a, b in pairwise(phase.waves.tolist()):
+    assert phase.part is not None
+    for a, b in phase.spans():
         j, i, w = phase.receivers[a:b], phase.senders[a:b], phase.weights[a:b].unsqueeze(1)
         own, other = x[j], x[i]
-        kept = entries.of(j, phase.carried.part[a:b])
+        kept = entries.of(j, phase.part[a:b])
         new = torch.where(kept, (1 - w) * own + w * other, own)
-        x.index_copy_(0, j, torch.where((j >= phase.carried.nodes).unsqueeze(1), other, new))
+        x.index_copy_(0, j, torch.where((j >= phase.nodes).unsqueeze(1), other, new))

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from batchednodes.algorithms.mixing.phase import announce_beta
+from batchednodes.algorithms.mixing.matrix import announce_beta
 from batchednodes.topology import RoundWeights
 
 

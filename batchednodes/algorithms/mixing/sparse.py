@@ -5,39 +5,41 @@ Notation: n nodes, p parameters, W gossip matrix, x models, N versions.
 
 from itertools import pairwise
 
-import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
-from batchednodes.algorithms.mixing.phase import Mixing
+from batchednodes.algorithms.mixing.matrix import matrices
+from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.versions import Layout
 
 
-def mix_(x: Float[Tensor, "n p"], phase: Mixing) -> None:
+def mix_(x: Float[Tensor, "n p"], phase: GossipPhase) -> None:
     """Applies a phase of gossip to the models in place: x <- W_k ... W_1 x.
 
     bfloat16 has no sparse product in torch, on any device; there the same sum is taken row by row. So it is where some
     writes are copies, since 0 times what lies in a slot may be NaN.
     """
-    if x.dtype == torch.bfloat16 or phase.carried is not None:
-        for j, i, w in _waves(phase):
-            mean = (1 - w.unsqueeze(1)) * x[j] + w.unsqueeze(1) * x[i]
-            copies = j >= (x.shape[0] if phase.carried is None else phase.carried.nodes)
-            x.index_copy_(0, j, torch.where(copies.unsqueeze(1), x[i], mean))
+    if x.dtype == torch.bfloat16 or phase.sent is not None:
+        for a, b in phase.spans():
+            j, i, w = phase.receivers[a:b], phase.senders[a:b], phase.weights[a:b].unsqueeze(1)
+            mean = (1 - w) * x[j] + w * x[i]
+            x.index_copy_(0, j, torch.where((j >= phase.nodes).unsqueeze(1), x[i], mean))
         return
-    for matrix in phase.matrices(x.shape[0]):
+    for matrix in matrices(phase, x.shape[0]):
         matrix.apply_(x)
 
 
-def merge_(versions: Int[Tensor, " numbers"], gained: Float64[Tensor, " n"], phase: Mixing, layout: Layout) -> None:
+def merge_(
+    versions: Int[Tensor, " numbers"], gained: Float64[Tensor, " n"], phase: GossipPhase, layout: Layout
+) -> None:
     """Merges versions in place as models are mixed, and takes note of when node j gained how much.
 
     It goes wave by wave, and table by table of one width:
 
         N[j] <- max(N[j], N[i]),    gained[j] <- gained[j] + t sum_c (gain of N[j, c]).
     """
-    if phase.carried is not None:
+    if phase.sent is not None:
         _merge_carried_(versions, gained, phase, layout)
         return
     tables, cuts = layout.by_width(versions), phase.cuts.tolist()
@@ -53,23 +55,15 @@ def merge_(versions: Int[Tensor, " numbers"], gained: Float64[Tensor, " n"], pha
             gained.index_add_(0, phase.receivers[a:b], gain * phase.times[a:b])
 
 
-def _merge_carried_(versions: Tensor, gained: Tensor, phase: Mixing, layout: Layout) -> None:
+def _merge_carried_(versions: Tensor, gained: Tensor, phase: GossipPhase, layout: Layout) -> None:
     """Does the same where messages are under way: rows lie anywhere, and those of slots are copied into."""
-    assert phase.carried is not None
     columns = torch.arange(int(layout.kinds.max()), device=versions.device)
-    begins = phase.waves.tolist()
-    for a, b in pairwise(begins):
+    for a, b in phase.spans():
         j, i = phase.receivers[a:b], phase.senders[a:b]
-        live = columns < layout.width[phase.carried.origins[a:b]].unsqueeze(1)
+        live = columns < layout.width[phase.actors[a:b]].unsqueeze(1)
         at, source = (torch.where(live, layout.place[rows].unsqueeze(1) + columns, 0) for rows in (j, i))
         old, other = versions[at], versions[source]
-        copies = (j >= phase.carried.nodes).unsqueeze(1)
+        copies = (j >= phase.nodes).unsqueeze(1)
         versions[at[live]] = torch.where(copies, other, torch.maximum(old, other))[live]
         gain = ((other - old).clamp(min=0) * (live & ~copies)).sum(1, dtype=torch.int64)
         gained.index_add_(0, j.clamp(max=gained.numel() - 1), gain * phase.times[a:b])
-
-
-def _waves(phase: Mixing) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Returns receivers, senders and weights of each wave."""
-    sizes = np.diff(phase.waves).tolist()
-    return list(zip(*(t.split(sizes) for t in (phase.receivers, phase.senders, phase.weights)), strict=True))

@@ -8,21 +8,20 @@ Notation: w weight of a line, i its sender, j its receiver, x rows; rows from n 
 import torch
 from torch import Tensor
 
-from batchednodes.algorithms.mixing.phase import Mixing
+from batchednodes.algorithms.mixing.phase import GossipPhase
 
 
-def mix_(x: Tensor, phase: Mixing, n: int) -> None:
+def mix_(x: Tensor, phase: GossipPhase) -> None:
     """Applies a phase of splits to the rows [rows, p] in place.
 
     Args:
         x: changed; a row that stands for something under way is overwritten by what comes into it.
         phase: lines whose rows are different ones within each wave.
-        n: rows that are nodes.
     """
-    for a, b in zip(phase.waves[:-1].tolist(), phase.waves[1:].tolist(), strict=True):
+    for a, b in phase.spans():
         i, j, w = phase.senders[a:b], phase.receivers[a:b], phase.weights[a:b].unsqueeze(1)
         given = x.index_select(0, i)
         moved = w * given
-        there = torch.where((j < n).unsqueeze(1), x.index_select(0, j) + moved, moved)
+        new = torch.where((j < phase.nodes).unsqueeze(1), x.index_select(0, j) + moved, moved)
         x.index_copy_(0, i, (1 - w) * given)
-        x.index_copy_(0, j, there)
+        x.index_copy_(0, j, new)
