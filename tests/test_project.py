@@ -25,13 +25,11 @@ COMMANDS = [
     "&& .venv/bin/python -m pytest",
 ]
 LONG = {
-    "algorithms/waves.py:update_",
     "config/algorithm.py:check_algorithm",
     "config/schema.py",
     "config/schema.py:_check_messages",
     "numerics/tape/elementwise.py:apply",
     "numerics/tape/matmul.py:_tile",
-    "simulation/build/assembly.py:assemble",
     "simulation/build/messages.py:traffic",
     "simulation/planning/plan.py:plan",
 }

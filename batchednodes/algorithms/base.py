@@ -15,7 +15,9 @@ one row after the other does:
 
 Mixing is linear by default: of the fields that `emits` names, a contact makes (1 - w) own + w other, and a round W
 times all rows. The engine then keeps these fields side by side, so that one product mixes them all. What is not linear
-overrides `emit_` and `absorb_`.
+overrides `emit_`, `combine` and `absorb_`. In a contact a field that lives on edges is the row of the other node, [w,
+width]; in an update it is those of all neighbours. What is emitted under the name of a field in an inbox is added up
+there, until the next update has seen it.
 
 Notation: w rows, p parameters of a model, x models [w, p], i the node of a row, eta its step size.
 """
@@ -43,7 +45,7 @@ Law = Callable[[Mapping[str, Any]], Any]
 class Context(ABC):
     """What a method may know of its rows besides their fields: a row of numbers for each of them.
 
-    `count`, `grad` and `descend` are there for updates only.
+    `count`, `neighbours`, `grad` and `descend` are there for updates only.
     """
 
     @property
@@ -70,6 +72,11 @@ class Context(ABC):
     @abstractmethod
     def degree(self) -> Tensor:
         """How many nodes the node may contact [w, 1]."""
+
+    @property
+    @abstractmethod
+    def neighbours(self) -> Tensor:
+        """Which entries of a field on edges, [w, d, width] in `update_`, are of a neighbour, bool [w, d]."""
 
     @abstractmethod
     def grad(self, x: Tensor) -> Tensor:
@@ -117,6 +124,16 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
         """Returns what rows give to a mixing; may replace fields where `writes_sender`."""
         return {name: r[name] for name in self.emits}
 
+    def combine(self, own: Rows, other: Rows, w: Tensor) -> Rows:
+        """Returns what a contact makes of the emissions of both sides; rounds do not ask it.
+
+        Args:
+            own: that of the row which receives.
+            other: that of the row which sends.
+            w: weight of the other [w, 1]; dimensionless.
+        """
+        return {name: (1 - w) * own[name] + w * other[name] for name in own}
+
     def absorb_(self, r: Rows, mixed: Rows, k: Context) -> None:
         """Replaces what a mixing changes, given what it made of emissions."""
         r.update(mixed)
@@ -128,7 +145,12 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
     @classmethod
     def linear(cls) -> bool:
         """Returns whether mixing is nothing but W times the emitted fields, which can lie side by side."""
-        return cls.emit_ is Algorithm.emit_ and cls.absorb_ is Algorithm.absorb_
+        return (cls.emit_, cls.combine, cls.absorb_) == (Algorithm.emit_, Algorithm.combine, Algorithm.absorb_)
+
+    @classmethod
+    def living(cls, where: str) -> tuple[str, ...]:
+        """Returns the names of the fields that live on a "node", an "edge" or in an "inbox"."""
+        return tuple(name for name, one in cls.fields.items() if one.lives == where)
 
     @classmethod
     def occupies_sender(cls) -> bool:
@@ -142,5 +164,5 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
         if cls.elapses:
             own["last_event"] = Field(width=1, dtype="float64")
         if not cls.linear():  # what `emit_` makes of a model under way may need all of its row
-            return {name: replace(one, travels=True) for name, one in own.items()}
+            return {name: replace(one, travels=one.lives == "node") for name, one in own.items()}
         return {name: one.mixing() if name in cls.emits else one for name, one in own.items()}

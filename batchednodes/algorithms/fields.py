@@ -10,7 +10,10 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Field:
-    """One more tensor of the state, a row for each node: Field(width=1, start="one") is a weight that begins at 1."""
+    """One more tensor of the state, a row for each node or edge.
+
+    Field(width=1, start="one") is a weight that begins at 1, Field(lives="edge") a copy of each neighbour's model.
+    """
 
     width: int | None = None
     """Numbers of a row; at least 1; None: p, one for each parameter."""
@@ -20,8 +23,19 @@ class Field:
     """Type of its numbers; None: that of the models."""
     travels: bool = False
     """Whether messages bring it: then there are rows for those under way, too."""
+    lives: Literal["node", "edge", "inbox"] = "node"
+    """Where: node, a row for each; edge, a row for each node and neighbour, which belongs to the node; inbox, a row for
+    each node, the sum of what has come under its name since the node's last update. The last two begin at 0."""
     mixed: bool = False
     """Whether it lies beside the model in the rows of x, and is mixed as the model is."""
+
+    def __post_init__(self) -> None:
+        if self.lives != "node" and (self.start != "zero" or self.travels or self.mixed):
+            raise ValueError(f"a field that lives on an {self.lives} must begin at 0, and stay, got {self}")
+
+    def rows(self, n: int, edges: int) -> int:
+        """Returns how many rows there are of n nodes with some directed edges."""
+        return edges if self.lives == "edge" else n
 
     def numbers(self, p: int) -> int:
         """Returns the numbers of a row, for models of p parameters."""

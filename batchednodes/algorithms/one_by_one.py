@@ -3,7 +3,7 @@ r"""Any algorithm, one event at a time: by its own independent `event_`, or by i
 Notation: i the node that acts or sends, j the one that receives, w weight of what it receives.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from batchednodes.algorithms.edge_rows import EdgeRows
 from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.mixing.rounds import RoundMatrices
 from batchednodes.algorithms.reference import Reference
@@ -40,6 +41,8 @@ class Event:
     """Rows that a round mixes."""
     matrix: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
     """W of a round [n, n]."""
+    edges: EdgeRows | None = None
+    """Where fields lie that live on edges."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +80,18 @@ class OneByOne:
             examples = self.reference.problem.draw(np.array([i]), np.array([count]))
             row, node, at, number = (torch.tensor([a], device=state.x.device) for a in (r, i, time, count))
             made, losses = self.rowwise.updated(state, row, node, at.double(), number, examples)
-            self.rowwise.write_(state, row, made)
+            self.rowwise.write_(state, row, made, updated=node)
             loss = losses[0]
+        if self.reference.quarantine and not state.x[r].isfinite().all():
+            loss = loss * torch.nan
         self.reference.note_(state, i, loss, time)
 
     def _contact_(self, state: State, events: Events, k: int, kind: int, actor: int, peer: int, time: float) -> None:
         i, j = (peer, actor) if kind == PULL else (actor, peer)
         message, copies = events.message, j >= state.nodes
         w = self.reference.weight[actor] if message is None else torch.tensor(message.weight[k]).to(state.x)
+        if not copies and self._cut(state, events, k, kind, i, j):
+            return
         if copies and kind != SPLIT:
             state.x[j] = state.x[i]
             for name in state.travels & state.fields.keys():
@@ -99,6 +106,15 @@ class OneByOne:
         if kind == MEET:
             self.reference.merge_(state, i, j, width, time, before)
 
+    def _cut(self, state: State, events: Events, k: int, kind: int, i: int, j: int) -> bool:
+        """Returns whether a contact does nothing, since one of its nodes is cut off, or was when it sent."""
+        if not self.reference.quarantine:
+            return False
+        if events.message is None:
+            return bool(state.diverged_at[[i, j]].isfinite().any())
+        origin = i if kind == MEET else int(events.message.node[k])
+        return self.reference.cut(state, j, origin, float(events.message.sent[k]))
+
     def _line(self, state: State, events: Events, k: int, kind: int, rows: tuple[int, int], w: Tensor) -> GossipPhase:
         """Returns one contact as a phase of its own."""
         i, j = rows
@@ -108,9 +124,9 @@ class OneByOne:
         def column(values: list[int] | list[float], dtype: torch.dtype = torch.int64) -> Tensor:
             return torch.tensor(values, dtype=dtype, device=state.x.device)
 
-        actors = receivers
+        actors = senders
         if message is not None:
-            actors = actors if kind == MEET else [int(message.node[k])]
+            actors = senders if kind == MEET else [int(message.node[k])]
             sent = column([float(message.sent[k])] * size, torch.float64)
             part = column([int(message.part[k])] * size)
         nodes = (column(receivers), column(senders), column(actors))
@@ -130,6 +146,7 @@ class OneByOne:
             newest_(state, self.layout.block(state.versions, g), nodes, matrix, time)
 
     def _event_(self, state: State, event: Event, one: "_One | None") -> None:
+        event = replace(event, edges=self.rowwise.edges)
         act = getattr(self.rowwise.algorithm, "event_")  # noqa: B009  (not all algorithms have it)
         act(self.rowwise.all_rows(state), event, one)
 

@@ -3,8 +3,8 @@ r"""The same algorithm, one event at a time: the meaning of correct.
 Nothing here is batched, scheduled or shared with the batched path but the layout of a row and the addresses of the
 draws: the gradient is autograd's of one module call, the step is `torch.optim.SGD`, gossip is two rows of x.
 
-Notation: i the node that acts, j the node whose model changes, w weight of the
-other's model, set by the node that makes the contact.
+Notation: i the node that acts, j the node whose model changes, w weight of the other's model, set
+by the node that makes the contact.
 """
 
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class Reference:
         if kind == UPDATE:
             self._update_(state, actor, actor if peer < 0 else peer, int(events.count[k]), time)
         elif events.message is not None:
-            self._letter_(state, events, k)
+            self._message_(state, events, k)
         elif self.quarantine and bool(state.diverged_at[[actor, peer]].isfinite().any()):
             return
         elif kind == MEET:
@@ -60,7 +60,7 @@ class Reference:
             j, i = (actor, peer) if kind == PULL else (peer, actor)
             self._write_(state, j, self.weight[actor], state.x[i], self.layout.of_node(state.versions, i), time)
 
-    def _letter_(self, state: State, events: Events, k: int) -> None:
+    def _message_(self, state: State, events: Events, k: int) -> None:
         """Copies a model that messages refer to, merges one that came, or lets two nodes meet."""
         assert events.message is not None
         j, i, time = int(events.actor[k]), int(events.peer[k]), float(events.time[k])
@@ -72,7 +72,7 @@ class Reference:
             self.row(state, j, width).copy_(self.row(state, i, width))
             self._take_(state, j, i)
             self._grow_(state, j, i, -1, copied=True)
-        elif self.quarantine and self._cut(state, j, i if events.kind[k] == MEET else node, sent):
+        elif self.quarantine and self.cut(state, j, i if events.kind[k] == MEET else node, sent):
             return
         elif events.kind[k] == MEET:
             self._meet_(state, j, i, time, w)
@@ -101,7 +101,7 @@ class Reference:
             some = slice(None) if part < 0 else part
             state.age[j, some] = torch.maximum(state.age[j, some], state.age[i, some])
 
-    def _cut(self, state: State, j: int, origin: int, sent: float) -> bool:
+    def cut(self, state: State, j: int, origin: int, sent: float) -> bool:
         """Returns whether a node is cut off, or was the origin of its message when it was sent."""
         return bool(state.diverged_at[j].isfinite()) or float(state.diverged_at[origin]) <= sent
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from batchednodes.algorithms.base import Algorithm, Context, Rows
 from batchednodes.algorithms.context import Gradient, uniforms
+from batchednodes.algorithms.edge_rows import EdgeRows
 from batchednodes.algorithms.local_sgd import LocalSGD
 from batchednodes.algorithms.mixing import Kernel, mix_, split
 from batchednodes.algorithms.mixing.phase import GossipPhase
@@ -36,6 +37,8 @@ class Rowwise:
     """Seed of each node's network."""
     local: Int64[Tensor, " n"]
     """Number of each node in it."""
+    edges: EdgeRows | None = None
+    """Where fields lie that live on edges; None: there are none."""
 
     # ------------------------------------------------------------------------------------------------------- updates
 
@@ -49,9 +52,15 @@ class Rowwise:
         examples: Int64[Tensor, "w s b"],
     ) -> tuple[Rows, Float[Tensor, " w"]]:
         """Returns what an update makes of some rows, which stay as they are, and the losses that it saw."""
-        r = self.rows(state, rows)
-        k = _Update(self, r, nodes, times.unsqueeze(1), counts.unsqueeze(1), examples)
+        r, here = self.rows(state, rows), None
+        r |= {name: state.fields[name].index_select(0, rows) for name in self.algorithm.living("inbox")}
+        if self.edges is not None:
+            index, here = self.edges.around(nodes)
+            found = {name: state.fields[name][index] for name in state.on_edges}
+            r |= {name: torch.where(here.unsqueeze(2), value, 0) for name, value in found.items()}
+        k = _Update(self, r, nodes, times.unsqueeze(1), counts.unsqueeze(1), examples, here)
         self.algorithm.update_(r, k)
+        r |= {name: torch.zeros_like(r[name]) for name in self.algorithm.living("inbox")}
         self._note(r, times)
         return r, k.losses
 
@@ -74,20 +83,23 @@ class Rowwise:
         origins, copies = i if phase.sent is None else phase.actors[part], j >= phase.nodes
         if phase.sent is not None:
             self._copies_(state, i[copies], j[copies])
-            i, j, w, times, origins = (column[~copies] for column in (i, j, w, times, origins))
+        live = ~copies & (i != j)  # a node that is cut off has contacts with itself
+        i, j, w, times, origins = (column[live] for column in (i, j, w, times, origins))
         if j.numel() == 0:
             return
-        theirs, mine = self.rows(state, i), self.rows(state, j)
+        theirs, mine = self.rows(state, i, (origins, j)), self.rows(state, j, (j, origins))
         sent = self.algorithm.emit_(theirs, self._contact(theirs, origins, times))
         own = self.algorithm.emit_(mine, self._contact(mine, j, times))
-        weight = w.unsqueeze(1)
-        mixed = {name: (1 - weight) * own[name] + weight * sent[name] for name in own}
+        for name in self.algorithm.living("inbox"):
+            state.fields[name].index_add_(0, j, sent.pop(name))
+            del own[name]
+        mixed = self.algorithm.combine(own, sent, w.unsqueeze(1))
         self.algorithm.absorb_(mine, mixed, self._contact(mine, j, times))
         self._note(mine, times)
         if self.algorithm.writes_sender and not phase.pairs:  # of a meeting each side is a receiver, too
             self._note(theirs, times)
-            self.write_(state, i, theirs)
-        self.write_(state, j, mine)
+            self.write_(state, i, theirs, (origins, j))
+        self.write_(state, j, mine, (j, origins))
 
     def _copy_(self, state: State, phase: GossipPhase) -> None:
         """Lets fields that are not mixed follow their models into slots."""
@@ -119,12 +131,17 @@ class Rowwise:
 
     # ---------------------------------------------------------------------------------------------------------- rows
 
-    def rows(self, state: State, rows: Int64[Tensor, " w"]) -> Rows:
-        """Returns the fields of some rows, as copies."""
+    def rows(self, state: State, rows: Int64[Tensor, " w"], edges: tuple[Tensor, Tensor] | None = None) -> Rows:
+        """Returns the fields of some rows, as copies; of those on edges, where edges (i, j) are given, their rows."""
         x = state.x.index_select(0, rows)
         found: Rows = {"x": x[:, : self.p]}
         found |= {name: x[:, columns] for name, columns in self.columns.items()}
-        return found | {name: field.index_select(0, rows) for name, field in state.fields.items()}
+        for name in state.fields.keys() - state.on_edges - {*self.algorithm.living("inbox")}:
+            found[name] = state.fields[name].index_select(0, rows)
+        if edges is not None and self.edges is not None:
+            number = self.edges.number(*edges)
+            found |= {name: state.fields[name].index_select(0, number) for name in state.on_edges}
+        return found
 
     def held(self, state: State) -> Rows:
         """Returns the fields that laws are about: of all nodes and, where messages take what they bring, those too."""
@@ -134,14 +151,31 @@ class Rowwise:
         """Returns the fields of rows that lie one after the other, as views."""
         x = state.x[rows]
         found: Rows = {"x": x[:, : self.p]} | {name: x[:, columns] for name, columns in self.columns.items()}
-        return found | {name: field[rows] for name, field in state.fields.items()}
+        return found | {name: f if name in state.on_edges else f[rows] for name, f in state.fields.items()}
 
-    def write_(self, state: State, rows: Int64[Tensor, " w"], r: Mapping[str, Tensor]) -> None:
-        """Writes fields of some rows."""
+    def write_(
+        self, state: State, rows: Int64[Tensor, " w"], r: Mapping[str, Tensor],
+        edges: tuple[Tensor, Tensor] | None = None, updated: Int64[Tensor, " w"] | None = None,
+    ) -> None:  # fmt: skip
+        """Writes fields of some rows.
+
+        Args:
+            state: changed.
+            rows: of x.
+            r: their fields.
+            edges: (i, j) that the rows of fields on edges belong to, after a contact.
+            updated: the nodes, after an update: they have those of all their neighbours.
+        """
         mixed = [r["x"], *(r[name] for name in self.columns)]
         state.x.index_copy_(0, rows, mixed[0] if len(mixed) == 1 else torch.cat(mixed, 1))
         for name, field in state.fields.items():
-            field.index_copy_(0, rows, r[name].to(field.dtype))
+            if name not in state.on_edges and name in r:
+                field.index_copy_(0, rows, r[name].to(field.dtype))
+        if self.edges is not None and (edges is not None or updated is not None):
+            number, here = self.edges.around(updated) if updated is not None else (self.edges.number(*edges or ()), ...)
+            for name in state.on_edges:
+                value = r[name].to(state.fields[name].dtype)
+                state.fields[name].index_copy_(0, number[here], value[here])
 
     @property
     def p(self) -> int:
@@ -203,6 +237,10 @@ class _Contact(Context):
         assert self.last is not None
         return (self.time - self.last).to(self.of.degree.dtype)
 
+    @property
+    def neighbours(self) -> Tensor:
+        raise ValueError("all neighbours at once belong to updates, not to contacts")
+
     def grad(self, x: Tensor) -> Tensor:
         raise ValueError("gradients belong to updates, not to contacts")
 
@@ -217,8 +255,11 @@ class _Contact(Context):
 class _Update(_Contact):
     """What an update may know of its rows."""
 
-    def __init__(self, all_: Rowwise, r: Rows, nodes: Tensor, time: Tensor, count: Tensor, examples: Tensor) -> None:
+    def __init__(
+        self, all_: Rowwise, r: Rows, nodes: Tensor, time: Tensor, count: Tensor, examples: Tensor, here: Tensor | None
+    ) -> None:
         super().__init__(all_, r, nodes, time)
+        self.here = here
         self.r, self.before, self.examples, self.number = r, count, examples, count.flatten()
         self.losses = torch.full_like(time.flatten(), torch.nan)
 
@@ -230,6 +271,11 @@ class _Update(_Contact):
             norm = g.norm(dim=1)
             g = g * (rates.clip / (norm + 1e-6)).clamp(max=1.0).unsqueeze(1)
         return g if rates.weight_decay is None else g + rates.weight_decay.unsqueeze(1) * x
+
+    @property
+    def neighbours(self) -> Tensor:
+        assert self.here is not None, "there are no fields on edges"
+        return self.here
 
     def descend(self, x: Tensor) -> Tensor:
         made, optimizer = x.clone(), self.of.rates.optimizer

@@ -38,6 +38,8 @@ class State:
     """Where the fields that are mixed lie in a row of x."""
     travels: frozenset[str] = frozenset()
     """Names of the fields that messages bring."""
+    on_edges: frozenset[str] = frozenset()
+    """Names of the fields with a row for each directed edge in place of each node."""
 
     @property
     def nodes(self) -> int:
@@ -90,7 +92,7 @@ def fit_(state: State, slots: int) -> None:
 
 
 def begin(
-    x: Float[Tensor, "rows p"], versions: Int[Tensor, " numbers"], n: int, declared: Mapping[str, Field]
+    x: Float[Tensor, "rows p"], versions: Int[Tensor, " numbers"], n: int, declared: Mapping[str, Field], edges: int = 0
 ) -> State:
     """Returns the state of n nodes at t = 0 from initial models and versions, which it takes over without a copy.
 
@@ -99,20 +101,21 @@ def begin(
         versions: of both.
         n: number of nodes.
         declared: what else nodes keep.
+        edges: directed edges.
     """
     updated, gained = torch.zeros(2, n, dtype=torch.float64, device=x.device)
     diverged = torch.full((n,), torch.inf, dtype=torch.float64, device=x.device)
-    made = {name: started(one, x, n) for name, one in declared.items()}
+    made = {name: started(one, x, n, edges) for name, one in declared.items()}
     return joined(State(x, versions, updated, gained, diverged, made), declared)
 
 
-def started(one: Field, x: Float[Tensor, "rows p"], n: int) -> Tensor:
-    """Returns a field as it is at t = 0, given the models of n nodes, and rows for messages."""
+def started(one: Field, x: Float[Tensor, "rows p"], n: int, edges: int = 0) -> Tensor:
+    """Returns a field as it is at t = 0, given the models of n nodes, rows for messages, and a number of edges."""
     rows = x[: None if one.travels else n]
     if one.start == "model":
         return rows.clone()
     dtype = x.dtype if one.dtype is None else getattr(torch, one.dtype)
-    made = torch.zeros(rows.shape[0], one.numbers(x.shape[1]), dtype=dtype, device=x.device)
+    made = torch.zeros(one.rows(rows.shape[0], edges), one.numbers(x.shape[1]), dtype=dtype, device=x.device)
     if one.start == "one":
         made[:n] = 1
     return made
@@ -130,5 +133,6 @@ def joined(state: State, declared: Mapping[str, Field]) -> State:
     x = torch.cat([state.x, *beside], 1) if beside else state.x
     own = {name: state.fields[name] for name, one in declared.items() if not one.mixed}
     travels = frozenset(name for name, one in declared.items() if one.travels)
+    on_edges = frozenset(name for name, one in declared.items() if one.lives == "edge")
     tensors = (state.versions, state.updated, state.gained, state.diverged_at)
-    return State(x, *tensors, own, columns(declared, state.x.shape[1]), travels)
+    return State(x, *tensors, own, columns(declared, state.x.shape[1]), travels, on_edges)

@@ -10,7 +10,7 @@ x_i <- x_i + (LocalSGD(r_i) - r_i), then r_i <- x_i (stale gradients).
 Notation: n nodes, w rows of a wave, p parameters, s steps, b examples, x models, v momentum buffers, r = read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -107,34 +107,17 @@ class Waves:
             examples: its minibatches, on the device; None: they are drawn now.
         """
         counts = torch.from_numpy(wave.counts).to(rows.device) if self.counts else nodes  # else any will do
-        factor = self.rates.factor(nodes, counts, times)
-
-        def rates(part: slice) -> Hyperparameters:
-            kept = {name: state.fields[name].index_select(0, rows[part]) for name in self.kept}
-            return self.rates.of(nodes[part], None if factor is None else factor[part], kept)
 
         def drawn(part: slice) -> Tensor:
             return self.problem.draw(wave.nodes[part], wave.counts[part]) if examples is None else examples[part]
 
-        if not self.plain:
-            self.chunk.run_(
-                rows.numel(),
-                lambda part: self.rowwise.updated(
-                    state, rows[part], nodes[part], times[part], counts[part], drawn(part)
-                ),
-                lambda part, new: self._replace_(state, rows[part], nodes[part], times[part], *new),
-            )
-        elif self.descent.tape is not None and state.read is None:  # no temporaries but the minibatches
-            self.chunk.run_(
-                rows.numel(),
-                drawn,
-                lambda part, index: self._descend_(state, rows[part], nodes[part], times[part], index, rates(part)),
-            )
+        if self.plain:
+            self._train_(state, rows, nodes, times, counts, drawn)
         else:
             self.chunk.run_(
                 rows.numel(),
-                lambda part: self._descended(state, rows[part], nodes[part], drawn(part), rates(part)),
-                lambda part, new: _write_(state, rows[part], nodes[part], times[part], new),
+                lambda k: self.rowwise.updated(state, rows[k], nodes[k], times[k], counts[k], drawn(k)),
+                lambda k, new: self._replace_(state, rows[k], nodes[k], times[k], *new),
             )
         if self.ages is not None and state.age is not None:
             state.age.index_add_(0, rows, self.ages.steps[nodes].unsqueeze(1).expand(-1, state.age.shape[1]))
@@ -142,6 +125,29 @@ class Waves:
             own = self.own.index_select(0, nodes)
             count_(state.versions, own)
             state.updated.index_add_(0, nodes, torch.where(own >= 0, times, 0.0))
+
+    def _train_(
+        self, state: State, rows: Tensor, nodes: Tensor, times: Tensor, counts: Tensor, drawn: Callable[[slice], Tensor]
+    ) -> None:
+        """Runs local SGD, and nothing else: where rows lie, if a tape does it, which needs no temporaries."""
+        factor = self.rates.factor(nodes, counts, times)
+
+        def rates(part: slice) -> Hyperparameters:
+            kept = {name: state.fields[name].index_select(0, rows[part]) for name in self.kept}
+            return self.rates.of(nodes[part], None if factor is None else factor[part], kept)
+
+        if self.descent.tape is not None and state.read is None:
+            self.chunk.run_(
+                rows.numel(),
+                drawn,
+                lambda k, index: self._descend_(state, rows[k], nodes[k], times[k], index, rates(k)),
+            )
+        else:
+            self.chunk.run_(
+                rows.numel(),
+                lambda k: self._descended(state, rows[k], nodes[k], drawn(k), rates(k)),
+                lambda k, new: _write_(state, rows[k], nodes[k], times[k], new),
+            )
 
     @property
     def plain(self) -> bool:
@@ -162,8 +168,9 @@ class Waves:
         self, state: State, rows: Tensor, nodes: Tensor, times: Tensor, r: Rows, losses: Float[Tensor, " w"]
     ) -> None:
         """Writes what an update made of some rows."""
-        self.rowwise.write_(state, rows, r)
-        _note_(state, nodes, times, self._sound(losses, r["x"]))
+        self.rowwise.write_(state, rows, r, updated=nodes)
+        x = state.x.index_select(0, rows) if self.quarantine else r["x"]  # with the fields beside the models
+        _note_(state, nodes, times, self._sound(losses, x))
 
     def _descended(
         self, state: State, rows: Tensor, nodes: Tensor, index: Int64[Tensor, "w s b"], rates: Hyperparameters

@@ -5,10 +5,12 @@ from typing import Any
 from batchednodes.algorithms.gossip_sgd import GossipSGD
 from batchednodes.algorithms.optim import SGD
 from batchednodes.events.clocks import AtUpdate
+from batchednodes.events.links.delay import Instant
 from batchednodes.events.merge import Fixed, Mean
 from batchednodes.events.rounds import Continuous
 from batchednodes.events.schemes import Uniform
 from batchednodes.events.synchronous import Synchronous
+from batchednodes.topology import Changing
 
 
 def check_algorithm(c: Any, kind: str, plain: Any) -> None:
@@ -25,7 +27,8 @@ def check_algorithm(c: Any, kind: str, plain: Any) -> None:
     g, a, local, rounds = c.gossip, type(c.algorithm), c.local, isinstance(c.timing, Synchronous)
     at_update, which = isinstance(g.clock, AtUpdate), f"algorithm.kind={kind}"
     own, column, simple = a is not GossipSGD, a.mixing == "column", isinstance(c.timing, Continuous)
-    sgd = isinstance(local.optimizer, SGD)
+    sgd, edges = isinstance(local.optimizer, SGD), bool(a.living("edge"))
+    placed = edges or bool(a.living("inbox"))
     settings = {name: getattr(local, name) != getattr(plain.local, name) for name in ("momentum", "nesterov")}
     idle = [f"local.{name}" for name, given in (settings | {"optimizer": not sgd}).items() if given and not a.descends]
     rules = (
@@ -47,16 +50,17 @@ def check_algorithm(c: Any, kind: str, plain: Any) -> None:
         (f"gossip.on_receipt must be merge with {which}", own and g.on_receipt != "merge", "leave it out"),
         (f"gossip.merge.kind must be fixed or mean with {which}", own and not isinstance(g.merge, Fixed | Mean),
          "leave it out"),
-        (f"gossip.flow.kind must be none with {which}, where each message takes from its sender", column and
-         g.flow != plain.gossip.flow, "leave it out"),
-        (f"network.availability and network.churn must be left out with {which}: what comes to a node that is off "
-         "would be gone, and the sums that it keeps with it", column and (c.network.availability, c.network.churn) !=
-         (plain.network.availability, plain.network.churn), "use gossip.loss"),
         (f"network.churn.start must be fresh with {which}", own and c.network.churn.start != "fresh", "leave it out"),
         (f"update.applies must be at_completion with {which}", own and c.update.applies != "at_completion",
          "use algorithm.kind=ad_psgd for stale gradients"),
-        (f"run.on_divergence must be stop or ignore with {which}", own and c.run.on_divergence == "quarantine",
-         "use stop"),
+        (f"timing.kind must be continuous with {which}, which keeps state for edges, or what has come",
+         placed and rounds, "leave out timing"),
+        (f"network.topology.kind must be one that does not change with {which}, which keeps state for each edge",
+         edges and isinstance(c.network.topology, Changing), "use another graph"),
+        (f"gossip.delay.kind must be none with {which}, which keeps state for each edge, as it is when a message comes",
+         edges and not isinstance(g.delay, Instant), "leave it out"),
+        (f"gossip.reply must be after with {which}, which keeps state for each edge", edges and g.reply == "before",
+         "leave it out"),
         (f"{' and '.join(idle)} must be left out with {which}, which makes its own steps", idle, "leave out"),
         *((f"{key} must be left out with timing.kind=synchronous, in whose rounds all nodes update, then mix", rounds
            and given, "leave it out") for key, given in _without_rounds(c, plain).items()),

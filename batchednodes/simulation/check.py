@@ -139,7 +139,7 @@ def _cases(algorithm: type[Algorithm], draw: np.random.Generator) -> Iterator[di
             case["gossip.clock"] = {"kind": "at_update", "order": "after"}
         exchange = "push" if algorithm.mixing == "column" else str(draw.choice(["push", "pull", "meet"]))
         case["gossip.exchange"] = "meet" if algorithm.mixing == "double" else exchange
-        if case["gossip.exchange"] != "meet":
+        if case["gossip.exchange"] != "meet" and not algorithm.living("edge"):
             case["gossip.delay"] = _DELAYS[draw.integers(len(_DELAYS))]
         case["gossip.loss"] = _LOSSES[draw.integers(len(_LOSSES))]
         yield case
@@ -225,7 +225,7 @@ def _apart(a: Simulation, b: Simulation) -> str | None:
     """Returns in what two runs that should be alike are not; rows of messages that are not under way do not count."""
     for name, mine in a.state.tensors().items():
         theirs = b.state.tensors()[name]
-        size = a.state.nodes if mine.ndim == 2 else len(mine)
+        size = a.state.nodes if mine.ndim == 2 and name not in a.state.on_edges else len(mine)
         mine, theirs = mine[:size].double(), theirs[:size].double()
         scale = max(1.0, float(mine.abs().nan_to_num(0.0, 0.0, 0.0).max())) if mine.numel() else 1.0
         if not torch.allclose(mine, theirs, rtol=0.0, atol=NEAR * scale, equal_nan=True):
@@ -248,6 +248,7 @@ def _others(config: Config) -> str | None:
     run = _ended(_run(config))
     rowwise, n = _rowwise(run), run.state.nodes
     nodes, times = torch.arange(n), torch.full((n,), 7.0, dtype=torch.float64)
+    owners = None if rowwise.edges is None else rowwise.edges.keys // n
     counts = torch.full((n,), 3)
     examples = run.problem.draw(np.arange(n), np.full(n, 3))
     whole, _ = rowwise.updated(run.state, nodes, nodes, times, counts, examples)
@@ -255,7 +256,8 @@ def _others(config: Config) -> str | None:
     for i in range(n):
         for name, tensor in run.state.tensors().items():
             if name not in ("versions", "updated", "gained", "diverged_at") and tensor.is_floating_point():
-                tensor[torch.arange(len(tensor)) != i] = torch.nan
+                owner = owners if name in run.state.on_edges else None
+                tensor[(torch.arange(len(tensor)) if owner is None else owner) != i] = torch.nan
         alone, _ = rowwise.updated(run.state, nodes, nodes, times, counts, examples)
         for name, tensor in run.state.tensors().items():
             tensor.copy_(kept[name])

@@ -35,6 +35,19 @@ WAYS = {
         "gossip.loss={kind: independent, probability: 0.3}",
         "gossip.weight=0.3",
     ),
+    "push_sum, off": (
+        "algorithm.kind=push_sum",
+        "gossip.clock.rate=2",
+        "gossip.delay={kind: exponential, mean: 0.5}",
+        "network.availability={kind: markov, mean_on: 1, mean_off: 0.5}",
+        "network.churn={leave: {kind: uniform, low: 2, high: 9}}",
+    ),
+    "push_sum, accounts": (
+        "algorithm.kind=push_sum",
+        "gossip.clock.rate=2",
+        "gossip.delay={kind: uniform, low: 0.1, high: 2}",
+        "gossip.flow={kind: simple, capacity: 3}",
+    ),
     "gradient_tracking": ("algorithm.kind=gradient_tracking", *MEET),
     "gradient_tracking, losses": (
         "algorithm.kind=gradient_tracking",
@@ -52,6 +65,17 @@ WAYS = {
     "ad_psgd, losses": ("algorithm.kind=ad_psgd", *AT_UPDATE, "gossip.loss={kind: independent, probability: 0.3}"),
     "gossip_sgd, rounds": ROUNDS,
     "gossip_sgd, contacts after updates": ("gossip.clock={kind: at_update, order: after}",),
+    "on edges": ("algorithm={kind: python, target: 'own_algorithms:NewestOfNeighbours'}", "gossip.clock.rate=2"),
+    "on edges, losses": (
+        "algorithm={kind: python, target: 'own_algorithms:NewestOfNeighbours'}",
+        *MEET,
+        "gossip.loss={kind: independent, probability: 0.3}",
+    ),
+    "inbox, delays": (
+        "algorithm={kind: python, target: 'own_algorithms:Inbox'}",
+        "gossip.clock.rate=2",
+        "gossip.delay={kind: exponential, mean: 0.5}",
+    ),
 }
 GRAPHS = ("{kind: ring}", "{kind: erdos_renyi, probability: 0.4}", "{kind: star}")
 
@@ -87,6 +111,28 @@ def test_batched_equals_serial(way, graph):
     same(batched, made(options, "serial"))
     if way not in ("gossip_sgd, contacts after updates",):
         same(batched, made(options, "serial", independent=False))
+
+
+@pytest.mark.parametrize(
+    "way", [way for way in WAYS if "rounds" not in way and "gossip_sgd" not in way and "accounts" not in way]
+)
+def test_nodes_that_diverge_are_cut_off_alike(way):
+    lr, decay = [0.05] * 12, [0.0] * 12
+    lr[3] = lr[7] = decay[3] = decay[7] = 1e200  # the first step leads beyond all numbers
+    options = (
+        *WAYS[way],
+        f"local.lr={lr}",
+        f"local.weight_decay={decay}",
+        "run.on_divergence=quarantine",
+        "network.topology={kind: ring}",
+    )
+    batched, serial = made(options), made(options, "serial")
+    cut = batched.state.diverged_at.isfinite()
+    assert cut.nonzero().flatten().tolist() == [3, 7]
+    assert torch.equal(batched.state.diverged_at, serial.state.diverged_at)
+    mine, theirs = (run.evaluator.models(run.state)[~cut] for run in (batched, serial))
+    assert mine.isfinite().all()
+    assert torch.allclose(mine, theirs, rtol=1e-11, atol=1e-12)
 
 
 def laws(run):
@@ -200,3 +246,26 @@ def test_a_run_starts_from_the_models_that_another_algorithm_scored(tmp_path):
     for algorithm in ("push_sum", "gossip_sgd"):
         start = [f"run.start_from={tmp_path / 'a'}", "run.until=1e-9", f"algorithm.kind={algorithm}"]
         assert torch.equal(train(BASE, *SMALL, *start).x, first.x)
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        (ROUNDS, "timing.kind must be continuous"),
+        (("network.topology={kind: random_matching}",), "network.topology.kind must be one that does not change"),
+        (("gossip.delay={kind: constant, time: 1}",), "gossip.delay.kind must be none"),
+        (("gossip.exchange=push_pull", "gossip.reply=before"), "gossip.reply must be after"),
+    ],
+)
+def test_fields_on_edges_are_refused_where_they_cannot_follow(options, rule):
+    with pytest.raises(ValueError, match=rule):
+        load(BASE, [*WAYS["on edges"], *options])
+
+
+def test_the_plan_counts_fields_on_edges():
+    config = load(BASE, [*SMALL, *WAYS["on edges"], "network.topology={kind: ring}"])
+    events = assembly.timeline([config])
+    found = plan.plan([config], events)
+    run = made((*WAYS["on edges"], "network.topology={kind: ring}"))
+    assert run.state.fields["newest"].shape == (24, run.state.p)
+    assert found.memory["newest"] == 24 * run.state.p * 8

@@ -241,7 +241,7 @@ def test_steps_divided_by_ages_with_epochs_of_nodes_that_own_different_numbers(m
     options = [*BASE, *DIVIDED, "local.epochs=2", "task.partition={kind: quantity_lognormal, sigma: 1}"]
     options += ["task.data.samples_per_node=9", "gossip.on_receipt=merge_update"]
     same(train({}, *options), train({}, *options, "executor=serial"))
-    monkeypatch.setattr("batchednodes.simulation.build.assembly._uneven", lambda sampler, where: "mask")  # as on CUDA
+    monkeypatch.setattr("batchednodes.simulation.build.local._uneven", lambda sampler, where: "mask")  # as on CUDA
     same(train({}, *options), train({}, *options, "executor=serial"))
 
 

@@ -288,7 +288,7 @@ def test_a_summary_names_a_hundred_nodes_at_most():
     assert train(TINY).summary["diverged"] == {"count": 0, "nodes": []}
 
 
-def assembly_of(*overrides: str) -> assembly.Run:
+def assembly_of(*overrides: str) -> assembly.Simulation:
     config = load(TINY, overrides)
     events = assembly.timeline([config])
     return assembly.assemble([config], events, plan([config], events).chunks)

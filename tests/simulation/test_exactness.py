@@ -19,7 +19,7 @@ from batchednodes.results.checkpoints import checkpoint
 from batchednodes.results.checkpoints.checkpoint import Snapshot
 from batchednodes.results.checkpoints.header import RunJournal
 from batchednodes.results.folder.inside import Inside
-from batchednodes.simulation.build import assembly
+from batchednodes.simulation.build import assembly, local
 from batchednodes.simulation.engine import Batched, Progress, Unobserved
 from batchednodes.simulation.planning import memory_plan, plan
 from batchednodes.simulation.training import Result
@@ -124,7 +124,7 @@ def test_whole_epochs_equal_serial(options, device, monkeypatch):
     for compiled in ("off", "auto"):
         same(run(*options, f"local.compile={compiled}", "local.chunk=5", base=[]), serial)
     # Steps that rows do not have, as they are on a device that nobody waits for.
-    monkeypatch.setattr(assembly, "_uneven", lambda sampler, where: "mask" if sampler.uneven else "none")
+    monkeypatch.setattr(local, "_uneven", lambda sampler, where: "mask" if sampler.uneven else "none")
     same(run(*options, base=[]), serial)
 
 

@@ -107,19 +107,9 @@ def _laws(laws):  # noqa: ANN001, ANN202
     traces = borrowed(laws.trace), borrowed(laws.traces), borrowed(laws.begun), borrowed(laws.links)
     changes = borrowed(laws.begins), borrowed(laws.turns)
     return MessageLaws(
-        laws.n,
-        laws.exchange,
-        laws.before,
-        laws.rounds,
-        laws.splits,
-        borrowed(laws.nodes),
-        traces[0],
-        traces[1],
-        traces[2],
-        traces[3],
-        changes[0],
-        changes[1],
-    )
+        laws.n, laws.exchange, laws.before, laws.rounds, laws.splits, borrowed(laws.nodes), traces[0], traces[1],
+        traces[2], traces[3], changes[0], changes[1],
+    )  # fmt: skip
 
 
 @njit(nogil=True, cache=True)
@@ -290,9 +280,9 @@ def _arrive(h, now, peers, laws, s, out):  # noqa: ANN001, ANN202
     if found and kind == ASKING and laws.before:
         _send(j, i, REPLY, now, laws, s, out)
     news = not laws.nodes[j].by_age or s.message_age[h].sum() >= s.age[j].sum()
-    if found and laws.splits:
-        row = s.messages[s.messages[h].snapshot].place
-        _emit(SPLIT, row, j, -1, i, s.messages[h].left, 1.0, -1, now, out)
+    if laws.splits:  # nothing of what is divided is gone: what finds nobody goes back
+        to, row = j if found else i, s.messages[s.messages[h].snapshot].place
+        _emit(SPLIT, row, to, -1, i, s.messages[h].left, 1.0, -1, now, out)
     elif found and kind != REQUEST:
         _receive(j, h, now, laws, s, out)
     if s.messages[h].snapshot >= 0:

@@ -72,6 +72,7 @@ def save(path: Inside, snapshot: Snapshot) -> None:
     layout = snapshot.layout
     said = {"time": snapshot.clocks.time, "nodes": layout.sizes.tolist(), "tracked": layout.widths.tolist()}
     said |= {"journal": asdict(snapshot.journal), "state": sorted(snapshot.state.tensors())}
+    said |= {"edges": sorted(snapshot.state.on_edges)}
     metadata = {"format": FORMAT, "about": json.dumps(said)}
     parts = [*_parts(tensors)]
     path.replace(blocks(parts, metadata | {"sha256": checksum(parts, metadata)}))

@@ -188,7 +188,7 @@ def _expected(found: Mapping[str, tuple[str, tuple[int, ...]]], said: Said) -> d
     if not {*said.state} >= _NEEDED or not all(map(is_field, own)):
         raise ValueError(f"state is {shown(said.state)}")
     shapes = {name: shape for names, shape in _SHAPES.items() for name in names.split()}
-    shapes |= {name: (f"field {name}", f"n width_of_{name}") for name in own}
+    shapes |= {name: (f"field {name}", f"{'m' if name in said.edges else 'n'} width_of_{name}") for name in own}
     shapes |= {
         f"messages.{name}": (f"field {name}", f"s width_of_{name}") for name in own if f"messages.{name}" in found
     }

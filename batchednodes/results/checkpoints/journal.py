@@ -165,6 +165,8 @@ class Said:
     """Tracked sources of each network."""
     state: tuple[str, ...]
     """Names of the tensors of its state."""
+    edges: tuple[str, ...]
+    """Those with a row for each directed edge in place of each node."""
     journal: RunJournal
 
     @staticmethod
@@ -187,7 +189,8 @@ class Said:
             raise ValueError(f"time is {shown(time)}, with something that comes later")
         if (end is None and journal.done) or (end is not None and end <= time):
             raise ValueError(f"end is {shown(end)} at t = {shown(time)} with {journal.done} steps done")
-        return Said(float(time), tuple(said["nodes"]), tuple(said["tracked"]), tuple(said["state"]), journal)
+        names = tuple(said["state"]), tuple(said["edges"])
+        return Said(float(time), tuple(said["nodes"]), tuple(said["tracked"]), *names, journal)
 
 
 def _is_wholes(value: Any, low: int) -> bool:
@@ -199,4 +202,5 @@ _SAID: dict[str, Callable[[Any], bool]] = {
     "nodes": lambda v: _is_wholes(v, 1),
     "tracked": lambda v: _is_wholes(v, 0),
     "state": _is_texts,
+    "edges": _is_texts,
 }

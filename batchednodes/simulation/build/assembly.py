@@ -3,11 +3,9 @@ r"""Assembly: from the settings of some networks to what runs. Networks of one b
 Notation: n nodes of all networks, p parameters, x models [n, p].
 """
 
-import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,18 +13,18 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from batchednodes.algorithms.context import Gradient
+from batchednodes.algorithms.edge_rows import EdgeRows
 from batchednodes.algorithms.fields import Field
 from batchednodes.algorithms.gossip_sgd import GossipSGD
-from batchednodes.algorithms.local_sgd import LocalSGD, Uneven
+from batchednodes.algorithms.local_sgd import LocalSGD
 from batchednodes.algorithms.mixing import Ages, Entries, parts
 from batchednodes.algorithms.mixing.rounds import RoundMatrices
 from batchednodes.algorithms.one_by_one import OneByOne
-from batchednodes.algorithms.optim import SGD, Constant
 from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.algorithms.reference import Reference
 from batchednodes.algorithms.rowwise import Rowwise
 from batchednodes.algorithms.state import State, begin, joined
-from batchednodes.algorithms.versions import dtype_for
+from batchednodes.algorithms.versions import Layout, dtype_for
 from batchednodes.algorithms.waves import Waves
 from batchednodes.config import Config, has_messages
 from batchednodes.data import Dataset, Heterogeneity, Sampler, Shards
@@ -36,14 +34,13 @@ from batchednodes.events.synchronous import Barriers
 from batchednodes.events.timeline import Timeline
 from batchednodes.models.problem import Problem
 from batchednodes.numerics import rng
-from batchednodes.numerics.fx_program import UntraceableError
 from batchednodes.numerics.memory import Chunk, Chunks
-from batchednodes.numerics.values import per_node, shown
+from batchednodes.numerics.values import shown
 from batchednodes.results import theory
 from batchednodes.results.metrics import base as own_metrics
 from batchednodes.results.metrics.evaluator import Evaluator, quarantine_
 from batchednodes.results.metrics.staleness import Sources, Tracking, sample
-from batchednodes.simulation.build import datasets, fields, learning
+from batchednodes.simulation.build import datasets, fields, learning, local
 from batchednodes.simulation.build.learning import DTYPES
 from batchednodes.simulation.engine import Batched, Engine, Serial, automatic_window
 from batchednodes.simulation.planning import preflight
@@ -131,50 +128,67 @@ def assemble(
     where, dtype = device(config), DTYPES[config.dtype]
     problem, labels = learning.problem(configs, events.networks, dtype, where, dealt)
     tracking = Tracking.of(events.networks, [c.staleness.track for c in configs], where)
-    coefficients = _rates(configs, dtype, where)
-    weight = _weight(configs, dtype, where)
-    layout, own, quarantine = tracking.layout, tracking.own, config.run.on_divergence == "quarantine"
     if isinstance(events, MessageTimeline):
         events = events.taking(problem.sampler.steps_of)
     if state is None:  # else they are those that the run had
         chunks = _fitted(chunks, config, problem.sampler)
-    (updated, scored), window = _chunks(chunks), config.run.window or automatic_window(events)
-    entries, ages, slots = (
-        *_entries(config, events, problem),
-        events.slots if isinstance(events, MessageTimeline) else 0,
-    )
-    carries, replaces = (config.gossip.on_receipt in kinds for kinds in (("update", "update_merge"), ("update",)))
-    layout.reserve(slots if state is None else state.x.shape[0] - state.nodes)
-    rounds = RoundMatrices(events.weights, where, dtype) if isinstance(events, Barriers) else None
-    if config.executor == "serial":
-        reference = Reference(problem, coefficients, weight, layout, own, quarantine, entries, replaces, ages)
-        rowwise = _rowwise(configs, events, problem, _plain_descent(config, problem, coefficients), coefficients)
-        independent = hasattr(config.algorithm, "event_")
-        single = type(config.algorithm) is not GossipSGD or rounds is not None
-        executor = Serial(OneByOne(reference, rowwise, rounds, independent) if single else reference)
-    else:
-        descent = _descent(config, problem, coefficients, chunks)
-        rowwise = _rowwise(configs, events, problem, descent, coefficients)
-        choices = (coefficients, weight, layout, own, updated, config.run.mixing, quarantine, entries)
-        executor = Batched(Waves(rowwise, problem, descent, *choices, carries, replaces, ages, rounds))
-    declared = fields.declared(configs, coefficients.momentum is not None, entries.parts if entries and ages else 0)
-    if state is None:
-        x = _initial(configs, problem, events.networks, dtype, slots)
-        state = begin(x, layout.zeros(counts(events, config)), events.networks.n, declared)
-        if quarantine:
-            quarantine_(state)  # a user's model may begin with anything
-    else:
-        _check_state(state, (events.networks.n, problem.stack.p), layout.room, declared)
-        state = state if state.travels else joined(state, declared)
+    updated, scored = _chunks(chunks)
+    slots = events.slots if isinstance(events, MessageTimeline) else 0
+    tracking.layout.reserve(slots if state is None else state.x.shape[0] - state.nodes)
+    executor, rowwise, declared = _executor(configs, events, problem, tracking, (chunks, updated))
+    state = _state(configs, events, problem, tracking.layout, (declared, rowwise.edges), state)
+    window = config.run.window or automatic_window(events)
     engine = Engine(events, executor, config.run.until, config.run.mark_every, window)
     theories = tuple(mean_staleness(c, events, g, tracking.sources) for g, c in enumerate(configs))
     evaluated, peaks = _evaluated(configs, events.networks), tuple(events.peaks())
-    constants = (evaluated, theories, peaks, scored, chunks.together, quarantine)
+    constants = (evaluated, theories, peaks, scored, chunks.together, config.run.on_divergence == "quarantine")
     laws = events.laws if isinstance(events, MessageTimeline) else None
-    models, own_metric = rowwise.models, own_metrics.load(config.run.metrics)
-    evaluator = Evaluator(events.networks, problem, tracking, *constants, laws, models, own_metric)
+    own = own_metrics.load(config.run.metrics)
+    evaluator = Evaluator(events.networks, problem, tracking, *constants, laws, rowwise.models, own)
     evaluator.measured(state, 0.0, np.zeros(events.networks.n, bool))  # what a user's metric cannot is refused here
     return Simulation(engine, state, declared, evaluator, problem, chunks, updated, labels)
+
+
+def _executor(
+    configs: Sequence[Config], events: Timeline, problem: Problem, tracking: Tracking, rows: tuple[Chunks, Chunk]
+) -> tuple[Serial | Batched, Rowwise, dict[str, Field]]:
+    """Returns what runs events, the algorithm on rows, and what nodes keep besides their models."""
+    config, where = configs[0], problem.features.device
+    dtype, quarantine = DTYPES[config.dtype], config.run.on_divergence == "quarantine"
+    rates, weight = local.hyperparameters(configs, dtype, where), local.weight(configs, dtype, where)
+    entries, ages = _entries(config, events, problem)
+    declared = fields.declared(configs, rates.momentum is not None, entries.parts if entries and ages else 0)
+    carries, replaces = (config.gossip.on_receipt in kinds for kinds in (("update", "update_merge"), ("update",)))
+    rounds = RoundMatrices(events.weights, where, dtype) if isinstance(events, Barriers) else None
+    laws = (rates, weight, tracking.layout, tracking.own)
+    if config.executor == "serial":
+        reference = Reference(problem, *laws, quarantine, entries, replaces, ages)
+        rowwise = _rowwise(configs, events, problem, local.plain_descent(config, problem, rates), rates)
+        plain = type(config.algorithm) is GossipSGD and rounds is None
+        any_ = OneByOne(reference, rowwise, rounds, hasattr(config.algorithm, "event_"))
+        return Serial(reference if plain else any_), rowwise, declared
+    descent = local.descent(config, problem, rates, rows[0])
+    rowwise = _rowwise(configs, events, problem, descent, rates)
+    choices = (rows[1], config.run.mixing, quarantine, entries, carries, replaces, ages, rounds)
+    return Batched(Waves(rowwise, problem, descent, *laws, *choices)), rowwise, declared
+
+
+def _state(
+    configs: Sequence[Config], events: Timeline, problem: Problem, layout: Layout,
+    kept: tuple[dict[str, Field], EdgeRows | None], state: State | None,
+) -> State:  # fmt: skip
+    """Returns the state of a run: the one given, if it fits the settings, else that at its start."""
+    (declared, edges), n, config = kept, events.networks.n, configs[0]
+    count = 0 if edges is None else edges.count
+    if state is not None:
+        _check_state(state, (n, problem.stack.p), layout.room, declared, count)
+        return state if state.travels else joined(state, declared)
+    slots = events.slots if isinstance(events, MessageTimeline) else 0
+    x = _initial(configs, problem, events.networks, DTYPES[config.dtype], slots)
+    made = begin(x, layout.zeros(counts(events, config)), n, declared, count)
+    if config.run.on_divergence == "quarantine":
+        quarantine_(made)  # a user's model may begin with anything
+    return made
 
 
 def _fitted(planned: Chunks, config: Config, sampler: Sampler) -> Chunks:
@@ -203,53 +217,16 @@ def _chunks(planned: Chunks) -> tuple[Chunk, Chunk]:
     return updated, scored
 
 
-def _check_state(state: State, shape: tuple[int, int], versions: int, declared: Mapping[str, Field]) -> None:
+def _check_state(
+    state: State, shape: tuple[int, int], versions: int, declared: Mapping[str, Field], edges: int
+) -> None:
     found = tuple(state.models.shape), state.versions.numel(), {*state.fields, *state.columns}
-    if found != (shape, versions, {*declared}):
+    placed = all(len(state.fields[k]) == edges for k, f in declared.items() if f.lives == "edge" and k in state.fields)
+    if found != (shape, versions, {*declared}) or not placed:
         raise ValueError(
             f"the checkpoint must fit the settings: models {list(shape)} and {versions} versions, got models "
             f"{list(state.models.shape)} and {state.versions.numel()} versions; did data or the model's code change?"
         )
-
-
-def _descent(config: Config, problem: Problem, rates: Hyperparameters, chunks: Chunks) -> LocalSGD:
-    """Returns the way to make minibatch steps.
-
-    Args:
-        config: settings that all networks share.
-        problem: what is learned.
-        rates: coefficients of all nodes.
-        chunks: rows that descend at once, at most, and whether by a tape or a program.
-
-    Raises:
-        ValueError: a compiled program is asked for, and cannot be made.
-    """
-    local, sampler, descent = config.local, problem.sampler, _plain_descent(config, problem, rates)
-    divides = descent.divides
-    if local.compile == "off" or divides or (local.compile == "auto" and not chunks.traced):
-        return descent
-    batch, compiled = sampler.shape[1], local.compile == "on"
-    if not compiled and not rates.lr.is_cuda:
-        with contextlib.suppress(UntraceableError):
-            return descent.taped(problem.stack.p, batch, rates)
-    try:
-        program = descent.traced(problem.stack.p, batch, rates, compiled)
-    except UntraceableError as error:
-        if not compiled:
-            return descent
-        raise ValueError(
-            f"local.compile must be auto or off where torch.compile cannot compile the update, got 'on': "
-            f"{str(error).strip().splitlines()[0][:300]}"
-        ) from error
-    return program.recorded(chunks.update) if rates.lr.is_cuda else program
-
-
-def _plain_descent(config: Config, problem: Problem, rates: Hyperparameters) -> LocalSGD:
-    """Returns the way to make minibatch steps by vmap, operation by operation."""
-    sampler = problem.sampler
-    data = (problem.features, problem.targets, sampler.padded, _uneven(sampler, rates.lr.device))
-    divides = config.gossip.merge.weighing(np.zeros(1)).divides
-    return LocalSGD.of(problem.objective, problem.stack.views, rates, *data, divides, sampler.keyed)
 
 
 def _rowwise(
@@ -264,16 +241,11 @@ def _rowwise(
         )
     ]
     seeds = torch.from_numpy(batch.seeds[batch.network_of()].astype(np.int64)).to(where)
-    local, degrees = (torch.from_numpy(a).to(where) for a in (batch.local(), np.concatenate(degree)))
-    gradient = Gradient(problem)
-    return Rowwise(configs[0].algorithm, gradient, descent, rates, degrees.to(rates.lr.dtype), seeds, local)
-
-
-def _uneven(sampler: Sampler, where: torch.device) -> Uneven:
-    """Returns what becomes of the steps that some nodes do not have."""
-    if not sampler.uneven:
-        return "none"
-    return "skip" if where.type == "cpu" else "mask"
+    numbers, degrees = (torch.from_numpy(a).to(where) for a in (batch.local(), np.concatenate(degree)))
+    algorithm = configs[0].algorithm
+    edges = EdgeRows.of(events.contacts, batch, where) if algorithm.living("edge") else None
+    known = (degrees.to(rates.lr.dtype), seeds, numbers, edges)
+    return Rowwise(algorithm, Gradient(problem), descent, rates, *known)
 
 
 def counts(events: Timeline, config: Config) -> torch.dtype:
@@ -308,55 +280,6 @@ def mean_staleness(config: Config, events: Timeline, g: int, sources: Sources) -
     if isinstance(gossip.scheme, Freshest) and gossip.exchange == "push" and memoryless and n <= LARGEST_FRESHEST:
         return theory.freshest_staleness(n, float(capacity[0]), float(update.rate[0]))
     return None
-
-
-def _rates(configs: Sequence[Config], dtype: torch.dtype, where: torch.device) -> Hyperparameters:
-    parts = [(c.local, c.network.nodes, c.seed) for c in configs]
-    lr, momentum, decay = (
-        np.concatenate([per_node(getattr(local, key), n, seed, f"local.{key}", high=high) for local, n, seed in parts])
-        for key, high in (("lr", math.inf), ("momentum", 1.0), ("weight_decay", math.inf))
-    )
-    send = learning.Sender(dtype, where)
-    optimizer, own = _alike(configs, "optimizer")
-    schedule, scheduling = _alike(configs, "schedule")
-    clips = [math.inf if local.clip is None else local.clip for local, *_ in parts]
-    clip = [
-        np.full(n, math.inf) if c == math.inf else per_node(c, n, seed, "local.clip", open_low=True)
-        for c, (_, n, seed) in zip(clips, parts, strict=True)
-    ]
-    idle = isinstance(schedule, Constant) and not scheduling["warmup"].any()
-    return Hyperparameters(
-        send(lr),
-        send(momentum) if momentum.any() else None,
-        send(decay) if decay.any() else None,
-        configs[0].local.nesterov,
-        clip=send(np.concatenate(clip)) if any(c != math.inf for c in clips) else None,
-        optimizer=None if isinstance(optimizer, SGD) else optimizer,
-        own={name: send(value) for name, value in own.items()},
-        schedule=None if idle else schedule,
-        scheduling={name: torch.from_numpy(value).to(where) for name, value in scheduling.items()},
-    )
-
-
-def _alike(configs: Sequence[Config], name: str) -> tuple[Any, dict[str, np.ndarray]]:
-    """Returns the optimizer or schedule of all networks, and its settings node by node.
-
-    Raises:
-        ValueError: networks of one batch have different ones.
-    """
-    key, found = f"local.{name}", [getattr(c.local, name) for c in configs]
-    each = [one.per_node(c.network.nodes, c.seed, key) for one, c in zip(found, configs, strict=True)]
-    same = [{k: v for k, v in vars(one).items() if k not in each[0]} for one in found]
-    if any(type(one) is not type(found[0]) or rest != same[0] for one, rest in zip(found, same, strict=True)):
-        raise ValueError(f"sweep.{key} must keep the kind in all networks of a batch; run separate commands for them")
-    return found[0], {setting: np.concatenate([own[setting] for own in each]) for setting in each[0]}
-
-
-def _weight(configs: Sequence[Config], dtype: torch.dtype, where: torch.device) -> Tensor:
-    weights = [
-        per_node(c.gossip.weight, c.network.nodes, c.seed, "gossip.weight", high=1.0, open_high=False) for c in configs
-    ]
-    return learning.Sender(dtype, where)(np.concatenate(weights))
 
 
 def _initial(configs: Sequence[Config], run: Problem, batch: Networks, dtype: torch.dtype, slots: int) -> Tensor:

@@ -86,7 +86,11 @@ class MemoryBudget:
         steps, b = self.minibatches
         examples = steps * b * 8 + b * self._example(self.sizes[0])  # one step's features at a time
         rows = 6 if self.ages == 0 else 8  # ages, and step sizes
-        kept = [one.size(self.p, self.item) for name, one in self.declared.items() if name not in fields.LABELS]
+        each = self.edges / self.nodes  # of a node
+        kept = [
+            math.ceil(each if one.lives == "edge" else 1) * one.size(self.p, self.item)
+            for name, one in self.declared.items() if name not in fields.LABELS
+        ]  # fmt: skip
         return examples + self.item * (3 * b * self.activations + rows * self.p) + 3 * sum(kept)
 
     def _example(self, data: DataSizes) -> int:
@@ -158,6 +162,14 @@ class MemoryBudget:
         }
 
     @property
+    def edges(self) -> int:
+        """About how many directed edges there are, where something lives on them."""
+        if not type(self.config.algorithm).living("edge"):
+            return 0
+        pairs = [(c.network.topology.contacts(c.network.nodes), c.network.nodes) for c in self.configs]
+        return int(sum(stored or n * (n - 1) for stored, n in pairs))  # complete graphs store none
+
+    @property
     def declared(self) -> dict[str, Field]:
         """What nodes keep besides their models."""
         return fields.declared(self.configs, any(c.local.momentum != 0 for c in self.configs), self.ages)
@@ -165,7 +177,10 @@ class MemoryBudget:
     def fields(self, n: int, travelling: bool = False) -> dict[str, int]:
         """Returns the bytes of what some nodes keep besides their models, or of what travels with as many messages."""
         kept = {name: one for name, one in self.declared.items() if one.travels or not travelling}
-        sizes = {fields.LABELS.get(name, name): n * one.size(self.p, self.item) for name, one in kept.items()}
+        sizes = {
+            fields.LABELS.get(name, name): one.rows(n, self.edges) * one.size(self.p, self.item)
+            for name, one in kept.items()
+        }
         return dict.fromkeys(fields.LABELS.values(), 0) | sizes
 
     def messages(self, events: MessageTimeline, versions: int) -> dict[str, int]:

@@ -1,0 +1,62 @@
+r"""The directed edges of all networks, for what nodes keep of each of their neighbours.
+
+Edge (i, j) is what node i keeps of j: its rows belong to i, as the row of its model does. There is one in each
+direction for all that may be in contact, whichever of them makes it.
+
+Notation: n nodes of all networks, m directed edges, w rows of a wave, d largest number of neighbours.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
+
+from batchednodes.topology import Networks, PeerLists
+
+
+@dataclass(frozen=True, eq=False)
+class EdgeRows:
+    """Where the rows of each directed edge lie in fields that live on edges: node by node, then by neighbour."""
+
+    begins: Int64[Tensor, " n1"]
+    """Number of the first edge of each node, and m."""
+    keys: Int64[Tensor, " m"]
+    """i n + j of each edge, in increasing order."""
+    most: int
+    """d."""
+
+    @staticmethod
+    def of(contacts: PeerLists, networks: Networks, device: torch.device) -> "EdgeRows":
+        """Returns the edges of graphs that do not change, on a device."""
+        n, parts = networks.n, list[np.ndarray]()
+        for g in range(networks.count):
+            nodes = networks.slice(g)
+            graph, size = contacts.graph(nodes), nodes.stop - nodes.start
+            if graph is None:
+                i, j = np.divmod(np.arange(size * size), size)
+                i, j = i[i != j], j[i != j]
+            else:
+                i, j = np.repeat(np.arange(size), graph.degrees), graph.indices.astype(np.int64)
+            i, j = i + nodes.start, j + nodes.start
+            parts += [i * n + j, j * n + i]
+        keys = np.unique(np.concatenate(parts))
+        begins = np.searchsorted(keys, np.arange(n + 1) * n)
+        most = int(np.diff(begins).max(initial=0))
+        return EdgeRows(torch.from_numpy(begins).to(device), torch.from_numpy(keys).to(device), most)
+
+    @property
+    def count(self) -> int:
+        """M."""
+        return self.keys.numel()
+
+    def number(self, nodes: Int64[Tensor, " w"], others: Int64[Tensor, " w"]) -> Int64[Tensor, " w"]:
+        """Returns the numbers of edges (i, j), which there are."""
+        return torch.searchsorted(self.keys, nodes * (self.begins.numel() - 1) + others)
+
+    def around(self, nodes: Int64[Tensor, " w"]) -> tuple[Int64[Tensor, "w d"], Bool[Tensor, "w d"]]:
+        """Returns the numbers of all edges of some nodes, and which of them there are; the others are 0."""
+        places = torch.arange(self.most, device=nodes.device)
+        here = places < (self.begins[nodes + 1] - self.begins[nodes]).unsqueeze(1)
+        return torch.where(here, self.begins[nodes].unsqueeze(1) + places, 0), here

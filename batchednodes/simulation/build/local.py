@@ -1,0 +1,119 @@
+"""From the settings of local SGD to what runs: coefficients of all nodes, and the way to make minibatch steps."""
+
+import contextlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from batchednodes.algorithms.local_sgd import LocalSGD, Uneven
+from batchednodes.algorithms.optim import SGD, Constant
+from batchednodes.algorithms.rates import Hyperparameters
+from batchednodes.config import Config
+from batchednodes.data import Sampler
+from batchednodes.models.problem import Problem
+from batchednodes.numerics.fx_program import UntraceableError
+from batchednodes.numerics.memory import Chunks
+from batchednodes.numerics.values import per_node
+from batchednodes.simulation.build import learning
+
+
+def descent(config: Config, problem: Problem, rates: Hyperparameters, chunks: Chunks) -> LocalSGD:
+    """Returns the way to make minibatch steps.
+
+    Args:
+        config: settings that all networks share.
+        problem: what is learned.
+        rates: coefficients of all nodes.
+        chunks: rows that descend at once, at most, and whether by a tape or a program.
+
+    Raises:
+        ValueError: a compiled program is asked for, and cannot be made.
+    """
+    local, sampler, made = config.local, problem.sampler, plain_descent(config, problem, rates)
+    divides = made.divides
+    if local.compile == "off" or divides or (local.compile == "auto" and not chunks.traced):
+        return made
+    batch, compiled = sampler.shape[1], local.compile == "on"
+    if not compiled and not rates.lr.is_cuda:
+        with contextlib.suppress(UntraceableError):
+            return made.taped(problem.stack.p, batch, rates)
+    try:
+        program = made.traced(problem.stack.p, batch, rates, compiled)
+    except UntraceableError as error:
+        if not compiled:
+            return made
+        raise ValueError(
+            f"local.compile must be auto or off where torch.compile cannot compile the update, got 'on': "
+            f"{str(error).strip().splitlines()[0][:300]}"
+        ) from error
+    return program.recorded(chunks.update) if rates.lr.is_cuda else program
+
+
+def plain_descent(config: Config, problem: Problem, rates: Hyperparameters) -> LocalSGD:
+    """Returns the way to make minibatch steps by vmap, operation by operation."""
+    sampler = problem.sampler
+    data = (problem.features, problem.targets, sampler.padded, _uneven(sampler, rates.lr.device))
+    divides = config.gossip.merge.weighing(np.zeros(1)).divides
+    return LocalSGD.of(problem.objective, problem.stack.views, rates, *data, divides, sampler.keyed)
+
+
+def _uneven(sampler: Sampler, where: torch.device) -> Uneven:
+    """Returns what becomes of the steps that some nodes do not have."""
+    if not sampler.uneven:
+        return "none"
+    return "skip" if where.type == "cpu" else "mask"
+
+
+def hyperparameters(configs: Sequence[Config], dtype: torch.dtype, where: torch.device) -> Hyperparameters:
+    """Returns the coefficients of all nodes, on a device."""
+    parts = [(c.local, c.network.nodes, c.seed) for c in configs]
+    lr, momentum, decay = (
+        np.concatenate([per_node(getattr(local, key), n, seed, f"local.{key}", high=high) for local, n, seed in parts])
+        for key, high in (("lr", math.inf), ("momentum", 1.0), ("weight_decay", math.inf))
+    )
+    send = learning.Sender(dtype, where)
+    optimizer, own = _alike(configs, "optimizer")
+    schedule, scheduling = _alike(configs, "schedule")
+    clips = [math.inf if local.clip is None else local.clip for local, *_ in parts]
+    clip = [
+        np.full(n, math.inf) if c == math.inf else per_node(c, n, seed, "local.clip", open_low=True)
+        for c, (_, n, seed) in zip(clips, parts, strict=True)
+    ]
+    idle = isinstance(schedule, Constant) and not scheduling["warmup"].any()
+    return Hyperparameters(
+        send(lr),
+        send(momentum) if momentum.any() else None,
+        send(decay) if decay.any() else None,
+        configs[0].local.nesterov,
+        clip=send(np.concatenate(clip)) if any(c != math.inf for c in clips) else None,
+        optimizer=None if isinstance(optimizer, SGD) else optimizer,
+        own={name: send(value) for name, value in own.items()},
+        schedule=None if idle else schedule,
+        scheduling={name: torch.from_numpy(value).to(where) for name, value in scheduling.items()},
+    )
+
+
+def _alike(configs: Sequence[Config], name: str) -> tuple[Any, dict[str, np.ndarray]]:
+    """Returns the optimizer or schedule of all networks, and its settings node by node.
+
+    Raises:
+        ValueError: networks of one batch have different ones.
+    """
+    key, found = f"local.{name}", [getattr(c.local, name) for c in configs]
+    each = [one.per_node(c.network.nodes, c.seed, key) for one, c in zip(found, configs, strict=True)]
+    same = [{k: v for k, v in vars(one).items() if k not in each[0]} for one in found]
+    if any(type(one) is not type(found[0]) or rest != same[0] for one, rest in zip(found, same, strict=True)):
+        raise ValueError(f"sweep.{key} must keep the kind in all networks of a batch; run separate commands for them")
+    return found[0], {setting: np.concatenate([own[setting] for own in each]) for setting in each[0]}
+
+
+def weight(configs: Sequence[Config], dtype: torch.dtype, where: torch.device) -> Tensor:
+    """Returns w of each node, that of the contacts it makes, on a device."""
+    weights = [
+        per_node(c.gossip.weight, c.network.nodes, c.seed, "gossip.weight", high=1.0, open_high=False) for c in configs
+    ]
+    return learning.Sender(dtype, where)(np.concatenate(weights))

@@ -1,0 +1,53 @@
+"""Algorithms of one's own that keep something of each neighbour, or of what has come."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from batchednodes.algorithms.base import Algorithm, Context, Field, Rows
+from batchednodes.events.timeline import MEET, UPDATE
+
+
+@dataclass(frozen=True)
+class NewestOfNeighbours(Algorithm):
+    """Averages with the newest model that has come from each neighbour, then trains."""
+
+    fields: ClassVar[dict[str, Field]] = {"newest": Field(lives="edge"), "known": Field(width=1, lives="edge")}
+    timing: ClassVar[tuple[str, ...]] = ("events",)
+
+    def update_(self, r: Rows, k: Context) -> None:
+        known = r["known"] * k.neighbours.unsqueeze(2)
+        r["x"] = k.descend((r["x"] + (known * r["newest"]).sum(1)) / (1 + known.sum(1)))
+
+    def combine(self, own: Rows, other: Rows, w: Any) -> Rows:
+        return other
+
+    def absorb_(self, r: Rows, mixed: Rows, k: Context) -> None:
+        r["newest"], r["known"] = mixed["x"], torch.ones_like(r["known"])
+
+    def event_(self, rows: Rows, e: Any, k: Any) -> None:
+        n = e.edges.begins.numel() - 1
+        if e.kind == UPDATE:
+            mine = e.edges.keys // n == e.actor
+            known, newest = rows["known"][mine], rows["newest"][mine]
+            mean = (rows["x"][e.actor] + (known * newest).sum(0)) / (1 + known.sum())
+            rows["x"][e.actor] = k.descend(mean)
+            return
+        for i, j in ((e.actor, e.peer), (e.peer, e.actor))[: 2 if e.kind == MEET else 1]:
+            at = int((e.edges.keys == j * n + i).nonzero())
+            rows["newest"][at], rows["known"][at] = rows["x"][i], 1.0
+
+
+@dataclass(frozen=True)
+class Inbox(Algorithm):
+    """Averages with all models that have come since the last update, then trains."""
+
+    fields: ClassVar[dict[str, Field]] = {"sum": Field(lives="inbox"), "count": Field(width=1, lives="inbox")}
+    timing: ClassVar[tuple[str, ...]] = ("events",)
+
+    def emit_(self, r: Rows, k: Context) -> Rows:
+        return {"sum": r["x"], "count": torch.ones_like(r["x"][:, :1])}
+
+    def update_(self, r: Rows, k: Context) -> None:
+        r["x"] = k.descend((r["x"] + r["sum"]) / (1 + r["count"]))
