@@ -158,7 +158,14 @@ KINDS: dict[str, dict[str, type]] = {
 OPEN: dict[str, type] = {"task.loss": Criterion, "run.metrics[]": PythonMetric}
 """Sections without built-in kinds -> what a class of the user's own derives from."""
 
-READER = Reader(KINDS, SYNONYMS, OPEN)
+CLOSED: dict[str, str] = {
+    "timing": "a timing is how the engine makes events: laws of one's own go into update.clock, gossip.clock and "
+    "gossip.scheme",
+    "run.metrics[]": "a metric is named where it is measured, in run.metrics: {kind: python, target: ..., args: ...}",
+}
+"""Sections where no kind of the user's own can be registered, by `register` or an entry point -> why."""
+
+READER = Reader(KINDS, SYNONYMS, OPEN, CLOSED)
 """Turns plain data into settings and back, with this table; tells what a wrong key may mean."""
 
 
@@ -174,8 +181,13 @@ def register(section: str, kind: str, cls: type) -> None:
         cls: a frozen dataclass derived from what all kinds of the section derive from.
 
     Raises:
-        ValueError: there is no such section, the name is taken, or the class cannot stand there.
+        ValueError: there is no such section, it takes no kinds of yours, the name is taken, or the class cannot stand there.
     """
     if section not in KINDS:
-        raise ValueError(f"section must be one of {', '.join(KINDS)}, got {shown(section)}{nearest(section, KINDS)}")
+        choices = [name for name in KINDS if name not in CLOSED]
+        raise ValueError(
+            f"section must be one of {', '.join(choices)}, got {shown(section)}{nearest(section, choices)}"
+        )
+    if section in CLOSED:
+        raise ValueError(f"section must be one that takes kinds of your own, got {section!r}; {CLOSED[section]}")
     register_(KINDS, section, READER.base(section), kind, cls)

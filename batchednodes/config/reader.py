@@ -15,8 +15,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from batchednodes.config.registry import PYTHON, Kinds, PythonKind, checked, is_own, take_, told
+from batchednodes.config.registry import PYTHON, Kinds, PythonKind, checked, take_, told
 from batchednodes.numerics import targets
+from batchednodes.numerics.targets import is_own
 from batchednodes.numerics.values import Distribution, shown
 
 _WORDS: dict[Any, str] = {
@@ -121,6 +122,8 @@ class Reader:
     """Word -> the key, or the override, that somebody who writes it for a key may mean."""
     open: Mapping[str, type]
     """Sections without built-in kinds -> what classes of the user's own derive from."""
+    closed: Mapping[str, str]
+    """Sections where none of the user's own can be registered -> why."""
 
     def base(self, section: str) -> type:
         """Returns what all kinds of a section derive from."""
@@ -219,17 +222,19 @@ class Reader:
         kinds = {name: cls for section in sections for name, cls in self.kinds[section].items()}
         name = data.get("kind", self._name(kinds, default_of(field) if field else None))
         own = {key: value for key, value in data.items() if key != "kind"}
-        if name == PYTHON and PYTHON not in kinds:
-            return self._python(own, sections[0], path)
-        choices = ", ".join(dict.fromkeys([*kinds, PYTHON]))
+        opened = [section for section in sections if section not in self.closed]
+        if name == PYTHON and PYTHON not in kinds and opened:
+            return self._python(own, opened[0], path)
+        choices = ", ".join(dict.fromkeys([*kinds, *([PYTHON] if opened else [])]))
         if name is None:
             raise ValueError(f"{path}.kind must be given: one of {choices}")
         if name not in list(kinds):
-            for section in sections:
+            for section in opened:
                 take_(self.kinds, section, self.base(section), name)
                 kinds |= self.kinds[section]
         if name not in list(kinds):
-            raise ValueError(f"{path}.kind must be one of {choices}, got {shown(name)}{nearest(name, kinds)}")
+            why = f"; {self.closed[sections[0]]}" if name == PYTHON else nearest(name, kinds)
+            raise ValueError(f"{path}.kind must be one of {choices}, got {shown(name)}{why}")
         return self.build(kinds[name], own, path, name)
 
     def _python(self, data: Mapping[Any, Any], section: str, path: str) -> Any:
@@ -305,16 +310,40 @@ class Reader:
 
     def _target(self, value: Any, kinds: Mapping[str, type], section: str, path: str) -> str:
         """Returns the name of the class of an object that stands at a path and is none of the kinds there."""
-        cls = type(value)
-        if not isinstance(value, self.base(section)) or not is_own(cls):
-            raise ValueError(f"{path} must be of kind {', '.join(kinds)}, got a {cls.__name__}")
+        cls, why = type(value), self.closed.get(section)
+        if why or not isinstance(value, self.base(section)) or not is_own(cls):
+            raise ValueError(
+                f"{path} must be of kind {', '.join(kinds)}, got a {cls.__name__}" + (f"; {why}" if why else "")
+            )
         name = targets.name_of(cls)
+        fix = f"batchednodes.register({section!r}, ..., {cls.__name__})"
+        if PYTHON in kinds:
+            raise ValueError(f"{path} must be of a class that is registered, got {cls.__qualname__}; use {fix}")
         if name is None:
-            fix = f"batchednodes.register({section!r}, ..., {cls.__name__}), or define it at the top of a module"
+            fix += ", or define it at the top of a module"
             raise ValueError(
                 f"{path} must be of a class with a name to import it by, got {cls.__qualname__}; use {fix}"
             )
         return name
+
+    def located(self, config: Any, message: str) -> str:
+        """Returns a message that begins with a setting of a kind as it is written: behind `args` where the kind is so.
+
+        Args:
+            config: the whole config.
+            message: as of a method of the kind, which knows its section only: "update.clock.shape must be ...".
+        """
+        for section in self.kinds:
+            if not message.startswith(f"{section}."):
+                continue
+            value = config
+            for name in section.split("."):
+                value = getattr(value, name)
+            word = re.split(r"\W", message[len(section) + 1 :], maxsplit=1)[0]
+            if is_dataclass(value) and word in {one.name for one in fields(value)}:
+                written = self.plain(value, section)
+                return f"{section}.args{message[len(section) :]}" if written["kind"] == PYTHON else message
+        return message
 
     def forget_(self, data: dict, change: Mapping, cls: type, path: str) -> None:
         """Removes from `data` the settings of kinds that `change` replaces: those that the new kind does not have.

@@ -9,7 +9,8 @@ from typing import Any, get_type_hints
 
 from batchednodes.config import KINDS, READER, Config
 from batchednodes.config.reader import default_of, describe, join, members
-from batchednodes.config.registry import PYTHON, PythonKind, is_own, take_
+from batchednodes.config.registry import PYTHON, PythonKind, take_
+from batchednodes.numerics.targets import is_own
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def catalogue() -> list[Kind]:
     """Returns every section and kind with its settings, in the order of the config."""
     return [
         *_section(Config, ""),
-        *(_kind("distribution", name, cls, None) for name, cls in KINDS["distribution"].items()),
+        *_kinds("distribution", None),
     ]
 
 
@@ -57,14 +58,20 @@ def _section(cls: type, path: str) -> Iterator[Kind]:
         at = join(path, field.name)
         inner = members(hints[field.name])[0]
         if at in KINDS:
-            take_(KINDS, at, READER.base(at))
-            yield from (_kind(at, name, kind, default_of(field)) for name, kind in KINDS[at].items())
-            if PYTHON not in KINDS[at]:
-                yield _kind(at, PYTHON, PythonKind, None)
+            yield from _kinds(at, default_of(field))
         elif f"{at}[]" in KINDS:
-            yield from (_kind(f"{at}[]", name, kind, None) for name, kind in KINDS[f"{at}[]"].items())
+            yield from _kinds(f"{at}[]", None)
         elif isinstance(inner, type) and is_dataclass(inner):
             yield from _section(inner, at)
+
+
+def _kinds(section: str, default: Any) -> Iterator[Kind]:
+    """Yields the kinds of a section, with those of installed packages."""
+    if section not in READER.closed:
+        take_(KINDS, section, READER.base(section))
+    yield from (_kind(section, name, kind, default) for name, kind in KINDS[section].items())
+    if PYTHON not in KINDS[section] and section not in READER.closed:
+        yield _kind(section, PYTHON, PythonKind, None)
 
 
 def _kind(path: str, name: str, cls: type, default: Any) -> Kind:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from batchednodes.numerics import targets
+from batchednodes.numerics.targets import is_own
 from batchednodes.numerics.values import shown
 
 PYTHON = "python"
@@ -99,11 +100,6 @@ def register_(kinds: Kinds, section: str, base: type, name: str, cls: type) -> N
     kinds[section][name] = checked(cls, base, f"{section}.kind={name}")
 
 
-def is_own(cls: type) -> bool:
-    """Returns whether a class is the user's, not one of this package."""
-    return cls.__module__.partition(".")[0] != "batchednodes"
-
-
 def told(error: BaseException, cls: type) -> str:
     """Returns what a class of the user's raised, and where: "ValueError: no (line 3 of mine.py)"."""
     try:
@@ -116,16 +112,32 @@ def told(error: BaseException, cls: type) -> str:
 
 
 def blamed(error: BaseException, bases: Mapping[type, Iterable[str]]) -> str | None:
-    """Returns what to say of an error that a method of a user's kind raised; None: none of them did.
+    """Returns what to say of an error that a kind of the user's own has led to; None: nothing more than it says.
 
     Args:
         error: with its traceback.
         bases: what kinds derive from, and the sections where they may stand.
     """
-    for frame, _ in reversed([*traceback.walk_tb(error.__traceback__)]):
-        cls = type(frame.f_locals.get("self"))
-        sections = [section for base, found in bases.items() if issubclass(cls, base) for section in found]
-        if sections and is_own(cls):
-            said = f"{cls.__module__}:{cls.__qualname__}, {frame.f_code.co_name}() of which"
-            return f"{' or '.join(sections)} must be a kind that works, got {said} raised {told(error, cls)}"
+
+    def sections(kind: object) -> list[str]:
+        cls = type(kind)
+        return [one for base, found in bases.items() if is_own(cls) and issubclass(cls, base) for one in found]
+
+    if isinstance(error, ValueError) and str(error).startswith(tuple(one for found in bases.values() for one in found)):
+        return None  # it names a setting
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][::-1]
+    for frame in frames:
+        own = frame.f_locals.get("self")
+        if places := sections(own):
+            said = f"{type(own).__module__}:{type(own).__qualname__}, {frame.f_code.co_name}() of which"
+            return f"{' or '.join(places)} must be a kind that works, got {said} raised {told(error, type(own))}"
+    if isinstance(error, ValueError | OSError | MemoryError):
+        return None
+    for frame in frames:  # what handled a kind that is not as it must be
+        for own in frame.f_locals.values():
+            if places := sections(own):
+                said = f"{type(own).__module__}:{type(own).__qualname__}, with which"
+                place = f"line {frames[0].f_lineno} of {Path(frames[0].f_code.co_filename).name}"
+                raised = f"{type(error).__name__}: {error} ({place}) was raised"
+                return f"{' or '.join(places)} must be a kind that works, got {said} {raised}"
     return None

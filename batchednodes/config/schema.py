@@ -17,7 +17,7 @@ from batchednodes import topology as graphs
 from batchednodes.algorithms.base import Algorithm
 from batchednodes.algorithms.gossip_sgd import GossipSGD
 from batchednodes.config.algorithm import check_algorithm
-from batchednodes.config.checks import check_graph
+from batchednodes.config.checks import check_graph, laws
 from batchednodes.config.kinds import READER
 from batchednodes.config.local import Local
 from batchednodes.config.own_metrics import Metrics, check_metrics
@@ -25,10 +25,11 @@ from batchednodes.events import clocks, schemes
 from batchednodes.events.availability import Always, Availability, Churn, PerMessage, TraceAvailability
 from batchednodes.events.links.delay import Delay, Instant, TraceDelay, UniformDelay
 from batchednodes.events.links.loss import Loss, NoLoss
-from batchednodes.events.merge import Fixed, Merge
+from batchednodes.events.merge import Fixed, Merge, MergeLaw
 from batchednodes.events.rounds import Continuous, Rounds, Timing
 from batchednodes.events.token_accounts import Flow, Unlimited
 from batchednodes.models.criterion import Criterion
+from batchednodes.numerics.targets import returned
 from batchednodes.numerics.values import PerNode, count, number, per_node, shown
 
 MARKS = 1_000_000
@@ -311,7 +312,10 @@ class Config:
         for name in ("gossip", "update", "network", "local"):
             object.__setattr__(plain, name, hints[name]())
         check_algorithm(self, READER.plain(self.algorithm, "algorithm")["kind"], plain)
-        _check_nodes(self)
+        try:
+            _check_nodes(self)
+        except ValueError as error:
+            raise ValueError(READER.located(self, str(error))) from error
 
 
 def reseeded(config: Config, seed: int) -> Config:
@@ -403,20 +407,23 @@ def has_messages(c: Config) -> bool:
 def _check_nodes(c: Config) -> None:
     n, seed, size = c.network.nodes, c.seed, min(c.network.nodes, CHECKED)
     if not isinstance(c.gossip.delay, TraceDelay):  # files are read when the run is made
-        late = c.gossip.delay.delays(n, seed, "gossip.delay", size, 1)
+        late = laws(c.gossip.delay, "delays", "gossip.delay", n, seed, size, 1)
         uniform = isinstance(c.timing, Rounds) and isinstance(c.gossip.delay, UniformDelay)
         bad = np.flatnonzero(np.ceil(late.a) > np.floor(late.b)) if uniform else []
         if len(bad):
             ends = f"{late.a[bad[0]]:g} .. {late.b[bad[0]]:g} [s]"
             raise ValueError(f"gossip.delay must allow a whole number of steps with timing.kind=rounds, got {ends}")
-    c.gossip.loss.losses(n, seed, "gossip.loss", size)
+    laws(c.gossip.loss, "losses", "gossip.loss", n, seed, size)
     if not isinstance(c.network.availability, TraceAvailability):
-        c.network.availability.presence(n, seed, "network.availability", size)
+        laws(c.network.availability, "presence", "network.availability", n, seed, size)
     c.network.churn.times(n, seed, "network.churn", size)
-    c.update.clock.gaps(n, seed, "update.clock", size)
-    gaps = c.gossip.clock.gaps(n, seed, "gossip.clock", size)
+    laws(c.update.clock, "gaps", "update.clock", n, seed, size)
+    gaps = laws(c.gossip.clock, "gaps", "gossip.clock", n, seed, size)
     if not (gaps.is_memoryless() or isinstance(c.gossip.scheme, schemes.Uniform)):
         raise ValueError("gossip.scheme.kind must be uniform where gaps of gossip.clock are not exponential")
     c.gossip.scheme.check(n, c.gossip.exchange)
-    per_node(c.gossip.weight, n, seed, "gossip.weight", high=1.0, open_high=False, size=size)
+    weight = per_node(c.gossip.weight, n, seed, "gossip.weight", high=1.0, open_high=False, size=size)
+    returned(
+        c.gossip.merge.weighing(weight), MergeLaw, c.gossip.merge, "weighing", "gossip.merge", a=(size,), b=(size,)
+    )
     c.local.check(n, seed, size)

@@ -17,7 +17,7 @@ from numba import njit
 from batchednodes.events.links.trace_files import table
 from batchednodes.events.messages.records import bits
 from batchednodes.numerics import rng
-from batchednodes.numerics.functions import law, of_three
+from batchednodes.numerics.functions import each, law, of_three
 from batchednodes.numerics.logarithm import log
 from batchednodes.numerics.values import PerNode, number, per_node, shown
 
@@ -59,18 +59,19 @@ class AvailabilityLaw:
             stay: inverse CDF stay(u, mean, is_off) [s] of a number u uniform on (0, 1), with a mean; is_off is 1.0 or
                 0.0; plain Python that numba can compile.
             on: mean time that each node stays on [s].
-            off: mean time that it stays off [s].
+            off: mean time that it stays off [s]; or one for all.
             key: path of the availability in the settings, for messages.
 
         Raises:
             ValueError: numba cannot compile the function, or it returns what is no time.
         """
         try:
-            where = law(stay, on, np.zeros(on.size))
-            law(stay, off, np.ones(on.size))
+            first, second = each(on.size, on, off)
+            where = law(stay, first, np.zeros(on.size))
+            law(stay, second, np.ones(on.size))
         except ValueError as error:
             raise ValueError(f"{key}: stay {error}") from None
-        return cls(OWN, np.array(on, float), np.array(off, float), where=int(where[0]) if where.size else 0)
+        return cls(OWN, first, second, where=int(where[0]) if where.size else 0)
 
     @property
     def turnover(self) -> Float64[np.ndarray, " n"]:

@@ -23,7 +23,7 @@ from jaxtyping import Float64, Int32, Int64
 
 from batchednodes.numerics import rng
 from batchednodes.numerics.values import count
-from batchednodes.topology import Networks, PeerLists, peers
+from batchednodes.topology import Networks, PeerLists
 
 
 class Timing:
@@ -169,9 +169,4 @@ def _peers(
     time: np.ndarray, node: np.ndarray, number: np.ndarray, first: int, seed: int, contacts: PeerLists
 ) -> Int32[np.ndarray, " e"]:
     _, low = rng.draws(seed, rng.GOSSIP, node.astype(np.int64) - first, number)
-    if first in contacts.choosers:
-        other = contacts.choosers[first].peers(time, node - np.int32(first), low)
-        return np.where(other >= 0, other + np.int32(first), np.int32(-1))
-    found = np.empty(node.size, np.int32)
-    peers(node, low, contacts.lists(), found)
-    return found
+    return contacts.peers(time, node, low)

@@ -16,13 +16,14 @@ import numpy as np
 from jaxtyping import Float64, Int8, Int32, Int64
 from numba import njit, uint64
 
-from batchednodes.events.clocks import Gaps, act, due, gaps_by, next_gap, waits
+from batchednodes.events.clocks import Gaps, act, due, next_gap, waits
 from batchednodes.events.merge_streams import Columns, merge_
 from batchednodes.events.messages.records import InFlight, MessageColumns
 from batchednodes.events.messages.records import check as check_in_flight
 from batchednodes.events.rounds import contacted, nth
 from batchednodes.events.schemes import ContactList, Scheme, SchemeState, SchemeWindow
 from batchednodes.numerics import rng
+from batchednodes.numerics.targets import is_own
 from batchednodes.topology import Networks, PeerLists
 
 UPDATE, PUSH, PULL, MEET, SPLIT, ROUND = range(6)
@@ -177,7 +178,7 @@ class Timeline:
         u = self._updates(clocks, until)
         state, stages = clocks.state(), self._windows(u, capacity, clocks.time, until)
         speakers = zip(self.schemes, stages, strict=True)
-        spoken = [scheme.contacts_(window, state) for scheme, window in speakers if not self._answers(window.first)]
+        spoken = [_said(scheme, window, state) for scheme, window in speakers if not self._answers(window.first)]
         return u, spoken, _clocks(until, u.next, u.counts, state)
 
     def expected(self, span: float) -> tuple[float, float]:
@@ -229,6 +230,14 @@ class Timeline:
             if size <= room:
                 return _Actions(out.time[:size], out.actor[:size], out.number[:size], out.next, out.counts)
             room = 2 * room
+
+
+def _said(scheme: Scheme, window: SchemeWindow, state: SchemeState) -> ContactList:
+    """Returns the contacts of a network in a window; those of a scheme of the user's own are checked."""
+    contacts = scheme.contacts_(window, state)
+    if is_own(type(scheme)):
+        window.check(contacts)
+    return contacts
 
 
 @dataclass(frozen=True)
@@ -314,9 +323,7 @@ def _emit(offsets, seeds, laws, until, before, time, actor, number, following, c
                     i = uint64(first) + nodes[a]
                     draws[a], number[m + a] = counts[i] + 1, counts[i] - before[i]
                 rng.blocks(seeds[g], rng.UPDATE, nodes[:size], draws, high, low)
-                waits(high[:size], wait)
-                if laws[2].size > 0:
-                    gaps_by(nodes[:size], first, high, laws, wait)
+                waits(nodes[:size], first, high[:size], laws, wait)
                 size = act(nodes[:size], first, wait, laws, following, counts, until, time[new], actor[new])
                 m = new.stop
     return m

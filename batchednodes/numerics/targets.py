@@ -9,7 +9,7 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, UnionType
 from typing import Any
 
 from batchednodes.numerics.values import shown
@@ -70,3 +70,40 @@ def name_of(thing: type) -> str | None:
     for part in thing.__qualname__.split("."):
         found = getattr(found, part, None)
     return f"{thing.__module__}:{thing.__qualname__}" if found is thing and thing.__module__ != "__main__" else None
+
+
+def is_own(cls: type) -> bool:
+    """Returns whether a class is the user's, not one of this package."""
+    return cls.__module__.partition(".")[0] != "batchednodes"
+
+
+def returned(
+    found: Any, kinds: type | UnionType, owner: object, method: str, key: str, **sizes: tuple[int, ...]
+) -> Any:
+    """Returns what a method of a kind of the user's own returned, once it is seen to be what callers go by.
+
+    Args:
+        found: what it returned.
+        kinds: class, or classes, one of which it is to be.
+        owner: whose method it is.
+        method: its name.
+        key: section where the kind stands.
+        sizes: shapes of arrays that are to be attributes of it.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not is_own(type(owner)):
+        return found
+    said = (
+        f"{key} must be a kind that works, got {type(owner).__module__}:{type(owner).__qualname__}, {method}() of which"
+    )
+    if not isinstance(found, kinds):
+        names = " or ".join(kind.__name__ for kind in getattr(kinds, "__args__", (kinds,)))
+        raise ValueError(f"{said} must return a {names}, returned {type(found).__name__}")
+    for name, shape in sizes.items():
+        got = getattr(getattr(found, name), "shape", None)
+        if got != shape:
+            words = "no array" if got is None else f"one of shape {list(got)}"
+            raise ValueError(f"{said} must return {name} of shape {list(shape)}, returned {words}")
+    return found

@@ -342,7 +342,11 @@ def per_node(
     """
     span, some = _Range(low, high, open_low, open_high, unit), n if size is None else size
     if isinstance(value, Distribution):
-        return _checked(value.draw(some, seed, key), key, span, "node")
+        drawn = np.asarray(value.draw(some, seed, key))
+        if drawn.shape != (some,) or drawn.dtype.kind not in "iuf":  # of a distribution of the user's own
+            got = f"{drawn.dtype} of shape {list(drawn.shape)}"
+            raise ValueError(f"{key} must be a distribution that draws a number for each of {some} nodes, got {got}")
+        return _checked(drawn.astype(np.float64, copy=False), key, span, "node")
     if isinstance(value, list | tuple):
         return _listed(value, n, key, span)[:some]
     kinds = f"a number, a list of n = {n} numbers, an expression in n or a distribution"

@@ -48,7 +48,13 @@ class Graph:
             n: number of nodes, at least 1.
             i, j: the ends of each edge, 0 <= i, j < n; loops are dropped, repeats merged.
             directed: whether an edge leads one way only.
+
+        Raises:
+            ValueError: an end is no node.
         """
+        for end in (i, j):
+            if end.size and not (0 <= end.min() and end.max() < n):
+                raise ValueError(f"edges must join nodes of 0 .. {n - 1}, got {end.min()} .. {end.max()}")
         i, j = i.astype(np.int64)[i != j], j.astype(np.int64)[i != j]
         keys = np.sort(i * n + j if directed else np.concatenate([i * n + j, j * n + i]))
         keys = keys[np.diff(keys, prepend=-1) > 0]

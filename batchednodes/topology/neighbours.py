@@ -86,6 +86,21 @@ class PeerLists:
         """Returns the arrays in the order in which `peer` takes them."""
         return (self.start, self.size, self.complete, self.indptr, self.indices)
 
+    def peers(
+        self, time: Float64[np.ndarray, " e"], node: Int32[np.ndarray, " e"], bits: UInt64[np.ndarray, " e"]
+    ) -> Int32[np.ndarray, " e"]:
+        """Returns whom nodes of one network contact at some times [s], by 64 random bits each; -1: nobody."""
+        first = int(self.start[node[0]]) if node.size else 0
+        if first in self.choosers:
+            other = self.choosers[first].peers(time, node - np.int32(first), bits)
+            return np.where(other >= 0, other + np.int32(first), np.int32(-1))
+        found, some = np.full(node.size, -1, np.int32), self.share[node] > 0
+        if some.all():
+            peers(node, bits, self.lists(), found)
+        else:
+            found[some] = self.peers(time[some], node[some], bits[some])
+        return found
+
     def choice(self) -> PeerTables:
         """Returns what chooses peers at any time, for `chosen`."""
         firsts = np.unique(self.start)

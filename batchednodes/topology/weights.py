@@ -7,6 +7,7 @@ Notation: n nodes, e contacts, m contacts that are made, P contact probabilities
 with eigenvalues 0 = l_1 <= l_2 <= ... <= l_n.
 """
 
+import math
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -184,7 +185,14 @@ class Weighted(PeerSampler):
         """Returns the chooser for probabilities in the order of the graph's contacts.
 
         Nodes whose probabilities sum to 1 but for rounding always find a peer.
+
+        Raises:
+            ValueError: there is not one probability for each contact, or one is negative.
         """
+        if weight.shape != graph.indices.shape or not (weight >= 0).all():
+            rule = f"one number, at least 0, for each of the graph's {graph.indices.size} contacts"
+            least = f"{weight.min(initial=math.inf):g} the least of shape {list(weight.shape)}"
+            raise ValueError(f"probabilities must be {rule}, got {least}")
         upto = np.empty(weight.size)
         _add(graph.indptr, weight, upto)
         return cls(graph, upto)

@@ -19,7 +19,7 @@ from numba import njit
 from batchednodes.events.links.trace_files import table
 from batchednodes.events.links.traces import Links
 from batchednodes.numerics import rng
-from batchednodes.numerics.functions import law
+from batchednodes.numerics.functions import each, law
 from batchednodes.numerics.logarithm import log
 from batchednodes.numerics.values import PerNode, number, per_node, shown
 
@@ -68,9 +68,10 @@ class DelayLaw:
         """Returns laws of any form.
 
         Args:
-            delay: inverse CDF delay(u, a, b) [s] of a number u uniform on (0, 1); plain Python that numba can compile.
+            delay: inverse CDF delay(u, a, b) [s] of a number u uniform on (0, 1); plain Python that numba can compile;
+                of more than two parameters as in `Gaps.by`.
             mean: of the delays of each sender [s], from which memory is planned.
-            a: first parameter of each sender.
+            a: first parameter of each sender, or one for all.
             b: second parameter.
             key: path of the delay in the settings, for messages.
 
@@ -78,10 +79,11 @@ class DelayLaw:
             ValueError: numba cannot compile the function, or it returns what is no time.
         """
         try:
-            where = law(delay, a, b)
+            first, second = each(mean.size, a, b)
+            where = law(delay, first, second)
         except ValueError as error:
             raise ValueError(f"{key}: delay {error}") from None
-        return cls(OWN, np.array(a, float), np.array(b, float), np.array(mean, float), 0.0 * mean, where=where)
+        return cls(OWN, first, second, np.array(mean, float), 0.0 * mean, where=where)
 
 
 class Delay(ABC):

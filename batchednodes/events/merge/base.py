@@ -8,11 +8,13 @@ Notation: n nodes, a own age, b age of the model received.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float64
+from numba import njit
 
-from batchednodes.numerics.functions import address
+from batchednodes.numerics.functions import address, each, of_four
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,36 @@ class MergeLaw:
         """Address of the compiled rule; 0: the weight is a.
 
         Raises:
-            ValueError: numba cannot compile the rule.
+            ValueError: numba cannot compile the rule, or it returns what is no weight.
         """
         if self.rule is None:
             return 0
         try:
-            return address(self.rule, 4)
+            where = address(self.rule, "own age", "other age", "a", "b")
         except ValueError as error:
             raise ValueError(f"gossip.merge: rule {error}") from None
+        weight, own, other = _odd(where, _AGES, *each(self.a.size, self.a, self.b))
+        if own >= 0:
+            got = f"{weight:g} for ages {own:g} and {other:g}"
+            raise ValueError(f"gossip.merge: rule must return weights in [0, 1], got {got}")
+        return where
+
+
+_AGES = np.array([0.0, 1.0, 10.0, 1e6])
+"""Ages at which a rule is tried."""
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _odd(where, ages, a, b):  # noqa: ANN001, ANN202  (numba infers the types)
+    """Returns what a rule says that is no weight, and for which ages; else ages below 0."""
+    for i in range(a.size):
+        for own in ages:
+            for other in ages:
+                weight = of_four(where, own, other, a[i], b[i])
+                if not 0.0 <= weight <= 1.0:
+                    return weight, own, other
+    return 0.0, -1.0, -1.0
 
 
 class Merge(ABC):

@@ -149,9 +149,7 @@ def _contact(i, j, now, laws, s, out):  # noqa: ANN001, ANN202
     if laws.nodes[i].flow != PROACTIVE:
         high, _ = bits(i, rng.FLOW, 2 * s.nodes[i].tried, laws)
         s.nodes[i].tried += 1
-        if rng.unit(high) >= proactive(
-            laws.nodes[i].flow, s.nodes[i].tokens, laws.nodes[i].capacity, laws.nodes[i].spend
-        ):
+        if rng.unit(high) >= proactive(laws.nodes[i], s.nodes[i].tokens):
             s.nodes[i].tokens += 1
             return
     s.nodes[i].contacts += 1
@@ -299,7 +297,7 @@ def _arrive(h, now, peers, laws, s, out):  # noqa: ANN001, ANN202
 def _react(j, news, now, peers, laws, s, out):  # noqa: ANN001, ANN202
     """Lets node j spend tokens on messages of its own."""
     high, _ = bits(j, rng.FLOW, 2 * s.nodes[j].arrived + 1, laws)
-    count = reactive(laws.nodes[j].flow, s.nodes[j].tokens, laws.nodes[j].spend, news, rng.unit(high))
+    count = reactive(laws.nodes[j], s.nodes[j].tokens, news, rng.unit(high))
     for _ in range(count):
         high, _ = bits(j, rng.REACTIVE, s.nodes[j].reacted, laws)
         s.nodes[j].reacted += 1

@@ -108,6 +108,10 @@ LAW = np.dtype(
         ("flow", np.int64),  # law of token accounts, see flow/
         ("capacity", np.int64),
         ("spend", np.int64),
+        ("sends", np.int64),  # addresses of the functions of a law of the user's own; 0: it is built in
+        ("reacts", np.int64),
+        ("flow_a", np.float64),
+        ("flow_b", np.float64),
         ("by_age", np.int64),  # 1: only models that are old enough are news
         ("steps", np.int64),  # minibatch steps of an update
     ]

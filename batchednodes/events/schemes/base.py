@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Int32, Int64
+from jaxtyping import Float64, Int32, Int64, UInt64
 
 from batchednodes.events.clocks import Gaps
 from batchednodes.topology import PeerLists
@@ -55,6 +55,30 @@ class SchemeWindow:
         silent = np.isinf(self.capacity.shift)
         assert not self.capacity.shift[~silent].any()
         return np.where(silent, math.inf, self.capacity.scale)
+
+    def peers(
+        self, time: Float64[np.ndarray, " m"], actor: Int32[np.ndarray, " m"], bits: UInt64[np.ndarray, " m"]
+    ) -> Int32[np.ndarray, " m"]:
+        """Returns whom nodes of this network contact at some times [s], by 64 random bits each; -1: nobody."""
+        return self.contacts.peers(time, actor, bits)
+
+    def check(self, said: "ContactList") -> None:
+        """Checks contacts that a scheme of the user's own returns, of which compiled loops believe all.
+
+        Raises:
+            ValueError: they are none of this network in this window.
+        """
+        m, columns = len(said.time), zip(said._fields, said, (np.float64, np.int32, np.int32), strict=True)
+        for name, column, kind in columns:
+            if not isinstance(column, np.ndarray) or column.dtype != kind or column.shape != (m,):
+                raise ValueError(f"gossip.scheme must return a {name} of {np.dtype(kind)} for each of {m} contacts")
+        bad = ~((said.time > self.start) & (said.time <= self.until))
+        for one in (said.actor, said.peer):
+            bad |= (one < self.first) | (one >= self.last)
+        for k in np.flatnonzero(bad | (said.actor == said.peer))[:1]:
+            rule = f"times in ({self.start:g}, {self.until:g}] [s], and two nodes of {self.first} .. {self.last - 1}"
+            got = f"{said.time[k]:g}, {said.actor[k]} and {said.peer[k]}"
+            raise ValueError(f"gossip.scheme must return contacts with {rule}, got {got}")
 
 
 class SchemeState(NamedTuple):

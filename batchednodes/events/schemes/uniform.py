@@ -13,7 +13,7 @@ from typing import no_type_check
 import numpy as np
 from numba import njit, uint64
 
-from batchednodes.events.clocks import Gaps, act, due, gaps_by, next_gap, waits
+from batchednodes.events.clocks import Gaps, act, due, next_gap, waits
 from batchednodes.events.schemes.base import ContactList, Scheme, SchemeState, SchemeWindow, gather
 from batchednodes.numerics import rng
 from batchednodes.topology import peers
@@ -35,11 +35,11 @@ class Uniform(Scheme):
         # a clock ticks on where nobody is found, so draws are not as many as contacts
         speak = partial(_contacts, *nodes, window.seed, laws, None, window.until, state._replace(made=state.draws))
         drawn = gather(expected, speak, np.uint64)
-        node = drawn.actor - np.int32(window.first)
-        peer = window.contacts.choosers[window.first].peers(drawn.time, node, drawn.peer)
+        peer = window.contacts.peers(drawn.time, drawn.actor, drawn.peer)
         found = peer >= 0
-        state.made[window.first : window.last] += np.bincount(node[found], minlength=window.last - window.first)
-        return ContactList(drawn.time[found], drawn.actor[found], peer[found] + np.int32(window.first))
+        node = drawn.actor[found] - np.int32(window.first)
+        state.made[window.first : window.last] += np.bincount(node, minlength=window.last - window.first)
+        return ContactList(drawn.time[found], drawn.actor[found], peer[found])
 
     def expected(self, capacity: Gaps, update: Gaps) -> float:
         return float(capacity.rate.sum())
@@ -79,9 +79,7 @@ def _contacts(first, last, seed, laws, contacts, until, state, place, out):  # n
             for a in range(size):
                 counts[a] = made[uint64(first) + nodes[a]] + 1
             rng.blocks(seed, rng.GOSSIP, nodes[:size], counts, high, low)
-            waits(high[:size], wait)
-            if laws[2].size > 0:
-                gaps_by(nodes[:size], first, high, laws, wait)
+            waits(nodes[:size], first, high[:size], laws, wait)
             size = act(nodes[:size], first, wait, laws, following, made, until, time[new], actor[new])
             if contacts is None:
                 other[new] = low[: new.stop - m]

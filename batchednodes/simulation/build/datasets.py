@@ -7,8 +7,22 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
+
 from batchednodes.config import Config
-from batchednodes.data import IID, Dataset, DataSizes, Heterogeneity, LabelCounts, Natural, Partition, Shards, shifted
+from batchednodes.data import (
+    IID,
+    Dataset,
+    DataSizes,
+    Heterogeneity,
+    LabelCounts,
+    Natural,
+    Partition,
+    Shards,
+    check_dataset,
+    shifted,
+)
+from batchednodes.numerics.targets import is_own, returned
 
 _LARGEST = 3.38e38
 """The largest number of float32, and of bfloat16, a little less."""
@@ -16,11 +30,11 @@ _LARGEST = 3.38e38
 
 @contextmanager
 def section(path: str) -> Iterator[None]:
-    """Puts the path of a section before the field that an error names."""
+    """Puts the path of a section before the field that an error names, unless it is there."""
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{path}.{error}") from error
+        raise ValueError(f"{error}" if f"{error}".startswith(path) else f"{path}.{error}") from error
 
 
 def sizes(configs: Sequence[Config]) -> list[DataSizes]:
@@ -33,7 +47,7 @@ def sizes(configs: Sequence[Config]) -> list[DataSizes]:
     with section("task.data"):
         for c in configs:  # replicas have the same data, whose files are read once
             key = repr((c.task.data, c.network.nodes))
-            known[key] = known.get(key) or c.task.data.sizes(c.network.nodes)
+            known[key] = known.get(key) or _sizes(c)
     found = [known[repr((c.task.data, c.network.nodes))] for c in configs]
     for c, one in zip(configs, found, strict=True):
         _check(c, one)
@@ -70,15 +84,69 @@ def split(config: Config) -> tuple[Dataset, Shards]:
     Raises:
         ValueError: the data cannot be used, or do not suit their partition or their shift.
     """
+    source = config.task.data
     with section("task.data"):
-        data = config.task.data.load(config.network.nodes, config.seed)
+        data = returned(source.load(config.network.nodes, config.seed), Dataset, source, "load", "task.data")
+        if is_own(type(source)):
+            _check_source(data, source.sizes(config.network.nodes))
     natural = Natural() if data.node is not None else IID()
     partition: Partition = config.task.partition or natural
     shards = partition.split(data, config.network.nodes, config.seed)
-    found = data if config.task.shift is None else shifted(data, shards, config.task.shift, config.seed)
+    if is_own(type(partition)):
+        _check_shards(returned(shards, Shards, partition, "split", "task.partition"), config.network.nodes, data)
+    shift = config.task.shift
+    found = data if shift is None else shifted(data, shards, shift, config.seed)
+    if shift is not None and is_own(type(shift)):
+        try:
+            check_dataset(found)
+        except ValueError as error:
+            raise ValueError(f"task.shift must leave data that can be learned from: {error}") from error
     with section("task.data"):
         _check_range(found, config.dtype)
     return found, shards
+
+
+def _check_source(data: Dataset, promised: DataSizes) -> None:
+    """Checks data of a source of the user's own: that they can be learned from, and are of the sizes that it said.
+
+    Raises:
+        ValueError: they are not; the message begins with the name of an array, or of a method.
+    """
+    kinds = {"features": "float64, float32 or int64", "targets": "float64 or float32"}
+    if data.classes is not None:
+        kinds["targets"] = "int64"
+    for name in (prefix + part for prefix in ("", "test_") for part in kinds):
+        array, rule = getattr(data, name), kinds[name.removeprefix("test_")]
+        if not isinstance(array, np.ndarray) or array.dtype.name not in rule or array.ndim == 0:
+            got = array.dtype.name if isinstance(array, np.ndarray) else type(array).__name__
+            raise ValueError(f"{name} must be an array of NumPy of {rule}, got {got}")
+        if data.classes is None and "targets" in name and array.ndim != 2:
+            raise ValueError(f"{name} must be real targets [rows, targets of a row], got shape {list(array.shape)}")
+    check_dataset(data)
+    found = data.sizes
+    if found != promised:
+        raise ValueError(f"sizes() must return the sizes of what load() returns, got {promised} and {found}")
+
+
+def _check_shards(shards: Shards, n: int, data: Dataset) -> None:
+    """Checks the shards of a partition of the user's own: each training row has one owner, each node a row.
+
+    Raises:
+        ValueError: they are not so.
+    """
+    rows, offsets, samples = np.asarray(shards.rows), np.asarray(shards.offsets), len(data.features)
+    good = offsets.shape == (n + 1,) and offsets[0] == 0 and offsets[-1] == samples and (np.diff(offsets) > 0).all()
+    if not good or not np.array_equal(np.sort(rows), np.arange(samples)):
+        raise ValueError(
+            f"task.partition must give each of {samples} training rows one owner, and each of {n} nodes a row at least, "
+            f"got {rows.size} rows and nodes with {np.diff(offsets).min(initial=samples)} rows"
+        )
+
+
+def _sizes(config: Config) -> DataSizes:
+    """Returns the sizes of the data of a network."""
+    source = config.task.data
+    return returned(source.sizes(config.network.nodes), DataSizes, source, "sizes", "task.data")
 
 
 def _check_range(data: Dataset, dtype: str) -> None:

@@ -17,12 +17,11 @@ from batchednodes.algorithms.local_sgd import filled
 from batchednodes.config import Config
 from batchednodes.data import Dataset, DataSizes, Heterogeneity, Sampler, Shards
 from batchednodes.models import losses
-from batchednodes.models.builtin import PythonModule
 from batchednodes.models.lookups import Lookups
 from batchednodes.models.problem import Problem, Tests
 from batchednodes.models.stacked import RangeError, Stack, Ways
 from batchednodes.models.trial import Trial, check_apart
-from batchednodes.simulation.build import datasets
+from batchednodes.simulation.build import datasets, trials
 from batchednodes.topology import Networks
 
 _APART, _TRACED = 8, 256
@@ -82,6 +81,7 @@ def problem(
     tests = tuple(_tests(batch, sets, send, kind))
     features = send(np.concatenate([d.features for d in sets]), kind)
     targets = send(np.concatenate([d.targets for d in sets]))
+    trials.check(config, targets, sets[0].classes)
     criterion = losses.choose(config.task.loss, sets[0].classes)
     stack_ = replace(stack_, ways=check_lookups(configs, dealt))
     found = Problem(stack_, criterion, sets[0].classes, features, targets, tests, sampler)
@@ -109,7 +109,7 @@ def check_lookups(configs: Sequence[Config], dealt: Sequence[tuple[Dataset, Shar
         ValueError: an example leads to an index that is out of range.
     """
     config, sizes = configs[0], dealt[0][0].sizes
-    if not isinstance(config.task.model, PythonModule):
+    if not config.task.model.is_own():
         return Ways()
     stack = skeleton(config, sizes, DTYPES[config.dtype], _HOST)
     send = partial(Sender(stack.dtype, _HOST), kind=feature_type(config, sizes, stack))

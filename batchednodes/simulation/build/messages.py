@@ -21,6 +21,8 @@ from batchednodes.events.messages.timeline import RECEIPTS, InFlightEstimate, Me
 from batchednodes.events.rounds import Calendar, Rounds
 from batchednodes.events.schemes import Uniform
 from batchednodes.events.timeline import Timeline
+from batchednodes.events.token_accounts import TokenLaw
+from batchednodes.numerics.targets import returned
 from batchednodes.numerics.values import per_node, shown
 
 _KINDS = {"push": PUSHED, "pull": REQUEST, "push_pull": ASKING, "meet": -1}
@@ -59,7 +61,7 @@ def traffic(configs: Sequence[Config], base: Timeline, model: int) -> MessageTim
     traces = [np.zeros(0) if one.delays.trace is None else one.delays.trace for one in some]
     begins, turns = _changes([one.presence for one in some], sizes.tolist())
     begun, links = _timetable(configs, [one.delays.links for one in some], base)
-    accounts = [c.gossip.flow.accounts() for c in configs]
+    accounts = [returned(c.gossip.flow.accounts(), TokenLaw, c.gossip.flow, "accounts", "gossip.flow") for c in configs]
 
     def each(values: Sequence[Any]) -> np.ndarray:
         return np.repeat(np.array(values), sizes)
@@ -95,6 +97,9 @@ def traffic(configs: Sequence[Config], base: Timeline, model: int) -> MessageTim
         "flow": each([a.law for a in accounts]),
         "capacity": each([a.capacity for a in accounts]),
         "spend": each([a.spend for a in accounts]),
+        **{name: each([getattr(a, name) for a in accounts]) for name in ("sends", "reacts")},
+        "flow_a": each([a.a for a in accounts]),
+        "flow_b": each([a.b for a in accounts]),
         "by_age": each([a.usefulness == "age" for a in accounts]),
         "steps": each([c.local.steps for c in configs]),
     }

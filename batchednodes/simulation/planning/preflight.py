@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from batchednodes.events.clocks import AtUpdate, Gaps
 from batchednodes.events.schemes import Uniform
 from batchednodes.events.synchronous import Barriers, Synchronous
 from batchednodes.events.timeline import AFTER, ALONE, BEFORE, Timeline
+from batchednodes.numerics.targets import is_own, returned
 from batchednodes.numerics.values import shown
 from batchednodes.results.checkpoints.header import DamageError, believing, finite
 from batchednodes.results.folder.inside import Inside
@@ -39,6 +41,7 @@ from batchednodes.simulation.planning.memory_plan import MemoryBudget
 from batchednodes.simulation.resume import input_files
 from batchednodes.simulation.resume.rules import check_resumable, check_start
 from batchednodes.topology import Graph, Networks, PeerSampler, RoundWeights, stack
+from batchednodes.topology.weights import NEAR
 
 _QUICK = 256 << 20
 """Memory of the data up to which they are loaded first [B]: some seconds' work; more, once memory is planned."""
@@ -89,6 +92,13 @@ def prepare(points: Sequence[NetworkSpec]) -> Preflight:
         ValueError: a device, a graph, a trace, data or a model do not exist or cannot be used, or the run does not fit
             in memory, as far as that shows without PyTorch.
     """
+    try:
+        return _prepared(points)
+    except ValueError as error:
+        raise ValueError(config.READER.located(points[0].config, str(error))) from error
+
+
+def _prepared(points: Sequence[NetworkSpec]) -> Preflight:
     configs = [p.config for p in points]
     first = configs[0]
     own_metrics.load(first.run.metrics)
@@ -188,7 +198,7 @@ def timeline(configs: Sequence[Config], model: int) -> Timeline:
     """
     batch = networks(configs)
     with datasets.section("network.topology"):
-        graphs = [c.network.topology.graph(c.network.nodes, c.seed) for c in configs]
+        graphs = [_graph(c) for c in configs]
     if any(isinstance(c.timing, Synchronous) for c in configs):
         return _barriers(configs, batch, graphs)
     with datasets.section("network.weights"):
@@ -268,9 +278,29 @@ def names(configs: Sequence[Config]) -> str | None:
     return text.getvalue()
 
 
+def _graph(settings: Config) -> Graph | PeerSampler | None:
+    """Returns the graph of a network; None: everyone may contact everyone."""
+    topology, n = settings.network.topology, settings.network.nodes
+    graph = returned(
+        topology.graph(n, settings.seed), Graph | PeerSampler | NoneType, topology, "graph", "network.topology"
+    )
+    if isinstance(graph, Graph) and graph.n != n:
+        raise ValueError(f"kind must be one whose graph has the network's {n} nodes, got one of {graph.n}")
+    return graph
+
+
 def _weighted(settings: Config, graph: Graph | PeerSampler | None) -> Graph | PeerSampler | None:
     """Returns what chooses peers on a graph; itself where they are uniform."""
-    return settings.network.weights.chooser(graph) or graph if isinstance(graph, Graph) else graph
+    if not isinstance(graph, Graph):
+        return graph
+    weights = settings.network.weights
+    found = returned(weights.chooser(graph), PeerSampler | NoneType, weights, "chooser", "network.weights")
+    if is_own(type(weights)) and found is not None and found.share().max() > 1 + NEAR:
+        node = int(found.share().argmax())
+        raise ValueError(
+            f"kind must be one whose probabilities of a node sum to at most 1, got {found.share()[node]:g} for node {node}"
+        )
+    return found or graph
 
 
 def _warn_if_disconnected(graph: Graph | None) -> None:

@@ -1,0 +1,117 @@
+"""Trials of what PyTorch computes by kinds of the user's own, before a run writes anything: losses, optimizers, schedules.
+
+What an optimizer or a schedule says of a row may depend on that row alone: else waves would not equal single events.
+
+Notation: w rows, p parameters of the trial.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from batchednodes.algorithms.optim import Optimizer, Schedule
+from batchednodes.config import Config
+from batchednodes.models.criterion import Criterion
+from batchednodes.numerics.targets import is_own
+
+_ROWS, _P = 3, 5
+
+_TAKEN = ("v", "read", "age")
+"""Names of what nodes keep for other settings."""
+
+
+def check(config: Config, targets: Tensor, classes: int | None) -> None:
+    """Tries the kinds of the user's own in `task.loss`, `local.optimizer` and `local.schedule`.
+
+    Args:
+        config: settings of a network.
+        targets: of the training examples.
+        classes: number of labels; None: targets are real numbers.
+
+    Raises:
+        ValueError: one of them returns what cannot be; what it raises itself goes on as it is.
+    """
+    local, n, seed = config.local, config.network.nodes, config.seed
+    if isinstance(config.task.loss, Criterion):
+        _try_loss(config.task.loss, targets[:_ROWS], classes, getattr(torch, config.dtype))
+    if is_own(type(local.optimizer)):
+        settings = local.optimizer.per_node(n, seed, "local.optimizer", min(n, _ROWS))
+        _try_optimizer(local.optimizer, {name: torch.from_numpy(a).unsqueeze(1) for name, a in settings.items()}, n)
+    if is_own(type(local.schedule)):
+        settings = local.schedule.per_node(n, seed, "local.schedule", min(n, _ROWS))
+        _try_schedule(local.schedule, {name: torch.from_numpy(a) for name, a in settings.items()}, n)
+
+
+def _refuse(key: str, kind: object, method: str, rule: str) -> ValueError:
+    name = f"{type(kind).__module__}:{type(kind).__qualname__}"
+    return ValueError(f"{key} must be a kind that works, got {name}, {method}() of which must {rule}")
+
+
+def _is(value: object, shape: tuple[int, ...]) -> bool:
+    return isinstance(value, Tensor) and tuple(value.shape) == shape
+
+
+def _try_loss(criterion: Criterion, targets: Tensor, classes: int | None, dtype: torch.dtype) -> None:
+    shape = targets.shape if classes is None else (*targets.shape, classes)
+    each = criterion.each(torch.zeros(shape, dtype=dtype, device=targets.device), targets)
+    if not _is(each, (len(targets),)):
+        got = f"a tensor of shape {list(each.shape)}" if isinstance(each, Tensor) else type(each).__name__
+        raise _refuse("task.loss", criterion, "each", f"return a loss for each of {len(targets)} examples, got {got}")
+
+
+def _try_optimizer(optimizer: Optimizer, settings: Mapping[str, Tensor], n: int) -> None:
+    fields = type(optimizer).fields
+    if taken := [name for name in fields if name in _TAKEN]:
+        raise _refuse(
+            "local.optimizer", optimizer, "step", f"keep fields of other names than {', '.join(_TAKEN)}, got {taken}"
+        )
+    w = min(n, _ROWS)
+    x = torch.linspace(-1, 1, w * _P, dtype=torch.float64).view(w, _P)
+    kept = {
+        name: torch.full((w, one.numbers(_P)), float(one.start == "one"), dtype=x.dtype) for name, one in fields.items()
+    }
+    whole, alone = (
+        _step(
+            optimizer, x[:k], {name: t[:k] for name, t in kept.items()}, {name: t[:k] for name, t in settings.items()}
+        )
+        for k in (w, 1)
+    )
+    for name, found in whole.items():
+        if not torch.allclose(found[:1], alone[name], rtol=1e-9, atol=0.0, equal_nan=True):
+            raise _refuse(
+                "local.optimizer",
+                optimizer,
+                "step",
+                f"compute each row by itself, got {name} that depends on other rows",
+            )
+
+
+def _step(optimizer: Optimizer, x: Tensor, kept: dict[str, Tensor], settings: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the models after one step, and what is kept, each of the shape that it must have."""
+    after, more = dict(kept), {"decay": torch.zeros_like(x[:, :1])} if type(optimizer).decays else {}
+    before = x.clone()
+    new = optimizer.step(x, 2 * x.flip(1), after, torch.full_like(x[:, :1], 0.1), **settings, **more)
+    if not torch.equal(x, before):
+        raise _refuse("local.optimizer", optimizer, "step", "return new models, got one that writes into x")
+    if {*after} != {*kept}:
+        raise _refuse("local.optimizer", optimizer, "step", f"keep its fields {[*kept]}, got {[*after]}")
+    for name, found, shape in (("models", new, x.shape), *((key, t, kept[key].shape) for key, t in after.items())):
+        if not _is(found, tuple(shape)):
+            got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise _refuse("local.optimizer", optimizer, "step", f"make {name} of shape {list(shape)}, got {got}")
+    return {"models": new, **after}
+
+
+def _try_schedule(schedule: Schedule, settings: Mapping[str, Tensor], n: int) -> None:
+    w = min(n, _ROWS)
+    counts, times = torch.arange(w), torch.arange(w, dtype=torch.float64) / 2
+    whole, alone = (schedule.at(counts[:k], times[:k], {name: t[:k] for name, t in settings.items()}) for k in (w, 1))
+    if not _is(whole, (w,)) or not _is(alone, (1,)):
+        raise _refuse(
+            "local.schedule", schedule, "factor", f"return a factor of each of {w} nodes, got {list(whole.shape)}"
+        )
+    if not torch.allclose(whole[:1], alone, rtol=1e-9, atol=0.0, equal_nan=True):
+        raise _refuse(
+            "local.schedule", schedule, "factor", "compute each node by itself, got what depends on other nodes"
+        )
