@@ -26,9 +26,6 @@ COMMANDS = [
 ]
 LONG = {
     "algorithms/waves.py:update_",
-    "config/algorithm.py:check_algorithm",
-    "config/schema.py",
-    "config/schema.py:_check_messages",
     "numerics/tape/elementwise.py:apply",
     "numerics/tape/matmul.py:_tile",
     "simulation/build/assembly.py:assemble",

@@ -1,11 +1,44 @@
-"""What must hold of a network whose peers are not simply uniform among the neighbours in one graph.
+"""What must hold of the nodes, their graph and the executor, and of what may differ from node to node.
 
-Notation: n nodes.
+Notation: n nodes, c the settings, a `Config`.
 """
+
+from typing import Any
+
+import numpy as np
 
 from batchednodes import topology as graphs
 from batchednodes.config.kinds import READER
+from batchednodes.config.rules import refuse
 from batchednodes.events import schemes
+from batchednodes.events.availability import TraceAvailability
+from batchednodes.events.links.delay import TraceDelay, UniformDelay
+from batchednodes.events.rounds import Rounds
+from batchednodes.numerics.values import per_node, shown
+
+CHECKED = 1_000_000
+"""Nodes whose quantities are checked when settings are read; those of later nodes are checked when they are made."""
+
+
+def check_together(c: Any) -> None:
+    """Checks the number of nodes, the graph and the executor against other settings.
+
+    Raises:
+        ValueError: they do not fit together.
+    """
+    n, evaluated, track = c.network.nodes, c.run.eval_nodes, c.staleness.track
+    refuse((
+        (f"run.eval_nodes must be at most network.nodes = {n}, got {evaluated}", evaluated is not None and
+         evaluated > n, "null means all"),
+        (f"staleness.track must be at most network.nodes = {n}, got {track}", isinstance(track, int) and track > n,
+         "use 'all'"),
+    ))  # fmt: skip
+    check_graph(c.network.topology, c.network.weights, c.gossip.scheme, n, c.run.until)
+    batching = {"local.chunk": c.local.chunk, "local.compile": c.local.compile, "run.mixing": c.run.mixing}
+    for key in [key for key, value in batching.items() if c.executor == "serial" and value not in (None, "auto")]:
+        raise ValueError(
+            f"{key} must be left out with executor=serial, which has no batches, got {shown(batching[key])}"
+        )
 
 
 def check_graph(
@@ -53,3 +86,35 @@ def _check_rounds(topology: graphs.Changing, n: int, until: float) -> None:
     if until > graphs.ROUNDS * seconds:
         least = f"at least run.until / {graphs.ROUNDS:,} = {until / graphs.ROUNDS:g} [s]"
         raise ValueError(f"network.topology.period must be {least}, got {seconds:g}")
+
+
+def check_nodes(c: Any) -> None:
+    """Checks what may differ from node to node, of the first nodes.
+
+    Raises:
+        ValueError: a setting is out of range for some node.
+    """
+    n, seed, size = c.network.nodes, c.seed, min(c.network.nodes, CHECKED)
+    if not isinstance(c.gossip.delay, TraceDelay):  # files are read when the run is made
+        _check_delays(c, size)
+    c.gossip.loss.losses(n, seed, "gossip.loss", size)
+    if not isinstance(c.network.availability, TraceAvailability):
+        c.network.availability.presence(n, seed, "network.availability", size)
+    c.network.churn.times(n, seed, "network.churn", size)
+    c.update.clock.gaps(n, seed, "update.clock", size)
+    gaps = c.gossip.clock.gaps(n, seed, "gossip.clock", size)
+    if not (gaps.is_memoryless() or isinstance(c.gossip.scheme, schemes.Uniform)):
+        raise ValueError("gossip.scheme.kind must be uniform where gaps of gossip.clock are not exponential")
+    c.gossip.scheme.check(n, c.gossip.exchange)
+    per_node(c.gossip.weight, n, seed, "gossip.weight", high=1.0, open_high=False, size=size)
+    c.local.check(n, seed, size)
+
+
+def _check_delays(c: Any, size: int) -> None:
+    """Checks delays, which of a uniform law must allow a whole number of steps where time goes by steps."""
+    late = c.gossip.delay.delays(c.network.nodes, c.seed, "gossip.delay", size, 1)
+    uniform = isinstance(c.timing, Rounds) and isinstance(c.gossip.delay, UniformDelay)
+    bad = np.flatnonzero(np.ceil(late.a) > np.floor(late.b)) if uniform else []
+    if len(bad):
+        ends = f"{late.a[bad[0]]:g} .. {late.b[bad[0]]:g} [s]"
+        raise ValueError(f"gossip.delay must allow a whole number of steps with timing.kind=rounds, got {ends}")

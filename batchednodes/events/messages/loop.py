@@ -104,21 +104,11 @@ def _borrowed(s):  # noqa: ANN001, ANN202
 @no_type_check
 def _laws(laws):  # noqa: ANN001, ANN202
     """Returns the constants likewise."""
-    traces = borrowed(laws.trace), borrowed(laws.traces), borrowed(laws.begun), borrowed(laws.links)
-    changes = borrowed(laws.begins), borrowed(laws.turns)
+    nodes, trace, traces = borrowed(laws.nodes), borrowed(laws.trace), borrowed(laws.traces)
+    begun, links = borrowed(laws.begun), borrowed(laws.links)
+    begins, turns = borrowed(laws.begins), borrowed(laws.turns)
     return MessageLaws(
-        laws.n,
-        laws.exchange,
-        laws.before,
-        laws.rounds,
-        laws.splits,
-        borrowed(laws.nodes),
-        traces[0],
-        traces[1],
-        traces[2],
-        traces[3],
-        changes[0],
-        changes[1],
+        laws.n, laws.exchange, laws.before, laws.rounds, laws.splits, nodes, trace, traces, begun, links, begins, turns
     )
 
 
