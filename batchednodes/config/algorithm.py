@@ -6,13 +6,9 @@ Notation: c the settings, a `Config`; which the algorithm, as messages name it.
 from typing import Any
 
 from batchednodes.algorithms.gossip_sgd import GossipSGD
-from batchednodes.algorithms.optim import SGD
 from batchednodes.config.kinds import READER
 from batchednodes.config.rules import Rule, given, refuse
-from batchednodes.events.clocks import AtUpdate
-from batchednodes.events.merge import Fixed, Mean
 from batchednodes.events.rounds import Continuous
-from batchednodes.events.schemes import Uniform
 from batchednodes.events.synchronous import Synchronous
 
 
@@ -29,7 +25,7 @@ def check_algorithm(c: Any) -> None:
 def _where_sound(c: Any, which: str) -> tuple[Rule, ...]:
     """Returns the rules of the timing and the contacts in which an algorithm is sound."""
     a, exchange, rounds = type(c.algorithm), c.gossip.exchange, isinstance(c.timing, Synchronous)
-    at_update, steps = isinstance(c.gossip.clock, AtUpdate), not isinstance(c.timing, Continuous | Synchronous)
+    at_update, steps = c.gossip.clock.at_update() is not None, not isinstance(c.timing, Continuous | Synchronous)
     return (
         (f"timing.kind must be continuous or rounds with {which}, which is sound at single contacts only",
          rounds and "rounds" not in a.timing, "leave out timing"),
@@ -41,7 +37,7 @@ def _where_sound(c: Any, which: str) -> tuple[Rule, ...]:
          a.contact == "at_update" and not at_update and not rounds,
          "set gossip.clock.kind=at_update and gossip.exchange=meet"),
         ("gossip.scheme.kind must be uniform with gossip.clock.kind=at_update or timing.kind=synchronous",
-         (at_update or rounds) and not isinstance(c.gossip.scheme, Uniform), "use kind uniform"),
+         (at_update or rounds) and given(c.gossip, "scheme"), "use kind uniform"),
         (f"gossip.exchange must be meet with {which}, which needs doubly stochastic mixing",
          a.mixing == "double" and not rounds and exchange != "meet", "set gossip.exchange=meet"),
         (f"gossip.exchange must be push with {which}, whose pushes take from their senders what they bring",
@@ -55,10 +51,10 @@ def _of_messages(c: Any, which: str) -> tuple[Rule, ...]:
     g, away = c.gossip, given(c.network, "availability") or given(c.network, "churn")
     return (
         (f"gossip.on_receipt must be merge with {which}", own and g.on_receipt != "merge", "leave it out"),
-        (f"gossip.merge.kind must be fixed or mean with {which}", own and not isinstance(g.merge, Fixed | Mean),
+        (f"gossip.merge.kind must be fixed or mean with {which}", own and not g.merge.is_fixed(),
          "leave it out"),
         (f"gossip.flow.kind must be none with {which}, where each message takes from its sender", column and
-         given(g, "flow"), "leave it out"),
+         not g.flow.unlimited, "leave it out"),
         (f"network.availability and network.churn must be left out with {which}: what comes to a node that is off "
          "would be gone, and the sums that it keeps with it", column and away, "use gossip.loss"),
         (f"network.churn.start must be fresh with {which}", own and c.network.churn.start != "fresh", "leave it out"),
@@ -68,9 +64,8 @@ def _of_messages(c: Any, which: str) -> tuple[Rule, ...]:
 def _of_updates(c: Any, which: str) -> tuple[Rule, ...]:
     """Returns the rules of what an update does."""
     own, local = type(c.algorithm) is not GossipSGD, c.local
-    settings = {name: given(local, name) for name in ("momentum", "nesterov")}
-    settings["optimizer"] = not isinstance(local.optimizer, SGD)
-    idle = [f"local.{name}" for name, is_given in settings.items() if is_given and not type(c.algorithm).descends]
+    settings = [name for name in ("momentum", "nesterov", "optimizer") if given(local, name)]
+    idle = [f"local.{name}" for name in settings if not type(c.algorithm).descends]
     return (
         (f"update.applies must be at_completion with {which}", own and c.update.applies != "at_completion",
          "use algorithm.kind=ad_psgd for stale gradients"),

@@ -11,9 +11,9 @@ from batchednodes import topology as graphs
 from batchednodes.config.kinds import READER
 from batchednodes.config.rules import refuse
 from batchednodes.events import schemes
-from batchednodes.events.availability import TraceAvailability
-from batchednodes.events.links.delay import TraceDelay, UniformDelay
-from batchednodes.events.rounds import Rounds
+from batchednodes.events.links import delay
+from batchednodes.events.rounds import Continuous, Rounds
+from batchednodes.events.synchronous import Synchronous
 from batchednodes.numerics.values import per_node, shown
 
 CHECKED = 1_000_000
@@ -32,6 +32,8 @@ def check_together(c: Any) -> None:
          evaluated > n, "null means all"),
         (f"staleness.track must be at most network.nodes = {n}, got {track}", isinstance(track, int) and track > n,
          "use 'all'"),
+        ("timing.kind must be continuous, rounds or synchronous",
+         not isinstance(c.timing, Continuous | Rounds | Synchronous), "leave out timing"),
     ))  # fmt: skip
     check_graph(c.network.topology, c.network.weights, c.gossip.scheme, n, c.run.until)
     batching = {"local.chunk": c.local.chunk, "local.compile": c.local.compile, "run.mixing": c.run.mixing}
@@ -63,19 +65,36 @@ def check_graph(
     changes, weighted = isinstance(topology, graphs.Changing), not isinstance(weights, graphs.UniformWeights)
     if not changes and not weighted:
         return
+    check_weights(topology, weights, stored=not isinstance(topology, graphs.Changing | graphs.Complete))
     shape = READER.plain(topology, "network.topology")["kind"]
     kind = READER.plain(weights, "network.weights")["kind"]
-    if weighted and isinstance(topology, graphs.Changing | graphs.Complete):
-        raise ValueError(
-            f"network.weights.kind must be uniform with network.topology.kind={shape}, whose neighbours are not stored "
-            f"or change, got {kind!r}"
-        )
     reason = f"network.topology.kind={shape}, a graph that changes" if changes else f"network.weights.kind={kind}"
-    if not isinstance(scheme, schemes.Uniform):
+    if not scheme.independent:
         got = READER.plain(scheme, "gossip.scheme")["kind"]
         raise ValueError(f"gossip.scheme.kind must be uniform with {reason}, got {got!r}")
     if isinstance(topology, graphs.Changing):
         _check_rounds(topology, n, until)
+
+
+def check_weights(topology: graphs.Topology, weights: graphs.Weights, *, stored: bool) -> None:
+    """Checks that weights have neighbours to belong to.
+
+    Args:
+        topology: whom a node may contact.
+        weights: how likely each is.
+        stored: whether its graph lists neighbours once for all: what a kind of the user's own makes says that.
+
+    Raises:
+        ValueError: they have none.
+    """
+    if stored or isinstance(weights, graphs.UniformWeights):
+        return
+    shape = READER.plain(topology, "network.topology")["kind"]
+    kind = READER.plain(weights, "network.weights")["kind"]
+    raise ValueError(
+        f"network.weights.kind must be uniform with network.topology.kind={shape}, whose neighbours are not stored "
+        f"or change, got {kind!r}"
+    )
 
 
 def _check_rounds(topology: graphs.Changing, n: int, until: float) -> None:
@@ -95,15 +114,15 @@ def check_nodes(c: Any) -> None:
         ValueError: a setting is out of range for some node.
     """
     n, seed, size = c.network.nodes, c.seed, min(c.network.nodes, CHECKED)
-    if not isinstance(c.gossip.delay, TraceDelay):  # files are read when the run is made
+    if not c.gossip.delay.reads_files:
         _check_delays(c, size)
     c.gossip.loss.losses(n, seed, "gossip.loss", size)
-    if not isinstance(c.network.availability, TraceAvailability):
+    if not c.network.availability.reads_files:
         c.network.availability.presence(n, seed, "network.availability", size)
     c.network.churn.times(n, seed, "network.churn", size)
     c.update.clock.gaps(n, seed, "update.clock", size)
     gaps = c.gossip.clock.gaps(n, seed, "gossip.clock", size)
-    if not (gaps.is_memoryless() or isinstance(c.gossip.scheme, schemes.Uniform)):
+    if not (gaps.is_memoryless() or c.gossip.scheme.independent):
         raise ValueError("gossip.scheme.kind must be uniform where gaps of gossip.clock are not exponential")
     c.gossip.scheme.check(n, c.gossip.exchange)
     per_node(c.gossip.weight, n, seed, "gossip.weight", high=1.0, open_high=False, size=size)
@@ -113,7 +132,7 @@ def check_nodes(c: Any) -> None:
 def _check_delays(c: Any, size: int) -> None:
     """Checks delays, which of a uniform law must allow a whole number of steps where time goes by steps."""
     late = c.gossip.delay.delays(c.network.nodes, c.seed, "gossip.delay", size, 1)
-    uniform = isinstance(c.timing, Rounds) and isinstance(c.gossip.delay, UniformDelay)
+    uniform = isinstance(c.timing, Rounds) and late.law == delay.UNIFORM
     bad = np.flatnonzero(np.ceil(late.a) > np.floor(late.b)) if uniform else []
     if len(bad):
         ends = f"{late.a[bad[0]]:g} .. {late.b[bad[0]]:g} [s]"

@@ -6,19 +6,15 @@ Notation: c the settings, a `Config`.
 from typing import Any
 
 from batchednodes.config.rules import Rule, given, refuse
-from batchednodes.events.availability import Always, PerMessage
-from batchednodes.events.clocks import Never
-from batchednodes.events.links.delay import Instant
 from batchednodes.events.rounds import Rounds
-from batchednodes.events.schemes import Uniform
-from batchednodes.events.token_accounts import Unlimited
 
 
 def has_messages(c: Any) -> bool:
     """Returns whether models are more than exchanged at once and merged."""
     return (
         c.gossip.exchange == "push_pull"
-        or any(given(c.gossip, name) for name in ("delay", "loss", "merge", "on_receipt", "flow"))
+        or not (c.gossip.delay.instant and c.gossip.flow.unlimited)
+        or any(given(c.gossip, name) for name in ("loss", "merge", "on_receipt"))
         or any(given(c.network, name) for name in ("availability", "churn"))
         or isinstance(c.timing, Rounds)
     )
@@ -35,24 +31,24 @@ def check_messages(c: Any) -> None:
 
 def _of_exchange(c: Any) -> tuple[Rule, ...]:
     """Returns the rules of who sends what to whom."""
-    g, exchange, instant = c.gossip, c.gossip.exchange, isinstance(c.gossip.delay, Instant)
-    meet = exchange == "meet"
+    g, exchange, meet = c.gossip, c.gossip.exchange, c.gossip.exchange == "meet"
+    idle_scheme = isinstance(c.timing, Rounds) and given(g, "scheme")
     return (
         ("gossip.scheme.kind must be uniform where messages take time, get lost, find nobody or are more than merged, "
-         "or time goes by rounds", has_messages(c) and not isinstance(g.scheme, Uniform), "use kind uniform"),
+         "or time goes by rounds", idle_scheme or (has_messages(c) and not g.scheme.independent), "use kind uniform"),
         ("gossip.reply must be after unless gossip.exchange=push_pull", g.reply == "before" and exchange != "push_pull",
          "leave it out"),
-        ("gossip.delay.kind must be none with gossip.exchange=meet, which happens at one instant", meet and not instant,
-         "use exchange push_pull"),
+        ("gossip.delay.kind must be none with gossip.exchange=meet, which happens at one instant", meet and
+         not g.delay.instant, "use exchange push_pull"),
         ("gossip.merge.kind must be fixed or mean with gossip.exchange=meet", meet and not g.merge.is_fixed(),
          "use exchange push_pull"),
         ("gossip.on_receipt must be merge or merge_update with gossip.exchange=meet", meet and
          g.on_receipt in ("update", "update_merge"), "use exchange push_pull"),
         ("network.churn.start must be fresh with gossip.exchange=meet", meet and
          c.network.churn.start == "neighbour", "use exchange push_pull"),
-        ("gossip.fifo must be false where messages take no time", g.fifo and instant, "set gossip.delay"),
+        ("gossip.fifo must be false where messages take no time", g.fifo and g.delay.instant, "set gossip.delay"),
         ("gossip.flow.kind must be none unless gossip.exchange=push", exchange != "push" and
-         not isinstance(g.flow, Unlimited), "use exchange push"),
+         not g.flow.unlimited, "use exchange push"),
     )  # fmt: skip
 
 
@@ -74,7 +70,7 @@ def _on_receipt(c: Any) -> tuple[Rule, ...]:
         ("gossip.weight must be left out where a model that comes does not count by it", given(g, "weight") and
          (replaced or not g.merge.weighs()), "use gossip.merge.kind fixed, sampled or staleness_weighted"),
         ("run.baseline must be none where nodes train only when a model comes", c.run.baseline == "isolated" and
-         trains and isinstance(c.update.clock, Never), "set update.clock"),
+         trains and c.update.clock.never, "set update.clock"),
     )  # fmt: skip
 
 
@@ -83,9 +79,9 @@ def _in_time(c: Any) -> tuple[Rule, ...]:
     pause, churn = c.update.while_off == "pause", c.network.churn
     return (
         ("update.while_off must be continue where nodes are never off", pause and
-         isinstance(c.network.availability, Always | PerMessage), "set network.availability"),
-        ("update.while_off must be continue with update.clock.kind=never", pause and
-         isinstance(c.update.clock, Never), "set update.clock"),
+         not c.network.availability.spans, "set network.availability"),
+        ("update.while_off must be continue with update.clock.kind=never", pause and c.update.clock.never,
+         "set update.clock"),
         ("gossip.clock must be left out with timing.kind=rounds, which says when nodes make contact",
          isinstance(c.timing, Rounds) and given(c.gossip, "clock"), "set timing.steps"),
         ("network.churn.start must be fresh where no node joins late", churn.start == "neighbour" and churn.join == 0,

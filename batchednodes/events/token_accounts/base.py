@@ -12,7 +12,7 @@ Reference:
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 PROACTIVE, SIMPLE, GENERALIZED, RANDOMIZED = range(4)
 """Laws, as the compiled loop knows them."""
@@ -36,6 +36,9 @@ class TokenLaw:
 
 class Flow(ABC):
     """A rule for when a node sends besides its own contacts, and when it saves these."""
+
+    unlimited: ClassVar[bool] = False
+    """Whether nodes send at each contact of their own, and never besides."""
 
     @abstractmethod
     def accounts(self) -> TokenLaw:
