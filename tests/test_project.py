@@ -25,9 +25,6 @@ COMMANDS = [
     "&& .venv/bin/python -m pytest",
 ]
 LONG = {
-    "config/algorithm.py:check_algorithm",
-    "config/schema.py",
-    "config/schema.py:_check_messages",
     "numerics/tape/elementwise.py:apply",
     "numerics/tape/matmul.py:_tile",
     "simulation/build/messages.py:traffic",

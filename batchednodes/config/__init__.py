@@ -6,6 +6,7 @@ The dataclasses can be made in Python too, `Config(network=Network(nodes=50))`: 
 from batchednodes.config.files import Override, assigned, dump, load, to_dict
 from batchednodes.config.kinds import KINDS, READER, register
 from batchednodes.config.local import Local
+from batchednodes.config.messages import has_messages
 from batchednodes.config.registry import blamed
 from batchednodes.config.schema import (
     Config,
@@ -16,7 +17,6 @@ from batchednodes.config.schema import (
     Staleness,
     Task,
     Update,
-    has_messages,
     reseeded,
 )
 

@@ -1,87 +1,109 @@
-"""What must hold of an algorithm together with other settings: where it is sound, and what would have no effect."""
+"""What must hold of an algorithm together with other settings: where it is sound, and what would have no effect.
+
+Notation: c the settings, a `Config`; which the algorithm, as messages name it.
+"""
 
 from typing import Any
 
 from batchednodes.algorithms.gossip_sgd import GossipSGD
-from batchednodes.algorithms.optim import SGD
-from batchednodes.events.clocks import AtUpdate
-from batchednodes.events.links.delay import Instant
-from batchednodes.events.merge import Fixed, Mean
+from batchednodes.config.kinds import READER
+from batchednodes.config.rules import Rule, given, refuse
 from batchednodes.events.rounds import Continuous
-from batchednodes.events.schemes import Uniform
 from batchednodes.events.synchronous import Synchronous
 from batchednodes.topology import Changing
 
 
-def check_algorithm(c: Any, kind: str, plain: Any) -> None:
+def check_algorithm(c: Any) -> None:
     """Checks an algorithm, the timing and the clock of contacts against the other settings.
-
-    Args:
-        c: the settings, a `Config`.
-        kind: of the algorithm, as it is written.
-        plain: the settings that a run has which says nothing.
 
     Raises:
         ValueError: they do not fit together.
     """
-    g, a, local, rounds = c.gossip, type(c.algorithm), c.local, isinstance(c.timing, Synchronous)
-    at_update, which = isinstance(g.clock, AtUpdate), f"algorithm.kind={kind}"
-    own, column, simple = a is not GossipSGD, a.mixing == "column", isinstance(c.timing, Continuous)
-    sgd, edges = isinstance(local.optimizer, SGD), bool(a.living("edge"))
-    placed = edges or bool(a.living("inbox"))
-    settings = {name: getattr(local, name) != getattr(plain.local, name) for name in ("momentum", "nesterov")}
-    idle = [f"local.{name}" for name, given in (settings | {"optimizer": not sgd}).items() if given and not a.descends]
-    rules = (
+    which = f"algorithm.kind={READER.plain(c.algorithm, 'algorithm')['kind']}"
+    refuse(
+        [
+            *_where_sound(c, which),
+            *_of_messages(c, which),
+            *_of_updates(c, which),
+            *_of_places(c, which),
+            *_in_rounds(c),
+        ]
+    )
+
+
+def _where_sound(c: Any, which: str) -> tuple[Rule, ...]:
+    """Returns the rules of the timing and the contacts in which an algorithm is sound."""
+    a, exchange, rounds = type(c.algorithm), c.gossip.exchange, isinstance(c.timing, Synchronous)
+    at_update, steps = c.gossip.clock.at_update() is not None, not isinstance(c.timing, Continuous | Synchronous)
+    return (
         (f"timing.kind must be continuous or rounds with {which}, which is sound at single contacts only",
          rounds and "rounds" not in a.timing, "leave out timing"),
         (f"timing.kind must be synchronous with {which}, which is sound in rounds only",
          not rounds and "events" not in a.timing, "set timing.kind=synchronous"),
-        (f"timing.kind must be continuous or synchronous with {which}", own and not rounds and not simple,
+        (f"timing.kind must be continuous or synchronous with {which}", a is not GossipSGD and steps,
          "leave out timing"),
         (f"gossip.clock.kind must be at_update with {which}, which meets a neighbour at each update",
          a.contact == "at_update" and not at_update and not rounds,
          "set gossip.clock.kind=at_update and gossip.exchange=meet"),
         ("gossip.scheme.kind must be uniform with gossip.clock.kind=at_update or timing.kind=synchronous",
-         (at_update or rounds) and not isinstance(g.scheme, Uniform), "use kind uniform"),
+         (at_update or rounds) and given(c.gossip, "scheme"), "use kind uniform"),
         (f"gossip.exchange must be meet with {which}, which needs doubly stochastic mixing",
-         a.mixing == "double" and not rounds and g.exchange != "meet", "set gossip.exchange=meet"),
+         a.mixing == "double" and not rounds and exchange != "meet", "set gossip.exchange=meet"),
         (f"gossip.exchange must be push with {which}, whose pushes take from their senders what they bring",
-         column and not rounds and g.exchange != "push", "leave it out"),
+         a.mixing == "column" and not rounds and exchange != "push", "leave it out"),
+    )  # fmt: skip
+
+
+def _of_messages(c: Any, which: str) -> tuple[Rule, ...]:
+    """Returns the rules of what messages bring, and what becomes of them."""
+    own, g = type(c.algorithm) is not GossipSGD, c.gossip
+    return (
         (f"gossip.on_receipt must be merge with {which}", own and g.on_receipt != "merge", "leave it out"),
-        (f"gossip.merge.kind must be fixed or mean with {which}", own and not isinstance(g.merge, Fixed | Mean),
+        (f"gossip.merge.kind must be fixed or mean with {which}", own and not g.merge.is_fixed(),
          "leave it out"),
         (f"network.churn.start must be fresh with {which}", own and c.network.churn.start != "fresh", "leave it out"),
+    )  # fmt: skip
+
+
+def _of_updates(c: Any, which: str) -> tuple[Rule, ...]:
+    """Returns the rules of what an update does."""
+    own, local = type(c.algorithm) is not GossipSGD, c.local
+    settings = [name for name in ("momentum", "nesterov", "optimizer") if given(local, name)]
+    idle = [f"local.{name}" for name in settings if not type(c.algorithm).descends]
+    return (
         (f"update.applies must be at_completion with {which}", own and c.update.applies != "at_completion",
          "use algorithm.kind=ad_psgd for stale gradients"),
+        (f"{' and '.join(idle)} must be left out with {which}, which makes its own steps", idle, "leave out"),
+    )  # fmt: skip
+
+
+def _of_places(c: Any, which: str) -> tuple[Rule, ...]:
+    """Returns the rules of fields that live on edges, or in an inbox."""
+    edges, g = bool(type(c.algorithm).living("edge")), c.gossip
+    placed = edges or bool(type(c.algorithm).living("inbox"))
+    return (
         (f"timing.kind must be continuous with {which}, which keeps state for edges, or what has come",
-         placed and rounds, "leave out timing"),
+         placed and isinstance(c.timing, Synchronous), "leave out timing"),
         (f"network.topology.kind must be one that does not change with {which}, which keeps state for each edge",
          edges and isinstance(c.network.topology, Changing), "use another graph"),
         (f"gossip.delay.kind must be none with {which}, which keeps state for each edge, as it is when a message comes",
-         edges and not isinstance(g.delay, Instant), "leave it out"),
+         edges and not g.delay.instant, "leave it out"),
         (f"gossip.reply must be after with {which}, which keeps state for each edge", edges and g.reply == "before",
          "leave it out"),
-        (f"{' and '.join(idle)} must be left out with {which}, which makes its own steps", idle, "leave out"),
-        *((f"{key} must be left out with timing.kind=synchronous, in whose rounds all nodes update, then mix", rounds
-           and given, "leave it out") for key, given in _without_rounds(c, plain).items()),
     )  # fmt: skip
-    for rule, broken, remedy in rules:
-        if broken:
-            raise ValueError(f"{rule}; {remedy}")
 
 
-def _without_rounds(c: Any, plain: Any) -> dict[str, bool]:
-    """Returns by key whether settings are given that mean nothing in synchronous rounds."""
-    g, u, n = c.gossip, c.update, c.network
-    names = ("clock", "reply", "delay", "fifo", "loss", "merge", "on_receipt", "flow", "weight")
-    return {
-        **{f"gossip.{name}": getattr(g, name) != getattr(plain.gossip, name) for name in names},
-        **{
-            f"update.{name}": getattr(u, name) != getattr(plain.update, name)
-            for name in ("clock", "applies", "while_off")
-        },
-        **{f"network.{name}": getattr(n, name) != getattr(plain.network, name) for name in ("availability", "churn")},
-        "gossip.exchange": g.exchange not in ("push", "pull"),
-        "run.on_divergence": c.run.on_divergence == "quarantine",
-        "run.baseline": c.run.baseline != "none",
+def _in_rounds(c: Any) -> list[Rule]:
+    """Returns the rules of settings that mean nothing in synchronous rounds."""
+    names = {
+        "gossip": ("clock", "reply", "delay", "fifo", "loss", "merge", "on_receipt", "flow", "weight"),
+        "update": ("clock", "applies", "while_off"),
+        "network": ("availability", "churn"),
     }
+    idle = {f"{part}.{name}": given(getattr(c, part), name) for part, some in names.items() for name in some}
+    idle["gossip.exchange"] = c.gossip.exchange not in ("push", "pull")
+    idle["run.on_divergence"] = c.run.on_divergence == "quarantine"
+    idle["run.baseline"] = c.run.baseline != "none"
+    rule = "must be left out with timing.kind=synchronous, in whose rounds all nodes update, then mix"
+    rounds = isinstance(c.timing, Synchronous)
+    return [(f"{key} {rule}", rounds and is_given, "leave it out") for key, is_given in idle.items()]

@@ -1,7 +1,6 @@
-"""What must hold of a network whose peers are not simply uniform among the neighbours in one graph, and of what kinds
-of the user's own say of nodes.
+"""What must hold of the nodes, their graph and the executor, and of what may differ from node to node.
 
-Notation: n nodes.
+Notation: n nodes, c the settings, a `Config`.
 """
 
 from typing import Any
@@ -10,48 +9,41 @@ import numpy as np
 
 from batchednodes import topology as graphs
 from batchednodes.config.kinds import READER
+from batchednodes.config.laws import laws
+from batchednodes.config.rules import refuse
 from batchednodes.events import schemes
-from batchednodes.events.availability import AvailabilityLaw
-from batchednodes.events.clocks import Gaps
-from batchednodes.events.links.delay import DelayLaw
-from batchednodes.numerics.targets import is_own, returned
+from batchednodes.events.links import delay
+from batchednodes.events.merge import MergeLaw
+from batchednodes.events.rounds import Continuous, Rounds
+from batchednodes.events.synchronous import Synchronous
+from batchednodes.numerics.targets import returned
+from batchednodes.numerics.values import per_node, shown
 
-_LAWS: dict[str, tuple[type, tuple[str, ...]]] = {
-    "gaps": (Gaps, ("shift", "scale")),
-    "delays": (DelayLaw, ("a", "b", "latency", "transfer")),
-    "presence": (AvailabilityLaw, ("a", "b")),
-    "losses": (np.ndarray, ()),
-}
-"""Method of a kind -> what it returns, and the columns of that which have an entry for each node."""
+CHECKED = 1_000_000
+"""Nodes whose quantities are checked when settings are read; those of later nodes are checked when they are made."""
 
 
-def laws(kind: Any, method: str, key: str, n: int, seed: int, size: int, *more: Any) -> Any:
-    """Returns what a kind says of the first nodes of a network.
-
-    Args:
-        kind: a clock, delay, availability or loss.
-        method: of it, that says so.
-        key: section where it stands.
-        n: number of nodes.
-        seed: of the network.
-        size: number of the first nodes.
-        more: what else the method takes.
+def check_together(c: Any) -> None:
+    """Checks the number of nodes, the graph and the executor against other settings.
 
     Raises:
-        ValueError: a setting is out of range for some node, or a kind of the user's own returns something else.
+        ValueError: they do not fit together.
     """
-    returns, columns = _LAWS[method]
-    shapes = {column: (size,) for column in columns}
-    found = returned(getattr(kind, method)(n, seed, key, size, *more), returns, kind, method, key, **shapes)
-    if method == "losses" and is_own(type(kind)):
-        good = found.shape == (4, size) and bool(((found >= 0) & (found <= 1)).all())
-        if not good:
-            rule = f"four rows of probabilities of {size} nodes, in [0, 1]"
-            name, got = f"{type(kind).__module__}:{type(kind).__qualname__}", f"shape {list(found.shape)}"
-            raise ValueError(
-                f"{key} must be a kind that works, got {name}, losses() of which must return {rule}, {got}"
-            )
-    return found
+    n, evaluated, track = c.network.nodes, c.run.eval_nodes, c.staleness.track
+    refuse((
+        (f"run.eval_nodes must be at most network.nodes = {n}, got {evaluated}", evaluated is not None and
+         evaluated > n, "null means all"),
+        (f"staleness.track must be at most network.nodes = {n}, got {track}", isinstance(track, int) and track > n,
+         "use 'all'"),
+        ("timing.kind must be continuous, rounds or synchronous",
+         not isinstance(c.timing, Continuous | Rounds | Synchronous), "leave out timing"),
+    ))  # fmt: skip
+    check_graph(c.network.topology, c.network.weights, c.gossip.scheme, n, c.run.until)
+    batching = {"local.chunk": c.local.chunk, "local.compile": c.local.compile, "run.mixing": c.run.mixing}
+    for key in [key for key, value in batching.items() if c.executor == "serial" and value not in (None, "auto")]:
+        raise ValueError(
+            f"{key} must be left out with executor=serial, which has no batches, got {shown(batching[key])}"
+        )
 
 
 def check_graph(
@@ -76,19 +68,36 @@ def check_graph(
     changes, weighted = isinstance(topology, graphs.Changing), not isinstance(weights, graphs.UniformWeights)
     if not changes and not weighted:
         return
+    check_weights(topology, weights, stored=not isinstance(topology, graphs.Changing | graphs.Complete))
     shape = READER.plain(topology, "network.topology")["kind"]
     kind = READER.plain(weights, "network.weights")["kind"]
-    if weighted and isinstance(topology, graphs.Changing | graphs.Complete):
-        raise ValueError(
-            f"network.weights.kind must be uniform with network.topology.kind={shape}, whose neighbours are not stored "
-            f"or change, got {kind!r}"
-        )
     reason = f"network.topology.kind={shape}, a graph that changes" if changes else f"network.weights.kind={kind}"
-    if not isinstance(scheme, schemes.Uniform):
+    if not scheme.independent:
         got = READER.plain(scheme, "gossip.scheme")["kind"]
         raise ValueError(f"gossip.scheme.kind must be uniform with {reason}, got {got!r}")
     if isinstance(topology, graphs.Changing):
         _check_rounds(topology, n, until)
+
+
+def check_weights(topology: graphs.Topology, weights: graphs.Weights, *, stored: bool) -> None:
+    """Checks that weights have neighbours to belong to.
+
+    Args:
+        topology: whom a node may contact.
+        weights: how likely each is.
+        stored: whether its graph lists neighbours once for all: what a kind of the user's own makes says that.
+
+    Raises:
+        ValueError: they have none.
+    """
+    if stored or isinstance(weights, graphs.UniformWeights):
+        return
+    shape = READER.plain(topology, "network.topology")["kind"]
+    kind = READER.plain(weights, "network.weights")["kind"]
+    raise ValueError(
+        f"network.weights.kind must be uniform with network.topology.kind={shape}, whose neighbours are not stored "
+        f"or change, got {kind!r}"
+    )
 
 
 def _check_rounds(topology: graphs.Changing, n: int, until: float) -> None:
@@ -99,3 +108,39 @@ def _check_rounds(topology: graphs.Changing, n: int, until: float) -> None:
     if until > graphs.ROUNDS * seconds:
         least = f"at least run.until / {graphs.ROUNDS:,} = {until / graphs.ROUNDS:g} [s]"
         raise ValueError(f"network.topology.period must be {least}, got {seconds:g}")
+
+
+def check_nodes(c: Any) -> None:
+    """Checks what may differ from node to node, of the first nodes.
+
+    Raises:
+        ValueError: a setting is out of range for some node.
+    """
+    n, seed, size = c.network.nodes, c.seed, min(c.network.nodes, CHECKED)
+    if not c.gossip.delay.reads_files:
+        _check_delays(c, size)
+    laws(c.gossip.loss, "losses", "gossip.loss", n, seed, size)
+    if not c.network.availability.reads_files:
+        laws(c.network.availability, "presence", "network.availability", n, seed, size)
+    c.network.churn.times(n, seed, "network.churn", size)
+    laws(c.update.clock, "gaps", "update.clock", n, seed, size)
+    gaps = laws(c.gossip.clock, "gaps", "gossip.clock", n, seed, size)
+    if not (gaps.is_memoryless() or c.gossip.scheme.independent):
+        raise ValueError("gossip.scheme.kind must be uniform where gaps of gossip.clock are not exponential")
+    c.gossip.scheme.check(n, c.gossip.exchange)
+    weight, merge = (
+        per_node(c.gossip.weight, n, seed, "gossip.weight", high=1.0, open_high=False, size=size),
+        c.gossip.merge,
+    )
+    returned(merge.weighing(weight), MergeLaw, merge, "weighing", "gossip.merge", a=(size,), b=(size,))
+    c.local.check(n, seed, size)
+
+
+def _check_delays(c: Any, size: int) -> None:
+    """Checks delays, which of a uniform law must allow a whole number of steps where time goes by steps."""
+    late = laws(c.gossip.delay, "delays", "gossip.delay", c.network.nodes, c.seed, size, 1)
+    uniform = isinstance(c.timing, Rounds) and late.law == delay.UNIFORM
+    bad = np.flatnonzero(np.ceil(late.a) > np.floor(late.b)) if uniform else []
+    if len(bad):
+        ends = f"{late.a[bad[0]]:g} .. {late.b[bad[0]]:g} [s]"
+        raise ValueError(f"gossip.delay must allow a whole number of steps with timing.kind=rounds, got {ends}")

@@ -34,7 +34,8 @@ _WORDS: dict[Any, str] = {
 @cache
 def _hints(cls: type) -> dict[str, Any]:
     """Returns the type of each field; Python takes as long to find them as all else takes here."""
-    return get_type_hints(cls)
+    hints = get_type_hints(cls)  # those of class variables, which are no settings, too
+    return {field.name: hints[field.name] for field in fields(cls)}
 
 
 def members(hint: Any) -> tuple[Any, ...]:

@@ -9,34 +9,29 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_type_hints
 
-import numpy as np
-
 from batchednodes import data as sources
 from batchednodes import models
 from batchednodes import topology as graphs
 from batchednodes.algorithms.base import Algorithm
 from batchednodes.algorithms.gossip_sgd import GossipSGD
 from batchednodes.config.algorithm import check_algorithm
-from batchednodes.config.checks import check_graph, laws
+from batchednodes.config.checks import check_nodes, check_together
 from batchednodes.config.kinds import READER
 from batchednodes.config.local import Local
+from batchednodes.config.messages import check_messages
 from batchednodes.config.own_metrics import Metrics, check_metrics
 from batchednodes.events import clocks, schemes
-from batchednodes.events.availability import Always, Availability, Churn, PerMessage, TraceAvailability
-from batchednodes.events.links.delay import Delay, Instant, TraceDelay, UniformDelay
+from batchednodes.events.availability import Always, Availability, Churn
+from batchednodes.events.links.delay import Delay, Instant
 from batchednodes.events.links.loss import Loss, NoLoss
-from batchednodes.events.merge import Fixed, Merge, MergeLaw
-from batchednodes.events.rounds import Continuous, Rounds, Timing
+from batchednodes.events.merge import Fixed, Merge
+from batchednodes.events.rounds import Continuous, Timing
 from batchednodes.events.token_accounts import Flow, Unlimited
 from batchednodes.models.criterion import Criterion
-from batchednodes.numerics.targets import returned
-from batchednodes.numerics.values import PerNode, count, number, per_node, shown
+from batchednodes.numerics.values import PerNode, count, number, shown
 
 MARKS = 1_000_000
 """The largest number of marks, and of windows, of a run."""
-
-CHECKED = 1_000_000
-"""Nodes whose quantities are checked when settings are read; those of later nodes are checked when they are made."""
 
 
 @dataclass(frozen=True)
@@ -306,14 +301,11 @@ class Config:
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", self.device):
             raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {shown(self.device)}")
         count(self.replicas, 1, "replicas", high=100_000)
-        _check_together(self)
-        _check_messages(self)
-        plain = copy.copy(self)
-        for name in ("gossip", "update", "network", "local"):
-            object.__setattr__(plain, name, hints[name]())
-        check_algorithm(self, READER.plain(self.algorithm, "algorithm")["kind"], plain)
+        check_together(self)
+        check_messages(self)
+        check_algorithm(self)
         try:
-            _check_nodes(self)
+            check_nodes(self)
         except ValueError as error:
             raise ValueError(READER.located(self, str(error))) from error
 
@@ -325,105 +317,3 @@ def reseeded(config: Config, seed: int) -> Config:
     made = copy.copy(config)
     object.__setattr__(made, "seed", seed)
     return made
-
-
-def _check_together(c: Config) -> None:
-    n = c.network.nodes
-    if c.run.eval_nodes is not None and c.run.eval_nodes > n:
-        raise ValueError(f"run.eval_nodes must be at most network.nodes = {n}, got {c.run.eval_nodes}; null means all")
-    if isinstance(c.staleness.track, int) and c.staleness.track > n:
-        raise ValueError(f"staleness.track must be at most network.nodes = {n}, got {c.staleness.track}; use 'all'")
-    check_graph(c.network.topology, c.network.weights, c.gossip.scheme, n, c.run.until)
-    batching = {"local.chunk": c.local.chunk, "local.compile": c.local.compile, "run.mixing": c.run.mixing}
-    for key in [key for key, value in batching.items() if c.executor == "serial" and value not in (None, "auto")]:
-        raise ValueError(
-            f"{key} must be left out with executor=serial, which has no batches, got {shown(batching[key])}"
-        )
-
-
-def _check_messages(c: Config) -> None:
-    """Checks what concerns several settings of messages."""
-    g, exchange = c.gossip, c.gossip.exchange
-    instant, whole = isinstance(g.delay, Instant), g.merge.is_fixed()
-    trains_others = g.on_receipt in ("update", "update_merge")
-    weighed, divides = g.merge.weighs(), g.merge.divides()
-    replaced = g.on_receipt == "update" and not g.merge.selects()
-    rules = (
-        ("gossip.scheme.kind must be uniform where messages take time, get lost, find nobody or are more than merged, "
-         "or time goes by rounds", has_messages(c) and not isinstance(g.scheme, schemes.Uniform), "use kind uniform"),
-        ("gossip.reply must be after unless gossip.exchange=push_pull", g.reply == "before" and exchange != "push_pull",
-         "leave it out"),
-        ("gossip.delay.kind must be none with gossip.exchange=meet, which happens at one instant",
-         exchange == "meet" and not instant, "use exchange push_pull"),
-        ("gossip.merge.kind must be fixed or mean with gossip.exchange=meet", exchange == "meet" and not whole,
-         "use exchange push_pull"),
-        ("gossip.on_receipt must be merge or merge_update with gossip.exchange=meet", exchange == "meet" and
-         trains_others, "use exchange push_pull"),
-        ("network.churn.start must be fresh with gossip.exchange=meet", exchange == "meet" and
-         c.network.churn.start == "neighbour", "use exchange push_pull"),
-        ("gossip.fifo must be false where messages take no time", g.fifo and instant, "set gossip.delay"),
-        ("gossip.flow.kind must be none unless gossip.exchange=push", exchange != "push" and
-         not isinstance(g.flow, Unlimited), "use exchange push"),
-        ("update.applies must be at_completion where nodes train when a model comes", c.update.applies == "delta" and
-         g.on_receipt != "merge", "use gossip.on_receipt=merge"),
-        ("gossip.merge.divide_step must be false with update.applies=delta, whose model is younger than its node",
-         divides and c.update.applies == "delta", "use at_completion"),
-        ("gossip.merge.divide_step must be false with local.compile=on", divides and c.local.compile == "on",
-         "use local.compile=auto"),
-        ("run.on_divergence must be stop or ignore where nodes train models that come",
-         c.run.on_divergence == "quarantine" and trains_others, "use gossip.on_receipt=merge_update"),
-        ("update.while_off must be continue where nodes are never off", c.update.while_off == "pause" and
-         isinstance(c.network.availability, Always | PerMessage), "set network.availability"),
-        ("gossip.clock must be left out with timing.kind=rounds, which says when nodes make contact",
-         isinstance(c.timing, Rounds) and g.clock != Gossip().clock, "set timing.steps"),
-        ("gossip.merge must be left out, or of kind sampled or partitioned, with gossip.on_receipt=update, which takes "
-         "a model that comes in place of its own", replaced and g.merge != Gossip().merge, "use update_merge"),
-        ("gossip.weight must be left out where a model that comes does not count by it", g.weight != Gossip().weight and
-         (replaced or not weighed), "use gossip.merge.kind fixed, sampled or staleness_weighted"),
-        ("network.churn.start must be fresh where no node joins late", c.network.churn.start == "neighbour" and
-         c.network.churn.join == 0, "set network.churn.join"),
-        ("run.baseline must be none where nodes train only when a model comes", c.run.baseline == "isolated" and
-         g.on_receipt != "merge" and isinstance(c.update.clock, clocks.Never), "set update.clock"),
-        ("update.while_off must be continue with update.clock.kind=never", c.update.while_off == "pause" and
-         isinstance(c.update.clock, clocks.Never), "set update.clock"),
-    )  # fmt: skip
-    for rule, broken, remedy in rules:
-        if broken:
-            raise ValueError(f"{rule}; {remedy}")
-
-
-def has_messages(c: Config) -> bool:
-    """Returns whether models are more than exchanged at once and merged."""
-    g, plain = c.gossip, Gossip()
-    kept = ("delay", "loss", "merge", "on_receipt", "flow")
-    return (
-        g.exchange == "push_pull"
-        or any(getattr(g, name) != getattr(plain, name) for name in kept)
-        or (c.network.availability, c.network.churn) != (Network().availability, Network().churn)
-        or isinstance(c.timing, Rounds)
-    )
-
-
-def _check_nodes(c: Config) -> None:
-    n, seed, size = c.network.nodes, c.seed, min(c.network.nodes, CHECKED)
-    if not isinstance(c.gossip.delay, TraceDelay):  # files are read when the run is made
-        late = laws(c.gossip.delay, "delays", "gossip.delay", n, seed, size, 1)
-        uniform = isinstance(c.timing, Rounds) and isinstance(c.gossip.delay, UniformDelay)
-        bad = np.flatnonzero(np.ceil(late.a) > np.floor(late.b)) if uniform else []
-        if len(bad):
-            ends = f"{late.a[bad[0]]:g} .. {late.b[bad[0]]:g} [s]"
-            raise ValueError(f"gossip.delay must allow a whole number of steps with timing.kind=rounds, got {ends}")
-    laws(c.gossip.loss, "losses", "gossip.loss", n, seed, size)
-    if not isinstance(c.network.availability, TraceAvailability):
-        laws(c.network.availability, "presence", "network.availability", n, seed, size)
-    c.network.churn.times(n, seed, "network.churn", size)
-    laws(c.update.clock, "gaps", "update.clock", n, seed, size)
-    gaps = laws(c.gossip.clock, "gaps", "gossip.clock", n, seed, size)
-    if not (gaps.is_memoryless() or isinstance(c.gossip.scheme, schemes.Uniform)):
-        raise ValueError("gossip.scheme.kind must be uniform where gaps of gossip.clock are not exponential")
-    c.gossip.scheme.check(n, c.gossip.exchange)
-    weight = per_node(c.gossip.weight, n, seed, "gossip.weight", high=1.0, open_high=False, size=size)
-    returned(
-        c.gossip.merge.weighing(weight), MergeLaw, c.gossip.merge, "weighing", "gossip.merge", a=(size,), b=(size,)
-    )
-    c.local.check(n, seed, size)

@@ -8,7 +8,7 @@ Notation: n nodes, k number of a change among those of its node.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, no_type_check
+from typing import ClassVar, Literal, no_type_check
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -85,6 +85,11 @@ class AvailabilityLaw:
 class Availability(ABC):
     """A law of when nodes are on."""
 
+    spans: ClassVar[bool] = True
+    """Whether nodes are off for spans of time, in which they may pause; else never, or for single messages only."""
+    reads_files: ClassVar[bool] = False
+    """Whether `presence` reads files, which is left until the run is made."""
+
     @abstractmethod
     def presence(self, n: int, seed: int, key: str, size: int) -> AvailabilityLaw:
         """Returns the law of the first `size` of n nodes.
@@ -97,6 +102,8 @@ class Availability(ABC):
 @dataclass(frozen=True)
 class Always(Availability):
     """Nodes are always on."""
+
+    spans: ClassVar[bool] = False
 
     def presence(self, n: int, seed: int, key: str, size: int) -> AvailabilityLaw:
         return AvailabilityLaw(ALWAYS, np.ones(size), np.ones(size))
@@ -111,6 +118,8 @@ class PerMessage(Availability):
 
     probability: PerNode = 0.8
     """Probability that a node is on [dimensionless]; in [0, 1]."""
+
+    spans: ClassVar[bool] = False
 
     def presence(self, n: int, seed: int, key: str, size: int) -> AvailabilityLaw:
         p = per_node(self.probability, n, seed, f"{key}.probability", high=1.0, open_high=False, size=size)
@@ -158,6 +167,8 @@ class TraceAvailability(Availability):
     path: str
     """Text file, relative to the working directory, of lines "time [s], node, 1 (on) or 0 (off)", in any order, after
     a line `time,node,on` or not; a node is on until its first line says otherwise."""
+
+    reads_files: ClassVar[bool] = True
 
     def presence(self, n: int, seed: int, key: str, size: int) -> AvailabilityLaw:
         _, rows = table(self.path, f"{key}.path", (("time", "node", "on"),), _CHANGES)

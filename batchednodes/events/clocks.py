@@ -14,7 +14,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Literal, no_type_check
+from typing import ClassVar, Literal, no_type_check
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -252,6 +252,9 @@ def join(parts: "list[Gaps]") -> Gaps:
 class Clock(ABC):
     """A law of gaps between a node's actions; every node starts at t = 0 and has its own, independent draws."""
 
+    never: ClassVar[bool] = False
+    """Whether no node ever acts by it."""
+
     @abstractmethod
     def gaps(self, n: int, seed: int, key: str, size: int | None = None) -> Gaps:
         """Returns the law of each of n nodes, or of the first of them.
@@ -265,6 +268,10 @@ class Clock(ABC):
         Raises:
             ValueError: a setting is out of range for some node.
         """
+
+    def at_update(self) -> Literal["before", "after"] | None:
+        """Returns on which side of each update its node makes a contact, instead of by gaps; None: by gaps."""
+        return None
 
 
 def _memoryless(rate: Float64[np.ndarray, " n"]) -> Gaps:
@@ -336,6 +343,9 @@ class AtUpdate(Clock):
     order: Literal["before", "after"] = "before"
     """Whether the contact is made before the update is applied, or after it."""
 
+    def at_update(self) -> Literal["before", "after"] | None:
+        return self.order
+
     def gaps(self, n: int, seed: int, key: str, size: int | None = None) -> Gaps:
         """Returns laws by which nodes make no contact on their own."""
         return Never().gaps(n, seed, key, size)
@@ -344,6 +354,8 @@ class AtUpdate(Clock):
 @dataclass(frozen=True)
 class Never(Clock):
     """The node never acts."""
+
+    never: ClassVar[bool] = True
 
     def gaps(self, n: int, seed: int, key: str, size: int | None = None) -> Gaps:
         some = n if size is None else size

@@ -38,6 +38,7 @@ def refused(message):
             "unknown key 'gossip.clock.rate'; kind never of gossip.clock has no settings; it is a setting of kind "
             "poisson",
         ),
+        ("algorithm: {kind: push_sum, w: 3}", "unknown key 'algorithm.w'; kind push_sum of algorithm has no settings"),
         (
             "update: {clock: {kind: never, delay: 3}}",
             "unknown key 'update.clock.delay'; kind never of update.clock has no settings; it is a setting of kind "

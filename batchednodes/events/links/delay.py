@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import no_type_check
+from typing import ClassVar, no_type_check
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -89,6 +89,11 @@ class DelayLaw:
 class Delay(ABC):
     """A law of the time between sending and arrival."""
 
+    instant: ClassVar[bool] = False
+    """Whether all messages arrive at once: then they are not simulated as such, and nodes may meet."""
+    reads_files: ClassVar[bool] = False
+    """Whether `delays` reads files, which is left until the run is made."""
+
     @abstractmethod
     def delays(self, n: int, seed: int, key: str, size: int, model: int) -> DelayLaw:
         """Returns the law of the first `size` of n nodes, for models of some bytes.
@@ -101,6 +106,8 @@ class Delay(ABC):
 @dataclass(frozen=True)
 class Instant(Delay):
     """Messages arrive at once."""
+
+    instant: ClassVar[bool] = True
 
     def delays(self, n: int, seed: int, key: str, size: int, model: int) -> DelayLaw:
         none = np.zeros(size)
@@ -206,6 +213,8 @@ class TraceDelay(Delay):
     """Text file of at most 2^20 rows, relative to the working directory. One delay a line [s]: each message takes one
     of them, drawn uniformly. With a first line `from,to,delay`: one of those of its link. With `time,from,to,delay`:
     that of its link whose time [s] was the last to come before it was sent, or else the first."""
+
+    reads_files: ClassVar[bool] = True
 
     def delays(self, n: int, seed: int, key: str, size: int, model: int) -> DelayLaw:
         rule, none = f"{key}.path", np.zeros(size)

@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt64
@@ -111,6 +111,10 @@ class ContactList(NamedTuple):
 
 class Scheme(ABC):
     """A rule that says which nodes of a network may transmit, when."""
+
+    independent: ClassVar[bool] = False
+    """Whether contacts are those of each node's own clock, or some of them, whatever its law of gaps and whatever
+    chooses its peers (`PeerLists.choosers`), and depend on no update: then messages may be under way."""
 
     @abstractmethod
     def begin_(self, window: SchemeWindow, state: SchemeState) -> None:

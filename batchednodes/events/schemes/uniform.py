@@ -8,7 +8,7 @@ Reference:
 
 from dataclasses import dataclass
 from functools import partial
-from typing import no_type_check
+from typing import ClassVar, no_type_check
 
 import numpy as np
 from numba import njit, uint64
@@ -22,6 +22,8 @@ from batchednodes.topology import peers
 @dataclass(frozen=True)
 class Uniform(Scheme):
     """Every node transmits all the time, each at its own capacity."""
+
+    independent: ClassVar[bool] = True
 
     def begin_(self, window: SchemeWindow, state: SchemeState) -> None:
         _begin(window.first, window.last, window.seed, window.capacity.compiled(), state.next)

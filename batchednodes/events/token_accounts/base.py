@@ -14,7 +14,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from batchednodes.numerics.functions import address, called
 from batchednodes.numerics.values import count
@@ -97,6 +97,9 @@ class TokenLaw:
 
 class Flow(ABC):
     """A rule for when a node sends besides its own contacts, and when it saves these."""
+
+    unlimited: ClassVar[bool] = False
+    """Whether nodes send at each contact of their own, and never besides."""
 
     @abstractmethod
     def accounts(self) -> TokenLaw:

@@ -7,7 +7,7 @@ Reference:
 """
 
 from dataclasses import dataclass
-from typing import no_type_check
+from typing import ClassVar, no_type_check
 
 from numba import njit
 
@@ -18,6 +18,8 @@ from batchednodes.numerics.values import count
 @dataclass(frozen=True)
 class Unlimited(Flow):
     """No accounts: every contact is made."""
+
+    unlimited: ClassVar[bool] = True
 
     def accounts(self) -> TokenLaw:
         return TokenLaw(PROACTIVE)

@@ -19,7 +19,6 @@ from batchednodes.events.messages.link_load import LinkLoad
 from batchednodes.events.messages.records import ASKING, LAW, PUSHED, REQUEST, MessageLaws
 from batchednodes.events.messages.timeline import RECEIPTS, InFlightEstimate, MessageTimeline
 from batchednodes.events.rounds import Calendar, Rounds
-from batchednodes.events.schemes import Uniform
 from batchednodes.events.timeline import Timeline
 from batchednodes.events.token_accounts import TokenLaw
 from batchednodes.numerics.targets import returned
@@ -168,7 +167,7 @@ def _check_alike(rules: Sequence[MergeLaw]) -> None:
 
 def _check_schemes(configs: Sequence[Config]) -> None:
     for c in configs:
-        if not isinstance(c.gossip.scheme, Uniform):
+        if not c.gossip.scheme.independent:
             raise ValueError(
                 "sweep.gossip.scheme must be of kind uniform in every network where some have messages under way, got "
                 f"{shown(type(c.gossip.scheme).__name__)}; run separate commands for them"

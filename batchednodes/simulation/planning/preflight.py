@@ -21,11 +21,11 @@ import numpy as np
 
 from batchednodes import config
 from batchednodes.config import Config, has_messages, sweep
+from batchednodes.config.checks import check_weights
 from batchednodes.config.sweep import NetworkSpec
 from batchednodes.data import Dataset, DataSizes, Shards
 from batchednodes.events import clocks
-from batchednodes.events.clocks import AtUpdate, Gaps
-from batchednodes.events.schemes import Uniform
+from batchednodes.events.clocks import Gaps
 from batchednodes.events.synchronous import Barriers, Synchronous
 from batchednodes.events.timeline import AFTER, ALONE, BEFORE, Timeline
 from batchednodes.numerics.targets import is_own, returned
@@ -45,6 +45,9 @@ from batchednodes.topology.weights import NEAR
 
 _QUICK = 256 << 20
 """Memory of the data up to which they are loaded first [B]: some seconds' work; more, once memory is planned."""
+
+_SIDES = {None: ALONE, "before": BEFORE, "after": AFTER}
+"""Where contacts are made, by what a clock of contacts says."""
 
 _DRIVERS, _AMD = ("libcuda.so.1", "nvcuda.dll"), Path("/dev/kfd")
 """Libraries of NVIDIA's driver, and the file of AMD's: without either PyTorch finds no device that it calls CUDA."""
@@ -199,6 +202,8 @@ def timeline(configs: Sequence[Config], model: int) -> Timeline:
     batch = networks(configs)
     with datasets.section("network.topology"):
         graphs = [_graph(c) for c in configs]
+    for c, graph in zip(configs, graphs, strict=True):
+        check_weights(c.network.topology, c.network.weights, stored=isinstance(graph, Graph))
     if any(isinstance(c.timing, Synchronous) for c in configs):
         return _barriers(configs, batch, graphs)
     with datasets.section("network.weights"):
@@ -207,20 +212,15 @@ def timeline(configs: Sequence[Config], model: int) -> Timeline:
         _warn_if_disconnected(graph.union() if isinstance(graph, PeerSampler) else graph)
     update = [c.update.clock.gaps(c.network.nodes, c.seed, "update.clock") for c in configs]
     gossip = [
-        laws if isinstance(c.gossip.clock, AtUpdate) else c.gossip.clock.gaps(c.network.nodes, c.seed, "gossip.clock")
+        laws if c.gossip.clock.at_update() else c.gossip.clock.gaps(c.network.nodes, c.seed, "gossip.clock")
         for c, laws in zip(configs, update, strict=True)
     ]
     exchange, schemes = configs[0].gossip.exchange, tuple(c.gossip.scheme for c in configs)
-    if any(laws.quantiles is not None for laws in gossip) and not all(
-        isinstance(scheme, Uniform) for scheme in schemes
-    ):
+    if any(laws.quantiles is not None for laws in gossip) and not all(scheme.independent for scheme in schemes):
         raise ValueError("gossip.scheme.kind must be uniform with a gossip.clock of one's own; use kind uniform")
     if exchange == "push" and configs[0].algorithm.occupies_sender():
         exchange = "split"
-    sides = [
-        (BEFORE if c.gossip.clock.order == "before" else AFTER) if isinstance(c.gossip.clock, AtUpdate) else ALONE
-        for c in configs
-    ]
+    sides = [_SIDES[c.gossip.clock.at_update()] for c in configs]
     plain = Timeline(
         batch,
         stack(batch, graphs),
