@@ -17,7 +17,6 @@ from batchednodes.algorithms.local_sgd import filled
 from batchednodes.config import Config
 from batchednodes.data import Dataset, DataSizes, Heterogeneity, Sampler, Shards
 from batchednodes.models import losses
-from batchednodes.models.builtin import PythonModule
 from batchednodes.models.lookups import Lookups
 from batchednodes.models.problem import Problem, Tests
 from batchednodes.models.stacked import RangeError, Stack, Ways
@@ -109,7 +108,7 @@ def check_lookups(configs: Sequence[Config], dealt: Sequence[tuple[Dataset, Shar
         ValueError: an example leads to an index that is out of range.
     """
     config, sizes = configs[0], dealt[0][0].sizes
-    if not isinstance(config.task.model, PythonModule):
+    if not config.task.model.is_own():
         return Ways()
     stack = skeleton(config, sizes, DTYPES[config.dtype], _HOST)
     send = partial(Sender(stack.dtype, _HOST), kind=feature_type(config, sizes, stack))
