@@ -9,8 +9,10 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from batchednodes import train
+from batchednodes.config import KINDS
 from batchednodes.models.lookups import Lookups
 from batchednodes.models.stacked import Stack
+from tests.support.likenesses import Words
 
 CPU = torch.device("cpu")
 EXAMPLES, BAD = 600, (-(10**12), -16, -9, -6, -5, -2, -1, 3, 4, 5, 7, 15, 10**12)
@@ -104,7 +106,9 @@ def test_models_that_look_nothing_up_are_not_traced(monkeypatch):
 @pytest.mark.parametrize("row", [0, 7])  # a model is tried on the first row
 @pytest.mark.parametrize("executor", ["batched", "serial"])
 @pytest.mark.parametrize("part", ["", "test_"])
-def test_a_run_names_row_node_value_and_range(executor, part, row, tmp_path):
+@pytest.mark.parametrize("model", [{"kind": "python", "target": "example_models:Tokens"}, {"kind": "words"}])
+def test_a_run_names_row_node_value_and_range(model, executor, part, row, tmp_path, monkeypatch):
+    monkeypatch.setitem(KINDS["task.model"], "words", Words)
     draw = np.random.default_rng(1)
     arrays = {f"{kind}features": draw.integers(0, 5, (12, 4)) for kind in ("", "test_")}
     arrays |= {f"{kind}targets": draw.integers(0, 2, 12) for kind in ("", "test_")}
@@ -116,7 +120,7 @@ def test_a_run_names_row_node_value_and_range(executor, part, row, tmp_path):
         "task": {
             "data": {"kind": "npz", "path": str(tmp_path / "d.npz")},
             "partition": {"kind": "natural"},
-            "model": {"kind": "python", "target": "example_models:Tokens"},
+            "model": model,
         },
     }
     where = f"test row {row}" if part else f"training row {row} of node {row // 4}"

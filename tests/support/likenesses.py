@@ -12,6 +12,7 @@ from batchednodes.events.merge import Merge, MergeLaw
 from batchednodes.events.rounds import Timing
 from batchednodes.events.schemes import Scheme, Uniform
 from batchednodes.events.token_accounts import PROACTIVE, Flow, TokenLaw
+from batchednodes.models import Model, PythonModule
 from batchednodes.topology import Topology
 
 
@@ -153,3 +154,23 @@ class Everyone(Topology):
 @dataclass(frozen=True)
 class Whenever(Timing):
     """A way of time to go by that the engine does not know."""
+
+
+_TOKENS = PythonModule("example_models:Tokens")
+
+
+@dataclass(frozen=True)
+class Words(Model):
+    """A module that looks up tokens."""
+
+    def module(self, shape, outputs):
+        return _TOKENS.module(shape, outputs)
+
+    def count(self, shape, outputs):
+        return None
+
+    def init_(self, x, stack, seed, shape, outputs):
+        _TOKENS.init_(x, stack, seed, shape, outputs)
+
+    def is_own(self):
+        return True
