@@ -28,7 +28,13 @@ _ALLOWED = "expressions may use n, numbers, + - * / ** ( ), log, log2, sqrt, exp
 
 
 def shown(value: object) -> str:
-    """Returns a value as Python writes it, shortened if it is long."""
+    """Returns a value as Python writes it, shortened if it is long.
+
+    Example:
+        >>> from batchednodes.numerics.values import shown
+        >>> shown("fast"), shown(list(range(1000)))
+        ("'fast'", '[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 1... (4,890 characters)')
+    """
     try:
         text = repr(value)
     except ValueError:  # an integer of over 4,300 digits, which Python does not write
@@ -38,6 +44,15 @@ def shown(value: object) -> str:
 
 def evaluate(text: str, n: int, key: str) -> float:
     """Returns the value of an expression in n, computed in float64; every intermediate result is finite.
+
+    Example:
+        >>> from batchednodes.numerics.expressions import evaluate
+        >>> evaluate("min(n/4, 2*log2(n))", 16, "gossip.clock.rate")
+        4.0
+        >>> evaluate("log(m)", 16, "gossip.clock.rate")
+        Traceback (most recent call last):
+            ...
+        ValueError: gossip.clock.rate must be a number or an expression in n, got 'log(m)': unknown name 'm'; ...
 
     Args:
         text: numbers, n, + - * / **, unary minus, parentheses, log, log2, sqrt, exp, min, max; at most 200 characters.

@@ -23,6 +23,14 @@ LARGEST = 10**9
 def check_sizes(**sizes: int | None) -> None:
     """Checks that sizes are in 1..LARGEST, or None.
 
+    Example:
+        >>> from batchednodes.numerics.values import check_sizes
+        >>> check_sizes(steps=1, batch_size=32, chunk=None)
+        >>> check_sizes(steps=1, batch_size=0)
+        Traceback (most recent call last):
+            ...
+        ValueError: batch_size must be at least 1, got 0
+
     Raises:
         ValueError: names the first that is not.
     """
@@ -65,7 +73,13 @@ def _draws(n: int, seed: int, key: str) -> Float64[np.ndarray, " n"]:
 
 @dataclass(frozen=True)
 class LogNormal(Distribution):
-    """Lognormal over nodes: exp of a normal; the usual law of device speeds."""
+    """Lognormal over nodes: exp of a normal; the usual law of device speeds.
+
+    Example:
+        >>> from batchednodes.numerics.values import LogNormal
+        >>> LogNormal(median=2.0, sigma=0.5).draw(4, 0, "update.clock.rate").round(2).tolist()
+        [1.38, 0.84, 2.69, 2.58]
+    """
 
     median: float = 1.0
     """Median over nodes [unit of the setting]; positive and finite."""
@@ -84,7 +98,15 @@ class LogNormal(Distribution):
 
 @dataclass(frozen=True)
 class Uniform(Distribution):
-    """Uniform over nodes between two values."""
+    """Uniform over nodes between two values.
+
+    Example:
+        >>> from batchednodes.numerics.values import Uniform
+        >>> Uniform(1.0, 3.0).draw(4, 0, "gossip.clock.rate").round(2).tolist()
+        [1.64, 1.76, 2.18, 1.15]
+        >>> Uniform(1.0, 3.0).draw(2, 0, "gossip.clock.rate").round(2).tolist()  # nodes 0 and 1 keep theirs
+        [1.64, 1.76]
+    """
 
     low: float = 0.5
     """Smallest value [unit of the setting]; finite."""
@@ -102,7 +124,14 @@ class Uniform(Distribution):
 
 @dataclass(frozen=True)
 class Exponential(Distribution):
-    """Exponential over nodes: many small values, few large ones."""
+    """Exponential over nodes: many small values, few large ones.
+
+    Example:
+        >>> from batchednodes.numerics.values import Exponential
+        >>> draws = Exponential(mean=2.0).draw(10_000, 0, "gossip.delay.mean")
+        >>> draws.mean().round(1).item(), (draws < 2.0).mean().round(2).item()  # 1 - 1/e are below the mean
+        (2.0, 0.64)
+    """
 
     mean: float = 1.0
     """Mean over nodes [unit of the setting]; positive and finite."""
@@ -117,7 +146,14 @@ class Exponential(Distribution):
 
 @dataclass(frozen=True)
 class Choice(Distribution):
-    """Each node draws one of a few values: classes of devices."""
+    """Each node draws one of a few values: classes of devices.
+
+    Example:
+        >>> from batchednodes.numerics.values import Choice
+        >>> phones = Choice([1.0, 10.0], probabilities=[0.75, 0.25])  # about every fourth is fast
+        >>> phones.draw(8, 1, "update.clock.rate").tolist()
+        [1.0, 1.0, 1.0, 1.0, 10.0, 1.0, 1.0, 1.0]
+    """
 
     values: list[float]
     """The values [unit of the setting]; at least one, all finite."""
@@ -221,6 +257,19 @@ def per_node(
 ) -> Float64[np.ndarray, " _"]:
     """Returns one number for each node, or for the first nodes, each within its range.
 
+    Example:
+        >>> from batchednodes.numerics.values import Uniform, per_node
+        >>> per_node("log2(n)", 4, 0, "gossip.clock.rate").tolist()
+        [2.0, 2.0, 2.0, 2.0]
+        >>> per_node([1, 2, 3, 4], 4, 0, "gossip.clock.rate").tolist()
+        [1.0, 2.0, 3.0, 4.0]
+        >>> per_node(Uniform(0.0, 1.0), 4, 0, "gossip.clock.rate").round(3).tolist()
+        [0.318, 0.38, 0.588, 0.073]
+        >>> per_node(-1, 4, 0, "gossip.clock.rate", unit="1/s")
+        Traceback (most recent call last):
+            ...
+        ValueError: gossip.clock.rate must be at least 0 and finite [1/s], got -1
+
     Args:
         value: what the user wrote: a number, an expression in n, a list of n numbers, or a distribution over nodes.
         n: number of nodes, at least 1.
@@ -256,6 +305,15 @@ def number(
 ) -> float:
     """Returns one number within its range; arguments as in `per_node`, but no list and no distribution.
 
+    Example:
+        >>> from batchednodes.numerics.values import number
+        >>> number("1/sqrt(n)", 100, "local.lr")
+        0.1
+        >>> number(1.5, 100, "gossip.weight", high=1.0, open_high=False)
+        Traceback (most recent call last):
+            ...
+        ValueError: gossip.weight must be in [0, 1], got 1.5
+
     Raises:
         ValueError: value is neither a number nor an expression in n, or is out of range.
     """
@@ -276,6 +334,15 @@ def _single(value: object, n: int, key: str, span: _Range, kinds: str) -> float:
 
 def count(value: Any, n: int, key: str, *, low: int = 1, high: int | None = None) -> int:
     """Returns one integer of low..high. A number must be whole; an expression in n is rounded to the nearest integer.
+
+    Example:
+        >>> from batchednodes.numerics.values import count
+        >>> count("sqrt(n)", 50, "degree"), count(3.0, 50, "degree")
+        (7, 3)
+        >>> count(2.5, 50, "degree")
+        Traceback (most recent call last):
+            ...
+        ValueError: degree must be an integer at least 1, got 2.5
 
     Raises:
         ValueError: value is neither a whole number nor an expression in n, or is out of range.
