@@ -28,8 +28,8 @@ def contraction(probabilities: Float64[np.ndarray, " e"], matrices: Float64[np.n
     Example:
         >>> import numpy as np
         >>> from batchednodes.results.theory import contraction
-        >>> meet = np.array([[[0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [0.0, 0.0, 1.0]]])  # nodes 0 and 1 of three
-        >>> [abs(round(contraction(np.ones(1), w), 9)) for w in (meet, np.full((1, 3, 3), 1 / 3))]  # node 2 may stay as far off
+        >>> meet = np.array([[[0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [0.0, 0.0, 1.0]]])  # of nodes 0 and 1
+        >>> [abs(round(contraction(np.ones(1), w), 9)) for w in (meet, np.full((1, 3, 3), 1 / 3))]
         [1.0, 0.0]
 
     Args:
