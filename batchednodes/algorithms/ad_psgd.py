@@ -19,7 +19,15 @@ from batchednodes.events.timeline import UPDATE
 
 @dataclass(frozen=True)
 class ADPSGD(Algorithm):
-    """Stale gradients, and one average at each completion."""
+    """Stale gradients, and one average at each completion.
+
+    Example:
+        >>> import batchednodes
+        >>> method = {"algorithm": {"kind": "ad_psgd"}, "gossip": {"clock": {"kind": "at_update"}, "exchange": "meet"}}
+        >>> run = batchednodes.train({"network.nodes": 5, "run.until": 5}, method)
+        >>> run.metrics[["updates", "gossips"]].iloc[-1].tolist()  # a node meets another whenever it updates
+        [24, 24]
+    """
 
     fields: ClassVar[dict[str, Field]] = {"begun": Field(start="model")}
     mixing: ClassVar[Any] = "double"

@@ -93,7 +93,19 @@ class Context(ABC):
 
 @dataclass(frozen=True)
 class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip averaging)
-    """What events do to the rows of nodes; a frozen dataclass, whose fields are its settings."""
+    """What events do to the rows of nodes; a frozen dataclass, whose fields are its settings.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from batchednodes.algorithms.base import Algorithm
+        >>> @dataclass(frozen=True)
+        ... class Halved(Algorithm):
+        ...     def update_(self, r, k):
+        ...         r["x"] = r["x"] - k.lr * k.grad(r["x"]) / 2
+        ...
+        >>> Halved.linear(), Halved.declared()  # pushes mix the models, and a node keeps nothing else
+        (True, {})
+    """
 
     fields: ClassVar[dict[str, Field]] = {}
     """What each node keeps besides its model, by name."""

@@ -13,6 +13,13 @@ class Field:
     """One more tensor of the state, a row for each node or edge.
 
     Field(width=1, start="one") is a weight that begins at 1, Field(lives="edge") a copy of each neighbour's model.
+
+    Example:
+        >>> from batchednodes.algorithms.fields import Field
+        >>> Field(width=1, start="one").numbers(p=650), Field().numbers(p=650)  # a weight; one for each parameter
+        (1, 650)
+        >>> Field(dtype="float64").size(p=650, item=4)  # bytes, beside models of float32
+        5200
     """
 
     width: int | None = None
@@ -51,7 +58,13 @@ class Field:
 
 
 def columns(declared: Mapping[str, Field], p: int) -> dict[str, slice]:
-    """Returns where the mixed fields lie in a row of x, behind the p parameters, in the order of their declaration."""
+    """Returns where the mixed fields lie in a row of x, behind the p parameters, in the order of their declaration.
+
+    Example:
+        >>> from batchednodes.algorithms.fields import Field, columns
+        >>> columns({"w": Field(width=1).mixing(), "kept": Field(), "y": Field().mixing()}, p=10)  # behind the model
+        {'w': slice(10, 11, None), 'y': slice(11, 21, None)}
+    """
     found, first = dict[str, slice](), p
     for name, one in declared.items():
         if one.mixed:

@@ -16,4 +16,12 @@ from batchednodes.algorithms.base import Algorithm
 
 @dataclass(frozen=True)
 class GossipSGD(Algorithm):
-    """Local SGD, and averages of models at contacts (in rounds: D-PSGD, adapt then combine)."""
+    """Local SGD, and averages of models at contacts (in rounds: D-PSGD, adapt then combine).
+
+    Example:
+        >>> import batchednodes
+        >>> run = batchednodes.train({"network.nodes": 10, "algorithm": {"kind": "gossip_sgd"}, "run.until": 5})
+        >>> first, last = run.metrics["loss_mean"].iloc[[0, -1]]
+        >>> bool(last < first / 2)
+        True
+    """

@@ -21,7 +21,14 @@ from batchednodes.events.timeline import ROUND, UPDATE
 
 @dataclass(frozen=True)
 class PushSum(Algorithm):
-    """Stochastic gradient push: pushes that take from their sender what they bring."""
+    """Stochastic gradient push: pushes that take from their sender what they bring.
+
+    Example:
+        >>> import torch
+        >>> from batchednodes.algorithms.push_sum import PushSum
+        >>> PushSum().model({"x": torch.tensor([[3.0], [1.0]]), "w": torch.tensor([[1.5], [0.5]])}).tolist()
+        [[2.0], [2.0]]
+    """
 
     fields: ClassVar[dict[str, Field]] = {"w": Field(width=1, start="one")}
     emits: ClassVar[tuple[str, ...]] = ("x", "w")

@@ -26,6 +26,11 @@ def dtype_for(updates: float) -> torch.dtype:
 
     It leaves room for ten standard deviations of a Poisson count, which varies more than counts of shifted exponential
     gaps. What exceeds it all the same is met by `widen_`.
+
+    Example:
+        >>> from batchednodes.algorithms.versions import dtype_for
+        >>> dtype_for(100.0), dtype_for(1e6)
+        (torch.int16, torch.int32)
     """
     return _fitting(updates + 10 * math.sqrt(updates) + 100)
 
@@ -50,7 +55,16 @@ def _fitting(count: float) -> torch.dtype:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Where the rows of each network lie in the flat tensor."""
+    """Where the rows of each network lie in the flat tensor.
+
+    Example:
+        >>> import torch
+        >>> from batchednodes.algorithms.versions import Layout
+        >>> layout = Layout.of([2, 3], [2, 1], torch.device("cpu"))  # all, and one, of their nodes are tracked
+        >>> versions = layout.zeros(torch.int16)
+        >>> layout.block(versions, 0).shape, layout.block(versions, 1).shape
+        (torch.Size([2, 2]), torch.Size([3, 1]))
+    """
 
     sizes: Int64[np.ndarray, " g"]
     """Nodes of each network."""

@@ -69,7 +69,16 @@ def _text(path: str | Path) -> str:
 
 
 def parse(text: str) -> Any:
-    """Returns the plain data of one YAML document; None if it holds nothing.
+    r"""Returns the plain data of one YAML document; None if it holds nothing.
+
+    Example:
+        >>> from batchednodes.config.document import parse
+        >>> parse("network: {nodes: 50}\nseed: 1e3")
+        {'network': {'nodes': 50}, 'seed': 1000.0}
+        >>> parse("seed: 1\nseed: 2")
+        Traceback (most recent call last):
+            ...
+        ValueError: must give each key once, got 'seed' again at line 2
 
     Raises:
         ValueError: the text is not valid, too large, too deep, gives a key twice or uses a tag.
@@ -175,7 +184,13 @@ def _copied(value: Any) -> Any:
 
 
 def scalar(text: str) -> Any:
-    """Returns what a plain scalar stands for: null, a truth value, a number, else text."""
+    """Returns what a plain scalar stands for: null, a truth value, a number, else text.
+
+    Example:
+        >>> from batchednodes.config.document import scalar
+        >>> [scalar(text) for text in ("1e-3", "no", "null", "log(n)")]
+        [0.001, False, None, 'log(n)']
+    """
     if text in _WORDS:
         return _WORDS[text]
     try:
@@ -194,6 +209,13 @@ def scalar(text: str) -> Any:
 
 def write(data: dict[str, Any]) -> str:
     """Returns plain data as one YAML document, which `parse` reads as equal data.
+
+    Example:
+        >>> from batchednodes.config.document import write
+        >>> print(write({"network": {"nodes": 50}, "name": "1"}), end="")
+        network:
+          nodes: 50
+        name: '1'
 
     Raises:
         ValueError: the document could not be read again: it is too large or too deep, or has no UTF-8 text.

@@ -36,6 +36,16 @@ def load(source: str | Path | Mapping[str, Any] | Config, overrides: Sequence[Ov
     Overriding a `kind` drops those settings of the older kind, in the source, that the new kind does not have; what
     both kinds have stays, and what another override gives must fit the new kind.
 
+    Example:
+        >>> import batchednodes
+        >>> config = batchednodes.load({"network": {"nodes": 50}}, ["gossip.clock.rate=2*log(n)", {"seed": 7}])
+        >>> config.network.nodes, config.gossip.clock, config.seed
+        (50, Poisson(rate='2*log(n)'), 7)
+        >>> batchednodes.load({"network": {"nods": 50}})
+        Traceback (most recent call last):
+            ...
+        ValueError: unknown key 'network.nods'; did you mean 'network.nodes'?
+
     Args:
         source: path of a YAML file, relative to the working directory; or a nested mapping; or a config.
         overrides: texts key=value, as "gossip.clock.rate=2*log(n)", whose value is read as YAML; or mappings, as
@@ -193,6 +203,11 @@ def _nested(given: Mapping[Any, Any]) -> dict[Any, Any]:
 def assigned(text: str) -> tuple[str, Any]:
     """Returns key and value of a text key=value, whose value is YAML.
 
+    Example:
+        >>> from batchednodes.config import assigned
+        >>> assigned("task.model={kind: mlp, hidden: [64, 32]}")
+        ('task.model', {'kind': 'mlp', 'hidden': [64, 32]})
+
     Raises:
         ValueError: it is none.
     """
@@ -251,12 +266,26 @@ def _escape(tree: Any) -> Any:
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Returns every setting as nested plain data; `kind` comes first in its section."""
+    """Returns every setting as nested plain data; `kind` comes first in its section.
+
+    Example:
+        >>> import batchednodes
+        >>> from batchednodes.config import to_dict
+        >>> to_dict(batchednodes.Config())["network"]["topology"]
+        {'kind': 'complete'}
+    """
     return READER.plain(config, "")
 
 
 def dump(config: Config) -> str:
     """Returns every setting as YAML, such that reading it gives an equal config.
+
+    Example:
+        >>> import batchednodes
+        >>> from batchednodes.config import dump
+        >>> text = dump(batchednodes.Config(seed=7))
+        >>> "seed: 7" in text.splitlines()
+        True
 
     Raises:
         ValueError: it would be too large to be read; the message names the longest setting.

@@ -175,6 +175,22 @@ def register(section: str, kind: str, cls: type) -> None:
     Settings that are written name the kind, so whoever reads them, `resume` too, must have registered it before;
     `kind: python`, and entry points of installed packages, need no such call.
 
+    Example:
+        >>> from dataclasses import dataclass
+        >>> import batchednodes
+        >>> import networkx
+        >>> from batchednodes.topology import Topology, from_networkx
+        >>> @dataclass(frozen=True)
+        ... class Petersen(Topology):
+        ...     def graph(self, n, seed):
+        ...         return from_networkx(networkx.petersen_graph()).graph(n, seed)
+        ...     def contacts(self, n):
+        ...         return 30.0
+        ...
+        >>> batchednodes.register("network.topology", "petersen", Petersen)
+        >>> batchednodes.load({"network": {"nodes": 10, "topology": {"kind": "petersen"}}}).network.topology
+        Petersen()
+
     Args:
         section: full path, as "network.topology"; "distribution" is any per-node quantity.
         kind: name of the kind, as "petersen".

@@ -11,7 +11,17 @@ from batchednodes.numerics.values import PerNode, check_sizes, per_node, shown
 
 @dataclass(frozen=True)
 class Local:
-    """Local SGD: what a node does in one update."""
+    """Local SGD: what a node does in one update.
+
+    Example:
+        >>> from batchednodes.config import Local
+        >>> Local(steps=2, batch_size=16).shape(examples=100), Local(epochs=2, batch_size=16).shape(examples=100)
+        ((2, 16), (14, 16))
+        >>> Local(steps=2, epochs=2)
+        Traceback (most recent call last):
+            ...
+        ValueError: steps must be left out where epochs are given, got steps 2 and epochs 2; leave out one of them
+    """
 
     steps: int = 1
     """Minibatch steps of one update; at least 1; left out where there are epochs."""

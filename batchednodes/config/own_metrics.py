@@ -8,7 +8,17 @@ from batchednodes.numerics.values import shown
 
 @dataclass(frozen=True)
 class PythonMetric:
-    """A metric of the user's own, a `batchednodes.results.metrics.base.UserMetric`. Its module is imported and run."""
+    """A metric of the user's own, a `batchednodes.results.metrics.base.UserMetric`. Its module is imported and run.
+
+    Example:
+        >>> from batchednodes.config.own_metrics import PythonMetric
+        >>> PythonMetric("mine.metrics:Spread", {"power": 2})
+        PythonMetric(target='mine.metrics:Spread', args={'power': 2})
+        >>> PythonMetric("mine.metrics")
+        Traceback (most recent call last):
+            ...
+        ValueError: target must be "package.module:name", got 'mine.metrics'
+    """
 
     target: str
     """Class, or function that returns an object of one, as "package.module:name"; found from the working directory."""

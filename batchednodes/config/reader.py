@@ -44,7 +44,14 @@ def members(hint: Any) -> tuple[Any, ...]:
 
 
 def describe(hint: Any) -> str:
-    """Returns what a type accepts, in words: "an integer", "one of push, pull, meet", "a number or null"."""
+    """Returns what a type accepts, in words: "an integer", "one of push, pull, meet", "a number or null".
+
+    Example:
+        >>> from typing import Literal
+        >>> from batchednodes.config.reader import describe
+        >>> describe(int | float | str), describe(Literal["push", "pull"] | None)
+        ('a number or an expression in n', 'one of push, pull or null')
+    """
     parts = members(hint)
     if Distribution in parts:
         return "a number, an expression in n, a list of n numbers or a distribution {kind: ...}"
@@ -71,7 +78,13 @@ def default_of(field: Field) -> Any:
 
 
 def nearest(word: Any, words: Iterable[str], path: str = "") -> str:
-    """Returns "; did you mean 'path.word'?" for the word most like the one given, else nothing."""
+    """Returns "; did you mean 'path.word'?" for the word most like the one given, else nothing.
+
+    Example:
+        >>> from batchednodes.config.reader import nearest
+        >>> nearest("ringe", ["ring", "star", "torus"], "network.topology")
+        "; did you mean 'network.topology.ring'?"
+    """
     found = difflib.get_close_matches(str(word), list(words), 1)
     return f"; did you mean {join(path, found[0])!r}?" if found else ""
 
@@ -114,7 +127,21 @@ def _plain_copy(value: Any, path: str) -> Any:
 
 @dataclass(frozen=True)
 class Reader:
-    """Plain data <-> dataclasses, with one table of kinds."""
+    """Plain data <-> dataclasses, with one table of kinds.
+
+    Example:
+        >>> from batchednodes.config import READER
+        >>> from batchednodes.topology import Topology
+        >>> torus = READER.read({"kind": "torus", "rows": 3}, Topology, "network.topology")
+        >>> torus.graph(12, 0).degrees.tolist()
+        [4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4]
+        >>> READER.plain(torus, "network.topology")
+        {'kind': 'torus', 'rows': 3, 'sides': None, 'dimensions': 2}
+        >>> READER.read({"kind": "torus", "row": 3}, Topology, "network.topology")
+        Traceback (most recent call last):
+            ...
+        ValueError: unknown key 'network.topology.row'; did you mean 'network.topology.rows'?
+    """
 
     kinds: Kinds
     """Full path of a section, or of a list with [] for its entries -> name of a kind -> its class; "distribution" holds
@@ -127,7 +154,13 @@ class Reader:
     """Sections where none of the user's own can be registered -> why."""
 
     def base(self, section: str) -> type:
-        """Returns what all kinds of a section derive from."""
+        """Returns what all kinds of a section derive from.
+
+        Example:
+            >>> from batchednodes.config import READER
+            >>> READER.base("gossip.merge").__name__, READER.base("distribution").__name__
+            ('Merge', 'Distribution')
+        """
         return next(base for base, found in self.bases.items() if section in found)
 
     @cached_property

@@ -44,7 +44,14 @@ class Kind:
 
 
 def catalogue() -> list[Kind]:
-    """Returns every section and kind with its settings, in the order of the config."""
+    """Returns every section and kind with its settings, in the order of the config.
+
+    Example:
+        >>> from batchednodes.config.reference import catalogue
+        >>> ring = next(kind for kind in catalogue() if kind.name == "watts_strogatz")
+        >>> [(setting.path, setting.type, setting.default) for setting in ring.settings]
+        [('network.topology.neighbours', 'an integer', '4'), ('network.topology.rewire', 'a number', '0.1')]
+    """
     return [
         *_section(Config, ""),
         *_kinds("distribution", None),
@@ -96,7 +103,14 @@ def _yaml(value: Any, path: str) -> str:
 
 
 def docstrings(cls: type) -> dict[str, str]:
-    """Returns the docstring under each field of a dataclass, on one line; "" where a field has none."""
+    """Returns the docstring under each field of a dataclass, on one line; "" where a field has none.
+
+    Example:
+        >>> from batchednodes.config.reference import docstrings
+        >>> from batchednodes.events.clocks import Exponential
+        >>> docstrings(Exponential)["rate"]
+        'Mean number of updates of one node per second [1/s]; non-negative and finite; 0: never.'
+    """
     found = dict.fromkeys((field.name for field in fields(cls)), "")
     for base in reversed([base for base in cls.__mro__ if is_dataclass(base)]):
         try:

@@ -28,7 +28,17 @@ Kinds = dict[str, dict[str, type]]
 
 @dataclass(frozen=True)
 class PythonKind:
-    """A class of your own, a frozen dataclass derived from that of the section. The module is imported and run."""
+    """A class of your own, a frozen dataclass derived from that of the section. The module is imported and run.
+
+    Example:
+        >>> from batchednodes.config.registry import PythonKind
+        >>> PythonKind("mine.py:Petersen")
+        PythonKind(target='mine.py:Petersen', args={})
+        >>> PythonKind("Petersen")
+        Traceback (most recent call last):
+            ...
+        ValueError: target must be "package.module:Class" or "path/to/file.py:Class", got 'Petersen'
+    """
 
     target: str
     """The class, as "package.module:Class", found from the working directory too, or "path/to/file.py:Class"."""
@@ -42,6 +52,19 @@ class PythonKind:
 
 def checked(cls: Any, base: type, key: str) -> type:
     """Returns a class that may stand in a section.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from batchednodes.config.registry import checked
+        >>> from batchednodes.topology import Topology
+        >>> class Petersen(Topology):
+        ...     def graph(self, n, seed): ...
+        ...     def contacts(self, n): ...
+        ...
+        >>> checked(Petersen, Topology, "network.topology.kind=petersen")
+        Traceback (most recent call last):
+            ...
+        ValueError: network.topology.kind=petersen must be a frozen dataclass derived from ...
 
     Args:
         cls: the class of a kind.

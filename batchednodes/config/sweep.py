@@ -76,12 +76,26 @@ class NetworkSpec:
 
 
 def labels(points: Sequence[NetworkSpec]) -> list[str]:
-    """Returns the folder of each network's curves, inside that of its run; "" is that itself."""
+    """Returns the folder of each network's curves, inside that of its run; "" is that itself.
+
+    Example:
+        >>> import batchednodes
+        >>> from batchednodes.config.sweep import labels, points
+        >>> labels(points(batchednodes.load({"sweep": {"gossip.clock.rate": [1, "n / 4"]}})))
+        ['gossip.clock.rate=1/replica-0', 'gossip.clock.rate=n|4/replica-0']
+    """
     return [f"{p.label}/replica-{p.replica}" for p in points] if len(points) > 1 else [""]
 
 
 def points(config: Config) -> list[NetworkSpec]:
     """Returns the networks of a config: combinations of the swept settings, each with all its replicas.
+
+    Example:
+        >>> import batchednodes
+        >>> from batchednodes.config.sweep import points
+        >>> config = batchednodes.load({"sweep": {"network.nodes": [10, 20]}, "replicas": 2})
+        >>> [(point.config.network.nodes, point.config.seed) for point in points(config)]
+        [(10, 0), (10, 1), (20, 0), (20, 1)]
 
     Raises:
         ValueError: a swept setting does not exist, is wrong, or cannot differ between networks of one batch; or the
@@ -128,7 +142,13 @@ def _lists(config: Config) -> dict[str, list[Any]]:
 
 
 def leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields each value of nested settings with its full key."""
+    """Yields each value of nested settings with its full key.
+
+    Example:
+        >>> from batchednodes.config.sweep import leaves
+        >>> dict(leaves({"network": {"nodes": [10, 20]}, "seed": [0, 1]}))
+        {'network.nodes': [10, 20], 'seed': [0, 1]}
+    """
     for key, value in tree.items():
         full = f"{path}.{key}" if path else str(key)
         if isinstance(value, Mapping) and value:

@@ -61,6 +61,16 @@ def shifted(dataset: Dataset, shards: Shards, shift: Shift, seed: int) -> Datase
     """Returns the data as the nodes see them; the memory of `dataset` is reused.
 
     Test rows stay as they are, or each is what a node drawn at random would see.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.data import IID, LinearRegression, Noise
+        >>> from batchednodes.data.feature_shift import shifted
+        >>> data = LinearRegression(features=1, samples_per_node=1000).load(2, seed=0)
+        >>> shards, before = IID().split(data, 2, seed=0), data.features.copy()
+        >>> noise = shifted(data, shards, Noise(level=1.0), seed=0).features - before
+        >>> [noise[shards.owners == i].std().round(1).item() for i in range(2)]
+        [0.5, 1.0]
     """
     n = len(shards.offsets) - 1
     shift.check(dataset.sizes, n, seed)
@@ -84,6 +94,14 @@ class Rotation(Shift):
     Multiples of 90 degrees are exact; other angles interpolate between the four nearest pixels, with zeros outside of
     the image. By default nodes are in four groups, turned by 0, 90, 180 and 270 degrees. Group of node i:
     floor(i groups / n).
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.data import Rotation
+        >>> images = np.array([[[1.0, 2.0], [3.0, 4.0]]] * 2)[:, None]  # the same one at two nodes
+        >>> Rotation(angle=[0.0, 90.0], groups=2).apply_(images, np.array([0, 1]), n=2, seed=0, purpose=0)
+        >>> images.tolist()
+        [[[[1.0, 2.0], [3.0, 4.0]]], [[[2.0, 4.0], [1.0, 3.0]]]]
 
     Reference:
         A. Ghosh, J. Chung, D. Yin, K. Ramchandran, "An efficient framework for clustered federated learning", NeurIPS
@@ -226,6 +244,15 @@ class Noise(Shift):
 
     Node i = 0, ..., n - 1 adds N(0, s_i^2) to each feature, with s_i = level (i + 1) / n, or s_i = level of the node.
     (The paper calls level i / n the variance; the code published with it uses a standard deviation, as here.)
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.data import Noise
+        >>> from batchednodes.data.feature_shift import NOISE
+        >>> x, node = np.zeros((4000, 1)), np.repeat([0, 1, 2, 3], 1000)
+        >>> Noise(level=1.0).apply_(x, node, n=4, seed=0, purpose=NOISE)
+        >>> x.reshape(4, 1000).std(axis=1).round(1).tolist()  # rises from node to node
+        [0.3, 0.5, 0.7, 1.0]
 
     Reference:
         Q. Li, Y. Diao, Q. Chen, B. He, "Federated learning on non-IID data silos: an experimental study", ICDE 2022.

@@ -28,7 +28,16 @@ class Heterogeneity:
 
 @dataclass(frozen=True, eq=False)
 class LabelCounts:
-    """How many rows of each label each node owns; only counts above 0 are stored."""
+    """How many rows of each label each node owns; only counts above 0 are stored.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.data.heterogeneity import LabelCounts
+        >>> from batchednodes.data.partitions.base import of_owners
+        >>> labels, owners = np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1])  # each node knows one label of two
+        >>> LabelCounts.of(of_owners(np.arange(4), owners, 2), labels, 2).heterogeneity().distance
+        0.5
+    """
 
     sizes: Int64[np.ndarray, " n"]
     """Rows m_i of each node."""

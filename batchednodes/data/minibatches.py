@@ -35,6 +35,16 @@ class Sampler:
 
     The order of each node's current epoch is kept (4 R + 16 n bytes), but where an update is whole epochs: memory of a
     pure function, which never changes a result. Threads that call a sampler wait for each other.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.data import Sampler
+        >>> nodes = (np.zeros(2, np.uint64), np.arange(2))
+        >>> rows = (np.arange(10), np.array([0, 4, 10]))  # node 0 owns rows 0 to 3
+        >>> sampler = Sampler(*nodes, *rows, batch_size=2, steps=1, sampling="shuffle")
+        >>> batches = sampler.draw(np.array([0, 0]), np.array([0, 1]))  # its first two updates: one epoch
+        >>> sorted(batches.flatten().tolist())
+        [0, 1, 2, 3]
     """
 
     seeds: UInt64[np.ndarray, " n"]

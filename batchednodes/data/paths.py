@@ -28,6 +28,13 @@ def found(path: str | Path) -> str:
 def check_file(path: str, kind: str, key: str, fix: str = "") -> None:
     """Checks that a path is that of a regular file.
 
+    Example:
+        >>> from batchednodes.data.paths import check_file
+        >>> check_file("nowhere.csv", "CSV", "task.data.path")
+        Traceback (most recent call last):
+            ...
+        ValueError: task.data.path must be an existing CSV file, got 'nowhere.csv' (relative paths start at the ...
+
     Args:
         path: relative to the working directory.
         kind: of file, in words.

@@ -101,7 +101,13 @@ class Availability(ABC):
 
 @dataclass(frozen=True)
 class Always(Availability):
-    """Nodes are always on."""
+    """Nodes are always on.
+
+    Example:
+        >>> from batchednodes.events.availability import Always
+        >>> Always().presence(10, 0, "network.availability", 2).turnover.tolist()  # changes in a second
+        [0.0, 0.0]
+    """
 
     spans: ClassVar[bool] = False
 
@@ -114,6 +120,12 @@ class PerMessage(Availability):
     """A message finds its receiver on with some probability, independently; under `timing: rounds`, once a step.
 
     Senders are always on.
+
+    Example:
+        >>> from batchednodes.events.availability import PerMessage
+        >>> law = PerMessage([0.5, 1.0]).presence(2, 0, "network.availability", 2)
+        >>> law.a.tolist()  # the probability that each node takes a message
+        [0.5, 1.0]
     """
 
     probability: PerNode = 0.8
@@ -128,7 +140,14 @@ class PerMessage(Availability):
 
 @dataclass(frozen=True)
 class Markov(Availability):
-    """Nodes go on and off, each by itself, for exponential times; they begin in the long-run law."""
+    """Nodes go on and off, each by itself, for exponential times; they begin in the long-run law.
+
+    Example:
+        >>> from batchednodes.events.availability import Markov
+        >>> law = Markov(mean_on=8.0, mean_off=2.0).presence(1, 0, "network.availability", 1)
+        >>> (law.a / (law.a + law.b)).item(), law.turnover.item()  # part of the time that it is on, changes in a second
+        (0.8, 0.2)
+    """
 
     mean_on: PerNode = 8.0
     """Mean time that a node is on [s]; positive and finite."""
@@ -144,7 +163,14 @@ class Markov(Availability):
 
 @dataclass(frozen=True)
 class Diurnal(Availability):
-    """Each node is on for the same part of each day, which begins at a random hour of its own."""
+    """Each node is on for the same part of each day, which begins at a random hour of its own.
+
+    Example:
+        >>> from batchednodes.events.availability import Diurnal
+        >>> law = Diurnal(period=24.0, share=0.25).presence(1, 0, "network.availability", 1)
+        >>> law.turnover.item() * 24.0  # it goes on and off once a day
+        2.0
+    """
 
     period: float = 24.0
     """Length of a day [s]; positive and finite."""
@@ -162,7 +188,15 @@ class Diurnal(Availability):
 
 @dataclass(frozen=True)
 class TraceAvailability(Availability):
-    """Nodes go on and off as a file says."""
+    """Nodes go on and off as a file says.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.events.availability import TraceAvailability
+        >>> np.savetxt("trace.txt", [(3.0, 1, 0), (5.0, 1, 1)])  # node 1 is off from 3 s to 5 s
+        >>> TraceAvailability("trace.txt").presence(2, 0, "network.availability", 2).changes.tolist()
+        [3.0, 5.0]
+    """
 
     path: str
     """Text file, relative to the working directory, of lines "time [s], node, 1 (on) or 0 (off)", in any order, after
@@ -190,7 +224,15 @@ class TraceAvailability(Availability):
 
 @dataclass(frozen=True)
 class Churn:
-    """Nodes that come late, or leave for good."""
+    """Nodes that come late, or leave for good.
+
+    Example:
+        >>> from batchednodes.events.availability import Churn
+        >>> from batchednodes.numerics.values import Uniform
+        >>> joins, leaves = Churn(join=Uniform(0.0, 10.0)).times(3, 0, "network.churn", 3)
+        >>> joins.round(2).tolist(), leaves.tolist()
+        ([7.89, 4.03, 0.47], [inf, inf, inf])
+    """
 
     join: PerNode = 0.0
     """When a node joins the network [s], non-negative and finite; before, it does nothing."""

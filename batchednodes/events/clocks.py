@@ -49,7 +49,16 @@ class Quantiles:
 
 @dataclass(frozen=True)
 class Gaps:
-    """Laws of the times between a node's actions, one for each node: shift + scale * Exp(1), or by inverse CDFs."""
+    """Laws of the times between a node's actions, one for each node: shift + scale * Exp(1), or by inverse CDFs.
+
+    Example:
+        >>> from batchednodes.events.clocks import ShiftedExponential
+        >>> gaps = ShiftedExponential(delay=0.5, rate=2.0).gaps(3, 0, "update.clock")
+        >>> gaps.shift.tolist(), gaps.scale.tolist()
+        ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
+        >>> gaps.rate.tolist()  # one action in 0.5 + 1/2 s
+        [1.0, 1.0, 1.0]
+    """
 
     shift: Float64[np.ndarray, " n"]
     """Fixed part of the gap [s]; non-negative; infinite where the node never acts."""
@@ -117,7 +126,14 @@ class Gaps:
         return np.where(own, 0.0, self.shift), np.where(own, 1.0, self.scale), q.where, q.together, q.a, q.b
 
     def silence(self, nodes: np.ndarray) -> "Gaps":
-        """Returns the same laws, but the nodes given (a boolean mask, or indices) never act."""
+        """Returns the same laws, but the nodes given (a boolean mask, or indices) never act.
+
+        Example:
+            >>> import numpy as np
+            >>> from batchednodes.events.clocks import Poisson
+            >>> Poisson(2.0).gaps(3, 0, "gossip.clock").silence(np.array([1])).rate.tolist()
+            [2.0, 0.0, 2.0]
+        """
         shift, scale = self.shift.copy(), self.scale.copy()
         shift[nodes], scale[nodes] = math.inf, 0.0
         if self.quantiles is None:
@@ -127,7 +143,14 @@ class Gaps:
         return Gaps(shift, scale, replace(self.quantiles, where=where, together=many))
 
     def thinned(self, share: Float64[np.ndarray, " n"]) -> "Gaps":
-        """Returns laws with as many actions in the long run as if each counted with some probability; 0: as 1."""
+        """Returns laws with as many actions in the long run as if each counted with some probability; 0: as 1.
+
+        Example:
+            >>> import numpy as np
+            >>> from batchednodes.events.clocks import Poisson
+            >>> Poisson(2.0).gaps(2, 0, "gossip.clock").thinned(np.array([0.5, 1.0])).rate.tolist()
+            [1.0, 2.0]
+        """
         part = np.where(share > 0, share, 1.0)
         return Gaps(self.shift / part, self.scale / part, self.quantiles)
 
@@ -239,7 +262,13 @@ def act(nodes, first, wait, laws, following, made, until, time, actor):  # noqa:
 
 
 def join(parts: "list[Gaps]") -> Gaps:
-    """Returns the laws of several networks, one after the other."""
+    """Returns the laws of several networks, one after the other.
+
+    Example:
+        >>> from batchednodes.events.clocks import Never, Poisson, join
+        >>> join([Poisson("log2(n)").gaps(n, 0, "gossip.clock") for n in (2, 4)]).rate.tolist()
+        [1.0, 1.0, 2.0, 2.0, 2.0, 2.0]
+    """
     shift, scale = np.concatenate([g.shift for g in parts]), np.concatenate([g.scale for g in parts])
     if all(g.quantiles is None for g in parts):
         return Gaps(shift, scale)
@@ -283,7 +312,13 @@ def _memoryless(rate: Float64[np.ndarray, " n"]) -> Gaps:
 
 @dataclass(frozen=True)
 class Poisson(Clock):
-    """Memoryless actions: gaps are exponential."""
+    """Memoryless actions: gaps are exponential.
+
+    Example:
+        >>> from batchednodes.events.clocks import Poisson
+        >>> Poisson(rate="log2(n)").gaps(4, 0, "gossip.clock").rate.tolist()
+        [2.0, 2.0, 2.0, 2.0]
+    """
 
     rate: PerNode = "log(n)"
     """Mean number of actions of one node per second [1/s]; non-negative and finite; 0: never."""
@@ -294,7 +329,14 @@ class Poisson(Clock):
 
 @dataclass(frozen=True)
 class Exponential(Clock):
-    """Memoryless update times: gaps are exponential."""
+    """Memoryless update times: gaps are exponential.
+
+    Example:
+        >>> from batchednodes.events.clocks import Exponential
+        >>> from batchednodes.numerics.values import Uniform
+        >>> Exponential(rate=Uniform(1.0, 3.0)).gaps(3, 0, "update.clock").rate.round(2).tolist()  # devices differ
+        [1.46, 1.08, 2.45]
+    """
 
     rate: PerNode = 1.0
     """Mean number of updates of one node per second [1/s]; non-negative and finite; 0: never."""
@@ -305,7 +347,14 @@ class Exponential(Clock):
 
 @dataclass(frozen=True)
 class ShiftedExponential(Clock):
-    """Computing takes a fixed time, then an exponential wait; the reference paper's model of local updates."""
+    """Computing takes a fixed time, then an exponential wait; the reference paper's model of local updates.
+
+    Example:
+        >>> from batchednodes.events.clocks import ShiftedExponential
+        >>> gaps = ShiftedExponential(delay=0.5, rate=2.0).gaps(1, 0, "update.clock")
+        >>> gaps.rate.item()  # an update takes 0.5 s and a wait of mean 1/2 s
+        1.0
+    """
 
     delay: PerNode = 0.5
     """Fixed computing time c of an update [s]; non-negative and finite."""
@@ -321,7 +370,13 @@ class ShiftedExponential(Clock):
 
 @dataclass(frozen=True)
 class Deterministic(Clock):
-    """Actions at exact multiples of a period; simultaneous ones happen in the order of node numbers."""
+    """Actions at exact multiples of a period; simultaneous ones happen in the order of node numbers.
+
+    Example:
+        >>> from batchednodes.events.clocks import Deterministic
+        >>> Deterministic(period=[0.5, 2]).gaps(2, 0, "update.clock").rate.tolist()
+        [2.0, 0.5]
+    """
 
     period: PerNode = 1.0
     """Time between two actions of one node [s]; positive and finite."""
@@ -334,6 +389,11 @@ class Deterministic(Clock):
 @dataclass(frozen=True)
 class AtUpdate(Clock):
     """A contact at each completion of an update, at its instant; only for `gossip.clock`.
+
+    Example:
+        >>> from batchednodes.events.clocks import AtUpdate
+        >>> AtUpdate(order="after").gaps(2, 0, "gossip.clock").rate.tolist()  # no contacts but those at updates
+        [0.0, 0.0]
 
     Reference:
         X. Lian, W. Zhang, C. Zhang, J. Liu, "Asynchronous decentralized parallel stochastic gradient descent", ICML
@@ -353,7 +413,13 @@ class AtUpdate(Clock):
 
 @dataclass(frozen=True)
 class Never(Clock):
-    """The node never acts."""
+    """The node never acts.
+
+    Example:
+        >>> from batchednodes.events.clocks import Never
+        >>> Never().gaps(2, 0, "gossip.clock").rate.tolist()
+        [0.0, 0.0]
+    """
 
     never: ClassVar[bool] = True
 

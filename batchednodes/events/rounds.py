@@ -32,12 +32,28 @@ class Timing:
 
 @dataclass(frozen=True)
 class Continuous(Timing):
-    """In continuous time, each by its own clocks."""
+    """In continuous time, each by its own clocks.
+
+    Example:
+        >>> import batchednodes
+        >>> from batchednodes.events.rounds import Continuous
+        >>> batchednodes.Config().timing == Continuous()
+        True
+    """
 
 
 @dataclass(frozen=True)
 class Rounds(Timing):
-    """In whole steps of 1 s, each node once a round or so; takes the place of `gossip.clock`."""
+    """In whole steps of 1 s, each node once a round or so; takes the place of `gossip.clock`.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.events.rounds import Calendar, Rounds
+        >>> from batchednodes.topology import Networks
+        >>> batch = Networks(offsets=np.array([0, 3]), seeds=np.array([0], np.uint64))
+        >>> Calendar(batch, (Rounds(steps=100),)).rate().tolist()  # each node makes one contact in 100 steps of 1 s
+        [0.01, 0.01, 0.01]
+    """
 
     steps: int = 100
     """Steps of a round R [s]; at least 1."""
@@ -59,7 +75,19 @@ Contact = tuple[Float64[np.ndarray, " e"], Int32[np.ndarray, " e"], Int32[np.nda
 
 @dataclass(frozen=True)
 class Calendar:
-    """The rounds of a batch of networks."""
+    """The rounds of a batch of networks.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.events.rounds import Calendar, Rounds
+        >>> from batchednodes.topology import Complete, Networks, stack
+        >>> batch = Networks(offsets=np.array([0, 3]), seeds=np.array([0], np.uint64))
+        >>> contacts = stack(batch, [Complete().graph(3, 0)])
+        >>> calendar = Calendar(batch, (Rounds(steps=10),))
+        >>> time, node, other = calendar.contacts(contacts, np.zeros(3, np.int64), 0.0, 20.0)
+        >>> sorted(node.tolist())  # in 20 steps each node makes two contacts
+        [0, 0, 1, 1, 2, 2]
+    """
 
     networks: Networks
     rounds: tuple[Rounds, ...]
@@ -142,7 +170,14 @@ def _others(
 
 
 def nth(i: Int32[np.ndarray, " e"]) -> Int64[np.ndarray, " e"]:
-    """Returns how often each entry of a list of nodes has come before in it."""
+    """Returns how often each entry of a list of nodes has come before in it.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.events.rounds import nth
+        >>> nth(np.array([3, 5, 3, 3], np.int32)).tolist()
+        [0, 0, 1, 2]
+    """
     order, number = np.argsort(i, kind="stable"), np.empty(i.size, np.int64)
     sizes = np.bincount(i)
     number[order] = np.arange(i.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)

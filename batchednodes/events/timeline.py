@@ -124,7 +124,21 @@ def _clocks(time: float, next_update: np.ndarray, updates: np.ndarray, v: Scheme
 
 @dataclass(frozen=True)
 class Timeline:
-    """The laws of all events of a batch of networks; frozen: what changes with time is in `Clocks`."""
+    """The laws of all events of a batch of networks; frozen: what changes with time is in `Clocks`.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.events.clocks import Deterministic, Never
+        >>> from batchednodes.events.schemes import Uniform
+        >>> from batchednodes.events.timeline import Timeline
+        >>> from batchednodes.topology import Complete, Networks, stack
+        >>> batch = Networks(offsets=np.array([0, 2]), seeds=np.array([0], np.uint64))
+        >>> laws = (Deterministic([1, 2]).gaps(2, 0, "update.clock"), Never().gaps(2, 0, "gossip.clock"))
+        >>> timeline = Timeline(batch, stack(batch, [Complete().graph(2, 0)]), *laws, "push", (Uniform(),))
+        >>> events, clocks = timeline.window(timeline.begin(), until=4.0)
+        >>> list(zip(events.time.tolist(), events.actor.tolist()))
+        [(1.0, 0), (2.0, 0), (2.0, 1), (3.0, 0), (4.0, 0), (4.0, 1)]
+    """
 
     networks: Networks
     contacts: PeerLists

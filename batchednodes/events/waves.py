@@ -52,7 +52,20 @@ class Schedule:
 
 
 def schedule(events: Events, n: int) -> Schedule:
-    """Returns the earliest-place schedule of a window's events on n rows."""
+    """Returns the earliest-place schedule of a window's events on n rows.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.events.timeline import PUSH, UPDATE, Events
+        >>> from batchednodes.events.waves import schedule
+        >>> kind = np.array([UPDATE, UPDATE, UPDATE, PUSH, PUSH, PUSH, UPDATE], np.int8)
+        >>> actor, peer = np.array([[0, 1, 2, 0, 2, 1, 0], [-1, -1, -1, 1, 3, 2, -1]], np.int32)
+        >>> plan = schedule(Events(np.arange(7.0), kind, actor, peer, np.array([0, 0, 0, -1, -1, -1, 1])), n=4)
+        >>> [wave.tolist() for wave in np.split(plan.order, plan.waves[1:-1])]  # 5, of 1 to 2, waits for 3, of 0 to 1
+        [[0, 1, 2], [3, 4], [5], [6]]
+        >>> plan.updates.tolist()
+        [True, False, False, True]
+    """
     rows, (place,) = np.full((n, 2), -1, np.int64), huge_pages.empty(len(events), np.int64)
     wave = place.view(np.int32)[: len(events)]  # that of an event is written when its place, and those after, are read
     sizes = np.zeros(2 * np.count_nonzero(events.kind == UPDATE) + 2, np.int64)

@@ -95,7 +95,18 @@ def _uniform_(x: torch.Tensor, module: nn.Module, stack: layout.Stack, seed: int
 
 @dataclass(frozen=True)
 class Linear(Model):
-    """One linear layer: linear regression, or multinomial logistic regression."""
+    """One linear layer: linear regression, or multinomial logistic regression.
+
+    Example:
+        >>> from batchednodes.models import Linear
+        >>> Linear().module((8, 8), outputs=10)
+        Sequential(
+          (0): Flatten(start_dim=1, end_dim=-1)
+          (1): Linear(in_features=64, out_features=10, bias=True)
+        )
+        >>> Linear().count((8, 8), outputs=10)
+        650
+    """
 
     bias: bool = True
     """Whether the layer adds a bias."""
@@ -132,7 +143,22 @@ _ACTIVATIONS = {"relu": "ReLU", "tanh": "Tanh", "gelu": "GELU"}
 
 @dataclass(frozen=True)
 class MLP(Model):
-    """A multilayer perceptron."""
+    """A multilayer perceptron.
+
+    Example:
+        >>> from batchednodes.models import MLP
+        >>> MLP(hidden=(32, 16), activation="tanh").module((64,), outputs=10)
+        Sequential(
+          (0): Flatten(start_dim=1, end_dim=-1)
+          (1): Linear(in_features=64, out_features=32, bias=True)
+          (2): Tanh()
+          (3): Linear(in_features=32, out_features=16, bias=True)
+          (4): Tanh()
+          (5): Linear(in_features=16, out_features=10, bias=True)
+        )
+        >>> MLP(hidden=(32, 16)).count((64,), outputs=10)
+        2778
+    """
 
     hidden: tuple[int, ...] = (64,)
     """Width of each hidden layer; each at least 1; at most 1,000 layers."""
@@ -172,7 +198,14 @@ class MLP(Model):
 
 @dataclass(frozen=True)
 class PythonModule(Model):
-    """A module of the user's own, made by a Python function. The function is imported and run."""
+    """A module of the user's own, made by a Python function. The function is imported and run.
+
+    Example:
+        >>> from batchednodes.models import PythonModule
+        >>> model = PythonModule("torch.nn:Linear", args={"in_features": 8, "out_features": 2})
+        >>> model.module((8,), outputs=2)
+        Linear(in_features=8, out_features=2, bias=True)
+    """
 
     target: str = ""
     """Function or class that returns an nn.Module, as "package.module:name", found from the working directory

@@ -10,7 +10,19 @@ if TYPE_CHECKING:
 
 
 class Criterion(ABC):
-    """A loss that training minimises in place of a built-in one."""
+    """A loss that training minimises in place of a built-in one.
+
+    Example:
+        >>> from batchednodes.models.criterion import Criterion
+        >>> from batchednodes.models.losses import choose
+        >>> import torch
+        >>> class Absolute(Criterion):
+        ...     def each(self, outputs, targets):
+        ...         return (outputs - targets).abs().mean(1)
+        ...
+        >>> choose(Absolute(), classes=None).mean(torch.tensor([[1.0], [4.0]]), torch.tensor([[2.0], [2.0]])).item()
+        1.5
+    """
 
     @abstractmethod
     def each(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -19,7 +19,17 @@ LossName = Literal["auto", "cross_entropy", "mse"]
 
 @dataclass(frozen=True)
 class Loss:
-    """What is minimised, a function of outputs [b, k] and targets; with labels [b, ...], of outputs [b, ..., k]."""
+    """What is minimised, a function of outputs [b, k] and targets; with labels [b, ...], of outputs [b, ..., k].
+
+    Example:
+        >>> import torch
+        >>> from batchednodes.models.losses import choose
+        >>> loss, outputs, targets = choose("mse", None), torch.tensor([[0.0], [3.0]]), torch.tensor([[1.0], [1.0]])
+        >>> loss.each(outputs, targets).tolist(), loss.mean(outputs, targets).item()
+        ([1.0, 4.0], 2.5)
+        >>> loss.weighted(outputs, targets, torch.tensor([1.0, 0.0])).item()
+        1.0
+    """
 
     mean: Callable[[Tensor, Tensor], Tensor]
     """Mean over the examples."""
@@ -73,6 +83,13 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
 
     The value and the gradient of `F.cross_entropy`, by two operations that vmap carries as they are; that one it
     takes apart in Python, which costs a third of a small model's update.
+
+    Example:
+        >>> import torch
+        >>> from batchednodes.models.losses import cross_entropy
+        >>> outputs, labels = torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, 0.0]]), torch.tensor([0, 1])
+        >>> cross_entropy(outputs, labels).allclose(torch.nn.functional.cross_entropy(outputs, labels))
+        True
     """
     return -torch.log_softmax(outputs, -1).gather(-1, targets.unsqueeze(-1)).mean()
 

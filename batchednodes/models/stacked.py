@@ -48,7 +48,18 @@ class Ways:
 
 @dataclass(frozen=True)
 class Stack:
-    """The layout of one module's trainable parameters in a row of x, and the computation that they belong to."""
+    """The layout of one module's trainable parameters in a row of x, and the computation that they belong to.
+
+    Example:
+        >>> import torch
+        >>> from batchednodes.models.stacked import Stack
+        >>> stack = Stack.of(torch.nn.Linear(3, 1), torch.float32, torch.device("cpu"))
+        >>> stack.p, {name: tuple(shape) for name, shape in stack.shapes.items()}
+        (4, {'weight': (1, 3), 'bias': (1,)})
+        >>> x = torch.ones(2, stack.p)  # two models, all of whose parameters are 1
+        >>> stack.module(x[0])(torch.ones(1, 3)).item()
+        4.0
+    """
 
     skeleton: nn.Module
     """The module: trainable parameters without storage (meta device), buffers and frozen parameters shared by all."""

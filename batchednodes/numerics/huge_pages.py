@@ -17,7 +17,15 @@ _LARGE = 1 << 22
 
 
 def empty(m: int, *dtypes: type[np.generic]) -> list[np.ndarray]:
-    """Returns arrays of m numbers of each type, one after the other in memory, the widest first."""
+    """Returns arrays of m numbers of each type, one after the other in memory, the widest first.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.numerics.huge_pages import empty
+        >>> node, time = empty(1000, np.int32, np.float64)
+        >>> node.dtype, time.shape
+        (dtype('int32'), (1000,))
+    """
     sizes = [m * np.dtype(dtype).itemsize for dtype in dtypes]
     total = sum(sizes)
     if total < _LARGE:

@@ -40,6 +40,14 @@ class LagCounts:
 def tally(tables: Int[Tensor, "g n t"], own: Int[Tensor, "g t"]) -> LagCounts:
     """Returns the tally of some tables.
 
+    Example:
+        >>> import torch
+        >>> from batchednodes.numerics.lag_counts import tally
+        >>> versions = torch.tensor([[[5, 0], [3, 2]]])  # of sources 0 and 1, at two nodes
+        >>> counts = tally(versions, torch.tensor([[5, 2]]))
+        >>> counts.of_row.tolist()  # node 0 lacks two updates of source 1, node 1 two of source 0
+        [[2, 2]]
+
     Args:
         tables: versions of networks of one shape; t is at least 1.
         own: number of updates of each source, at least all of its column.

@@ -29,6 +29,12 @@ class _Deferred:
 def deferred(name: str) -> Any:
     """Returns what stands for a module, which is imported when one of its names is first used.
 
+    Example:
+        >>> from batchednodes.numerics.lazy import deferred
+        >>> statistics = deferred("statistics")  # imported at the next line, not here
+        >>> statistics.median([1, 5, 2])
+        2
+
     Args:
         name: in full, as "batchednodes.simulation.training".
     """

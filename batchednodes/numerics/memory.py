@@ -28,7 +28,13 @@ _THREAD = 32 << 20
 
 
 def gib(size: int) -> str:
-    """Returns a number of bytes in words."""
+    """Returns a number of bytes in words.
+
+    Example:
+        >>> from batchednodes.numerics.memory import gib
+        >>> gib(3 * 2**30), gib(5_000_000)
+        ('3.00 GiB', '4.8 MiB')
+    """
     return f"{size / 2**30:.2f} GiB" if size >= 2**28 else f"{size / 2**20:.1f} MiB"
 
 

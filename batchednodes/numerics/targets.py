@@ -24,6 +24,15 @@ def check(target: str, rule: str = '"package.module:name"') -> None:
 def imported(target: str, key: str) -> Any:
     """Returns the object of a name; its module is imported, which runs it.
 
+    Example:
+        >>> from batchednodes.numerics.targets import imported
+        >>> imported("math:sqrt", "task.model.target")(9.0)
+        3.0
+        >>> imported("math:root", "task.model.target")
+        Traceback (most recent call last):
+            ...
+        ValueError: task.model.target must be importable, got 'math:root': AttributeError: module 'math' has no ...
+
     Args:
         target: the name, as `check` wants it.
         key: path of the setting that holds it, for messages.
@@ -65,7 +74,14 @@ def _file(name: str) -> ModuleType:
 
 
 def name_of(thing: type) -> str | None:
-    """Returns the name by which a class can be imported again, in another process too; None: there is none."""
+    """Returns the name by which a class can be imported again, in another process too; None: there is none.
+
+    Example:
+        >>> from collections import Counter
+        >>> from batchednodes.numerics.targets import name_of
+        >>> name_of(Counter), name_of(type("Mine", (), {}))
+        ('collections:Counter', None)
+    """
     found: Any = sys.modules.get(thing.__module__)
     for part in thing.__qualname__.split("."):
         found = getattr(found, part, None)

@@ -22,6 +22,13 @@ _Begin = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 def run(function: Callable[[int], None], threads: int) -> None:
     """Calls a function with 0, ..., k - 1, each in a thread of its own, as far as there are as many.
 
+    Example:
+        >>> from batchednodes.numerics.threads import run
+        >>> done = []
+        >>> run(done.append, 3)
+        >>> sorted(done)
+        [0, 1, 2]
+
     Args:
         function: which should release Python's lock for most of its time.
         threads: k; at least 1.

@@ -1,17 +1,10 @@
 r"""Per-node quantities: a number, a list of n numbers, an expression in n, or a distribution over the nodes.
 
-Expressions are arithmetic only, `log(n)`, `2*log(n)`, `n/4`: parsed into a syntax tree and computed in float64 from a
-short list of allowed parts. Nothing is ever executed.
-
 Notation: n nodes, u uniform draws of (0, 1), one for each node.
 """
 
-import ast
 import math
-import operator
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeGuard, no_type_check
 
@@ -21,36 +14,22 @@ from jaxtyping import Bool, Float64
 from numba import njit
 
 from batchednodes.numerics import rng
-
-LENGTH, DEPTH = 200, 100
-"""The longest expression [characters] and the deepest nesting that is read [levels]."""
+from batchednodes.numerics.expressions import evaluate, shown
 
 LARGEST = 10**9
 """The largest size of anything: features, widths, examples of a minibatch; products of two fit 64 bits."""
 
-_OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.Pow: operator.pow,
-}
-_ONE: dict[str, Callable[[float], float]] = {"log": math.log, "log2": math.log2, "sqrt": math.sqrt, "exp": math.exp}
-_MANY: dict[str, Callable[..., float]] = {"min": min, "max": max}
-_ALLOWED = "expressions may use n, numbers, + - * / ** ( ), log, log2, sqrt, exp, min, max"
-
-
-def shown(value: object) -> str:
-    """Returns a value as Python writes it, shortened if it is long."""
-    try:
-        text = repr(value)
-    except ValueError:  # an integer of over 4,300 digits, which Python does not write
-        return "an integer of thousands of digits"
-    return text if len(text) <= LENGTH else f"{text[:60]}... ({len(text):,} characters)"
-
 
 def check_sizes(**sizes: int | None) -> None:
     """Checks that sizes are in 1..LARGEST, or None.
+
+    Example:
+        >>> from batchednodes.numerics.values import check_sizes
+        >>> check_sizes(steps=1, batch_size=32, chunk=None)
+        >>> check_sizes(steps=1, batch_size=0)
+        Traceback (most recent call last):
+            ...
+        ValueError: batch_size must be at least 1, got 0
 
     Raises:
         ValueError: names the first that is not.
@@ -94,7 +73,13 @@ def _draws(n: int, seed: int, key: str) -> Float64[np.ndarray, " n"]:
 
 @dataclass(frozen=True)
 class LogNormal(Distribution):
-    """Lognormal over nodes: exp of a normal; the usual law of device speeds."""
+    """Lognormal over nodes: exp of a normal; the usual law of device speeds.
+
+    Example:
+        >>> from batchednodes.numerics.values import LogNormal
+        >>> LogNormal(median=2.0, sigma=0.5).draw(4, 0, "update.clock.rate").round(2).tolist()
+        [1.38, 0.84, 2.69, 2.58]
+    """
 
     median: float = 1.0
     """Median over nodes [unit of the setting]; positive and finite."""
@@ -113,7 +98,15 @@ class LogNormal(Distribution):
 
 @dataclass(frozen=True)
 class Uniform(Distribution):
-    """Uniform over nodes between two values."""
+    """Uniform over nodes between two values.
+
+    Example:
+        >>> from batchednodes.numerics.values import Uniform
+        >>> Uniform(1.0, 3.0).draw(4, 0, "gossip.clock.rate").round(2).tolist()
+        [1.64, 1.76, 2.18, 1.15]
+        >>> Uniform(1.0, 3.0).draw(2, 0, "gossip.clock.rate").round(2).tolist()  # nodes 0 and 1 keep theirs
+        [1.64, 1.76]
+    """
 
     low: float = 0.5
     """Smallest value [unit of the setting]; finite."""
@@ -131,7 +124,14 @@ class Uniform(Distribution):
 
 @dataclass(frozen=True)
 class Exponential(Distribution):
-    """Exponential over nodes: many small values, few large ones."""
+    """Exponential over nodes: many small values, few large ones.
+
+    Example:
+        >>> from batchednodes.numerics.values import Exponential
+        >>> draws = Exponential(mean=2.0).draw(10_000, 0, "gossip.delay.mean")
+        >>> draws.mean().round(1).item(), (draws < 2.0).mean().round(2).item()  # 1 - 1/e are below the mean
+        (2.0, 0.64)
+    """
 
     mean: float = 1.0
     """Mean over nodes [unit of the setting]; positive and finite."""
@@ -146,7 +146,14 @@ class Exponential(Distribution):
 
 @dataclass(frozen=True)
 class Choice(Distribution):
-    """Each node draws one of a few values: classes of devices."""
+    """Each node draws one of a few values: classes of devices.
+
+    Example:
+        >>> from batchednodes.numerics.values import Choice
+        >>> phones = Choice([1.0, 10.0], probabilities=[0.75, 0.25])  # about every fourth is fast
+        >>> phones.draw(8, 1, "update.clock.rate").tolist()
+        [1.0, 1.0, 1.0, 1.0, 10.0, 1.0, 1.0, 1.0]
+    """
 
     values: list[float]
     """The values [unit of the setting]; at least one, all finite."""
@@ -178,83 +185,6 @@ class Choice(Distribution):
 
 PerNode = int | float | str | list | tuple | Distribution
 """One quantity of every node: a number, an expression in n, a list of n numbers, or a distribution."""
-
-
-# ------------------------------------------------------------------------------------------------------ expressions
-
-
-def evaluate(text: str, n: int, key: str) -> float:
-    """Returns the value of an expression in n, computed in float64; every intermediate result is finite.
-
-    Args:
-        text: numbers, n, + - * / **, unary minus, parentheses, log, log2, sqrt, exp, min, max; at most 200 characters.
-        n: number of nodes.
-        key: name of the setting, for messages.
-
-    Raises:
-        ValueError: the text is no such expression, or has no finite real value at this n.
-    """
-    try:
-        return _value(_parse(text), float(n), 0)
-    except ZeroDivisionError:
-        reason = f"division by zero at n = {n}"
-    except OverflowError:
-        reason = f"the value is too large at n = {n}"
-    except ValueError as error:
-        reason = str(error)
-    raise ValueError(f"{key} must be a number or an expression in n, got {shown(text)}: {reason}")
-
-
-def _parse(text: str) -> ast.expr:
-    if len(text) > LENGTH:
-        raise ValueError(f"expressions have at most {LENGTH} characters, this one {len(text)}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # "1or 2" is a warning to Python, and no arithmetic to us
-            return ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError, MemoryError, RecursionError, Warning):
-        raise ValueError(f"it cannot be read; {_ALLOWED}") from None
-
-
-def _value(node: ast.expr, n: float, depth: int) -> float:
-    if depth > DEPTH:
-        raise ValueError(f"it is nested deeper than {DEPTH} levels")
-    match node:
-        case ast.Constant(value=int() | float() as x) if not isinstance(x, bool):
-            result = float(x)
-        case ast.Name(id="n"):
-            result = n
-        case ast.Name(id=name):
-            raise ValueError(f"unknown name {shown(name)}; {_ALLOWED}")
-        case ast.UnaryOp(op=ast.USub(), operand=operand):
-            result = -_value(operand, n, depth + 1)
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
-            a, b = _value(left, n, depth + 1), _value(right, n, depth + 1)
-            result = _OPERATORS[type(op)](a, b)
-            if isinstance(result, complex):
-                raise ValueError(f"({a:g}) ** {b:g} is not a real number")
-        case ast.Call(func=ast.Name(id=name), args=args, keywords=[]):
-            result = _call(name, [_value(arg, n, depth + 1) for arg in args])
-        case _:
-            raise ValueError(f"{shown(ast.unparse(node))} is not arithmetic; {_ALLOWED}")
-    if not math.isfinite(result):
-        raise OverflowError
-    return result
-
-
-def _call(name: str, args: list[float]) -> float:
-    if name in _MANY:
-        if len(args) < 2:
-            raise ValueError(f"{name} takes two or more values, got {len(args)}")
-        return _MANY[name](*args)
-    if name not in _ONE:
-        raise ValueError(f"unknown name {shown(name)}; {_ALLOWED}")
-    if len(args) != 1:
-        raise ValueError(f"{name} takes one value, got {len(args)}")
-    try:
-        return _ONE[name](args[0])
-    except ValueError:
-        raise ValueError(f"{name}({args[0]:g}) is not a real number") from None
 
 
 # ------------------------------------------------------------------------------------------------ ranges and reading
@@ -327,6 +257,19 @@ def per_node(
 ) -> Float64[np.ndarray, " _"]:
     """Returns one number for each node, or for the first nodes, each within its range.
 
+    Example:
+        >>> from batchednodes.numerics.values import Uniform, per_node
+        >>> per_node("log2(n)", 4, 0, "gossip.clock.rate").tolist()
+        [2.0, 2.0, 2.0, 2.0]
+        >>> per_node([1, 2, 3, 4], 4, 0, "gossip.clock.rate").tolist()
+        [1.0, 2.0, 3.0, 4.0]
+        >>> per_node(Uniform(0.0, 1.0), 4, 0, "gossip.clock.rate").round(3).tolist()
+        [0.318, 0.38, 0.588, 0.073]
+        >>> per_node(-1, 4, 0, "gossip.clock.rate", unit="1/s")
+        Traceback (most recent call last):
+            ...
+        ValueError: gossip.clock.rate must be at least 0 and finite [1/s], got -1
+
     Args:
         value: what the user wrote: a number, an expression in n, a list of n numbers, or a distribution over nodes.
         n: number of nodes, at least 1.
@@ -366,6 +309,15 @@ def number(
 ) -> float:
     """Returns one number within its range; arguments as in `per_node`, but no list and no distribution.
 
+    Example:
+        >>> from batchednodes.numerics.values import number
+        >>> number("1/sqrt(n)", 100, "local.lr")
+        0.1
+        >>> number(1.5, 100, "gossip.weight", high=1.0, open_high=False)
+        Traceback (most recent call last):
+            ...
+        ValueError: gossip.weight must be in [0, 1], got 1.5
+
     Raises:
         ValueError: value is neither a number nor an expression in n, or is out of range.
     """
@@ -386,6 +338,15 @@ def _single(value: object, n: int, key: str, span: _Range, kinds: str) -> float:
 
 def count(value: Any, n: int, key: str, *, low: int = 1, high: int | None = None) -> int:
     """Returns one integer of low..high. A number must be whole; an expression in n is rounded to the nearest integer.
+
+    Example:
+        >>> from batchednodes.numerics.values import count
+        >>> count("sqrt(n)", 50, "degree"), count(3.0, 50, "degree")
+        (7, 3)
+        >>> count(2.5, 50, "degree")
+        Traceback (most recent call last):
+            ...
+        ValueError: degree must be an integer at least 1, got 2.5
 
     Raises:
         ValueError: value is neither a whole number nor an expression in n, or is out of range.

@@ -39,6 +39,16 @@ _OWN = ("network", "replica", "seed")
 def read(run: Path) -> tuple[list[dict[str, Any]], str | None]:
     """Returns the final metrics of the networks of a run, each with its folder, and why it is not finished, if so.
 
+    Example:
+        >>> import batchednodes
+        >>> from pathlib import Path
+        >>> from batchednodes.results.comparison import read
+        >>> batchednodes.train({"network.nodes": 3, "run": {"until": 1, "mark_every": 1}}, out="run").folder
+        PosixPath('run')
+        >>> (network,), why = read(Path("run"))
+        >>> network["run"], network["n"], why
+        ('run', 3, None)
+
     Raises:
         ValueError: the folder holds no summary.
     """
@@ -131,6 +141,15 @@ class Cells:
 def cells(networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, Any]] | None) -> Cells:
     """Returns the final metrics of networks in words.
 
+    Example:
+        >>> import batchednodes
+        >>> from batchednodes.results.comparison import cells
+        >>> settings = {"network.nodes": 3, "run": {"until": 2, "mark_every": 2}, "replicas": 2}
+        >>> run = batchednodes.train(settings, {"sweep": {"gossip.clock.rate": [1, 4]}})
+        >>> found = cells(run.summary["networks"], None)
+        >>> found.settings, [line[:2] for line in found.lines]  # a line for each rate, over two replicas
+        (['rate'], [['1', '2'], ['4', '2']])
+
     Args:
         networks: final metrics of each network.
         isolated: those of the same networks without gossip, of which the mean node is shown; None: no such column.
@@ -181,7 +200,13 @@ def markdown(networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, An
 
 
 def groups(networks: Sequence[dict[str, Any]], keys: Sequence[str]) -> dict[tuple[str, ...], list[int]]:
-    """Returns the numbers of the networks that agree in some settings, by the words for these."""
+    """Returns the numbers of the networks that agree in some settings, by the words for these.
+
+    Example:
+        >>> from batchednodes.results.comparison import groups
+        >>> groups([{"network.nodes": 10}, {"network.nodes": 20}, {"network.nodes": 10}], ["network.nodes"])
+        {('10',): [0, 2], ('20',): [1]}
+    """
     found: dict[tuple[str, ...], list[int]] = {}
     for k, row in enumerate(networks):
         found.setdefault(tuple(str(row.get(key, "")) for key in keys), []).append(k)
@@ -189,20 +214,41 @@ def groups(networks: Sequence[dict[str, Any]], keys: Sequence[str]) -> dict[tupl
 
 
 def swept(networks: Sequence[dict[str, Any]]) -> list[str]:
-    """Returns the keys that tell settings apart: the run, and what was swept."""
+    """Returns the keys that tell settings apart: the run, and what was swept.
+
+    Example:
+        >>> from batchednodes.results.comparison import swept
+        >>> swept([{"run": "a", "seed": 0, "network.nodes": 10}, {"run": "a", "seed": 1, "network.nodes": 20}])
+        ['network.nodes']
+        >>> swept([{"run": "a", "network.nodes": 10}, {"run": "b", "network.nodes": 20}])
+        ['run', 'network.nodes']
+    """
     keys = dict.fromkeys(key for row in networks for key in row if "." in key)
     several = len({row.get("run") for row in networks}) > 1
     return [*(["run"] if several else []), *(key for key in keys if key not in _OWN)]
 
 
 def known(rows: Sequence[dict[str, Any]], key: str) -> Float64[np.ndarray, " r"]:
-    """Returns the finite values of a key."""
+    """Returns the finite values of a key.
+
+    Example:
+        >>> from batchednodes.results.comparison import known
+        >>> known([{"loss_mean": 0.5}, {"loss_mean": None}, {}, {"loss_mean": float("inf")}], "loss_mean").tolist()
+        [0.5]
+    """
     values = np.array([row[key] for row in rows if row.get(key) is not None], dtype=np.float64)
     return values[np.isfinite(values)]
 
 
 def half_width(values: Float64[np.ndarray, " r"]) -> float | None:
-    """Returns the half-width of their mean's 95% interval by Student's t; None for one value or equal ones."""
+    """Returns the half-width of their mean's 95% interval by Student's t; None for one value or equal ones.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.results.comparison import half_width
+        >>> round(half_width(np.array([0.9, 1.0, 1.1])), 3), half_width(np.array([1.0]))
+        (0.248, None)
+    """
     if values.size < 2 or np.allclose(values, values[0], rtol=1e-12, atol=0):  # equal but for rounding
         return None
     return float(scipy.special.stdtrit(values.size - 1, 0.975) * values.std(ddof=1) / math.sqrt(values.size))

@@ -91,7 +91,12 @@ def check(target: str, args: Mapping[str, Any] | None = None, cases: int = 12, s
 
 
 def assert_sound(target: str, args: Mapping[str, Any] | None = None, cases: int = 12, seed: int = 0) -> None:
-    """Raises AssertionError, with what fails and the smallest case found, unless all holds; arguments: of `check`."""
+    """Raises AssertionError, with what fails and the smallest case found, unless all holds; arguments: of `check`.
+
+    Example:
+        >>> from batchednodes.simulation.check import assert_sound
+        >>> assert_sound("push_sum", cases=1)  # a test of an algorithm; "mine.py:Mine" is one of your own
+    """
     failures = check(target, args, cases, seed)
     assert not failures, "\n".join(map(str, failures))
 

@@ -49,7 +49,21 @@ else:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run leaves in memory."""
+    """What a run leaves in memory.
+
+    Example:
+        >>> import batchednodes
+        >>> run = batchednodes.train({"network.nodes": 3, "run.until": 2})
+        >>> run.x.shape, run.versions.shape  # models, and how many updates of each node each other knows
+        (torch.Size([3, 11]), torch.Size([3, 3]))
+        >>> run.metrics[["time", "updates"]].to_dict("list")
+        {'time': [0.0, 1.0, 2.0], 'updates': [0, 2, 4]}
+        >>> run.model(0)
+        Sequential(
+          (0): Flatten(start_dim=1, end_dim=-1)
+          (1): Linear(in_features=10, out_features=1, bias=True)
+        )
+    """
 
     metrics: "pd.DataFrame"
     """One row for each mark and network, with the keys of metrics.jsonl; read from there, where there is a folder, so
@@ -97,6 +111,12 @@ def train(
     PyTorch's and NumPy's modes (default type and device, gradients, autocast, ...) are the run's own meanwhile, in
     `watch` and `stop` too, and the caller's again on return.
 
+    Example:
+        >>> import batchednodes
+        >>> run = batchednodes.train({"network": {"nodes": 10}}, "run.until=5", {"gossip.clock.rate": "2*log(n)"})
+        >>> run.metrics[["time", "loss_mean", "staleness_mean", "staleness_theory"]].round(2).iloc[-1].to_dict()
+        {'time': 5.0, 'loss_mean': 0.18, 'staleness_mean': 0.73, 'staleness_theory': 0.61}
+
     Args:
         source: path of a YAML file, a nested mapping, or a `Config`.
         overrides: settings as "key=value", for example "gossip.clock.rate=2*log(n)", or in mappings, nested or by full
@@ -136,6 +156,15 @@ def resume(folder: str | Path, *overrides: Override, watch: Watch | None = None,
     """Goes on with a run that was killed or interrupted, in place; or extends one that is finished.
 
     On one device the result is bit for bit that of a run without a pause.
+
+    Example:
+        >>> import batchednodes
+        >>> settings = {"network.nodes": 3, "run": {"mark_every": 1}}
+        >>> batchednodes.train(settings, "run.until=2", out="run").metrics["time"].tolist()
+        [0.0, 1.0, 2.0]
+        >>> longer = batchednodes.resume("run", "run.until=4")
+        >>> bool((longer.x == batchednodes.train(settings, "run.until=4").x).all())
+        True
 
     Args:
         folder: of the run.

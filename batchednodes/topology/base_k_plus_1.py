@@ -33,6 +33,11 @@ def base_graph(n: int, k: int) -> list[Edges]:
 
     With n = p q, p the largest factor with prime factors of at most k + 1, either q nodes at a time come to their mean,
     then p of different means; or all nodes by the simple graph, if that is shorter.
+
+    Example:
+        >>> from batchednodes.topology.base_k_plus_1 import base_graph
+        >>> [len(base_graph(n, 1)) for n in (4, 5, 6)]  # rounds in which pairs bring all nodes to their mean
+        [2, 5, 4]
     """
     simple = simple_base_graph(n, k)
     p = _smooth(n, k)

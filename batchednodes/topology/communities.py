@@ -21,6 +21,12 @@ from batchednodes.topology.random import met
 class StochasticBlock(Topology):
     """Each pair of nodes is an edge independently, with one probability inside a block and another between blocks.
 
+    Example:
+        >>> from batchednodes.topology import StochasticBlock
+        >>> blocks = StochasticBlock(blocks=[2, 3], p_in=1.0, p_out=0.0)
+        >>> blocks.graph(5, 0).components()[1].tolist()  # which part each node belongs to
+        [0, 0, 1, 1, 1]
+
     Reference:
         P. W. Holland, K. B. Laskey, S. Leinhardt, "Stochastic blockmodels: first steps", Social Networks 5(2), 1983.
     """
@@ -88,6 +94,14 @@ class StochasticBlock(Topology):
 class TwoCliques(Topology):
     """Two halves, in each of which all are neighbours, joined by few edges: a barbell, which mixes slowly.
 
+    Example:
+        >>> from batchednodes.topology import Ring, TwoCliques
+        >>> graph = TwoCliques().graph(10, 0)
+        >>> graph.degrees.tolist()  # nodes 0 and 5 are joined
+        [5, 4, 4, 4, 4, 5, 4, 4, 4, 4]
+        >>> round(graph.spectral_gap(), 3), round(Ring().graph(10, 0).spectral_gap(), 3)
+        (0.05, 0.127)
+
     Reference:
         D. Aldous, J. A. Fill, "Reversible Markov chains and random walks on graphs", 2002, chapter 5: the barbell.
     """
@@ -120,6 +134,11 @@ class RandomGeometric(Topology):
     """Nodes lie at random in the unit square; those within some distance are neighbours.
 
     Connected, as a rule, where pi radius^2 is above log(n) / n.
+
+    Example:
+        >>> from batchednodes.topology import RandomGeometric
+        >>> [RandomGeometric(radius).graph(100, 0).components()[0] for radius in (0.05, 0.1, 0.2)]  # in how many parts
+        [67, 22, 1]
 
     Reference:
         P. Gupta, P. R. Kumar, "Critical power for asymptotic connectivity in wireless networks", 1999.

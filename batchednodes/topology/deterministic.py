@@ -13,7 +13,15 @@ from batchednodes.topology.graph import Graph
 
 @dataclass(frozen=True)
 class Complete(Topology):
-    """Everyone may contact everyone; takes no memory."""
+    """Everyone may contact everyone; takes no memory.
+
+    Example:
+        >>> from batchednodes.topology import Complete
+        >>> print(Complete().graph(1000, 0))
+        None
+        >>> Complete().contacts(1000)
+        0.0
+    """
 
     def contacts(self, n: int) -> float:
         return 0.0
@@ -25,7 +33,14 @@ class Complete(Topology):
 
 @dataclass(frozen=True)
 class Ring(Topology):
-    """A cycle: node i and node i + 1 mod n are neighbours. Two nodes share one edge."""
+    """A cycle: node i and node i + 1 mod n are neighbours. Two nodes share one edge.
+
+    Example:
+        >>> from batchednodes.topology import Ring
+        >>> graph = Ring().graph(5, 0)
+        >>> graph.indices.reshape(5, 2).tolist()  # the neighbours of nodes 0, 1, ...
+        [[1, 4], [0, 2], [1, 3], [2, 4], [0, 3]]
+    """
 
     def contacts(self, n: int) -> float:
         return 2.0 * n
@@ -38,7 +53,13 @@ class Ring(Topology):
 
 @dataclass(frozen=True)
 class Chain(Topology):
-    """A path: node i and node i + 1 are neighbours, the first and the last have one."""
+    """A path: node i and node i + 1 are neighbours, the first and the last have one.
+
+    Example:
+        >>> from batchednodes.topology import Chain
+        >>> Chain().graph(5, 0).degrees.tolist()
+        [1, 2, 2, 2, 1]
+    """
 
     def contacts(self, n: int) -> float:
         return 2.0 * n
@@ -51,7 +72,18 @@ class Chain(Topology):
 
 @dataclass(frozen=True)
 class Hypercube(Topology):
-    """Nodes whose numbers differ in one bit are neighbours: log2(n) each."""
+    """Nodes whose numbers differ in one bit are neighbours: log2(n) each.
+
+    Example:
+        >>> from batchednodes.topology import Hypercube
+        >>> graph = Hypercube().graph(8, 0)
+        >>> graph.indices[3 * 5 : 3 * 6].tolist()  # of node 5, in binary 101: 001, 100, 111
+        [1, 4, 7]
+        >>> Hypercube().graph(6, 0)
+        Traceback (most recent call last):
+            ...
+        ValueError: kind=hypercube needs a number of nodes that is a power of two, got 6 nodes; use 4 or 8 nodes, or ...
+    """
 
     def contacts(self, n: int) -> float:
         return float(n * (n.bit_length() - 1))
@@ -70,7 +102,13 @@ class Hypercube(Topology):
 
 @dataclass(frozen=True)
 class Star(Topology):
-    """Node 0, the hub, is the neighbour of all others, which have no other."""
+    """Node 0, the hub, is the neighbour of all others, which have no other.
+
+    Example:
+        >>> from batchednodes.topology import Star
+        >>> Star().graph(5, 0).degrees.tolist()
+        [4, 1, 1, 1, 1]
+    """
 
     def contacts(self, n: int) -> float:
         return 2.0 * n
@@ -83,6 +121,14 @@ class Star(Topology):
 @dataclass(frozen=True)
 class Exponential(Topology):
     """Directed: node i contacts i + 1, i + 2, i + 4, ... mod n, which reaches everyone in log2(n) steps.
+
+    Example:
+        >>> from batchednodes.topology import Exponential
+        >>> graph = Exponential().graph(10, 0)
+        >>> graph.indices[:4].tolist()  # whom node 0 contacts
+        [1, 2, 4, 8]
+        >>> graph.directed
+        True
 
     Reference:
         B. Ying et al., "Exponential graph is provably efficient for decentralized deep training", NeurIPS 2021.

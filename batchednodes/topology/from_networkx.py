@@ -34,6 +34,12 @@ UNBOUNDED = ("graph_atlas_g", "hypercube_graph", "kneser_graph", "mycielski_grap
 class Karate(Topology):
     """Friendships of the 34 members of a karate club: 78 edges.
 
+    Example:
+        >>> from batchednodes.topology import Karate
+        >>> graph = Karate().graph(34, 0)
+        >>> graph.indices.size // 2, graph.degrees.max().item()  # friendships, and friends of the most popular
+        (78, 17)
+
     Reference:
         W. W. Zachary, "An information flow model for conflict and fission in small groups", J. Anthropol. Res., 1977.
     """
@@ -49,6 +55,12 @@ class Karate(Topology):
 @dataclass(frozen=True)
 class Davis(Topology):
     """Who came to which social event: 18 women of the American South, then 14 events; bipartite, 89 edges.
+
+    Example:
+        >>> from batchednodes.topology import Davis
+        >>> graph = Davis().graph(32, 0)
+        >>> graph.indices[: graph.degrees[0]].tolist()  # the events to which the first woman came
+        [18, 19, 20, 21, 22, 23, 25, 26]
 
     Reference:
         A. Davis, B. B. Gardner, M. R. Gardner, "Deep South", 1941.
@@ -70,7 +82,14 @@ def _observed(n: int, kind: str, found: Any) -> Graph:
 
 @dataclass(frozen=True)
 class NetworkX(Topology):
-    """A graph from a generator of networkx, by its name; weights are left out, loops dropped, parallel edges merged."""
+    """A graph from a generator of networkx, by its name; weights are left out, loops dropped, parallel edges merged.
+
+    Example:
+        >>> from batchednodes.topology import NetworkX
+        >>> caves = NetworkX("connected_caveman_graph", {"l": "n/5", "k": 5})
+        >>> caves.graph(20, 0).degrees.tolist()
+        [4, 3, 4, 4, 5, 4, 3, 4, 4, 5, 4, 3, 4, 4, 5, 4, 3, 4, 4, 5]
+    """
 
     generator: str
     """A public function of networkx.generators that returns a graph, as connected_caveman_graph."""
@@ -235,6 +254,12 @@ def stored(found: Any) -> Graph:
 
 def from_networkx(found: Any) -> Adjacency:
     """Returns the setting `network.topology` that stands for a graph object of networkx.
+
+    Example:
+        >>> import networkx
+        >>> from batchednodes.topology import from_networkx
+        >>> from_networkx(networkx.path_graph(4))
+        Adjacency(lists='0 1, 1 2, 2 3', directed=False)
 
     Args:
         found: a graph or multigraph, directed or not, with at least one node; node k of the run is the k-th of

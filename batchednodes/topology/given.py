@@ -32,6 +32,14 @@ class EdgeList(Topology):
     Nodes are numbers, or they are names without spaces, which are numbered in their sorted order; a run leaves the
     numbers of names in `nodes.csv`. Data in braces at the end of a line, as `networkx.write_edgelist` writes them, are
     passed over.
+
+    Example:
+        >>> import networkx
+        >>> from batchednodes.topology import EdgeList
+        >>> networkx.write_edgelist(networkx.Graph([("eve", "bob"), ("bob", "ann")]), "friends.txt")
+        >>> friends = EdgeList("friends.txt")
+        >>> friends.names(), friends.graph(3, 0).degrees.tolist()
+        (['ann', 'bob', 'eve'], [1, 2, 1])
     """
 
     path: str
@@ -91,7 +99,14 @@ class EdgeList(Topology):
 
 @dataclass(frozen=True)
 class Edges(Topology):
-    """The user's own graph, written out: edge k joins nodes i[k] and j[k]; repeats are merged."""
+    """The user's own graph, written out: edge k joins nodes i[k] and j[k]; repeats are merged.
+
+    Example:
+        >>> from batchednodes.topology import Edges
+        >>> graph = Edges(i=[0, 1, 2], j=[1, 2, 0], directed=True).graph(3, 0)
+        >>> graph.indices.tolist()  # 0 contacts 1, 1 contacts 2, 2 contacts 0
+        [1, 2, 0]
+    """
 
     i: list[int]
     """One end of each edge; nodes are numbered from 0 to n - 1."""
@@ -122,6 +137,11 @@ class Edges(Topology):
 @dataclass(frozen=True)
 class Adjacency(Topology):
     """The user's own graph, written out as one text, which is read fast even for a million edges; repeats are merged.
+
+    Example:
+        >>> from batchednodes.topology import Adjacency
+        >>> Adjacency("0 1 2, 1 3").graph(4, 0).degrees.tolist()  # 0 is joined with 1 and 2, 1 with 3
+        [2, 2, 1, 1]
 
     Reference:
         the adjacency lists of networkx (`networkx.generate_adjlist`), with commas between lines.

@@ -25,7 +25,17 @@ TRUSTED = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Whom each node contacts: node i contacts indices[indptr[i]:indptr[i + 1]], sorted, no loops, no repeats."""
+    """Whom each node contacts: node i contacts indices[indptr[i]:indptr[i + 1]], sorted, no loops, no repeats.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.topology import Graph
+        >>> graph = Graph.of(4, np.array([0, 0]), np.array([1, 2]))
+        >>> graph.degrees.tolist(), graph.is_connected  # node 3 has no neighbour
+        ([2, 1, 1, 0], False)
+        >>> graph.indices[graph.indptr[0] : graph.indptr[1]].tolist()  # the neighbours of node 0
+        [1, 2]
+    """
 
     n: int
     """Number of nodes, at least 1."""
@@ -43,6 +53,13 @@ class Graph:
     @classmethod
     def of(cls, n: int, i: Int[np.ndarray, " e"], j: Int[np.ndarray, " e"], *, directed: bool = False) -> "Graph":
         """Returns the graph in which i[k] contacts j[k], and j[k] contacts i[k] unless directed.
+
+        Example:
+            >>> import numpy as np
+            >>> from batchednodes.topology import Graph
+            >>> i, j = np.array([0, 1, 0]), np.array([1, 0, 0])  # one edge twice, and a loop
+            >>> Graph.of(2, i, j).indices.tolist()
+            [1, 0]
 
         Args:
             n: number of nodes, at least 1.
@@ -74,7 +91,15 @@ class Graph:
         return self.components()[0] == 1
 
     def components(self) -> tuple[int, Int32[np.ndarray, " n"]]:
-        """Returns the number of weakly connected components, and the component of each node."""
+        """Returns the number of weakly connected components, and the component of each node.
+
+        Example:
+            >>> import numpy as np
+            >>> from batchednodes.topology import Graph
+            >>> count, part = Graph.of(5, np.array([0, 3]), np.array([1, 4])).components()
+            >>> count, part.tolist()
+            (3, [0, 0, 1, 2, 2])
+        """
         count, label = scipy.sparse.csgraph.connected_components(
             self.adjacency(), directed=self.directed, connection="weak"
         )
@@ -94,6 +119,14 @@ class Graph:
             W[i, j] = 1 / (1 + deg i)                for each contact j of i;
         in both, W[i, i] = 1 - sum_{j != i} W[i, j] > 0.
 
+        Example:
+            >>> from batchednodes.topology import Star
+            >>> Star().graph(4, 0).gossip_matrix().toarray()
+            array([[0.25, 0.25, 0.25, 0.25],
+                   [0.25, 0.75, 0.  , 0.  ],
+                   [0.25, 0.  , 0.75, 0.  ],
+                   [0.25, 0.  , 0.  , 0.75]])
+
         Reference:
             L. Xiao, S. Boyd, S. Lall, "A scheme for robust distributed sensor fusion based on average consensus",
             IPSN 2005.
@@ -108,6 +141,13 @@ class Graph:
 
         Dimensionless, in [0, 1]: 0 for a graph that is not connected, 1 for a single node. Applying W leaves at most
         1 - gap of the distance to consensus where the graph is undirected; in the long run also where it is directed.
+
+        Example:
+            >>> from batchednodes.topology import Complete, Exponential, Ring
+            >>> [round(Ring().graph(n, 0).spectral_gap(), 4) for n in (10, 100)]  # of order 1/n^2
+            [0.1273, 0.0013]
+            >>> [round(Exponential().graph(n, 0).spectral_gap(), 4) for n in (10, 100)]  # of order 1/log(n)
+            [0.4, 0.25]
 
         Raises:
             ValueError: the graph is directed, has over 500 nodes, and mixes so slowly that no eigenvalue is found.

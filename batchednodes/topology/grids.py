@@ -15,7 +15,13 @@ from batchednodes.topology.graph import Graph
 
 @dataclass(frozen=True)
 class Grid(Topology):
-    """A grid of two or three dimensions with borders: four or six neighbours, fewer at the border."""
+    """A grid of two or three dimensions with borders: four or six neighbours, fewer at the border.
+
+    Example:
+        >>> from batchednodes.topology import Grid
+        >>> Grid(sides=[2, 4]).graph(8, 0).degrees.tolist()
+        [2, 3, 3, 2, 2, 3, 3, 2]
+    """
 
     sides: list[int] | None = None
     """Length of each side [nodes]; two or three numbers, at least 1, with product n; null: as equal as can be."""
@@ -35,7 +41,14 @@ class Grid(Topology):
 
 @dataclass(frozen=True)
 class Torus(Topology):
-    """A grid of two or three dimensions that wraps around: four or six neighbours, fewer where a side is below 3."""
+    """A grid of two or three dimensions that wraps around: four or six neighbours, fewer where a side is below 3.
+
+    Example:
+        >>> from batchednodes.topology import Torus
+        >>> graph = Torus().graph(25, 0)  # five rows of five
+        >>> graph.indices[:4].tolist()  # node 0 has neighbours beyond both borders
+        [1, 4, 5, 20]
+    """
 
     rows: int | None = None
     """Number of rows of a grid of two dimensions [nodes]; at least 1, a divisor of n; null: see `sides`."""

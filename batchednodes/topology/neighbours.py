@@ -21,7 +21,15 @@ from batchednodes.topology.peer_sampling_kernels import COMPLETE, LISTED, PeerRu
 
 @dataclass(frozen=True, eq=False)
 class Networks:
-    """Disjoint networks that share one batch: nodes offsets[g] .. offsets[g + 1] - 1 belong to network g."""
+    """Disjoint networks that share one batch: nodes offsets[g] .. offsets[g + 1] - 1 belong to network g.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.topology import Networks
+        >>> batch = Networks(offsets=np.array([0, 2, 5]), seeds=np.array([0, 1], np.uint64))
+        >>> batch.network_of().tolist(), batch.local().tolist()
+        ([0, 0, 1, 1, 1], [0, 1, 0, 1, 2])
+    """
 
     offsets: Int64[np.ndarray, " g1"]
     """First node of each network, and the number of nodes of all; g + 1 entries, increasing from 0, below 2^31."""
@@ -130,6 +138,16 @@ class PeerLists:
 def stack(networks: Networks, graphs: Sequence[Graph | PeerSampler | None]) -> PeerLists:
     """Returns the contact lists of all networks, with node numbers of the batch.
 
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.topology import Complete, Networks, Ring, stack
+        >>> batch = Networks(offsets=np.array([0, 3, 6]), seeds=np.array([0, 1], np.uint64))
+        >>> contacts = stack(batch, [Complete().graph(3, 0), Ring().graph(3, 1)])
+        >>> contacts.complete.tolist()
+        [True, True, True, False, False, False]
+        >>> contacts.indices.tolist()  # only the ring is stored, with the numbers of the batch
+        [4, 5, 3, 5, 3, 4]
+
     Args:
         networks: the sizes.
         graphs: that of each network, of its size, or what chooses peers there; None: complete.
@@ -162,7 +180,16 @@ def stack(networks: Networks, graphs: Sequence[Graph | PeerSampler | None]) -> P
 @njit(nogil=True, cache=True)
 @no_type_check
 def peer(node, bits, lists):  # noqa: ANN001, ANN201  (numba infers the types)
-    """Maps 64 random bits to a uniformly random contact of a node; -1 if it has nobody. See `PeerLists.lists`."""
+    """Maps 64 random bits to a uniformly random contact of a node; -1 if it has nobody. See `PeerLists.lists`.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.topology import Networks, Ring, peer, stack
+        >>> batch = Networks(offsets=np.array([0, 5]), seeds=np.array([0], np.uint64))
+        >>> lists = stack(batch, [Ring().graph(5, 0)]).lists()
+        >>> [peer(0, np.uint64(bits), lists) for bits in (0, 2**63)]  # bits choose one of 1 and 4
+        [1, 4]
+    """
     start, size, complete, indptr, indices = lists
     if complete[node]:
         others = size[node] - 1

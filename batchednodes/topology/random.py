@@ -22,6 +22,12 @@ from batchednodes.topology.regular import fresh
 class ErdosRenyi(Topology):
     """Each pair of nodes is an edge with the same probability, independently: G(n, p).
 
+    Example:
+        >>> from batchednodes.topology import ErdosRenyi
+        >>> graph = ErdosRenyi(probability=0.1).graph(100, 0)
+        >>> round(graph.degrees.mean())  # about a tenth of the 99 others
+        10
+
     Reference:
         V. Batagelj, U. Brandes, "Efficient generation of large random networks", Phys. Rev. E 71, 2005 (gap sampling).
     """
@@ -74,6 +80,12 @@ class WattsStrogatz(Topology):
     The new end is uniform over the nodes that are no neighbours yet. The number of edges stays n k / 2; an edge that
     has found no free place in 100 draws stays where it is (only where nearly all nodes are neighbours).
 
+    Example:
+        >>> from batchednodes.topology import WattsStrogatz
+        >>> ring, small_world = (WattsStrogatz(4, rewire).graph(200, 0) for rewire in (0.0, 0.2))
+        >>> small_world.spectral_gap() > 10 * ring.spectral_gap()  # a few long edges, and news travels fast
+        True
+
     Reference:
         D. J. Watts, S. H. Strogatz, "Collective dynamics of 'small-world' networks", Nature 393, 1998.
     """
@@ -114,6 +126,12 @@ class BarabasiAlbert(Topology):
     """A growing graph: each new node picks `attach` distinct others, with chances in proportion to their degrees.
 
     It grows from a star of attach + 1 nodes, is connected, and has attach (n - attach) edges.
+
+    Example:
+        >>> from batchednodes.topology import BarabasiAlbert
+        >>> degrees = BarabasiAlbert(attach=2).graph(1000, 0).degrees
+        >>> degrees.min().item(), degrees.mean().item(), degrees.max().item() > 40  # few have many neighbours
+        (2, 3.992, True)
 
     Reference:
         A.-L. Barabasi, R. Albert, "Emergence of scaling in random networks", Science 286, 1999.

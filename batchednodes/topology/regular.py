@@ -25,6 +25,12 @@ class KRegular(Topology):
     with a random other edge; then all edges swap ends, four times over, which leaves the graph nearly uniform among all
     such graphs. A degree above (n - 1) / 2 is the complement of a smaller one.
 
+    Example:
+        >>> from batchednodes.topology import KRegular
+        >>> graph = KRegular(degree=3).graph(1000, 0)
+        >>> set(graph.degrees.tolist()), graph.is_connected
+        ({3}, True)
+
     Reference:
         B. Bollobas, "A probabilistic proof of an asymptotic formula for the number of labelled regular graphs", 1980.
     """

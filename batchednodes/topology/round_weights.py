@@ -27,7 +27,17 @@ Stochasticity = Literal["row", "column", "double"]
 
 @dataclass(frozen=True, eq=False)
 class RoundWeights:
-    """The gossip matrices of one network, round by round."""
+    """The gossip matrices of one network, round by round.
+
+    Example:
+        >>> from batchednodes.topology import MetropolisHastings, Ring, RoundWeights
+        >>> rounds = RoundWeights(4, Ring().graph(4, 0), MetropolisHastings(), "double", False, 1.0)
+        >>> rounds.matrix(0).toarray().round(2)
+        array([[0.33, 0.33, 0.  , 0.33],
+               [0.33, 0.33, 0.33, 0.  ],
+               [0.  , 0.33, 0.33, 0.33],
+               [0.33, 0.  , 0.33, 0.33]])
+    """
 
     n: int
     """Number of nodes."""

@@ -23,6 +23,12 @@ from batchednodes.topology.time_varying_peers import Cycle, Matchings, NewPeers
 class OnePeerExponential(Changing):
     """Directed: in round r node i contacts i + 2^(r mod log2 n), the logarithm rounded up.
 
+    Example:
+        >>> from batchednodes.topology import OnePeerExponential
+        >>> rounds = OnePeerExponential(period=1.0).graph(8, 0)
+        >>> [int(rounds.at(time).indices[0]) for time in (0.0, 1.0, 2.0, 3.0)]  # whom node 0 may contact
+        [1, 2, 4, 1]
+
     Reference:
         B. Ying et al., "Exponential graph is provably efficient for decentralized deep training", NeurIPS 2021.
     """
@@ -50,6 +56,14 @@ class OnePeerExponential(Changing):
 class RandomMatching(Changing):
     """A new uniformly random perfect matching each round; of an odd number of nodes one is left out.
 
+    Example:
+        >>> from batchednodes.topology import RandomMatching
+        >>> rounds = RandomMatching(period=1.0).graph(6, seed=1)
+        >>> rounds.at(0.0).indices.tolist()  # the partner of each node
+        [3, 4, 5, 0, 1, 2]
+        >>> rounds.at(1.0).indices.tolist()
+        [1, 0, 3, 2, 5, 4]
+
     Reference:
         S. Boyd, A. Ghosh, B. Prabhakar, D. Shah, "Randomized gossip algorithms", IEEE Trans. Inf. Theory 52(6), 2006:
         the synchronous model, in which nodes meet in disjoint pairs.
@@ -74,7 +88,14 @@ class RandomMatching(Changing):
 
 @dataclass(frozen=True)
 class RandomPeers(Changing):
-    """Directed: each round every node draws some peers anew, uniformly among all others (k-out)."""
+    """Directed: each round every node draws some peers anew, uniformly among all others (k-out).
+
+    Example:
+        >>> from batchednodes.topology import RandomPeers
+        >>> rounds = RandomPeers(degree=2).graph(5, 0)
+        >>> rounds.at(0.0).indices.reshape(5, 2).tolist()
+        [[3, 4], [2, 4], [0, 3], [1, 2], [0, 3]]
+    """
 
     degree: int = 2
     """Peers of each node in a round [nodes]; at least 1, below n."""
@@ -100,6 +121,14 @@ class RandomPeers(Changing):
 @dataclass(frozen=True)
 class BaseGraph(Changing):
     """The Base-(k+1) graph: a cycle of graphs of degree k at most; synchronous mixing reaches the mean in one cycle.
+
+    Example:
+        >>> from batchednodes.topology import BaseGraph
+        >>> rounds = BaseGraph(degree=2).graph(9, 0)
+        >>> rounds.cycle  # in so many rounds all nodes come to their mean
+        2
+        >>> rounds.at(0.0).degrees.tolist()
+        [2, 2, 2, 2, 2, 2, 2, 2, 2]
 
     Reference:
         Y. Takezawa et al., "Beyond exponential graph: communication-efficient topologies for decentralized learning via

@@ -23,7 +23,17 @@ from batchednodes.topology.peer_sampling_kernels import CYCLE, MATCHING, NEW_PEE
 
 @dataclass(frozen=True, eq=False)
 class Cycle(PeerSampler):
-    """A few graphs in turn: round r has the graph r mod their number; peers are uniform among its neighbours."""
+    """A few graphs in turn: round r has the graph r mod their number; peers are uniform among its neighbours.
+
+    Example:
+        >>> from batchednodes.topology import Chain, Ring, Star
+        >>> from batchednodes.topology.time_varying_peers import Cycle
+        >>> rounds = Cycle.of(period=10.0, graphs=[Star().graph(4, 0), Chain().graph(4, 0)])
+        >>> rounds.at(9.0).degrees.tolist(), rounds.at(10.0).degrees.tolist()
+        ([3, 1, 1, 1], [1, 2, 2, 1])
+        >>> rounds.union().degrees.tolist()
+        [3, 2, 3, 2]
+    """
 
     period: float
     """Length of a round [s]."""

@@ -14,7 +14,13 @@ from batchednodes.topology.graph import Graph
 
 @dataclass(frozen=True)
 class BinaryTree(Topology):
-    """A balanced binary tree: node i has the children 2 i + 1 and 2 i + 2; node 0 is the root."""
+    """A balanced binary tree: node i has the children 2 i + 1 and 2 i + 2; node 0 is the root.
+
+    Example:
+        >>> from batchednodes.topology import BinaryTree
+        >>> BinaryTree().graph(7, 0).degrees.tolist()  # the root, two children, four leaves
+        [2, 3, 3, 1, 1, 1, 1]
+    """
 
     def contacts(self, n: int) -> float:
         return 2.0 * n
@@ -31,6 +37,13 @@ class DoubleBinaryTree(Topology):
 
     Both have depth about log2(n), and no node more than four neighbours. (Of an odd number of nodes, node 0 is an inner
     node of both.)
+
+    Example:
+        >>> from batchednodes.topology import BinaryTree, DoubleBinaryTree
+        >>> BinaryTree().graph(64, 0).degrees.min().item()  # a leaf hangs by one edge
+        1
+        >>> DoubleBinaryTree().graph(64, 0).degrees.min().item()  # and is an inner node of the other tree
+        2
 
     Reference:
         P. Sanders, J. Speck, J. L. Traff, "Two-tree algorithms for full bandwidth broadcast, reduction and scan",

@@ -48,7 +48,13 @@ class Weights(ABC):
 
 @dataclass(frozen=True)
 class UniformWeights(Weights):
-    """All neighbours alike: P[i, j] = 1 / d_i; every tick of a clock is a contact."""
+    """All neighbours alike: P[i, j] = 1 / d_i; every tick of a clock is a contact.
+
+    Example:
+        >>> from batchednodes.topology import Ring, UniformWeights
+        >>> UniformWeights().chooser(Ring().graph(4, 0)) is None  # each tick is a contact with a uniform neighbour
+        True
+    """
 
     def chooser(self, graph: Graph) -> PeerSampler | None:
         return None
@@ -57,6 +63,17 @@ class UniformWeights(Weights):
 @dataclass(frozen=True)
 class MetropolisHastings(Weights):
     """P[i, j] = 1 / (1 + max(d_i, d_j)): symmetric, so that hubs are contacted no more often than others.
+
+    Example:
+        >>> from batchednodes.topology import MetropolisHastings, Star
+        >>> chooser = MetropolisHastings().chooser(Star().graph(4, 0))
+        >>> chooser.probabilities().toarray()
+        array([[0.  , 0.25, 0.25, 0.25],
+               [0.25, 0.  , 0.  , 0.  ],
+               [0.25, 0.  , 0.  , 0.  ],
+               [0.25, 0.  , 0.  , 0.  ]])
+        >>> chooser.share().tolist()  # leaves let most of their ticks pass
+        [0.75, 0.25, 0.25, 0.25]
 
     Reference:
         L. Xiao, S. Boyd, S. Lall, "A scheme for robust distributed sensor fusion based on average consensus",
@@ -72,6 +89,12 @@ class MetropolisHastings(Weights):
 @dataclass(frozen=True)
 class MaxDegree(Weights):
     """P[i, j] = 1 / (1 + d_max), d_max the largest degree: symmetric, the same for all edges.
+
+    Example:
+        >>> from batchednodes.topology import Chain, MaxDegree
+        >>> chooser = MaxDegree().chooser(Chain().graph(4, 0))
+        >>> chooser.share().round(2).tolist()
+        [0.33, 0.67, 0.67, 0.33]
 
     Reference:
         L. Xiao, S. Boyd, S.-J. Kim, "Distributed average consensus with least-mean-square deviation", J. Parallel
@@ -90,6 +113,12 @@ class Laplacian(Weights):
     Above 1 / d_max, P[i, i] of a hub would be no probability. The slowest factor of P, max(1 - a l_2, a l_n - 1), is
     convex in a, so the least a where it binds is the best that is left.
 
+    Example:
+        >>> from batchednodes.topology import Laplacian, Ring
+        >>> chooser = Laplacian().chooser(Ring().graph(4, 0))  # eigenvalues 0, 2, 2, 4 of L: a = 2 / (2 + 4)
+        >>> chooser.probabilities().toarray().round(3)[0].tolist()
+        [0.0, 0.333, 0.0, 0.333]
+
     Reference:
         L. Xiao, S. Boyd, "Fast linear iterations for distributed averaging", Systems & Control Letters 53(1), 2004.
     """
@@ -101,7 +130,17 @@ class Laplacian(Weights):
 
 @dataclass(frozen=True)
 class ConstantWeights(Weights):
-    """P[i, j] = a for each neighbour, the same for all edges."""
+    """P[i, j] = a for each neighbour, the same for all edges.
+
+    Example:
+        >>> from batchednodes.topology import ConstantWeights, Ring
+        >>> ConstantWeights(0.3).chooser(Ring().graph(5, 0)).share().tolist()
+        [0.6, 0.6, 0.6, 0.6, 0.6]
+        >>> ConstantWeights(0.6).chooser(Ring().graph(5, 0))
+        Traceback (most recent call last):
+            ...
+        ValueError: value must be at most 1 / d_max = 0.5, d_max the largest degree, got 0.6; use a smaller one
+    """
 
     value: float = 0.25
     """a, the weight of each neighbour; in (0, 1], at most 1 / d_max; dimensionless."""
@@ -121,7 +160,17 @@ class ConstantWeights(Weights):
 
 @dataclass(frozen=True)
 class GivenWeights(Weights):
-    """The user's own probabilities, from a text file of rows i,j,probability; contacts without a row are never made."""
+    """The user's own probabilities, from a text file of rows i,j,probability; contacts without a row are never made.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.topology import Chain, GivenWeights
+        >>> np.savetxt("weights.csv", [(0, 1, 1.0), (1, 0, 0.7), (1, 2, 0.3), (2, 1, 0.5)], "%g", ",")
+        >>> GivenWeights("weights.csv").chooser(Chain().graph(3, 0)).probabilities().toarray()
+        array([[0. , 1. , 0. ],
+               [0.7, 0. , 0.3],
+               [0. , 0.5, 0. ]])
+    """
 
     path: str
     """The file, relative to the working directory; '#' begins a comment, and a first line of names is skipped; node i
@@ -245,7 +294,16 @@ def _found(node, bits, indptr, indices, upto, out):  # noqa: ANN001, ANN202
 
 
 def best_constant(graph: Graph) -> float:
-    """Returns the a for which I - a L contracts fastest and has no negative entry; dimensionless; 0 without edges."""
+    """Returns the a for which I - a L contracts fastest and has no negative entry; dimensionless; 0 without edges.
+
+    Example:
+        >>> from batchednodes.topology import Ring, Star
+        >>> from batchednodes.topology.weights import best_constant
+        >>> round(best_constant(Ring().graph(3, 0)), 3)  # 1/3: one round of averages reaches the mean
+        0.333
+        >>> round(best_constant(Star().graph(5, 0)), 3)  # at most 1/4, which leaves the hub nothing
+        0.25
+    """
     if graph.indices.size == 0:
         return 0.0
     d = graph.degrees.max()

@@ -25,6 +25,17 @@ from batchednodes.algorithms.mixing.phase import GossipPhase
 class GossipMatrix:
     """The rows of W that differ from the identity, as sparse CSR.
 
+    Example:
+        >>> import torch
+        >>> from batchednodes import GossipMatrix
+        >>> matrix = GossipMatrix.of(torch.tensor([1]), torch.tensor([0]), torch.tensor([0.5]), n=3)  # of 0 to 1
+        >>> matrix.dense().tolist()
+        [[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.0, 0.0, 1.0]]
+        >>> x = torch.tensor([[0.0], [1.0], [2.0]])
+        >>> matrix.apply_(x)
+        >>> x.flatten().tolist()
+        [0.0, 0.5, 2.0]
+
     Reference:
         S. Boyd, A. Ghosh, B. Prabhakar, D. Shah, "Randomized gossip algorithms", IEEE Trans. Inf. Theory 52(6), 2006.
     """
@@ -61,7 +72,19 @@ class GossipMatrix:
 
 
 def matrices(phase: GossipPhase, n: int) -> Iterator[GossipMatrix]:
-    """Yields the gossip matrix of each wave of a phase, for n rows."""
+    """Yields the gossip matrix of each wave of a phase, for n rows.
+
+    Example:
+        >>> import numpy as np
+        >>> import torch
+        >>> from batchednodes.algorithms.mixing.matrix import matrices
+        >>> from batchednodes.algorithms.mixing.phase import GossipPhase
+        >>> receivers, senders, times = torch.tensor([1, 2]), torch.tensor([0, 1]), torch.zeros(2, dtype=torch.float64)
+        >>> phase = GossipPhase(receivers, senders, senders, torch.full((2,), 0.5), times, np.array([0, 1, 2]), nodes=3)
+        >>> first, second = (matrix.dense() for matrix in matrices(phase, 3))  # 0 pushes to 1, then 1 to 2
+        >>> (second @ first).tolist()
+        [[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.25, 0.25, 0.5]]
+    """
     columns, values = _entries(phase.receivers, phase.senders, phase.weights)
     begins = _begins(int(np.diff(phase.waves).max(initial=0)), columns.device)
     for a, b in phase.spans():

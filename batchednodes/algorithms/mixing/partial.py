@@ -77,7 +77,14 @@ class Ages:
 
 
 def parts(p: int, q: int, device: torch.device) -> Int64[Tensor, " p"]:
-    """Returns the part of each of p entries of a model of q parts."""
+    """Returns the part of each of p entries of a model of q parts.
+
+    Example:
+        >>> import torch
+        >>> from batchednodes.algorithms.mixing.partial import parts
+        >>> parts(7, 3, torch.device("cpu")).tolist()
+        [0, 0, 0, 1, 1, 2, 2]
+    """
     return torch.arange(p, device=device) * q // p
 
 

@@ -28,6 +28,18 @@ class GossipPhase:
 
     Row j becomes (1 - w) x_j + w x_i; all lines of a wave read rows as they were before it. Rows from n on are slots,
     snapshots of models that are under way, and a line of one is a copy.
+
+    Example:
+        >>> import numpy as np
+        >>> import torch
+        >>> from batchednodes.algorithms.mixing.phase import GossipPhase
+        >>> from batchednodes.events.timeline import MEET, Events
+        >>> from batchednodes.events.waves import schedule
+        >>> columns = (np.array([MEET], np.int8), np.array([0], np.int32), np.array([2], np.int32), np.array([-1]))
+        >>> events = Events(np.array([1.5]), *columns)  # nodes 0 and 2 meet
+        >>> phase, _ = GossipPhase.of(events, schedule(events, 3), 3, torch.device("cpu"))
+        >>> phase.receivers.tolist(), phase.senders.tolist()  # each takes from the other
+        ([0, 2], [2, 0])
     """
 
     receivers: Int64[Tensor, " e"]

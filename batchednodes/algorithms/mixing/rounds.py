@@ -14,7 +14,15 @@ from batchednodes.topology import RoundWeights
 
 
 class RoundMatrix:
-    """W of one network in one round, on a device."""
+    """W of one network in one round, on a device.
+
+    Example:
+        >>> import torch
+        >>> from batchednodes.algorithms.mixing.rounds import RoundMatrix
+        >>> mean = RoundMatrix(None, torch.device("cpu"), torch.float32)
+        >>> mean.times(torch.tensor([[0.0], [1.0], [5.0]])).flatten().tolist()
+        [2.0, 2.0, 2.0]
+    """
 
     def __init__(self, matrix: "scipy.sparse.csr_array | None", device: torch.device, dtype: torch.dtype) -> None:
         """Takes W, with its diagonal, None: 1/n everywhere, and what the rows are."""

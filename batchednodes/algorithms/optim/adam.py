@@ -36,7 +36,17 @@ _MOMENTS = {
 
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """Steps scaled by moments of the gradients that a node has seen; that of `torch.optim.Adam`."""
+    """Steps scaled by moments of the gradients that a node has seen; that of `torch.optim.Adam`.
+
+    Example:
+        >>> import torch
+        >>> from batchednodes.algorithms.optim import Adam
+        >>> settings = {"beta1": torch.tensor([[0.9]]), "beta2": torch.tensor([[0.999]]), "eps": torch.tensor([[1e-8]])}
+        >>> kept = {"exp_avg": torch.zeros(1, 2), "exp_avg_sq": torch.zeros(1, 2), "steps": torch.zeros(1, 1)}
+        >>> x, g, lr = torch.zeros(1, 2), torch.tensor([[100.0, -0.01]]), torch.tensor([[0.5]])
+        >>> Adam().step(x, g, kept, lr, **settings).round(decimals=3).tolist()  # the first step: lr, whatever g is
+        [[-0.5, 0.5]]
+    """
 
     beta1: PerNode = field(default=0.9, metadata={"high": 1.0})
     """Decay of the first moment, 0 <= beta1 < 1; dimensionless."""
@@ -59,7 +69,18 @@ class Adam(Optimizer):
 
 @dataclass(frozen=True)
 class AdamW(Optimizer):
-    """Adam with weight decay apart from the moments; that of `torch.optim.AdamW`."""
+    """Adam with weight decay apart from the moments; that of `torch.optim.AdamW`.
+
+    Example:
+        >>> import torch
+        >>> from batchednodes.algorithms.optim import AdamW
+        >>> names = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "decay": 0.5}
+        >>> settings = {name: torch.tensor([[value]]) for name, value in names.items()}
+        >>> kept = {"exp_avg": torch.zeros(1, 1), "exp_avg_sq": torch.zeros(1, 1), "steps": torch.zeros(1, 1)}
+        >>> x, g, lr = torch.ones(1, 1), torch.zeros(1, 1), torch.tensor([[0.5]])
+        >>> AdamW().step(x, g, kept, lr, **settings).item()  # decay alone
+        0.75
+    """
 
     beta1: PerNode = field(default=0.9, metadata={"high": 1.0})
     """Decay of the first moment, 0 <= beta1 < 1; dimensionless."""

@@ -67,7 +67,15 @@ class Schedule(ABC):
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """The step size stays as it is."""
+    """The step size stays as it is.
+
+    Example:
+        >>> import torch
+        >>> from batchednodes.algorithms.optim import Constant
+        >>> rise = Constant(warmup=4.0)  # the first updates make smaller steps
+        >>> rise.at(torch.arange(6), torch.zeros(6), {"warmup": torch.tensor(4.0)}).tolist()
+        [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    """
 
     def factor(self, k: Tensor, **settings: Tensor) -> Tensor:
         return k * 0 + 1
@@ -75,7 +83,15 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class Step(Schedule):
-    """The step size falls by a factor each time that some progress has been made."""
+    """The step size falls by a factor each time that some progress has been made.
+
+    Example:
+        >>> import torch
+        >>> from batchednodes.algorithms.optim import Step
+        >>> updates = torch.tensor([0.0, 9.0, 10.0, 20.0])
+        >>> Step().factor(updates, every=torch.tensor(10.0), gamma=torch.tensor(0.5)).tolist()
+        [1.0, 1.0, 0.5, 0.25]
+    """
 
     every: PerNode = field(default=100.0, metadata={"open_low": True})
     """Progress between two falls; positive and finite."""
@@ -89,7 +105,15 @@ class Step(Schedule):
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """Half a cosine from the full step size to the lowest, which it then keeps."""
+    """Half a cosine from the full step size to the lowest, which it then keeps.
+
+    Example:
+        >>> import torch
+        >>> from batchednodes.algorithms.optim import Cosine
+        >>> updates = torch.tensor([0.0, 50.0, 100.0, 1000.0])
+        >>> Cosine().factor(updates, until=torch.tensor(100.0), low=torch.tensor(0.0)).round(decimals=3).tolist()
+        [1.0, 0.5, 0.0, 0.0]
+    """
 
     until: PerNode = field(default=1000.0, metadata={"open_low": True})
     """Progress at which the lowest is reached; positive and finite."""
@@ -104,7 +128,14 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class InverseSqrt(Schedule):
-    """The step size falls as one over the square root of progress: by 1 / sqrt(1 + k / scale)."""
+    """The step size falls as one over the square root of progress: by 1 / sqrt(1 + k / scale).
+
+    Example:
+        >>> import torch
+        >>> from batchednodes.algorithms.optim import InverseSqrt
+        >>> InverseSqrt().factor(torch.tensor([0.0, 30.0, 150.0]), scale=torch.tensor(10.0)).round(decimals=3).tolist()
+        [1.0, 0.5, 0.25]
+    """
 
     scale: PerNode = field(default=1.0, metadata={"open_low": True})
     """Progress at which the factor is 1 / sqrt(2); positive and finite."""

@@ -16,7 +16,14 @@ else:
 
 @dataclass(frozen=True)
 class SGD(Optimizer):
-    """Steps against the gradient, by `momentum`, `nesterov` and `weight_decay` of `local`, as `torch.optim.SGD`."""
+    """Steps against the gradient, by `momentum`, `nesterov` and `weight_decay` of `local`, as `torch.optim.SGD`.
+
+    Example:
+        >>> import torch
+        >>> from batchednodes.algorithms.optim import SGD
+        >>> SGD().step(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.5, -1.0]]), {}, lr=torch.tensor([[0.5]])).tolist()
+        [[0.75, 2.5]]
+    """
 
     def step(self, x: Tensor, g: Tensor, kept: dict[str, Tensor], lr: Tensor, **settings: Tensor) -> Tensor:
         return x - lr * g

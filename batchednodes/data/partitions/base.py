@@ -28,7 +28,16 @@ _REAL = "one that asks for no labels, such as iid or natural,"
 
 @dataclass(frozen=True, eq=False)
 class Shards:
-    """The rows of each node: node i owns rows[offsets[i]:offsets[i + 1]]."""
+    """The rows of each node: node i owns rows[offsets[i]:offsets[i + 1]].
+
+    Example:
+        >>> from batchednodes.data import IID, LinearRegression
+        >>> shards = IID().split(LinearRegression(samples_per_node=4).load(3, seed=0), 3, seed=0)
+        >>> shards.sizes.tolist()
+        [4, 4, 4]
+        >>> shards.rows[shards.offsets[1] : shards.offsets[2]].tolist()  # what node 1 owns
+        [10, 1, 2, 6]
+    """
 
     rows: Int64[np.ndarray, " R"]
     """Indices into the training samples, node by node."""
@@ -121,7 +130,13 @@ def check_concentration(alpha: float) -> None:
 
 
 def near_equal(total: int, parts: int) -> Int64[np.ndarray, " ends"]:
-    """Returns offsets of parts whose sizes differ by at most one."""
+    """Returns offsets of parts whose sizes differ by at most one.
+
+    Example:
+        >>> from batchednodes.data.partitions.base import near_equal
+        >>> near_equal(10, 3).tolist()
+        [0, 3, 6, 10]
+    """
     return np.arange(parts + 1, dtype=np.int64) * total // parts
 
 
@@ -140,6 +155,14 @@ def by_label(labels: Int64[np.ndarray, " S"], seed: int) -> Int64[np.ndarray, " 
 
 
 def of_owners(rows: Int64[np.ndarray, " R"], owners: Int64[np.ndarray, " R"], n: int) -> Shards:
-    """Returns the shards in which node owners[r] owns rows[r], in the order of r."""
+    """Returns the shards in which node owners[r] owns rows[r], in the order of r.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.data.partitions.base import of_owners
+        >>> shards = of_owners(np.arange(5), np.array([1, 0, 1, 1, 0]), n=2)
+        >>> shards.rows.tolist(), shards.offsets.tolist()
+        ([1, 4, 0, 2, 3], [0, 2, 5])
+    """
     offsets = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=n))])
     return Shards(rows[np.argsort(owners, kind="stable")], offsets)

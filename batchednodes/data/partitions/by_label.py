@@ -32,6 +32,13 @@ _KEYS = 1 << 22
 class LabelShards(Partition):
     """Rows sorted by label and cut into equal shards, which are dealt at random: few labels a node. For labels only.
 
+    Example:
+        >>> from batchednodes.data import LabelShards, Sklearn
+        >>> digits = Sklearn("digits").load(10, seed=0)
+        >>> counts = LabelShards(shards_per_node=2).split(digits, 10, seed=0).counts(digits.targets, 10)
+        >>> (counts > 0).sum(axis=1).max().item() <= 4  # a shard may reach over the end of a label
+        True
+
     Reference:
         H. B. McMahan et al., "Communication-efficient learning of deep networks from decentralized data", AISTATS 2017.
     """
@@ -69,6 +76,12 @@ class LabelsPerNode(Partition):
     The labels go round once, in random order, so that each has a holder: node i holds the one of number i modulo K. All
     others of a node are drawn at random, without repetition. A label's rows are divided to within one row; sizes
     differ where labels differ in how many rows and holders they have. For labels only.
+
+    Example:
+        >>> from batchednodes.data import LabelsPerNode, Sklearn
+        >>> iris = Sklearn("iris").load(6, seed=0)
+        >>> LabelsPerNode(labels=2).split(iris, 6, seed=0).counts(iris.targets, 3).tolist()
+        [[13, 0, 8], [0, 10, 8], [0, 10, 8], [13, 0, 8], [14, 10, 0], [0, 10, 8]]
 
     Reference:
         Q. Li, Y. Diao, Q. Chen, B. He, "Federated learning on non-IID data silos: an experimental study", ICDE 2022.

@@ -20,6 +20,13 @@ from batchednodes.numerics.values import check_sizes, number
 class QuantitySkew(Partition):
     r"""Rows dealt at random, sizes from Dirichlet's law: w ~ Dirichlet(alpha 1_n).
 
+    Example:
+        >>> from batchednodes.data import QuantitySkew, Sklearn
+        >>> digits = Sklearn("digits").load(8, seed=0)
+        >>> skewed, even = (QuantitySkew(alpha).split(digits, 8, seed=0).sizes for alpha in (0.5, 500.0))
+        >>> skewed.max().item() > 10 * skewed.min().item(), even.max().item() > 2 * even.min().item()
+        (True, False)
+
     Reference:
         Q. Li, Y. Diao, Q. Chen, B. He, "Federated learning on non-IID data silos: an experimental study", ICDE 2022.
     """
@@ -46,6 +53,13 @@ class QuantitySkew(Partition):
 @dataclass(frozen=True)
 class PowerLaw(Partition):
     r"""Rows dealt at random, sizes from a power law: P(w > x) = x^(1 - exponent) for x >= 1 (Pareto's law).
+
+    Example:
+        >>> from batchednodes.data import PowerLaw, Sklearn
+        >>> digits = Sklearn("digits").load(8, seed=0)
+        >>> sizes = PowerLaw(exponent=2.0, minimum=10).split(digits, 8, seed=0).sizes
+        >>> sizes.sum().item(), sizes.min().item() >= 10, sizes.max().item() > 2 * 1438 / 8
+        (1438, True, True)
 
     Reference:
         A. Clauset, C. R. Shalizi, M. E. J. Newman, "Power-law distributions in empirical data", SIAM Review 51, 2009.
@@ -76,6 +90,13 @@ class LogNormalSizes(Partition):
     r"""Rows dealt at random, sizes from a log-normal law: log w ~ N(0, sigma^2).
 
     FedProx's published experiments draw their unequal sizes so, with sigma = 2.
+
+    Example:
+        >>> from batchednodes.data import LogNormalSizes, Sklearn
+        >>> digits = Sklearn("digits").load(8, seed=0)
+        >>> even, skewed = (LogNormalSizes(sigma).split(digits, 8, seed=0).sizes for sigma in (0.0, 2.0))
+        >>> even.tolist(), skewed.max().item() > 2 * 180
+        ([180, 180, 179, 180, 180, 179, 180, 180], True)
 
     Reference:
         T. Li et al., "Federated optimization in heterogeneous networks", MLSys 2020.

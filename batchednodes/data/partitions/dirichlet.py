@@ -54,6 +54,15 @@ class Dirichlet(Partition):
     that are left; where none of its labels is left, the node takes from what is left in proportion. Nodes take their
     turns in random order. For labels only.
 
+    Example:
+        >>> from batchednodes.data import Dirichlet, Sklearn
+        >>> iris = Sklearn("iris").load(4, seed=0)
+        >>> for alpha in (0.1, 1000.0):
+        ...     print(Dirichlet(alpha).split(iris, 4, seed=0).counts(iris.targets, 3).tolist())
+        ...
+        [[0, 0, 30], [0, 30, 0], [10, 10, 10], [30, 0, 0]]
+        [[7, 9, 14], [10, 11, 9], [11, 8, 11], [12, 12, 6]]
+
     Reference:
         T.-M. H. Hsu, H. Qi, M. Brown, "Measuring the effects of non-identical data distribution for federated visual
         classification", arXiv 1909.06335, 2019.
@@ -84,6 +93,12 @@ class DirichletGroups(Partition):
     Node i is of group floor(i groups / n): a group's nodes are neighbours on a chain or ring. Group g draws
     q_g ~ Dirichlet(alpha prior), and each of its nodes takes rows by q_g as `dirichlet` has it. With as many groups as
     nodes it is that law. For labels only. This is its generalisation to clients of a few populations, as in
+
+    Example:
+        >>> from batchednodes.data import DirichletGroups, Sklearn
+        >>> iris = Sklearn("iris").load(4, seed=0)
+        >>> DirichletGroups(alpha=0.1, groups=2).split(iris, 4, seed=0).counts(iris.targets, 3).tolist()
+        [[0, 0, 30], [20, 0, 10], [0, 30, 0], [20, 10, 0]]
 
     Reference:
         A. Ghosh, J. Chung, D. Yin, K. Ramchandran, "An efficient framework for clustered federated learning", NeurIPS
@@ -152,6 +167,13 @@ class DirichletPerClass(Partition):
 
     Label k draws p_k ~ Dirichlet(alpha 1_n), and its rows, in random order, are cut in these proportions: node i has
     p_ki S_k of them to within one row, and exactly so on average. For labels only.
+
+    Example:
+        >>> from batchednodes.data import DirichletPerClass, Sklearn
+        >>> iris = Sklearn("iris").load(4, seed=0)
+        >>> counts = DirichletPerClass(alpha=0.5, minimum=5).split(iris, 4, seed=0).counts(iris.targets, 3)
+        >>> counts.sum(axis=0).tolist(), counts.sum(axis=1).min().item() >= 5
+        ([40, 40, 40], True)
 
     Reference:
         M. Yurochkin et al., "Bayesian nonparametric federated learning of neural networks", ICML 2019; Q. Li, Y. Diao,

@@ -31,7 +31,14 @@ FeaturesAs = Literal["auto", "integers", "real"]
 
 @dataclass(frozen=True)
 class DataSizes:
-    """The sizes of a data set, known without building it."""
+    """The sizes of a data set, known without building it.
+
+    Example:
+        >>> from batchednodes.data import Digits
+        >>> sizes = Digits().sizes(100)  # known without loading them for a hundred nodes
+        >>> sizes.samples, sizes.test_samples, sizes.features, sizes.outputs
+        (1438, 359, (64,), 10)
+    """
 
     samples: int
     """Training samples S."""
@@ -176,6 +183,15 @@ def refuse_standardized(standardize: str) -> None:
 
 def check_dataset(dataset: Dataset) -> None:
     """Checks that a data set can be learned from: at least one sample, finite numbers, labels within range.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.data.sources.base import Dataset, check_dataset
+        >>> features, labels = np.array([[0.0], [np.nan]]), np.array([0, 1])
+        >>> check_dataset(Dataset(features, labels, features[:1], labels[:1], classes=2))
+        Traceback (most recent call last):
+            ...
+        ValueError: features must be finite, got 1 non-finite values, the first in row 1: remove or fill those rows
 
     Raises:
         ValueError: names the array, the rule, how many entries break it and the first row that does.

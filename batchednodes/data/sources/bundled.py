@@ -43,6 +43,14 @@ def _rows(name: str) -> Rows:
 class Digits(Source):
     """Handwritten digits, 1,797 images of 8 x 8 pixels in [0, 1], flattened to 64 features; 10 labels.
 
+    Example:
+        >>> from batchednodes.data import Digits
+        >>> data = Digits(test_fraction=0.2).load(10, seed=0)
+        >>> data.features.shape, data.test_features.shape, data.classes
+        ((1438, 64), (359, 64), 10)
+        >>> data.features.min().item(), data.features.max().item()
+        (0.0, 1.0)
+
     Reference:
         E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998; bundled with scikit-learn.
     """
@@ -66,6 +74,15 @@ class Sklearn(Source):
 
     iris (150 samples, 4 features, 3 labels), wine (178, 13, 3), breast_cancer (569, 30, 2), digits (1,797, 64, 10);
     and for regression diabetes (442 samples, 10 features, 1 target) and linnerud (20, 3, 3).
+
+    Example:
+        >>> from batchednodes.data import Sklearn
+        >>> sizes = Sklearn("wine").sizes(10)
+        >>> sizes.samples, sizes.features, sizes.outputs
+        (142, (13,), 3)
+        >>> data = Sklearn("wine", standardize="train").load(10, seed=0)
+        >>> abs(data.features.mean(axis=0)).round(3).max().item(), data.features.std(axis=0).round(3).min().item()
+        (0.0, 1.0)
     """
 
     name: Literal["iris", "wine", "breast_cancer", "digits", "diabetes", "linnerud"] = "iris"

@@ -70,7 +70,13 @@ def check_holdout(fraction: float, seed: int | None, given: str | None, key: str
 
 
 def held_out(samples: int, fraction: float) -> int:
-    """Returns the number of samples held out for testing: the nearest to the fraction, 1 to samples - 1."""
+    """Returns the number of samples held out for testing: the nearest to the fraction, 1 to samples - 1.
+
+    Example:
+        >>> from batchednodes.data.sources.holdout import held_out
+        >>> held_out(150, 0.2), held_out(2, 0.01)
+        (30, 1)
+    """
     return min(max(round(fraction * samples), 1), samples - 1)
 
 
@@ -79,6 +85,13 @@ def split(strata: Int64[np.ndarray, " S"], fraction: float, seed: int) -> np.nda
 
     Rows are sorted by stratum, in random order within one, and every (S/T)-th is taken: exactly T = `held_out` rows,
     and of each stratum its share of T to within one row.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.data.sources.holdout import split
+        >>> labels = np.array([0] * 10 + [1] * 5)
+        >>> labels[split(labels, 0.2, seed=0)].tolist()  # of each label its share
+        [0, 0, 1]
 
     Args:
         strata: label (or another class) of each row; all zero for a plain random split.
@@ -130,6 +143,14 @@ def standardize_(x: np.ndarray, test: np.ndarray, rule: Standardize) -> None:
 
     Those of images [S, channels, height, width] are shifted and scaled by channel. What does not vary becomes 0, to
     rounding.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.data.sources.holdout import standardize_
+        >>> x, test = np.array([[1.0], [3.0]]), np.array([[5.0]])
+        >>> standardize_(x, test, "train")
+        >>> x.tolist(), test.tolist()  # by mean 2 and standard deviation 1 of the training rows
+        ([[-1.0], [1.0]], [[3.0]])
 
     Args:
         x: training features.

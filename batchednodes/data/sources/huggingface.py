@@ -38,6 +38,14 @@ class HuggingFace(Source):
     Images become floats [channels, height, width] in [0, 1]. Columns of numbers, or of lists or arrays of numbers of
     one shape, are taken as they are: one keeps its shape, several are joined into one vector. Of data from the Hub,
     `datasets` keeps a copy in its cache; no code of theirs is run.
+
+    Example:
+        >>> import datasets
+        >>> from batchednodes.data import HuggingFace
+        >>> datasets.Dataset.from_dict({"x": [[0.0, 1.0], [2.0, 3.0]], "label": [0, 1]}).save_to_disk("mine")
+        >>> sizes = HuggingFace("mine", test_split=None).sizes(1)
+        >>> sizes.features, sizes.outputs
+        ((2,), 2)
     """
 
     path: str

@@ -127,6 +127,17 @@ class ImageFolder(Source):
 
     Classes are numbered in the sorted order of their folders' names; images may lie in folders inside those. BMP, GIF,
     JPEG, PNG, PPM, TIFF and WebP are read, by their usual endings; other files are not looked at.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from batchednodes.data import ImageFolder
+        >>> for kind in ("cats", "mice"):
+        ...     Path("pets", kind).mkdir(parents=True)
+        ...     Image.new("RGB", (8, 8)).save(f"pets/{kind}/1.png")
+        ...
+        >>> ImageFolder("pets").sizes(1).features
+        (3, 8, 8)
     """
 
     path: str

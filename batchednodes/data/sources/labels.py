@@ -26,6 +26,12 @@ def unseen(
 ) -> tuple[str, ...]:
     """Returns a sentence on labels that test samples have and training samples lack; none where there are none.
 
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.data.sources.labels import unseen
+        >>> unseen([np.array([0, 1, 1]), np.array([1, 2])], "task.data.test_path")
+        ('test rows have labels that no training row has, and no model learns: 2 (1 time)',)
+
     Args:
         labels: of the training samples and, if the user gave these, of the test samples.
         key: the setting that gave the latter.

@@ -40,6 +40,14 @@ class Npz(Source):
     pixel of a sample. Real targets [S] or [S, k] make a regression. Without test arrays, a part of the rows is held out
     at random: in proportion for each node where `node` is given, else for each label, where rows have one. Features
     that do not stay integers become float32 where that is exact for their type, else float64.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.data import Npz
+        >>> np.savez("mine.npz", features=np.zeros((100, 8, 8)), targets=np.arange(100) % 10)
+        >>> sizes = Npz("mine.npz").sizes(5)
+        >>> sizes.features, sizes.outputs, sizes.test_samples
+        ((8, 8), 10, 20)
     """
 
     path: str = ""

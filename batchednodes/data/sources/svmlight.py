@@ -38,6 +38,13 @@ class Libsvm(Source):
 
     Whole targets are names of classes, numbered in their sorted order (-1 and +1 become 0 and 1); real ones make a
     regression. The data become dense: S d numbers.
+
+    Example:
+        >>> from sklearn.datasets import dump_svmlight_file, load_iris
+        >>> from batchednodes.data import Libsvm
+        >>> dump_svmlight_file(*load_iris(return_X_y=True), "iris.txt")
+        >>> Libsvm("iris.txt").sizes(10).features
+        (4,)
     """
 
     path: str

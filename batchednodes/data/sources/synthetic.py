@@ -93,6 +93,14 @@ class LinearRegression(Source):
     """Linear regression with Gaussian features: y = <w*, x> + noise, x ~ N(0, I), w* ~ N(0, I) / sqrt(d).
 
     Samples are made node by node (a natural partition). Host memory: 4 n s d + 16 n s bytes for s samples a node.
+
+    Example:
+        >>> from batchednodes.data import LinearRegression
+        >>> data = LinearRegression(features=3, samples_per_node=5, test_samples=100).load(4, seed=0)
+        >>> data.features.shape, data.test_targets.shape
+        ((20, 3), (100, 1))
+        >>> data.node.tolist() == [0] * 5 + [1] * 5 + [2] * 5 + [3] * 5  # each node has made its own
+        True
     """
 
     features: int = 10
@@ -139,6 +147,12 @@ class NonlinearRegression(Source):
 
     A ~ N(0, 1) / sqrt(d) and v ~ N(0, 1) / sqrt(hidden) are one teacher for all nodes. Samples are made node by node (a
     natural partition). Host memory: 4 n s d + 16 n s bytes for s samples a node.
+
+    Example:
+        >>> from batchednodes.data import NonlinearRegression
+        >>> one, two = (NonlinearRegression(noise=0.0).load(n, seed=0) for n in (1, 2))
+        >>> (one.targets == two.targets[:20]).all().item()  # node 0 has the same samples, however many nodes there are
+        True
     """
 
     features: int = 10

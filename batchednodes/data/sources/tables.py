@@ -42,6 +42,15 @@ class Csv(Source):
 
     Targets that are integers or texts are names of classes, numbered in their sorted order; real numbers make a
     regression. Features are numbers; a cell that is empty, or not finite, is refused by row and column.
+
+    Example:
+        >>> import pandas as pd
+        >>> from batchednodes.data import Csv
+        >>> pets = pd.DataFrame({"length": [1.5, 0.5, 1.75, 0.25], "kind": ["cat", "mouse", "cat", "mouse"]})
+        >>> pets.to_csv("pets.csv", index=False)
+        >>> data = Csv("pets.csv", target="kind", test_fraction=0.25).load(1, seed=0)
+        >>> sorted(zip(data.features[:, 0].tolist(), data.targets.tolist()))  # cats are 0, mice 1; one row is held out
+        [(0.5, 1), (1.5, 0), (1.75, 0)]
     """
 
     path: str
@@ -120,6 +129,14 @@ class Parquet(Source):
 
     Targets that are integers or texts are names of classes, numbered in their sorted order; real numbers make a
     regression. Features are numbers; a cell that is empty, or not finite, is refused by row and column.
+
+    Example:
+        >>> import pandas as pd
+        >>> from batchednodes.data import Parquet
+        >>> pd.DataFrame({"length": [1.5, 0.5, 1.75], "kind": ["cat", "mouse", "cat"]}).to_parquet("pets.parquet")
+        >>> sizes = Parquet("pets.parquet", target="kind").sizes(2)
+        >>> sizes.features, sizes.outputs
+        ((1,), 2)
     """
 
     path: str

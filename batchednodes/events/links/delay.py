@@ -105,7 +105,13 @@ class Delay(ABC):
 
 @dataclass(frozen=True)
 class Instant(Delay):
-    """Messages arrive at once."""
+    """Messages arrive at once.
+
+    Example:
+        >>> from batchednodes.events.links.delay import Instant
+        >>> Instant().delays(2, 0, "gossip.delay", 2, model=40_000).latency.tolist()
+        [0.0, 0.0]
+    """
 
     instant: ClassVar[bool] = True
 
@@ -116,7 +122,13 @@ class Instant(Delay):
 
 @dataclass(frozen=True)
 class Constant(Delay):
-    """Each message takes the same time."""
+    """Each message takes the same time.
+
+    Example:
+        >>> from batchednodes.events.links.delay import Constant
+        >>> Constant([0.1, 2.0]).delays(2, 0, "gossip.delay", 2, model=40_000).latency.tolist()  # by sender [s]
+        [0.1, 2.0]
+    """
 
     time: PerNode = 1.0
     """Delay of the messages that a node sends [s]; non-negative and finite."""
@@ -128,7 +140,13 @@ class Constant(Delay):
 
 @dataclass(frozen=True)
 class UniformDelay(Delay):
-    """Delays are uniform between two ends."""
+    """Delays are uniform between two ends.
+
+    Example:
+        >>> from batchednodes.events.links.delay import UniformDelay
+        >>> UniformDelay(low=0.5, high=1.5).delays(2, 0, "gossip.delay", 2, model=40_000).latency.tolist()  # means [s]
+        [1.0, 1.0]
+    """
 
     low: PerNode = 0.0
     """Shortest delay [s]; non-negative and finite."""
@@ -147,7 +165,13 @@ class UniformDelay(Delay):
 
 @dataclass(frozen=True)
 class ExponentialDelay(Delay):
-    """Delays are exponential."""
+    """Delays are exponential.
+
+    Example:
+        >>> from batchednodes.events.links.delay import ExponentialDelay
+        >>> ExponentialDelay(mean="1/n").delays(10, 0, "gossip.delay", 1, model=40_000).latency.tolist()  # mean [s]
+        [0.1]
+    """
 
     mean: PerNode = 1.0
     """Mean delay of the messages that a node sends [s]; non-negative and finite."""
@@ -159,7 +183,14 @@ class ExponentialDelay(Delay):
 
 @dataclass(frozen=True)
 class LogNormalDelay(Delay):
-    """Delays are log-normal, as those of many real networks are."""
+    """Delays are log-normal, as those of many real networks are.
+
+    Example:
+        >>> from batchednodes.events.links.delay import LogNormalDelay
+        >>> law = LogNormalDelay(median=1.0, sigma=1.0).delays(2, 0, "gossip.delay", 1, model=40_000)
+        >>> law.latency.round(3).item()  # the mean, exp(1/2): few messages are very late
+        1.649
+    """
 
     median: PerNode = 1.0
     """Median delay of the messages that a node sends [s]; positive and finite."""
@@ -182,6 +213,12 @@ class Bandwidth(Delay):
     """A message takes its size over the bandwidth of its link, after those that its sender has not finished yet.
 
     Those that are lost take their time, too; requests have no size.
+
+    Example:
+        >>> from batchednodes.events.links.delay import Bandwidth
+        >>> law = Bandwidth(rate=1e6, latency=0.05).delays(2, 0, "gossip.delay", 1, model=4_000_000)
+        >>> law.transfer.item(), law.latency.item()  # a model of 4 MB keeps its sender's link busy for 4 s
+        (4.0, 0.05)
     """
 
     rate: PerNode = 1e6
@@ -207,7 +244,16 @@ class Bandwidth(Delay):
 
 @dataclass(frozen=True)
 class TraceDelay(Delay):
-    """Messages take the delays of a file: of one list for all links, or of each link."""
+    """Messages take the delays of a file: of one list for all links, or of each link.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.events.links.delay import TraceDelay
+        >>> np.savetxt("delays.txt", [0.1, 0.4, 1.0])
+        >>> law = TraceDelay("delays.txt").delays(2, 0, "gossip.delay", 1, model=40_000)
+        >>> law.trace.tolist(), law.latency.item()  # drawn uniformly; the mean
+        ([0.1, 0.4, 1.0], 0.5)
+    """
 
     path: str
     """Text file of at most 2^20 rows, relative to the working directory. One delay a line [s]: each message takes one

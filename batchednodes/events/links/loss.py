@@ -33,7 +33,13 @@ class Loss(ABC):
 
 @dataclass(frozen=True)
 class NoLoss(Loss):
-    """No message is lost."""
+    """No message is lost.
+
+    Example:
+        >>> from batchednodes.events.links.loss import NoLoss
+        >>> NoLoss().losses(1, 0, "gossip.loss", 1)[:2].tolist()  # in the good state and in the bad one
+        [[0.0], [0.0]]
+    """
 
     def losses(self, n: int, seed: int, key: str, size: int) -> Float64[np.ndarray, "4 n"]:
         return np.zeros((4, size))
@@ -41,7 +47,13 @@ class NoLoss(Loss):
 
 @dataclass(frozen=True)
 class Independent(Loss):
-    """Each message is lost with the same probability, independently."""
+    """Each message is lost with the same probability, independently.
+
+    Example:
+        >>> from batchednodes.events.links.loss import Independent
+        >>> Independent(0.2).losses(1, 0, "gossip.loss", 1)[:2].tolist()  # in the good state and in the bad one
+        [[0.2], [0.2]]
+    """
 
     probability: PerNode = 0.1
     """Probability that a message which a node sends is lost [dimensionless]; in [0, 1]."""
@@ -57,6 +69,12 @@ class Bursts(Loss):
 
     Channels begin in the long-run law, so that losses are as frequent at first as later on; those that never change are
     good.
+
+    Example:
+        >>> from batchednodes.events.links.loss import Bursts
+        >>> good, bad, worsens, recovers = Bursts(good_to_bad=0.05, bad_to_good=0.2).losses(1, 0, "gossip.loss", 1)
+        >>> (worsens / (worsens + recovers)).item(), (1 / recovers).item()  # part that is lost, in bursts of five
+        (0.2, 5.0)
 
     References:
         E. N. Gilbert, "Capacity of a burst-noise channel", Bell System Technical Journal 39, 1960.

@@ -23,6 +23,14 @@ def table(path: str, key: str, forms: Sequence[Form], most: int) -> tuple[Form, 
     Numbers are separated by commas or spaces; '#' begins a comment. A first line of names says which form it is, and
     the order of the columns; without it, it is the first form.
 
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.events.links.trace_files import table
+        >>> np.savetxt("trace.txt", [(3.0, 1.0), (5.0, 0.0)], header="time,on", comments="")
+        >>> form, rows = table("trace.txt", "network.availability.path", [("on", "time")], 100)
+        >>> form, rows.tolist()
+        (('on', 'time'), [[1.0, 3.0], [0.0, 5.0]])
+
     Raises:
         ValueError: the file cannot be read, is too long, or a line is not of finite numbers, one for each column.
     """

@@ -20,7 +20,15 @@ LINK = np.dtype([("receiver", np.int64), ("time", np.float64), ("delay", np.floa
 
 @dataclass(frozen=True)
 class Links:
-    """The delays of each link of a network."""
+    """The delays of each link of a network.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.events.links.traces import Links
+        >>> columns = dict(zip(("from", "to", "delay"), np.array([[0, 1, 0.1], [0, 1, 0.3], [1, 0, 2.0]]).T))
+        >>> Links.of(columns, 2, "gossip.delay.path", "delays.txt").late().tolist()  # mean delay of each sender [s]
+        [0.2, 2.0]
+    """
 
     begins: Int64[np.ndarray, " n1"]
     """Where the rows of each sender begin, and the end of the last."""

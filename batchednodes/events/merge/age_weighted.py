@@ -18,7 +18,15 @@ from batchednodes.events.merge.base import Merge, MergeLaw
 
 @dataclass(frozen=True)
 class AgeWeighted(Merge):
-    """Models count in proportion to their ages; two of age 0 count alike."""
+    """Models count in proportion to their ages; two of age 0 count alike.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.events.merge import AgeWeighted
+        >>> rule = AgeWeighted().weighing(np.array([0.5])).rule
+        >>> rule(10.0, 30.0, 0.0, 0.0)  # one's own model has seen 10 steps, the one received 30
+        0.75
+    """
 
     def weighing(self, weight: np.ndarray) -> MergeLaw:
         return MergeLaw(by_ages, 0 * weight, 0 * weight)

@@ -13,7 +13,14 @@ from batchednodes.events.merge.base import Merge, MergeLaw
 
 @dataclass(frozen=True)
 class Fixed(Merge):
-    """`gossip.weight`, of the node that made the contact."""
+    """`gossip.weight`, of the node that made the contact.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.events.merge import Fixed
+        >>> Fixed().weighing(np.array([0.5, 0.1])).a.tolist()  # weight of a model that nodes 0 and 1 send
+        [0.5, 0.1]
+    """
 
     def weighing(self, weight: np.ndarray) -> MergeLaw:
         return MergeLaw(None, weight, 0 * weight)
@@ -27,7 +34,14 @@ class Fixed(Merge):
 
 @dataclass(frozen=True)
 class Mean(Merge):
-    """The mean of both models."""
+    """The mean of both models.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.events.merge import Mean
+        >>> Mean().weighing(np.array([0.1, 0.1])).a.tolist(), Mean().weighs()  # whatever `gossip.weight` is
+        ([0.5, 0.5], False)
+    """
 
     def weighing(self, weight: np.ndarray) -> MergeLaw:
         return MergeLaw(None, np.full(weight.size, 0.5), 0 * weight)

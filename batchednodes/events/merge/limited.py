@@ -23,7 +23,15 @@ from batchednodes.numerics.values import count
 
 @dataclass(frozen=True)
 class Limited(Merge):
-    """The model with more steps behind it is taken whole if the difference exceeds a limit; else ages are weights."""
+    """The model with more steps behind it is taken whole if the difference exceeds a limit; else ages are weights.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.events.merge import Limited
+        >>> law = Limited(limit=10).weighing(np.array([0.5]))
+        >>> [law.rule(30.0, other, law.a[0], law.b[0]) for other in (10.0, 30.0, 50.0)]  # left, averaged, taken whole
+        [0.0, 0.5, 1.0]
+    """
 
     limit: int = 1
     """Largest difference of ages at which two models are averaged [minibatch steps]; at least 0."""

@@ -26,7 +26,15 @@ PARTS = 1024
 
 @dataclass(frozen=True)
 class Partitioned(Merge):
-    """One part of the model is merged, by ages; the size of a message is that of a part."""
+    """One part of the model is merged, by ages; the size of a message is that of a part.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.events.merge import Partitioned
+        >>> law = Partitioned(parts=4).weighing(np.array([0.5]))
+        >>> law.parts, law.rule(1.0, 3.0, 0.0, 0.0)  # one part of four, by the ages of that part
+        (4, 0.75)
+    """
 
     parts: int = 4
     """Parts of a model; at least 1, at most 1,024 and its number of parameters."""

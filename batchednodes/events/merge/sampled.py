@@ -17,7 +17,15 @@ from batchednodes.numerics.values import number
 
 @dataclass(frozen=True)
 class Sampled(Merge):
-    """A random sample of the entries is merged; the size of a message is that of the sample."""
+    """A random sample of the entries is merged; the size of a message is that of the sample.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.events.merge import Sampled
+        >>> law = Sampled(share=0.25).weighing(np.array([0.5]))
+        >>> law.share, law.a.tolist()  # a message brings a quarter of the entries, of weight one half
+        (0.25, [0.5])
+    """
 
     share: float = 0.25
     """Probability that an entry is in the sample [dimensionless]; in (0, 1]."""

@@ -18,7 +18,15 @@ from batchednodes.numerics.values import number
 
 @dataclass(frozen=True)
 class StalenessWeighted(Merge):
-    """`gossip.weight` over a power of how far the model received lags behind one's own, in minibatch steps."""
+    """`gossip.weight` over a power of how far the model received lags behind one's own, in minibatch steps.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.events.merge import StalenessWeighted
+        >>> law = StalenessWeighted(exponent=0.5).weighing(np.array([0.5]))
+        >>> [round(law.rule(100.0, other, law.a[0], law.b[0]), 3) for other in (120.0, 100.0, 92.0)]  # lags of 0, 0, 8
+        [0.5, 0.5, 0.167]
+    """
 
     exponent: float = 0.5
     """Power of 1 + lag that divides the weight [dimensionless]; non-negative and finite; 0: the lag does not count."""

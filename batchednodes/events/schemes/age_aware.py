@@ -34,7 +34,15 @@ from batchednodes.topology import peer
 
 @dataclass(frozen=True)
 class AgeAware(Scheme):
-    """After each update nodes wait in proportion to their age; those that have waited share the network's capacity."""
+    """After each update nodes wait in proportion to their age; those that have waited share the network's capacity.
+
+    Example:
+        >>> from batchednodes.events.clocks import Exponential, Poisson
+        >>> from batchednodes.events.schemes import AgeAware
+        >>> capacity, update = Poisson(2.0).gaps(10, 0, "gossip.clock"), Exponential(1.0).gaps(10, 0, "update.clock")
+        >>> AgeAware(wait="n").peak(capacity)  # a node that speaks alone has the capacity of all ten
+        20.0
+    """
 
     wait: float | str = "n"
     """Silence per age c [dimensionless]; non-negative and finite; a number or an expression in n; 0: nobody waits."""

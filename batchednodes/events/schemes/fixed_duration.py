@@ -27,7 +27,15 @@ from batchednodes.topology import peer
 
 @dataclass(frozen=True)
 class FixedDuration(Scheme):
-    """A node transmits for a fixed time after its own update."""
+    """A node transmits for a fixed time after its own update.
+
+    Example:
+        >>> from batchednodes.events.clocks import Exponential, Poisson
+        >>> from batchednodes.events.schemes import FixedDuration
+        >>> capacity, update = Poisson(2.0).gaps(10, 0, "gossip.clock"), Exponential(1.0).gaps(10, 0, "update.clock")
+        >>> [round(FixedDuration(d).expected(capacity, update), 2) for d in ("1/n", 1.0, 100.0)]  # contacts in a second
+        [1.9, 12.64, 20.0]
+    """
 
     duration: float | str = "1/n"
     """How long [s]; positive and finite; a number or an expression in n."""

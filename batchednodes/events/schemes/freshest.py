@@ -28,7 +28,15 @@ from batchednodes.topology import peer
 
 @dataclass(frozen=True)
 class Freshest(Scheme):
-    """Only nodes that hold the newest update of the network transmit, until anyone completes the next update."""
+    """Only nodes that hold the newest update of the network transmit, until anyone completes the next update.
+
+    Example:
+        >>> from batchednodes.events.clocks import Exponential, Poisson
+        >>> from batchednodes.events.schemes import Freshest
+        >>> capacity, update = Poisson(2.0).gaps(10, 0, "gossip.clock"), Exponential(1.0).gaps(10, 0, "update.clock")
+        >>> round(Freshest().expected(capacity, update), 2)  # contacts of ten nodes in a second; `uniform` makes 20
+        2.46
+    """
 
     def begin_(self, window: SchemeWindow, state: SchemeState) -> None:
         pass
@@ -55,6 +63,11 @@ def reach(n: int, ratio: float) -> Float64[np.ndarray, " n"]:
     r"""Returns the probability that at least 1, ..., n nodes of a complete graph hold an update before the next comes.
 
     With b(l) = lambda l (n - l) / (n - 1), at least m do with probability prod_{l < m} b(l) / (b(l) + n mu).
+
+    Example:
+        >>> from batchednodes.events.schemes.freshest import reach
+        >>> reach(4, ratio=4.0).round(3).tolist()  # that 1, 2, 3, all 4 nodes hold an update before the next
+        [1.0, 0.5, 0.286, 0.143]
 
     Args:
         n: number of nodes; n >= 1.

@@ -21,7 +21,15 @@ from batchednodes.topology import peers
 
 @dataclass(frozen=True)
 class Uniform(Scheme):
-    """Every node transmits all the time, each at its own capacity."""
+    """Every node transmits all the time, each at its own capacity.
+
+    Example:
+        >>> from batchednodes.events.clocks import Exponential, Poisson
+        >>> from batchednodes.events.schemes import Uniform
+        >>> capacity, update = Poisson(2.0).gaps(10, 0, "gossip.clock"), Exponential(1.0).gaps(10, 0, "update.clock")
+        >>> Uniform().expected(capacity, update)  # contacts of ten nodes in a second
+        20.0
+    """
 
     independent: ClassVar[bool] = True
 

@@ -19,7 +19,14 @@ from batchednodes.numerics.values import count
 
 @dataclass(frozen=True)
 class Generalized(Flow):
-    """The more tokens a node has, the more messages it sends for each model that comes."""
+    """The more tokens a node has, the more messages it sends for each model that comes.
+
+    Example:
+        >>> from batchednodes.events.token_accounts import Generalized, reactive
+        >>> law = Generalized(capacity=20, spend=10).accounts()
+        >>> [reactive(law.law, tokens, law.spend, True, 0.5) for tokens in (0, 1, 11)]  # messages for a model with news
+        [0, 1, 2]
+    """
 
     capacity: int = 20
     """Largest number of tokens C of an account; at least `spend`."""

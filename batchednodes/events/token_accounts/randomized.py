@@ -21,7 +21,14 @@ from batchednodes.events.token_accounts.generalized import check
 
 @dataclass(frozen=True)
 class Randomized(Flow):
-    """Nodes send at their own contacts with a probability that grows with their tokens, and react to news only."""
+    """Nodes send at their own contacts with a probability that grows with their tokens, and react to news only.
+
+    Example:
+        >>> from batchednodes.events.token_accounts import Randomized, proactive
+        >>> law = Randomized(capacity=20, spend=10).accounts()
+        >>> [round(proactive(law.law, tokens, law.capacity, law.spend), 2) for tokens in (9, 15, 20)]  # of sending
+        [0.0, 0.55, 1.0]
+    """
 
     capacity: int = 20
     """Largest number of tokens C of an account; at least `spend`."""

@@ -17,7 +17,14 @@ from batchednodes.numerics.values import count
 
 @dataclass(frozen=True)
 class Unlimited(Flow):
-    """No accounts: every contact is made."""
+    """No accounts: every contact is made.
+
+    Example:
+        >>> from batchednodes.events.token_accounts import Unlimited, proactive
+        >>> law = Unlimited().accounts()
+        >>> [proactive(law.law, tokens, law.capacity, law.spend) for tokens in (0, 10)]  # that a contact is made
+        [1.0, 1.0]
+    """
 
     unlimited: ClassVar[bool] = True
 
@@ -27,7 +34,14 @@ class Unlimited(Flow):
 
 @dataclass(frozen=True)
 class Simple(Flow):
-    """A node sends at its own contacts once its account is full, and one message for each model that comes."""
+    """A node sends at its own contacts once its account is full, and one message for each model that comes.
+
+    Example:
+        >>> from batchednodes.events.token_accounts import Simple, proactive
+        >>> law = Simple(capacity=10).accounts()
+        >>> [proactive(law.law, tokens, law.capacity, law.spend) for tokens in (9, 10)]  # that a contact is made
+        [0.0, 1.0]
+    """
 
     capacity: int = 10
     """Largest number of tokens C of an account; at least 0."""

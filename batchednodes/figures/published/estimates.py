@@ -37,6 +37,13 @@ class Interval:
 def interval(values: Float64[np.ndarray, " m"], confidence: float) -> Interval:
     """Returns the interval of the mean of independent values; infinite from one value.
 
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.figures.published.estimates import interval
+        >>> found = interval(np.array([0.9, 1.0, 1.1]), confidence=0.95)
+        >>> round(found.low, 3), round(found.high, 3)
+        (0.752, 1.248)
+
     Args:
         values: at least one, about normal.
         confidence: 0 < confidence < 1.
@@ -117,6 +124,13 @@ def growth(n: Float64[np.ndarray, " k"], v: Float64[np.ndarray, " k"]) -> Growth
 
     `flat or falling`: p <= 0.05. Otherwise whichever of v = a + b log n and v = c n^p has the smaller sum of squared
     relative errors: both have two constants.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.figures.published.estimates import growth
+        >>> n = np.array([10.0, 100.0, 1000.0])
+        >>> growth(n, np.log(n)).law, growth(n, 3 * n**0.5).law, round(growth(n, 3 * n**0.5).exponent, 3)
+        ('log n', 'power', 0.5)
     """
     x, y = np.log(n), np.log(v)
     slope, start = np.polyfit(x, y, 1)

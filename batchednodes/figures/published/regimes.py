@@ -55,5 +55,11 @@ REGIMES = (
 
 
 def zipped(networks: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Returns the sweep, in mode zip, of networks that set the same keys."""
+    """Returns the sweep, in mode zip, of networks that set the same keys.
+
+    Example:
+        >>> from batchednodes.figures.published.regimes import zipped
+        >>> zipped([{"network.nodes": 10, "seed": 0}, {"network.nodes": 20, "seed": 1}])
+        {'network.nodes': [10, 20], 'seed': [0, 1]}
+    """
     return {key: [one[key] for one in networks] for key in networks[0]}

@@ -151,7 +151,14 @@ def _row(group: pd.DataFrame) -> dict[str, Any]:
 
 
 def rising(x: Float64[np.ndarray, " k"], y: Float64[np.ndarray, " k"]) -> Float64[np.ndarray, " k"]:
-    """Returns the values, at each x, of the non-decreasing function of x that is nearest to y in mean square."""
+    """Returns the values, at each x, of the non-decreasing function of x that is nearest to y in mean square.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.figures.published.staleness_criterion import rising
+        >>> rising(np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 3.0, 2.0, 5.0])).tolist()
+        [1.0, 2.5, 2.5, 5.0]
+    """
     order = np.lexsort((y, x))
     means: list[float] = []
     weights: list[int] = []

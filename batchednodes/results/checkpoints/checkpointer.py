@@ -259,6 +259,16 @@ def newest(folder: Inside, device: torch.device, check: Callable[[Snapshot], obj
 def latest(folder: Inside, device: torch.device) -> Snapshot:
     """Returns the latest state of a run that can be read and is finite; changes nothing.
 
+    Example:
+        >>> import torch
+        >>> import batchednodes
+        >>> from batchednodes.results.checkpoints.checkpointer import latest
+        >>> from batchednodes.results.folder.inside import Inside
+        >>> run = batchednodes.train({"network.nodes": 3, "run": {"until": 2, "mark_every": 1}}, out="run")
+        >>> snapshot = latest(Inside(run.folder), torch.device("cpu"))
+        >>> snapshot.clocks.time, bool((snapshot.state.x == run.x).all())
+        (2.0, True)
+
     Raises:
         ValueError: there is none.
     """

@@ -219,6 +219,16 @@ def lacking(path: Inside, error: Exception) -> DamageError:
 def header(path: Inside) -> Header:
     """Returns what a file says of the state in it, which is not read.
 
+    Example:
+        >>> import batchednodes
+        >>> from pathlib import Path
+        >>> from batchednodes.results.checkpoints.header import header
+        >>> from batchednodes.results.folder.inside import Inside
+        >>> run = batchednodes.train({"network.nodes": 3, "run": {"until": 2, "mark_every": 1}}, out="run")
+        >>> found = header(Inside(run.folder) / "final.safetensors")
+        >>> found.time, found.sizes, found.p, found.journal.status
+        (2.0, (3,), 11, 'finished')
+
     Raises:
         DamageError: the file is not what was written, where that shows.
         ValueError: another version of batchednodes wrote it.
@@ -244,7 +254,13 @@ def _age(path: Inside) -> tuple[float, int, int]:
 
 
 def number(name: str) -> int:
-    """Returns the number in the name of a checkpoint; 0 for other files."""
+    """Returns the number in the name of a checkpoint; 0 for other files.
+
+    Example:
+        >>> from batchednodes.results.checkpoints.header import number
+        >>> number("12.safetensors"), number("final.safetensors")
+        (12, 0)
+    """
     digits = re.match(r"[0-9]+", name)
     return int(digits[0]) if digits else 0
 

@@ -32,7 +32,17 @@ class BorderError(ValueError):
 
 @dataclass(frozen=True)
 class Inside:
-    """A file or folder, which need not be there, below a folder whose path is the user's; or that folder itself."""
+    """A file or folder, which need not be there, below a folder whose path is the user's; or that folder itself.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from batchednodes.results.folder.inside import Inside
+        >>> Path("run").mkdir()
+        >>> note = Inside(Path("run")) / "notes.txt"
+        >>> note.create(b"ring, 100 nodes")
+        >>> note.read(), str(note), note.is_file()
+        (b'ring, 100 nodes', 'run/notes.txt', True)
+    """
 
     outer: Path
     """The folder of the user's choice."""

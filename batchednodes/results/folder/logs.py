@@ -249,7 +249,13 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, str | int | float
 
 
 def strict(value: Any) -> Any:
-    """Returns a JSON value in which each number that is not finite is null: JSON has no word for it."""
+    """Returns a JSON value in which each number that is not finite is null: JSON has no word for it.
+
+    Example:
+        >>> from batchednodes.results.folder.logs import strict
+        >>> strict({"loss_mean": float("nan"), "nodes": 10})
+        {'loss_mean': None, 'nodes': 10}
+    """
     if isinstance(value, dict):
         return {k: strict(v) for k, v in value.items()}
     if isinstance(value, list):

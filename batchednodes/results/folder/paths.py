@@ -49,7 +49,15 @@ class OutputFolder:
 
     @staticmethod
     def numbered(name: str) -> "OutputFolder":
-        """Returns the first of runs/<name>-1, runs/<name>-2, ... that is free now."""
+        """Returns the first of runs/<name>-1, runs/<name>-2, ... that is free now.
+
+        Example:
+            >>> from pathlib import Path
+            >>> from batchednodes.results.folder.paths import OutputFolder
+            >>> Path("runs/mine-1").mkdir(parents=True)
+            >>> str(OutputFolder.numbered("mine").folder)
+            'runs/mine-2'
+        """
         return OutputFolder(_next_folder(name), name)
 
     def take_(self, made: Path) -> None:
@@ -132,6 +140,13 @@ def states(folder: Inside) -> Iterator[Inside]:
 
 def checkpoints(folder: Inside) -> Inside:
     """Returns the folder of a run's checkpoints, which need not be there.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from batchednodes.results.folder.inside import Inside
+        >>> from batchednodes.results.folder.paths import checkpoints
+        >>> str(checkpoints(Inside(Path("runs/mine-1"))))
+        'runs/mine-1/checkpoints'
 
     Raises:
         BorderError: it leads out of the run's folder, where no setting says so.

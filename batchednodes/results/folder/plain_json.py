@@ -10,6 +10,15 @@ DEPTH = 100
 def parsed(text: str | bytes) -> Any:
     """Returns the value of a JSON text.
 
+    Example:
+        >>> from batchednodes.results.folder.plain_json import parsed
+        >>> parsed('{"loss_mean": 0.5}')
+        {'loss_mean': 0.5}
+        >>> parsed("[" * 1000 + "]" * 1000)
+        Traceback (most recent call last):
+            ...
+        ValueError: it must be nested at most 100 levels deep
+
     Raises:
         ValueError: it is none, or nested too deep.
     """
@@ -35,7 +44,13 @@ def _is_deeper(value: Any, levels: int) -> bool:
 
 
 def alike(found: Any, made: Any) -> bool:
-    """Returns whether a value has the parts of another one, of the same kinds; a number may be null in either."""
+    """Returns whether a value has the parts of another one, of the same kinds; a number may be null in either.
+
+    Example:
+        >>> from batchednodes.results.folder.plain_json import alike
+        >>> alike({"loss": None}, {"loss": 0.5}), alike({"loss": "0.5"}, {"loss": 0.5})
+        (True, False)
+    """
     if isinstance(made, dict):
         return isinstance(found, dict) and found.keys() == made.keys() and all(alike(found[k], made[k]) for k in made)
     if isinstance(made, list):

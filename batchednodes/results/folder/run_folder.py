@@ -51,6 +51,15 @@ _NEW = re.compile(r"\.new-\d+-\d+")
 def new_folder(where: OutputFolder, settings: str, nodes: str | None = None) -> Lock:
     """Makes the folder of a run, with its settings in it from the first moment, and locks it.
 
+    Example:
+        >>> from pathlib import Path
+        >>> from batchednodes.results.folder.paths import OutputFolder
+        >>> from batchednodes.results.folder.run_folder import new_folder
+        >>> lock = new_folder(OutputFolder(Path("run")), "seed: 1")
+        >>> sorted(path.name for path in Path("run").iterdir())
+        ['config.yaml', 'lock']
+        >>> lock.close()
+
     Args:
         where: it is to be.
         settings: of the run.
@@ -140,7 +149,17 @@ def reopen(folder: Inside, settings: str, ended: bool) -> None:
 
 
 class RunFolder:
-    """All that one run writes while it goes on: rows of metrics, curves, checkpoints and, at its end, a summary."""
+    """All that one run writes while it goes on: rows of metrics, curves, checkpoints and, at its end, a summary.
+
+    Example:
+        >>> import json
+        >>> import batchednodes
+        >>> from pathlib import Path
+        >>> run = batchednodes.train({"network.nodes": 3, "run": {"until": 2, "mark_every": 1}}, out="run")
+        >>> rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+        >>> [row["time"] for row in rows]
+        [0.0, 1.0, 2.0]
+    """
 
     def __init__(
         self,

@@ -35,7 +35,22 @@ _TAKEN = {"replica", "run", *(metric.key for metric in METRICS)}
 
 
 class UserMetric(ABC):
-    """One number of each network at each mark; derive a frozen dataclass, whose fields are the `args` of settings."""
+    """One number of each network at each mark; derive a frozen dataclass, whose fields are the `args` of settings.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from batchednodes.results.metrics.base import UserMetric
+        >>> from batchednodes.results.metrics.catalogue import Metric
+        >>> import torch
+        >>> @dataclass(frozen=True)
+        ... class Spread(UserMetric):
+        ...     metric = Metric("spread", "", "largest distance of two models", "models/spread")
+        ...     def measure(self, models, view):
+        ...         return torch.cdist(models, models).max()
+        ...
+        >>> Spread().measure(torch.tensor([[0.0, 0.0], [3.0, 4.0]]), None).item()
+        5.0
+    """
 
     @property
     @abstractmethod

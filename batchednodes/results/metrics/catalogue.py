@@ -144,17 +144,35 @@ _RENAMED = {"there": "nodes_present"}
 
 
 def renamed(row: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Returns a row with the keys of today, whichever version wrote it."""
+    """Returns a row with the keys of today, whichever version wrote it.
+
+    Example:
+        >>> from batchednodes.results.metrics.catalogue import renamed
+        >>> renamed({"there": 10, "time": 1.0})
+        {'nodes_present': 10, 'time': 1.0}
+    """
     return {_RENAMED.get(key, key): value for key, value in row.items()}
 
 
 def tags() -> dict[str, str]:
-    """Returns the TensorBoard curve of each metric that has one."""
+    """Returns the TensorBoard curve of each metric that has one.
+
+    Example:
+        >>> from batchednodes.results.metrics.catalogue import tags
+        >>> tags()["gossip_rate_mean"]
+        'gossip/rate_mean'
+    """
     return {metric.key: metric.tag for metric in METRICS if metric.tag is not None}
 
 
 def roles(panel: str) -> dict[Role, str]:
-    """Returns the key that has each role in a panel."""
+    """Returns the key that has each role in a panel.
+
+    Example:
+        >>> from batchednodes.results.metrics.catalogue import roles
+        >>> sorted(roles("staleness").items())
+        [('law', 'staleness_theory'), ('mean', 'staleness_mean'), ('middle', 'staleness_median'), ('tail', ...
+    """
     return {role: metric.key for metric in METRICS if metric.panel == panel for role in metric.roles}
 
 

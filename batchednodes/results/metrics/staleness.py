@@ -45,7 +45,17 @@ class Sources:
 
 
 def choose(networks: Networks, tracks: Sequence[Track]) -> Sources:
-    """Returns the sources to track of each network: all nodes, none, or a fixed sample drawn by address."""
+    """Returns the sources to track of each network: all nodes, none, or a fixed sample drawn by address.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.results.metrics.staleness import choose
+        >>> from batchednodes.topology import Networks
+        >>> batch = Networks(offsets=np.array([0, 4, 8]), seeds=np.array([0, 1], np.uint64))
+        >>> sources = choose(batch, ["all", 2])  # two of the second network's nodes, drawn by its seed
+        >>> sources.widths.tolist(), sources.column.tolist()
+        ([4, 2], [0, 1, 2, 3, 0, -1, 1, -1])
+    """
     nodes, column = [], np.full(networks.n, -1, np.int64)
     for g, track in enumerate(tracks):
         first, size = int(networks.offsets[g]), int(networks.sizes[g])
@@ -57,7 +67,14 @@ def choose(networks: Networks, tracks: Sequence[Track]) -> Sources:
 
 
 def sample(seed: int, stream: int, n: int, size: int) -> Int64[np.ndarray, " size"]:
-    """Returns `size` of n nodes in increasing order, uniformly without replacement, by the address of each node."""
+    """Returns `size` of n nodes in increasing order, uniformly without replacement, by the address of each node.
+
+    Example:
+        >>> from batchednodes.numerics import rng
+        >>> from batchednodes.results.metrics.staleness import sample
+        >>> sample(0, rng.EVALUATED, n=1000, size=3).tolist(), sample(0, rng.EVALUATED, n=3, size=3).tolist()
+        ([235, 243, 892], [0, 1, 2])
+    """
     if size >= n:
         return np.arange(n)
     draws = rng.uniforms(seed, stream, np.arange(n), 1)[:, 0]

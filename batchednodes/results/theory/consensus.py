@@ -25,6 +25,13 @@ def contraction(probabilities: Float64[np.ndarray, " e"], matrices: Float64[np.n
     with equality for some x: the bound of one contact is sharp; over many contacts it need not be, unless all mean-zero
     vectors contract alike, as on the complete graph.
 
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.results.theory import contraction
+        >>> meet = np.array([[[0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [0.0, 0.0, 1.0]]])  # of nodes 0 and 1
+        >>> [abs(round(contraction(np.ones(1), w), 9)) for w in (meet, np.full((1, 3, 3), 1 / 3))]
+        [1.0, 0.0]
+
     Args:
         probabilities: of each contact; non-negative, sum 1.
         matrices: W of each contact; rows sum to 1.
@@ -64,6 +71,13 @@ def expected_consensus(
     meetings: with w = 1/2, 1 - (1 + 1/n) / (2 (n-1)) and 1 - 1 / (n-1). If each of m nodes makes lambda contacts a
     second, the mean shrinks at least as fast as exp(-(1 - rho) m lambda t).
 
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.results.theory import expected_consensus
+        >>> everyone = ~np.eye(10, dtype=bool)
+        >>> round(expected_consensus(everyone, "push", 0.5), 3), round(expected_consensus(everyone, "meet", 0.5), 3)
+        (0.939, 0.889)
+
     Args:
         adjacency: [i, j]: i may contact j; False on the diagonal. Nodes with no neighbour make no contact.
         exchange: how two nodes exchange models.
@@ -92,6 +106,13 @@ def contact_consensus(
 ) -> float:
     """Returns `expected_consensus` for contacts with given probabilities.
 
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.results.theory import contact_consensus
+        >>> contacts = np.array([[0.0, 0.5], [0.5, 0.0]])  # i, then j: each of two nodes contacts the other
+        >>> [round(contact_consensus(contacts, "push", weight), 2) for weight in (0.1, 0.5, 1.0)]
+        [0.81, 0.25, 0.0]
+
     Args:
         contacts: P[i, j], the probability that a contact is made by i with j; non-negative, 0 on the diagonal, sum 1.
         exchange: how two nodes exchange models.
@@ -111,7 +132,13 @@ def contact_consensus(
 
 
 def complete_consensus(n: int, exchange: Literal["push", "pull", "meet"], weight: float) -> float:
-    """Returns `expected_consensus` on the complete graph of n >= 2 nodes, in closed form."""
+    """Returns `expected_consensus` on the complete graph of n >= 2 nodes, in closed form.
+
+    Example:
+        >>> from batchednodes.results.theory import complete_consensus
+        >>> [round(complete_consensus(n, "meet", 0.5), 4) for n in (2, 10, 100)]
+        [0.0, 0.8889, 0.9899]
+    """
     once = 4 * weight * (1 - weight) if exchange == "meet" else 2 * weight - 2 * weight**2 * (1 - 1 / n)
     return 1 - once / (n - 1)
 
@@ -120,6 +147,14 @@ def meeting_consensus(contacts: scipy.sparse.csr_array, weight: float) -> float:
     r"""Returns `contact_consensus` for meetings on a sparse graph: 1 - 2 w (1 - w) l_2.
 
     l_2 is the second smallest eigenvalue of L_P. With d the largest entry of L_P, all of I - L_P / (2 d) are in [0, 1].
+
+    Example:
+        >>> import scipy.sparse
+        >>> from batchednodes.results.theory import complete_consensus, meeting_consensus
+        >>> from batchednodes.topology import Ring
+        >>> contacts = scipy.sparse.csr_array(Ring().graph(10, 0).adjacency() / 20)  # all edges alike, either way
+        >>> round(float(meeting_consensus(contacts, 0.5)), 4), round(complete_consensus(10, "meet", 0.5), 4)
+        (0.9809, 0.8889)
 
     Args:
         contacts: P[i, j], the probability that a contact is made by i with j; non-negative, 0 on the diagonal, sum 1.
@@ -139,6 +174,12 @@ def walk_gap(contacts: Float64[np.ndarray, "n n"]) -> float:
 
     l_2 has the second largest real part. A bipartite graph has a gap too: a walk in continuous time has no parity.
 
+    Example:
+        >>> from batchednodes.results.theory import walk_gap
+        >>> from batchednodes.topology import Ring
+        >>> [round(walk_gap(Ring().graph(n, 0).adjacency().toarray() / 2), 4) for n in (8, 16, 32)]  # of order 1/n^2
+        [0.2929, 0.0761, 0.0192]
+
     Args:
         contacts: P[i, j]; non-negative, rows of sum at most 1: what is left to 1 stays at i. n >= 2.
     """
@@ -150,6 +191,14 @@ def sparse_walk_gap(contacts: scipy.sparse.csr_array, weight: Float64[np.ndarray
     r"""Returns `walk_gap` of a reversible walk on a connected graph, to 1e-4 of itself, in about a second.
 
     With pi the weights, pi_i P[i, j] = pi_j P[j, i], so that diag(pi)^(1/2) P diag(pi)^(-1/2) is symmetric.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.results.theory import sparse_walk_gap, walk_gap
+        >>> from batchednodes.topology import Ring
+        >>> contacts = (Ring().graph(30, 0).adjacency() / 2).tocsr()
+        >>> round(sparse_walk_gap(contacts, np.ones(30)), 5), round(walk_gap(contacts.toarray()), 5)
+        (0.02185, 0.02185)
 
     Args:
         contacts: P[i, j]; non-negative, rows of sum at most 1: what is left to 1 stays at i. n >= 2.
@@ -204,6 +253,16 @@ def stationary_consensus(
     are closed, whatever the b_i, since contacts with third nodes leave the mean over pairs as it is. Then
 
         consensus = (n-1)/n (Q - C),    error = Q,    error of the mean model = [Q + (n-1) C] / n.
+
+    Example:
+        >>> from batchednodes.results.theory import stationary_consensus
+        >>> task = {"weight": 0.5, "lr": 0.1, "curvature": 1.0, "noise": 1.0}
+        >>> for capacity in (0.0, 1.0, 100.0):  # with much gossip, a tenth of the error of one node
+        ...     print(round(stationary_consensus(10, capacity, 1.0, "meet", **task).error, 4))
+        ...
+        0.0526
+        0.012
+        0.0051
 
     Args:
         n: number of nodes; n >= 2.

@@ -23,6 +23,12 @@ def expected_updates(
     with P the regularised lower incomplete gamma function. It is t / b for c = 0 and floor(t / c) for b = 0; if b > 0,
     m(t) - r t tends to (r^2 b^2 - 1) / 2 for large t, with the long-run rate r = 1 / (c + b).
 
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.results.theory import expected_updates
+        >>> expected_updates(np.array([0.0, 0.5, 1.0]), np.array([1.0, 0.5, 0.0]), 10.0).round(2).tolist()
+        [10.0, 9.62, 10.0]
+
     Args:
         shift: c of each node [s]; non-negative; infinite where the node never acts.
         scale: b of each node [s]; non-negative and finite; c + b > 0.

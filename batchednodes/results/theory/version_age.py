@@ -42,6 +42,11 @@ def mean_staleness(n: int, capacity: float, update_rate: float, exchange: Litera
     has the law of push, since each ordered pair is used at the same rate; a meeting uses both directions, so lambda
     counts twice. The recursion telescopes to (r / lambda) (1 + 1/2 + ... + 1/(n-1)).
 
+    Example:
+        >>> from batchednodes.results.theory import mean_staleness
+        >>> [round(mean_staleness(n, 1.0, 1.0, "push"), 3) for n in (10, 100, 1000)]  # 1 + 1/2 + ... + 1/(n - 1)
+        [2.829, 5.177, 7.484]
+
     Args:
         n: number of nodes; n >= 2.
         capacity: lambda, contacts that a node makes per second [1/s]; positive.
@@ -66,7 +71,13 @@ def mean_staleness(n: int, capacity: float, update_rate: float, exchange: Litera
 
 
 def harmonic(m: int) -> float:
-    """Returns H_m = 1 + 1/2 + ... + 1/m to rounding, by the digamma function; H_0 = 0."""
+    """Returns H_m = 1 + 1/2 + ... + 1/m to rounding, by the digamma function; H_0 = 0.
+
+    Example:
+        >>> from batchednodes.results.theory import harmonic
+        >>> round(harmonic(4), 4)  # 1 + 1/2 + 1/3 + 1/4
+        2.0833
+    """
     return float(digamma(count(m, m, "m", low=0) + 1.0) + np.euler_gamma)
 
 
@@ -80,6 +91,12 @@ def mean_staleness_expansion(
         (r / lambda) [ log n + gamma - 1/(2n) - 1/(12 n^2) + e ],    0 < e < 1 / (120 n^4),
 
     so it grows like log n at constant capacity, and tends to r / c at capacity c log n.
+
+    Example:
+        >>> from batchednodes.results.theory import mean_staleness, mean_staleness_expansion
+        >>> value, error = mean_staleness_expansion(10, 1.0, 1.0, "push")
+        >>> value < mean_staleness(10, 1.0, 1.0, "push") < value + error, error < 1e-6
+        (True, True)
 
     Args:
         n: number of nodes; n >= 2.
@@ -116,6 +133,13 @@ def mean_staleness_ring(
     the mean staleness is (r / lambda) times the mean of e(d, n) over d = 1, ..., n-1. It grows like r n / (2 lambda).
     (Yates' order sqrt(n) for the ring is for a source outside of it, which sends to every node itself.)
 
+    Example:
+        >>> from batchednodes.results.theory import mean_staleness, mean_staleness_ring
+        >>> [round(mean_staleness_ring(n, 1.0, 1.0, "push"), 2) for n in (10, 100)]  # of order n / 2
+        [5.0, 50.0]
+        >>> [round(mean_staleness(n, 1.0, 1.0, "push"), 2) for n in (10, 100)]  # if everyone contacts everyone
+        [2.83, 5.18]
+
     Args:
         n: number of nodes; n >= 3; takes time n^2.
         capacity: lambda, contacts that a node makes per second, half of them to each side [1/s]; positive and finite.
@@ -150,6 +174,13 @@ def mean_staleness_graph(
 
     where rates(i -> S) is the sum of rates[i, j] over j in S. A node that no path of positive rates joins to the source
     falls behind for ever: its staleness is infinite (0 if the source never updates).
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.results.theory import mean_staleness_graph
+        >>> rates = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])  # 0 tells 1, which tells 2
+        >>> mean_staleness_graph(rates, np.ones(3)).tolist()  # row j: what node j knows of 0, 1, 2
+        [[0.0, inf, inf], [1.0, 0.0, inf], [2.0, 1.0, 0.0]]
 
     Args:
         rates: rates[i, j] at which i's model flows to j [1/s]: pushes of i to j and pulls of j from i; meetings of i
@@ -227,6 +258,13 @@ def staleness_bound(
         mean over nodes of E[T] <= sum_m n / (lambda_2 m (n-1)) = n H_{n-1} / ((n-1) lambda_2).
 
     On the complete graph this is an equality: it gives `mean_staleness`. On expanders it is of order log n.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.results.theory import mean_staleness, staleness_bound
+        >>> rates = (1 - np.eye(10)) / 9  # each node contacts a uniform other once in a second
+        >>> staleness_bound(rates, np.ones(10))[0].round(3).item(), round(mean_staleness(10, 1.0, 1.0, "push"), 3)
+        (2.829, 2.829)
 
     Args:
         rates: as in `mean_staleness_graph`, n >= 2; takes time n^3.
