@@ -104,12 +104,12 @@ def _borrowed(s):  # noqa: ANN001, ANN202
 @no_type_check
 def _laws(laws):  # noqa: ANN001, ANN202
     """Returns the constants likewise."""
-    nodes, trace, traces = borrowed(laws.nodes), borrowed(laws.trace), borrowed(laws.traces)
-    begun, links = borrowed(laws.begun), borrowed(laws.links)
-    begins, turns = borrowed(laws.begins), borrowed(laws.turns)
+    traces = borrowed(laws.trace), borrowed(laws.traces), borrowed(laws.begun), borrowed(laws.links)
+    changes = borrowed(laws.begins), borrowed(laws.turns)
     return MessageLaws(
-        laws.n, laws.exchange, laws.before, laws.rounds, laws.splits, nodes, trace, traces, begun, links, begins, turns
-    )
+        laws.n, laws.exchange, laws.before, laws.rounds, laws.splits, borrowed(laws.nodes), traces[0], traces[1],
+        traces[2], traces[3], changes[0], changes[1],
+    )  # fmt: skip
 
 
 @njit(nogil=True, cache=True)
@@ -149,9 +149,7 @@ def _contact(i, j, now, laws, s, out):  # noqa: ANN001, ANN202
     if laws.nodes[i].flow != PROACTIVE:
         high, _ = bits(i, rng.FLOW, 2 * s.nodes[i].tried, laws)
         s.nodes[i].tried += 1
-        if rng.unit(high) >= proactive(
-            laws.nodes[i].flow, s.nodes[i].tokens, laws.nodes[i].capacity, laws.nodes[i].spend
-        ):
+        if rng.unit(high) >= proactive(laws.nodes[i], s.nodes[i].tokens):
             s.nodes[i].tokens += 1
             return
     s.nodes[i].contacts += 1
@@ -280,9 +278,9 @@ def _arrive(h, now, peers, laws, s, out):  # noqa: ANN001, ANN202
     if found and kind == ASKING and laws.before:
         _send(j, i, REPLY, now, laws, s, out)
     news = not laws.nodes[j].by_age or s.message_age[h].sum() >= s.age[j].sum()
-    if found and laws.splits:
-        row = s.messages[s.messages[h].snapshot].place
-        _emit(SPLIT, row, j, -1, i, s.messages[h].left, 1.0, -1, now, out)
+    if laws.splits:  # nothing of what is divided is gone: what finds nobody goes back
+        to, row = j if found else i, s.messages[s.messages[h].snapshot].place
+        _emit(SPLIT, row, to, -1, i, s.messages[h].left, 1.0, -1, now, out)
     elif found and kind != REQUEST:
         _receive(j, h, now, laws, s, out)
     if s.messages[h].snapshot >= 0:
@@ -299,7 +297,7 @@ def _arrive(h, now, peers, laws, s, out):  # noqa: ANN001, ANN202
 def _react(j, news, now, peers, laws, s, out):  # noqa: ANN001, ANN202
     """Lets node j spend tokens on messages of its own."""
     high, _ = bits(j, rng.FLOW, 2 * s.nodes[j].arrived + 1, laws)
-    count = reactive(laws.nodes[j].flow, s.nodes[j].tokens, laws.nodes[j].spend, news, rng.unit(high))
+    count = reactive(laws.nodes[j], s.nodes[j].tokens, news, rng.unit(high))
     for _ in range(count):
         high, _ = bits(j, rng.REACTIVE, s.nodes[j].reacted, laws)
         s.nodes[j].reacted += 1
