@@ -315,7 +315,7 @@ class Config:
         try:
             _check_nodes(self)
         except ValueError as error:
-            raise ValueError(READER.located(self, str(error))) from error
+            raise READER.located(self, error) from None
 
 
 def reseeded(config: Config, seed: int) -> Config:
@@ -424,6 +424,6 @@ def _check_nodes(c: Config) -> None:
     c.gossip.scheme.check(n, c.gossip.exchange)
     weight = per_node(c.gossip.weight, n, seed, "gossip.weight", high=1.0, open_high=False, size=size)
     returned(
-        c.gossip.merge.weighing(weight), MergeLaw, c.gossip.merge, "weighing", "gossip.merge", a=(size,), b=(size,)
+        c.gossip.merge.weighing(weight), (MergeLaw,), c.gossip.merge, "weighing", "gossip.merge", a=(size,), b=(size,)
     )
     c.local.check(n, seed, size)

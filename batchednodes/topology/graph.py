@@ -53,7 +53,7 @@ class Graph:
             ValueError: an end is no node.
         """
         for end in (i, j):
-            if end.size and not (0 <= end.min() and end.max() < n):
+            if end.size and not (end.min() >= 0 and end.max() < n):
                 raise ValueError(f"edges must join nodes of 0 .. {n - 1}, got {end.min()} .. {end.max()}")
         i, j = i.astype(np.int64)[i != j], j.astype(np.int64)[i != j]
         keys = np.sort(i * n + j if directed else np.concatenate([i * n + j, j * n + i]))
