@@ -132,7 +132,7 @@ def check_nodes(c: Any) -> None:
         per_node(c.gossip.weight, n, seed, "gossip.weight", high=1.0, open_high=False, size=size),
         c.gossip.merge,
     )
-    returned(merge.weighing(weight), MergeLaw, merge, "weighing", "gossip.merge", a=(size,), b=(size,))
+    returned(merge.weighing(weight), (MergeLaw,), merge, "weighing", "gossip.merge", a=(size,), b=(size,))
     c.local.check(n, seed, size)
 
 

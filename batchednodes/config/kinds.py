@@ -197,7 +197,8 @@ def register(section: str, kind: str, cls: type) -> None:
         cls: a frozen dataclass derived from what all kinds of the section derive from.
 
     Raises:
-        ValueError: there is no such section, it takes no kinds of yours, the name is taken, or the class cannot stand there.
+        ValueError: there is no such section, it takes no kinds of your own, the name is taken, or the class cannot
+            stand there.
     """
     if section not in KINDS:
         choices = [name for name in KINDS if name not in CLOSED]

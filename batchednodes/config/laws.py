@@ -35,13 +35,15 @@ def laws(kind: Any, method: str, key: str, n: int, seed: int, size: int, *more: 
     """
     returns, columns = _LAWS[method]
     shapes = dict.fromkeys(columns, (size,))
-    found = returned(getattr(kind, method)(n, seed, key, size, *more), returns, kind, method, key, **shapes)
-    if method == "losses" and is_own(type(kind)):
-        good = found.shape == (4, size) and bool(((found >= 0) & (found <= 1)).all())
-        if not good:
-            rule = f"four rows of probabilities of {size} nodes, in [0, 1]"
-            name, got = f"{type(kind).__module__}:{type(kind).__qualname__}", f"shape {list(found.shape)}"
-            raise ValueError(
-                f"{key} must be a kind that works, got {name}, losses() of which must return {rule}, {got}"
-            )
+    found = returned(getattr(kind, method)(n, seed, key, size, *more), (returns,), kind, method, key, **shapes)
+    if (
+        method == "losses"
+        and is_own(type(kind))
+        and (found.shape != (4, size) or not ((found >= 0) & (found <= 1)).all())
+    ):
+        rule = f"four rows of probabilities of {size} nodes, in [0, 1]"
+        off = found[~((found >= 0) & (found <= 1))]
+        got = f"shape {list(found.shape)}" if found.shape != (4, size) else f"{off[0]:g}"
+        said = f"{type(kind).__module__}:{type(kind).__qualname__}, losses() of which must return {rule}, got {got}"
+        raise ValueError(f"{key} must be a kind that works, got {said}")
     return found

@@ -192,7 +192,8 @@ class Reader:
         Raises:
             ValueError: a key is unknown or missing, a value is of a wrong type, or the class refuses it.
         """
-        hints, known = _hints(cls), {field.name: field for field in fields(cls)}
+        known = {field.name: field for field in fields(cls)}
+        hints = {name: hint for name, hint in _hints(cls).items() if name in known}  # others are of the class
         for key in data:
             if key not in known:
                 raise ValueError(f"unknown key {shown(join(path, key))}" + self._hint(key, hints, path, kind))
@@ -360,24 +361,22 @@ class Reader:
             )
         return name
 
-    def located(self, config: Any, message: str) -> str:
-        """Returns a message that begins with a setting of a kind as it is written: behind `args` where the kind is so.
+    def located(self, config: Any, error: ValueError) -> ValueError:
+        """Returns an error that names a setting of a kind as it is written: behind `args` where the kind is python.
 
         Args:
             config: the whole config.
-            message: as of a method of the kind, which knows its section only: "update.clock.shape must be ...".
+            error: as of a method of the kind, which knows its section only: "update.clock.shape must be ...".
         """
-        for section in self.kinds:
-            if not message.startswith(f"{section}."):
-                continue
-            value = config
+        message = str(error)
+        for section in [one for one in self.kinds if message.startswith(f"{one}.")]:
+            value, rest = config, message[len(section) :]
             for name in section.split("."):
                 value = getattr(value, name)
-            word = re.split(r"\W", message[len(section) + 1 :], maxsplit=1)[0]
-            if is_dataclass(value) and word in {one.name for one in fields(value)}:
-                written = self.plain(value, section)
-                return f"{section}.args{message[len(section) :]}" if written["kind"] == PYTHON else message
-        return message
+            names = {one.name for one in fields(value)} if is_own(type(value)) and is_dataclass(value) else set()
+            if re.split(r"\W", rest[1:], maxsplit=1)[0] in names and self.plain(value, section)["kind"] == PYTHON:
+                return ValueError(f"{section}.args{rest}").with_traceback(error.__traceback__)
+        return error
 
     def forget_(self, data: dict, change: Mapping, cls: type, path: str) -> None:
         """Removes from `data` the settings of kinds that `change` replaces: those that the new kind does not have.

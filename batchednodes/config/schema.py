@@ -307,7 +307,7 @@ class Config:
         try:
             check_nodes(self)
         except ValueError as error:
-            raise ValueError(READER.located(self, str(error))) from error
+            raise READER.located(self, error) from None
 
 
 def reseeded(config: Config, seed: int) -> Config:

@@ -81,9 +81,9 @@ class Gaps:
         """Returns laws of any form.
 
         Args:
-            gap: inverse CDF gap(u, a, b) [s] of a number u uniform on (0, 1); plain Python that numba can compile. A law
-                of more than two parameters takes the number of the node for a, and looks them up in an array of its
-                module, or of the function that it is defined in: to numba that is a constant.
+            gap: inverse CDF gap(u, a, b) [s] of a number u uniform on (0, 1); plain Python that numba can compile. Two
+                parameters are the limit: a law of more takes the number of the node for a, and looks them up in an
+                array of its module, or of the function that it is defined in, which numba takes for a constant.
             mean: of each node's gaps [s]; positive; infinite: the node never acts.
             a: first parameter of each node, or one for all.
             b: second parameter.
@@ -272,7 +272,7 @@ def join(parts: "list[Gaps]") -> Gaps:
     shift, scale = np.concatenate([g.shift for g in parts]), np.concatenate([g.scale for g in parts])
     if all(g.quantiles is None for g in parts):
         return Gaps(shift, scale)
-    none = [Quantiles(*np.zeros((2, g.shift.size), np.int64), 0 * g.scale, 0 * g.scale) for g in parts]
+    none = [Quantiles(*[np.zeros(g.shift.size, np.int64)] * 2, *[np.zeros(g.shift.size)] * 2) for g in parts]
     some = [g.quantiles or empty for g, empty in zip(parts, none, strict=True)]
     columns = (np.concatenate([getattr(q, one.name) for q in some]) for one in fields(Quantiles))
     return Gaps(shift, scale, Quantiles(*columns))

@@ -73,8 +73,8 @@ def _compiled(function: Any, users: Any, signature: Any, arguments: Sequence[str
         reason = " ".join(str(error).split())[:300]
         name = getattr(users, "__qualname__", repr(users))
         raise ValueError(
-            f"must take {len(arguments)} numbers ({', '.join(arguments)}) and be such that numba compiles it, got {name}: "
-            f"{reason}"
+            f"must take {len(arguments)} numbers ({', '.join(arguments)}) and be such that numba compiles it, got "
+            f"{name}: {reason}"
         ) from error
     _KEPT.append(made)
     assert made.address is not None
@@ -183,8 +183,7 @@ def law(
     """Returns the address of an inverse CDF for each node, tried at a few probabilities for all of them.
 
     Args:
-        function: of a uniform number in (0, 1) and two parameters; its values are times [s]. A law of more parameters
-            takes the number of the node for one, and looks the others up in a constant array, of which numba has a copy.
+        function: of a uniform number in (0, 1) and two parameters, see `LAW`; its values are times [s].
         a: first parameter of each node.
         b: second parameter.
 

@@ -9,7 +9,7 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
-from types import ModuleType, UnionType
+from types import ModuleType
 from typing import Any
 
 from batchednodes.numerics.values import shown
@@ -94,13 +94,13 @@ def is_own(cls: type) -> bool:
 
 
 def returned(
-    found: Any, kinds: type | UnionType, owner: object, method: str, key: str, **sizes: tuple[int, ...]
+    found: Any, kinds: tuple[type, ...], owner: object, method: str, key: str, **sizes: tuple[int, ...]
 ) -> Any:
     """Returns what a method of a kind of the user's own returned, once it is seen to be what callers go by.
 
     Args:
         found: what it returned.
-        kinds: class, or classes, one of which it is to be.
+        kinds: classes, one of which it is to be.
         owner: whose method it is.
         method: its name.
         key: section where the kind stands.
@@ -115,8 +115,8 @@ def returned(
         f"{key} must be a kind that works, got {type(owner).__module__}:{type(owner).__qualname__}, {method}() of which"
     )
     if not isinstance(found, kinds):
-        names = " or ".join(kind.__name__ for kind in getattr(kinds, "__args__", (kinds,)))
-        raise ValueError(f"{said} must return a {names}, returned {type(found).__name__}")
+        names = " or ".join(kind.__name__ for kind in kinds)
+        raise ValueError(f"{said} must return {names}, returned {type(found).__name__}")
     for name, shape in sizes.items():
         got = getattr(getattr(found, name), "shape", None)
         if got != shape:

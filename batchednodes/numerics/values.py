@@ -231,14 +231,12 @@ def _listed(value: list | tuple, n: int, key: str, span: _Range) -> Float64[np.n
     for i, x in enumerate(value):
         if not _is_number(x):
             raise ValueError(f"{key} must be a list of numbers, got {shown(x)} at position {i}")
-    out = np.array([_plain(x, key) for x in value], dtype=np.float64)
-    return _checked(out, key, span, "position")
+    return _checked(np.array([_plain(x, key) for x in value], dtype=np.float64), key, span, "position")
 
 
 def _checked(x: Float64[np.ndarray, " n"], key: str, span: _Range, word: str) -> Float64[np.ndarray, " n"]:
-    bad = np.flatnonzero(~span.holds(x))
-    if bad.size:
-        raise ValueError(f"{key} must be {span.rule()}, got {x[bad[0]]:g} at {word} {bad[0]}")
+    for bad in np.flatnonzero(~span.holds(x))[:1]:
+        raise ValueError(f"{key} must be {span.rule()}, got {x[bad]:g} at {word} {bad}")
     return x
 
 
@@ -287,8 +285,9 @@ def per_node(
     if isinstance(value, Distribution):
         drawn = np.asarray(value.draw(some, seed, key))
         if drawn.shape != (some,) or drawn.dtype.kind not in "iuf":  # of a distribution of the user's own
-            got = f"{drawn.dtype} of shape {list(drawn.shape)}"
-            raise ValueError(f"{key} must be a distribution that draws a number for each of {some} nodes, got {got}")
+            raise ValueError(
+                f"{key} must be a distribution that draws {some} numbers, got {drawn.dtype}{[*drawn.shape]}"
+            )
         return _checked(drawn.astype(np.float64, copy=False), key, span, "node")
     if isinstance(value, list | tuple):
         return _listed(value, n, key, span)[:some]

@@ -6,10 +6,22 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from batchednodes.events.clocks import Clock, Deterministic, Exponential, Never, Poisson, ShiftedExponential
+from batchednodes.events.clocks import (
+    Clock,
+    Deterministic,
+    Exponential,
+    Gaps,
+    Never,
+    Poisson,
+    Quantiles,
+    ShiftedExponential,
+)
 from batchednodes.events.schemes import Uniform
 from batchednodes.events.timeline import UPDATE, Timeline
+from batchednodes.numerics import rng
+from batchednodes.numerics.functions import called
 from batchednodes.topology import Networks, stack
+from tests.support import users_kinds
 
 
 def times(clock: Clock, n: int, until: float) -> list[np.ndarray]:
@@ -77,3 +89,37 @@ def test_nodes_may_differ():
 def test_errors_name_key_rule_and_value(clock, message):
     with pytest.raises(ValueError, match=message):
         clock.gaps(2, 0, "gossip.clock")
+
+
+def test_laws_of_ours_are_drawn_from_addressed_numbers_where_nodes_of_one_network_have_different_ones():
+    n, seed, until = 7, 5, 30.0
+    laws = (users_kinds.weibull, np.linspace(0.5, 1, n), np.full(n, 2.0)), (users_kinds.pareto, np.ones(n), np.zeros(n))
+    both, second = [Gaps.by(law, np.ones(n), a, b, "k") for law, a, b in laws], np.arange(n) % 3 == 1
+    columns = [[getattr(gaps.quantiles, name) for gaps in both] for name in ("where", "together", "a", "b")]
+    mixed = Gaps(np.zeros(n), np.ones(n), Quantiles(*(np.where(second, b, a) for a, b in columns)))
+    networks = Networks(np.array([0, n]), np.array([seed], np.uint64))
+    line = Timeline(networks, stack(networks, [None]), mixed, Never().gaps(n, seed, "k"), "push", (Uniform(),))
+    events, _ = line.window(line.begin(), until)
+    for i in range(n):
+        law, a, b = laws[int(second[i])]
+        bits = [rng.draws(seed, rng.UPDATE, np.array([i]), k)[0] for k in range(200)]
+        times = np.cumsum([law(float(rng.units(one)[0]), a[i], b[i]) for one in bits])
+        found = events.time[events.actor == i]
+        assert found.size > 10
+        np.testing.assert_allclose(found, times[times <= until], rtol=1e-14)  # Python's logarithm may round otherwise
+
+
+def test_a_law_of_more_parameters_looks_them_up_by_the_number_of_the_node():
+    rates = np.array([[1.0, 2.0, 4.0], [8.0, 16.0, 32.0], [0.25, 0.5, 0.75]])
+
+    def hyperexponential(u, i, _):
+        k = int(i)
+        return -math.log(u) / (rates[0, k] if u < rates[2, k] else rates[1, k])
+
+    gaps = Gaps.by(hyperexponential, np.ones(3), np.arange(3.0), 0.0, "update.clock")
+    assert gaps.quantiles is not None
+    for k in range(3):
+        for u in (0.1, 0.9):
+            assert called(int(gaps.quantiles.where[k]), u, k, 0.0) == pytest.approx(
+                hyperexponential(u, k, 0.0), rel=1e-15
+            )

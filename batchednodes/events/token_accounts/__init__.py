@@ -45,7 +45,7 @@ def proactive(node, tokens):  # noqa: ANN001, ANN201  (numba infers the types)
 def reactive(node, tokens, news, u):  # noqa: ANN001, ANN201
     """Returns the number of messages to send for a model that came; at most all tokens."""
     if node.flow == OWN:
-        mean = of_four(node.reacts, float(tokens), float(news), node.flow_a, node.flow_b)
+        mean = of_four(node.reacts, float(tokens), 1.0 if news else 0.0, node.flow_a, node.flow_b)
         return min(tokens, math.floor(min(mean, float(tokens)) + u))
     if node.flow == GENERALIZED:
         return min(tokens, reacts_by_steps(tokens, node.spend, news))

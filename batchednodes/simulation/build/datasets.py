@@ -86,14 +86,14 @@ def split(config: Config) -> tuple[Dataset, Shards]:
     """
     source = config.task.data
     with section("task.data"):
-        data = returned(source.load(config.network.nodes, config.seed), Dataset, source, "load", "task.data")
+        data = returned(source.load(config.network.nodes, config.seed), (Dataset,), source, "load", "task.data")
         if is_own(type(source)):
             _check_source(data, source.sizes(config.network.nodes))
     natural = Natural() if data.node is not None else IID()
     partition: Partition = config.task.partition or natural
     shards = partition.split(data, config.network.nodes, config.seed)
     if is_own(type(partition)):
-        _check_shards(returned(shards, Shards, partition, "split", "task.partition"), config.network.nodes, data)
+        _check_shards(returned(shards, (Shards,), partition, "split", "task.partition"), config.network.nodes, data)
     shift = config.task.shift
     found = data if shift is None else shifted(data, shards, shift, config.seed)
     if shift is not None and is_own(type(shift)):
@@ -138,15 +138,15 @@ def _check_shards(shards: Shards, n: int, data: Dataset) -> None:
     good = offsets.shape == (n + 1,) and offsets[0] == 0 and offsets[-1] == samples and (np.diff(offsets) > 0).all()
     if not good or not np.array_equal(np.sort(rows), np.arange(samples)):
         raise ValueError(
-            f"task.partition must give each of {samples} training rows one owner, and each of {n} nodes a row at least, "
-            f"got {rows.size} rows and nodes with {np.diff(offsets).min(initial=samples)} rows"
+            f"task.partition must give each of {samples} training rows one owner, and each of {n} nodes a row, got "
+            f"{rows.size} rows and nodes with {np.diff(offsets).min(initial=samples)} rows"
         )
 
 
 def _sizes(config: Config) -> DataSizes:
     """Returns the sizes of the data of a network."""
     source = config.task.data
-    return returned(source.sizes(config.network.nodes), DataSizes, source, "sizes", "task.data")
+    return returned(source.sizes(config.network.nodes), (DataSizes,), source, "sizes", "task.data")
 
 
 def _check_range(data: Dataset, dtype: str) -> None:

@@ -60,7 +60,9 @@ def traffic(configs: Sequence[Config], base: Timeline, model: int) -> MessageTim
     traces = [np.zeros(0) if one.delays.trace is None else one.delays.trace for one in some]
     begins, turns = _changes([one.presence for one in some], sizes.tolist())
     begun, links = _timetable(configs, [one.delays.links for one in some], base)
-    accounts = [returned(c.gossip.flow.accounts(), TokenLaw, c.gossip.flow, "accounts", "gossip.flow") for c in configs]
+    accounts = [
+        returned(c.gossip.flow.accounts(), (TokenLaw,), c.gossip.flow, "accounts", "gossip.flow") for c in configs
+    ]
 
     def each(values: Sequence[Any]) -> np.ndarray:
         return np.repeat(np.array(values), sizes)

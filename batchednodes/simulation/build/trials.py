@@ -1,4 +1,4 @@
-"""Trials of what PyTorch computes by kinds of the user's own, before a run writes anything: losses, optimizers, schedules.
+"""Trials of losses, optimizers and schedules of the user's own, before a run writes anything.
 
 What an optimizer or a schedule says of a row may depend on that row alone: else waves would not equal single events.
 
@@ -83,7 +83,7 @@ def _try_optimizer(optimizer: Optimizer, settings: Mapping[str, Tensor], n: int)
                 "local.optimizer",
                 optimizer,
                 "step",
-                f"compute each row by itself, got {name} that depends on other rows",
+                f"compute each row by itself, got {name} that depend on other rows",
             )
 
 

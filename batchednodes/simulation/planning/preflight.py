@@ -98,7 +98,7 @@ def prepare(points: Sequence[NetworkSpec]) -> Preflight:
     try:
         return _prepared(points)
     except ValueError as error:
-        raise ValueError(config.READER.located(points[0].config, str(error))) from error
+        raise config.READER.located(points[0].config, error) from None
 
 
 def _prepared(points: Sequence[NetworkSpec]) -> Preflight:
@@ -282,7 +282,7 @@ def _graph(settings: Config) -> Graph | PeerSampler | None:
     """Returns the graph of a network; None: everyone may contact everyone."""
     topology, n = settings.network.topology, settings.network.nodes
     graph = returned(
-        topology.graph(n, settings.seed), Graph | PeerSampler | NoneType, topology, "graph", "network.topology"
+        topology.graph(n, settings.seed), (Graph, PeerSampler, NoneType), topology, "graph", "network.topology"
     )
     if isinstance(graph, Graph) and graph.n != n:
         raise ValueError(f"kind must be one whose graph has the network's {n} nodes, got one of {graph.n}")
@@ -294,12 +294,11 @@ def _weighted(settings: Config, graph: Graph | PeerSampler | None) -> Graph | Pe
     if not isinstance(graph, Graph):
         return graph
     weights = settings.network.weights
-    found = returned(weights.chooser(graph), PeerSampler | NoneType, weights, "chooser", "network.weights")
+    found = returned(weights.chooser(graph), (PeerSampler, NoneType), weights, "chooser", "network.weights")
     if is_own(type(weights)) and found is not None and found.share().max() > 1 + NEAR:
         node = int(found.share().argmax())
-        raise ValueError(
-            f"kind must be one whose probabilities of a node sum to at most 1, got {found.share()[node]:g} for node {node}"
-        )
+        got = f"{found.share()[node]:g} for node {node}"
+        raise ValueError(f"kind must be one whose probabilities of a node sum to at most 1, got {got}")
     return found or graph
 
 
