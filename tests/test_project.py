@@ -29,11 +29,7 @@ LONG = {
     "config/algorithm.py:check_algorithm",
     "config/schema.py",
     "config/schema.py:_check_messages",
-    "numerics/tape/elementwise.py:apply",
-    "numerics/tape/matmul.py:_tile",
     "simulation/build/assembly.py:assemble",
-    "simulation/build/messages.py:traffic",
-    "simulation/planning/plan.py:plan",
 }
 """Files and functions that are longer than the rest may be, until they are split; nothing is to be added."""
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "triton": "torch", "yaml": "pyyaml"}

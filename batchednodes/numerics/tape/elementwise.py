@@ -31,10 +31,10 @@ def change(op, o, b, c, n):  # noqa: ANN001, ANN201
             o[np.uintp(i)] *= b[np.uintp(i)]
 
 
-@njit(**OPTIONS)
+@njit(inline="always", **OPTIONS)
 @no_type_check
-def apply(op, o, a, c, n):  # noqa: ANN001, ANN201
-    """Applies an operation of one operand to a line."""
+def _calculate(op, o, a, c, n):  # noqa: ANN001, ANN202
+    """Applies an operation that takes some machine instructions a number to a line."""
     zero, one = type(c)(0), type(c)(1)
     if op == Op.FILL:
         for i in range(n):
@@ -49,7 +49,25 @@ def apply(op, o, a, c, n):  # noqa: ANN001, ANN201
         for i in range(n):
             x = a[np.uintp(i)]
             o[np.uintp(i)] = zero if x <= zero else x
-    elif op == Op.EXP:
+    elif op == Op.SQRT:
+        for i in range(n):
+            o[np.uintp(i)] = np.sqrt(a[np.uintp(i)])
+    elif op == Op.SQUARE:
+        for i in range(n):
+            o[np.uintp(i)] = a[np.uintp(i)] * a[np.uintp(i)]
+    elif op == Op.INVERT:
+        for i in range(n):
+            o[np.uintp(i)] = one / a[np.uintp(i)]
+    elif op == Op.ABS:
+        for i in range(n):
+            o[np.uintp(i)] = abs(a[np.uintp(i)])
+
+
+@njit(inline="always", **OPTIONS)
+@no_type_check
+def _transform(op, o, a, one, n):  # noqa: ANN001, ANN202
+    """Applies an elementary function to a line."""
+    if op == Op.EXP:
         for i in range(n):
             o[np.uintp(i)] = exp(a[np.uintp(i)])
     elif op == Op.EXPM1:
@@ -70,19 +88,14 @@ def apply(op, o, a, c, n):  # noqa: ANN001, ANN201
     elif op == Op.SIGMOID:
         for i in range(n):
             o[np.uintp(i)] = one / (one + exp(-a[np.uintp(i)]))
-    elif op == Op.SQRT:
-        for i in range(n):
-            o[np.uintp(i)] = np.sqrt(a[np.uintp(i)])
-    elif op == Op.SQUARE:
-        for i in range(n):
-            o[np.uintp(i)] = a[np.uintp(i)] * a[np.uintp(i)]
-    elif op == Op.INVERT:
-        for i in range(n):
-            o[np.uintp(i)] = one / a[np.uintp(i)]
-    elif op == Op.ABS:
-        for i in range(n):
-            o[np.uintp(i)] = abs(a[np.uintp(i)])
-    elif op == Op.EQUALS:
+
+
+@njit(inline="always", **OPTIONS)
+@no_type_check
+def _compare(op, o, a, c, n):  # noqa: ANN001, ANN202
+    """Writes one where a comparison with a number holds, and else zero."""
+    zero, one = type(c)(0), type(c)(1)
+    if op == Op.EQUALS:
         for i in range(n):
             o[np.uintp(i)] = one if a[np.uintp(i)] == c else zero
     elif op == Op.EXCEEDS:
@@ -97,6 +110,18 @@ def apply(op, o, a, c, n):  # noqa: ANN001, ANN201
     elif op == Op.AT_MOST:
         for i in range(n):
             o[np.uintp(i)] = one if a[np.uintp(i)] <= c else zero
+
+
+@njit(**OPTIONS)
+@no_type_check
+def apply(op, o, a, c, n):  # noqa: ANN001, ANN201
+    """Applies an operation of one operand to a line; its operand may be the result's own memory."""
+    if op >= Op.EQUALS:
+        _compare(op, o, a, c, n)
+    elif Op.EXP <= op <= Op.SIGMOID:
+        _transform(op, o, a, type(c)(1), n)
+    else:
+        _calculate(op, o, a, c, n)
 
 
 @njit(**OPTIONS)
