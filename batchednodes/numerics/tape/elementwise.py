@@ -1,6 +1,7 @@
-"""Lines: operations on numbers that lie without gaps, in compiled code.
+"""Elementwise operations on lines, numbers that lie without gaps, in compiled code.
 
-Loops count with indices of no sign, which count not from the end, so that compilers make vectors of them.
+Loops count with unsigned indices, which cannot mean places from the end, so that compilers make vectors of them. The
+parts of `apply` are inlined, since a call more costs a short line more than its arithmetic.
 
 Notation: o result, a b operands, c a number, n numbers of a line.
 """
@@ -22,7 +23,7 @@ OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
 @njit(inline="always", **OPTIONS)
 @no_type_check
 def change(op, o, b, c, n):  # noqa: ANN001, ANN201
-    """Changes a line in place."""
+    """Changes a line in place: o += c b by ADD_TO, else o *= b; see `Op`."""
     if op == Op.ADD_TO:
         for i in range(n):
             o[np.uintp(i)] += c * b[np.uintp(i)]
@@ -115,7 +116,7 @@ def _compare(op, o, a, c, n):  # noqa: ANN001, ANN202
 @njit(**OPTIONS)
 @no_type_check
 def apply(op, o, a, c, n):  # noqa: ANN001, ANN201
-    """Applies an operation of one operand to a line; its operand may be the result's own memory."""
+    """Writes o = f(a) or f(a, c) for an operation of one operand, see `Op`; o and a may be the same line."""
     if op >= Op.EQUALS:
         _compare(op, o, a, c, n)
     elif Op.EXP <= op <= Op.SIGMOID:
@@ -127,7 +128,7 @@ def apply(op, o, a, c, n):  # noqa: ANN001, ANN201
 @njit(**OPTIONS)
 @no_type_check
 def join(op, o, a, b, c, n):  # noqa: ANN001, ANN201
-    """Applies an operation of two operands to a line."""
+    """Writes o = f(a, b) or f(a, b, c) for an operation of two operands, see `Op`."""
     zero, one = type(c)(0), type(c)(1)
     if op == Op.ADD:
         for i in range(n):
@@ -163,7 +164,7 @@ def join(op, o, a, b, c, n):  # noqa: ANN001, ANN201
 @njit(**OPTIONS)
 @no_type_check
 def add_up(line, n, parts):  # noqa: ANN001, ANN201
-    """Returns the sum of a line, by sixteen sums of every sixteenth number, which fill vectors."""
+    """Returns the sum of a line, by sixteen sums of every sixteenth number, which fill vectors; parts: their room."""
     whole = n // 16 * 16
     for k in range(16):
         parts[np.uintp(k)] = 0
