@@ -28,7 +28,7 @@ _THREAD = 32 << 20
 
 
 def gib(size: int) -> str:
-    """Returns a number of bytes as text, "1.50 GiB", or in MiB below a quarter of a GiB."""
+    """Returns a number of bytes in words."""
     return f"{size / 2**30:.2f} GiB" if size >= 2**28 else f"{size / 2**20:.1f} MiB"
 
 
@@ -48,7 +48,7 @@ def reason(error: BaseException) -> str:
 
 
 def room(size: int) -> bool:
-    """Returns whether the system gives `size` bytes at once [B]; they are given back."""
+    """Returns whether the system gives so much memory at once [B]; it is given back."""
     try:
         mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
     except (OSError, MemoryError):

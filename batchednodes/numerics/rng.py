@@ -98,7 +98,7 @@ def draws(
 
 
 def code(text: str) -> int:
-    """Returns a 32-bit code of a name (CRC-32), which stands for the name in an address, the same in each process."""
+    """Returns a 32-bit code of a name (CRC-32), to use a name as part of an address."""
     return zlib.crc32(text.encode())
 
 

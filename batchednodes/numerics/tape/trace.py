@@ -1,4 +1,4 @@
-r"""Tracing: from a minibatch step in Python to its tape, which is compared with it on random arguments.
+r"""Tracing: from a minibatch step in Python to its tape, which is compared with it.
 
 What depends on the entries of minibatches alone is computed ahead for a whole wave; all else becomes instructions.
 
