@@ -7,8 +7,9 @@ from batchednodes import data as sources
 from batchednodes import models
 from batchednodes import topology as graphs
 from batchednodes.algorithms import ad_psgd, gossip_sgd, gradient_tracking, optim, push_sum
+from batchednodes.config.hints import nearest
 from batchednodes.config.own_metrics import PythonMetric
-from batchednodes.config.reader import Reader, nearest
+from batchednodes.config.reader import Reader
 from batchednodes.config.registry import register_
 from batchednodes.config.synonyms import SYNONYMS
 from batchednodes.events import availability, clocks, merge, rounds, schemes, synchronous, token_accounts

@@ -4,94 +4,21 @@ The type of a field says what it accepts; where several kinds of object may stan
 begins with the full path of the setting.
 """
 
-import difflib
 import re
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 
+from batchednodes.config.hints import default_of, describe, hints_of, join, members, nearest
 from batchednodes.config.registry import PYTHON, Kinds, PythonKind, checked, take_, told
 from batchednodes.numerics import targets
 from batchednodes.numerics.targets import is_own
-from batchednodes.numerics.values import Distribution, shown
-
-_WORDS: dict[Any, str] = {
-    bool: "true or false",
-    float: "a number",
-    int: "an integer",
-    str: "text",
-    dict: "a mapping",
-    list: "a list of n numbers",
-    types.NoneType: "null",
-}
-
-
-@cache
-def _hints(cls: type) -> dict[str, Any]:
-    """Returns the type of each field; Python takes as long to find them as all else takes here."""
-    hints = get_type_hints(cls)  # those of class variables, which are no settings, too
-    return {field.name: hints[field.name] for field in fields(cls)}
-
-
-def members(hint: Any) -> tuple[Any, ...]:
-    """Returns the alternatives of a type: (int, NoneType) of `int | None`, (int,) of `int`."""
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-
-
-def describe(hint: Any) -> str:
-    """Returns what a type accepts, in words: "an integer", "one of push, pull, meet", "a number or null".
-
-    Example:
-        >>> from typing import Literal
-        >>> from batchednodes.config.reader import describe
-        >>> describe(int | float | str), describe(Literal["push", "pull"] | None)
-        ('a number or an expression in n', 'one of push, pull or null')
-    """
-    parts = members(hint)
-    if Distribution in parts:
-        return "a number, an expression in n, a list of n numbers or a distribution {kind: ...}"
-    if float in parts:
-        parts = tuple(part for part in parts if part is not int)
-    words = []
-    for part in parts:
-        if get_origin(part) is Literal:
-            words.append("one of " + ", ".join(map(str, get_args(part))))
-        elif get_origin(part) in (list, tuple):
-            words.append(
-                "a list of " + {int: "integers", float: "numbers", str: "texts"}.get(get_args(part)[0], "entries")
-            )
-        elif part is str and len(parts) > 1 and (float in parts or int in parts):
-            words.append("an expression in n")
-        else:
-            words.append(_WORDS.get(get_origin(part) or part, "a section of settings"))
-    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " or " + words[-1]
-
-
-def default_of(field: Field) -> Any:
-    """Returns the default of a dataclass field, or `dataclasses.MISSING` where it must be given."""
-    return field.default if field.default_factory is MISSING else field.default_factory()
-
-
-def nearest(word: Any, words: Iterable[str], path: str = "") -> str:
-    """Returns "; did you mean 'path.word'?" for the word most like the one given, else nothing.
-
-    Example:
-        >>> from batchednodes.config.reader import nearest
-        >>> nearest("ringe", ["ring", "star", "torus"], "network.topology")
-        "; did you mean 'network.topology.ring'?"
-    """
-    found = difflib.get_close_matches(str(word), list(words), 1)
-    return f"; did you mean {join(path, found[0])!r}?" if found else ""
-
-
-def join(path: str, name: Any) -> str:
-    """Returns the path of a setting inside the section at `path`; the whole config is at ""."""
-    return f"{path}.{name}" if path else str(name)
+from batchednodes.numerics.values import shown
 
 
 def _number(value: Any, parts: tuple[Any, ...], path: str) -> Any:
@@ -193,7 +120,7 @@ class Reader:
             ValueError: a key is unknown or missing, a value is of a wrong type, or the class refuses it.
         """
         known = {field.name: field for field in fields(cls)}
-        hints = {name: hint for name, hint in _hints(cls).items() if name in known}  # others are of the class
+        hints = {name: hint for name, hint in hints_of(cls).items() if name in known}  # others are of the class
         for key in data:
             if key not in known:
                 raise ValueError(f"unknown key {shown(join(path, key))}" + self._hint(key, hints, path, kind))
@@ -389,7 +316,7 @@ class Reader:
             cls: class of the section at this path.
             path: of the section.
         """
-        hints = _hints(cls)
+        hints = hints_of(cls)
         for field in fields(cls):
             old, new, at = data.get(field.name), change.get(field.name), join(path, field.name)
             if not isinstance(old, dict) or not isinstance(new, Mapping):

@@ -8,7 +8,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, get_type_hints
 
 from batchednodes.config import KINDS, READER, Config
-from batchednodes.config.reader import default_of, describe, join, members
+from batchednodes.config.hints import default_of, describe, join, members
 from batchednodes.config.registry import PYTHON, PythonKind, take_
 from batchednodes.numerics.targets import is_own
 

@@ -3,7 +3,7 @@ r"""Feature shift: nodes that see the same things differently.
 A shift changes the rows of the data set in place, each as its node sees it; labels stay. It takes no memory beyond the
 data, since each row has one owner.
 
-Notation: n nodes, S training samples, R rows, c channels, h x w pixels of an image, i node.
+Notation: n nodes, R rows, c channels, h x w pixels of an image, i node.
 """
 
 import math

@@ -1,6 +1,6 @@
 r"""Heterogeneity of labels as a number, beside what chance alone would give at these sizes.
 
-Notation: n nodes, S training samples, K labels, i node, k label, m_i rows of node i, S_k rows of label k.
+Notation: n nodes, S training samples, K labels, k label, m_i rows of node i, S_k rows of label k.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Tasks: model, loss and data together are what the nodes learn; of these, the models are settings."""
+"""Models and losses, the same for all nodes: any `nn.Module` is computed on rows of one tensor, a row for each node."""
 
 from batchednodes.models.builtin import MLP, Linear, Model, PythonModule
 

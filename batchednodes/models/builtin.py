@@ -1,6 +1,6 @@
 r"""Models: which module a node trains, and how its row begins.
 
-Notation: n nodes, p parameters, d features, k outputs, x models [n, p].
+Notation: n nodes, p parameters, x models [n, p].
 """
 
 from __future__ import annotations  # signatures name tensors, and torch is not imported for that
@@ -31,6 +31,8 @@ else:
     layout = deferred("batchednodes.models.stacked")
 
 Init = Literal["same", "independent"]
+"""How the rows of nodes begin: as one draw, or each as a draw of its own."""
+
 
 _CHUNK = 1 << 22
 """Numbers drawn at once when rows are initialised, so that little is held besides x."""
@@ -43,11 +45,19 @@ LAYERS = 1_000
 
 
 class Model(ABC):
-    """A choice of module."""
+    """A kind of model: which module every node trains, and with which parameters it begins."""
 
     @abstractmethod
     def module(self, shape: tuple[int, ...], outputs: int) -> nn.Module:
-        """Returns the module for features of a shape and a number of outputs; its parameters may be without storage."""
+        """Returns the module for some data; its parameters may be without storage.
+
+        Args:
+            shape: of the features of one example, as (1, 28, 28).
+            outputs: labels, or targets of one example; at least 1.
+
+        Raises:
+            ValueError: a function of the user's own cannot be imported, or makes no such module.
+        """
 
     @abstractmethod
     def count(self, shape: tuple[int, ...], outputs: int) -> int | None:
@@ -61,7 +71,15 @@ class Model(ABC):
     def init_(
         self, x: Float[torch.Tensor, "n p"], stack: layout.Stack, seed: int, shape: tuple[int, ...], outputs: int
     ) -> None:
-        """Writes the initial models of a network: row i by the address (seed, i), or all rows as row 0."""
+        """Writes the initial models of a network: row i by the address (seed, i), or all rows as row 0.
+
+        Args:
+            x: rows of the nodes of the network, which are written.
+            stack: layout of a row.
+            seed: of the network; 0 <= seed < 2^63.
+            shape: as for `module`.
+            outputs: as for `module`.
+        """
 
     def is_own(self) -> bool:
         """Returns whether the module is the user's own, which may take integers, and put out numbers for each token."""

@@ -1,4 +1,4 @@
-"""What a training loss of the user's own is."""
+"""The interface of a training loss of the user's own."""
 
 from __future__ import annotations  # signatures name tensors, and torch is not imported for that
 

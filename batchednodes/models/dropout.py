@@ -1,9 +1,8 @@
 r"""Dropout by address: a mask is a pure function of (seed, node, update, step, call, element), never of a generator.
 
-The key of a minibatch step is Philox's at (seed, node, update, step), see `rng.keys`; SplitMix64's finalizer makes the
-bits of each element from it, by operations on integers that every device has and `torch.func.vmap` carries.
-
-Notation: key k of a step, c number of the call within a forward pass, e element of its input, in row-major order.
+The key of a minibatch step is Philox's at (seed, node, update, step), see `minibatches.Sampler.keyed`; SplitMix64's
+finalizer makes the bits of each element from it, by operations on integers that every device has and `torch.func.vmap`
+carries.
 
 References:
     N. Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15, 2014.
@@ -38,7 +37,7 @@ def _shifted(z: Tensor, bits: int) -> Tensor:
 
 
 def stepped(size: int, device: torch.device) -> Int64[Tensor, " size"]:
-    """Returns what elements 0, ..., size - 1 add to a key."""
+    """Returns what elements 0, ..., size - 1 of a tensor, in row-major order, add to the key of a step."""
     return torch.arange(size, device=device) * _signed(_GOLDEN)
 
 

@@ -4,7 +4,7 @@ Under vmap the tables of all nodes lie side by side, so that an index beyond the
 A forward pass that looks something up is traced without computing it; what leads from the features to the indices is
 run over all examples.
 
-Notation: S examples, b examples of a call.
+Notation: S examples.
 """
 
 import math

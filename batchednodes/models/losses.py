@@ -15,6 +15,7 @@ from torch import Tensor
 from batchednodes.models.criterion import Criterion
 
 LossName = Literal["auto", "cross_entropy", "mse"]
+"""Built-in losses; `auto`: cross_entropy for labels, mse for real targets."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,15 @@ class Loss:
 
 
 def choose(name: LossName | Criterion, classes: int | None) -> Loss:
-    """Returns the loss of a name; auto: cross_entropy for labels, mse for real values; these have no other but own."""
+    """Returns a loss for some targets.
+
+    With labels, mse is that of the outputs to the one-hot labels. With real targets every name gives mse: there is no
+    other built-in loss for them.
+
+    Args:
+        name: of a built-in loss, or a loss of the user's own.
+        classes: number of labels; None: targets are real.
+    """
     if isinstance(name, Criterion):
         return _own(name)
     if name == "mse" and classes is not None:

@@ -1,6 +1,7 @@
 r"""Problem: what is learned, on the device: model, loss, the nodes' examples and a shared test set.
 
-Notation: g networks, n nodes, p parameters, s steps, b examples of a minibatch, t test examples, x models [n, p].
+Notation: g networks, w nodes of a wave, p parameters, s steps, b examples of a minibatch, S training examples, t test
+examples, k outputs.
 """
 
 from collections.abc import Mapping
@@ -82,7 +83,7 @@ class Problem:
         return self.criterion.weighted(outputs, targets, weights)
 
     def batch(self, index: Int64[Tensor, "*shape"]) -> tuple[Tensor, Tensor]:
-        """Returns inputs and targets of the examples given."""
+        """Returns inputs [*shape, ...] and targets [*shape, ...] of training examples 0 <= index < S."""
         flat = index.flatten()
         features, targets = self.features.index_select(0, flat), self.targets.index_select(0, flat)
         return features.view(*index.shape, *features.shape[1:]), targets.view(*index.shape, *targets.shape[1:])

@@ -4,7 +4,7 @@ The parameters live in the rows only. One module without parameter storage (a sk
 `torch.func.functional_call` runs it on views of a row; `torch.func.vmap` runs it on many rows at once (functorch, as it
 was called before PyTorch 2.0, is `torch.func` now).
 
-Notation: n nodes, p parameters of a module, b examples, x models [n, p].
+Notation: p parameters of a module, b examples.
 """
 
 import copy
@@ -28,6 +28,7 @@ from batchednodes.numerics import memory
 from batchednodes.numerics.convolution import replace_, restore_
 
 REMEDY = "; see 'Any model' in README.md for what a stacked model may hold"
+"""End of the message about a module that rows cannot hold."""
 
 
 @dataclass(frozen=True)

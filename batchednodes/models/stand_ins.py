@@ -3,7 +3,7 @@ r"""Stand-ins: what is called in place of some functions of PyTorch while a modu
 Dropout draws by address. What `torch.func.vmap` carries one row at a time only is composed of what it carries whole,
 and what writes into a tensor of its own gets one that has rows where the weights do.
 
-Notation: q queries, s keys, d features of a head, V rows of a table, L indices.
+Notation: q queries, s keys, d features of a head, V rows of a table.
 """
 
 import functools
@@ -60,7 +60,7 @@ class StandIns(TorchFunctionMode):
         return self.like.new_empty(made.shape, dtype=made.dtype, device=made.device).copy_(made)
 
     def mask(self, x: Tensor, shape: Sequence[int], p: float) -> Tensor:
-        """Returns the next mask of the pass, of some shape, for a tensor."""
+        """Returns the next dropout mask of the pass, on the device of x; it keeps with probability 1 - p."""
         self.masks, self.used = self.masks + 1, True
         if self.key is None:
             return torch.ones(*shape, dtype=torch.bool, device=x.device)

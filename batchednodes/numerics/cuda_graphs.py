@@ -1,4 +1,4 @@
-r"""Graphs: a function of the rows of a wave as CUDA graphs, one for each of a few numbers of rows.
+r"""CUDA graphs of a function of the rows of a wave, one for each of a few numbers of rows.
 
 A small model's update is dozens of kernels that each run for less time than their launch takes. A graph launches all of
 them at once. It works on tensors of its own, which have the number of rows that it was recorded with: a wave is
@@ -47,7 +47,7 @@ class CudaGraphs:
     largest: int
     """Rows of a call, at most."""
     record: RunObserver
-    """How a graph is made."""
+    """Makes a graph, as `recorder` gives it."""
     _made: dict[int, tuple[list[Tensor], Callable[[], None], Tensor]] = field(default_factory=dict, repr=False)
 
     def __call__(self, *tensors: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ A call of `torch.func.vmap` finds the batched operation for each of the model's 
 a small model more than its arithmetic. A program holds what vmap found. It is traced for two numbers of rows: an
 integer of the list that differs between the two is a multiple of the rows and a constant, all others are constants.
 
-Notation: w rows of a wave, m, k, o sizes of a product [m, k] times [k, o].
+Notation: w rows of a wave.
 """
 
 import operator

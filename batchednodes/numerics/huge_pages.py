@@ -1,4 +1,4 @@
-r"""Pages: memory for large arrays, in the large pages of the system where it has them.
+r"""Huge pages: memory for large arrays, in the large pages of the system where it has them.
 
 The system gives memory page by page when it is first written. Half a thousand small pages take much longer than the
 one large page that they make, and each window of events is written anew. NumPy asks for large pages, but only for

@@ -1,8 +1,10 @@
-r"""Tally: sums, maxima and counts of S[j, c] = own[c] - N[j, c] over the tables of networks of one shape.
+r"""Lag counts: sums, maxima and a histogram of S[j, c] = own[c] - N[j, c] over the tables of networks of one shape.
+
+N[j, c] is how many updates of source c may be in the model of node j, own[c] how many it has made: S is staleness.
 
 A table is read twice, and nothing of its size is allocated but, on CUDA, for some rows at a time.
 
-Notation: g networks, n nodes, t sources of a network, b bins, N versions, S staleness.
+Notation: g networks, n nodes, t sources of a network, b bins.
 """
 
 from dataclasses import dataclass

@@ -129,7 +129,7 @@ class Chunk:
     """How many rows are worked on at once, at most; fewer from when memory did not hold their temporaries.
 
     The only thing but the `State` that changes during a run; it changes rounding only. A checkpoint that is to continue
-    bit for bit keeps it, see `assembly.Run.chunks`.
+    bit for bit keeps it, see `assembly.Simulation.chunks`.
     """
 
     def __init__(self, rows: int, work: str = "the work", need: int | None = None, remedy: str = "") -> None:

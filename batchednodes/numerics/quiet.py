@@ -23,7 +23,7 @@ def is_quiet() -> bool:
 
 
 def set_quiet(on: bool) -> None:
-    """Has such warnings dropped, or not."""
+    """Drops warnings of PyTorch's core from now on, in all threads; or shows them again."""
     with _LOCK:
         if on:
             warnings.filterwarnings("ignore", message=_INSIDE)

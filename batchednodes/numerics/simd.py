@@ -1,4 +1,4 @@
-"""Vectors: LLVM code of loops whose sums stay in the core's vector registers.
+"""SIMD: LLVM code of loops whose sums stay in the core's vector registers.
 
 Compilers do not keep a tile of sums in registers from a plain loop, so that the innermost loops of products and
 convolutions are written as such code.
@@ -9,9 +9,11 @@ from typing import Any, no_type_check
 import llvmlite.ir
 
 ir: Any = llvmlite.ir
-"""Its types are not written down."""
+"""The module `llvmlite.ir`, whose types are not written down."""
 
 INT = ir.IntType(64)
+"""Type of addresses, places and counts."""
+
 _LANE, _BIT = ir.IntType(32), ir.IntType(1)
 
 
@@ -20,7 +22,14 @@ class Emitter:
     """Writes the code of loads, stores and loops; places are counted in numbers, addresses in bytes."""
 
     def __init__(self, context: Any, builder: Any, number: Any, size: int) -> None:
-        """Begins where a builder stands; size: bytes of a vector [B]."""
+        """Begins where a builder stands.
+
+        Args:
+            context: of numba, which knows how LLVM calls types.
+            builder: of LLVM, to which the code is added.
+            number: numba's type of the numbers, float32 or float64.
+            size: bytes of a vector [B].
+        """
         self.builder = builder
         self.scalar = context.get_value_type(number)
         self.size = number.bitwidth // 8
@@ -28,7 +37,7 @@ class Emitter:
         self.vector = ir.VectorType(self.scalar, self.lanes)
 
     def at(self, base: Any, place: Any, kind: Any, size: int) -> Any:
-        """Returns the pointer to a place after an address."""
+        """Returns the pointer to a place after an address, as one to a kind; size: bytes of a number [B]."""
         b = self.builder
         return b.inttoptr(b.add(base, b.mul(place, INT(size))), kind.as_pointer())
 

@@ -1,4 +1,4 @@
-"""Team: the threads of torch at work on one task together, without Python's lock.
+"""Work queue: the threads of torch at work on one task together, without Python's lock.
 
 A task is a vector of integers [16 (1 + k)] for k threads: 0 counts those that have begun; 1, ..., 15 say what to do;
 each of the following lines of 16 begins with the number of pieces that are taken of one thread's part. The first of

@@ -3,7 +3,7 @@ r"""The Base-(k+1) graph: a short cycle of sparse graphs after which all nodes h
 A round is a list of edges {i, j} with weights w: the symmetric gossip matrix with W[i, j] = w and rows of sum 1. No
 node has more than k neighbours in a round. The product of the matrices of one cycle is J = 11^T / n.
 
-Notation: n nodes, k the most neighbours in a round, i, j ends of edges, w weights.
+Notation: n nodes, k the most neighbours in a round, i j ends of an edge, w its weight.
 
 Reference:
     Y. Takezawa, R. Sato, H. Bao, K. Niwa, M. Yamada, "Beyond exponential graph: communication-efficient topologies for

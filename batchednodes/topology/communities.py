@@ -1,6 +1,6 @@
 r"""Graphs with structure in blocks or in space: stochastic blocks, two cliques, random geometric graphs.
 
-Notation: n nodes, i < j the ends of an edge, p probability of an edge, b blocks.
+Notation: n nodes, i < j the ends of an edge, p probability of an edge.
 """
 
 import math

@@ -27,7 +27,7 @@ class Complete(Topology):
         return 0.0
 
     def graph(self, n: int, seed: int) -> Graph | None:
-        """None: nobody needs a list of everyone else."""
+        """Returns None, which stands for the complete graph: nobody needs a list of everyone else."""
         return None
 
 

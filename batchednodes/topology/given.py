@@ -52,7 +52,11 @@ class EdgeList(Topology):
         return size / 4  # a line has 4 bytes or more, and two contacts
 
     def graph(self, n: int, seed: int) -> Graph | None:
-        """Reads the file."""
+        """Returns the graph that the file describes.
+
+        Raises:
+            ValueError: the file cannot be read or has too many names, or a line no two different nodes of 0 .. n - 1.
+        """
         lines, ends, names = self._read()
         if names is not None and len(names) > n:
             raise ValueError(
@@ -123,7 +127,11 @@ class Edges(Topology):
         return 2.0 * len(self.i)
 
     def graph(self, n: int, seed: int) -> Graph | None:
-        """Returns the edges."""
+        """Returns the graph of these edges.
+
+        Raises:
+            ValueError: an end is no node of 0 .. n - 1, or an edge joins a node with itself.
+        """
         for key in ("i", "j"):
             for node in getattr(self, key):
                 if not 0 <= node < n:

@@ -1,6 +1,6 @@
 r"""What chooses the peer of a contact where it is no uniform neighbour in one graph: weights, or a graph that changes.
 
-Notation: n nodes, m contacts.
+Notation: n nodes, m contacts, i j nodes.
 """
 
 import math

@@ -99,7 +99,7 @@ def chosen(i, bits, now, c):  # noqa: ANN001, ANN201  (numba infers the types)
 @njit(nogil=True, cache=True)
 @no_type_check
 def choices(i, now, c):  # noqa: ANN001, ANN201
-    """Returns how many nodes a node may contact at some time [s]."""
+    """Returns how many nodes node i may contact at a time now [s]."""
     rule = c.rules[c.network[i]]
     if rule.kind == COMPLETE:
         return rule.size - 1
@@ -114,7 +114,7 @@ def choices(i, now, c):  # noqa: ANN001, ANN201
 @njit(nogil=True, cache=True)
 @no_type_check
 def choice(i, s, now, c):  # noqa: ANN001, ANN201
-    """Returns number s of them; -1 if its probability is 0."""
+    """Returns number s of the nodes that node i may contact at a time now [s]; -1 if its probability is 0."""
     rule = c.rules[c.network[i]]
     if rule.kind == COMPLETE:
         return rule.first + s + (rule.first + s >= i)
@@ -132,7 +132,7 @@ def choice(i, s, now, c):  # noqa: ANN001, ANN201
 @njit(nogil=True, cache=True)
 @no_type_check
 def turn(now, period):  # noqa: ANN001, ANN201
-    """Returns the round to which a time belongs."""
+    """Returns the round to which a time now [s] belongs, floor(now / period)."""
     return np.int64(math.floor(now / period))
 
 

@@ -46,7 +46,7 @@ class RoundWeights:
     weights: Weights
     """The weights of the edges."""
     stochasticity: Stochasticity
-    """What must sum to 1."""
+    """Whether rows, columns or both of W must sum to 1."""
     pull: bool
     """Whether a node takes the models of its neighbours, or they take its own."""
     period: float
@@ -82,7 +82,7 @@ class RoundWeights:
         return turn if self.graph.cycle is None else turn % self.graph.cycle
 
     def sent(self, k: int) -> Int64[np.ndarray, " n"]:
-        """Returns how many models each node sends in round k."""
+        """Returns how many models each node sends in round k: the entries of its column of W off the diagonal."""
         w = self.matrix(k)
         if w is None:
             return np.full(self.n, self.n - 1)

@@ -148,7 +148,7 @@ class BaseGraph(Changing):
         return _seconds(self.period, n)
 
     def contacts(self, n: int) -> float:
-        """Returns at most as many: there are 2 log(n) / log(k + 1) + 2 rounds or fewer."""
+        """Returns an upper bound: there are 2 log(n) / log(k + 1) + 2 rounds or fewer."""
         k = min(self.degree, max(1, n - 1))
         return n * k * (2 * math.log(n) / math.log(k + 1) + 2)
 

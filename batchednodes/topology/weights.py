@@ -177,7 +177,12 @@ class GivenWeights(Weights):
     contacts j with this probability, at least 0; (i, j) is in the graph, and rows of i sum to at most 1."""
 
     def chooser(self, graph: Graph) -> PeerSampler | None:
-        """Reads the file."""
+        """Returns the chooser with the probabilities that the file gives.
+
+        Raises:
+            ValueError: the file cannot be read, names what is no contact of the graph or one twice, or gives a node
+                probabilities that sum to more than 1.
+        """
         lines, i, j, p = self._rows()
         keys = np.repeat(np.arange(graph.n), graph.degrees) * graph.n + graph.indices
         own = np.where(np.maximum(i, j) < graph.n, i * graph.n + j, -1)

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchednodes.config import KINDS, Config
-from batchednodes.config.reader import join, members
+from batchednodes.config.hints import join, members
 from batchednodes.numerics.values import Distribution
 
 pytestmark = pytest.mark.slow

@@ -139,7 +139,7 @@ def _threads(numbers: int, worth: int) -> int:
 
 @functools.cache
 def _mixes(number: type) -> Any:
-    """Returns the compiled function that mixes numbers of a type, see team.py."""
+    """Returns the compiled function that mixes numbers of a type, for `work_queue.run`."""
 
     @cfunc(types.void(types.voidptr), cache=True)
     @no_type_check
@@ -156,7 +156,7 @@ def _mixes(number: type) -> Any:
 
 @functools.cache
 def _merges(number: type) -> Any:
-    """Returns the compiled function that merges versions of a type, see team.py."""
+    """Returns the compiled function that merges versions of a type, for `work_queue.run`."""
 
     @cfunc(types.void(types.voidptr), cache=True)
     @no_type_check

@@ -4,7 +4,7 @@ Gossip acts on every column of x alike. So one program owns a block of columns a
 it, wave by wave, some contacts of a wave at a time; programs never wait for each other, and a phase is one launch
 however many waves it has. The rows of a block that are still in the cache next to the core are not read again from the
 device's memory. All reads of a group come before its writes, and groups keep the order of time within a wave, which
-gives the result of the waves (see blocks.py).
+gives the result of the waves (see cpu.py).
 
 Notation: n nodes, e writes, p columns, x models, N versions.
 """

@@ -1,6 +1,6 @@
 r"""Label skew by counting: nodes that hold few labels.
 
-Notation: n nodes, S training samples, K labels that occur, k labels of a node.
+Notation: n nodes, K labels that occur, k labels of a node.
 """
 
 from dataclasses import dataclass

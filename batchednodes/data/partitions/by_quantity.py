@@ -2,7 +2,7 @@ r"""Quantity skew: rows dealt at random in shards of unequal size.
 
 The size of node i is m_i = minimum + its share w_i / sum w of the other rows, rounded so that all rows are dealt.
 
-Notation: n nodes, S training samples, m_i rows of node i, w_i weight of node i.
+Notation: n nodes, m_i rows of node i, w_i weight of node i.
 """
 
 from dataclasses import dataclass

@@ -137,7 +137,7 @@ def _proportions(shares: np.random.Generator, alphas: Float64[np.ndarray, " K"],
 
 
 Draw = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""From some nodes and the label proportions of all data to those of each of these nodes [nodes, K]."""
+"""Maps some nodes and the label proportions of all data [K] to those that each of these nodes draws [nodes, K]."""
 
 
 def _balanced(labels: Int64[np.ndarray, " S"], n: int, seed: int, draw: Draw) -> Shards:

@@ -1,7 +1,4 @@
-r"""Rows dealt at random, or left where they were made.
-
-Notation: n nodes, S training samples.
-"""
+r"""Rows dealt at random, or left where they were made."""
 
 from dataclasses import dataclass
 

@@ -69,7 +69,7 @@ class DataSizes:
 
     @property
     def shape(self) -> tuple[tuple[int, ...], int, bool, bool, tuple[int, ...]]:
-        """What a model for the data depends on."""
+        """What a model for the data depends on: (features, outputs, is_classes, integers, target_shape)."""
         return self.features, self.outputs, self.is_classes, self.integers, self.target_shape
 
     @property

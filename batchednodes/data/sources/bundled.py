@@ -1,7 +1,4 @@
-r"""Data sets that come with scikit-learn.
-
-Notation: S samples, d features, k targets.
-"""
+"""Data sets that come with scikit-learn."""
 
 from dataclasses import dataclass
 from importlib import import_module
@@ -86,7 +83,7 @@ class Sklearn(Source):
     """
 
     name: Literal["iris", "wine", "breast_cancer", "digits", "diabetes", "linnerud"] = "iris"
-    """Which one."""
+    """Which of these data sets."""
 
     test_fraction: float = 0.2
     """Share of the samples held out for testing, in proportion for each label [dimensionless]; between 0 and 1."""

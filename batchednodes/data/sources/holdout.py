@@ -1,6 +1,6 @@
 r"""Held-out rows: from the samples that a file holds to training and test rows, standardised or as they are.
 
-Notation: S samples, T test samples, k targets, x features.
+Notation: S samples, T test samples, x features.
 """
 
 import math

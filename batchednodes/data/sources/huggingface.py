@@ -1,6 +1,6 @@
 r"""Data sets of Hugging Face `datasets`: folders that it wrote, or names on its Hub; needs `batchednodes[hf]`.
 
-Notation: S samples, c channels, h height, w width.
+Notation: c channels, h height, w width.
 """
 
 import os

@@ -1,6 +1,6 @@
 r"""Images in folders, a folder for each class, as torchvision's ImageFolder reads them.
 
-Notation: S samples, c channels, h height, w width.
+Notation: c channels, h height, w width.
 """
 
 import io

@@ -1,7 +1,4 @@
-r"""Labels: what of targets may be a mistake, in sentences.
-
-Notation: S training samples, T test samples, k a label.
-"""
+"""Notes on labels and real targets that may be a mistake, as sentences that a user is shown."""
 
 import difflib
 from collections.abc import Sequence

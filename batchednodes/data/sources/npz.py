@@ -1,6 +1,6 @@
 r"""The user's own data: NumPy archives (`numpy.savez`), read without pickle and checked before use.
 
-Notation: n nodes, S training samples, T test samples, k targets.
+Notation: n nodes, S training samples, k targets.
 """
 
 import difflib

@@ -1,6 +1,6 @@
 r"""Tables: from named columns to samples, whatever file they were read from.
 
-Notation: S samples, d features, k classes.
+Notation: S samples, d features, k labels.
 """
 
 import difflib
@@ -271,7 +271,7 @@ class Learned:
     """Number of labels; None: targets are real."""
 
     notes: tuple[str, ...] = ()
-    """What may be a mistake."""
+    """What of the targets may be a mistake, in sentences."""
 
     def sizes(
         self,
@@ -286,9 +286,9 @@ class Learned:
         Args:
             train: samples to train on.
             test: samples to test on.
-            features: shape of those of one sample.
-            integers: whether they are.
-            first: those of some sample, if they are.
+            features: shape of the features of one sample.
+            integers: whether features stay integers.
+            first: features of some sample, where they stay integers.
         """
         is_classes, shape = self.classes is not None, self.values[0].shape[1:]
         own = shape if is_classes else ()

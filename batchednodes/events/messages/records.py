@@ -83,15 +83,15 @@ LAW = np.dtype(
         ("seed", np.uint64),  # of the node's network
         ("local", np.int64),  # number of the node in it
         ("network", np.int64),  # number of the network
-        ("receipt", np.int64),  # what a node does with a model that comes, see traffic.py
+        ("receipt", np.int64),  # what a node does with a model that comes, see `timeline.RECEIPTS`
         ("fifo", np.int64),  # 1: messages from a node to another arrive in order
-        ("delay", np.int64),  # law of delays, see delays.py
+        ("delay", np.int64),  # law of delays, see links/delay.py
         ("delay_a", np.float64),
         ("delay_b", np.float64),
         ("delay_by", np.int64),  # address of a delay's inverse CDF; 0: its law is built in
         ("transfer", np.float64),
         ("spread", np.float64),
-        ("good", np.float64),  # law of losses, see losses.py
+        ("good", np.float64),  # law of losses, see links/loss.py
         ("bad", np.float64),
         ("good_to_bad", np.float64),
         ("bad_to_good", np.float64),
@@ -105,7 +105,7 @@ LAW = np.dtype(
         ("weigh_a", np.float64),
         ("weigh_b", np.float64),
         ("whole", np.int64),  # 1: a model that comes is merged as a whole
-        ("flow", np.int64),  # law of token accounts, see flow/
+        ("flow", np.int64),  # law of token accounts, see token_accounts/
         ("capacity", np.int64),
         ("spend", np.int64),
         ("sends", np.int64),  # addresses of the functions of a law of the user's own; 0: it is built in
@@ -177,7 +177,7 @@ class MessageLaws(NamedTuple):
     begun: Int64[np.ndarray, " n1"]
     """Where the rows of each sender in a trace of links begin."""
     links: np.ndarray
-    """These rows [r], see messages/links.py."""
+    """These rows [r], see links/traces.py."""
     begins: Int64[np.ndarray, " n1"]
     """Where the changes of each node in a trace of availability begin."""
     turns: Float64[np.ndarray, " t"]

@@ -6,7 +6,7 @@ three products, each an adjoint of the others, so that derivatives of any order 
     y = weight * x + bias,    input gradient (g, weight),    weight gradient (g, x).
 
 On the CPU in float32 and float64 they are computed directly (direct.py), otherwise as products of matrices
-(products.py). Stacked tensors have one dimension more, the first; inputs [w / m, ...] are shared by m rows each.
+(matmul.py). Stacked tensors have one dimension more, the first; inputs [w / m, ...] are shared by m rows each.
 
 Notation: w rows, b examples, y outputs, x inputs, g gradient of the outputs.
 """

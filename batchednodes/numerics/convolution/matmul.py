@@ -6,8 +6,8 @@ A row of an image's columns is one number of a kernel, a column one place of the
 
 and the adjoints are products too. Columns take `kernel` times the memory of x, so a few examples are taken at a time.
 
-Notation: w rows, b examples, g groups, o output channels of a group, k terms (c, u, v), l places of the output; r' as
-in direct.py.
+Notation: w rows, m rows that share their inputs (r' = r // m), b examples, c channels, u v places in a kernel, g the
+gradient of y.
 """
 
 import torch

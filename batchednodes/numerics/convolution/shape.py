@@ -1,24 +1,29 @@
-"""What a convolution does beside its weights."""
+"""The shape of a convolution: all settings that it has beside its weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 Pair = tuple[int, int]
+"""A vertical and a horizontal number."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Stride, padding with zeros, dilation (each vertical, horizontal) and groups of channels."""
+    """What the arguments of `F.conv2d` say beside its tensors."""
 
     stride: Pair
+    """Pixels from one place of the kernel to the next; at least 1."""
     padding: Pair
+    """Zeros that are added on each side [pixels]; at least 0."""
     dilation: Pair
+    """Pixels from one number of the kernel to the next; at least 1."""
     groups: int
+    """Groups of channels that do not mix; at least 1."""
 
     @property
     def numbers(self) -> list[int]:
-        """The numbers, in order."""
+        """All seven numbers: stride, padding, dilation (two each) and groups; see `of`."""
         return [*self.stride, *self.padding, *self.dilation, self.groups]
 
     @property
@@ -28,12 +33,12 @@ class Shape:
 
     @staticmethod
     def of(numbers: Sequence[int]) -> "Shape":
-        """Returns the shape with these numbers."""
+        """Returns the shape that has these `numbers`."""
         a, b, c, d, e, f, groups = numbers
         return Shape((a, b), (c, d), (e, f), groups)
 
     def outputs(self, inputs: Sequence[int], kernel: Sequence[int]) -> Pair:
-        """Returns height and width of what comes out."""
+        """Returns height and width of the output for those of the input and of the kernel [pixels]."""
         sizes = zip(inputs, kernel, self.stride, self.padding, self.dilation, strict=True)
         height, width = ((n + 2 * p - (k - 1) * d - 1) // s + 1 for n, k, s, p, d in sizes)
         return height, width

@@ -1,4 +1,4 @@
-"""Parts: kernels that release Python's lock, each on a part of the rows."""
+"""Threads for convolutions: kernels that release Python's lock, each on a part of the rows."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Writer: the instructions of a tape, as they are found, and where its own numbers lie."""
+"""Assembler: collects the instructions of a tape, and decides where the numbers lie that it keeps for itself."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -36,16 +36,16 @@ class _Instruction:
 
 @dataclass(frozen=True)
 class Code:
-    """A tape as the machine reads it."""
+    """A tape as the interpreter reads it."""
 
     instructions: Int64[np.ndarray, "q 24"]
-    """See operations.py."""
+    """The q instructions, each laid out as opcodes.py says."""
     numbers: Float64[np.ndarray, " q"]
-    """The number of each instruction."""
+    """The real number c of each instruction."""
     reals: int
-    """Numbers that the tape keeps for itself."""
+    """Real numbers that the tape keeps for itself, of one row at a time."""
     integers: int
-    """Integers, likewise."""
+    """Integers that it keeps for itself: indices."""
 
 
 @dataclass
@@ -53,6 +53,7 @@ class Writer:
     """Instructions that are added one after the other."""
 
     instructions: list[_Instruction] = field(default_factory=list)
+    """Those added so far, in the order in which they run."""
     blocks: list[tuple[int, bool]] = field(default_factory=list)
     """Size of each own block, and whether it holds integers; block k is base -1 - k."""
     changed: dict[int, int] = field(default_factory=dict)
@@ -145,7 +146,7 @@ class Writer:
         return self.copy(out, (1, 0)) if n < m and n < 8 else out  # long lines for what follows
 
     def total(self, place: StridedView, along: Sequence[int]) -> StridedView:
-        """Adds a sum along some dimensions, which stay as ones."""
+        """Adds a sum along some dimensions, which keep size 1; returns its place."""
         ones = tuple(1 if d in along else size for d, size in enumerate(place.shape))
         out = self.new(ones, favoured((), ones))
         self.add(Op.FILL, out)
@@ -156,7 +157,7 @@ class Writer:
         return out
 
     def share(self, total: StridedView, place: StridedView) -> StridedView:
-        """Adds the mean of a place along dimensions, from its sum."""
+        """Adds the mean of a place, given its sum along some dimensions; returns its place."""
         return self.add(Op.SCALE, self.new(total.shape), total, number=total.size / place.size)
 
     def code(self) -> Code:

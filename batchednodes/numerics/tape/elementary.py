@@ -1,4 +1,4 @@
-r"""Numbers: functions of one number that compilers turn into vector instructions where a loop calls them.
+r"""Elementary functions of one number, which compilers turn into vector instructions where a loop calls them.
 
 With x = k log 2 + r and |r| <= log(2) / 2, exp x = 2^k e^r, and e^r - 1 is the sum of r^i / i! as far as the type
 needs. All err by less than two units in the last place.
@@ -292,7 +292,7 @@ _series, _tail = _polynomial(_SERIES), _polynomial(_TAIL)
 @njit(nogil=True, cache=True, inline="always", error_model="numpy")
 @no_type_check
 def erf(x):  # noqa: ANN001, ANN201
-    """Returns the error function."""
+    """Returns erf x = 2 / sqrt pi times the integral of e^(-t^2) from 0 to x."""
     one, two, three = type(x)(1), type(x)(2), type(x)(3)
     size = min(abs(x), type(x)(6))
     inner = size * _series(size * size)

@@ -1,6 +1,7 @@
-"""Lines: operations on numbers that lie without gaps, in compiled code.
+"""Elementwise operations on lines, numbers that lie without gaps, in compiled code.
 
-Loops count with indices of no sign, which count not from the end, so that compilers make vectors of them.
+Loops count with unsigned indices, which cannot mean places from the end, so that compilers make vectors of them. The
+parts of `apply` are inlined, since a call more costs a short line more than its arithmetic.
 
 Notation: o result, a b operands, c a number, n numbers of a line.
 """
@@ -22,7 +23,7 @@ OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
 @njit(inline="always", **OPTIONS)
 @no_type_check
 def change(op, o, b, c, n):  # noqa: ANN001, ANN201
-    """Changes a line in place."""
+    """Changes a line in place: o += c b by ADD_TO, else o *= b; see `Op`."""
     if op == Op.ADD_TO:
         for i in range(n):
             o[np.uintp(i)] += c * b[np.uintp(i)]
@@ -31,10 +32,10 @@ def change(op, o, b, c, n):  # noqa: ANN001, ANN201
             o[np.uintp(i)] *= b[np.uintp(i)]
 
 
-@njit(**OPTIONS)
+@njit(inline="always", **OPTIONS)
 @no_type_check
-def apply(op, o, a, c, n):  # noqa: ANN001, ANN201
-    """Applies an operation of one operand to a line."""
+def _calculate(op, o, a, c, n):  # noqa: ANN001, ANN202
+    """Applies an operation that takes some machine instructions a number to a line."""
     zero, one = type(c)(0), type(c)(1)
     if op == Op.FILL:
         for i in range(n):
@@ -49,7 +50,25 @@ def apply(op, o, a, c, n):  # noqa: ANN001, ANN201
         for i in range(n):
             x = a[np.uintp(i)]
             o[np.uintp(i)] = zero if x <= zero else x
-    elif op == Op.EXP:
+    elif op == Op.SQRT:
+        for i in range(n):
+            o[np.uintp(i)] = np.sqrt(a[np.uintp(i)])
+    elif op == Op.SQUARE:
+        for i in range(n):
+            o[np.uintp(i)] = a[np.uintp(i)] * a[np.uintp(i)]
+    elif op == Op.INVERT:
+        for i in range(n):
+            o[np.uintp(i)] = one / a[np.uintp(i)]
+    elif op == Op.ABS:
+        for i in range(n):
+            o[np.uintp(i)] = abs(a[np.uintp(i)])
+
+
+@njit(inline="always", **OPTIONS)
+@no_type_check
+def _transform(op, o, a, one, n):  # noqa: ANN001, ANN202
+    """Applies an elementary function to a line."""
+    if op == Op.EXP:
         for i in range(n):
             o[np.uintp(i)] = exp(a[np.uintp(i)])
     elif op == Op.EXPM1:
@@ -70,19 +89,14 @@ def apply(op, o, a, c, n):  # noqa: ANN001, ANN201
     elif op == Op.SIGMOID:
         for i in range(n):
             o[np.uintp(i)] = one / (one + exp(-a[np.uintp(i)]))
-    elif op == Op.SQRT:
-        for i in range(n):
-            o[np.uintp(i)] = np.sqrt(a[np.uintp(i)])
-    elif op == Op.SQUARE:
-        for i in range(n):
-            o[np.uintp(i)] = a[np.uintp(i)] * a[np.uintp(i)]
-    elif op == Op.INVERT:
-        for i in range(n):
-            o[np.uintp(i)] = one / a[np.uintp(i)]
-    elif op == Op.ABS:
-        for i in range(n):
-            o[np.uintp(i)] = abs(a[np.uintp(i)])
-    elif op == Op.EQUALS:
+
+
+@njit(inline="always", **OPTIONS)
+@no_type_check
+def _compare(op, o, a, c, n):  # noqa: ANN001, ANN202
+    """Writes one where a comparison with a number holds, and else zero."""
+    zero, one = type(c)(0), type(c)(1)
+    if op == Op.EQUALS:
         for i in range(n):
             o[np.uintp(i)] = one if a[np.uintp(i)] == c else zero
     elif op == Op.EXCEEDS:
@@ -101,8 +115,20 @@ def apply(op, o, a, c, n):  # noqa: ANN001, ANN201
 
 @njit(**OPTIONS)
 @no_type_check
+def apply(op, o, a, c, n):  # noqa: ANN001, ANN201
+    """Writes o = f(a) or f(a, c) for an operation of one operand, see `Op`; o and a may be the same line."""
+    if op >= Op.EQUALS:
+        _compare(op, o, a, c, n)
+    elif Op.EXP <= op <= Op.SIGMOID:
+        _transform(op, o, a, type(c)(1), n)
+    else:
+        _calculate(op, o, a, c, n)
+
+
+@njit(**OPTIONS)
+@no_type_check
 def join(op, o, a, b, c, n):  # noqa: ANN001, ANN201
-    """Applies an operation of two operands to a line."""
+    """Writes o = f(a, b) or f(a, b, c) for an operation of two operands, see `Op`."""
     zero, one = type(c)(0), type(c)(1)
     if op == Op.ADD:
         for i in range(n):
@@ -138,7 +164,7 @@ def join(op, o, a, b, c, n):  # noqa: ANN001, ANN201
 @njit(**OPTIONS)
 @no_type_check
 def add_up(line, n, parts):  # noqa: ANN001, ANN201
-    """Returns the sum of a line, by sixteen sums of every sixteenth number, which fill vectors."""
+    """Returns the sum of a line, by sixteen sums of every sixteenth number, which fill vectors; parts: their room."""
     whole = n // 16 * 16
     for k in range(16):
         parts[np.uintp(k)] = 0

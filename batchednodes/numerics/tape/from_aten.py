@@ -1,8 +1,6 @@
-r"""Translate: from the joint graph of a program to the instructions of a tape.
+r"""Translation from the graph of a program, whose nodes are operations of ATen, to the instructions of a tape.
 
 The dimension of rows, the first one of a wave's tensors, is left out of their shapes.
-
-Notation: w rows, m k n sizes of a product [m, k] times [k, n].
 """
 
 import math

@@ -1,7 +1,4 @@
-"""Nodes: what the nodes of a joint graph say of their results.
-
-Notation: w rows.
-"""
+"""What the nodes of the graph of a program say of their results, see `fx_program.joint`."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-r"""Machine: runs a tape for one row after the other, in compiled code, while its numbers stay in the core's cache.
+r"""Interpreter: runs a tape for one row after the other, in compiled code, while its numbers stay in the core's cache.
 
 Operations that go number by number work on lines: the innermost loop, a piece at a time; an operand that does not lie
 without gaps is copied into a line first.
@@ -216,7 +216,7 @@ def _rows(head, task, parts, number):  # noqa: ANN001, ANN202
 
 @functools.cache
 def kernel(number: type) -> Any:
-    """Returns the compiled function that runs tapes on numbers of a type, see team.py.
+    """Returns the compiled function that runs tapes on numbers of a type, for `work_queue.run`.
 
     Its orders are: address of the instructions, and how many; address of their numbers; address of the table of
     arguments, and how many, the losses [w] the last; address of the rows [w] that are looked up; w; s; address of the

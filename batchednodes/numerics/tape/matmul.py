@@ -26,6 +26,28 @@ BYTES = _bytes()
 """Bytes of a vector [B]."""
 
 
+def _write_tile(emit: Emitter, rows: int, vectors: int, args: list[Any], mask: Any) -> None:
+    """Writes the code of a tile with the arguments of `tile` below; mask: of the numbers of a part; None: all."""
+    builder, (out, out_apart, a, a_apart, a_next, b, b_next, terms, *_) = emit.builder, args
+
+    def term(k: Any, sums: list[Any]) -> list[Any]:
+        a_at, b_at = builder.mul(k, a_next), builder.mul(k, b_next)
+        places = [builder.add(b_at, INT(v * emit.lanes)) for v in range(vectors)]
+        values = [emit.load(b, place) if mask is None else emit.load_some(b, place, mask) for place in places]
+        factors = [emit.fill(a, builder.add(a_at, builder.mul(a_apart, INT(r)))) for r in range(rows)]
+        pairs = [(factor, value) for factor in factors for value in values]
+        return [emit.add_product(total, *pair) for total, pair in zip(sums, pairs, strict=True)]
+
+    zeros = [ir.Constant(emit.vector, None)] * (rows * vectors)
+    for i, total in enumerate(emit.loop(terms, zeros, term)):
+        row, v = divmod(i, vectors)
+        place = builder.add(builder.mul(out_apart, INT(row)), INT(v * emit.lanes))
+        if mask is None:
+            emit.store(total, out, place)
+        else:
+            emit.store_some(total, out, place, mask)
+
+
 def _tile(rows: int, vectors: int, partly: bool) -> Any:
     """Returns the function that computes a tile; partly: it has one vector, of which only some numbers are there."""
 
@@ -45,26 +67,8 @@ def _tile(rows: int, vectors: int, partly: bool) -> Any:
 
         @no_type_check
         def code(context: Any, builder: Any, _: Any, args: list[Any]) -> Any:
-            out, out_apart, a, a_apart, a_next, b, b_next, terms, left, _ = args
             emit = Emitter(context, builder, number, BYTES)
-            mask = emit.first(left) if partly else None
-
-            def term(k: Any, sums: list[Any]) -> list[Any]:
-                a_at, b_at = builder.mul(k, a_next), builder.mul(k, b_next)
-                places = [builder.add(b_at, INT(v * emit.lanes)) for v in range(vectors)]
-                values = [emit.load_some(b, p, mask) if partly else emit.load(b, p) for p in places]
-                factors = [emit.fill(a, builder.add(a_at, builder.mul(a_apart, INT(r)))) for r in range(rows)]
-                pairs = [(factor, value) for factor in factors for value in values]
-                return [emit.add_product(total, *pair) for total, pair in zip(sums, pairs, strict=True)]
-
-            zeros = [ir.Constant(emit.vector, None)] * (rows * vectors)
-            for i, total in enumerate(emit.loop(terms, zeros, term)):
-                row, v = divmod(i, vectors)
-                place = builder.add(builder.mul(out_apart, INT(row)), INT(v * emit.lanes))
-                if partly:
-                    emit.store_some(total, out, place, mask)
-                else:
-                    emit.store(total, out, place)
+            _write_tile(emit, rows, vectors, args, emit.first(args[8]) if partly else None)
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 9, number), code

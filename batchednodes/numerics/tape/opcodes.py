@@ -1,4 +1,4 @@
-"""Operations: what the instructions of a tape are called, and how they are written as numbers.
+"""Opcodes: what the instructions of a tape are called, and how they are written as numbers.
 
 An instruction is WIDTH integers: the operation; the sizes of three loops, outermost first; then for each of its places,
 the result and two operands, the number of its base, the numbers before its first one, and the strides of the

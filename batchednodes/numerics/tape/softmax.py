@@ -1,4 +1,4 @@
-"""Softmax: of columns and its adjoint, in compiled code.
+"""Softmax of columns, its logarithm, and the adjoints of both, in compiled code.
 
 Notation: o result, a b operands, d numbers of a column, m columns.
 """

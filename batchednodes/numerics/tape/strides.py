@@ -1,4 +1,4 @@
-"""Places: where the numbers of one row of a wave lie while its tape runs, and how loops go through them."""
+"""Strided views: where the numbers of one row of a wave lie while its tape runs, and how loops go through them."""
 
 import math
 from collections.abc import Sequence

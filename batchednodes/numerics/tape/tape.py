@@ -1,6 +1,6 @@
 r"""Tape: the instructions of a minibatch step, and the call that runs them.
 
-Notation: n nodes, w rows of a wave, s steps, b examples of a minibatch, p parameters.
+Notation: w rows of a wave, s steps, b examples of a minibatch.
 """
 
 from collections.abc import Sequence
@@ -36,6 +36,7 @@ class Source(NamedTuple):
     """Where a tape's argument comes from."""
 
     kind: Literal["argument", "ahead", "constant"]
+    """Given at each call; computed from the entries of minibatches before the instructions run; or always the same."""
     number: int
     """Of the argument, of the result of what is computed ahead, or of the constant."""
     shared: bool
@@ -49,14 +50,17 @@ class Tape:
     """A minibatch step as instructions, for any rows and any number of steps."""
 
     code: Code
+    """The instructions."""
     numbers: np.ndarray
     """The numbers of the instructions, of the tape's type."""
     sources: tuple[Source, ...]
-    """Its arguments, without the losses."""
+    """Where its arguments come from, in order; the losses, which follow them, are left out."""
     ahead: fx.GraphModule | None
     """Maps the entries of minibatches [w s, b] to what they alone decide; None: they are used as they are."""
     constants: tuple[Tensor, ...]
+    """Tensors that the function holds, which depend on no argument."""
     dtype: torch.dtype
+    """Type of all real numbers: float32 or float64."""
     work: int
     """Numbers that one step of one row works on."""
     _memory: list[Tensor] = field(default_factory=list, repr=False)
@@ -115,7 +119,7 @@ class Tape:
         return [t.contiguous() for t in tensors]
 
     def _table(self, found: list[Tensor], shape: tuple[int, int], losses: Tensor) -> Int64[np.ndarray, "inputs 4"]:
-        """Returns where the arguments lie, the losses last; see machine.py."""
+        """Returns where the arguments lie, the losses last; see `interpreter.INPUT`."""
         w, s = shape
         table = np.zeros((len(found) + 1, INPUT), np.int64)
         for line, tensor, source in zip(table, found, self.sources, strict=False):

@@ -1,8 +1,8 @@
-r"""Makes the tape of a graph of operations.
+r"""Tracing: from a minibatch step in Python to its tape, which is compared with it.
 
 What depends on the entries of minibatches alone is computed ahead for a whole wave; all else becomes instructions.
 
-Notation: w rows.
+Notation: w rows of a wave, b examples of a minibatch, p parameters.
 """
 
 import operator
@@ -51,7 +51,7 @@ def record(function: Function, arguments: Arguments) -> Tape:
         arguments: gives new arguments.
 
     Raises:
-        program.UntraceableError: there is no such tape.
+        UntraceableError: some operation has no instruction, or the tape gives other values than the function.
     """
     with fx_program.untraceable():
         tape = _Recorder(fx_program.joint(function, arguments, _APART)).tape()

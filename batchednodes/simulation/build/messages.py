@@ -56,91 +56,123 @@ def traffic(configs: Sequence[Config], base: Timeline, model: int) -> MessageTim
     some = [_network(c, model) for c in configs]
     _check_alike([one.weighing for one in some])
     _check_schemes(configs)
-    sizes, networks, first = base.networks.sizes, base.networks, configs[0]
-    traces = [np.zeros(0) if one.delays.trace is None else one.delays.trace for one in some]
-    begins, turns = _changes([one.presence for one in some], sizes.tolist())
-    begun, links = _timetable(configs, [one.delays.links for one in some], base)
-    accounts = [
-        returned(c.gossip.flow.accounts(), (TokenLaw,), c.gossip.flow, "accounts", "gossip.flow") for c in configs
-    ]
-
-    def each(values: Sequence[Any]) -> np.ndarray:
-        return np.repeat(np.array(values), sizes)
-
-    def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
-        return np.ascontiguousarray(np.concatenate(parts, axis=-1))
-
-    nodes = np.zeros(networks.n, LAW)
-    columns = {
-        "seed": networks.seeds[networks.network_of()],
-        "local": networks.local(),
-        "network": networks.network_of(),
-        "receipt": each([RECEIPTS[c.gossip.on_receipt] for c in configs]),
-        "fifo": each([c.gossip.fifo for c in configs]),
-        "delay": each([one.delays.law for one in some]),
-        "delay_a": joined([one.delays.a for one in some]),
-        "delay_b": joined([one.delays.b for one in some]),
-        "delay_by": joined(
-            [np.zeros_like(o.delays.a, np.int64) if o.delays.where is None else o.delays.where for o in some]
-        ),
-        "transfer": joined([one.delays.transfer for one in some]),
-        "spread": each([one.delays.spread for one in some]),
-        **dict(zip(("good", "bad", "good_to_bad", "bad_to_good"), joined([o.losses for o in some]), strict=True)),
-        "law": each([one.presence.law for one in some]),
-        "on_by": each([one.presence.where for one in some]),
-        "on_a": joined([one.presence.a for one in some]),
-        "on_b": joined([one.presence.b for one in some]),
-        **dict(zip(("join", "leave"), joined([one.times for one in some]), strict=True)),
-        "weigh": each([one.weighing.where for one in some]),
-        "weigh_a": joined([one.weighing.a for one in some]),
-        "weigh_b": joined([one.weighing.b for one in some]),
-        "whole": each([one.weighing.parts == 1 and one.weighing.share == 1 for one in some]),
-        "flow": each([a.law for a in accounts]),
-        "capacity": each([a.capacity for a in accounts]),
-        "spend": each([a.spend for a in accounts]),
-        **{name: each([getattr(a, name) for a in accounts]) for name in ("sends", "reacts")},
-        "flow_a": each([a.a for a in accounts]),
-        "flow_b": each([a.b for a in accounts]),
-        "by_age": each([a.usefulness == "age" for a in accounts]),
-        "steps": each([c.local.steps for c in configs]),
-    }
-    for name in LAW.names or ():
-        nodes[name] = columns[name]
-    exchange, before, rounds = (
-        _KINDS[first.gossip.exchange],
-        first.gossip.reply == "before",
-        isinstance(first.timing, Rounds),
-    )
-    starts = np.cumsum([0, *(trace.size for trace in traces)])
-    splits = first.algorithm.mixing == "column"
-    laws = MessageLaws(
-        networks.n, exchange, before, rounds, splits, nodes, joined(traces), starts, begun, links, begins, turns
-    )
-    timings = [c.timing for c in configs]
-    rounds = tuple(timing for timing in timings if isinstance(timing, Rounds))
-    gossip = base.gossip.silence(np.ones(networks.n, bool)) if rounds else base.gossip
+    laws, networks, first = _laws(configs, some, base), base.networks, configs[0]
+    rounds = tuple(c.timing for c in configs if isinstance(c.timing, Rounds))
+    late = np.repeat([c.network.churn.start == "neighbour" for c in configs], networks.sizes) & (laws.nodes["join"] > 0)
     found = MessageTimeline(
         networks,
         base.contacts,
         base.update,
-        gossip,
+        base.gossip.silence(np.ones(networks.n, bool)) if rounds else base.gossip,
         base.exchange,
         base.schemes,
         laws,
-        first.update.while_off == "pause",
-        np.flatnonzero(each([c.network.churn.start == "neighbour" for c in configs]) & (nodes["join"] > 0)),
-        Calendar(networks, rounds) if rounds else None,
-        some[0].weighing.parts,
-        InFlightEstimate(0.0, np.zeros(networks.count, np.int64), 0, False),
+        pauses=first.update.while_off == "pause",
+        joiners=np.flatnonzero(late),
+        calendar=Calendar(networks, rounds) if rounds else None,
+        parts=some[0].weighing.parts,
+        forecast=InFlightEstimate(0.0, np.zeros(networks.count, np.int64), 0, False),
         at_update=base.at_update,
     )
-    until = first.run.until
+    return _with_forecast(found, configs, some)
+
+
+def _with_forecast(found: MessageTimeline, configs: Sequence[Config], some: Sequence[_Network]) -> MessageTimeline:
+    """Returns the timeline with what will be under way at most, once no node or link has too much to do."""
+    until = configs[0].run.until
     turnover = sum(float(one.presence.turnover.sum()) for one in some)
     _check_changes(turnover, until, sum(found.expected(until)))
     load = LinkLoad.of(found, np.concatenate([one.delays.latency for one in some]), until)
     load.check()
     known = all(c.local.epochs is None for c in configs)
     return replace(found, forecast=forecast(found, load, turnover, until, known))
+
+
+def _laws(configs: Sequence[Config], some: Sequence[_Network], base: Timeline) -> MessageLaws:
+    """Returns the laws of the messages of all networks."""
+    first, networks = configs[0], base.networks
+    begins, turns = _changes([one.presence for one in some], networks.sizes.tolist())
+    begun, links = _timetable(configs, [one.delays.links for one in some], base)
+    traces = [np.zeros(0) if one.delays.trace is None else one.delays.trace for one in some]
+    return MessageLaws(
+        n=networks.n,
+        exchange=_KINDS[first.gossip.exchange],
+        before=first.gossip.reply == "before",
+        rounds=isinstance(first.timing, Rounds),
+        splits=first.algorithm.mixing == "column",
+        nodes=np.concatenate([_nodes(g, *pair, base) for g, pair in enumerate(zip(configs, some, strict=True))]),
+        trace=np.concatenate(traces),
+        traces=np.cumsum([0, *(trace.size for trace in traces)]),
+        begun=begun,
+        links=links,
+        begins=begins,
+        turns=turns,
+    )
+
+
+def _nodes(g: int, config: Config, one: _Network, base: Timeline) -> np.ndarray:
+    """Returns the LAW of each node of network g [n]."""
+    nodes = np.zeros(config.network.nodes, LAW)
+    columns = {
+        "seed": base.networks.seeds[g],
+        "local": np.arange(nodes.size),
+        "network": g,
+        **_sending(config, one),
+        **_being_there(one),
+        **_receiving(config, one.weighing),
+    }
+    for name in LAW.names or ():
+        nodes[name] = columns[name]
+    return nodes
+
+
+def _sending(config: Config, one: _Network) -> dict[str, Any]:
+    """Returns the columns of LAW about what becomes of messages that nodes send, and about how many they may send."""
+    flow, delays = config.gossip.flow, one.delays
+    accounts = returned(flow.accounts(), (TokenLaw,), flow, "accounts", "gossip.flow")
+    return {
+        "fifo": config.gossip.fifo,
+        "delay": delays.law,
+        "delay_a": delays.a,
+        "delay_b": delays.b,
+        "delay_by": 0 if delays.where is None else delays.where,
+        "transfer": delays.transfer,
+        "spread": delays.spread,
+        **dict(zip(("good", "bad", "good_to_bad", "bad_to_good"), one.losses, strict=True)),
+        "flow": accounts.law,
+        "capacity": accounts.capacity,
+        "spend": accounts.spend,
+        "sends": accounts.sends,
+        "reacts": accounts.reacts,
+        "flow_a": accounts.a,
+        "flow_b": accounts.b,
+        "by_age": accounts.usefulness == "age",
+    }
+
+
+def _being_there(one: _Network) -> dict[str, Any]:
+    """Returns the columns of LAW about when nodes are on, and in the network."""
+    presence, (join, leave) = one.presence, one.times
+    return {
+        "law": presence.law,
+        "on_by": presence.where,
+        "on_a": presence.a,
+        "on_b": presence.b,
+        "join": join,
+        "leave": leave,
+    }
+
+
+def _receiving(config: Config, weighing: MergeLaw) -> dict[str, Any]:
+    """Returns the columns of LAW about what nodes do with a model that comes, and how old they grow by an update."""
+    return {
+        "receipt": RECEIPTS[config.gossip.on_receipt],
+        "weigh": weighing.where,
+        "weigh_a": weighing.a,
+        "weigh_b": weighing.b,
+        "whole": weighing.parts == 1 and weighing.share == 1,
+        "steps": config.local.steps,
+    }
 
 
 def _network(config: Config, model: int) -> _Network:

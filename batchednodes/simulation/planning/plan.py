@@ -17,7 +17,7 @@ from batchednodes.events.messages.timeline import MessageTimeline
 from batchednodes.events.synchronous import Barriers
 from batchednodes.events.timeline import MEET, Timeline
 from batchednodes.events.waves import schedule
-from batchednodes.models.stacked import RangeError
+from batchednodes.models.stacked import RangeError, Stack
 from batchednodes.numerics.memory import Chunks
 from batchednodes.numerics.torch_modes import own
 from batchednodes.results.metrics.staleness import choose
@@ -124,49 +124,76 @@ def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | N
         ValueError: a setting does not fit the others, or the device or a file does not exist.
     """
     config, where = configs[0], assembly.device(configs[0])
-    dtype = DTYPES[config.dtype]
     sizes = sizes or datasets.sizes(configs)
     here = torch.device("cpu") if sizes[0].integers else where  # CUDA does not survive a token that is out of range
-    stack = learning.skeleton(config, sizes[0], dtype, here)
+    stack = learning.skeleton(config, sizes[0], DTYPES[config.dtype], here)
     updates, gossips = events.expected(config.run.until)
     memory_plan.refuse_endless(updates + gossips)
-    item = assembly.counts(events, config).itemsize
-    sources = choose(events.networks, [c.staleness.track for c in configs])
     need = MemoryBudget(configs, stack.p, sizes)
-    in_flight = _mail(need, events, int(sources.width) * item)
+    tables = _versions(need, events)
+    messages = _mail(need, events, tables.slot)
     per_event, writes = _sample(events, config)
-    kind = dtype
-    if need.nodes * stack.p * dtype.itemsize <= free(where):  # else the run does not fit, and so may no example
-        kind = learning.feature_type(config, sizes[0], stack)
-        example = (sizes[0].features, kind, here, learning.examples(sizes[0], kind) if sizes[0].integers else None)
-        with suppress(RangeError), learning.pointed_to_integers(config, sizes[0], dtype):  # all rows are checked later
-            need = replace(need, activations=stack.activations(*example), convolved=stack.convolved(*example))
+    need, kind = _measured(need, stack, here, free(where))
     chunks = need.chunks(where.type == "cuda", need.nodes, updates)
-    versions = int((events.networks.sizes * sources.widths).sum()) * item
-    memory = need.tensors(need.nodes, versions) | in_flight
-    memory |= need.workspace(chunks, writes, sources.width, where.type == "cuda")
+    memory = need.tensors(need.nodes, tables.rows) | messages
+    memory |= need.workspace(chunks, writes, tables.width, where.type == "cuda")
     memory |= _ahead(need, events, where)
-    copy = _copy(need, versions, memory, where)
-    memory["copy for checkpoints (host)"] = copy or 0
-    threads = config.run.threads or need.threads(min(chunks.update, need.nodes // 8), torch.get_num_threads())
+    copy = _copy(need, tables.rows, memory, where)
+    under_way = events if isinstance(events, MessageTimeline) else None
     return Plan(
-        events.networks.count,
-        need.nodes,
-        stack.p,
-        updates,
-        gossips,
-        per_event * (updates + gossips),
-        events.forecast.flying if isinstance(events, MessageTimeline) else None,
-        not isinstance(events, MessageTimeline) or events.forecast.exact,
-        events.slots if isinstance(events, MessageTimeline) else 0,
-        memory,
-        free(where),
-        str(where),
-        chunks,
-        threads,
-        f"{list(sizes[0].features)} of {str(kind).removeprefix('torch.')}",
-        copy is not None,
+        networks=events.networks.count,
+        nodes=need.nodes,
+        parameters=stack.p,
+        updates=updates,
+        gossips=gossips,
+        waves=per_event * (updates + gossips),
+        flying=under_way.forecast.flying if under_way else None,
+        exact=under_way.forecast.exact if under_way else True,
+        slots=under_way.slots if under_way else 0,
+        memory=memory | {"copy for checkpoints (host)": copy or 0},
+        available=free(where),
+        device=str(where),
+        chunks=chunks,
+        threads=config.run.threads or need.threads(min(chunks.update, need.nodes // 8), torch.get_num_threads()),
+        features=f"{list(sizes[0].features)} of {str(kind).removeprefix('torch.')}",
+        copies=copy is not None,
     )
+
+
+@dataclass(frozen=True)
+class _VersionTables:
+    """What the versions of tracked sources take."""
+
+    width: int
+    """Sources of the network that tracks most."""
+    slot: int
+    """Bytes of the versions of one model under way [B]."""
+    rows: int
+    """Bytes of those of all nodes [B]."""
+
+
+def _versions(need: MemoryBudget, events: Timeline) -> _VersionTables:
+    """Returns what the versions of the sources that each network tracks take."""
+    item = assembly.counts(events, need.config).itemsize
+    sources = choose(events.networks, [c.staleness.track for c in need.configs])
+    rows = int((events.networks.sizes * sources.widths).sum())
+    return _VersionTables(sources.width, sources.width * item, rows * item)
+
+
+def _measured(need: MemoryBudget, stack: Stack, here: torch.device, available: int) -> tuple[MemoryBudget, torch.dtype]:
+    """Returns the budget with what layers make of one example, and the type of its features as the module gets them.
+
+    Where the models do not fit in what is available [B], so may no example, and nothing is run: the budget stays as it
+    is.
+    """
+    config, data, dtype = need.config, need.sizes[0], DTYPES[need.config.dtype]
+    if need.nodes * stack.p * dtype.itemsize > available:
+        return need, dtype
+    kind = learning.feature_type(config, data, stack)
+    example = (data.features, kind, here, learning.examples(data, kind) if data.integers else None)
+    with suppress(RangeError), learning.pointed_to_integers(config, data, dtype):  # all rows are checked later
+        need = replace(need, activations=stack.activations(*example), convolved=stack.convolved(*example))
+    return need, kind
 
 
 def _mail(need: MemoryBudget, events: Timeline, versions: int) -> dict[str, int]:
