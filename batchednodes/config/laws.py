@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from batchednodes.events.availability import AvailabilityLaw
-from batchednodes.events.clocks import Gaps
+from batchednodes.events.gaps import Gaps
 from batchednodes.events.links.delay import DelayLaw
 from batchednodes.numerics.targets import is_own, returned
 

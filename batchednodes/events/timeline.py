@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float64, Int8, Int32, Int64
 from numba import njit, uint64
 
-from batchednodes.events.clocks import Gaps, act, due, next_gap, waits
+from batchednodes.events.gaps import Gaps, act, due, next_gap, waits
 from batchednodes.events.merge_streams import Columns, merge_
 from batchednodes.events.messages.records import InFlight, MessageColumns
 from batchednodes.events.messages.records import check as check_in_flight

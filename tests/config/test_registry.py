@@ -17,7 +17,7 @@ from batchednodes.cli import app as cli
 from batchednodes.config import KINDS, Gossip, Network, Task, dump, to_dict
 from batchednodes.config.document import parse
 from batchednodes.config.sweep import points
-from batchednodes.events import clocks
+from batchednodes.events import clocks, gaps
 from batchednodes.events.schemes import Uniform
 from batchednodes.events.timeline import Timeline
 from batchednodes.topology import Networks, Topology, stack
@@ -162,11 +162,11 @@ def test_args_are_swept_and_a_mixed_batch_is_as_each_network_alone(tmp_path):
 
 def test_gaps_are_of_the_law_and_do_not_depend_on_windows():
     networks = Networks(np.array([0, 40, 80]), np.array([3, 4], np.uint64))
-    gaps = clocks.join(
+    update = gaps.join(
         [users_kinds.Weibull(2.0).gaps(40, 3, "update.clock"), clocks.Exponential().gaps(40, 4, "update.clock")]
     )
-    gossip = clocks.join([clocks.Poisson(1.0).gaps(40, 3, "c"), users_kinds.Weibull(0.7).gaps(40, 4, "c")])
-    line = Timeline(networks, stack(networks, [None, None]), gaps, gossip, "push", (Uniform(), Uniform()))
+    gossip = gaps.join([clocks.Poisson(1.0).gaps(40, 3, "c"), users_kinds.Weibull(0.7).gaps(40, 4, "c")])
+    line = Timeline(networks, stack(networks, [None, None]), update, gossip, "push", (Uniform(), Uniform()))
     events, _ = line.window(line.begin(), 300.0)
     at, parts = line.begin(), []
     for until in np.linspace(0, 300, 8)[1:]:
@@ -215,11 +215,11 @@ def test_refusals_name_key_and_fault(section, message, tmp_path, monkeypatch, ca
 
 def test_what_numba_cannot_compile_or_is_no_time_is_refused(monkeypatch):
     with pytest.raises(ValueError, match=r"^update\.clock: gap must return non-negative times \[s\], got -"):
-        clocks.Gaps.by(negative, np.ones(3), np.ones(3), np.ones(3), "update.clock")
+        gaps.Gaps.by(negative, np.ones(3), np.ones(3), np.ones(3), "update.clock")
     with pytest.raises(
         ValueError, match=r"^update\.clock: gap must take 3 numbers \(a uniform number, a, b\) and be such"
     ):
-        clocks.Gaps.by(odd, np.ones(3), np.ones(3), np.ones(3), "update.clock")
+        gaps.Gaps.by(odd, np.ones(3), np.ones(3), np.ones(3), "update.clock")
 
 
 def negative(u, a, b):

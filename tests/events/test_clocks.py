@@ -6,16 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from batchednodes.events.clocks import (
-    Clock,
-    Deterministic,
-    Exponential,
-    Gaps,
-    Never,
-    Poisson,
-    Quantiles,
-    ShiftedExponential,
-)
+from batchednodes.events.clocks import Clock, Deterministic, Exponential, Never, Poisson, ShiftedExponential
+from batchednodes.events.gaps import Gaps, Quantiles
 from batchednodes.events.schemes import Uniform
 from batchednodes.events.timeline import UPDATE, Timeline
 from batchednodes.numerics import rng

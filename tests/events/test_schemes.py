@@ -8,7 +8,8 @@ import pytest
 from scipy import stats
 
 from batchednodes import load, train
-from batchednodes.events.clocks import Deterministic, Exponential, Never, Poisson, ShiftedExponential, join
+from batchednodes.events.clocks import Deterministic, Exponential, Never, Poisson, ShiftedExponential
+from batchednodes.events.gaps import join
 from batchednodes.events.schemes import AgeAware, FixedDuration, Freshest, SchemeWindow, Uniform
 from batchednodes.events.timeline import UPDATE, Events, Timeline
 from batchednodes.numerics import rng

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from batchednodes.events.clocks import Deterministic, Never, Poisson, ShiftedExponential, join
+from batchednodes.events.clocks import Deterministic, Never, Poisson, ShiftedExponential
+from batchednodes.events.gaps import join
 from batchednodes.events.schemes import AgeAware, FixedDuration, Freshest, Uniform
 from batchednodes.events.timeline import MEET, PULL, PUSH, UPDATE, Events, Timeline
 from batchednodes.numerics import rng

@@ -8,7 +8,7 @@ import numpy as np
 from batchednodes.data import Dataset
 from batchednodes.data.partitions.base import Shards
 from batchednodes.events.availability import AvailabilityLaw
-from batchednodes.events.clocks import Gaps
+from batchednodes.events.gaps import Gaps
 from batchednodes.events.links.delay import DelayLaw
 from batchednodes.events.merge import MergeLaw
 from batchednodes.events.schemes import ContactList

@@ -12,7 +12,8 @@ from batchednodes.algorithms.optim import Optimizer, Schedule
 from batchednodes.data import Dataset, DataSizes, Partition, Shift, Source
 from batchednodes.data.partitions.base import check_room, of_owners
 from batchednodes.events.availability import Availability, AvailabilityLaw
-from batchednodes.events.clocks import Clock, Gaps
+from batchednodes.events.clocks import Clock
+from batchednodes.events.gaps import Gaps
 from batchednodes.events.links.delay import Delay, DelayLaw
 from batchednodes.events.links.loss import Loss
 from batchednodes.events.merge import Merge, MergeLaw

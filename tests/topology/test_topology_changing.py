@@ -15,7 +15,8 @@ import pytest
 from scipy import stats
 
 from batchednodes import load, train
-from batchednodes.events.clocks import Deterministic, Never, Poisson, join
+from batchednodes.events.clocks import Deterministic, Never, Poisson
+from batchednodes.events.gaps import join
 from batchednodes.events.schemes import Uniform
 from batchednodes.events.timeline import Events, Timeline
 from batchednodes.numerics import rng

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from batchednodes.events.availability import change_after
-from batchednodes.events.clocks import next_gap
+from batchednodes.events.gaps import next_gap
 from batchednodes.events.messages.records import bits
 from batchednodes.numerics import rng
 

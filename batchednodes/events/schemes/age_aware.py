@@ -24,7 +24,7 @@ from typing import no_type_check
 import numpy as np
 from numba import njit, uint64
 
-from batchednodes.events.clocks import Gaps
+from batchednodes.events.gaps import Gaps
 from batchednodes.events.schemes.base import ContactList, Scheme, SchemeState, SchemeWindow, gather, refuse_pull
 from batchednodes.numerics import rng
 from batchednodes.numerics.logarithm import log

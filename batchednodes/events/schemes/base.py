@@ -12,7 +12,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt64
 
-from batchednodes.events.clocks import Gaps
+from batchednodes.events.gaps import Gaps
 from batchednodes.topology import PeerLists
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float64
 from numba import njit, uint64
 
-from batchednodes.events.clocks import Gaps, gap
+from batchednodes.events.gaps import Gaps, gap
 from batchednodes.events.schemes.base import ContactList, Scheme, SchemeState, SchemeWindow, gather, refuse_pull
 from batchednodes.numerics import rng
 from batchednodes.topology import peer

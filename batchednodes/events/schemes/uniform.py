@@ -13,7 +13,7 @@ from typing import ClassVar, no_type_check
 import numpy as np
 from numba import njit, uint64
 
-from batchednodes.events.clocks import Gaps, act, due, next_gap, waits
+from batchednodes.events.gaps import Gaps, act, due, next_gap, waits
 from batchednodes.events.schemes.base import ContactList, Scheme, SchemeState, SchemeWindow, gather
 from batchednodes.numerics import rng
 from batchednodes.topology import peers

@@ -24,8 +24,8 @@ from batchednodes.config import Config, has_messages, sweep
 from batchednodes.config.checks import check_weights
 from batchednodes.config.sweep import NetworkSpec
 from batchednodes.data import Dataset, DataSizes, Shards
-from batchednodes.events import clocks
-from batchednodes.events.clocks import Gaps
+from batchednodes.events import gaps
+from batchednodes.events.gaps import Gaps
 from batchednodes.events.synchronous import Barriers, Synchronous
 from batchednodes.events.timeline import AFTER, ALONE, BEFORE, Timeline
 from batchednodes.numerics.targets import is_own, returned
@@ -224,8 +224,8 @@ def timeline(configs: Sequence[Config], model: int) -> Timeline:
     plain = Timeline(
         batch,
         stack(batch, graphs),
-        clocks.join(update),
-        clocks.join(gossip),
+        gaps.join(update),
+        gaps.join(gossip),
         exchange,
         schemes,
         at_update=np.repeat(np.array(sides, np.int8), batch.sizes) if any(sides) else None,
