@@ -35,7 +35,7 @@ class Rowwise:
     """How many nodes each node may contact."""
     seeds: Int64[Tensor, " n"]
     """Seed of each node's network."""
-    local: Int64[Tensor, " n"]
+    index: Int64[Tensor, " n"]
     """Number of each node in it."""
     edges: EdgeRows | None = None
     """Where fields lie that live on edges; None: there are none."""
@@ -248,7 +248,7 @@ class _Contact(Context):
         raise ValueError("local SGD belongs to updates, not to contacts")
 
     def uniform(self, stream: int, size: int) -> Tensor:
-        found = uniforms(self.of.seeds[self.nodes], self.of.local[self.nodes], self.number, stream, size)
+        found = uniforms(self.of.seeds[self.nodes], self.of.index[self.nodes], self.number, stream, size)
         return found.to(self.of.degree.dtype)
 
 

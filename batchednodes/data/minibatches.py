@@ -50,7 +50,7 @@ class Sampler:
     seeds: UInt64[np.ndarray, " n"]
     """Seed of each node's network."""
 
-    local: Int64[np.ndarray, " n"]
+    index: Int64[np.ndarray, " n"]
     """Index of each node within its network; 0 <= index < 2^32."""
 
     rows: Int64[np.ndarray, " R"]
@@ -85,7 +85,7 @@ class Sampler:
 
     def __post_init__(self) -> None:
         n = len(self.seeds)
-        assert len(self.local) == n == len(self.offsets) - 1, "one seed, index and shard for each node"
+        assert len(self.index) == n == len(self.offsets) - 1, "one seed, index and shard for each node"
         assert self.offsets[0] == 0, "the first node's rows come first"
         assert self.offsets[-1] == len(self.rows), "every row belongs to a node"
         assert n == 0 or 0 < np.diff(self.offsets).min() <= np.diff(self.offsets).max() < 2**31, "no empty shard"
@@ -148,7 +148,7 @@ class Sampler:
         assert counts.size == 0 or counts.min() >= 0, "updates are counted from 0"
         out = np.empty((len(nodes), *self.drawn), dtype=np.int64) if out is None else out
         if self.keyed:
-            _keys(self.seeds, self.local, nodes, counts, out)
+            _keys(self.seeds, self.index, nodes, counts, out)
             entries = np.empty((len(nodes), *self.shape), dtype=np.int64)
             self._draw_(nodes, counts, entries)
             out[:, :, :-1] = entries
@@ -158,7 +158,7 @@ class Sampler:
 
     def _draw_(self, nodes: np.ndarray, counts: np.ndarray, out: np.ndarray) -> None:
         """Writes the rows of minibatches, without keys."""
-        parts = (self.seeds, self.local, self.rows, self.offsets, nodes, counts)
+        parts = (self.seeds, self.index, self.rows, self.offsets, nodes, counts)
         if self.epochs is not None:
             _passed(*parts, self.epochs, out)
         elif self.sampling == "shuffle":
@@ -174,12 +174,12 @@ def _flat(drawn: Int64[np.ndarray, "w s b"]) -> Int64[np.ndarray, "w sb"]:
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _keys(seeds, local, nodes, counts, out):  # noqa: ANN001, ANN202  (numba infers the types)
+def _keys(seeds, index, nodes, counts, out):  # noqa: ANN001, ANN202  (numba infers the types)
     """Writes the key of each step: the first word of block (count 2^32 + step)."""
     for k in range(nodes.size):
         i = nodes[k]
         for s in range(out.shape[1]):
-            word, _ = rng.block(seeds[i], _KEY, local[i], (counts[k] << 32) + s)
+            word, _ = rng.block(seeds[i], _KEY, index[i], (counts[k] << 32) + s)
             out[k, s, out.shape[2] - 1] = int64(word)
 
 
@@ -196,21 +196,21 @@ def _words(seed, node, begin, end, words):  # noqa: ANN001, ANN202  (numba infer
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _replaced(seeds, local, rows, offsets, nodes, counts, out):  # noqa: ANN001, ANN202
+def _replaced(seeds, index, rows, offsets, nodes, counts, out):  # noqa: ANN001, ANN202
     """Position q is rows[below(word q % 2 of block q // 2)]."""
     size = out.shape[1]
     words = np.empty(size + 2, dtype=np.uint64)
     for k in range(nodes.size):
         i = nodes[k]
         start, m, first = offsets[i], offsets[i + 1] - offsets[i], counts[k] * size
-        _words(seeds[i], local[i], first, first + size, words)
+        _words(seeds[i], index[i], first, first + size, words)
         for b in range(size):
             out[k, b] = rows[start + rng.below(words[b + (first & 1)], m)]
 
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _shuffled(seeds, local, rows, offsets, nodes, counts, out, order, epoch, done):  # noqa: ANN001, ANN202
+def _shuffled(seeds, index, rows, offsets, nodes, counts, out, order, epoch, done):  # noqa: ANN001, ANN202
     """Position q is row order_e[r] of the node, with order_e the random order of epoch e = q // m, and r = q % m."""
     size = out.shape[1]
     words = np.empty(size + 2, dtype=np.uint64)
@@ -227,7 +227,7 @@ def _shuffled(seeds, local, rows, offsets, nodes, counts, out, order, epoch, don
         place = done[i]
         for begin in range(e * m + place, end, size):  # positions that were not dealt
             stop = min(begin + size, end)
-            _words(seeds[i], local[i], begin, stop, words)
+            _words(seeds[i], index[i], begin, stop, words)
             for q in range(begin, stop):
                 if place == m:
                     e, place = e + 1, 0
@@ -242,7 +242,7 @@ def _shuffled(seeds, local, rows, offsets, nodes, counts, out, order, epoch, don
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _passed(seeds, local, rows, offsets, nodes, counts, epochs, out):  # noqa: ANN001, ANN202
+def _passed(seeds, index, rows, offsets, nodes, counts, epochs, out):  # noqa: ANN001, ANN202
     """Update k of a node deals its epochs e = epochs k to epochs (k + 1) - 1, each cut into minibatches."""
     b = out.shape[2]
     words = np.empty(b + 2, dtype=np.uint64)
@@ -256,7 +256,7 @@ def _passed(seeds, local, rows, offsets, nodes, counts, epochs, out):  # noqa: A
                 order[place] = place
             for first in range(0, m, b):
                 stop = min(first + b, m)
-                _deal(seeds[i], local[i], e * m, first, stop, order, 0, m, words)
+                _deal(seeds[i], index[i], e * m, first, stop, order, 0, m, words)
                 for place in range(first, stop):
                     out[k, s, place - first] = rows[start + order[place]]
                 s += 1

@@ -111,9 +111,9 @@ class Calendar:
 
     def rate(self) -> Float64[np.ndarray, " n"]:
         """Returns about how many contacts each node makes [1/s]."""
-        local = self.networks.local()
+        index = self.networks.index()
         periods = [
-            _periods(r, int(seed), local[self.networks.slice(g)])[0]
+            _periods(r, int(seed), index[self.networks.slice(g)])[0]
             for g, (r, seed) in enumerate(zip(self.rounds, self.networks.seeds, strict=True))
         ]
         return 1.0 / np.concatenate(periods)
@@ -123,10 +123,10 @@ class Calendar:
         first, last = math.floor(start), math.floor(until)  # steps t = first, ..., last - 1
         speakers = nodes.start + np.flatnonzero(~contacts.silent()[nodes])
         times, actors = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-        local = speakers - nodes.start
-        period, phase = _periods(rounds, int(seed), local)
+        index = speakers - nodes.start
+        period, phase = _periods(rounds, int(seed), index)
         for k in range(first // rounds.steps, -(-last // rounds.steps)):
-            order = np.argsort(rng.draws(int(seed), rng.ROUND, local, k)[0], kind="stable")
+            order = np.argsort(rng.draws(int(seed), rng.ROUND, index, k)[0], kind="stable")
             begin, end = max(first, k * rounds.steps), min(last, (k + 1) * rounds.steps)
             step, some = _due(period[order], phase[order], begin, end)
             times.append(step)
@@ -137,12 +137,12 @@ class Calendar:
         return (t[found] + 1.0, i[found], other[found])
 
 
-def _periods(rounds: Rounds, seed: int, local: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _periods(rounds: Rounds, seed: int, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns period and first step of each node."""
-    high, _ = rng.draws(seed, rng.PHASE, local, 0)
-    period = np.full(local.size, rounds.steps)
+    high, _ = rng.draws(seed, rng.PHASE, index, 0)
+    period = np.full(index.size, rounds.steps)
     if rounds.period == "gaussian":
-        u = rng.uniforms(seed, rng.PHASE, local, 4)[:, 2:]
+        u = rng.uniforms(seed, rng.PHASE, index, 4)[:, 2:]
         z = np.sqrt(-2 * np.log(u[:, 0])) * np.cos(2 * math.pi * u[:, 1])
         period = np.maximum(1, np.floor(rounds.steps * (1 + z / 10))).astype(np.int64)
     return period, (rng.units(high) * period).astype(np.int64)

@@ -221,7 +221,7 @@ class Timeline:
 
     def _addresses(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns the seed of each node's network, and the node's number in it."""
-        return self.networks.seeds[self.networks.network_of()], self.networks.local()
+        return self.networks.seeds[self.networks.network_of()], self.networks.index()
 
     def _windows(self, u: "_Actions", capacity: Gaps, start: float, until: float) -> Iterator[SchemeWindow]:
         """Yields what the scheme of each network sees of a window, given all updates, node by node."""
@@ -307,10 +307,10 @@ def with_contacts(
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _first(laws, seeds, local):  # noqa: ANN001, ANN202  (numba infers the types)
-    out = np.empty(local.size)
-    for i in range(local.size):
-        bits, _ = rng.block(seeds[i], rng.UPDATE, local[i], uint64(0))
+def _first(laws, seeds, index):  # noqa: ANN001, ANN202  (numba infers the types)
+    out = np.empty(index.size)
+    for i in range(index.size):
+        bits, _ = rng.block(seeds[i], rng.UPDATE, index[i], uint64(0))
         out[i] = next_gap(i, laws, bits)
     return out
 

@@ -81,7 +81,7 @@ class BackgroundWorker:
         self.begin = begin
         self.pool: ThreadPoolExecutor | None = None
 
-    def there(self) -> bool:
+    def has_thread(self) -> bool:
         """Returns whether there is a thread; one is started if that can be."""
         if self.pool is None and room(_THREAD):
             pool = ThreadPoolExecutor(1, initializer=self.begin)
@@ -96,7 +96,7 @@ class BackgroundWorker:
 
     def submit(self, work: Callable[..., T], *arguments: object) -> Callable[[], T]:
         """Returns what waits for a result and gives it; without a thread, the work is done by whoever asks for it."""
-        if self.pool is None and not self.there():
+        if self.pool is None and not self.has_thread():
             return functools.partial(work, *arguments)
         assert self.pool is not None
         return self.pool.submit(work, *arguments).result

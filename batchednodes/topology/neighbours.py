@@ -27,7 +27,7 @@ class Networks:
         >>> import numpy as np
         >>> from batchednodes.topology import Networks
         >>> batch = Networks(offsets=np.array([0, 2, 5]), seeds=np.array([0, 1], np.uint64))
-        >>> batch.network_of().tolist(), batch.local().tolist()
+        >>> batch.network_of().tolist(), batch.index().tolist()
         ([0, 0, 1, 1, 1], [0, 1, 0, 1, 2])
     """
 
@@ -61,8 +61,8 @@ class Networks:
         """Returns the network of each node."""
         return np.repeat(np.arange(self.count, dtype=np.int32), self.sizes)
 
-    def local(self) -> Int64[np.ndarray, " n"]:
-        """Returns the number of each node in its own network, which addresses its random draws."""
+    def index(self) -> Int64[np.ndarray, " n"]:
+        """Returns the index of each node in its own network, which addresses its random draws."""
         return np.arange(self.n) - np.repeat(self.offsets[:-1], self.sizes)
 
     def slice(self, g: int) -> slice:

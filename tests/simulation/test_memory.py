@@ -133,7 +133,7 @@ status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text
 most = (int(status["VmData"].split()[0]) << 10) + int(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 aside = Aside()
-print(aside.submit(sum, [1, 2])(), aside.there())
+print(aside.submit(sum, [1, 2])(), aside.has_thread())
 aside.close()
 """
     stack = 8 << 20

@@ -371,8 +371,8 @@ def test_networks_number_their_nodes():
     assert (networks.n, networks.count, networks.sizes.tolist()) == (6, 3, [2, 1, 3])
     assert networks.network_of().tolist() == [0, 0, 1, 2, 2, 2]
     assert networks.network_of().dtype == np.int32
-    assert networks.local().tolist() == [0, 1, 0, 0, 1, 2]
-    assert networks.local().dtype == np.int64
+    assert networks.index().tolist() == [0, 1, 0, 0, 1, 2]
+    assert networks.index().dtype == np.int64
     assert [networks.slice(g) for g in range(3)] == [slice(0, 2), slice(2, 3), slice(3, 6)]
 
 

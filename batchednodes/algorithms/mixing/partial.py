@@ -32,7 +32,7 @@ class Entries:
     """Probability that an entry is in a sample; dimensionless."""
     seeds: UInt64[np.ndarray, " n"]
     """Seed of the network of each node."""
-    local: Int64[np.ndarray, " n"]
+    index: Int64[np.ndarray, " n"]
     """Number of each node in it."""
 
     def of(self, receivers: Int64[Tensor, " w"], part: Int64[Tensor, " w"]) -> Bool[Tensor, "w p"]:
@@ -48,7 +48,7 @@ class Entries:
         for k, (j, number) in enumerate(zip(receivers.tolist(), part.tolist(), strict=True)):
             if number >= 0:
                 high, low = rng.draws(
-                    int(self.seeds[j]), rng.ENTRIES, np.full(-(-self.p // 2), self.local[j]),
+                    int(self.seeds[j]), rng.ENTRIES, np.full(-(-self.p // 2), self.index[j]),
                     number * (1 << 24) + np.arange(-(-self.p // 2)),
                 )  # fmt: skip
                 found[k] = np.stack([high, low], 1).flatten()[: self.p] < np.uint64(self.share * 2.0**64 - 1)

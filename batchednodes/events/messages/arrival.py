@@ -27,7 +27,7 @@ def transferred(i, j, now, laws, s):  # noqa: ANN001, ANN201  (numba infers the 
     """Returns how long it takes until node i has sent a model to j, after all that it has sent before [s]."""
     if laws.nodes[i].transfer == 0.0:
         return 0.0
-    high, low = bits(i, rng.LINK, laws.nodes[j].local, laws)
+    high, low = bits(i, rng.LINK, laws.nodes[j].index, laws)
     time = laws.nodes[i].transfer * math.exp(-laws.nodes[i].spread * delay.normal(high, low))
     s.nodes[i].busy = max(now, s.nodes[i].busy) + time
     return s.nodes[i].busy - now

@@ -184,7 +184,7 @@ def _add_links(indptr, indices, pushed, replied, laws, sums):  # noqa: ANN001, A
                 if (way == 0 and not pushed) or (way == 1 and not replied):
                     continue
                 a, b = (i, np.int64(indices[e])) if way == 0 else (np.int64(indices[e]), i)
-                high, low = bits(a, rng.LINK, laws.nodes[b].local, laws)
+                high, low = bits(a, rng.LINK, laws.nodes[b].index, laws)
                 time = laws.nodes[a].transfer * np.exp(-laws.nodes[a].spread * delay.normal(high, low))
                 sums[0, a] += 1.0
                 sums[1, a] += time

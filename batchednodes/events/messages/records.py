@@ -81,7 +81,7 @@ MESSAGE = np.dtype(
 LAW = np.dtype(
     [
         ("seed", np.uint64),  # of the node's network
-        ("local", np.int64),  # number of the node in it
+        ("index", np.int64),  # number of the node in it
         ("network", np.int64),  # number of the network
         ("receipt", np.int64),  # what a node does with a model that comes, see `timeline.RECEIPTS`
         ("fifo", np.int64),  # 1: messages from a node to another arrive in order
@@ -197,7 +197,7 @@ class EventBuffer(NamedTuple):
 @no_type_check
 def bits(i, stream, count, laws):  # noqa: ANN001, ANN201  (numba infers the types)
     """Returns 128 random bits, as two uint64, of the address of node i in a stream."""
-    return rng.block(laws.nodes[i].seed, stream, laws.nodes[i].local, uint64(count))
+    return rng.block(laws.nodes[i].seed, stream, laws.nodes[i].index, uint64(count))
 
 
 @njit(nogil=True, cache=True)

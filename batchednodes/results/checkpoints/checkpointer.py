@@ -96,7 +96,7 @@ class Checkpointer:
             and not self.copies
             and self.writing is None
             and (now >= half or self._waited(0.5))
-            and self.writer.there()
+            and self.writer.has_thread()
         ):
             self.writing = self.writer.submit(self._reserve, state)
 
@@ -107,7 +107,7 @@ class Checkpointer:
         self.number += 1
         path = self.folder / f"{self.number:06}.safetensors"
         try:
-            copy = self._copy(snapshot.state) if self.beside and self.writer.there() else None
+            copy = self._copy(snapshot.state) if self.beside and self.writer.has_thread() else None
             if copy is None:
                 self._write(path, snapshot)
             else:

@@ -241,7 +241,7 @@ def _rowwise(
         )
     ]
     seeds = torch.from_numpy(batch.seeds[batch.network_of()].astype(np.int64)).to(where)
-    numbers, degrees = (torch.from_numpy(a).to(where) for a in (batch.local(), np.concatenate(degree)))
+    numbers, degrees = (torch.from_numpy(a).to(where) for a in (batch.index(), np.concatenate(degree)))
     algorithm = configs[0].algorithm
     edges = EdgeRows.of(events.contacts, batch, where) if algorithm.living("edge") else None
     known = (degrees.to(rates.lr.dtype), seeds, numbers, edges)
@@ -297,7 +297,7 @@ def _entries(config: Config, events: Timeline, problem: Problem) -> tuple[Entrie
     rule = config.gossip.merge.weighing(np.zeros(1))
     if rule.parts == 1 and rule.share == 1 and not rule.divides:
         return None, None
-    entries = Entries(p, rule.parts, rule.share, batch.seeds[batch.network_of()], batch.local())
+    entries = Entries(p, rule.parts, rule.share, batch.seeds[batch.network_of()], batch.index())
     steps = torch.from_numpy(problem.sampler.steps_of).to(problem.features.device)
     return entries, Ages(parts(p, rule.parts, steps.device), steps) if rule.divides else None
 

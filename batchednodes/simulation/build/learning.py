@@ -75,7 +75,7 @@ def problem(
     offsets = np.concatenate([[0], np.cumsum(np.concatenate([s.sizes for s in shards]))])
     seeds = batch.seeds[batch.network_of()]
     choices = (local.batch_size, local.steps, local.sampling, local.epochs)
-    sampler = Sampler(seeds, batch.local(), rows, offsets, *choices)
+    sampler = Sampler(seeds, batch.index(), rows, offsets, *choices)
     stack_ = skeleton(config, sets[0].sizes, dtype, where)
     kind, send = _checked_type(config, dtype, sets), Sender(dtype, where)
     tests = tuple(_tests(batch, sets, send, kind))

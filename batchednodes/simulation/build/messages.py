@@ -115,7 +115,7 @@ def _nodes(g: int, config: Config, one: _Network, base: Timeline) -> np.ndarray:
     nodes = np.zeros(config.network.nodes, LAW)
     columns = {
         "seed": base.networks.seeds[g],
-        "local": np.arange(nodes.size),
+        "index": np.arange(nodes.size),
         "network": g,
         **_sending(config, one),
         **_being_there(one),
