@@ -4,6 +4,7 @@ Notation: w rows, p parameters, s steps of an update, b examples of a minibatch,
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,21 +12,53 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.func import grad, vmap
 
-from batchednodes.algorithms.local_sgd import filled
+from batchednodes.algorithms.local_sgd import LocalSGD, filled
+from batchednodes.algorithms.optim import Optimizer
+from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.models.dropout import mixed, stepped
 from batchednodes.models.problem import Problem
 
 
+@dataclass(frozen=True)
+class TakeGradient(Optimizer):
+    """Leaves the gradient in place of the model: what makes minibatch steps fast then makes gradients as fast."""
+
+    def step(self, x: Tensor, g: Tensor, kept: dict[str, Tensor], lr: Tensor, **settings: Tensor) -> Tensor:
+        return g
+
+
 @dataclass(frozen=True, eq=False)
 class Gradient:
-    """The mean loss of all examples of an update, and its gradient, for many rows by one call of vmap."""
+    """The mean loss of all examples of an update, and its gradient, for many rows at once."""
 
     problem: Problem
+    fast: Callable[[Hyperparameters], LocalSGD] | None = None
+    """What makes steps of `TakeGradient` by a tape or program, given coefficients; None: vmap makes gradients."""
 
     def of(
         self, x: Float[Tensor, "w p"], examples: Int64[Tensor, "w s b"]
     ) -> tuple[Float[Tensor, "w p"], Float[Tensor, " w"]]:
         """Returns gradients and losses at some models, by minibatches whose keys, if they have any, are the first's."""
+        sampler = self.problem.sampler
+        if self.fast is None or sampler.keyed or sampler.padded:  # then minibatches are alike, and their mean is that
+            return self._by_vmap(x, examples)
+        steps, total = examples.shape[1], torch.zeros_like(x)
+        losses, rates = x.new_zeros(x.shape[0]), Hyperparameters(x.new_ones(x.shape[0]), optimizer=TakeGradient())
+        for s in range(steps):
+            g = x.clone()
+            losses += self._steps.run_(g, None, examples[:, s : s + 1], rates)
+            total += g
+        return total / steps, losses / steps
+
+    @functools.cached_property
+    def _steps(self) -> LocalSGD:
+        assert self.fast is not None
+        like = self.problem.features.new_ones(1, dtype=self.problem.stack.dtype)
+        return self.fast(Hyperparameters(like, optimizer=TakeGradient()))
+
+    def _by_vmap(
+        self, x: Float[Tensor, "w p"], examples: Int64[Tensor, "w s b"]
+    ) -> tuple[Float[Tensor, "w p"], Float[Tensor, " w"]]:
         drawn = dict[str, Tensor]()
         if self.problem.sampler.keyed:
             examples, drawn["key"] = examples[:, :, :-1], examples[:, 0, -1]

@@ -21,11 +21,11 @@ class Hyperparameters:
 
     lr: Float[Tensor, "n ..."]
     """Step sizes; where they are divided by ages, inside a step, one for each entry of each row."""
-    momentum: Coefficient | None
+    momentum: Coefficient | None = None
     """Momentum of each node; None: no node has any, and no buffer is kept."""
-    weight_decay: Coefficient | None
+    weight_decay: Coefficient | None = None
     """Weight decay of each node; None: no node has any."""
-    nesterov: bool
+    nesterov: bool = False
     """Whether the step looks ahead by the momentum."""
     age: Float[Tensor, "w p"] | None = None
     """Of some rows, minibatch steps behind each entry of their models, by which, and one more at each step, step sizes

@@ -163,12 +163,13 @@ def _executor(
     laws = (rates, weight, tracking.layout, tracking.own)
     if config.executor == "serial":
         reference = Reference(problem, *laws, quarantine, entries, replaces, ages)
-        rowwise = _rowwise(configs, events, problem, local.plain_descent(config, problem, rates), rates)
+        rowwise = _rowwise(configs, events, Gradient(problem), local.plain_descent(config, problem, rates), rates)
         plain = type(config.algorithm) is GossipSGD and rounds is None
         any_ = OneByOne(reference, rowwise, rounds, hasattr(config.algorithm, "event_"))
         return Serial(reference if plain else any_), rowwise, declared
     descent = local.descent(config, problem, rates, rows[0])
-    rowwise = _rowwise(configs, events, problem, descent, rates)
+    gradient = Gradient(problem, lambda taken: local.descent(config, problem, taken, rows[0]))
+    rowwise = _rowwise(configs, events, gradient, descent, rates)
     choices = (rows[1], config.run.mixing, quarantine, entries, carries, replaces, ages, rounds)
     return Batched(Waves(rowwise, problem, descent, *laws, *choices)), rowwise, declared
 
@@ -230,7 +231,7 @@ def _check_state(
 
 
 def _rowwise(
-    configs: Sequence[Config], events: Timeline, problem: Problem, descent: LocalSGD, rates: Hyperparameters
+    configs: Sequence[Config], events: Timeline, gradient: Gradient, descent: LocalSGD, rates: Hyperparameters
 ) -> Rowwise:
     """Returns the algorithm, which all networks share, and what its methods may know of nodes."""
     batch, where = events.networks, rates.lr.device
@@ -245,7 +246,7 @@ def _rowwise(
     algorithm = configs[0].algorithm
     edges = EdgeRows.of(events.contacts, batch, where) if algorithm.living("edge") else None
     known = (degrees.to(rates.lr.dtype), seeds, numbers, edges)
-    return Rowwise(algorithm, Gradient(problem), descent, rates, *known)
+    return Rowwise(algorithm, gradient, descent, rates, *known)
 
 
 def counts(events: Timeline, config: Config) -> torch.dtype:
