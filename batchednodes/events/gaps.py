@@ -12,14 +12,14 @@ Notation: n nodes, u uniform on (0, 1).
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float64, Int64
 from numba import njit, uint64
 
-from batchednodes.numerics.functions import each, fill, law, of_three, together
+from batchednodes.numerics.functions import each, law, of_three
 from batchednodes.numerics.logarithm import log
 from batchednodes.numerics.rng import unit
 
@@ -31,9 +31,6 @@ class Quantiles:
     where: Int64[np.ndarray, " n"]
     """Address of the compiled function; 0 where the gap is of the form shift + scale * Exp(1)."""
 
-    together: Int64[np.ndarray, " n"]
-    """Address of its loop over many nodes; 0 likewise."""
-
     a: Float64[np.ndarray, " n"]
     """First parameter."""
 
@@ -42,7 +39,7 @@ class Quantiles:
 
     def part(self, nodes: slice) -> "Quantiles":
         """Returns those of some nodes."""
-        return Quantiles(*(getattr(self, one.name)[nodes] for one in fields(self)))
+        return Quantiles(self.where[nodes], self.a[nodes], self.b[nodes])
 
 
 @dataclass(frozen=True)
@@ -72,8 +69,8 @@ class Gaps:
         cls,
         gap: Callable[[float, float, float], float],
         mean: Float64[np.ndarray, " n"],
-        a: Float64[np.ndarray, " n"],
-        b: Float64[np.ndarray, " n"],
+        a: Float64[np.ndarray, " n"] | float,
+        b: Float64[np.ndarray, " n"] | float,
         key: str,
     ) -> "Gaps":
         """Returns laws of any form.
@@ -95,7 +92,7 @@ class Gaps:
             raise ValueError(f"{key} must have gaps with a positive mean [s], got {mean[bad[0]]:g} at node {bad[0]}")
         try:
             first, second = each(mean.size, a, b)
-            quantiles = Quantiles(law(gap, first, second), np.full(mean.size, together(gap)), first, second)
+            quantiles = Quantiles(law(gap, first, second), first, second)
         except ValueError as error:
             raise ValueError(f"{key}: gap {error}") from None
         made = cls(np.zeros(mean.size), np.array(mean, float), quantiles)
@@ -115,13 +112,13 @@ class Gaps:
         """Returns the laws of some nodes."""
         return Gaps(self.shift[nodes], self.scale[nodes], self.quantiles and self.quantiles.part(nodes))
 
-    def compiled(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Returns shift, scale, addresses and parameters as compiled loops take them; no address: there are none."""
+    def compiled(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Returns shift, scale, address and parameters as compiled loops take them; no address: there are none."""
         if self.quantiles is None:
-            none, nowhere = np.zeros(0), np.zeros(0, np.int64)
-            return self.shift, self.scale, nowhere, nowhere, none, none
+            none = np.zeros(0)
+            return self.shift, self.scale, np.zeros(0, np.int64), none, none
         q, own = self.quantiles, self.quantiles.where != 0
-        return np.where(own, 0.0, self.shift), np.where(own, 1.0, self.scale), q.where, q.together, q.a, q.b
+        return np.where(own, 0.0, self.shift), np.where(own, 1.0, self.scale), q.where, q.a, q.b
 
     def silence(self, nodes: np.ndarray) -> "Gaps":
         """Returns the same laws, but the nodes given (a boolean mask, or indices) never act.
@@ -136,9 +133,9 @@ class Gaps:
         shift[nodes], scale[nodes] = math.inf, 0.0
         if self.quantiles is None:
             return Gaps(shift, scale)
-        where, many = self.quantiles.where.copy(), self.quantiles.together.copy()
-        where[nodes], many[nodes] = 0, 0
-        return Gaps(shift, scale, replace(self.quantiles, where=where, together=many))
+        where = self.quantiles.where.copy()
+        where[nodes] = 0
+        return Gaps(shift, scale, replace(self.quantiles, where=where))
 
     def thinned(self, share: Float64[np.ndarray, " n"]) -> "Gaps":
         """Returns laws with as many actions in the long run as if each counted with some probability; 0: as 1.
@@ -164,7 +161,7 @@ def gap(shift, scale, bits):  # noqa: ANN001, ANN201  (numba infers the types)
 @no_type_check
 def next_gap(i, laws, bits):  # noqa: ANN001, ANN201
     """Returns the gap of node i for 64 random bits [s]; laws: see `Gaps.compiled`."""
-    shift, scale, where, _, a, b = laws
+    shift, scale, where, a, b = laws
     if where.size > 0 and where[i] != 0:
         return of_three(where[i], unit(bits), a[i], b[i])
     return gap(shift[i], scale[i], bits)
@@ -191,7 +188,7 @@ def due(nodes, first, following, until, out):  # noqa: ANN001, ANN201
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _waits(bits, out):  # noqa: ANN001, ANN202
+def waits(bits, out):  # noqa: ANN001, ANN201
     """Writes -log(u) ~ Exp(1) for each 64 random bits; the loop is compiled to vector instructions."""
     for a in range(bits.size):
         out[a] = -log(unit(bits[a]))
@@ -199,32 +196,13 @@ def _waits(bits, out):  # noqa: ANN001, ANN202
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _units(bits, out):  # noqa: ANN001, ANN202
-    """Writes u for each 64 random bits, by vector instructions, too."""
-    for a in range(bits.size):
-        out[a] = unit(bits[a])
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
-def waits(nodes, first, bits, laws, out):  # noqa: ANN001, ANN201
-    """Writes the gap of each node whose law is by an inverse CDF, and else -log(u) ~ Exp(1); arguments as in `act`.
-
-    Neighbours in the list that have the same law are drawn by one loop, into which it is compiled.
-    """
-    _, _, _, together, a, b = laws
-    if together.size == 0:
-        return _waits(bits, out)
-    k = 0
-    while k < nodes.size:
-        where, begin = together[uint64(first) + nodes[k]], k
-        while k < nodes.size and together[uint64(first) + nodes[k]] == where:
-            k += 1
-        if where == 0:
-            _waits(bits[begin:k], out[begin:k])
-        else:
-            _units(bits[begin:k], out[begin:k])
-            fill(where, nodes[begin:k], a[first:], b[first:], out[begin:k])
+def gaps_by(nodes, first, bits, laws, out):  # noqa: ANN001, ANN201
+    """Writes the gap of each node whose law is by an inverse CDF in place of -log(u); arguments as in `act`."""
+    _, _, where, a, b = laws
+    for k in range(nodes.size):
+        i = uint64(first) + nodes[k]
+        if where[i] != 0:
+            out[k] = of_three(where[i], unit(bits[k]), a[i], b[i])
 
 
 @njit(nogil=True, cache=True)
@@ -237,7 +215,7 @@ def act(nodes, first, wait, laws, following, made, until, time, actor):  # noqa:
     Args:
         nodes: numbers in the network, without a sign; those that act again come first afterwards, in their order.
         first: first node of the network.
-        wait: exponential part of the gap of each over its mean, or all of it, see `waits`.
+        wait: exponential part of the gap of each over its mean, see `waits`.
         laws: of the gaps of all nodes [s], see `Gaps.compiled`.
         following: time of the next action of each node [s].
         made: actions of each node so far.
@@ -270,7 +248,7 @@ def join(parts: "list[Gaps]") -> Gaps:
     shift, scale = np.concatenate([g.shift for g in parts]), np.concatenate([g.scale for g in parts])
     if all(g.quantiles is None for g in parts):
         return Gaps(shift, scale)
-    none = [Quantiles(*[np.zeros(g.shift.size, np.int64)] * 2, *[np.zeros(g.shift.size)] * 2) for g in parts]
+    none = [Quantiles(np.zeros(g.shift.size, np.int64), 0 * g.scale, 0 * g.scale) for g in parts]
     some = [g.quantiles or empty for g, empty in zip(parts, none, strict=True)]
-    columns = (np.concatenate([getattr(q, one.name) for q in some]) for one in fields(Quantiles))
+    columns = (np.concatenate([getattr(q, name) for q in some]) for name in ("where", "a", "b"))
     return Gaps(shift, scale, Quantiles(*columns))

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float64, Int8, Int32, Int64
 from numba import njit, uint64
 
-from batchednodes.events.gaps import Gaps, act, due, next_gap, waits
+from batchednodes.events.gaps import Gaps, act, due, gaps_by, next_gap, waits
 from batchednodes.events.merge_streams import Columns, merge_
 from batchednodes.events.messages.records import InFlight, MessageColumns
 from batchednodes.events.messages.records import check as check_in_flight
@@ -337,7 +337,9 @@ def _emit(offsets, seeds, laws, until, before, time, actor, number, following, c
                     i = uint64(first) + nodes[a]
                     draws[a], number[m + a] = counts[i] + 1, counts[i] - before[i]
                 rng.blocks(seeds[g], rng.UPDATE, nodes[:size], draws, high, low)
-                waits(nodes[:size], first, high[:size], laws, wait)
+                waits(high[:size], wait)
+                if laws[2].size > 0:
+                    gaps_by(nodes[:size], first, high, laws, wait)
                 size = act(nodes[:size], first, wait, laws, following, counts, until, time[new], actor[new])
                 m = new.stop
     return m

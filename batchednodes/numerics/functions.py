@@ -1,12 +1,11 @@
 """Functions of the user's own, called by compiled loops by address, so that the loops stay compiled and cached.
 
-A call for each number costs a third of what a law costs, so that many at once go through one loop, compiled with the
-function inside.
+A call costs about 2 ns; loops into which the function itself is compiled were no faster by more.
 """
 
 import ctypes
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from typing import Any, no_type_check
 
@@ -17,9 +16,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from batchednodes.numerics.intrinsics import pointer
-
-_REAL, _INT = ir.DoubleType(), ir.IntType(64)
+_REAL = ir.DoubleType()
 _KEPT: list[Any] = []
 """What was compiled; it must outlive the loops that know its address."""
 
@@ -38,40 +35,12 @@ def address(function: Callable[..., float], *arguments: str) -> int:
     Raises:
         ValueError: numba cannot compile it.
     """
-    return _compiled(_plain(function), _plain(function), types.float64(*[types.float64] * len(arguments)), arguments)
-
-
-@cache
-def together(function: Callable[..., float]) -> int:
-    """Returns where a loop lies that calls a function of three numbers for many nodes, see `fill`.
-
-    Raises:
-        ValueError: numba cannot compile it.
-    """
-    value = numba.njit(error_model="numpy")(_plain(function))
-
-    @no_type_check
-    def loop(size, nodes, a, b, out):  # noqa: ANN001, ANN202  (numba infers the types)
-        some, values = numba.carray(pointer(nodes), size, np.uint64), numba.carray(pointer(out), size, np.float64)
-        first, second = numba.carray(pointer(a), 1, np.float64), numba.carray(pointer(b), 1, np.float64)
-        for k in range(size):
-            values[k] = value(values[k], first[some[k]], second[some[k]])
-
-    return _compiled(loop, _plain(function), types.void(*[types.int64] * 5), LAW)
-
-
-def _plain(function: Any) -> Any:
-    """Returns the Python function of one that may be `@njit`."""
-    return getattr(function, "py_func", function)
-
-
-def _compiled(function: Any, users: Any, signature: Any, arguments: Sequence[str]) -> int:
-    """Returns where a function lies once it is compiled; users: that of the user's, which it calls, or is."""
+    plain = getattr(function, "py_func", function)
     try:
-        made = numba.cfunc(signature, error_model="numpy")(function)
+        made = numba.cfunc(types.float64(*[types.float64] * len(arguments)), error_model="numpy")(plain)
     except Exception as error:  # whatever numba says of the user's function
         reason = " ".join(str(error).split())[:300]
-        name = getattr(users, "__qualname__", repr(users))
+        name = getattr(plain, "__qualname__", repr(plain))
         raise ValueError(
             f"must take {len(arguments)} numbers ({', '.join(arguments)}) and be such that numba compiles it, got "
             f"{name}: {reason}"
@@ -109,35 +78,6 @@ def of_three(typing, where, x, a, b):  # noqa: ANN001, ANN201
 def of_four(typing, where, x, y, a, b):  # noqa: ANN001, ANN201
     """Returns the value of the function of four numbers at an address, int64."""
     return types.float64(where, x, y, a, b), _caller(4)
-
-
-@intrinsic
-@no_type_check
-def _call_loop(typing, where, size, nodes, a, b, out):  # noqa: ANN001, ANN202
-    """Calls the loop at an address; all else are integers, too: a number, and addresses of arrays."""
-
-    @no_type_check
-    def generate(context, builder, signature, args):  # noqa: ANN001, ANN202
-        function = ir.FunctionType(ir.VoidType(), [_INT] * 5).as_pointer()
-        builder.call(builder.inttoptr(args[0], function), args[1:])
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 6), generate
-
-
-@numba.njit(nogil=True, cache=True)
-@no_type_check
-def fill(where, nodes, a, b, values):  # noqa: ANN001, ANN201  (numba infers the types)
-    """Puts, in the place of each number u of some nodes, the value of a function f(u, a, b) with the node's parameters.
-
-    Args:
-        where: address of the function's loop, see `together`.
-        nodes: their numbers, without a sign.
-        a: first parameter of all nodes.
-        b: second parameter.
-        values: u; receives the values.
-    """
-    _call_loop(where, values.size, nodes.ctypes.data, a.ctypes.data, b.ctypes.data, values.ctypes.data)
 
 
 def each(n: int, *values: Any) -> list[Float64[np.ndarray, " n"]]:

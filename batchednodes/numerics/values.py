@@ -285,9 +285,7 @@ def per_node(
     if isinstance(value, Distribution):
         drawn = np.asarray(value.draw(some, seed, key))
         if drawn.shape != (some,) or drawn.dtype.kind not in "iuf":  # of a distribution of the user's own
-            raise ValueError(
-                f"{key} must be a distribution that draws {some} numbers, got {drawn.dtype}{[*drawn.shape]}"
-            )
+            raise ValueError(f"{key} must draw {some} numbers, got {drawn.dtype} of shape {[*drawn.shape]}")
         return _checked(drawn.astype(np.float64, copy=False), key, span, "node")
     if isinstance(value, list | tuple):
         return _listed(value, n, key, span)[:some]

@@ -87,7 +87,7 @@ def test_laws_of_ours_are_drawn_from_addressed_numbers_where_nodes_of_one_networ
     n, seed, until = 7, 5, 30.0
     laws = (users_kinds.weibull, np.linspace(0.5, 1, n), np.full(n, 2.0)), (users_kinds.pareto, np.ones(n), np.zeros(n))
     both, second = [Gaps.by(law, np.ones(n), a, b, "k") for law, a, b in laws], np.arange(n) % 3 == 1
-    columns = [[getattr(gaps.quantiles, name) for gaps in both] for name in ("where", "together", "a", "b")]
+    columns = [[getattr(gaps.quantiles, name) for gaps in both] for name in ("where", "a", "b")]
     mixed = Gaps(np.zeros(n), np.ones(n), Quantiles(*(np.where(second, b, a) for a, b in columns)))
     networks = Networks(np.array([0, n]), np.array([seed], np.uint64))
     line = Timeline(networks, stack(networks, [None]), mixed, Never().gaps(n, seed, "k"), "push", (Uniform(),))

@@ -89,7 +89,7 @@ class ThreeShapes(kinds.Weibull):
         return Gaps.by(kinds.weibull, np.ones(n), np.ones(3), 1.0, key)
 
 
-@said("update.clock", r": gap must take 3 numbers \(a uniform number, a, b\) .*, got three: Signature mismatch")
+@said("update.clock", r": gap must take 3 numbers \(a uniform number, a, b\) .*, got _three: Signature mismatch")
 class ThreeParameters(kinds.Weibull):
     """A law of three parameters."""
 
@@ -97,16 +97,19 @@ class ThreeParameters(kinds.Weibull):
         return Gaps.by(three, np.ones(n), 1.0, 1.0, key)
 
 
-def three(u, a, b, c):
+def _three(u, a, b, c):
     """Returns the inverse CDF of a law of three parameters."""
     return u * a * b * c
+
+
+three: Any = _three
 
 
 @said("update.clock", r" or gossip.clock must be a kind that works, got \S+, with which TypeError: .* was raised")
 class NoArguments(kinds.Weibull):
     """A method that takes nothing."""
 
-    def gaps(self) -> Any:
+    def gaps(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return None
 
 
@@ -209,7 +212,7 @@ class Silent(kinds.Chatter):
         return None
 
 
-@said("update.clock.rate", r" must be a distribution that draws 10 numbers, got float64 \[3\]")
+@said("update.clock.rate", r" must draw 10 numbers, got float64 of shape \[3\]")
 class ThreeValues(kinds.Ranks):
     """Values of three nodes."""
 

@@ -360,7 +360,7 @@ class SignMomentum(Optimizer):
 
     fields: ClassVar = {"mean": Field()}
 
-    def step(self, x, g, kept, lr, beta):
+    def step(self, x, g, kept, lr, beta):  # pyright: ignore[reportIncompatibleMethodOverride]
         kept["mean"] = beta * kept["mean"] + (1 - beta) * g
         return x - lr * kept["mean"].sign()
 
@@ -372,7 +372,7 @@ class Decay(Schedule):
     scale: PerNode = field(default=10.0, metadata={"open_low": True})
     """Progress until it is 1 / e."""
 
-    def factor(self, k, scale):
+    def factor(self, k, scale):  # pyright: ignore[reportIncompatibleMethodOverride]
         return (-k / scale).exp()
 
 
@@ -395,7 +395,7 @@ class Perceptron(Model):
             raise ValueError(f"width must be at least 1, got {self.width}")
 
     def module(self, shape, outputs):
-        return nn.Sequential(nn.Linear(*shape, self.width), nn.Tanh(), nn.Linear(self.width, outputs))
+        return nn.Sequential(nn.Linear(shape[0], self.width), nn.Tanh(), nn.Linear(self.width, outputs))
 
     def count(self, shape, outputs):
         return (shape[0] + 1) * self.width + (self.width + 1) * outputs

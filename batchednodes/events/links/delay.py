@@ -61,8 +61,8 @@ class DelayLaw:
         cls,
         delay: Callable[[float, float, float], float],
         mean: Float64[np.ndarray, " n"],
-        a: Float64[np.ndarray, " n"],
-        b: Float64[np.ndarray, " n"],
+        a: Float64[np.ndarray, " n"] | float,
+        b: Float64[np.ndarray, " n"] | float,
         key: str,
     ) -> "DelayLaw":
         """Returns laws of any form.

@@ -13,7 +13,7 @@ from typing import ClassVar, no_type_check
 import numpy as np
 from numba import njit, uint64
 
-from batchednodes.events.gaps import Gaps, act, due, next_gap, waits
+from batchednodes.events.gaps import Gaps, act, due, gaps_by, next_gap, waits
 from batchednodes.events.schemes.base import ContactList, Scheme, SchemeState, SchemeWindow, gather
 from batchednodes.numerics import rng
 from batchednodes.topology import peers
@@ -89,7 +89,9 @@ def _contacts(first, last, seed, laws, contacts, until, state, place, out):  # n
             for a in range(size):
                 counts[a] = made[uint64(first) + nodes[a]] + 1
             rng.blocks(seed, rng.GOSSIP, nodes[:size], counts, high, low)
-            waits(nodes[:size], first, high[:size], laws, wait)
+            waits(high[:size], wait)
+            if laws[2].size > 0:
+                gaps_by(nodes[:size], first, high, laws, wait)
             size = act(nodes[:size], first, wait, laws, following, made, until, time[new], actor[new])
             if contacts is None:
                 other[new] = low[: new.stop - m]
