@@ -152,6 +152,12 @@ def test_files_and_functions_stay_short():
     assert set().union(*map(long_parts, SOURCES)) == set()
 
 
+def test_files_that_docstrings_name_are_there():
+    known = {path.name for path in REPOSITORY.rglob("*.py")} | {"mine.py", "file.py"}  # the last two stand for a user's
+    named = {(path.name, name) for path in SOURCES for name in re.findall(r"\b[a-z_0-9]+\.py\b", path.read_text())}
+    assert {pair for pair in named if pair[1] not in known} == set()
+
+
 def test_all_that_requirements_bring_is_pinned():
     """All but what torch's CUDA builds pin themselves."""
     unpinned = installed_closure() - pins().keys()

@@ -29,7 +29,7 @@ from batchednodes.algorithms.optim import Optimizer
 from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.algorithms.state import started
 from batchednodes.numerics import fx_program
-from batchednodes.numerics.cuda_graphs import CudaGraphs, recorder
+from batchednodes.numerics.cuda_graphs import CudaGraphs, capture
 from batchednodes.numerics.fx_program import Function
 from batchednodes.numerics.tape import Tape, record
 
@@ -136,7 +136,7 @@ class LocalSGD:
 
     def recorded(self, largest: int) -> "LocalSGD":
         """Returns the same as CUDA graphs, for at most `largest` rows at once."""
-        return replace(self, graphs=CudaGraphs(self._steps_, largest, recorder()))
+        return replace(self, graphs=CudaGraphs(self._steps_, largest, capture()))
 
     def run_(
         self,

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from batchednodes.numerics.fx_program import Function
 
-RunObserver = Callable[[Function, Sequence[Tensor]], tuple[Callable[[], None], Tensor]]
+Capture = Callable[[Function, Sequence[Tensor]], tuple[Callable[[], None], Tensor]]
 """Maps a function and its arguments to what runs it again on them, and the tensor that holds its result then."""
 
 
-def recorder() -> RunObserver:
+def capture() -> Capture:
     """Returns what records CUDA graphs whose temporaries share their memory: they never run at the same time."""
     pool = torch.cuda.graph_pool_handle()
 
@@ -46,8 +46,8 @@ class CudaGraphs:
     """Maps tensors with a row for each of a wave to such a tensor; writes into those shaped as the first."""
     largest: int
     """Rows of a call, at most."""
-    record: RunObserver
-    """Makes a graph, as `recorder` gives it."""
+    record: Capture
+    """Makes a graph, as `capture` gives it."""
     _made: dict[int, tuple[list[Tensor], Callable[[], None], Tensor]] = field(default_factory=dict, repr=False)
 
     def __call__(self, *tensors: Tensor) -> Tensor:

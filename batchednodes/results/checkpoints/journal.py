@@ -128,9 +128,9 @@ class RunJournal:
     resumed: tuple[dict[str, Any], ...] = ()
     """Simulated time [s] and device of each resumption."""
     start: dict[str, Any] | None = None
-    """The run whose models were the initial ones, see `branch.Origin`; None: models were drawn."""
+    """The run whose models were the initial ones, see `warm_start.Origin`; None: models were drawn."""
     files: dict[str, str] = field(default_factory=dict)
-    """Path and checksum of each file and folder that the settings name, see originals.py."""
+    """Path and checksum of each file and folder that the settings name, see input_files.py."""
 
     @staticmethod
     def read(written: Any) -> "RunJournal":
