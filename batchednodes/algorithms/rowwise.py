@@ -58,8 +58,10 @@ class Rowwise:
             index, here = self.edges.around(nodes)
             found = {name: state.fields[name][index] for name in state.on_edges}
             r |= {name: torch.where(here.unsqueeze(2), value, 0) for name, value in found.items()}
+        shapes = {name: value.shape for name, value in r.items()}
         k = _Update(self, r, nodes, times.unsqueeze(1), counts.unsqueeze(1), examples, here)
         self.algorithm.update_(r, k)
+        self._check(r, shapes, "update_")
         r |= {name: torch.zeros_like(r[name]) for name in self.algorithm.living("inbox")}
         self._note(r, times)
         return r, k.losses
@@ -94,7 +96,9 @@ class Rowwise:
             state.fields[name].index_add_(0, j, sent.pop(name))
             del own[name]
         mixed = self.algorithm.combine(own, sent, w.unsqueeze(1))
+        shapes = {name: value.shape for name, value in mine.items()}
         self.algorithm.absorb_(mine, mixed, self._contact(mine, j, times))
+        self._check(mine, shapes, "absorb_")
         self._note(mine, times)
         if self.algorithm.writes_sender and not phase.pairs:  # of a meeting each side is a receiver, too
             self._note(theirs, times)
@@ -198,6 +202,17 @@ class Rowwise:
         if type(self.algorithm).model is Algorithm.model:
             return state.models
         return self.algorithm.model(self.all_rows(state, slice(0, state.nodes)))
+
+    def _check(self, r: Rows, shapes: Mapping[str, torch.Size], method: str) -> None:
+        """Raises ValueError where a method of an algorithm left fields that are no rows of their width."""
+        for name, shape in shapes.items():
+            found = r.get(name)
+            if not isinstance(found, Tensor) or found.shape != shape:
+                cls = type(self.algorithm)
+                said = f"{cls.__module__}:{cls.__qualname__}, {method}() of which must leave"
+                got = f"shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+                rule = f"algorithm must be a kind that works, got {said} {name} of shape {list(shape)}"
+                raise ValueError(f"{rule}, got {got}")
 
     def _contact(self, r: Rows, nodes: Tensor, times: Tensor) -> "_Contact":
         return _Contact(self, r, nodes, times.unsqueeze(1))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from batchednodes.numerics import targets
 from batchednodes.numerics.values import shown
 
 
@@ -17,18 +18,18 @@ class PythonMetric:
         >>> PythonMetric("mine.metrics")
         Traceback (most recent call last):
             ...
-        ValueError: target must be "package.module:name", got 'mine.metrics'
+        ValueError: target must be "package.module:name" or "path/to/file.py:name", got 'mine.metrics'
     """
 
     target: str
-    """Class, or function that returns an object of one, as "package.module:name"; found from the working directory."""
+    """Class, or function that returns an object of one, as "package.module:name", found from the working
+    directory, or "path/to/file.py:name"."""
 
     args: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the call."""
 
     def __post_init__(self) -> None:
-        if self.target.count(":") != 1 or not all(self.target.split(":")):
-            raise ValueError(f'target must be "package.module:name", got {shown(self.target)}')
+        targets.check(self.target, '"package.module:name" or "path/to/file.py:name"')
 
 
 Metrics = tuple[Literal["default"] | PythonMetric, ...]

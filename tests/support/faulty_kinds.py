@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from batchednodes.algorithms.base import Algorithm
 from batchednodes.data import Dataset
 from batchednodes.data.partitions.base import Shards
 from batchednodes.events.availability import AvailabilityLaw
@@ -309,3 +310,21 @@ class Shared(kinds.ByHospital):
 
     def split(self, dataset, n, seed):
         return Shards(np.zeros(200, np.int64), np.arange(n + 1) * 20)
+
+
+@said("task.partition", r" must give rows and offsets as whole numbers, got float64 and int64; use int64")
+class Halves(kinds.ByHospital):
+    """Rows as real numbers."""
+
+    def split(self, data, n, seed):
+        found = super().split(data, n, seed)
+        return replace(found, rows=found.rows.astype(float))
+
+
+@said("algorithm", WORKS.format("update_") + r"must leave x of shape \[1, \d+\], got shape \[1, 1\]")
+class Narrow(Algorithm):
+    """One number in place of a model."""
+
+    def update_(self, r, k):
+        k.descend(r["x"])
+        r["x"] = k.lr

@@ -11,17 +11,16 @@
 Notation: k nodes evaluated, p parameters.
 """
 
-import importlib
+import inspect
 import math
-import os
 import re
-import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchednodes.config.own_metrics import Metrics, PythonMetric
+from batchednodes.config.registry import told
+from batchednodes.numerics import targets
 from batchednodes.numerics.values import shown
 from batchednodes.results.metrics.catalogue import METRICS, Metric
 
@@ -89,7 +88,7 @@ class Measured:
             found = self.own.measure(models, view)
             number = None if found is None else float(found)
         except (Exception, SystemExit) as error:  # whatever the user's code raises
-            what = f"{type(self.own).__name__}.measure, got {type(error).__name__}: {error}"
+            what = f"{type(self.own).__name__}.measure, got {told(error, type(self.own))}"
             raise ValueError(f"{self.path}.target must return a number or None from {what}") from error
         return number if number is not None and math.isfinite(number) else None
 
@@ -111,7 +110,10 @@ def load(metrics: Metrics) -> tuple[Measured, ...]:
 
 
 def _made(setting: PythonMetric, path: str) -> UserMetric:
-    make = _imported(setting.target, path)
+    make = targets.imported(setting.target, f"{path}.target")
+    if inspect.isabstract(make):
+        lacks = ", ".join(sorted(make.__abstractmethods__))
+        raise ValueError(f"{path}.target must be a class with {lacks}, got {shown(setting.target)} without")
     try:
         own = make(**setting.args)
     except (Exception, SystemExit) as error:  # whatever the user's code raises
@@ -120,19 +122,6 @@ def _made(setting: PythonMetric, path: str) -> UserMetric:
     if not isinstance(own, UserMetric):
         raise ValueError(f"{path}.target must be a UserMetric, got {shown(setting.target)}, a {type(own).__name__}")
     return own
-
-
-def _imported(target: str, path: str) -> Callable[..., Any]:
-    name, attribute = target.split(":")
-    here = os.getcwd()
-    sys.path.insert(0, here)
-    try:
-        return getattr(importlib.import_module(name), attribute)
-    except (Exception, SystemExit) as error:  # whatever the user's module raises when it is imported
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{path}.target must be importable, got {shown(target)}: {reason}") from error
-    finally:
-        sys.path.remove(here)
 
 
 def _check(metric: Metric, path: str, others: list[Metric]) -> None:

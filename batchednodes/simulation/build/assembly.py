@@ -40,7 +40,7 @@ from batchednodes.results import theory
 from batchednodes.results.metrics import base as own_metrics
 from batchednodes.results.metrics.evaluator import Evaluator, quarantine_
 from batchednodes.results.metrics.staleness import Sources, Tracking, sample
-from batchednodes.simulation.build import datasets, fields, learning, local
+from batchednodes.simulation.build import datasets, fields, learning, local, trials
 from batchednodes.simulation.build.learning import DTYPES
 from batchednodes.simulation.engine import Batched, Engine, Serial, automatic_window
 from batchednodes.simulation.planning import preflight
@@ -137,6 +137,7 @@ def assemble(
     tracking.layout.reserve(slots if state is None else state.x.shape[0] - state.nodes)
     executor, rowwise, declared = _executor(configs, events, problem, tracking, (chunks, updated))
     state = _state(configs, events, problem, tracking.layout, (declared, rowwise.edges), state)
+    trials.check_algorithm(rowwise, state, problem)
     window = config.run.window or automatic_window(events)
     engine = Engine(events, executor, config.run.until, config.run.mark_every, window)
     theories = tuple(mean_staleness(c, events, g, tracking.sources) for g, c in enumerate(configs))

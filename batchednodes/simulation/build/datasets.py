@@ -135,6 +135,9 @@ def _check_shards(shards: Shards, n: int, data: Dataset) -> None:
         ValueError: they are not so.
     """
     rows, offsets, samples = np.asarray(shards.rows), np.asarray(shards.offsets), len(data.features)
+    if rows.dtype.kind not in "iu" or offsets.dtype.kind not in "iu":
+        got = f"{rows.dtype} and {offsets.dtype}"
+        raise ValueError(f"task.partition must give rows and offsets as whole numbers, got {got}; use int64")
     good = offsets.shape == (n + 1,) and offsets[0] == 0 and offsets[-1] == samples and (np.diff(offsets) > 0).all()
     if not good or not np.array_equal(np.sort(rows), np.arange(samples)):
         raise ValueError(

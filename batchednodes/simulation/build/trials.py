@@ -1,4 +1,4 @@
-"""Trials of losses, optimizers and schedules of the user's own, before a run writes anything.
+"""Trials of losses, optimizers, schedules and algorithms of the user's own, before a run writes anything.
 
 What an optimizer or a schedule says of a row may depend on that row alone: else waves would not equal single events.
 
@@ -7,12 +7,16 @@ Notation: w rows, p parameters of the trial.
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from batchednodes.algorithms.optim import Optimizer, Schedule
+from batchednodes.algorithms.rowwise import Rowwise
+from batchednodes.algorithms.state import State
 from batchednodes.config import Config
 from batchednodes.models.criterion import Criterion
+from batchednodes.models.problem import Problem
 from batchednodes.numerics.targets import is_own
 
 _ROWS, _P = 3, 5
@@ -41,6 +45,18 @@ def check(config: Config, targets: Tensor, classes: int | None) -> None:
     if is_own(type(local.schedule)):
         settings = local.schedule.per_node(n, seed, "local.schedule", min(n, _ROWS))
         _try_schedule(local.schedule, {name: torch.from_numpy(a) for name, a in settings.items()}, n)
+
+
+def check_algorithm(rowwise: Rowwise, state: State, problem: Problem) -> None:
+    """Tries an update of node 0 by an algorithm of the user's own; the state stays as it is.
+
+    Raises:
+        ValueError: it makes rows of other shapes; what it raises itself goes on as it is.
+    """
+    if is_own(type(rowwise.algorithm)):
+        first = torch.zeros(1, dtype=torch.int64, device=state.x.device)
+        examples = problem.draw(np.zeros(1, np.int64), np.zeros(1, np.int64))
+        rowwise.updated(state, first, first, first.double(), first, examples)
 
 
 def _refuse(key: str, kind: object, method: str, rule: str) -> ValueError:
