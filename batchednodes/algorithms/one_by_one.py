@@ -78,8 +78,9 @@ class OneByOne:
             loss = one.loss
         else:
             examples = self.reference.problem.draw(np.array([i]), np.array([count]))
-            row, node, at, number = (torch.tensor([a], device=state.x.device) for a in (r, i, time, count))
-            made, losses = self.rowwise.updated(state, row, node, at.double(), number, examples)
+            row, node, number = (torch.tensor([a], device=state.x.device) for a in (r, i, count))
+            at = torch.tensor([time], dtype=torch.float64, device=state.x.device)
+            made, losses = self.rowwise.updated(state, row, node, at, number, examples)
             self.rowwise.write_(state, row, made, updated=node)
             loss = losses[0]
         if self.reference.quarantine and not state.x[r].isfinite().all():
