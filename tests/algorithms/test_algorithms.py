@@ -316,3 +316,12 @@ def test_checkpoints_beside_a_run_say_what_lives_on_edges(tmp_path):
     rows = [len(checkpoint.load(Inside(f.parent) / f.name, torch.device("cpu")).state.fields["known"]) for f in files]
     assert rows == [24] * len(files)
     assert len(files) == 2
+
+
+def test_the_plan_counts_rows_of_edges_as_they_are_filled_up():
+    options = (*SMALL, *WAYS["on edges"], "network.nodes=2000", "network.topology={kind: star}")
+    config = load(BASE, options)
+    found = plan.plan([config], assembly.timeline([config]))
+    row = 1999 * (5 + 1) * 8  # the centre's neighbours: a copy of the model of each, and a number
+    assert found.chunks.update * row < 64 << 20
+    assert found.memory["local updates"] > found.chunks.update * row
