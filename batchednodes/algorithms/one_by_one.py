@@ -43,6 +43,8 @@ class Event:
     """W of a round [n, n]."""
     edges: EdgeRows | None = None
     """Where fields lie that live on edges."""
+    origin: int = -1
+    """Of a contact the node whose model the actor's row is, or was when it was sent: that row may be a slot."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ class OneByOne:
             for name in state.travels & state.fields.keys():
                 state.fields[name][j] = state.fields[name][i]
         elif self.independent:
-            self._event_(state, Event(PUSH if kind == PULL else kind, i, j, w, time, copies), None)
+            origin = i if kind == MEET or message is None else int(message.node[k])
+            self._event_(state, Event(PUSH if kind == PULL else kind, i, j, w, time, copies, origin=origin), None)
         else:
             self.rowwise.mix_(state, self._line(state, events, k, kind, (i, j), w), "sparse")
         width = self.reference.width_of(events, k, actor)

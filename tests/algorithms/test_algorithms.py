@@ -73,6 +73,12 @@ WAYS = {
         *MEET,
         "gossip.loss={kind: independent, probability: 0.3}",
     ),
+    "on edges, accounts": (
+        "algorithm={kind: python, target: 'own_algorithms:NewestOfNeighbours'}",
+        "gossip.clock.rate=8",
+        "gossip.flow={kind: generalized, spend: 2, capacity: 5}",
+        "network.availability={kind: markov, mean_on: 1, mean_off: 0.5}",
+    ),
     "inbox, delays": (
         "algorithm={kind: python, target: 'own_algorithms:Inbox'}",
         "gossip.clock.rate=2",

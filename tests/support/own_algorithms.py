@@ -34,9 +34,10 @@ class NewestOfNeighbours(Algorithm):
             mean = (rows["x"][e.actor] + (known * newest).sum(0)) / (1 + known.sum())
             rows["x"][e.actor] = k.descend(mean)
             return
-        for i, j in ((e.actor, e.peer), (e.peer, e.actor))[: 2 if e.kind == MEET else 1]:
+        sides = ((e.actor, e.origin, e.peer), (e.peer, e.peer, e.actor))
+        for row, i, j in sides[: 2 if e.kind == MEET else 1]:
             at = int((e.edges.keys == j * n + i).nonzero())
-            rows["newest"][at], rows["known"][at] = rows["x"][i], 1.0
+            rows["newest"][at], rows["known"][at] = rows["x"][row], 1.0
 
 
 @dataclass(frozen=True)
