@@ -43,6 +43,8 @@ class Event:
     """W of a round [n, n]."""
     edges: EdgeRows | None = None
     """Where fields lie that live on edges."""
+    origin: int = -1
+    """Of a contact the node whose model the actor's row is, or was when it was sent: that row may be a slot."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,9 @@ class OneByOne:
             loss = one.loss
         else:
             examples = self.reference.problem.draw(np.array([i]), np.array([count]))
-            row, node, at, number = (torch.tensor([a], device=state.x.device) for a in (r, i, time, count))
-            made, losses = self.rowwise.updated(state, row, node, at.double(), number, examples)
+            row, node, number = (torch.tensor([a], device=state.x.device) for a in (r, i, count))
+            at = torch.tensor([time], dtype=torch.float64, device=state.x.device)
+            made, losses = self.rowwise.updated(state, row, node, at, number, examples)
             self.rowwise.write_(state, row, made, updated=node)
             loss = losses[0]
         if self.reference.quarantine and not state.x[r].isfinite().all():
@@ -97,7 +100,8 @@ class OneByOne:
             for name in state.travels & state.fields.keys():
                 state.fields[name][j] = state.fields[name][i]
         elif self.independent:
-            self._event_(state, Event(PUSH if kind == PULL else kind, i, j, w, time, copies), None)
+            origin = i if kind == MEET or message is None else int(message.node[k])
+            self._event_(state, Event(PUSH if kind == PULL else kind, i, j, w, time, copies, origin=origin), None)
         else:
             self.rowwise.mix_(state, self._line(state, events, k, kind, (i, j), w), "sparse")
         width = self.reference.width_of(events, k, actor)

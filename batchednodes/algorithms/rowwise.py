@@ -83,17 +83,18 @@ class Rowwise:
         """Applies one wave: emissions of both sides, their mean, and what its receivers make of it."""
         i, j, w, times = (column[part] for column in (phase.senders, phase.receivers, phase.weights, phase.times))
         origins, copies = i if phase.sent is None else phase.actors[part], j >= phase.nodes
-        if phase.sent is not None:
-            self._copies_(state, i[copies], j[copies])
+        into = None if phase.sent is None else (i[copies], j[copies])
         live = ~copies & (i != j)  # a node that is cut off has contacts with itself
         i, j, w, times, origins = (column[live] for column in (i, j, w, times, origins))
+        theirs, mine = self.rows(state, i, (origins, j)), self.rows(state, j, (j, origins))
+        if into is not None:
+            self._copies_(state, *into)  # after they are read: a slot may be taken again in the wave that empties it
         if j.numel() == 0:
             return
-        theirs, mine = self.rows(state, i, (origins, j)), self.rows(state, j, (j, origins))
         sent = self.algorithm.emit_(theirs, self._contact(theirs, origins, times))
         own = self.algorithm.emit_(mine, self._contact(mine, j, times))
         for name in self.algorithm.living("inbox"):
-            state.fields[name].index_add_(0, j, sent.pop(name))
+            state.fields[name].index_add_(0, j, sent.pop(name).to(state.fields[name].dtype))
             del own[name]
         mixed = self.algorithm.combine(own, sent, w.unsqueeze(1))
         shapes = {name: value.shape for name, value in mine.items()}

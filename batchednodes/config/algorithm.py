@@ -56,8 +56,15 @@ def _where_sound(c: Any, which: str) -> tuple[Rule, ...]:
 
 def _of_messages(c: Any, which: str) -> tuple[Rule, ...]:
     """Returns the rules of what messages bring, and what becomes of them."""
-    own, g = type(c.algorithm) is not GossipSGD, c.gossip
+    own, g, a = type(c.algorithm) is not GossipSGD, c.gossip, type(c.algorithm)
+    takes = a.occupies_sender() and not a.linear()  # what it emits could not lie in a slot, and its sender changes then
+    names = {"gossip": ("delay", "loss", "merge", "flow"), "network": ("availability", "churn")}
+    keys = [f"{part}.{name}" for part, some in names.items() for name in some if given(getattr(c, part), name)]
     return (
+        (f"gossip.exchange must be push or meet with {which}, whose emissions change their senders", takes and
+         g.exchange in ("pull", "push_pull"), "use push or meet"),
+        (f"{' and '.join(keys)} must be left out with {which}, whose emissions change their senders, unless "
+         "gossip.exchange=meet", takes and g.exchange == "push" and keys, "set gossip.exchange=meet"),
         (f"gossip.on_receipt must be merge with {which}", own and g.on_receipt != "merge", "leave it out"),
         (f"gossip.merge.kind must be fixed or mean with {which}", own and not g.merge.is_fixed(),
          "leave it out"),

@@ -142,11 +142,14 @@ def _cases(algorithm: type[Algorithm], draw: np.random.Generator) -> Iterator[di
             case["gossip.clock"] = {"kind": "at_update"}
         elif draw.random() < 0.2:
             case["gossip.clock"] = {"kind": "at_update", "order": "after"}
-        exchange = "push" if algorithm.mixing == "column" else str(draw.choice(["push", "pull", "meet"]))
+        takes = algorithm.occupies_sender() and not algorithm.linear()
+        exchanges = ["push", "meet"] if takes else ["push", "pull", "meet"]
+        exchange = "push" if algorithm.mixing == "column" else str(draw.choice(exchanges))
         case["gossip.exchange"] = "meet" if algorithm.mixing == "double" else exchange
-        if case["gossip.exchange"] != "meet" and not algorithm.living("edge"):
+        if case["gossip.exchange"] != "meet" and not algorithm.living("edge") and not takes:
             case["gossip.delay"] = _DELAYS[draw.integers(len(_DELAYS))]
-        case["gossip.loss"] = _LOSSES[draw.integers(len(_LOSSES))]
+        if case["gossip.exchange"] == "meet" or not takes:
+            case["gossip.loss"] = _LOSSES[draw.integers(len(_LOSSES))]
         yield case
 
 

@@ -11,6 +11,8 @@ from test_exactness import LINEAR, SMALL
 
 from batchednodes import load, train
 from batchednodes.algorithms.one_by_one import OneByOne
+from batchednodes.results.checkpoints import checkpoint
+from batchednodes.results.folder.inside import Inside
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.engine import Serial, Unobserved
 from batchednodes.simulation.planning import plan
@@ -71,10 +73,22 @@ WAYS = {
         *MEET,
         "gossip.loss={kind: independent, probability: 0.3}",
     ),
+    "on edges, accounts": (
+        "algorithm={kind: python, target: 'own_algorithms:NewestOfNeighbours'}",
+        "gossip.clock.rate=8",
+        "gossip.flow={kind: generalized, spend: 2, capacity: 5}",
+        "network.availability={kind: markov, mean_on: 1, mean_off: 0.5}",
+    ),
     "inbox, delays": (
         "algorithm={kind: python, target: 'own_algorithms:Inbox'}",
         "gossip.clock.rate=2",
         "gossip.delay={kind: exponential, mean: 0.5}",
+    ),
+    "changed by emissions": ("algorithm={kind: python, target: 'own_algorithms:Noting'}", "gossip.clock.rate=2"),
+    "changed by emissions, losses": (
+        "algorithm={kind: python, target: 'own_algorithms:Noting'}",
+        *MEET,
+        "gossip.loss={kind: independent, probability: 0.3}",
     ),
 }
 GRAPHS = ("{kind: ring}", "{kind: erdos_renyi, probability: 0.4}", "{kind: star}")
@@ -133,6 +147,20 @@ def test_nodes_that_diverge_are_cut_off_alike(way):
     mine, theirs = (run.evaluator.models(run.state)[~cut] for run in (batched, serial))
     assert mine.isfinite().all()
     assert torch.allclose(mine, theirs, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("exchange", ["push", "pull", "push_pull"])
+@pytest.mark.parametrize("name", ["Inbox", "Aged"])
+def test_a_slot_that_is_taken_again_in_the_wave_that_empties_it_is_read_first(name, exchange):
+    options = (
+        f"algorithm={{kind: python, target: 'own_algorithms:{name}'}}",
+        f"gossip.exchange={exchange}",
+        "gossip.clock.rate=8",
+        "gossip.delay={kind: exponential, mean: 0.2}",
+        "update.clock={kind: exponential, rate: 1}",
+        "task.model.init=independent",
+    )
+    same(made(options), made(options, "serial", independent=False))
 
 
 def laws(run):
@@ -269,3 +297,37 @@ def test_the_plan_counts_fields_on_edges():
     run = made((*WAYS["on edges"], "network.topology={kind: ring}"))
     assert run.state.fields["newest"].shape == (24, run.state.p)
     assert found.memory["newest"] == 24 * run.state.p * 8
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        (("gossip.exchange=pull",), "gossip.exchange must be push or meet"),
+        (("gossip.exchange=push_pull",), "gossip.exchange must be push or meet"),
+        (("gossip.loss={kind: independent, probability: 0.3}",), "gossip.loss must be left out"),
+        (("network.availability={kind: markov, mean_on: 1, mean_off: 1}",), "network.availability must be left out"),
+        (("gossip.flow={kind: simple, capacity: 3}",), "gossip.flow must be left out"),
+    ],
+)
+def test_emissions_that_change_their_senders_are_refused_where_a_sender_cannot_follow(options, rule):
+    with pytest.raises(ValueError, match=rule):
+        load(BASE, [*WAYS["changed by emissions"], *options])
+
+
+def test_checkpoints_beside_a_run_say_what_lives_on_edges(tmp_path):
+    calls = iter(range(1000))
+    often = ("run.checkpoint_every={time: 0.5, minutes: null}", "run.window=0.5", "network.topology={kind: ring}")
+    train(BASE, *SMALL, *WAYS["on edges"], *often, out=tmp_path / "a", stop=lambda: next(calls) >= 6)
+    files = sorted((tmp_path / "a" / "checkpoints").iterdir())
+    rows = [len(checkpoint.load(Inside(f.parent) / f.name, torch.device("cpu")).state.fields["known"]) for f in files]
+    assert rows == [24] * len(files)
+    assert len(files) == 2
+
+
+def test_the_plan_counts_rows_of_edges_as_they_are_filled_up():
+    options = (*SMALL, *WAYS["on edges"], "network.nodes=2000", "network.topology={kind: star}")
+    config = load(BASE, options)
+    found = plan.plan([config], assembly.timeline([config]))
+    row = 1999 * (5 + 1) * 8  # the centre's neighbours: a copy of the model of each, and a number
+    assert found.chunks.update * row < 64 << 20
+    assert found.memory["local updates"] > found.chunks.update * row

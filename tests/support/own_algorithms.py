@@ -34,9 +34,10 @@ class NewestOfNeighbours(Algorithm):
             mean = (rows["x"][e.actor] + (known * newest).sum(0)) / (1 + known.sum())
             rows["x"][e.actor] = k.descend(mean)
             return
-        for i, j in ((e.actor, e.peer), (e.peer, e.actor))[: 2 if e.kind == MEET else 1]:
+        sides = ((e.actor, e.origin, e.peer), (e.peer, e.peer, e.actor))
+        for row, i, j in sides[: 2 if e.kind == MEET else 1]:
             at = int((e.edges.keys == j * n + i).nonzero())
-            rows["newest"][at], rows["known"][at] = rows["x"][i], 1.0
+            rows["newest"][at], rows["known"][at] = rows["x"][row], 1.0
 
 
 @dataclass(frozen=True)
@@ -51,3 +52,41 @@ class Inbox(Algorithm):
 
     def update_(self, r: Rows, k: Context) -> None:
         r["x"] = k.descend((r["x"] + r["sum"]) / (1 + r["count"]))
+
+
+@dataclass(frozen=True)
+class Aged(Algorithm):
+    """Averages with all models that have come, in numbers of types of their own, and forgets with time."""
+
+    fields: ClassVar[dict[str, Field]] = {
+        "sum": Field(lives="inbox", dtype="float64"),
+        "count": Field(width=1, lives="inbox", dtype="int64"),
+        "before": Field(),
+    }
+    timing: ClassVar[tuple[str, ...]] = ("events",)
+    elapses: ClassVar[bool] = True
+
+    def emit_(self, r: Rows, k: Context) -> Rows:
+        return {"sum": 2 * r["x"] - r["before"], "count": torch.ones_like(r["x"][:, :1])}
+
+    def update_(self, r: Rows, k: Context) -> None:
+        mean = (r["x"] + r["sum"].to(r["x"].dtype)) / (1 + r["count"])
+        r["before"], r["x"] = r["x"], k.descend(mean * torch.exp(-0.1 * k.elapsed))
+
+
+@dataclass(frozen=True)
+class Noting(Algorithm):
+    """Notes at the edges of a sender what it has sent, to which its updates draw it back."""
+
+    fields: ClassVar[dict[str, Field]] = {"last": Field(lives="edge"), "sent": Field(1, dtype="int64", lives="edge")}
+    timing: ClassVar[tuple[str, ...]] = ("events",)
+    writes_sender: ClassVar[bool] = True
+
+    def emit_(self, r: Rows, k: Context) -> Rows:
+        r["last"], r["sent"] = r["x"], r["sent"] + 1
+        return {"x": r["x"]}
+
+    def update_(self, r: Rows, k: Context) -> None:
+        noted = (r["sent"] > 0) & k.neighbours.unsqueeze(2)
+        back = torch.where(noted, r["x"].unsqueeze(1) - r["last"], 0) / (1 + r["sent"])
+        r["x"] = k.descend(r["x"] - 0.1 * back.sum(1))

@@ -202,7 +202,8 @@ class Checkpointer:
             torch.cuda.synchronize(state.x.device)
         own = [self.copies[name] for name in OWN]
         apart = {name: copy for name, copy in self.copies.items() if name not in OWN}
-        return State(*own, fields=apart, travels=frozenset(state.travelling()))
+        travels = frozenset(state.travelling())
+        return State(*own, fields=apart, travels=travels, on_edges=state.on_edges)
 
 
 def _memory(tensor: Tensor) -> Tensor:

@@ -64,6 +64,8 @@ class MemoryBudget:
     """Numbers that the layers put out for one example; 0: not known."""
     convolved: int = 0
     """Multiply-adds of convolutions for one example, likewise."""
+    neighbours: int = 0
+    """The most that a node has, where something lives on edges; 0: not known, about as many as the mean."""
 
     @property
     def item(self) -> int:
@@ -86,7 +88,7 @@ class MemoryBudget:
         steps, b = self.minibatches
         examples = steps * b * 8 + b * self._example(self.sizes[0])  # one step's features at a time
         rows = 6 if self.ages == 0 else 8  # ages, and step sizes
-        each = self.edges / self.nodes  # of a node
+        each = self.neighbours or self.edges / self.nodes  # rows are filled up to those of the largest
         kept = [
             math.ceil(each if one.lives == "edge" else 1) * one.size(self.p, self.item)
             for name, one in self.declared.items() if name not in fields.LABELS

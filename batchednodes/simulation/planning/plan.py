@@ -111,6 +111,18 @@ def screen(configs: Sequence[Config], sizes: list[DataSizes] | None = None) -> N
     memory_plan.screen(MemoryBudget(configs, p, found), where.type, places)
 
 
+def _neighbours(config: Config, events: Timeline) -> int:
+    """Returns how many neighbours a node has at most, where something lives on edges; else 0."""
+    if not type(config.algorithm).living("edge"):
+        return 0
+    parts = [events.networks.slice(g) for g in range(events.networks.count)]
+    graphs = [(part.stop - part.start, events.contacts.graph(part)) for part in parts]
+    return max(
+        n - 1 if graph is None else int((graph.degrees + np.bincount(graph.indices, minlength=n)).max() + 1) // 2
+        for n, graph in graphs
+    )
+
+
 @own()
 def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | None = None) -> Plan:
     """Returns the plan of a batch of networks.
@@ -129,7 +141,7 @@ def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | N
     stack = learning.skeleton(config, sizes[0], DTYPES[config.dtype], here)
     updates, gossips = events.expected(config.run.until)
     memory_plan.refuse_endless(updates + gossips)
-    need = MemoryBudget(configs, stack.p, sizes)
+    need = MemoryBudget(configs, stack.p, sizes, neighbours=_neighbours(config, events))
     tables = _versions(need, events)
     messages = _mail(need, events, tables.slot)
     per_event, writes = _sample(events, config)
