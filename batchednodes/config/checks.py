@@ -14,8 +14,7 @@ from batchednodes.config.rules import refuse
 from batchednodes.events import schemes
 from batchednodes.events.links import delay
 from batchednodes.events.merge import MergeLaw
-from batchednodes.events.rounds import Continuous, Rounds
-from batchednodes.events.synchronous import Synchronous
+from batchednodes.events.rounds import Rounds
 from batchednodes.numerics.targets import returned
 from batchednodes.numerics.values import per_node, shown
 
@@ -35,8 +34,6 @@ def check_together(c: Any) -> None:
          evaluated > n, "null means all"),
         (f"staleness.track must be at most network.nodes = {n}, got {track}", isinstance(track, int) and track > n,
          "use 'all'"),
-        ("timing.kind must be continuous, rounds or synchronous",
-         not isinstance(c.timing, Continuous | Rounds | Synchronous), "leave out timing"),
     ))  # fmt: skip
     check_graph(c.network.topology, c.network.weights, c.gossip.scheme, n, c.run.until)
     batching = {"local.chunk": c.local.chunk, "local.compile": c.local.compile, "run.mixing": c.run.mixing}

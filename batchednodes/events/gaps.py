@@ -241,7 +241,8 @@ def join(parts: "list[Gaps]") -> Gaps:
     """Returns the laws of several networks, one after the other.
 
     Example:
-        >>> from batchednodes.events.clocks import Never, Poisson, join
+        >>> from batchednodes.events.clocks import Never, Poisson
+        >>> from batchednodes.events.gaps import join
         >>> join([Poisson("log2(n)").gaps(n, 0, "gossip.clock") for n in (2, 4)]).rate.tolist()
         [1.0, 1.0, 2.0, 2.0, 2.0, 2.0]
     """

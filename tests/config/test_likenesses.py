@@ -78,8 +78,3 @@ def test_a_property_counts_not_the_class_that_has_it(section, name, kind, settin
 def test_no_scheme_is_given_where_it_would_have_no_effect(settings):
     with pytest.raises(ValueError, match=r"^gossip\.scheme\.kind must be uniform .*; use kind uniform$"):
         load(TINY, [settings, {"gossip.scheme": own("Own")}])
-
-
-def test_time_goes_by_as_the_engine_knows():
-    with pytest.raises(ValueError, match=r"^timing\.kind must be continuous, rounds or synchronous; leave out timing$"):
-        load(TINY, [{"timing": own("Whenever")}])

@@ -28,7 +28,7 @@ def word(seed, node, q):
 
 def slow(s, node, q):
     """Returns the row at position q of a node's stream, from the definition."""
-    seed, local = int(s.seeds[node]), int(s.local[node])
+    seed, local = int(s.seeds[node]), int(s.index[node])
     own = s.rows[s.offsets[node] : s.offsets[node + 1]]
     m = len(own)
     if s.sampling == "replacement":

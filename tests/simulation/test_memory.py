@@ -128,11 +128,11 @@ def test_nobody_waits_for_a_thread_that_has_a_stack_but_no_memory_to_begin_with(
     child = """
 import resource, sys
 from pathlib import Path
-from batchednodes.numerics.memory import Aside
+from batchednodes.numerics.memory import BackgroundWorker
 status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
 most = (int(status["VmData"].split()[0]) << 10) + int(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-aside = Aside()
+aside = BackgroundWorker()
 print(aside.submit(sum, [1, 2])(), aside.has_thread())
 aside.close()
 """

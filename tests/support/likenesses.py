@@ -9,7 +9,6 @@ from batchednodes.events.availability import Availability, PerMessage, TraceAvai
 from batchednodes.events.clocks import Clock, Never
 from batchednodes.events.links.delay import Delay, Instant, TraceDelay, UniformDelay
 from batchednodes.events.merge import Merge, MergeLaw
-from batchednodes.events.rounds import Timing
 from batchednodes.events.schemes import Scheme, Uniform
 from batchednodes.events.token_accounts import PROACTIVE, Flow, TokenLaw
 from batchednodes.models import Model, PythonModule
@@ -149,11 +148,6 @@ class Everyone(Topology):
 
     def graph(self, n, seed):
         return None
-
-
-@dataclass(frozen=True)
-class Whenever(Timing):
-    """A way of time to go by that the engine does not know."""
 
 
 _TOKENS = PythonModule("example_models:Tokens")

@@ -22,9 +22,9 @@ class Generalized(Flow):
     """The more tokens a node has, the more messages it sends for each model that comes.
 
     Example:
-        >>> from batchednodes.events.token_accounts import Generalized, reactive
+        >>> from batchednodes.events.token_accounts.generalized import Generalized, reacts_by_steps
         >>> law = Generalized(capacity=20, spend=10).accounts()
-        >>> [reactive(law.law, tokens, law.spend, True, 0.5) for tokens in (0, 1, 11)]  # messages for a model with news
+        >>> [reacts_by_steps(tokens, law.spend, True) for tokens in (0, 1, 11)]  # messages for a model with news
         [0, 1, 2]
     """
 

@@ -24,9 +24,9 @@ class Randomized(Flow):
     """Nodes send at their own contacts with a probability that grows with their tokens, and react to news only.
 
     Example:
-        >>> from batchednodes.events.token_accounts import Randomized, proactive
+        >>> from batchednodes.events.token_accounts.randomized import Randomized, sends_by_chance
         >>> law = Randomized(capacity=20, spend=10).accounts()
-        >>> [round(proactive(law.law, tokens, law.capacity, law.spend), 2) for tokens in (9, 15, 20)]  # of sending
+        >>> [round(sends_by_chance(tokens, law.capacity, law.spend), 2) for tokens in (9, 15, 20)]  # of sending
         [0.0, 0.55, 1.0]
     """
 

@@ -20,10 +20,9 @@ class Unlimited(Flow):
     """No accounts: every contact is made.
 
     Example:
-        >>> from batchednodes.events.token_accounts import Unlimited, proactive
-        >>> law = Unlimited().accounts()
-        >>> [proactive(law.law, tokens, law.capacity, law.spend) for tokens in (0, 10)]  # that a contact is made
-        [1.0, 1.0]
+        >>> from batchednodes.events.token_accounts import Simple, Unlimited
+        >>> Unlimited().unlimited, Simple(capacity=10).unlimited
+        (True, False)
     """
 
     unlimited: ClassVar[bool] = True
@@ -37,9 +36,9 @@ class Simple(Flow):
     """A node sends at its own contacts once its account is full, and one message for each model that comes.
 
     Example:
-        >>> from batchednodes.events.token_accounts import Simple, proactive
+        >>> from batchednodes.events.token_accounts.simple import Simple, sends_when_full
         >>> law = Simple(capacity=10).accounts()
-        >>> [proactive(law.law, tokens, law.capacity, law.spend) for tokens in (9, 10)]  # that a contact is made
+        >>> [sends_when_full(tokens, law.capacity) for tokens in (9, 10)]  # that a contact is made
         [0.0, 1.0]
     """
 
