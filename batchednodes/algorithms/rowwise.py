@@ -15,6 +15,7 @@ from torch import Tensor
 from batchednodes.algorithms.base import Algorithm, Context, Rows
 from batchednodes.algorithms.context import Gradient, uniforms
 from batchednodes.algorithms.edge_rows import EdgeRows
+from batchednodes.algorithms.fields import columns
 from batchednodes.algorithms.local_sgd import LocalSGD
 from batchednodes.algorithms.mixing import Kernel, mix_, split
 from batchednodes.algorithms.mixing.phase import GossipPhase
@@ -110,8 +111,9 @@ class Rowwise:
         """Lets fields that are not mixed follow their models into slots."""
         if phase.sent is not None:
             copies = phase.copies()
-            if state.fields:
-                self._copies_(state, phase.senders[copies], phase.receivers[copies], models=False)
+            for a, b in phase.spans() if state.fields else ():  # in a phase a slot may be taken more than once
+                some = copies[a:b]
+                self._copies_(state, phase.senders[a:b][some], phase.receivers[a:b][some], models=False)
 
     def _copies_(self, state: State, i: Tensor, j: Tensor, models: bool = True) -> None:
         if models:
@@ -190,13 +192,7 @@ class Rowwise:
     @property
     def columns(self) -> dict[str, slice]:
         """Where the mixed fields lie in a row, behind the model."""
-        found, first = dict[str, slice](), self.p
-        for name, field in self.algorithm.declared().items():
-            if field.mixed:
-                width = self.p if field.width is None else field.width
-                found[name] = slice(first, first + width)
-                first += width
-        return found
+        return columns(self.algorithm.declared(), self.p)
 
     def models(self, state: State) -> Float[Tensor, "n p"]:
         """Returns the models of the nodes that are scored; as a view where they are the rows themselves."""
@@ -290,7 +286,8 @@ class _Update(_Contact):
 
     @property
     def neighbours(self) -> Tensor:
-        assert self.here is not None, "there are no fields on edges"
+        if self.here is None:
+            raise ValueError("neighbours are known to algorithms with fields that live on edges")
         return self.here
 
     def descend(self, x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 from batchednodes.algorithms.gossip_sgd import GossipSGD
 from batchednodes.config.kinds import READER
+from batchednodes.config.messages import has_messages
 from batchednodes.config.rules import Rule, given, refuse
 from batchednodes.events.rounds import Continuous
 from batchednodes.events.synchronous import Synchronous
@@ -65,6 +66,9 @@ def _of_messages(c: Any, which: str) -> tuple[Rule, ...]:
          g.exchange in ("pull", "push_pull"), "use push or meet"),
         (f"{' and '.join(keys)} must be left out with {which}, whose emissions change their senders, unless "
          "gossip.exchange=meet", takes and g.exchange == "push" and keys, "set gossip.exchange=meet"),
+        (f"run.on_divergence must be stop or ignore with {which} where messages are under way: what they take would be "
+         "gone at a node that is cut off", a.mixing == "column" and c.run.on_divergence == "quarantine" and
+         has_messages(c), "use stop"),
         (f"gossip.on_receipt must be merge with {which}", own and g.on_receipt != "merge", "leave it out"),
         (f"gossip.merge.kind must be fixed or mean with {which}", own and not g.merge.is_fixed(),
          "leave it out"),
