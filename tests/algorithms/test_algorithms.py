@@ -132,7 +132,7 @@ def test_batched_equals_serial(way, graph):
 )
 def test_nodes_that_diverge_are_cut_off_alike(way):
     if "push_sum, " in way and "momentum" not in way:
-        with pytest.raises(ValueError, match="run.on_divergence must be stop or ignore"):
+        with pytest.raises(ValueError, match=r"run\.on_divergence must be stop or ignore"):
             load(BASE, [*SMALL, *WAYS[way], "run.on_divergence=quarantine"])
         return
     lr, decay = [0.05] * 12, [0.0] * 12
