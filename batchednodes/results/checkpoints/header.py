@@ -25,7 +25,7 @@ from batchednodes.results.folder.inside import BorderError, Inside
 from batchednodes.results.folder.paths import METRICS, states
 from batchednodes.results.folder.plain_json import parsed
 
-FORMAT = "batchednodes-3"
+FORMAT = "batchednodes-4"
 """Of the files that this version writes, and reads."""
 
 _TYPES = {
