@@ -74,7 +74,7 @@ def test_others_may_read_what_they_may_read_of_the_settings(tmp_path):
 def test_a_header_without_its_parts_is_damaged(tmp_path):
     path = tmp_path / "a.safetensors"
     for about in ("3", "{", "{}", '{"time": 1, "nodes": [2], "journal": 3}'):
-        head = json.dumps({"__metadata__": {"format": "batchednodes-3", "about": about}}).encode()
+        head = json.dumps({"__metadata__": {"format": "batchednodes-4", "about": about}}).encode()
         path.write_bytes(len(head).to_bytes(8, "little") + head)
         with pytest.raises(DamageError, match=r"^checkpoint must .*a.safetensors: "):
             header(Inside(tmp_path) / "a.safetensors")
