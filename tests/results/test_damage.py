@@ -54,7 +54,7 @@ def test_files_of_another_version_are_left_alone(tmp_path, monkeypatch):
 def test_a_damaged_name_of_the_version_is_damage_not_another_version(tmp_path):
     parts, files = halted(tmp_path)
     files[-1].write_bytes(files[-1].read_bytes().replace(b"batchednodes-4", b"batchednodes-5"))  # one bit
-    with pytest.warns(UserWarning, match=r"which says 'batchednodes-2': it is damaged; .*going on from the one before"):
+    with pytest.warns(UserWarning, match=r"which says 'batchednodes-5': it is damaged; .*going on from the one before"):
         resume(parts)
     files[-1].with_name(files[-1].name + ".unusable").unlink()
     same_files(tmp_path / "whole", parts)

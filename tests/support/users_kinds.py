@@ -275,7 +275,8 @@ class Chatter(Scheme):
 
     def contacts_(self, window, state):
         time, node = window.updates()
-        high, low = rng.draws(int(window.seed), rng.GOSSIP, node - window.first, state.draws[node] + nth(node) + 1)
+        local = node.astype(np.int64) - window.first
+        high, low = rng.draws(int(window.seed), rng.GOSSIP, local, state.draws[node] + nth(node) + 1)
         np.add.at(state.draws, node, 1)
         peer = window.peers(time, node, low)
         made = (rng.units(high) < self.probability) & (peer >= 0)

@@ -83,13 +83,13 @@ class TokenLaw:
 
     def _check(self, tokens: int) -> None:
         """Raises ValueError where an account of some tokens would do what cannot be done."""
-        chance = called(self.sends, tokens, self.a, self.b)
+        chance = called(self.sends, float(tokens), self.a, self.b)
         if tokens < self.capacity and not 0 <= chance <= 1:
             raise ValueError(
                 f"gossip.flow: sends must return a probability in [0, 1], got {chance:g} for {tokens} tokens"
             )
         for news in (0, 1):
-            mean = called(self.reacts, tokens, news, self.a, self.b)
+            mean = called(self.reacts, float(tokens), float(news), self.a, self.b)
             if not 0 <= mean < math.inf:
                 got = f"{mean:g} for {tokens} tokens and news {news}"
                 raise ValueError(f"gossip.flow: reacts must return a number of messages, at least 0, got {got}")
