@@ -204,7 +204,7 @@ def test_no_nodes_draw_nothing():
         ({"sampling": "sorted"}, "sorted"),
         ({"epochs": 0}, "whole epochs in place of steps"),
         ({"epochs": 1, "sampling": "replacement"}, "an epoch deals each row once"),
-        ({"local": [0, 1]}, "one seed, index and shard|local"),  # the second where signatures are checked
+        ({"local": [0, 1]}, "one seed, index and shard|index"),  # the second where signatures are checked
     ],
 )
 def test_our_own_mistakes_are_noticed(change, words):

@@ -112,6 +112,6 @@ def test_a_law_of_more_parameters_looks_them_up_by_the_number_of_the_node():
     assert gaps.quantiles is not None
     for k in range(3):
         for u in (0.1, 0.9):
-            assert called(int(gaps.quantiles.where[k]), u, k, 0.0) == pytest.approx(
+            assert called(int(gaps.quantiles.where[k]), u, float(k), 0.0) == pytest.approx(
                 hyperexponential(u, k, 0.0), rel=1e-15
             )
