@@ -127,14 +127,19 @@ def test_batched_equals_serial(way, graph):
         same(batched, made(options, "serial", independent=False))
 
 
+UNDER_WAY = ("push_sum, delays", "push_sum, losses", "push_sum, off", "push_sum, accounts")
+
+
+@pytest.mark.parametrize("way", UNDER_WAY)
+def test_no_node_is_cut_off_where_messages_take_what_they_bring(way):
+    with pytest.raises(ValueError, match=r"run\.on_divergence must be stop or ignore"):
+        load(BASE, [*SMALL, *WAYS[way], "run.on_divergence=quarantine"])
+
+
 @pytest.mark.parametrize(
-    "way", [way for way in WAYS if "rounds" not in way and "gossip_sgd" not in way and "accounts" not in way]
+    "way", [way for way in WAYS if "rounds" not in way and "gossip_sgd" not in way and way not in UNDER_WAY]
 )
 def test_nodes_that_diverge_are_cut_off_alike(way):
-    if "push_sum, " in way and "momentum" not in way:
-        with pytest.raises(ValueError, match=r"run\.on_divergence must be stop or ignore"):
-            load(BASE, [*SMALL, *WAYS[way], "run.on_divergence=quarantine"])
-        return
     lr, decay = [0.05] * 12, [0.0] * 12
     lr[3] = lr[7] = decay[3] = decay[7] = 1e200  # the first step leads beyond all numbers
     options = (

@@ -122,7 +122,7 @@ class Scheme(ABC):
 
     @abstractmethod
     def contacts_(self, window: SchemeWindow, state: SchemeState) -> ContactList:
-        """Returns the contacts of the network up to stage.until, in any order, and remembers where it stands."""
+        """Returns the contacts of the network up to window.until, in any order, and remembers where it stands."""
 
     @abstractmethod
     def expected(self, capacity: Gaps, update: Gaps) -> float:
