@@ -265,7 +265,7 @@ class PythonModule(Model):
         What PyTorch makes at the first forward pass is made: it gets features of a shape.
         """
         make = targets.imported(self.target, _TARGET)
-        with torch_modes.own():
+        with torch_modes.own(), torch_modes.generators():
             torch.manual_seed(seed)
             try:
                 module = make(**self.args)

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from batchednodes.models.stacked import Stack
 from batchednodes.models.stand_ins import StandIns
+from batchednodes.numerics import torch_modes
 
 _ROWS = 256
 """Examples of one call, at most."""
@@ -186,7 +187,7 @@ def _forward(stack: Stack, module: nn.Module) -> Forward:
 def _looks_up(forward: Forward, row: Tensor, features: Tensor) -> bool:
     """Returns whether a pass looks something up, or cannot tell."""
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), _Watch() as watch:
+        with torch.no_grad(), torch_modes.generators(), _Watch() as watch:
             forward(row, features)
     except (Exception, SystemExit):  # whatever the user's forward raises; among that, an index out of range
         return True
@@ -196,7 +197,7 @@ def _looks_up(forward: Forward, row: Tensor, features: Tensor) -> bool:
 def _checked(forward: Forward, row: Tensor, some: Tensor) -> str | None:
     """Returns which index is out of range, as a pass says that is run."""
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), _Watch():
+        with torch.no_grad(), torch_modes.generators(), _Watch():
             forward(row, some)
     except _OutOfRangeError as error:
         return str(error)

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from batchednodes.models.problem import Problem, Tests
 from batchednodes.models.stacked import REMEDY, Stack, Ways, refusal, running
 from batchednodes.models.stand_ins import StandIns
+from batchednodes.numerics import torch_modes
 from batchednodes.numerics.quiet import slow_functions
 
 _EXAMPLES = 4
@@ -72,7 +73,7 @@ class Trial:
     def _alone(self) -> Ways:
         """Runs the module by itself, in training and in evaluation mode, and returns what the passes say."""
         stack = self.problem.stack
-        with torch.random.fork_rng(devices=_devices(self.features)):
+        with torch_modes.generators():
             training, scoring = (self._passes(module) for module in (stack.skeleton, stack.scorer))
         if scoring.masks:
             warnings.warn(
@@ -223,10 +224,6 @@ class _Draws(TorchDispatchMode):
             place = running(frame for frame, _ in traceback.walk_stack(None))
             self.names.add(f"{func.overloadpacket.__name__} (in {place})")
         return func(*args, **(kwargs or {}))
-
-
-def _devices(t: Tensor) -> list[torch.device]:
-    return [t.device] if t.is_cuda else []
 
 
 def _state(t: Tensor) -> tuple[object, ...]:

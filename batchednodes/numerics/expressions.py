@@ -9,8 +9,9 @@ Notation: n nodes.
 import ast
 import math
 import operator
-import warnings
 from collections.abc import Callable
+
+from batchednodes.numerics.quiet import filtered
 
 LENGTH, DEPTH = 200, 100
 """The longest expression [characters] and the deepest nesting that is read [levels]."""
@@ -77,8 +78,7 @@ def _parse(text: str) -> ast.expr:
     if len(text) > LENGTH:
         raise ValueError(f"expressions have at most {LENGTH} characters, this one {len(text)}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # "1or 2" is a warning to Python, and no arithmetic to us
+        with filtered("error"):  # "1or 2" is a warning to Python, and no arithmetic to us
             return ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError, Warning):
         raise ValueError(f"it cannot be read; {_ALLOWED}") from None

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import RLock
-from typing import Any
+from typing import Any, Literal
 
 _INSIDE = r"(?s).*Triggered internally at"
 """How warnings of PyTorch's core end; those of Python code, the user's above all, do not."""
@@ -15,6 +15,13 @@ _SLOW = re.compile(r"There is a performance drop .*?batching rule for aten::(\w+
 
 _LOCK = RLock()
 """Held by who replaces the filters of warnings, which all threads of a process share."""
+
+
+@contextmanager
+def filtered(action: Literal["error", "ignore"]) -> Iterator[None]:
+    """Makes errors of all warnings, or drops them, inside; what other threads filter is as it was afterwards."""
+    with _LOCK, warnings.catch_warnings(action=action):
+        yield
 
 
 def is_quiet() -> bool:

@@ -5,11 +5,9 @@ are, and leaves them as they were. Some belong to a thread, and those of a new t
 belong to the process, so that all of its threads have the run's while there is one.
 """
 
-import os
 import sys
 import threading
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -37,9 +35,6 @@ def own() -> Iterator[None]:
     with ExitStack() as stack:
         for part in (_traced_by_nobody, _of_thread, _of_numbers, _SHARED, _generators):
             stack.enter_context(part())
-        if torch.cuda.is_available() and "CUBLAS_WORKSPACE_CONFIG" not in os.environ:
-            stack.enter_context(warnings.catch_warnings())  # cuBLAS needs it where a process has several streams
-            warnings.filterwarnings("ignore", message="Deterministic behavior was enabled .*CuBLAS")
         yield
 
 
@@ -130,8 +125,32 @@ def _flushes() -> bool:
 @contextmanager
 def _generators() -> Iterator[None]:
     """Leaves PyTorch's own generators as they were."""
-    with torch.random.fork_rng(range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
+    with ExitStack() as stack:
+        with _GENERATORS:
+            stack.enter_context(torch.random.fork_rng(_devices()))
+        try:
+            yield
+        finally:
+            with _GENERATORS:
+                stack.close()
+
+
+@contextmanager
+def generators() -> Iterator[None]:
+    """Leaves PyTorch's own generators as they were, and keeps runs in other threads from them and Python's until then.
+
+    For code of a user's that may draw, after a seed or while its draws are watched.
+    """
+    with _GENERATORS, torch.random.fork_rng(_devices()):
         yield
+
+
+_GENERATORS = threading.RLock()
+"""Held by who seeds, watches or restores the generators that all threads of a process share."""
+
+
+def _devices() -> Iterable[int]:
+    return range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
 
 
 # -------------------------------------------------------------------------------------------------- of the process

@@ -332,3 +332,24 @@ def test_the_seed_of_torchs_generator_is_left():
         torch.manual_seed(7)
         train(SMALL, "task.model.init=independent")
         assert torch.equal(torch.rand(3), wanted)
+
+
+def test_models_that_several_threads_make_at_once_draw_from_a_seed_each(tmp_path, monkeypatch):
+    text = "import time\nfrom example_models import Tiny\ndef make():\n    time.sleep(0.3)\n    return Tiny()\n"
+    (tmp_path / "made_in_threads.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "made_in_threads", raising=False)
+    importlib.invalidate_caches()
+    models = {}
+
+    def work(seed):
+        options = ["task.model.target=made_in_threads:make", "run.until=0.01", "run.baseline=none", f"seed={seed}"]
+        models.setdefault(seed, []).append(train(SMALL, *options).x)
+
+    work(0), work(1)
+    both = [threading.Thread(target=work, args=(seed,)) for seed in (0, 1)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    assert all(torch.equal(*models[seed]) for seed in (0, 1))

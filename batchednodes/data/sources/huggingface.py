@@ -5,7 +5,6 @@ Notation: c channels, h height, w width.
 
 import os
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -20,6 +19,7 @@ from batchednodes.data.sources.labels import unseen
 from batchednodes.data.sources.optional import extra
 from batchednodes.data.sources.table_columns import Frame as Columns
 from batchednodes.data.sources.table_columns import Learned, Places, Table, check_named, owners, targets
+from batchednodes.numerics.quiet import filtered
 from batchednodes.numerics.values import shown
 
 T = TypeVar("T")
@@ -184,7 +184,7 @@ def _splits(path: str, subset: str | None) -> Mapping[str, Any]:
     if not is_folder and not _NAME.fullmatch(path):
         raise ValueError(f"path must be an existing folder, or owner/name on the Hub, got {shown(path)}")
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with filtered("ignore"):
             made = datasets.load_from_disk(path) if is_folder else datasets.load_dataset(path, subset)
     except MemoryError:
         raise

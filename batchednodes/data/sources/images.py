@@ -18,6 +18,7 @@ from batchednodes.data.sources.base import Dataset, DataSizes, Source
 from batchednodes.data.sources.holdout import Rows, Standardize, check_holdout, dataset, held_out
 from batchednodes.data.sources.labels import unseen
 from batchednodes.data.sources.table_columns import Learned
+from batchednodes.numerics.quiet import filtered
 from batchednodes.numerics.values import shown
 
 _EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -82,8 +83,7 @@ class Frame:
 def _image(source: str | bytes, load: bool = True) -> Image.Image:
     """Returns an image, or only what its header says."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what no pixel depends on
+        with filtered("ignore"):  # of what no pixel depends on
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             file = io.BytesIO(source) if isinstance(source, bytes) else source
             with Image.open(file, formats=_FORMATS) as image:

@@ -6,7 +6,6 @@ Notation: n nodes, S training samples, k targets.
 import difflib
 import math
 import os
-import warnings
 import zipfile
 from dataclasses import dataclass
 from typing import NoReturn
@@ -17,6 +16,7 @@ from batchednodes.data.paths import check_file
 from batchednodes.data.sources.base import Classes, Dataset, DataSizes, FeaturesAs, Source, check_rows, stay_integers
 from batchednodes.data.sources.holdout import Rows, Standardize, check_fraction, dataset, held_out
 from batchednodes.data.sources.labels import from_one, unseen, whole
+from batchednodes.numerics.quiet import filtered
 from batchednodes.numerics.values import LARGEST, shown
 
 _REQUIRED = ("features", "targets")
@@ -174,7 +174,7 @@ def _check_names(path: str, names: list[str]) -> None:
 def _header(path: str, archive: zipfile.ZipFile, name: str) -> Header:
     info = archive.getinfo(f"{name}.npy")
     try:
-        with archive.open(info) as file, warnings.catch_warnings(action="error"):
+        with archive.open(info) as file, filtered("error"):
             shape, _, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
             promised = math.prod(shape) * dtype.itemsize
             held = info.file_size - file.tell()

@@ -1,8 +1,9 @@
 """Packages that only some kinds of data need: imported where they are used, and named where they are missing."""
 
-import warnings
 from importlib import import_module
 from typing import Any
+
+from batchednodes.numerics.quiet import filtered
 
 
 def extra(module: str, name: str, kind: str) -> Any:
@@ -17,7 +18,7 @@ def extra(module: str, name: str, kind: str) -> Any:
         ValueError: it is not installed.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # a package may warn of what it imports
+        with filtered("ignore"):  # a package may warn of what it imports
             return import_module(module)
     except ImportError:
         package = module.partition(".")[0]

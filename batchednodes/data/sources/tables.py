@@ -2,7 +2,6 @@
 
 import csv
 import os
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -16,6 +15,7 @@ from batchednodes.data.sources.holdout import Standardize, check_holdout, datase
 from batchednodes.data.sources.optional import extra
 from batchednodes.data.sources.table_columns import COLUMNS, Frame, Roles, Table, is_integer, table_rows, table_sizes
 from batchednodes.numerics.lazy import deferred
+from batchednodes.numerics.quiet import filtered
 from batchednodes.numerics.values import shown
 
 if TYPE_CHECKING:
@@ -304,7 +304,7 @@ class _Form:
         separator = r"\s+" if self.separator == " " else self.separator
         read_csv = pandas.read_csv  # imports pandas, whose own warnings are no fault of the file's
         try:
-            with open(self.path, "rb") as file, warnings.catch_warnings(action="error"):
+            with open(self.path, "rb") as file, filtered("error"):
                 found = read_csv(
                     file,
                     sep=separator,
