@@ -136,6 +136,8 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
     lr, weight_decay and the minibatches have no meaning."""
     writes_sender: ClassVar[bool] = False
     """Whether `emit_` changes the rows it is given: a push then occupies both rows."""
+    weighs: ClassVar[bool] = True
+    """Whether contacts have weights, those of `gossip.weight` and `gossip.merge`; else these mean nothing."""
     elapses: ClassVar[bool] = False
     """Whether methods ask for `Context.elapsed`."""
     laws: ClassVar[dict[str, Law]] = {}

@@ -6,7 +6,18 @@ A new built-in kind is its own file and one line here; users add theirs without 
 from batchednodes import data as sources
 from batchednodes import models
 from batchednodes import topology as graphs
-from batchednodes.algorithms import ad_psgd, gossip_sgd, gradient_tracking, optim, push_sum, relay_sgd
+from batchednodes.algorithms import (
+    ad_psgd,
+    admm,
+    divshare,
+    gossip_sgd,
+    gradient_tracking,
+    optim,
+    push_sum,
+    r_fast,
+    relay_sgd,
+    swift,
+)
 from batchednodes.config.hints import nearest
 from batchednodes.config.own_metrics import PythonMetric
 from batchednodes.config.reader import Reader
@@ -107,6 +118,10 @@ KINDS: dict[str, dict[str, type]] = {
         "gradient_tracking": gradient_tracking.GradientTracking,
         "ad_psgd": ad_psgd.ADPSGD,
         "relay_sgd": relay_sgd.RelaySGD,
+        "r_fast": r_fast.RFast,
+        "swift": swift.Swift,
+        "divshare": divshare.DivShare,
+        "admm": admm.ADMM,
     },
     "local.optimizer": {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW},
     "local.schedule": {

@@ -146,11 +146,15 @@ def _cases(algorithm: type[Algorithm], draw: np.random.Generator) -> Iterator[di
         exchanges = ["push", "meet"] if takes else ["push", "pull", "meet"]
         exchange = "push" if algorithm.mixing == "column" else str(draw.choice(exchanges))
         case["gossip.exchange"] = "meet" if algorithm.mixing == "double" else exchange
-        if case["gossip.exchange"] != "meet" and not algorithm.living("edge") and not takes:
+        if case["gossip.exchange"] != "meet" and not takes and not _sends_edges(algorithm):
             case["gossip.delay"] = _DELAYS[draw.integers(len(_DELAYS))]
         if case["gossip.exchange"] == "meet" or not takes:
             case["gossip.loss"] = _LOSSES[draw.integers(len(_LOSSES))]
         yield case
+
+
+def _sends_edges(algorithm: type[Algorithm]) -> bool:
+    return bool(algorithm.living("edge")) and algorithm.emit_ is not Algorithm.emit_
 
 
 def _config(algorithm: dict[str, Any], case: dict[str, Any]) -> Config:

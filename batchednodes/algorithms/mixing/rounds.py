@@ -55,6 +55,8 @@ class RoundMatrix:
         """Returns W[row, other] of all rows and d others of each; 0 for those that are not there."""
         if self.matrix is None:
             return here.to(self.dtype) / here.shape[0]
+        if not others.numel():
+            return here.to(self.dtype)
         index = others.cpu().numpy()
         rows = np.broadcast_to(np.arange(index.shape[0])[:, None], index.shape)
         found = np.asarray(self.matrix[rows.ravel(), index.ravel()]).reshape(index.shape)
