@@ -43,6 +43,7 @@ RELAYSGD = {
 """Block of tests/references/relaysgd.json, for zeta2 = 0.1 and 1 at a step size of 0.1 -> settings."""
 
 DECENT_BENCH = {
+    "ADMM": ("algorithm={kind: admm, penalty: 0.5, relaxation: 0.5, inner: 300}",),  # which minimise to rounding
     "ATC_Tracking": ("algorithm.kind=gradient_tracking",),
 }
 """Block of tests/references/decent_bench.json, for zeta2 = 1 on a ring with Metropolis weights -> settings."""
@@ -79,3 +80,17 @@ def test_trajectories_are_those_of_relaysgd(name, zeta):
 def test_trajectories_are_those_of_decent_bench(name):
     values = json.loads((REFERENCES / "decent_bench.json").read_text())["values"]
     holds(values[f"{name}/zeta2=1"]["rows"], "1", 200, *METROPOLIS, *DECENT_BENCH[name])
+
+
+def test_tracked_gradients_reach_the_optimum_though_a_fifth_of_the_messages_is_lost():
+    data = {"kind": "quadratics", "path": str(REFERENCES / "quadratics_n32_d10_mu0.5_seed0_zeta1.npz")}
+    lossy = {"network.topology.kind": "hypercube", "gossip.loss": {"kind": "independent", "probability": 0.2}}
+    more = {"gossip.clock.rate": 20, "run.until": 100, "run.mark_every": 100, "task.data": data}
+    base = {key: value for key, value in BASE.items() if key != "timing"}
+    runs = {
+        kind: batchednodes.train(base, lossy, more, f"algorithm.kind={kind}", f"local.lr={lr}")
+        for kind, lr in (("gossip_sgd", 0.1), ("r_fast", 4.0))  # a tracker lies in messages most of its time
+    }
+    pulled, tracked = (run.metrics["suboptimality"].iloc[-1] for run in runs.values())
+    assert tracked < 1e-10
+    assert pulled > 1e-5
