@@ -95,7 +95,10 @@ def _delivered(
     for name in algorithm.living("inbox"):
         inbox = state.fields[name][nodes]
         inbox += matrix.received(emitted.pop(name).to(inbox.dtype))
-    mixed: Rows = {name: edges.delivered(emitted.pop(name)) for name in algorithm.living("edge") if name in emitted}
+    mixed: Rows = {}
+    if edges is not None:
+        sent = [name for name in algorithm.living("edge") if name in emitted]
+        mixed = {name: edges.delivered(emitted.pop(name)) for name in sent}
     if type(algorithm).gather is Algorithm.gather:
         return mixed | {name: matrix.times(value) for name, value in emitted.items()}
     others, weights, here = matrix.around(nodes.stop - nodes.start)

@@ -84,6 +84,8 @@ WAYS = {
         "gossip.clock.rate=2",
         "gossip.delay={kind: exponential, mean: 0.5}",
     ),
+    "inbox, rounds": ("algorithm={kind: python, target: 'own_algorithms:Inbox'}", *ROUNDS),
+    "neighbourhoods, rounds": ("algorithm={kind: python, target: 'own_algorithms:Middle'}", *ROUNDS),
     "changed by emissions": ("algorithm={kind: python, target: 'own_algorithms:Noting'}", "gossip.clock.rate=2"),
     "changed by emissions, losses": (
         "algorithm={kind: python, target: 'own_algorithms:Noting'}",
