@@ -42,7 +42,7 @@ def mix_round_(
     if edges is not None:
         r |= around(state, edges.index, edges.here)
     shapes = {name: value.shape[1:] for name, value in r.items()}
-    emitted, r = step.each(r, lambda some, _, k: rowwise.algorithm.emit_(some, k))
+    emitted, r = step.each(r, lambda some, _, k: rowwise.emitted(some, k))
     mixed = _delivered(rowwise.algorithm, state, nodes, emitted, matrix, edges)
 
     def absorb(some: Rows, part: slice, k: Context) -> Rows:

@@ -92,8 +92,8 @@ class Rowwise:
             self._copies_(state, *into)  # after they are read: a slot may be taken again in the wave that empties it
         if j.numel() == 0:
             return
-        sent = self.algorithm.emit_(theirs, self.contact(theirs, origins, times))
-        own = self.algorithm.emit_(mine, self.contact(mine, j, times))
+        sent = self.emitted(theirs, self.contact(theirs, origins, times))
+        own = self.emitted(mine, self.contact(mine, j, times))
         for name in self.algorithm.living("inbox"):
             state.fields[name].index_add_(0, j, sent.pop(name).to(state.fields[name].dtype))
             del own[name]
@@ -186,16 +186,31 @@ class Rowwise:
             return state.models
         return self.algorithm.model(self.all_rows(state, slice(0, state.nodes)))
 
+    def emitted(self, r: Rows, k: Context) -> Rows:
+        """Returns what some rows emit.
+
+        Raises:
+            ValueError: it is not a row of each of them, or lacks what goes into an inbox.
+        """
+        found, w = self.algorithm.emit_(r, k), r["x"].shape[0]
+        for name in {*found, *self.algorithm.living("inbox")}:
+            value = found.get(name)
+            if not isinstance(value, Tensor) or value.shape[:1] != (w,):
+                got = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+                raise ValueError(f"{self._said('emit_')} return {name} with a row of each of {w} nodes, got {got}")
+        return found
+
     def check(self, r: Rows, shapes: Mapping[str, torch.Size], method: str) -> None:
         """Raises ValueError where a method of an algorithm left fields that are no rows of their width."""
         for name, shape in shapes.items():
             found = r.get(name)
             if not isinstance(found, Tensor) or found.shape != shape:
-                cls = type(self.algorithm)
-                said = f"{cls.__module__}:{cls.__qualname__}, {method}() of which must leave"
                 got = f"shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-                rule = f"algorithm must be a kind that works, got {said} {name} of shape {list(shape)}"
-                raise ValueError(f"{rule}, got {got}")
+                raise ValueError(f"{self._said(method)} leave {name} of shape {list(shape)}, got {got}")
+
+    def _said(self, method: str) -> str:
+        cls = type(self.algorithm)
+        return f"algorithm must be a kind that works, got {cls.__module__}:{cls.__qualname__}, {method}() of which must"
 
     def contact(self, r: Rows, nodes: Tensor, times: Tensor) -> "Contact":
         """Returns what emissions and absorptions of some nodes may know."""

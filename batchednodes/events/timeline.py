@@ -23,7 +23,7 @@ from batchednodes.events.messages.records import check as check_in_flight
 from batchednodes.events.rounds import contacted, nth
 from batchednodes.events.schemes import ContactList, Scheme, SchemeState, SchemeWindow
 from batchednodes.numerics import rng
-from batchednodes.numerics.targets import is_own
+from batchednodes.numerics.targets import is_own, returned
 from batchednodes.topology import Networks, PeerLists
 
 UPDATE, PUSH, PULL, MEET, SPLIT, ROUND = range(6)
@@ -202,7 +202,13 @@ class Timeline:
             capacity = capacity.thinned(self.contacts.share)
         with np.errstate(over="ignore", invalid="ignore"):  # infinitely many: a plan refuses them
             contacts = [
-                scheme.expected(capacity.part(nodes), self.update.part(nodes))
+                returned(
+                    scheme.expected(capacity.part(nodes), self.update.part(nodes)),
+                    (float, int),
+                    scheme,
+                    "expected",
+                    "gossip.scheme",
+                )
                 for scheme, nodes in zip(self.schemes, slices, strict=True)
             ]
             return span * float(self.update.rate.sum()), span * sum(contacts)

@@ -73,6 +73,11 @@ WAYS = {
         *MEET,
         "gossip.loss={kind: independent, probability: 0.3}",
     ),
+    "on edges, delays": (
+        "algorithm={kind: python, target: 'own_algorithms:NewestOfNeighbours'}",
+        "gossip.clock.rate=2",
+        "gossip.delay={kind: exponential, mean: 0.5}",
+    ),
     "on edges, accounts": (
         "algorithm={kind: python, target: 'own_algorithms:NewestOfNeighbours'}",
         "gossip.clock.rate=8",
@@ -328,17 +333,25 @@ def test_a_run_starts_from_the_models_that_another_algorithm_scored(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "rule"),
+    ("way", "options", "rule"),
     [
-        (ROUNDS, "timing.kind must be continuous"),
-        (("network.topology={kind: random_matching}",), "network.topology.kind must be one that does not change"),
-        (("gossip.delay={kind: constant, time: 1}",), "gossip.delay.kind must be none"),
-        (("gossip.exchange=push_pull", "gossip.reply=before"), "gossip.reply must be after"),
+        ("on edges", ROUNDS, "timing.kind must be continuous"),
+        ("on edges", ("network.topology={kind: random_matching}",), "network.topology.kind must be one that does not"),
+        ("r_fast", ("gossip.delay={kind: constant, time: 1}",), "gossip.delay.kind must be none"),
+        ("r_fast", ("gossip.exchange=push_pull", "gossip.reply=before"), "gossip.reply must be after"),
+        ("swift", ("gossip.weight=0.3", "gossip.merge.kind=mean"), "gossip.weight and gossip.merge must be left out"),
     ],
 )
-def test_fields_on_edges_are_refused_where_they_cannot_follow(options, rule):
+def test_settings_are_refused_that_an_algorithm_cannot_follow(way, options, rule):
     with pytest.raises(ValueError, match=rule):
-        load(BASE, [*WAYS["on edges"], *options])
+        load(BASE, [*WAYS[way], *options])
+
+
+def test_relayed_sums_ask_for_a_tree():
+    with pytest.raises(
+        ValueError, match=r"network\.topology must be a tree, .* got 12 edges of 12 nodes; use kind chain"
+    ):
+        made((*ROUNDS, "algorithm.kind=relay_sgd", "network.topology.kind=ring"))
 
 
 def test_the_plan_counts_fields_on_edges():

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from batchednodes.algorithms.base import Algorithm
+from batchednodes.algorithms.base import Algorithm, Field
 from batchednodes.data import Dataset
 from batchednodes.data.partitions.base import Shards
 from batchednodes.events.availability import AvailabilityLaw
@@ -279,6 +279,14 @@ class Column(kinds.Sine):
         return replace(made, targets=made.targets[:, 0])
 
 
+@said("gossip.scheme", WORKS.format("expected") + "must return float or int, returned str")
+class Often(kinds.Chatter):
+    """A number of contacts in words."""
+
+    def expected(self, capacity, update) -> Any:
+        return "often"
+
+
 @said("task.data", r"\.features must be an array of NumPy of float64, float32 or int64, got list")
 class Lists(kinds.Sine):
     """Features as lists."""
@@ -319,6 +327,16 @@ class Halves(kinds.ByHospital):
     def split(self, data, n, seed):
         found = super().split(data, n, seed)
         return replace(found, rows=found.rows.astype(float))
+
+
+@said("algorithm", WORKS.format("emit_") + r"must return kept with a row of each of 1 nodes, got NoneType")
+class Forgetful(Algorithm):
+    """Nothing for its inbox."""
+
+    fields = {"kept": Field(lives="inbox")}  # noqa: RUF012
+
+    def emit_(self, r, k):
+        return {}
 
 
 @said("algorithm", WORKS.format("update_") + r"must leave x of shape \[1, \d+\], got shape \[1, 1\]")

@@ -48,7 +48,7 @@ def check(config: Config, targets: Tensor, classes: int | None) -> None:
 
 
 def check_algorithm(rowwise: Rowwise, state: State, problem: Problem) -> None:
-    """Tries an update of node 0 by an algorithm of the user's own; the state stays as it is.
+    """Tries an update and an emission of a node by an algorithm of the user's own; the state stays as it is.
 
     Raises:
         ValueError: it makes rows of other shapes; what it raises itself goes on as it is.
@@ -57,6 +57,12 @@ def check_algorithm(rowwise: Rowwise, state: State, problem: Problem) -> None:
         first = torch.zeros(1, dtype=torch.int64, device=state.x.device)
         examples = problem.draw(np.zeros(1, np.int64), np.zeros(1, np.int64))
         rowwise.updated(state, first, first, first.double(), first, examples)
+        edges = None if rowwise.edges is None else rowwise.edges.keys[:1]
+        if not rowwise.algorithm.linear() and "events" in rowwise.algorithm.timing and (edges is None or edges.numel()):
+            n = state.nodes
+            node, other = (first, first) if edges is None else (edges // n, edges % n)
+            r = rowwise.rows(state, node, (node, other))
+            rowwise.emitted(r, rowwise.contact(r, node, node.double()))
 
 
 def _refuse(key: str, kind: object, method: str, rule: str) -> ValueError:
