@@ -339,7 +339,7 @@ def test_a_run_starts_from_the_models_that_another_algorithm_scored(tmp_path):
         ("on edges", ("network.topology={kind: random_matching}",), "network.topology.kind must be one that does not"),
         ("r_fast", ("gossip.delay={kind: constant, time: 1}",), "gossip.delay.kind must be none"),
         ("r_fast", ("gossip.exchange=push_pull", "gossip.reply=before"), "gossip.reply must be after"),
-        ("swift", ("gossip.weight=0.3", "gossip.merge.kind=mean"), "gossip.weight and gossip.merge must be left out"),
+        ("swift", ("gossip.weight=0.3",), "gossip.weight must be left out with algorithm.kind=swift"),
     ],
 )
 def test_settings_are_refused_that_an_algorithm_cannot_follow(way, options, rule):
