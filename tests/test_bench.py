@@ -39,3 +39,12 @@ def test_parts_of_the_benchmark_run_on_small_cases(measure):
     assert parts.merging(20, 20, device, 1)["merging int16 over copy"]["median"] > 0
     for workload in (workloads.LOGREG, workloads.MLP):
         assert parts.local(workload, 20, device, 1, compiled=False)["updates in waves, rows/s"]["median"] > 0
+
+
+def test_every_algorithm_has_a_way_in_which_it_is_measured(measure):
+    from measure import zoo
+
+    from batchednodes.config.kinds import KINDS
+
+    assert zoo.ways().keys() == KINDS["algorithm"].keys()
+    assert zoo.rounds(20, torch.device("cpu"), 1)["synchronous D-PSGD over a step by hand"]["median"] > 0

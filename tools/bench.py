@@ -19,7 +19,7 @@ from typing import Any
 
 import numba
 import torch
-from measure import parts, whole
+from measure import parts, whole, zoo
 from measure.limits import limits
 from measure.workloads import LOGREG, MLP, WORKLOADS
 from rich.console import Console
@@ -28,7 +28,19 @@ from rich.table import Table
 MIXED = ((1_000, 1_000), (1_000, 10_000), (100, 100_000), (10_000, 1_000))
 """Sizes (n, p) at which mixing is measured; on CUDA also larger ones."""
 
-SECTIONS = ("limits", "scheduling", "mixing", "merging", "local", "whole", "memory", "growth", "checkpoints", "million")
+SECTIONS = (
+    "limits",
+    "scheduling",
+    "mixing",
+    "merging",
+    "local",
+    "whole",
+    "memory",
+    "growth",
+    "checkpoints",
+    "million",
+    "zoo",
+)
 
 
 def sections(device: torch.device, nodes: list[int], repeats: int) -> dict[str, list[tuple[str, Callable[[], Any]]]]:
@@ -58,6 +70,7 @@ def sections(device: torch.device, nodes: list[int], repeats: int) -> dict[str, 
         ],
         "checkpoints": [(f"mlp n={max(nodes)}", lambda: whole.checkpoints(MLP, max(nodes), device, repeats))],
         "million": [("linear regression", lambda: whole.million(1))] if device.type == "cpu" else [],
+        "zoo": [(f"n={n}", lambda n=n: zoo.rounds(n, device, repeats) | zoo.zoo(n, device, repeats)) for n in nodes],
     }
 
 

@@ -69,9 +69,9 @@ def against(workload: Workload, n: int, rate: str, device: torch.device, repeats
         size = min(1500, len(events) // (repeats + 1))
         firsts = iter(range(0, len(events), size))
         works = {
-            "batched": lambda: _speed(source, max(3.0, 1_000_000 / per_second) if workload.layers else 6.0),
+            "batched": lambda: events_a_second(source, max(3.0, 1_000_000 / per_second) if workload.layers else 6.0),
             "loop": lambda: size / seconds(lambda: loop.run(events, (first := next(firsts)), first + size), device),
-            "serial": lambda: _speed(source, max(0.05, 1500 / per_second), "executor=serial"),
+            "serial": lambda: events_a_second(source, max(0.05, 1500 / per_second), "executor=serial"),
         }
         speed = gathered(works, repeats)
     return {
@@ -82,7 +82,7 @@ def against(workload: Workload, n: int, rate: str, device: torch.device, repeats
     }
 
 
-def _speed(source: dict[str, Any], until: float, *options: str) -> float:
+def events_a_second(source: dict[str, Any], until: float, *options: str) -> float:
     """Returns events per second of a run."""
     return train(source, f"run.until={until}", f"run.mark_every={until}", *options).summary["events_per_second"]
 
@@ -115,7 +115,7 @@ def growth(workload: Workload, sizes: list[int], device: torch.device) -> dict[s
     for n in sizes:
         with settings(workload, n, str(device), eval_nodes=1) as source:
             per_second = sum(assembly.timeline([load(source)]).expected(1.0))
-            speed = gathered({"batched": lambda: _speed(source, 2_000_000 / per_second)}, 2)["batched"]  # noqa: B023
+            speed = gathered({"batched": lambda: events_a_second(source, 2_000_000 / per_second)}, 2)["batched"]  # noqa: B023
             found[f"n = {n:,}, events/s"] = spread(speed)
             found[f"n = {n:,}, wall seconds a simulated second"] = spread([per_second / s for s in speed])
     return found
