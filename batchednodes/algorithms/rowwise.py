@@ -21,6 +21,7 @@ from batchednodes.algorithms.mixing import Kernel, mix_, split
 from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.mixing.rounds import RoundMatrix
 from batchednodes.algorithms.rates import Hyperparameters
+from batchednodes.algorithms.robust import Robust
 from batchednodes.algorithms.state import State
 
 
@@ -40,6 +41,8 @@ class Rowwise:
     """Number of each node in it."""
     edges: EdgeRows | None = None
     """Where fields lie that live on edges; None: there are none."""
+    robust: Robust | None = None
+    """Who attacks, and how robustly models are merged; None: nobody, and they are averaged."""
 
     # ------------------------------------------------------------------------------------------------------- updates
 
@@ -71,7 +74,7 @@ class Rowwise:
 
     def mix_(self, state: State, phase: GossipPhase, kernel: Kernel) -> None:
         """Applies a phase of gossip."""
-        if not self.algorithm.linear():
+        if self.robust is not None or not self.algorithm.linear():
             for a, b in phase.spans():
                 self._wave_(state, phase, slice(a, b))
         elif self.algorithm.mixing == "column":
@@ -92,14 +95,18 @@ class Rowwise:
             self._copies_(state, *into)  # after they are read: a slot may be taken again in the wave that empties it
         if j.numel() == 0:
             return
-        sent = self.algorithm.emit_(theirs, self._contact(theirs, origins, times))
-        own = self.algorithm.emit_(mine, self._contact(mine, j, times))
+        sent = self.algorithm.emit_(theirs, self.contact(theirs, origins, times))
+        own = self.algorithm.emit_(mine, self.contact(mine, j, times))
         for name in self.algorithm.living("inbox"):
             state.fields[name].index_add_(0, j, sent.pop(name).to(state.fields[name].dtype))
             del own[name]
-        mixed = self.algorithm.combine(own, sent, w.unsqueeze(1))
+        if self.robust is None:
+            mixed = self.algorithm.combine(own, sent, w.unsqueeze(1))
+        else:
+            sent = self.robust.sent(sent, origins, self.contact(theirs, origins, times))
+            mixed = self.robust.combine(self.algorithm, own, sent, w.unsqueeze(1), j)
         shapes = {name: value.shape for name, value in mine.items()}
-        self.algorithm.absorb_(mine, mixed, self._contact(mine, j, times))
+        self.algorithm.absorb_(mine, mixed, self.contact(mine, j, times))
         self._check(mine, shapes, "absorb_")
         self._note(mine, times)
         if self.algorithm.writes_sender and not phase.pairs:  # of a meeting each side is a receiver, too
@@ -130,9 +137,9 @@ class Rowwise:
             return
         rows = torch.arange(nodes.start, nodes.stop, device=x.device)
         r, times = self.rows(state, rows), torch.full((rows.numel(),), time, dtype=torch.float64, device=x.device)
-        emitted = self.algorithm.emit_(r, self._contact(r, rows, times))
+        emitted = self.algorithm.emit_(r, self.contact(r, rows, times))
         mixed = {name: matrix.times(value) for name, value in emitted.items()}
-        self.algorithm.absorb_(r, mixed, self._contact(r, rows, times))
+        self.algorithm.absorb_(r, mixed, self.contact(r, rows, times))
         self._note(r, times)
         self.write_(state, rows, r)
 
@@ -211,7 +218,8 @@ class Rowwise:
                 rule = f"algorithm must be a kind that works, got {said} {name} of shape {list(shape)}"
                 raise ValueError(f"{rule}, got {got}")
 
-    def _contact(self, r: Rows, nodes: Tensor, times: Tensor) -> "_Contact":
+    def contact(self, r: Rows, nodes: Tensor, times: Tensor) -> "_Contact":
+        """Returns what emissions and absorptions of some nodes may know."""
         return _Contact(self, r, nodes, times.unsqueeze(1))
 
     def _note(self, r: Rows, times: Tensor) -> None:

@@ -6,7 +6,7 @@ A new built-in kind is its own file and one line here; users add theirs without 
 from batchednodes import data as sources
 from batchednodes import models
 from batchednodes import topology as graphs
-from batchednodes.algorithms import ad_psgd, gossip_sgd, gradient_tracking, optim, push_sum
+from batchednodes.algorithms import ad_psgd, attacks, gossip_sgd, gradient_tracking, optim, push_sum
 from batchednodes.config.hints import nearest
 from batchednodes.config.own_metrics import PythonMetric
 from batchednodes.config.reader import Reader
@@ -76,6 +76,15 @@ KINDS: dict[str, dict[str, type]] = {
         "diurnal": availability.Diurnal,
         "trace": availability.TraceAvailability,
     },
+    "network.attack": {
+        "none": attacks.NoAttack,
+        "sign_flip": attacks.SignFlip,
+        "noise": attacks.Noise,
+        "label_flip": attacks.LabelFlip,
+        "alie": attacks.Alie,
+        "ipm": attacks.Ipm,
+        "dissensus": attacks.Dissensus,
+    },
     "gossip.delay": {
         "none": delay.Instant,
         "constant": delay.Constant,
@@ -94,6 +103,11 @@ KINDS: dict[str, dict[str, type]] = {
         "limited": merge.Limited,
         "sampled": merge.Sampled,
         "partitioned": merge.Partitioned,
+        "clipped_gossip": merge.ClippedGossip,
+        "trimmed_mean": merge.TrimmedMean,
+        "median": merge.Median,
+        "geometric_median": merge.GeometricMedian,
+        "krum": merge.Krum,
     },
     "gossip.flow": {
         "none": token_accounts.Unlimited,

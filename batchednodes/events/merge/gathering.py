@@ -40,8 +40,7 @@ class Gathering(Merge):
         """
 
     def clips(self) -> float | None:
-        """Returns the largest change that one model may make at a single contact; None: contacts are no business of
-        the rule, which is for rounds only."""
+        """Returns the largest change that one model may make at a single contact; None: the rule is for rounds."""
         return None
 
     def weighing(self, weight: np.ndarray) -> MergeLaw:

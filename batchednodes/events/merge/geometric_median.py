@@ -5,8 +5,8 @@ r"""Geometric median: the point of least total distance to the models of a neigh
 Notation: i a node, j itself and its neighbours, T steps, nu smoothing.
 
 Reference:
-    K. Pillutla, S. M. Kakade, Z. Harchaoui, "Robust aggregation for federated learning", IEEE Trans. Signal Process. 70,
-    2022 (RFA).
+    K. Pillutla, S. M. Kakade, Z. Harchaoui, "Robust aggregation for federated learning", IEEE Trans. Signal Process.
+    70, 2022 (RFA).
 """
 
 from dataclasses import dataclass

@@ -1,0 +1,210 @@
+"""Attackers and robust merging: batched equals one event at a time, consensus is as published, honest nodes count."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_algorithms import BASE, MEET, ROUNDS, made, same
+from test_exactness import SMALL
+
+from batchednodes import load, train
+from batchednodes.algorithms.attacks.base import chosen
+from batchednodes.events.merge import Gathering
+from batchednodes.simulation.build import assembly, datasets
+from batchednodes.simulation.engine import Unobserved
+from batchednodes.simulation.planning import plan
+
+CLIP, FLIP = "gossip.merge={kind: clipped_gossip, tau: 0.3}", "network.attack={kind: sign_flip, nodes: 3}"
+NOISE, TRACKING = "network.attack={kind: noise, nodes: 0.3}", "algorithm.kind=gradient_tracking"
+WAYS = {
+    "clipped": (CLIP, "gossip.clock.rate=2"),
+    "clipped, meetings": (CLIP, *MEET),
+    "sign_flip, pulls": (FLIP, "gossip.exchange=pull", "gossip.clock.rate=2"),
+    "noise, clipped, delays": (
+        NOISE,
+        CLIP,
+        "gossip.exchange=push_pull",
+        "gossip.delay={kind: exponential, mean: 0.5}",
+        "gossip.loss={kind: independent, probability: 0.3}",
+    ),
+    "sign_flip, by ages": (FLIP, "gossip.merge.kind=age_weighted", "gossip.clock.rate=2"),
+    "noise, clipped, tracking": (NOISE, CLIP, TRACKING, *MEET),
+    "sign_flip, rounds": (FLIP, *ROUNDS),
+    "noise, tracking, rounds": (NOISE, TRACKING, "network.weights.kind=metropolis_hastings", *ROUNDS),
+    "noise, median, tracking, rounds": (
+        NOISE,
+        "gossip.merge.kind=median",
+        TRACKING,
+        "network.weights.kind=metropolis_hastings",
+        *ROUNDS,
+    ),
+    "alie, rounds": ("network.attack={kind: alie, nodes: 3}", *ROUNDS),
+    "ipm, trimmed mean, rounds": ("network.attack={kind: ipm, nodes: 3}", "gossip.merge.kind=trimmed_mean", *ROUNDS),
+    "dissensus, clipped, rounds": (
+        "network.attack={kind: dissensus, nodes: 3}",
+        "gossip.merge={kind: clipped_gossip, tau: oracle}",
+        *ROUNDS,
+    ),
+    "geometric median, rounds": ("gossip.merge.kind=geometric_median", *ROUNDS),
+    "krum, rounds": ("gossip.merge={kind: krum, m: 2}", FLIP, *ROUNDS),
+    "own, rounds": ("gossip.merge={kind: python, target: 'test_robust:Nearest'}", FLIP, *ROUNDS),
+}
+
+
+@dataclass(frozen=True)
+class Nearest(Gathering):
+    """The mean with the neighbour whose model is nearest."""
+
+    def gather(self, own, others, weights, here, attackers):
+        distance = torch.where(here, (others - own.unsqueeze(1)).norm(dim=2), torch.inf)
+        nearest = others.gather(1, distance.argmin(1).view(-1, 1, 1).expand(-1, 1, own.shape[1])).squeeze(1)
+        return torch.where(here.any(1, keepdim=True), (own + nearest) / 2, own)
+
+
+@pytest.mark.parametrize("graph", ["{kind: erdos_renyi, probability: 0.4}", "{kind: complete}"])
+@pytest.mark.parametrize("way", WAYS)
+def test_batched_equals_serial(way, graph):
+    if graph == "{kind: complete}" and "metropolis" in str(WAYS[way]):
+        pytest.skip("the complete graph has uniform weights only")
+    options = (*WAYS[way], f"network.topology={graph}", "task.model.init=independent")
+    batched = made(options)
+    same(batched, made(options, "serial"))
+    same(batched, made(options, "serial", independent=False))
+    plain = [
+        one
+        for one in options
+        if one not in (CLIP, FLIP, NOISE) and not one.startswith(("gossip.merge", "network.attack"))
+    ]
+    honest = made(plain)
+    assert not torch.allclose(batched.state.models, honest.state.models, atol=1e-4)
+
+
+# ------------------------------------------------------------------------------------------------------- as published
+
+PUBLISHED = json.loads((Path(__file__).parents[1] / "references" / "byzantine.json").read_text())["values"]
+MERGES = {
+    "SCClip": "{kind: clipped_gossip, tau: oracle}",
+    "Median": "{kind: median}",
+    "TM": "{kind: trimmed_mean, trim: oracle}",
+    "Median*": "{kind: median, copies: 100}",
+    "TM*": "{kind: trimmed_mean, trim: oracle, copies: 100}",
+}
+
+
+@pytest.mark.parametrize("executor", ["batched", "serial"])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_consensus_under_dissensus_is_as_published(name, executor, tmp_path):
+    merge, delta, beta = (part.split("=")[-1] for part in name.split("/"))
+    edges = [(2, 3, 1 / 3), (3, 4, float(beta)), (4, 5, 1 / 3), (0, 3, float(delta)), (1, 4, float(delta))]
+    rows = [f"{a},{b},{w!r}\n" for i, j, w in edges for a, b in ((i, j), (j, i))]
+    (tmp_path / "w.csv").write_text("".join(rows))
+    graph = {"kind": "edges", "i": [i for i, *_ in edges], "j": [j for _, j, _ in edges]}
+    attack = {"kind": "dissensus", "nodes": [0, 1], "epsilon": 0.05}
+    weights = {"kind": "given", "path": str(tmp_path / "w.csv")}
+    network = {"nodes": 6, "topology": graph, "weights": weights, "attack": attack}
+    model = {
+        "kind": "python",
+        "target": "torch.nn:Linear",
+        "args": {"in_features": 1, "out_features": 1, "bias": False},
+    }
+    base = {"network": network, "dtype": "float64", "local": {"lr": 0.0}, "executor": executor}
+    base["task"] = {"data": {"kind": "linear_regression", "features": 1}, "model": model}
+    x = {}
+    for t in (1, 10, 100):
+        config = load(base, [*ROUNDS, f"gossip.merge={MERGES[merge]}", f"run.until={t}", "run.mark_every=100"])
+        run = assembly.assemble([config], events := assembly.timeline([config]), plan.plan([config], events).chunks)
+        run.state.models[:, 0] = torch.tensor([7.0, 7.0, 0.0, 0.0, 200.0, 200.0])
+        run.engine.run_(run.state, run.engine.begin(), Unobserved())
+        x[t] = run.state.models[2:, 0].numpy()
+    for measure, about in (("error", lambda x: 100.0), ("consensus", np.mean)):
+        for value, (t, models) in zip(PUBLISHED[name][measure][1:], x.items(), strict=True):
+            rounding = 2e-13 * value**0.5 + 1e-26  # of models near 100, squared
+            assert ((models - about(models)) ** 2).mean() == pytest.approx(value, rel=1e-9, abs=rounding), (measure, t)
+
+
+# ----------------------------------------------------------------------------------------------- who counts, who may
+
+
+def test_loss_accuracy_and_consensus_are_of_honest_nodes():
+    digits = [
+        "task.data.kind=digits",
+        "run.until=2",
+        "task.model.init=independent",
+        "network.attack={kind: noise, nodes: [2, 5], sigma: 9}",
+    ]
+    found = train(BASE, *digits)
+    whole = train(BASE, *digits[:3], "network.attack.kind=none")
+    honest = [i for i in range(12) if i not in (2, 5)]
+    x = found.x[honest].double()
+    distance = (x - x.mean(0)).square().sum(1).mean().sqrt()
+    assert found.metrics["consensus_distance"].iloc[-1] == pytest.approx(float(distance), rel=1e-6)
+    assert found.metrics["model_norm_mean"].iloc[-1] == pytest.approx(float(x.norm(dim=1).mean()), rel=1e-6)
+    first = found.metrics.iloc[0], whole.metrics.iloc[0]  # nothing has been sent yet
+    assert first[0]["loss_max"] <= first[1]["loss_max"]
+    assert first[0]["loss_mean"] != first[1]["loss_mean"]
+
+
+def test_attackers_learn_flipped_labels_and_nobody_else_does():
+    options = ["task.data.kind=digits", "network.nodes=9"]
+    (true, shards), (false, _) = (
+        datasets.split(load(BASE, [*options, f"network.attack={attack}"]))
+        for attack in ("{kind: none}", "{kind: label_flip, nodes: [1, 4]}")
+    )
+    bad = np.isin(shards.owners, [1, 4])
+    assert (false.targets[bad] == 9 - true.targets[bad]).all()
+    assert (false.targets[~bad] == true.targets[~bad]).all()
+    assert (false.test_targets == true.test_targets).all()
+
+
+def test_networks_of_a_batch_have_their_own_attackers_and_radii():
+    for options in (
+        (FLIP, CLIP),
+        (*ROUNDS, "network.attack={kind: ipm, nodes: 3}", "gossip.merge.kind=clipped_gossip"),
+    ):
+        swept = {"gossip.merge.tau": [0.1, 2.0], "network.attack.nodes": [1, 4]}
+        together = train(BASE, *SMALL, *options, {"sweep": swept, "sweep_mode": "zip", "replicas": 2}).x
+        for g, (tau, nodes, seed) in enumerate([(0.1, 1, 0), (0.1, 1, 1), (2.0, 4, 0), (2.0, 4, 1)]):
+            alone = train(
+                BASE, *SMALL, *options, f"gossip.merge.tau={tau}", f"network.attack.nodes={nodes}", f"seed={seed}"
+            )
+            torch.testing.assert_close(together[12 * g : 12 * g + 12], alone.x, rtol=1e-11, atol=1e-11)  # order of sums
+
+
+def test_attackers_are_drawn_anew_for_each_seed():
+    drawn = [frozenset(np.flatnonzero(chosen(0.25, 40, seed)).tolist()) for seed in range(20)]
+    assert {len(one) for one in drawn} == {10}
+    assert len({*drawn}) == 20
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        (("gossip.merge.kind=median",), r"timing\.kind must be synchronous with gossip\.merge\.kind=median, .* whole"),
+        (("gossip.merge.kind=clipped_gossip",), r"timing\.kind must be synchronous .* unless gossip\.merge\.tau is"),
+        (("network.attack={kind: ipm, nodes: 2}",), r"timing\.kind must be synchronous .*kind=ipm, .* rows of others"),
+        ((*ROUNDS, "algorithm.kind=push_sum", FLIP), r"network\.attack must be left out with algorithm\.kind=push_sum"),
+        ((CLIP, "algorithm.kind=push_sum"), r"gossip\.merge must be left out with algorithm\.kind=push_sum"),
+        ((*ROUNDS, "gossip.merge.kind=mean"), r"gossip\.merge must be left out with timing\.kind=synchronous"),
+        ((FLIP, "gossip.merge.kind=sampled"), r"gossip\.merge\.kind must be one that takes whole models"),
+        ((FLIP, "gossip.on_receipt=update"), r"gossip\.on_receipt must be merge with network\.attack\.kind=sign_flip"),
+        ((CLIP, "update.applies=delta"), r"update\.applies must be at_completion with gossip\.merge\.kind=clipped"),
+        ((FLIP, "timing.kind=rounds"), r"timing\.kind must be continuous or synchronous with network\.attack"),
+        (("network.attack.kind=noise",), r"network\.attack\.nodes must be given"),
+        (("network.attack={kind: noise, nodes: [3, 12]}",), r"network\.attack\.nodes must be different .* 11, got 12"),
+        (("network.attack={kind: noise, nodes: [3, 3]}",), r"network\.attack\.nodes must be different"),
+        (("network.attack={kind: noise, nodes: 12}",), r"network\.attack\.nodes must be a list .* below n, got 12"),
+        (("network.attack={kind: noise, nodes: 0.01}",), r"network\.attack\.nodes must be .* one at least, .*got 0\.01"),
+        (("network.attack={kind: alie, nodes: 7}", *ROUNDS), r"network\.attack\.z must be given where half"),
+    ],
+)  # fmt: skip
+def test_what_is_unsound_is_refused(options, rule):
+    with pytest.raises(ValueError, match=rule):
+        load(BASE, [*options])
+
+
+def test_false_labels_need_labels():
+    with pytest.raises(ValueError, match=r"task\.data must have labels where attackers learn from false ones"):
+        train(BASE, "network.attack={kind: label_flip, nodes: 2}")
