@@ -94,35 +94,48 @@ MERGES = {
 }
 
 
-@pytest.mark.parametrize("executor", ["batched", "serial"])
-@pytest.mark.parametrize("name", PUBLISHED)
+class Keeping(Unobserved):
+    """Keeps the models of honest nodes after 1, 10 and 100 rounds."""
+
+    def __init__(self, state):
+        self.state, self.x = state, {}
+
+    def observe(self, progress):
+        if progress.clocks.time in (1, 10, 100):
+            self.x[int(progress.clocks.time)] = self.state.models[2:, 0].numpy().copy()
+        return True
+
+
+SERIAL = [name for name in PUBLISHED if "delta_max=0.1/beta=0.267" in name]
+
+
+@pytest.mark.parametrize(
+    ("name", "executor"), [*((one, "batched") for one in PUBLISHED), *((one, "serial") for one in SERIAL)]
+)
 def test_consensus_under_dissensus_is_as_published(name, executor, tmp_path):
     merge, delta, beta = (part.split("=")[-1] for part in name.split("/"))
     edges = [(2, 3, 1 / 3), (3, 4, float(beta)), (4, 5, 1 / 3), (0, 3, float(delta)), (1, 4, float(delta))]
     rows = [f"{a},{b},{w!r}\n" for i, j, w in edges for a, b in ((i, j), (j, i))]
     (tmp_path / "w.csv").write_text("".join(rows))
-    graph = {"kind": "edges", "i": [i for i, *_ in edges], "j": [j for _, j, _ in edges]}
-    attack = {"kind": "dissensus", "nodes": [0, 1], "epsilon": 0.05}
-    weights = {"kind": "given", "path": str(tmp_path / "w.csv")}
-    network = {"nodes": 6, "topology": graph, "weights": weights, "attack": attack}
-    model = {
-        "kind": "python",
-        "target": "torch.nn:Linear",
-        "args": {"in_features": 1, "out_features": 1, "bias": False},
+    network = {
+        "nodes": 6,
+        "topology": {"kind": "edges", "i": [i for i, *_ in edges], "j": [j for _, j, _ in edges]},
+        "weights": {"kind": "given", "path": str(tmp_path / "w.csv")},
+        "attack": {"kind": "dissensus", "nodes": [0, 1], "epsilon": 0.05},
     }
-    base = {"network": network, "dtype": "float64", "local": {"lr": 0.0}, "executor": executor}
-    base["task"] = {"data": {"kind": "linear_regression", "features": 1}, "model": model}
-    x = {}
-    for t in (1, 10, 100):
-        config = load(base, [*ROUNDS, f"gossip.merge={MERGES[merge]}", f"run.until={t}", "run.mark_every=100"])
-        run = assembly.assemble([config], events := assembly.timeline([config]), plan.plan([config], events).chunks)
-        run.state.models[:, 0] = torch.tensor([7.0, 7.0, 0.0, 0.0, 200.0, 200.0])
-        run.engine.run_(run.state, run.engine.begin(), Unobserved())
-        x[t] = run.state.models[2:, 0].numpy()
-    for measure, about in (("error", lambda x: 100.0), ("consensus", np.mean)):
-        for value, (t, models) in zip(PUBLISHED[name][measure][1:], x.items(), strict=True):
-            rounding = 2e-13 * value**0.5 + 1e-26  # of models near 100, squared
-            assert ((models - about(models)) ** 2).mean() == pytest.approx(value, rel=1e-9, abs=rounding), (measure, t)
+    args = {"in_features": 1, "out_features": 1, "bias": False}
+    model = {"kind": "python", "target": "torch.nn:Linear", "args": args}
+    task = {"data": {"kind": "linear_regression", "features": 1}, "model": model}
+    base = {"network": network, "task": task, "dtype": "float64", "local": {"lr": 0}, "executor": executor}
+    config = load(base, [*ROUNDS, f"gossip.merge={MERGES[merge]}", "run.until=100"])
+    run = assembly.assemble([config], events := assembly.timeline([config]), plan.plan([config], events).chunks)
+    run.state.models[:, 0] = torch.tensor([7.0, 7.0, 0.0, 0.0, 200.0, 200.0])
+    run.engine.run_(run.state, run.engine.begin(), kept := Keeping(run.state))
+    for measure in ("error", "consensus"):
+        for value, (t, x) in zip(PUBLISHED[name][measure][1:], kept.x.items(), strict=True):
+            found = ((x - (100 if measure == "error" else x.mean())) ** 2).mean()
+            rounding = 2e-12 * value**0.5 + 1e-24  # some units in the last place of models near 100, squared
+            assert found == pytest.approx(value, rel=1e-9, abs=rounding), (measure, t)
 
 
 # ----------------------------------------------------------------------------------------------- who counts, who may
@@ -194,7 +207,7 @@ def test_attackers_are_drawn_anew_for_each_seed():
         ((FLIP, "timing.kind=rounds"), r"timing\.kind must be continuous or synchronous with network\.attack"),
         (("network.attack.kind=noise",), r"network\.attack\.nodes must be given"),
         (("network.attack={kind: noise, nodes: [3, 12]}",), r"network\.attack\.nodes must be different .* 11, got 12"),
-        (("network.attack={kind: noise, nodes: [3, 3]}",), r"network\.attack\.nodes must be different"),
+        (("network.attack={kind: noise, nodes: [3, 3]}",), "nodes must be different nodes"),
         (("network.attack={kind: noise, nodes: 12}",), r"network\.attack\.nodes must be a list .* below n, got 12"),
         (("network.attack={kind: noise, nodes: 0.01}",), r"network\.attack\.nodes must be .* one at least, .*got 0\.01"),
         (("network.attack={kind: alie, nodes: 7}", *ROUNDS), r"network\.attack\.z must be given where half"),
