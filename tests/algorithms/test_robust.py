@@ -209,7 +209,7 @@ def test_attackers_are_drawn_anew_for_each_seed():
         (("network.attack={kind: noise, nodes: [3, 12]}",), r"network\.attack\.nodes must be different .* 11, got 12"),
         (("network.attack={kind: noise, nodes: [3, 3]}",), "nodes must be different nodes"),
         (("network.attack={kind: noise, nodes: 12}",), r"network\.attack\.nodes must be a list .* below n, got 12"),
-        (("network.attack={kind: noise, nodes: 0.01}",), r"network\.attack\.nodes must be .* one at least, .*got 0\.01"),
+        (("network.attack={kind: noise, nodes: 0.01}",), r"attack\.nodes must be .* one at least, .*got 0\.01"),
         (("network.attack={kind: alie, nodes: 7}", *ROUNDS), r"network\.attack\.z must be given where half"),
     ],
 )  # fmt: skip

@@ -58,6 +58,7 @@ class Alie(Omniscient):
         return replace(self, z=float(scipy.special.ndtri((honest - supporters) / honest)))
 
     def told(self, target: Tensor, others: Tensor, weights: Tensor, honest: Tensor, attackers: Tensor) -> Tensor:
+        assert self.z is not None  # `settled` gave it
         count, some = 1 + honest.sum(1, keepdim=True), honest.unsqueeze(2)
         mean = (target + torch.where(some, others, 0).sum(1)) / count
         square = torch.where(some, others - mean.unsqueeze(1), 0).square().sum(1) + (target - mean).square()
