@@ -20,7 +20,7 @@ from batchednodes.algorithms.mixing.rounds import RoundMatrix
 from batchednodes.events.merge import Gathering, Merge
 from batchednodes.events.merge.clipped_gossip import clipped
 
-_NUMBERS = {"cpu": 1 << 20, "cuda": 1 << 24}
+NUMBERS = {"cpu": 1 << 20, "cuda": 1 << 24}
 """Numbers of neighbours' rows that are handled at once."""
 
 STREAM = 1 << 10
@@ -101,7 +101,7 @@ def _merged(
         bad: which nodes attack.
     """
     index, weights, here = around
-    size = max(1, _NUMBERS[own.device.type] // max(1, index.shape[1] * own.shape[1]))
+    size = max(1, NUMBERS[own.device.type] // max(1, index.shape[1] * own.shape[1]))
     for first in range(0, own.shape[0], size):
         part = slice(first, first + size)
         there, w, mine = here[part], weights[part], own[part]

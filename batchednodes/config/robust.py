@@ -56,6 +56,11 @@ def is_robust(c: Any) -> bool:
     return isinstance(c.gossip.merge, Gathering) or tells_lies(c)
 
 
+def gathers(c: Any) -> bool:
+    """Returns whether rounds hand each node the rows of its neighbours, which they do not where products by W do."""
+    return isinstance(c.gossip.merge, Gathering) or isinstance(c.network.attack, Omniscient)
+
+
 def plainly_averages(algorithm: Any) -> bool:
     """Returns whether an algorithm takes means of what is emitted, and no mass from senders."""
     return algorithm.linear() and algorithm.mixing != "column" and not algorithm.elapses

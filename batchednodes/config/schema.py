@@ -104,7 +104,7 @@ class Gossip:
     """Which messages never arrive."""
 
     merge: Merge = Fixed()
-    """How much a model received counts."""
+    """How much a model received counts; or, in rounds, what a node makes of its whole neighbourhood."""
 
     on_receipt: Literal["merge", "merge_update", "update_merge", "update"] = "merge"
     """What a node does with a model that comes: it merges it; then trains, too (merge_update); trains its own and that
