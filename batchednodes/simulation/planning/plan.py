@@ -240,7 +240,7 @@ def _ahead(need: MemoryBudget, events: Timeline, where: torch.device) -> dict[st
 
 
 def _neighbourhoods(need: MemoryBudget, events: Timeline, where: torch.device) -> dict[str, int]:
-    """Returns the bytes of what rounds know of neighbours, and of the rows of some of them, where these are gathered."""
+    """Returns the bytes of what rounds know of neighbours, and of the rows of some of them, if they are gathered."""
     if not isinstance(events, Barriers):
         return {}
     tables, rows = 0, 0
@@ -249,7 +249,8 @@ def _neighbourhoods(need: MemoryBudget, events: Timeline, where: torch.device) -
             w, n = weights.matrix(0), c.network.nodes
             most = n - 1 if w is None else int(np.diff(w.indptr).max())
             tables += n * most * (8 + need.item + 1)
-            rows = max(rows, _GATHERED * need.item * max(NUMBERS[where.type], most * need.p))
+            some = min(n * most * need.p, max(NUMBERS[where.type], most * need.p))
+            rows = max(rows, _GATHERED * need.item * some)
     return {"neighbourhoods": tables + rows} if rows else {}
 
 
