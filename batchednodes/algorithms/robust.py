@@ -49,6 +49,8 @@ class Robust:
         sent = dict(emitted)
         for attack, who in self.liars:
             lies = who[nodes].unsqueeze(1)
+            if lies.device.type == "cpu" and not lies.any():
+                continue
             for place, (name, value) in enumerate(emitted.items()):
                 sent[name] = torch.where(lies, attack.sent(value, k, STREAM + place), sent[name])
         return sent

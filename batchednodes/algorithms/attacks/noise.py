@@ -45,4 +45,6 @@ class Noise(OwnRows):
         number(self.sigma, 1, "sigma", open_low=True)
 
     def sent(self, own: Tensor, k: Context, place: int) -> Tensor:
-        return own + self.sigma * torch.special.ndtri(k.uniform(place, own.shape[1]).to(own.dtype))
+        u = k.uniform(place, own.shape[1])
+        u = u.clamp(max=1 - torch.finfo(u.dtype).eps / 2).to(torch.promote_types(u.dtype, torch.float32))  # not 1
+        return own + (self.sigma * torch.special.ndtri(u)).to(own.dtype)

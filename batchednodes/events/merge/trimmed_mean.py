@@ -77,6 +77,7 @@ class TrimmedMean(Gathering):
 
 def copied(weights: Tensor, here: Tensor, copies: int | None) -> Tensor:
     """Returns how often each model counts, that of the node itself first [w, 1 + d]; real numbers that are whole."""
+    weights = weights.to(torch.promote_types(weights.dtype, torch.float32))  # bfloat16 cannot count
     if copies is None:
         return torch.cat([torch.ones_like(weights[:, :1]), here.to(weights.dtype)], 1)
     own = 1 - weights.sum(1, keepdim=True)
@@ -93,13 +94,13 @@ def middle(own: Tensor, others: Tensor, counts: Tensor, trim: Tensor) -> Tensor:
         trim: how many are left out at each end [w], at most: one or two always stay.
     """
     values = torch.cat([own.unsqueeze(1), others], 1)
-    values = torch.where((counts.unsqueeze(2) > 0) & ~values.isnan(), values, torch.inf)  # what is none comes last
+    values = torch.where(values.isnan(), torch.inf, values)
     values, order = values.sort(dim=1, stable=True)
     each = counts.unsqueeze(2).expand_as(values).gather(1, order)
     upto, total = each.cumsum(1), counts.sum(1).view(-1, 1, 1)
     low = torch.minimum(trim.view(-1, 1, 1), ((total - 1) / 2).floor())
     kept = (torch.minimum(upto, total - low) - torch.maximum(upto - each, low)).clamp(min=0)
-    return (kept * torch.where(kept > 0, values, 0)).sum(1) / (total - 2 * low).squeeze(2)
+    return ((kept * torch.where(kept > 0, values, 0)).sum(1) / (total - 2 * low).squeeze(2)).to(own.dtype)
 
 
 def one_middle(own: Tensor, others: Tensor, weights: Tensor, copies: int | None, trim: int) -> Tensor:
