@@ -11,6 +11,7 @@ from test_algorithms import BASE, MEET, ROUNDS, made, same
 from test_exactness import SMALL
 
 from batchednodes import load, train
+from batchednodes.algorithms.attacks import OnData, OwnRows
 from batchednodes.algorithms.attacks.base import chosen
 from batchednodes.events.merge import Gathering
 from batchednodes.simulation.build import assembly, datasets
@@ -216,6 +217,58 @@ def test_attackers_are_drawn_anew_for_each_seed():
 def test_what_is_unsound_is_refused(options, rule):
     with pytest.raises(ValueError, match=rule):
         load(BASE, [*options])
+
+
+@dataclass(frozen=True)
+class Flat(Gathering):
+    """Makes one number of a model."""
+
+    def gather(self, own, others, weights, here, attackers):
+        return others.mean((1, 2)).unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class Common(Gathering):
+    """Makes the same of all models."""
+
+    def gather(self, own, others, weights, here, attackers):
+        return own.mean(0, keepdim=True).expand_as(own)
+
+
+@dataclass(frozen=True)
+class Short(OwnRows):
+    """Sends one number of a model."""
+
+    nodes: int = 2
+
+    def sent(self, own, k, place):
+        return own[:, :1]
+
+
+@dataclass(frozen=True)
+class Shifted(OnData):
+    """Learns labels that there are not."""
+
+    nodes: int = 2
+
+    def labels(self, labels, classes):
+        return labels + 1
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "rule"),
+    [
+        ("gossip.merge", "Flat", r"return rows of shape \[3, 5\], got \[3, 1\]"),
+        ("gossip.merge", "Common", "make each row by itself"),
+        ("network.attack", "Short", r"return rows of shape \[3, 5\], got \[3, 1\]"),
+        ("network.attack", "Shifted", r"labels\(\) are in 0 \.\. 9, got 0 \.\. 10"),
+    ],
+)
+def test_what_kinds_of_the_users_own_cannot_make_is_refused(key, name, rule, tmp_path):
+    options = (*ROUNDS, "task.data.kind=digits", f"{key}={{kind: python, target: 'test_robust:{name}'}}")
+    with pytest.raises(ValueError, match=rf"{key} must be a kind .*{rule}"):
+        train(BASE, *options, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_false_labels_need_labels():

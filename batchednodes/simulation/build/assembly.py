@@ -139,6 +139,7 @@ def assemble(
     executor, rowwise, declared = _executor(configs, events, problem, tracking, (chunks, updated))
     state = _state(configs, events, problem, tracking.layout, (declared, rowwise.edges), state)
     trials.check_algorithm(rowwise, state, problem)
+    trials.check_robust(rowwise)
     window = config.run.window or automatic_window(events)
     engine = Engine(events, executor, config.run.until, config.run.mark_every, window)
     theories = tuple(mean_staleness(c, events, g, tracking.sources) for g, c in enumerate(configs))

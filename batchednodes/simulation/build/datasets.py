@@ -119,7 +119,11 @@ def _poisoned(data: Dataset, shards: Shards, config: Config) -> Dataset:
     assert isinstance(attack, OnData)
     assert data.classes is not None  # sizes were checked
     rows, targets = shards.rows[np.repeat(attack.attackers(n, config.seed), shards.sizes)], data.targets.copy()
-    targets[rows] = attack.labels(targets[rows], data.classes)
+    false = attack.labels(targets[rows], data.classes)
+    targets[rows] = returned(false, (np.ndarray,), attack, "labels", "network.attack")
+    if is_own(type(attack)) and not ((targets >= 0) & (targets < data.classes)).all():
+        rule = f"network.attack must be a kind whose labels() are in 0 .. {data.classes - 1}"
+        raise ValueError(f"{rule}, got {targets.min()} .. {targets.max()}")
     return replace(data, targets=targets)
 
 
