@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from batchednodes.algorithms import robust_reference
 from batchednodes.algorithms.edge_rows import EdgeRows
 from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.mixing.rounds import RoundMatrices
@@ -56,7 +57,8 @@ class OneByOne:
     rowwise: Rowwise
     rounds: RoundMatrices | None
     independent: bool
-    """Whether the algorithm's own `event_` says what an event does; else its methods on one row do."""
+    """Whether independent forms, the algorithm's own `event_` for one, say what an event does; else its methods on one
+    row do."""
 
     @property
     def layout(self) -> Any:
@@ -75,7 +77,7 @@ class OneByOne:
             self._contact_(state, events, k, kind, actor, peer, time)
 
     def _update_(self, state: State, r: int, i: int, count: int, time: float) -> None:
-        if self.independent:
+        if self.independent and hasattr(self.rowwise.algorithm, "event_"):
             one = _One(self.reference, state, r, i, count, time)
             self._event_(state, Event(UPDATE, r, r, torch.ones(()), time), one)
             loss = one.loss
@@ -100,6 +102,10 @@ class OneByOne:
             state.x[j] = state.x[i]
             for name in state.travels & state.fields.keys():
                 state.fields[name][j] = state.fields[name][i]
+        elif self.independent and self.rowwise.robust is not None:
+            origin = i if message is None else int(message.node[k])
+            sides = ((i, i, j), (j, j, i)) if kind == MEET else ((i, origin, j),)
+            robust_reference.contact_(self.rowwise, self.rowwise.robust, state, sides, w, time)
         elif self.independent:
             origin = i if kind == MEET or message is None else int(message.node[k])
             one = Event(PUSH if kind == PULL else kind, i, j, w, time, copies, origin=origin)
@@ -143,8 +149,10 @@ class OneByOne:
         assert self.rounds is not None
         g = int(self.layout.network[first])
         matrix, nodes = self.rounds.of(g, k), slice(first, first + int(self.layout.sizes[g]))
-        if self.independent:
-            dense = matrix.dense(nodes.stop - nodes.start).to(state.x.dtype)
+        dense = matrix.dense(nodes.stop - nodes.start).to(state.x.dtype) if self.independent else torch.zeros(0, 0)
+        if self.independent and self.rowwise.robust is not None:
+            robust_reference.round_(self.rowwise, self.rowwise.robust, state, nodes, dense, time)
+        elif self.independent:
             self._event_(state, Event(ROUND, first, first, torch.ones(()), time, nodes=nodes, matrix=dense), None)
         else:
             mix_round_(self.rowwise, state, nodes, matrix, time, apart=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 from batchednodes.algorithms.base import Algorithm, Context, Rows
 from batchednodes.algorithms.edge_rows import RoundEdges
 from batchednodes.algorithms.mixing.rounds import RoundMatrix
+from batchednodes.algorithms.robust import Robust
 from batchednodes.algorithms.rowwise import Contact, Rowwise, around
 from batchednodes.algorithms.state import State
 
@@ -33,6 +34,9 @@ def mix_round_(
         time: at its end [s].
         apart: whether methods get one row after the other, which gives the same.
     """
+    if rowwise.robust is not None:
+        _gather_(rowwise, rowwise.robust, state, nodes, matrix, time)
+        return
     if rowwise.algorithm.linear():
         state.x[nodes].copy_(matrix.times(state.x[nodes]))
         return
@@ -55,6 +59,14 @@ def mix_round_(
 
     _, r = step.each(r, absorb)
     rowwise.write_(state, rows, r, updated=rows)
+
+
+def _gather_(rowwise: Rowwise, robust: Robust, state: State, nodes: slice, matrix: RoundMatrix, time: float) -> None:
+    """Mixes all rows of a network robustly, or where some nodes lie."""
+    rows = torch.arange(nodes.start, nodes.stop, device=state.x.device)
+    r, times = rowwise.rows(state, rows), torch.full(rows.shape, time, dtype=torch.float64, device=rows.device)
+    k = rowwise.contact(r, rows, times)
+    rowwise.write_(state, rows, r | robust.gathered(rowwise.algorithm.emit_(r, k), nodes, matrix, k))
 
 
 @dataclass(frozen=True, eq=False)

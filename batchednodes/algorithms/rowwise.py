@@ -20,6 +20,7 @@ from batchednodes.algorithms.local_sgd import LocalSGD
 from batchednodes.algorithms.mixing import Kernel, mix_, split
 from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.rates import Hyperparameters
+from batchednodes.algorithms.robust import Robust
 from batchednodes.algorithms.state import State
 
 
@@ -41,6 +42,8 @@ class Rowwise:
     """Number of each node in it."""
     edges: EdgeRows | None = None
     """Where fields lie that live on edges; None: there are none."""
+    robust: Robust | None = None
+    """Who attacks, and how robustly models are merged; None: nobody, and they are averaged."""
 
     # ------------------------------------------------------------------------------------------------------- updates
 
@@ -71,7 +74,7 @@ class Rowwise:
 
     def mix_(self, state: State, phase: GossipPhase, kernel: Kernel) -> None:
         """Applies a phase of gossip."""
-        if not self.algorithm.linear():
+        if self.robust is not None or not self.algorithm.linear():
             for a, b in phase.spans():
                 self._wave_(state, phase, slice(a, b))
         elif self.algorithm.mixing == "column":
@@ -97,7 +100,11 @@ class Rowwise:
         for name in self.algorithm.living("inbox"):
             state.fields[name].index_add_(0, j, sent.pop(name).to(state.fields[name].dtype))
             del own[name]
-        mixed = self.algorithm.combine(own, sent, w.unsqueeze(1))
+        if self.robust is None:
+            mixed = self.algorithm.combine(own, sent, w.unsqueeze(1))
+        else:
+            sent = self.robust.sent(sent, origins, self.contact(theirs, origins, times))
+            mixed = self.robust.combine(self.algorithm, own, sent, w.unsqueeze(1), j)
         shapes = {name: value.shape for name, value in mine.items()}
         self.algorithm.absorb_(mine, mixed, self.contact(mine, j, times))
         self.check(mine, shapes, "absorb_")

@@ -9,7 +9,9 @@ from batchednodes.algorithms.base import Algorithm
 from batchednodes.algorithms.gossip_sgd import GossipSGD
 from batchednodes.config.kinds import READER
 from batchednodes.config.messages import has_messages
+from batchednodes.config.robust import of_robustness
 from batchednodes.config.rules import Rule, given, refuse
+from batchednodes.events.merge import Gathering
 from batchednodes.events.rounds import Continuous
 from batchednodes.events.synchronous import Synchronous
 from batchednodes.topology import Changing
@@ -29,6 +31,7 @@ def check_algorithm(c: Any) -> None:
             *_of_updates(c, which),
             *_of_places(c, which),
             *_in_rounds(c),
+            *of_robustness(c, which),
         ]
     )
 
@@ -114,6 +117,7 @@ def _in_rounds(c: Any) -> list[Rule]:
         "network": ("availability", "churn"),
     }
     idle = {f"{part}.{name}": given(getattr(c, part), name) for part, some in names.items() for name in some}
+    idle["gossip.merge"] &= not isinstance(c.gossip.merge, Gathering)
     idle["gossip.exchange"] = c.gossip.exchange not in ("push", "pull")
     idle["run.on_divergence"] = c.run.on_divergence == "quarantine"
     idle["run.baseline"] = c.run.baseline != "none"

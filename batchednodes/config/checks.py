@@ -10,6 +10,7 @@ import numpy as np
 from batchednodes import topology as graphs
 from batchednodes.config.kinds import READER
 from batchednodes.config.laws import laws
+from batchednodes.config.robust import check_attackers
 from batchednodes.config.rules import refuse
 from batchednodes.events import schemes
 from batchednodes.events.links import delay
@@ -123,6 +124,7 @@ def check_nodes(c: Any) -> None:
     if not c.network.availability.reads_files:
         laws(c.network.availability, "presence", "network.availability", n, seed, size)
     c.network.churn.times(n, seed, "network.churn", size)
+    check_attackers(c)
     laws(c.update.clock, "gaps", "update.clock", n, seed, size)
     gaps = laws(c.gossip.clock, "gaps", "gossip.clock", n, seed, size)
     if not (gaps.is_memoryless() or c.gossip.scheme.independent):

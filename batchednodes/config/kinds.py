@@ -9,6 +9,7 @@ from batchednodes import topology as graphs
 from batchednodes.algorithms import (
     ad_psgd,
     admm,
+    attacks,
     divshare,
     gossip_sgd,
     gradient_tracking,
@@ -87,6 +88,15 @@ KINDS: dict[str, dict[str, type]] = {
         "diurnal": availability.Diurnal,
         "trace": availability.TraceAvailability,
     },
+    "network.attack": {
+        "none": attacks.NoAttack,
+        "sign_flip": attacks.SignFlip,
+        "noise": attacks.Noise,
+        "label_flip": attacks.LabelFlip,
+        "alie": attacks.Alie,
+        "ipm": attacks.Ipm,
+        "dissensus": attacks.Dissensus,
+    },
     "gossip.delay": {
         "none": delay.Instant,
         "constant": delay.Constant,
@@ -105,6 +115,11 @@ KINDS: dict[str, dict[str, type]] = {
         "limited": merge.Limited,
         "sampled": merge.Sampled,
         "partitioned": merge.Partitioned,
+        "clipped_gossip": merge.ClippedGossip,
+        "trimmed_mean": merge.TrimmedMean,
+        "median": merge.Median,
+        "geometric_median": merge.GeometricMedian,
+        "krum": merge.Krum,
     },
     "gossip.flow": {
         "none": token_accounts.Unlimited,

@@ -6,6 +6,7 @@ Notation: c the settings, a `Config`.
 from typing import Any
 
 from batchednodes.config.rules import Rule, given, refuse
+from batchednodes.events.merge import Gathering
 from batchednodes.events.rounds import Rounds
 
 
@@ -14,7 +15,8 @@ def has_messages(c: Any) -> bool:
     return (
         c.gossip.exchange == "push_pull"
         or not (c.gossip.delay.instant and c.gossip.flow.unlimited)
-        or any(given(c.gossip, name) for name in ("loss", "merge", "on_receipt"))
+        or any(given(c.gossip, name) for name in ("loss", "on_receipt"))
+        or (given(c.gossip, "merge") and not isinstance(c.gossip.merge, Gathering))
         or any(given(c.network, name) for name in ("availability", "churn"))
         or isinstance(c.timing, Rounds)
     )

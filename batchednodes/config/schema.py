@@ -12,6 +12,7 @@ from typing import Any, Literal, get_type_hints
 from batchednodes import data as sources
 from batchednodes import models
 from batchednodes import topology as graphs
+from batchednodes.algorithms.attacks import Attack, NoAttack
 from batchednodes.algorithms.base import Algorithm
 from batchednodes.algorithms.gossip_sgd import GossipSGD
 from batchednodes.config.algorithm import check_algorithm
@@ -53,6 +54,9 @@ class Network:
 
     churn: Churn = Churn()
     """Nodes that come late, or leave for good."""
+
+    attack: Attack = NoAttack()
+    """Nodes that do not follow the protocol; loss, accuracy and consensus are of the others."""
 
     def __post_init__(self) -> None:
         count(self.nodes, 1, "nodes", high=10**8)
@@ -100,7 +104,7 @@ class Gossip:
     """Which messages never arrive."""
 
     merge: Merge = Fixed()
-    """How much a model received counts."""
+    """How much a model received counts; or, in rounds, what a node makes of its whole neighbourhood."""
 
     on_receipt: Literal["merge", "merge_update", "update_merge", "update"] = "merge"
     """What a node does with a model that comes: it merges it; then trains, too (merge_update); trains its own and that

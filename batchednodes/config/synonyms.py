@@ -30,6 +30,8 @@ _WORDS = {
     "network.weights": "weights mixing_matrix mixing_weights gossip_matrix",
     "network.availability={kind: per_message, probability: ...}": "online_prob availability participation "
     "participation_rate client_fraction fraction_fit fraction_train frac sample_rate",
+    "network.attack": "attack attacker attackers byzantine adversary adversaries malicious poisoning byz n_byzantine "
+    "num_byzantine",
     "update.clock": "update_clock compute_time computation_time training_time update_rate speed speeds",
     "gossip": "communication sharing comm",
     "gossip.clock.rate": "rate gossip_rate capacity gossip_capacity communication_rate contact_rate",

@@ -34,6 +34,12 @@ NEEDED = {
 }
 """What a kind needs besides its name."""
 
+ROUNDS_ONLY = {
+    *("clipped_gossip", "trimmed_mean", "median", "geometric_median", "krum"),
+    *("alie", "ipm", "dissensus"),
+}
+"""Kinds that need whole neighbourhoods."""
+
 
 def section(path, content):
     """Returns nested mappings with one section filled."""
@@ -148,7 +154,10 @@ def test_every_kind_round_trips(file, path, kind):
     graph = ["network.topology.kind=ring"] if path == "network.weights" else []
     if kind in ("gradient_tracking", "ad_psgd"):
         graph = ["gossip.exchange=meet", "gossip.clock.kind=at_update"]
-    config = load(section(path, {"kind": kind, **NEEDED.get(kind, {})}), graph)
+    if kind in ROUNDS_ONLY:
+        graph = ["timing.kind=synchronous"]
+    needed = {"nodes": 2} if path == "network.attack" and kind != "none" else NEEDED.get(kind, {})
+    config = load(section(path, {"kind": kind, **needed}), graph)
     chosen = config
     for key in path.split("."):
         chosen = getattr(chosen, key)

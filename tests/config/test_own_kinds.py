@@ -58,6 +58,7 @@ CASES = {
     "network.topology": Case("Petersen", "skip", (2, 1), 0, "must be at least 1, got 0"),
     "network.weights": Case("Even", "share", (0.5, 1.0), 2, r"must be in \[0, 1\], got 2"),
     "network.availability": Case("Heavy", "mean", (2.0, 1.0), -1, r"must be at least 0 .*got -1"),
+    "network.attack": Case("Boasting", "factor", (2.0, 0.5), 0, "must be positive .* got 0"),
     "update.clock": Case("Weibull", "shape", (0.7, 1.5), 0, r"must be positive .* got 0"),
     "gossip.clock": Case("Weibull", "scale", (0.5, 1.0), 0, r"must be positive .* got 0"),
     "gossip.scheme": Case("Chatter", "probability", (0.3, 0.9), 2, r"must be in \[0, 1\], got 2"),

@@ -65,6 +65,7 @@ def test_the_catalogue_reads_types_defaults_and_meanings_off_the_code():
         "complete",
         "uniform",
         "always",
+        "none",
         "shifted_exponential",
         "poisson",
         "uniform",

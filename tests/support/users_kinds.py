@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import nn
 
+from batchednodes.algorithms.attacks import OwnRows
 from batchednodes.algorithms.fields import Field
 from batchednodes.algorithms.optim import Optimizer, Schedule
 from batchednodes.data import Dataset, DataSizes, Partition, Shift, Source
@@ -187,6 +188,23 @@ class Softmax(Merge):
 
     def weighing(self, weight):
         return MergeLaw(softmax, weight, np.full(weight.size, self.temperature))
+
+
+@dataclass(frozen=True)
+class Boasting(OwnRows):
+    """Attackers send a multiple of what they ought to."""
+
+    nodes: float | list[int] = 2
+    """Who attacks."""
+
+    factor: float = 3.0
+    """Of the multiple; positive."""
+
+    def __post_init__(self):
+        number(self.factor, 1, "factor", open_low=True)
+
+    def sent(self, own, k, place):
+        return self.factor * own
 
 
 @dataclass(frozen=True)

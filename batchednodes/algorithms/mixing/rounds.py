@@ -41,6 +41,11 @@ class RoundMatrix:
             return x.mean(0, keepdim=True).expand_as(x).contiguous()
         return self.sparse @ x
 
+    def own(self, n: int) -> Float[Tensor, " n"]:
+        """Returns the weights of n rows' own models."""
+        diagonal = np.full(n, 1.0 / n) if self.matrix is None else self.matrix.diagonal()
+        return torch.from_numpy(diagonal).to(self.device, self.dtype)
+
     def received(self, sent: Shaped[Tensor, "n p"]) -> Shaped[Tensor, "n p"]:
         """Returns the sum of what the others send whom W mixes into each row."""
         if self.matrix is None:

@@ -63,13 +63,16 @@ class Evaluator:
     """The models of the nodes that are scored."""
     own: tuple[Measured, ...] = ()
     """Metrics of the user's own."""
+    attackers: Bool[np.ndarray, " n"] | None = None
+    """Nodes that attack, which are left out of what is said of models; None: there are none."""
 
     def observe(self, state: State, clocks: Clocks) -> "list[Observation]":
         """Returns what holds now for each network; the numbers of all models come to the host at once."""
         away = self._away(clocks.time)
+        unseen = self._unseen(away)
         out = state.diverged_at.isfinite() if self.quarantine else None
-        if away is not None:
-            gone = torch.from_numpy(away).to(state.x.device)
+        if unseen is not None:
+            gone = torch.from_numpy(unseen).to(state.x.device)
             out = gone if out is None else out | gone
         x = self.models(state)
         most = (1 + max(rows.size for rows in self.evaluated)) * self.networks.count
@@ -77,7 +80,7 @@ class Evaluator:
         cut = np.zeros(self.networks.n, bool) if out is None else out.cpu().numpy()
         models = {g: own for p, score in zip(parts, scores, strict=True) for g, own in self._models(p, score, cut)}
         stale = self.tracking.measure(state.versions, state.updated, state.gained, clocks.time)
-        norms = _norms(x, self.networks, away)
+        norms = _norms(x, self.networks, unseen)
         posts: list[dict[str, int]] = [{}] * self.networks.count
         if clocks.in_flight is not None and self.laws is not None:
             posts = accounts(clocks.in_flight, self.laws)
@@ -115,6 +118,13 @@ class Evaluator:
         away = (join > time) | (leave <= time)
         there = np.add.reduceat(~away, self.networks.offsets[:-1], dtype=np.int64)
         return away & np.repeat(there > 0, self.networks.sizes)
+
+    def _unseen(self, away: Bool[np.ndarray, " n"] | None) -> Bool[np.ndarray, " n"] | None:
+        """Returns which nodes do not count: those that are away, unless no honest ones are left then, and attackers."""
+        if self.attackers is None or away is None:
+            return away if self.attackers is None else self.attackers
+        there = np.add.reduceat(~(away | self.attackers), self.networks.offsets[:-1], dtype=np.int64)
+        return self.attackers | (away & np.repeat(there > 0, self.networks.sizes))
 
     def _with(
         self,

@@ -41,6 +41,7 @@ from batchednodes.results.metrics import base as own_metrics
 from batchednodes.results.metrics.evaluator import Evaluator, quarantine_
 from batchednodes.results.metrics.staleness import Sources, Tracking, sample
 from batchednodes.simulation.build import datasets, fields, learning, local, trials
+from batchednodes.simulation.build import robust as robustness
 from batchednodes.simulation.build.learning import DTYPES
 from batchednodes.simulation.engine import Batched, Engine, Serial, automatic_window
 from batchednodes.simulation.planning import preflight
@@ -138,6 +139,7 @@ def assemble(
     executor, rowwise, declared = _executor(configs, events, problem, tracking, (chunks, updated))
     state = _state(configs, events, problem, tracking.layout, (declared, rowwise.edges), state)
     trials.check_algorithm(rowwise, state, problem)
+    trials.check_robust(rowwise)
     window = config.run.window or automatic_window(events)
     engine = Engine(events, executor, config.run.until, config.run.mark_every, window)
     theories = tuple(mean_staleness(c, events, g, tracking.sources) for g, c in enumerate(configs))
@@ -145,7 +147,9 @@ def assemble(
     constants = (evaluated, theories, peaks, scored, chunks.together, config.run.on_divergence == "quarantine")
     laws = events.laws if isinstance(events, MessageTimeline) else None
     own = own_metrics.load(config.run.metrics)
-    evaluator = Evaluator(events.networks, problem, tracking, *constants, laws, rowwise.models, own)
+    attackers = robustness.attackers(configs)
+    extra = (rowwise.models, own, attackers if attackers.any() else None)
+    evaluator = Evaluator(events.networks, problem, tracking, *constants, laws, *extra)
     evaluator.measured(state, 0.0, np.zeros(events.networks.n, bool))  # what a user's metric cannot is refused here
     return Simulation(engine, state, declared, evaluator, problem, chunks, updated, labels)
 
@@ -165,8 +169,9 @@ def _executor(
     if config.executor == "serial":
         reference = Reference(problem, *laws, quarantine, entries, replaces, ages)
         rowwise = _rowwise(configs, events, Gradient(problem), local.plain_descent(config, problem, rates), rates)
-        plain = type(config.algorithm) is GossipSGD and rounds is None
-        any_ = OneByOne(reference, rowwise, rounds, hasattr(config.algorithm, "event_"))
+        plain = type(config.algorithm) is GossipSGD and rounds is None and rowwise.robust is None
+        independent = hasattr(config.algorithm, "event_") or rowwise.robust is not None
+        any_ = OneByOne(reference, rowwise, rounds, independent)
         return Serial(reference if plain else any_), rowwise, declared
     descent = local.descent(config, problem, rates, rows[0])
     gradient = Gradient(problem, lambda taken: local.descent(config, problem, taken, rows[0]))
@@ -249,7 +254,7 @@ def _rowwise(
     )
     algorithm = configs[0].algorithm
     edges = EdgeRows.of(events.contacts, batch, where) if algorithm.living("edge") else None
-    known = (degrees, sizes, seeds, numbers, edges)
+    known = (degrees, sizes, seeds, numbers, edges, robustness.robust(configs, batch, rates.lr.dtype, where))
     return Rowwise(algorithm, gradient, descent, rates, *known)
 
 

@@ -6,9 +6,11 @@ Notation: n nodes.
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 
+from batchednodes.algorithms.attacks import OnData
 from batchednodes.config import Config
 from batchednodes.data import (
     IID,
@@ -61,6 +63,9 @@ def _check(c: Config, found: DataSizes) -> None:
     if c.task.loss == "cross_entropy" and not found.is_classes:
         got = "got 'cross_entropy'; or give integer labels"
         raise ValueError(f"task.loss must be mse for real-valued targets, {got}")
+    if isinstance(c.network.attack, OnData) and not found.is_classes:
+        got = "got real-valued ones; use another network.attack.kind"
+        raise ValueError(f"task.data must have labels where attackers learn from false ones, {got}")
     if not c.task.model.is_own():
         rule = "task.model.kind must be python where"
         if found.target_shape:
@@ -101,9 +106,25 @@ def split(config: Config) -> tuple[Dataset, Shards]:
             check_dataset(found)
         except ValueError as error:
             raise ValueError(f"task.shift must leave data that can be learned from: {error}") from error
+    if isinstance(config.network.attack, OnData):
+        found = _poisoned(found, shards, config)
     with section("task.data"):
         _check_range(found, config.dtype)
     return found, shards
+
+
+def _poisoned(data: Dataset, shards: Shards, config: Config) -> Dataset:
+    """Returns data in which attackers own false labels."""
+    attack, n = config.network.attack, config.network.nodes
+    assert isinstance(attack, OnData)
+    assert data.classes is not None  # sizes were checked
+    rows, targets = shards.rows[np.repeat(attack.attackers(n, config.seed), shards.sizes)], data.targets.copy()
+    false = attack.labels(targets[rows], data.classes)
+    targets[rows] = returned(false, (np.ndarray,), attack, "labels", "network.attack")
+    if is_own(type(attack)) and not ((targets >= 0) & (targets < data.classes)).all():
+        rule = f"network.attack must be a kind whose labels() are in 0 .. {data.classes - 1}"
+        raise ValueError(f"{rule}, got {targets.min()} .. {targets.max()}")
+    return replace(data, targets=targets)
 
 
 def _check_source(data: Dataset, promised: DataSizes) -> None:

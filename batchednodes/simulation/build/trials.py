@@ -1,4 +1,4 @@
-"""Trials of losses, optimizers, schedules and algorithms of the user's own, before a run writes anything.
+"""Trials of kinds of the user's own whose methods take rows or examples, before a run writes anything.
 
 What an optimizer or a schedule says of a row may depend on that row alone: else waves would not equal single events.
 
@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from batchednodes.algorithms.attacks import Omniscient, OwnRows
 from batchednodes.algorithms.optim import Optimizer, Schedule
 from batchednodes.algorithms.rowwise import Rowwise
 from batchednodes.algorithms.state import State
 from batchednodes.config import Config
+from batchednodes.events.merge import Gathering
 from batchednodes.models.criterion import Criterion
 from batchednodes.models.problem import Problem
 from batchednodes.numerics.targets import is_own
@@ -63,6 +65,47 @@ def check_algorithm(rowwise: Rowwise, state: State, problem: Problem) -> None:
             node, other = (first, first) if edges is None else (edges // n, edges % n)
             r = rowwise.rows(state, node, (node, other))
             rowwise.emitted(r, rowwise.contact(r, node, node.double()))
+
+
+def check_robust(rowwise: Rowwise) -> None:
+    """Tries merge rules for neighbourhoods, and attacks on rows, of the user's own.
+
+    Raises:
+        ValueError: one of them makes rows of other shapes, or by other rows; what it raises itself goes on as it is.
+    """
+    if rowwise.robust is None:
+        return
+    own = torch.linspace(-1, 1, _ROWS * _P, dtype=torch.float64).view(_ROWS, _P)
+    others, weights = torch.stack([own.flip(0), 2 * own, own.flip(1)], 1), torch.full((_ROWS, 3), 0.2).to(own)
+    here = torch.ones(_ROWS, 3, dtype=torch.bool)
+    bad = torch.tensor([False, False, True]).expand_as(here)
+    for merge in rowwise.robust.merges:
+        if isinstance(merge, Gathering) and is_own(type(merge)):
+            _try_rows("gossip.merge", merge, "gather", (own, others, weights, here, bad))
+    for attack in rowwise.robust.attacks:
+        if isinstance(attack, Omniscient) and is_own(type(attack)):
+            _try_rows("network.attack", attack, "told", (own, others, weights, ~bad, bad))
+        if isinstance(attack, OwnRows) and is_own(type(attack)):
+            where = rowwise.seeds.device
+            k = rowwise.contact({}, torch.zeros(_ROWS, dtype=torch.int64, device=where), own[:, 0].to(where))
+            found = attack.sent(own.to(rowwise.rates.lr), k, 0)
+            if not _is(found, (_ROWS, _P)):
+                rule = f"return rows of shape {[_ROWS, _P]}, got {_shape(found)}"
+                raise _refuse("network.attack", attack, "sent", rule)
+
+
+def _try_rows(key: str, kind: object, method: str, rows: tuple[Tensor, ...]) -> None:
+    """Tries a method that makes new rows of neighbourhoods, each by itself."""
+    whole, alone = (getattr(kind, method)(*(t[:k] for t in rows)) for k in (_ROWS, 1))
+    for found, size in ((whole, _ROWS), (alone, 1)):
+        if not _is(found, (size, _P)):
+            raise _refuse(key, kind, method, f"return rows of shape {[size, _P]}, got {_shape(found)}")
+    if not torch.allclose(whole[:1], alone, rtol=1e-9, atol=1e-12, equal_nan=True):
+        raise _refuse(key, kind, method, "make each row by itself, got what depends on other rows")
+
+
+def _shape(found: object) -> str:
+    return f"{list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
 
 
 def _refuse(key: str, kind: object, method: str, rule: str) -> ValueError:

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from batchednodes.algorithms.robust import NUMBERS
 from batchednodes.config import Config
+from batchednodes.config.robust import gathers
 from batchednodes.data import DataSizes
 from batchednodes.events.messages.timeline import MessageTimeline
 from batchednodes.events.synchronous import Barriers
@@ -30,6 +32,9 @@ from batchednodes.simulation.prefetch import ALIVE, PART
 
 _EVENT_BYTES = 160
 """Host memory of one event while a window is made and scheduled [B]: columns, their sorted copies, places, order."""
+
+_GATHERED = 6
+"""Copies of neighbours' rows in the work of a merge rule: they are sorted, with their places, counts and sums."""
 
 _SAMPLED, _SAMPLED_MESSAGES = 4_000_000, 500_000
 """The most events from which the waves of a run are extrapolated; those of messages take longer."""
@@ -149,7 +154,7 @@ def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | N
     chunks = need.chunks(where.type == "cuda", need.nodes, updates)
     memory = need.tensors(need.nodes, tables.rows) | messages
     memory |= need.workspace(chunks, writes, tables.width, where.type == "cuda")
-    memory |= _ahead(need, events, where)
+    memory |= _ahead(need, events, where) | _neighbourhoods(need, events, where)
     copy = _copy(need, tables.rows, memory, where)
     under_way = events if isinstance(events, MessageTimeline) else None
     return Plan(
@@ -232,6 +237,21 @@ def _ahead(need: MemoryBudget, events: Timeline, where: torch.device) -> dict[st
         "minibatches drawn ahead (host)": ALIVE * part,
         "minibatches": part if where.type == "cuda" else 0,
     }
+
+
+def _neighbourhoods(need: MemoryBudget, events: Timeline, where: torch.device) -> dict[str, int]:
+    """Returns the bytes of what rounds know of neighbours, and of the rows of some of them, if they are gathered."""
+    if not isinstance(events, Barriers):
+        return {}
+    tables, rows = 0, 0
+    for c, weights in zip(need.configs, events.weights, strict=True):
+        if gathers(c):
+            w, n = weights.matrix(0), c.network.nodes
+            most = n - 1 if w is None else int(np.diff(w.indptr).max())
+            tables += n * most * (8 + need.item + 1)
+            some = min(n * most * need.p, max(NUMBERS[where.type], most * need.p))
+            rows = max(rows, _GATHERED * need.item * some)
+    return {"neighbourhoods": tables + rows} if rows else {}
 
 
 def _copy(need: MemoryBudget, versions: int, memory: dict[str, int], where: torch.device) -> int | None:
