@@ -3,6 +3,7 @@ r"""Any algorithm, one event at a time: by its own independent `event_`, or by i
 Notation: i the node that acts or sends, j the one that receives, w weight of what it receives.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -45,6 +46,8 @@ class Event:
     """Where fields lie that live on edges."""
     origin: int = -1
     """Of a contact the node whose model the actor's row is, or was when it was sent: that row may be a slot."""
+    draws: Callable[[Tensor, int, int], Tensor] = field(default=lambda *_: torch.zeros(0))
+    """Returns numbers in (0, 1) for some nodes, given stream and size, as `Context.uniform` does."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,12 @@ class OneByOne:
             newest_(state, self.layout.block(state.versions, g), nodes, matrix, time)
 
     def _event_(self, state: State, event: Event, one: "_One | None") -> None:
-        event = replace(event, edges=self.rowwise.edges)
+        at = torch.tensor([event.time], dtype=torch.float64, device=state.x.device)
+
+        def draws(nodes: Tensor, stream: int, size: int) -> Tensor:
+            return self.rowwise.contact({}, nodes, at.expand(nodes.shape)).uniform(stream, size)
+
+        event = replace(event, edges=self.rowwise.edges, draws=draws)
         act = getattr(self.rowwise.algorithm, "event_")  # noqa: B009  (not all algorithms have it)
         act(self.rowwise.all_rows(state), event, one)
 

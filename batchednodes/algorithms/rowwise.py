@@ -5,7 +5,7 @@ Serial is the same with one row: what a method does to a row depends on that row
 Notation: w rows, p parameters, e lines of a wave, i sender, j receiver, x models, W gossip matrix.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 import torch
@@ -53,11 +53,12 @@ class Rowwise:
         examples: Int64[Tensor, "w s b"],
     ) -> tuple[Rows, Float[Tensor, " w"]]:
         """Returns what an update makes of some rows, which stay as they are, and the losses that it saw."""
-        r, here = self.rows(state, rows), None
+        hidden = {name for name, one in self.algorithm.declared().items() if not one.seen}
+        r, here = self.rows(state, rows, hidden=hidden), None
         r |= {name: state.fields[name].index_select(0, rows) for name in self.algorithm.living("inbox")}
         if self.edges is not None:
             index, here = self.edges.around(nodes)
-            found = {name: state.fields[name][index] for name in state.on_edges}
+            found = {name: state.fields[name][index] for name in state.on_edges - hidden}
             r |= {name: torch.where(here.unsqueeze(2), value, 0) for name, value in found.items()}
         shapes = {name: value.shape for name, value in r.items()}
         k = _Update(self, r, nodes, times.unsqueeze(1), counts.unsqueeze(1), examples, here)
@@ -87,19 +88,23 @@ class Rowwise:
         into = None if phase.sent is None else (i[copies], j[copies])
         live = ~copies & (i != j)  # a node that is cut off has contacts with itself
         i, j, w, times, origins = (column[live] for column in (i, j, w, times, origins))
-        theirs, mine = self.rows(state, i, (origins, j)), self.rows(state, j, (j, origins))
+        mine = self.rows(state, j, (j, origins))
+        theirs = {} if phase.pairs else self.rows(state, i, (origins, j))
         if into is not None:
             self._copies_(state, *into)  # after they are read: a slot may be taken again in the wave that empties it
         if j.numel() == 0:
             return
-        sent = self.algorithm.emit_(theirs, self._contact(theirs, origins, times))
-        own = self.algorithm.emit_(mine, self._contact(mine, j, times))
+        own = self.algorithm.emit_(mine, self.contact(mine, j, times))
+        if phase.pairs:  # what one side of a meeting sends is what the other one makes of itself
+            sent = {name: value.view(-1, 2, value.shape[1]).flip(1).view_as(value) for name, value in own.items()}
+        else:
+            sent = self.algorithm.emit_(theirs, self.contact(theirs, origins, times))
         for name in self.algorithm.living("inbox"):
             state.fields[name].index_add_(0, j, sent.pop(name).to(state.fields[name].dtype))
             del own[name]
         mixed = self.algorithm.combine(own, sent, w.unsqueeze(1))
         shapes = {name: value.shape for name, value in mine.items()}
-        self.algorithm.absorb_(mine, mixed, self._contact(mine, j, times))
+        self.algorithm.absorb_(mine, mixed, self.contact(mine, j, times))
         self._check(mine, shapes, "absorb_")
         self._note(mine, times)
         if self.algorithm.writes_sender and not phase.pairs:  # of a meeting each side is a receiver, too
@@ -130,20 +135,23 @@ class Rowwise:
             return
         rows = torch.arange(nodes.start, nodes.stop, device=x.device)
         r, times = self.rows(state, rows), torch.full((rows.numel(),), time, dtype=torch.float64, device=x.device)
-        emitted = self.algorithm.emit_(r, self._contact(r, rows, times))
+        emitted = self.algorithm.emit_(r, self.contact(r, rows, times))
         mixed = {name: matrix.times(value) for name, value in emitted.items()}
-        self.algorithm.absorb_(r, mixed, self._contact(r, rows, times))
+        self.algorithm.absorb_(r, mixed, self.contact(r, rows, times))
         self._note(r, times)
         self.write_(state, rows, r)
 
     # ---------------------------------------------------------------------------------------------------------- rows
 
-    def rows(self, state: State, rows: Int64[Tensor, " w"], edges: tuple[Tensor, Tensor] | None = None) -> Rows:
-        """Returns the fields of some rows, as copies; of those on edges, where edges (i, j) are given, their rows."""
+    def rows(
+        self, state: State, rows: Int64[Tensor, " w"], edges: tuple[Tensor, Tensor] | None = None,
+        hidden: Set[str] = frozenset(),
+    ) -> Rows:  # fmt: skip
+        """Returns the fields of some rows but hidden ones, as copies; of those on edges, the rows of edges (i, j)."""
         x = state.x.index_select(0, rows)
         found: Rows = {"x": x[:, : self.p]}
         found |= {name: x[:, columns] for name, columns in self.columns.items()}
-        for name in state.fields.keys() - state.on_edges - {*self.algorithm.living("inbox")}:
+        for name in state.fields.keys() - state.on_edges - {*self.algorithm.living("inbox")} - hidden:
             found[name] = state.fields[name].index_select(0, rows)
         if edges is not None and self.edges is not None:
             number = self.edges.number(*edges)
@@ -180,7 +188,7 @@ class Rowwise:
                 field.index_copy_(0, rows, r[name].to(field.dtype))
         if self.edges is not None and (edges is not None or updated is not None):
             number, here = self.edges.around(updated) if updated is not None else (self.edges.number(*edges or ()), ...)
-            for name in state.on_edges:
+            for name in state.on_edges & r.keys():
                 value = r[name].to(state.fields[name].dtype)
                 state.fields[name].index_copy_(0, number[here], value[here])
 
@@ -211,7 +219,8 @@ class Rowwise:
                 rule = f"algorithm must be a kind that works, got {said} {name} of shape {list(shape)}"
                 raise ValueError(f"{rule}, got {got}")
 
-    def _contact(self, r: Rows, nodes: Tensor, times: Tensor) -> "_Contact":
+    def contact(self, r: Rows, nodes: Tensor, times: Tensor) -> Context:
+        """Returns what a mixing at some times may know of some nodes, whose rows are r."""
         return _Contact(self, r, nodes, times.unsqueeze(1))
 
     def _note(self, r: Rows, times: Tensor) -> None:

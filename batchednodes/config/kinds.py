@@ -6,7 +6,7 @@ A new built-in kind is its own file and one line here; users add theirs without 
 from batchednodes import data as sources
 from batchednodes import models
 from batchednodes import topology as graphs
-from batchednodes.algorithms import ad_psgd, gossip_sgd, gradient_tracking, optim, push_sum
+from batchednodes.algorithms import ad_psgd, compression, gossip_sgd, gradient_tracking, optim, push_sum
 from batchednodes.config.hints import nearest
 from batchednodes.config.own_metrics import PythonMetric
 from batchednodes.config.reader import Reader
@@ -100,6 +100,16 @@ KINDS: dict[str, dict[str, type]] = {
         "simple": token_accounts.Simple,
         "generalized": token_accounts.Generalized,
         "randomized": token_accounts.Randomized,
+    },
+    "gossip.compress": {
+        "none": compression.Uncompressed,
+        "top_k": compression.TopK,
+        "random_k": compression.RandomK,
+        "sign": compression.Sign,
+        "qsgd": compression.QSGD,
+        "low_rank": compression.LowRank,
+        "float8": compression.Float8,
+        "float16": compression.Float16,
     },
     "algorithm": {
         "gossip_sgd": gossip_sgd.GossipSGD,

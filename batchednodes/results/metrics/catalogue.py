@@ -110,6 +110,7 @@ METRICS = (
     Metric("messages_lost", "messages", "messages that got lost", "messages/lost"),
     Metric("messages_offline", "messages", "messages that found nobody", "messages/offline"),
     Metric("messages_in_flight", "messages", "messages under way at the mark", "messages/in_flight"),
+    Metric("bytes_sent", "B", "bytes of all that nodes have sent since t = 0", "messages/bytes_sent"),
     Metric(
         "events_per_second", "1/s", "events in a second of wall time since the mark before",
         "throughput/events_per_second", kept="throughput",

@@ -102,7 +102,7 @@ def timeline(configs: Sequence[Config]) -> Timeline:
         return preflight.timeline(configs, 0)
     dtype = DTYPES[configs[0].dtype]
     p = learning.skeleton(configs[0], datasets.sizes(configs[:1])[0], dtype, torch.device("cpu")).p
-    return preflight.timeline(configs, p * dtype.itemsize)
+    return preflight.timeline(configs, p)
 
 
 def assemble(
@@ -145,7 +145,9 @@ def assemble(
     constants = (evaluated, theories, peaks, scored, chunks.together, config.run.on_divergence == "quarantine")
     laws = events.laws if isinstance(events, MessageTimeline) else None
     own = own_metrics.load(config.run.metrics)
-    evaluator = Evaluator(events.networks, problem, tracking, *constants, laws, rowwise.models, own)
+    sides = 2 if events.exchange == "meet" and not isinstance(events, Barriers) else 1  # rounds count each model sent
+    sent = tuple(sides * fields.message(c, problem.stack.p) for c in configs)
+    evaluator = Evaluator(events.networks, problem, tracking, *constants, laws, rowwise.models, own, sent)
     evaluator.measured(state, 0.0, np.zeros(events.networks.n, bool))  # what a user's metric cannot is refused here
     return Simulation(engine, state, declared, evaluator, problem, chunks, updated, labels)
 
@@ -165,8 +167,8 @@ def _executor(
     if config.executor == "serial":
         reference = Reference(problem, *laws, quarantine, entries, replaces, ages)
         rowwise = _rowwise(configs, events, Gradient(problem), local.plain_descent(config, problem, rates), rates)
-        plain = type(config.algorithm) is GossipSGD and rounds is None
-        any_ = OneByOne(reference, rowwise, rounds, hasattr(config.algorithm, "event_"))
+        plain = type(config.method) is GossipSGD and rounds is None
+        any_ = OneByOne(reference, rowwise, rounds, hasattr(config.method, "event_"))
         return Serial(reference if plain else any_), rowwise, declared
     descent = local.descent(config, problem, rates, rows[0])
     gradient = Gradient(problem, lambda taken: local.descent(config, problem, taken, rows[0]))
@@ -244,7 +246,7 @@ def _rowwise(
     ]
     seeds = torch.from_numpy(batch.seeds[batch.network_of()].astype(np.int64)).to(where)
     numbers, degrees = (torch.from_numpy(a).to(where) for a in (batch.index(), np.concatenate(degree)))
-    algorithm = configs[0].algorithm
+    algorithm = configs[0].method
     edges = EdgeRows.of(events.contacts, batch, where) if algorithm.living("edge") else None
     known = (degrees.to(rates.lr.dtype), seeds, numbers, edges)
     return Rowwise(algorithm, gradient, descent, rates, *known)
