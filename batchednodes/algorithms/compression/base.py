@@ -26,7 +26,7 @@ else:
     Tensor = Any  # so that settings are read without PyTorch
 
 Uniform = Callable[[int], Tensor]
-"""Returns some numbers in (0, 1) for each row [w, size], by the address of its message; again the same if asked again."""
+"""Returns numbers in (0, 1) for each row [w, size], by the address of its message: asked again, the same."""
 
 Feedback = Literal["choco", "deep_squeeze", "dcd", "none"]
 

@@ -1,15 +1,15 @@
 r"""Compressed messages for any algorithm that mixes its model and nothing else, with what makes up for the rest.
 
-    choco, in rounds:       q_i = C(x_i - h_i),  h_i <- h_i + q_i,  s_i <- s_i + sum_j W_ij q_j,
-                            x_i <- x_i + gamma (s_i - h_i);
+    choco, in rounds:       x_i <- x_i + gamma sum_j W_ij (h_j - h_i),  h_i <- h_i + C(x_i - h_i);
     choco, at a meeting:    h_ij <- h_ij + C(x_i - h_ij), likewise h_ji,  x_i <- x_i + gamma w (h_ji - h_ij);
     deep_squeeze:           q_i = C(x_i + e_i),  e_i <- x_i + e_i - q_i,  x_i <- x_i + gamma sum_j W_ij (q_j - q_i);
     dcd:                    z_i = sum_j W_ij h_j + (x_i - h_i),  h_i <- h_i + C(z_i - h_i),  x_i <- h_i;
     none:                   x_i <- x_i + gamma sum_j W_ij (C(x_j) - C(x_i)), or w in place of W_ij at a contact.
 
 h_i is what all neighbours know of x_i, h_ij what j alone does, since only these two have seen their messages; both
-begin at 0, and that of dcd, which is x_i itself between rounds, at the model. All but dcd keep the sum of models where W
-does.
+begin at 0, and that of dcd, which is x_i itself between rounds, at the model. All but dcd keep the sum of models where
+W does. In rounds CHOCO goes in the order of its authors' code: a node mixes what is known from the rounds before, then
+sends; their paper sends first, and without gradients is one round ahead.
 
 A class of an algorithm whose messages are compressed has the way's mixing, and all else of the algorithm's own class.
 
@@ -87,30 +87,26 @@ class Compressed(Algorithm):
 
 @dataclass(frozen=True)
 class Choco(Compressed):
-    """CHOCO in rounds: a node keeps what is known of it, and the weighted sum of what is known of its neighbours."""
+    """CHOCO in rounds: neighbours know of a model what its messages have brought, and mix that.
 
-    fields: ClassVar[dict[str, Field]] = {"hat": Field(seen=False), "s": Field(seen=False)}
-    emits: ClassVar[tuple[str, ...]] = ("q",)
+    A node of a real network keeps one sum s_i = sum_j W_ij h_j of all its neighbours, which each message adds to.
+    """
+
+    fields: ClassVar[dict[str, Field]] = {"hat": Field(seen=False)}
+    emits: ClassVar[tuple[str, ...]] = ("hat",)
     mixing: ClassVar[Any] = "double"
     timing: ClassVar[tuple[str, ...]] = ("rounds",)
-    laws: ClassVar[dict[str, Law]] = _SUM | {"sum of s - hat": lambda all_: (all_["s"] - all_["hat"]).sum(0)}
+    laws: ClassVar[dict[str, Law]] = _SUM
     changing: ClassVar[bool] = False
 
-    def emit_(self, r: Rows, k: Context) -> Rows:
-        q = self.arriving(r["x"] - r["hat"], k)
-        r["hat"] = r["hat"] + q
-        return {"q": q}
-
     def absorb_(self, r: Rows, mixed: Rows, k: Context) -> None:
-        r["s"] = r["s"] + mixed["q"]
-        r["x"] = r["x"] + self.compressor.step * (r["s"] - r["hat"])
+        r["x"] = r["x"] + self.compressor.step * (mixed["hat"] - r["hat"])
+        r["hat"] = r["hat"] + self.arriving(r["x"] - r["hat"], k)
 
     def mixes_(self, rows: Rows, e: Any) -> None:
-        x, hat, s = (rows[name][e.nodes] for name in ("x", "hat", "s"))
-        q = self.seen(x - hat, e, *range(e.nodes.start, e.nodes.stop))
-        hat += q
-        s += e.matrix @ q
-        x += self.compressor.step * (s - hat)
+        x, hat = (rows[name][e.nodes] for name in ("x", "hat"))
+        x += self.compressor.step * (e.matrix @ hat - hat)
+        hat += self.seen(x - hat, e, *range(e.nodes.start, e.nodes.stop))
 
 
 @dataclass(frozen=True)
@@ -245,7 +241,7 @@ def compressed(algorithm: Algorithm, compressor: Compressor, rounds: bool) -> Al
         >>> from batchednodes.algorithms.gossip_sgd import GossipSGD
         >>> choco = compressed(GossipSGD(), TopK(gamma=0.04), rounds=True)
         >>> [*choco.declared()], choco.size(p=10_000, item=4)  # what a node keeps; bytes in place of 40,000
-        (['hat', 's'], 800)
+        (['hat'], 800)
 
     Args:
         algorithm: what an update does, and what its class asks of W.
