@@ -6,7 +6,7 @@ A new built-in kind is its own file and one line here; users add theirs without 
 from batchednodes import data as sources
 from batchednodes import models
 from batchednodes import topology as graphs
-from batchednodes.algorithms import ad_psgd, compression, gossip_sgd, gradient_tracking, optim, push_sum
+from batchednodes.algorithms import ad_psgd, compression, gossip_sgd, gradient_tracking, optim, push_sum, relay_sgd
 from batchednodes.config.hints import nearest
 from batchednodes.config.own_metrics import PythonMetric
 from batchednodes.config.reader import Reader
@@ -116,6 +116,7 @@ KINDS: dict[str, dict[str, type]] = {
         "push_sum": push_sum.PushSum,
         "gradient_tracking": gradient_tracking.GradientTracking,
         "ad_psgd": ad_psgd.ADPSGD,
+        "relay_sgd": relay_sgd.RelaySGD,
     },
     "local.optimizer": {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW},
     "local.schedule": {
@@ -140,6 +141,7 @@ KINDS: dict[str, dict[str, type]] = {
         "image_folder": sources.ImageFolder,
         "huggingface": sources.HuggingFace,
         "npz": sources.Npz,
+        "quadratics": sources.Quadratics,
     },
     "task.partition": {
         "iid": sources.IID,

@@ -58,7 +58,7 @@ class Compressed(Algorithm):
     changing: ClassVar[bool] = True
     """Whether the graph may change: nobody keeps what neighbours have sent."""
 
-    def size(self, p: int, item: int) -> int:
+    def payload(self, p: int, item: int) -> int:
         return self.compressor.size(p, item)
 
     def arriving(self, v: Tensor, k: Context) -> Tensor:
@@ -240,7 +240,7 @@ def compressed(algorithm: Algorithm, compressor: Compressor, rounds: bool) -> Al
         >>> from batchednodes.algorithms.compression.feedback import compressed
         >>> from batchednodes.algorithms.gossip_sgd import GossipSGD
         >>> choco = compressed(GossipSGD(), TopK(gamma=0.04), rounds=True)
-        >>> [*choco.declared()], choco.size(p=10_000, item=4)  # what a node keeps; bytes in place of 40,000
+        >>> [*choco.declared()], choco.payload(p=10_000, item=4)  # what a node keeps; bytes in place of 40,000
         (['hat'], 800)
 
     Args:
