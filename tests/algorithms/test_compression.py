@@ -46,3 +46,70 @@ def test_choco_in_rounds_is_the_published_consensus(name):
         assert consensus == pytest.approx(row["consensus"], rel=1e-6, abs=1e-16), rounds
         assert float(x[0, 0]) == pytest.approx(row["x_0_0"], rel=1e-6), rounds
         assert torch.allclose(x.mean(0), start.mean(0), rtol=0, atol=1e-12)
+
+
+COMPRESS = {
+    "top_k": "kind: top_k, share: 0.4, gamma: 0.3",
+    "random_k": "kind: random_k, share: 0.4, gamma: 0.2",
+    "sign": "kind: sign, gamma: 0.3",
+    "qsgd": "kind: qsgd, levels: 4, gamma: 0.4",
+    "low_rank": "kind: low_rank, gamma: 0.3",
+    "float8": "kind: float8",
+    "float16": "kind: float16",
+    "none": "kind: none, gamma: 0.5",
+}
+LOSSES = "gossip.loss={kind: independent, probability: 0.3}"
+SMOOTH = "network.weights.kind=metropolis_hastings"
+WAYS_OF = {
+    "choco, meetings": ("choco", MEET),
+    "choco, losses": ("choco", (*MEET, LOSSES)),
+    "choco, at updates": ("choco", (*AT_UPDATE, "algorithm.kind=ad_psgd", "local.momentum=0.5")),
+    "choco, rounds": ("choco", (*ROUNDS, SMOOTH)),
+    "deep_squeeze, rounds": ("deep_squeeze", (*ROUNDS, SMOOTH)),
+    "dcd, rounds": ("dcd", (*ROUNDS, SMOOTH, "local.optimizer={kind: adam}")),
+    "none, pushes": ("none", ("gossip.clock.rate=2",)),
+    "none, meetings": ("none", (*AT_UPDATE, "algorithm.kind=ad_psgd")),
+    "none, rounds": ("none", (*ROUNDS, SMOOTH)),
+    "none, delays": ("none", ("gossip.exchange=push_pull", "gossip.delay={kind: uniform, low: 0.1, high: 2}")),
+}
+
+
+def way(feedback, kind):
+    """Returns the setting of a compressor with a feedback."""
+    settings = COMPRESS[kind]
+    if feedback in ("dcd", "none"):
+        settings = settings.partition(", gamma")[0]
+    elif "gamma" not in settings:
+        settings += ", gamma: 0.4"
+    return f"gossip.compress={{{settings}, feedback: {feedback}}}"
+
+
+@pytest.mark.parametrize("name", WAYS_OF)
+@pytest.mark.parametrize("kind", ["top_k", "qsgd", "low_rank", "float8"])
+def test_batched_equals_serial(name, kind):
+    feedback, options = WAYS_OF[name]
+    options = (*options, way(feedback, kind), "task.model.init=independent", f"network.topology={GRAPHS[1]}")
+    batched = made(options)
+    same(batched, made(options, "serial"))
+    same(batched, made(options, "serial", independent=False))
+
+
+@pytest.mark.parametrize("name", [name for name in WAYS_OF if "push" not in name and "dcd" not in name])
+@pytest.mark.parametrize("kind", COMPRESS)
+def test_mixing_keeps_the_sum_of_models(name, kind):
+    feedback, options = WAYS_OF[name]
+    if feedback == "none" and "ad_psgd" not in str(options):
+        pytest.skip("the algorithm asks for no more than means")
+    still = (*options, way(feedback, kind), "local.lr=0", "task.model.init=independent", "network.topology.kind=ring")
+    before, after = made((*still, "run.until=1e-9")), made(still)
+    assert float((before.state.models - after.state.models).abs().max()) > 1e-3  # something has been mixed
+    assert torch.allclose(laws(before)["sum of x"], laws(after)["sum of x"], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("rule", check.RULES)
+@pytest.mark.parametrize("name", ["choco, meetings", "choco, rounds", "deep_squeeze, rounds", "dcd, rounds", "none, pushes"])
+def test_what_the_kit_checks_holds(rule, name):
+    feedback, options = WAYS_OF[name]
+    small = ("network.nodes=5", "network.topology.kind=ring", "run.until=4")
+    config = load(BASE, [*SMALL, *options, way(feedback, "top_k"), *small])
+    assert check.RULES[rule](config) is None
