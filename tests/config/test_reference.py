@@ -72,6 +72,7 @@ def test_the_catalogue_reads_types_defaults_and_meanings_off_the_code():
         "none",
         "fixed",
         "none",
+        "none",
         "continuous",
         "gossip_sgd",
         "sgd",
