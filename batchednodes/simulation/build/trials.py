@@ -123,7 +123,7 @@ def _step(optimizer: Optimizer, x: Tensor, kept: dict[str, Tensor], settings: di
 
 
 def _try_compressor(compressor: Compressor, dtype: torch.dtype) -> None:
-    v = torch.linspace(-1, 1, _ROWS * _P, dtype=dtype).view(_ROWS, _P)
+    v = torch.linspace(-1, 2, _ROWS * _P, dtype=dtype).view(_ROWS, _P)
 
     def draws(size: int) -> Tensor:
         return torch.linspace(0.1, 0.9, size, dtype=dtype).expand(_ROWS, size)
