@@ -14,7 +14,6 @@ from batchednodes.config.hints import default_of, describe, join, members
 from batchednodes.config.registry import PYTHON, PythonKind, take_
 from batchednodes.numerics.targets import is_own
 
-
 _ITEM = 4
 """Bytes of a number of type float32 [B]."""
 
