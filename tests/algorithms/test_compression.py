@@ -104,6 +104,22 @@ def test_mixing_keeps_the_sum_of_models(name, kind):
     assert torch.allclose(laws(before)["sum of x"], laws(after)["sum of x"], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["choco, meetings", "choco, losses", "none, pushes"])
+def test_nodes_that_diverge_are_cut_off_alike(name):
+    feedback, options = WAYS_OF[name]
+    lr, decay = [0.05] * 12, [0.0] * 12
+    lr[3] = lr[7] = decay[3] = decay[7] = 1e200  # the first step leads beyond all numbers
+    options = (*options, way(feedback, "top_k"), f"local.lr={lr}", f"local.weight_decay={decay}")
+    options += ("run.on_divergence=quarantine", "network.topology={kind: ring}")
+    batched, serial = made(options), made(options, "serial")
+    cut = batched.state.diverged_at.isfinite()
+    assert cut.nonzero().flatten().tolist() == [3, 7]
+    assert torch.equal(batched.state.diverged_at, serial.state.diverged_at)
+    mine, theirs = (run.state.models[~cut] for run in (batched, serial))
+    assert mine.isfinite().all()
+    assert torch.allclose(mine, theirs, rtol=1e-11, atol=1e-12)
+
+
 @pytest.mark.parametrize("rule", check.RULES)
 @pytest.mark.parametrize(
     "name", ["choco, meetings", "choco, rounds", "deep_squeeze, rounds", "dcd, rounds", "none, pushes"]
