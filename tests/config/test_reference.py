@@ -88,8 +88,8 @@ def test_each_algorithm_says_its_paper_state_bytes_and_soundness():
         assert {*facts[kind]} == {"paper", "state", "bytes sent a contact", "sound"}, kind
         assert facts[kind]["paper"].endswith("."), kind
     assert facts["push_sum"] == {
-        "paper": 'M. Assran, N. Loizou, N. Ballas, M. Rabbat, "Stochastic gradient push for distributed deep learning", '
-        "ICML 2019.",
+        "paper": 'M. Assran, N. Loizou, N. Ballas, M. Rabbat, "Stochastic gradient push for distributed deep '
+        'learning", ICML 2019.',
         "state": "the model and 1 number (w)",
         "bytes sent a contact": "4 p + 4, in one direction, of p parameters in float32",
         "sound": "at single contacts and in synchronous rounds; column-stochastic mixing",
