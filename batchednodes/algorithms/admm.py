@@ -44,6 +44,7 @@ class ADMM(Algorithm):
     """Gradient steps of an update; at least 1."""
 
     fields: ClassVar[dict[str, Field]] = {"z": Field(lives="edge")}
+    emits: ClassVar[tuple[str, ...]] = ("z",)
     descends: ClassVar[bool] = False
     weighs: ClassVar[bool] = False
 

@@ -181,6 +181,10 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
         """Returns the models [w, p] that are scored."""
         return r["x"]
 
+    def payload(self, p: int, item: int) -> int:
+        """Returns the bytes of what a contact sends in one direction, for models of p parameters of some bytes each."""
+        return sum(self.fields[name].size(p, item) if name in self.fields else p * item for name in self.emits)
+
     @classmethod
     def linear(cls) -> bool:
         """Returns whether mixing is nothing but W times the emitted fields, which can lie side by side."""

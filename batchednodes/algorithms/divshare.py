@@ -41,11 +41,15 @@ class DivShare(Algorithm):
     """Parts of a model, 1 / Omega; at least 1."""
 
     fields: ClassVar[dict[str, Field]] = {"sum": Field(lives="inbox"), "count": Field(lives="inbox")}
+    emits: ClassVar[tuple[str, ...]] = ("sum",)
     timing: ClassVar[tuple[str, ...]] = ("events",)
     weighs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         count(self.fragments, 1, "fragments")
+
+    def payload(self, p: int, item: int) -> int:
+        return -(-p // self.fragments) * item
 
     def update_(self, r: Rows, k: Context) -> None:
         r["x"] = k.descend((r["x"] + r["sum"]) / (1 + r["count"]))
@@ -68,6 +72,6 @@ class DivShare(Algorithm):
             rows["sum"][e.actor], rows["count"][e.actor] = 0, 0
             return
         for row, origin, to in [(i, e.origin, e.peer), (e.peer, e.peer, i)][: 2 if e.kind == MEET else 1]:
-            brought = self._brought(k.uniform(origin, _STREAM, 1), x[row])
+            brought = self._brought(e.draws(x.new_tensor([origin]).long(), _STREAM, 1)[0], x[row])
             rows["sum"][to] += x[row] * brought
             rows["count"][to] += brought

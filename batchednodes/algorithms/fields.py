@@ -36,6 +36,9 @@ class Field:
     mixed: bool = False
     """Whether it lies beside the model in the rows of x, and is mixed as the model is."""
 
+    seen: bool = True
+    """Whether updates see it; else only mixing does, and updates need no copy of it."""
+
     def __post_init__(self) -> None:
         if self.lives != "node" and (self.start != "zero" or self.travels or self.mixed):
             raise ValueError(f"a field that lives on an {self.lives} must begin at 0, and stay, got {self}")

@@ -3,6 +3,7 @@ r"""Any algorithm, one event at a time: by its own independent `event_`, or by i
 Notation: i the node that acts or sends, j the one that receives, w weight of what it receives.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -47,6 +48,8 @@ class Event:
     """Where fields lie that live on edges."""
     origin: int = -1
     """Of a contact the node whose model the actor's row is, or was when it was sent: that row may be a slot."""
+    draws: Callable[[Tensor, int, int], Tensor] = field(default=lambda *_: torch.zeros(0))
+    """Returns numbers in (0, 1) for some nodes, given stream and size, as `Context.uniform` does."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,7 @@ class OneByOne:
             robust_reference.contact_(self.rowwise, self.rowwise.robust, state, sides, w, time)
         elif self.independent:
             origin = i if kind == MEET or message is None else int(message.node[k])
-            one = Event(PUSH if kind == PULL else kind, i, j, w, time, copies, origin=origin)
-            self._event_(state, one, _Meeting(self.rowwise, time))
+            self._event_(state, Event(PUSH if kind == PULL else kind, i, j, w, time, copies, origin=origin), None)
         else:
             self.rowwise.mix_(state, self._line(state, events, k, kind, (i, j), w), "sparse")
         width = self.reference.width_of(events, k, actor)
@@ -159,24 +161,15 @@ class OneByOne:
         if self.layout.widths[g]:
             newest_(state, self.layout.block(state.versions, g), nodes, matrix, time)
 
-    def _event_(self, state: State, event: Event, one: "_One | _Meeting | None") -> None:
-        event = replace(event, edges=self.rowwise.edges)
+    def _event_(self, state: State, event: Event, one: "_One | None") -> None:
+        at = torch.tensor([event.time], dtype=torch.float64, device=state.x.device)
+
+        def draws(nodes: Tensor, stream: int, size: int) -> Tensor:
+            return self.rowwise.contact({}, nodes, at.expand(nodes.shape)).uniform(stream, size)
+
+        event = replace(event, edges=self.rowwise.edges, draws=draws)
         act = getattr(self.rowwise.algorithm, "event_")  # noqa: B009  (not all algorithms have it)
         act(self.rowwise.all_rows(state), event, one)
-
-
-@dataclass(frozen=True)
-class _Meeting:
-    """What the independent form of a contact may ask for."""
-
-    rowwise: Rowwise
-    time: float
-
-    def uniform(self, node: int, stream: int, size: int) -> Float[Tensor, " size"]:
-        """Returns numbers in (0, 1) of a node, by the address (seed, stream, node, event)."""
-        at = torch.tensor([node], device=self.rowwise.degree.device)
-        instant = torch.tensor([self.time], dtype=torch.float64, device=at.device)
-        return self.rowwise.contact({}, at, instant).uniform(stream, size)[0]
 
 
 @dataclass

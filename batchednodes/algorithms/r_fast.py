@@ -50,6 +50,7 @@ class RFast(Algorithm):
         "used": Field(lives="edge"),
         "out": Field(lives="edge"),
     }
+    emits: ClassVar[tuple[str, ...]] = ("v", "out")
     timing: ClassVar[tuple[str, ...]] = ("events",)
     descends: ClassVar[bool] = False
     weighs: ClassVar[bool] = False

@@ -49,6 +49,7 @@ class RelaySGD(Algorithm):
         "came": Field(lives="edge"),
         "counts": Field(width=1, lives="edge"),
     }
+    emits: ClassVar[tuple[str, ...]] = ("came", "counts")
     mixing: ClassVar[Any] = "row"
     graph: ClassVar[Any] = "tree"
     timing: ClassVar[tuple[str, ...]] = ("rounds",)

@@ -5,7 +5,7 @@ Serial is the same with one row: what a method does to a row depends on that row
 Notation: w rows, p parameters, e lines of a wave, i sender, j receiver, x models, W gossip matrix.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 import torch
@@ -57,11 +57,12 @@ class Rowwise:
         examples: Int64[Tensor, "w s b"],
     ) -> tuple[Rows, Float[Tensor, " w"]]:
         """Returns what an update makes of some rows, which stay as they are, and the losses that it saw."""
-        r, here = self.rows(state, rows), None
+        hidden = {name for name, one in self.algorithm.declared().items() if not one.seen}
+        r, here = self.rows(state, rows, hidden=hidden), None
         r |= {name: state.fields[name].index_select(0, rows) for name in self.algorithm.living("inbox")}
-        if self.edges is not None:
+        if self.edges is not None and state.on_edges - hidden:
             index, here = self.edges.around(nodes)
-            r |= around(state, index, here)
+            r |= around(state, index, here, hidden)
         shapes = {name: value.shape for name, value in r.items()}
         k = _Update(self, r, nodes, times.unsqueeze(1), counts.unsqueeze(1), examples, here)
         self.algorithm.update_(r, k)
@@ -75,28 +76,36 @@ class Rowwise:
     def mix_(self, state: State, phase: GossipPhase, kernel: Kernel) -> None:
         """Applies a phase of gossip."""
         if self.robust is not None or not self.algorithm.linear():
+            all_live = phase.sent is None and not bool((phase.senders == phase.receivers).any())
             for a, b in phase.spans():
-                self._wave_(state, phase, slice(a, b))
+                self._wave_(state, phase, slice(a, b), all_live)
         elif self.algorithm.mixing == "column":
             split.mix_(state.x, phase)
         else:
             mix_(state.x, phase, kernel)
             self._copy_(state, phase)
 
-    def _wave_(self, state: State, phase: GossipPhase, part: slice) -> None:
+    def _wave_(self, state: State, phase: GossipPhase, part: slice, all_live: bool) -> None:
         """Applies one wave: emissions of both sides, their mean, and what its receivers make of it."""
         i, j, w, times = (column[part] for column in (phase.senders, phase.receivers, phase.weights, phase.times))
-        origins, copies = i if phase.sent is None else phase.actors[part], j >= phase.nodes
-        into = None if phase.sent is None else (i[copies], j[copies])
-        live = ~copies & (i != j)  # a node that is cut off has contacts with itself
-        i, j, w, times, origins = (column[live] for column in (i, j, w, times, origins))
-        theirs, mine = self.rows(state, i, (origins, j)), self.rows(state, j, (j, origins))
+        origins, into = i if phase.sent is None else phase.actors[part], None
+        if not all_live:
+            copies = j >= phase.nodes
+            into = None if phase.sent is None else (i[copies], j[copies])
+            live = ~copies & (i != j)  # a node that is cut off has contacts with itself
+            i, j, w, times, origins = (column[live] for column in (i, j, w, times, origins))
+        ij, ji = (None, None) if self.edges is None else (self.edges.number(*e) for e in ((origins, j), (j, origins)))
+        mine = self.rows(state, j, ji)
+        theirs = {} if phase.pairs else self.rows(state, i, ij)
         if into is not None:
             self._copies_(state, *into)  # after they are read: a slot may be taken again in the wave that empties it
         if j.numel() == 0:
             return
-        sent = self.emitted(theirs, self.contact(theirs, origins, times))
         own = self.emitted(mine, self.contact(mine, j, times))
+        if phase.pairs:  # what one side of a meeting sends is what the other one makes of itself
+            sent = {name: value.unflatten(0, (-1, 2)).flip(1).flatten(0, 1) for name, value in own.items()}
+        else:
+            sent = self.emitted(theirs, self.contact(theirs, origins, times))
         for name in self.algorithm.living("inbox"):
             state.fields[name].index_add_(0, j, sent.pop(name).to(state.fields[name].dtype))
             del own[name]
@@ -111,8 +120,8 @@ class Rowwise:
         self.note(mine, times)
         if self.algorithm.writes_sender and not phase.pairs:  # of a meeting each side is a receiver, too
             self.note(theirs, times)
-            self.write_(state, i, theirs, (origins, j))
-        self.write_(state, j, mine, (j, origins))
+            self.write_(state, i, theirs, ij)
+        self.write_(state, j, mine, ji)
 
     def _copy_(self, state: State, phase: GossipPhase) -> None:
         """Lets fields that are not mixed follow their models into slots."""
@@ -131,16 +140,18 @@ class Rowwise:
 
     # ---------------------------------------------------------------------------------------------------------- rows
 
-    def rows(self, state: State, rows: Int64[Tensor, " w"], edges: tuple[Tensor, Tensor] | None = None) -> Rows:
-        """Returns the fields of some rows, as copies; of those on edges, where edges (i, j) are given, their rows."""
+    def rows(
+        self, state: State, rows: Int64[Tensor, " w"], edges: Int64[Tensor, " w"] | None = None,
+        hidden: Set[str] = frozenset(),
+    ) -> Rows:  # fmt: skip
+        """Returns the fields of some rows but hidden ones, as copies; of those on edges, the rows of numbered edges."""
         x = state.x.index_select(0, rows)
         found: Rows = {"x": x[:, : self.p]}
         found |= {name: x[:, columns] for name, columns in self.columns.items()}
-        for name in state.fields.keys() - state.on_edges - {*self.algorithm.living("inbox")}:
+        for name in state.fields.keys() - state.on_edges - {*self.algorithm.living("inbox")} - hidden:
             found[name] = state.fields[name].index_select(0, rows)
-        if edges is not None and self.edges is not None:
-            number = self.edges.number(*edges)
-            found |= {name: state.fields[name].index_select(0, number) for name in state.on_edges}
+        if edges is not None:
+            found |= {name: state.fields[name].index_select(0, edges) for name in state.on_edges}
         return found
 
     def held(self, state: State) -> Rows:
@@ -155,7 +166,7 @@ class Rowwise:
 
     def write_(
         self, state: State, rows: Int64[Tensor, " w"], r: Mapping[str, Tensor],
-        edges: tuple[Tensor, Tensor] | None = None, updated: Int64[Tensor, " w"] | None = None,
+        edges: Int64[Tensor, " w"] | None = None, updated: Int64[Tensor, " w"] | None = None,
     ) -> None:  # fmt: skip
         """Writes fields of some rows.
 
@@ -163,7 +174,7 @@ class Rowwise:
             state: changed.
             rows: of x.
             r: their fields.
-            edges: (i, j) that the rows of fields on edges belong to, after a contact.
+            edges: numbers of those that the rows of fields on edges belong to, after a contact.
             updated: the nodes, after an update: they have those of all their neighbours.
         """
         mixed = [r["x"], *(r[name] for name in self.columns)]
@@ -171,11 +182,13 @@ class Rowwise:
         for name, field in state.fields.items():
             if name not in state.on_edges and name in r:
                 field.index_copy_(0, rows, r[name].to(field.dtype))
-        if self.edges is not None and (edges is not None or updated is not None):
-            number, here = self.edges.around(updated) if updated is not None else (self.edges.number(*edges or ()), ...)
-            for name in state.on_edges:
-                value = r[name].to(state.fields[name].dtype)
-                state.fields[name].index_copy_(0, number[here], value[here])
+        kept = {name: r[name].to(state.fields[name].dtype) for name in state.on_edges & r.keys()}
+        if kept and self.edges is not None and updated is not None:
+            number, here = self.edges.around(updated)
+            edges, kept = number[here], {name: value[here] for name, value in kept.items()}
+        if edges is not None:
+            for name, value in kept.items():
+                state.fields[name].index_copy_(0, edges, value)
 
     @property
     def p(self) -> int:
@@ -229,9 +242,12 @@ class Rowwise:
             r["last_event"] = times.unsqueeze(1)
 
 
-def around(state: State, index: Int64[Tensor, "w d"], here: Bool[Tensor, "w d"]) -> Rows:
-    """Returns the fields on edges [w, d, width] of all edges of some nodes; 0 where there is none."""
-    return {name: torch.where(here.unsqueeze(2), state.fields[name][index], 0) for name in sorted(state.on_edges)}
+def around(
+    state: State, index: Int64[Tensor, "w d"], here: Bool[Tensor, "w d"], hidden: Set[str] = frozenset()
+) -> Rows:
+    """Returns the fields on edges [w, d, width], but hidden ones, of all edges of some nodes; 0 where there is none."""
+    names = sorted(state.on_edges - hidden)
+    return {name: torch.where(here.unsqueeze(2), state.fields[name][index], 0) for name in names}
 
 
 class Contact(Context):

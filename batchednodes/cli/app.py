@@ -153,6 +153,8 @@ def list_command(
         title = [(kind.section or "top level", "bold"), *([": kind ", (kind.name, "bold")] if kind.name else [])]
         default = " (default)" if kind.default and kind.name else ""
         terminal.print(Text.assemble("\n", *title, f"{default}  {kind.summary}"))
+        for name, fact in kind.facts:
+            terminal.print(Text(f"  {name}: {fact}"))
         if kind.settings:
             terminal.print(_settings_table(kind))
 

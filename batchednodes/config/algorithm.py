@@ -6,6 +6,7 @@ Notation: c the settings, a `Config`; which the algorithm, as messages name it.
 from typing import Any
 
 from batchednodes.algorithms.base import Algorithm
+from batchednodes.algorithms.compression.feedback import WAYS, allows
 from batchednodes.algorithms.gossip_sgd import GossipSGD
 from batchednodes.config.kinds import READER
 from batchednodes.config.messages import has_messages
@@ -24,6 +25,9 @@ def check_algorithm(c: Any) -> None:
         ValueError: they do not fit together.
     """
     which = f"algorithm.kind={READER.plain(c.algorithm, 'algorithm')['kind']}"
+    refuse(_of_compression(c, which))
+    if not c.gossip.compress.exact:
+        which = f"{which} and gossip.compress.feedback={c.gossip.compress.feedback}"
     refuse(
         [
             *_where_sound(c, which),
@@ -36,9 +40,24 @@ def check_algorithm(c: Any) -> None:
     )
 
 
+def _of_compression(c: Any, which: str) -> tuple[Rule, ...]:
+    """Returns the rules of what may be compressed, and how."""
+    able, rounds, g = allows(c.algorithm), isinstance(c.timing, Synchronous), c.gossip.compress
+    way = None if g.exact else WAYS[g.feedback][rounds]
+    return (
+        (f"gossip.compress must be left out with {which}, whose messages bring more than a model, or are more than "
+         "averaged", way and not able, "use an algorithm that mixes models and nothing else"),
+        (f"timing.kind must be synchronous with gossip.compress.feedback={g.feedback}, which is sound in rounds only",
+         way and not rounds and "events" not in way.timing, "use feedback choco or none"),
+        (f"network.topology.kind must be one that does not change with gossip.compress.feedback={g.feedback}, of which "
+         "neighbours keep what has come", way and not way.changing and isinstance(c.network.topology, Changing),
+         "use another graph, or feedback deep_squeeze or none"),
+    )  # fmt: skip
+
+
 def _where_sound(c: Any, which: str) -> tuple[Rule, ...]:
     """Returns the rules of the timing and the contacts in which an algorithm is sound."""
-    a, exchange, rounds = type(c.algorithm), c.gossip.exchange, isinstance(c.timing, Synchronous)
+    a, exchange, rounds = type(c.method), c.gossip.exchange, isinstance(c.timing, Synchronous)
     at_update, steps = c.gossip.clock.at_update() is not None, not isinstance(c.timing, Continuous | Synchronous)
     return (
         (f"timing.kind must be continuous or rounds with {which}, which is sound at single contacts only",
@@ -61,7 +80,7 @@ def _where_sound(c: Any, which: str) -> tuple[Rule, ...]:
 
 def _of_messages(c: Any, which: str) -> tuple[Rule, ...]:
     """Returns the rules of what messages bring, and what becomes of them."""
-    own, g, a = type(c.algorithm) is not GossipSGD, c.gossip, type(c.algorithm)
+    own, g, a = type(c.method) is not GossipSGD, c.gossip, type(c.method)
     takes = a.occupies_sender() and not a.linear()  # what it emits could not lie in a slot, and its sender changes then
     idle = [f"gossip.{name}" for name in ("weight", "merge") if given(g, name) and not a.weighs]
     names = {"gossip": ("delay", "loss", "merge", "flow"), "network": ("availability", "churn")}
@@ -84,9 +103,9 @@ def _of_messages(c: Any, which: str) -> tuple[Rule, ...]:
 
 def _of_updates(c: Any, which: str) -> tuple[Rule, ...]:
     """Returns the rules of what an update does."""
-    own, local = type(c.algorithm) is not GossipSGD, c.local
+    own, local = type(c.method) is not GossipSGD, c.local
     settings = [name for name in ("momentum", "nesterov", "optimizer") if given(local, name)]
-    idle = [f"local.{name}" for name in settings if not type(c.algorithm).descends]
+    idle = [f"local.{name}" for name in settings if not type(c.method).descends]
     return (
         (f"update.applies must be at_completion with {which}", own and c.update.applies != "at_completion",
          "use algorithm.kind=ad_psgd for stale gradients"),
@@ -96,7 +115,7 @@ def _of_updates(c: Any, which: str) -> tuple[Rule, ...]:
 
 def _of_places(c: Any, which: str) -> tuple[Rule, ...]:
     """Returns the rules of fields that live on edges."""
-    a, g = type(c.algorithm), c.gossip
+    a, g = type(c.method), c.gossip
     edges = bool(a.living("edge"))
     sends = edges and a.emit_ is not Algorithm.emit_  # else what a message brings is in its snapshot
     return (

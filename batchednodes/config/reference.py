@@ -2,15 +2,20 @@ r"""What can be set, read off the code: every section, kind and setting with its
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, get_type_hints
 
+from batchednodes.algorithms.base import Algorithm
 from batchednodes.config import KINDS, READER, Config
 from batchednodes.config.hints import default_of, describe, join, members
 from batchednodes.config.registry import PYTHON, PythonKind, take_
 from batchednodes.numerics.targets import is_own
+
+_ITEM = 4
+"""Bytes of a number of type float32 [B]."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class Kind:
     """Whether a section that names no kind is of this one."""
     settings: tuple[Setting, ...]
     """In the order of the code."""
+    facts: tuple[tuple[str, str], ...] = ()
+    """What else is known of it, each with its name; of algorithms only."""
 
 
 def catalogue() -> list[Kind]:
@@ -91,7 +98,43 @@ def _kind(path: str, name: str, cls: type, default: Any) -> Kind:
     summary = (inspect.getdoc(cls) or "").partition("\n")[0]
     if is_own(cls):
         summary = f"{summary}  ({cls.__module__}:{cls.__qualname__})".strip()
-    return Kind(path, name, summary, type(default) is cls, tuple(settings))
+    return Kind(path, name, summary, type(default) is cls, tuple(settings), tuple(_facts(cls)))
+
+
+def _facts(cls: type) -> Iterator[tuple[str, str]]:
+    """Yields paper, state, size of messages and soundness of an algorithm."""
+    if not issubclass(cls, Algorithm):
+        return
+    text = inspect.getdoc(inspect.getmodule(cls)) or ""
+    if (paper := _paper(text)) is not None:
+        yield "paper", paper
+    yield "state", _state(cls)
+    if all(default_of(field) is not MISSING for field in fields(cls)):
+        made = cls()
+        fixed = made.payload(0, _ITEM)
+        each, more = made.payload(1000, _ITEM) - fixed, f" + {fixed}" if fixed else ""
+        yield "bytes sent a contact", f"{each / 1000:g} p{more}, in one direction, of p parameters in float32"
+    where = {"events": "at single contacts", "rounds": "in synchronous rounds"}
+    weights = {"row": "means", "double": "doubly stochastic mixing", "column": "column-stochastic mixing"}[cls.mixing]
+    graph = ", on trees" if cls.graph == "tree" else ""
+    yield "sound", f"{' and '.join(where[one] for one in cls.timing)}; {weights}{graph}"
+
+
+def _paper(text: str) -> str | None:
+    """Returns the first reference at the end of a module's docstring, on one line; None: there is none."""
+    found = re.search(r"^References?:\n((?: .*\n)*? .*\.)$", text, flags=re.MULTILINE)
+    return " ".join(found[1].split()) if found else None
+
+
+def _state(cls: type[Algorithm]) -> str:
+    """Returns how many rows a node keeps: "the model and 2 rows (y, g)"."""
+    words = list[str]()
+    for place, what in (("node", ""), ("edge", " of each neighbour"), ("inbox", " of what has come")):
+        for width, unit in ((None, "row"), (1, "number")):
+            names = [name for name in cls.living(place) if (cls.fields[name].width is None) == (width is None)]
+            if names:
+                words.append(f"{len(names)} {unit}{'s' if len(names) > 1 else ''}{what} ({', '.join(names)})")
+    return " and ".join(["the model", *words])
 
 
 def _yaml(value: Any, path: str) -> str:

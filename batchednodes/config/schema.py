@@ -14,6 +14,8 @@ from batchednodes import models
 from batchednodes import topology as graphs
 from batchednodes.algorithms.attacks import Attack, NoAttack
 from batchednodes.algorithms.base import Algorithm
+from batchednodes.algorithms.compression import Compressor, Uncompressed
+from batchednodes.algorithms.compression.feedback import compressed
 from batchednodes.algorithms.gossip_sgd import GossipSGD
 from batchednodes.config.algorithm import check_algorithm
 from batchednodes.config.checks import check_nodes, check_together
@@ -28,6 +30,7 @@ from batchednodes.events.links.delay import Delay, Instant
 from batchednodes.events.links.loss import Loss, NoLoss
 from batchednodes.events.merge import Fixed, Merge
 from batchednodes.events.rounds import Continuous, Timing
+from batchednodes.events.synchronous import Synchronous
 from batchednodes.events.token_accounts import Flow, Unlimited
 from batchednodes.models.criterion import Criterion
 from batchednodes.numerics.values import PerNode, count, number, shown
@@ -112,6 +115,10 @@ class Gossip:
 
     flow: Flow = Unlimited()
     """Token accounts, which say when a node sends besides its own contacts, and when it saves these."""
+
+    compress: Compressor = Uncompressed()
+    """What arrives of a message that is made smaller, and what makes up for the rest; of algorithms that mix their
+    models and nothing else."""
 
     weight: PerNode = 0.5
     """Weight w of the other's model in x <- (1 - w) x + w x_other [dimensionless]; in [0, 1]; that of the node which
@@ -328,6 +335,11 @@ class Config:
             check_nodes(self)
         except ValueError as error:
             raise READER.located(self, error) from None
+
+    @property
+    def method(self) -> Algorithm:
+        """The algorithm as it runs, its messages compressed by `gossip.compress`."""
+        return compressed(self.algorithm, self.gossip.compress, isinstance(self.timing, Synchronous))
 
 
 def reseeded(config: Config, seed: int) -> Config:

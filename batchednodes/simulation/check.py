@@ -108,7 +108,7 @@ def _algorithm(algorithm: dict[str, Any], timing: dict[str, Any]) -> type[Algori
     """Returns the class of an algorithm, wherever it is sound."""
     for options in ({}, _MEET, _MEET | {"gossip.clock": {"kind": "at_update"}}, {"timing": timing}):
         try:
-            return type(_config(algorithm, options).algorithm)
+            return type(_config(algorithm, options).method)
         except ValueError as error:
             last = error
     raise last
@@ -250,7 +250,7 @@ def _waves(config: Config) -> str | None:
 
 
 def _independent(config: Config) -> str | None:
-    if not hasattr(config.algorithm, "event_"):
+    if not hasattr(config.method, "event_"):
         return None
     return _apart(_ended(_run(config)), _ended(_run(config, "serial", independent=True)))
 
@@ -283,7 +283,7 @@ def _laws(config: Config) -> str | None:
     """Runs one event at a time; a mixing must keep what each law says."""
     run = _run(config, "serial")
     algorithm = run.engine.executor.algorithm
-    if not isinstance(algorithm, OneByOne) or not type(config.algorithm).laws:
+    if not isinstance(algorithm, OneByOne) or not type(config.method).laws:
         return None
     events, _ = run.engine.timeline.window(run.engine.begin().clocks, config.run.until)
     for k in range(len(events)):
@@ -308,7 +308,7 @@ def _equal(config: Config) -> str | None:
     """Mixes models that are equal, and have not been trained: they must stay as they are."""
     if isinstance(config.timing, type(load({}).timing)):
         config = load(to_dict(config), [{"update.clock": {"kind": "never"}}])
-        if type(config.algorithm).contact == "at_update":
+        if type(config.method).contact == "at_update":
             return None
     else:
         config = load(to_dict(config), ["local.lr=0"])
@@ -338,13 +338,13 @@ def _drift(config: Config) -> str | None:
     """Mixes for a long time without training: sums in float64 must not wander away."""
     config = load(to_dict(config), ["local.lr=0", f"run.until={40 * config.run.until}", "run.mark_every=1000"])
     run = _run(config)
-    if not isinstance(run.engine.executor, Batched) or not type(config.algorithm).laws:
+    if not isinstance(run.engine.executor, Batched) or not type(config.method).laws:
         return None
     before = _said(_rowwise(run), run)
     after = _said(_rowwise(_ended(run)), run)
     for name in before:
         scale = max(1.0, float(before[name].abs().max()))
-        if "g" not in config.algorithm.fields and not torch.allclose(
+        if "g" not in config.method.fields and not torch.allclose(
             before[name], after[name], rtol=0.0, atol=NEAR * scale
         ):
             return f"the law {name!r} is off by {float((before[name] - after[name]).abs().max()):.3g} after a long time"

@@ -73,6 +73,7 @@ def test_the_catalogue_reads_types_defaults_and_meanings_off_the_code():
         "none",
         "fixed",
         "none",
+        "none",
         "continuous",
         "gossip_sgd",
         "sgd",
@@ -80,3 +81,19 @@ def test_the_catalogue_reads_types_defaults_and_meanings_off_the_code():
         "linear_regression",
         "linear",
     ]
+
+
+def test_each_algorithm_says_its_paper_state_bytes_and_soundness():
+    facts = {entry.name: dict(entry.facts) for entry in catalogue() if entry.section == "algorithm"}
+    for kind in KINDS["algorithm"]:
+        assert {*facts[kind]} == {"paper", "state", "bytes sent a contact", "sound"}, kind
+        assert facts[kind]["paper"].endswith("."), kind
+    assert facts["push_sum"] == {
+        "paper": 'M. Assran, N. Loizou, N. Ballas, M. Rabbat, "Stochastic gradient push for distributed deep '
+        'learning", ICML 2019.',
+        "state": "the model and 1 number (w)",
+        "bytes sent a contact": "4 p + 4, in one direction, of p parameters in float32",
+        "sound": "at single contacts and in synchronous rounds; column-stochastic mixing",
+    }
+    assert facts["gradient_tracking"]["state"] == "the model and 2 rows (y, g)"
+    assert facts["gradient_tracking"]["bytes sent a contact"].startswith("8 p, ")

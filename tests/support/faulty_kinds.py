@@ -175,6 +175,30 @@ class Half(kinds.Softmax):
         return 0.5
 
 
+@said("gossip.compress", WORKS.format("compress") + r"must return rows of shape \[3, 5\], got \[3, 1\]")
+class MeanOnly(kinds.Rounded):
+    """One number of each row."""
+
+    def compress(self, v, uniform) -> Any:
+        return v.mean(1, keepdim=True)
+
+
+@said("gossip.compress", WORKS.format("compress") + "must compress each row by itself, got what depends on other rows")
+class SharedScale(kinds.Rounded):
+    """A scale that all rows share."""
+
+    def compress(self, v, uniform) -> Any:
+        return v / v.abs().max()
+
+
+@said("gossip.compress", WORKS.format("size") + "must return a whole number of bytes, at least 0, got 7.5")
+class HalfBytes(kinds.Rounded):
+    """Bytes that are not whole."""
+
+    def size(self, p, item) -> Any:
+        return 1.5 * p
+
+
 @said("gossip.flow", r": sends must return a probability in \[0, 1\], got 2 for 0 tokens")
 class Eager(kinds.Thrifty):
     """A probability above 1."""

@@ -1,13 +1,14 @@
 """Kinds as a user writes them, in a file outside of the package."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 from torch import nn
 
 from batchednodes.algorithms.attacks import OwnRows
+from batchednodes.algorithms.compression.base import Compressor, Feedback
 from batchednodes.algorithms.fields import Field
 from batchednodes.algorithms.optim import Optimizer, Schedule
 from batchednodes.data import Dataset, DataSizes, Partition, Shift, Source
@@ -319,6 +320,28 @@ def sends(tokens, eager, _):
 def reacts(tokens, news, eager, _):
     """Returns the mean number of messages for a model that came."""
     return eager * tokens if news else 0.0
+
+
+@dataclass(frozen=True)
+class Rounded(Compressor):
+    """Numbers rounded to those of a grid, of two bytes."""
+
+    grid: float = 0.5
+    """Distance of two of them."""
+
+    _: KW_ONLY
+    feedback: Feedback = "none"
+    """As of other kinds."""
+
+    def __post_init__(self):
+        number(self.grid, 1, "grid", open_low=True)
+        super().__post_init__()
+
+    def compress(self, v, uniform):
+        return (v / self.grid).round() * self.grid
+
+    def size(self, p, item):
+        return 2 * p
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,7 @@ METRICS = (
     Metric("messages_lost", "messages", "messages that got lost", "messages/lost"),
     Metric("messages_offline", "messages", "messages that found nobody", "messages/offline"),
     Metric("messages_in_flight", "messages", "messages under way at the mark", "messages/in_flight"),
+    Metric("bytes_sent", "B", "bytes of all that nodes have sent since t = 0", "messages/bytes_sent"),
     Metric(
         "suboptimality", "", "of quadratics, mean of |A_i x - B_i|^2 over nodes at the average model, less its least",
         "optimum/suboptimality", "suboptimality", ("mean",), "suboptimality", "suboptimality",

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from batchednodes.algorithms.state import State
-from batchednodes.events.messages.records import MessageLaws
+from batchednodes.events.messages.records import REQUEST, MessageLaws
 from batchednodes.events.messages.timeline import accounts
 from batchednodes.events.timeline import Clocks
 from batchednodes.models.problem import Problem, Tests
@@ -65,6 +65,8 @@ class Evaluator:
     """Metrics of the user's own."""
     attackers: Bool[np.ndarray, " n"] | None = None
     """Nodes that attack, which are left out of what is said of models; None: there are none."""
+    bytes: tuple[int, ...] = ()
+    """Bytes that a contact of each network sends, or a message, where there are such [B]."""
 
     def observe(self, state: State, clocks: Clocks) -> "list[Observation]":
         """Returns what holds now for each network; the numbers of all models come to the host at once."""
@@ -144,6 +146,9 @@ class Evaluator:
         if away is not None:
             present = int((~away[part]).sum())
         counts = {f"messages_{name}": count for name, count in post.items()}
+        contacts = int(clocks.gossips[part].sum())
+        asked = contacts if self.laws is not None and self.laws.exchange == REQUEST else 0  # a request has no size
+        counts["bytes_sent"] = self.bytes[g] * (post.get("sent", contacts) - asked)
         row = seen.row | {"model_norm_mean": norm, "model_age_mean": age, "nodes_present": present} | counts
         return replace(seen, row={key: row.get(key) for key in KEYS})
 

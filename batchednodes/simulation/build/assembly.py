@@ -103,7 +103,7 @@ def timeline(configs: Sequence[Config]) -> Timeline:
         return preflight.timeline(configs, 0)
     dtype = DTYPES[configs[0].dtype]
     p = learning.skeleton(configs[0], datasets.sizes(configs[:1])[0], dtype, torch.device("cpu")).p
-    return preflight.timeline(configs, p * dtype.itemsize)
+    return preflight.timeline(configs, p)
 
 
 def assemble(
@@ -148,7 +148,9 @@ def assemble(
     laws = events.laws if isinstance(events, MessageTimeline) else None
     own = own_metrics.load(config.run.metrics)
     attackers = robustness.attackers(configs)
-    extra = (rowwise.models, own, attackers if attackers.any() else None)
+    sides = 2 if events.exchange == "meet" and not isinstance(events, Barriers) else 1  # rounds count each model sent
+    sent = tuple(sides * fields.message(c, problem.stack.p) for c in configs)
+    extra = (rowwise.models, own, attackers if attackers.any() else None, sent)
     evaluator = Evaluator(events.networks, problem, tracking, *constants, laws, *extra)
     evaluator.measured(state, 0.0, np.zeros(events.networks.n, bool))  # what a user's metric cannot is refused here
     return Simulation(engine, state, declared, evaluator, problem, chunks, updated, labels)
@@ -169,8 +171,8 @@ def _executor(
     if config.executor == "serial":
         reference = Reference(problem, *laws, quarantine, entries, replaces, ages)
         rowwise = _rowwise(configs, events, Gradient(problem), local.plain_descent(config, problem, rates), rates)
-        plain = type(config.algorithm) is GossipSGD and rounds is None and rowwise.robust is None
-        independent = hasattr(config.algorithm, "event_") or rowwise.robust is not None
+        plain = type(config.method) is GossipSGD and rounds is None and rowwise.robust is None
+        independent = hasattr(config.method, "event_") or rowwise.robust is not None
         any_ = OneByOne(reference, rowwise, rounds, independent)
         return Serial(reference if plain else any_), rowwise, declared
     descent = local.descent(config, problem, rates, rows[0])
@@ -252,7 +254,7 @@ def _rowwise(
     degrees, sizes = (
         torch.from_numpy(a).to(rates.lr) for a in (np.concatenate(degree), batch.sizes[batch.network_of()])
     )
-    algorithm = configs[0].algorithm
+    algorithm = configs[0].method
     edges = EdgeRows.of(events.contacts, batch, where) if algorithm.living("edge") else None
     known = (degrees, sizes, seeds, numbers, edges, robustness.robust(configs, batch, rates.lr.dtype, where))
     return Rowwise(algorithm, gradient, descent, rates, *known)

@@ -2,8 +2,13 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from batchednodes.algorithms.fields import Field
 from batchednodes.config import Config
+
+BYTES = {"float64": 8, "float32": 4, "bfloat16": 2}
+"""Bytes of one number of a model, by its type [B]."""
 
 LABELS = {"v": "momentum", "read": "models read (delta)", "age": "ages"}
 """What a plan calls some fields; others by their names."""
@@ -23,8 +28,14 @@ def declared(configs: Sequence[Config], momentum: bool, ages: int) -> dict[str, 
     if configs[0].update.applies == "delta":
         found["read"] = Field(start="model")
     optimizer = configs[0].local.optimizer
-    if type(configs[0].algorithm).descends:
+    if type(configs[0].method).descends:
         found |= type(optimizer).fields
     if ages:
         found["age"] = Field(width=ages, dtype="int64", travels=True)
-    return found | type(configs[0].algorithm).declared()
+    return found | type(configs[0].method).declared()
+
+
+def message(config: Config, p: int) -> int:
+    """Returns the bytes of a message of a network, for models of p parameters; of parts of models, their mean."""
+    rule = config.gossip.merge.weighing(np.zeros(1))
+    return round(config.method.payload(p, BYTES[config.dtype]) * rule.share / rule.parts)

@@ -23,6 +23,7 @@ from batchednodes.events.timeline import Timeline
 from batchednodes.events.token_accounts import TokenLaw
 from batchednodes.numerics.targets import returned
 from batchednodes.numerics.values import per_node, shown
+from batchednodes.simulation.build.fields import message
 
 _KINDS = {"push": PUSHED, "pull": REQUEST, "push_pull": ASKING, "meet": -1}
 """What a contact sends; -1: nothing, both are there at once."""
@@ -42,18 +43,18 @@ class _Network:
     weighing: MergeLaw
 
 
-def traffic(configs: Sequence[Config], base: Timeline, model: int) -> MessageTimeline:
+def traffic(configs: Sequence[Config], base: Timeline, p: int) -> MessageTimeline:
     """Returns the timeline of networks whose messages are under way.
 
     Args:
         configs: settings of each network.
         base: what their nodes do by themselves.
-        model: bytes of a model [B].
+        p: parameters of a model.
 
     Raises:
         ValueError: settings do not fit each other, or a link has more to carry than it can.
     """
-    some = [_network(c, model) for c in configs]
+    some = [_network(c, p) for c in configs]
     _check_alike([one.weighing for one in some])
     _check_schemes(configs)
     laws, networks, first = _laws(configs, some, base), base.networks, configs[0]
@@ -99,7 +100,7 @@ def _laws(configs: Sequence[Config], some: Sequence[_Network], base: Timeline) -
         exchange=_KINDS[first.gossip.exchange],
         before=first.gossip.reply == "before",
         rounds=isinstance(first.timing, Rounds),
-        splits=first.algorithm.mixing == "column",
+        splits=first.method.mixing == "column",
         nodes=np.concatenate([_nodes(g, *pair, base) for g, pair in enumerate(zip(configs, some, strict=True))]),
         trace=np.concatenate(traces),
         traces=np.cumsum([0, *(trace.size for trace in traces)]),
@@ -175,13 +176,12 @@ def _receiving(config: Config, weighing: MergeLaw) -> dict[str, Any]:
     }
 
 
-def _network(config: Config, model: int) -> _Network:
+def _network(config: Config, p: int) -> _Network:
     n, seed, gossip = config.network.nodes, config.seed, config.gossip
     weight = per_node(gossip.weight, n, seed, "gossip.weight", high=1.0, open_high=False)
     weighing = gossip.merge.weighing(weight)
-    size = round(model * weighing.share / weighing.parts)
     return _Network(
-        gossip.delay.delays(n, seed, "gossip.delay", n, size),
+        gossip.delay.delays(n, seed, "gossip.delay", n, message(config, p)),
         gossip.loss.losses(n, seed, "gossip.loss", n),
         config.network.availability.presence(n, seed, "network.availability", n),
         config.network.churn.times(n, seed, "network.churn", n),

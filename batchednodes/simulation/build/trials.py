@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from batchednodes.algorithms.attacks import Omniscient, OwnRows
+from batchednodes.algorithms.compression import Compressor
 from batchednodes.algorithms.optim import Optimizer, Schedule
 from batchednodes.algorithms.rowwise import Rowwise
 from batchednodes.algorithms.state import State
@@ -28,7 +29,7 @@ _TAKEN = ("v", "read", "age")
 
 
 def check(config: Config, targets: Tensor, classes: int | None) -> None:
-    """Tries the kinds of the user's own in `task.loss`, `local.optimizer` and `local.schedule`.
+    """Tries the kinds of the user's own in `task.loss`, `local.optimizer`, `local.schedule` and `gossip.compress`.
 
     Args:
         config: settings of a network.
@@ -44,6 +45,8 @@ def check(config: Config, targets: Tensor, classes: int | None) -> None:
     if is_own(type(local.optimizer)):
         settings = local.optimizer.per_node(n, seed, "local.optimizer", min(n, _ROWS))
         _try_optimizer(local.optimizer, {name: torch.from_numpy(a).unsqueeze(1) for name, a in settings.items()}, n)
+    if is_own(type(config.gossip.compress)):
+        _try_compressor(config.gossip.compress, getattr(torch, config.dtype))
     if is_own(type(local.schedule)):
         settings = local.schedule.per_node(n, seed, "local.schedule", min(n, _ROWS))
         _try_schedule(local.schedule, {name: torch.from_numpy(a) for name, a in settings.items()}, n)
@@ -166,6 +169,25 @@ def _step(optimizer: Optimizer, x: Tensor, kept: dict[str, Tensor], settings: di
             got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise _refuse("local.optimizer", optimizer, "step", f"make {name} of shape {list(shape)}, got {got}")
     return {"models": new, **after}
+
+
+def _try_compressor(compressor: Compressor, dtype: torch.dtype) -> None:
+    v = torch.linspace(-1, 2, _ROWS * _P, dtype=dtype).view(_ROWS, _P)
+
+    def draws(size: int) -> Tensor:
+        return torch.linspace(0.1, 0.9, size, dtype=dtype).expand(_ROWS, size)
+
+    whole, alone = compressor.compress(v, draws), compressor.compress(v[:1], lambda size: draws(size)[:1])
+    if not _is(whole, (_ROWS, _P)):
+        got = list(whole.shape) if isinstance(whole, Tensor) else type(whole).__name__
+        raise _refuse("gossip.compress", compressor, "compress", f"return rows of shape {[_ROWS, _P]}, got {got}")
+    if not torch.allclose(whole[:1], alone, rtol=1e-9, atol=0.0, equal_nan=True):
+        raise _refuse(
+            "gossip.compress", compressor, "compress", "compress each row by itself, got what depends on other rows"
+        )
+    size: object = compressor.size(_P, 4)
+    if not isinstance(size, int) or size < 0:
+        raise _refuse("gossip.compress", compressor, "size", f"return a whole number of bytes, at least 0, got {size}")
 
 
 def _try_schedule(schedule: Schedule, settings: Mapping[str, Tensor], n: int) -> None:

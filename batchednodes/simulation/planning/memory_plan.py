@@ -70,7 +70,7 @@ class MemoryBudget:
     @property
     def item(self) -> int:
         """Bytes of one number of a model [B]."""
-        return {"float64": 8, "float32": 4, "bfloat16": 2}[self.config.dtype]
+        return fields.BYTES[self.config.dtype]
 
     @property
     def nodes(self) -> int:
@@ -91,7 +91,7 @@ class MemoryBudget:
         each = self.neighbours or self.edges / self.nodes  # rows are filled up to those of the largest
         kept = [
             math.ceil(each if one.lives == "edge" else 1) * one.size(self.p, self.item)
-            for name, one in self.declared.items() if name not in fields.LABELS
+            for name, one in self.declared.items() if one.seen and name not in fields.LABELS
         ]  # fmt: skip
         return examples + self.item * (3 * b * self.activations + rows * self.p) + 3 * sum(kept)
 
@@ -166,7 +166,7 @@ class MemoryBudget:
     @property
     def edges(self) -> int:
         """About how many directed edges there are, where something lives on them."""
-        if not type(self.config.algorithm).living("edge"):
+        if not type(self.config.method).living("edge"):
             return 0
         pairs = [(c.network.topology.contacts(c.network.nodes), c.network.nodes) for c in self.configs]
         return int(sum(stored or n * (n - 1) for stored, n in pairs))  # complete graphs store none

@@ -118,7 +118,7 @@ def screen(configs: Sequence[Config], sizes: list[DataSizes] | None = None) -> N
 
 def _neighbours(config: Config, events: Timeline) -> int:
     """Returns how many neighbours a node has at most, where something lives on edges; else 0."""
-    if not type(config.algorithm).living("edge"):
+    if not type(config.method).living("edge"):
         return 0
     parts = [events.networks.slice(g) for g in range(events.networks.count)]
     graphs = [(part.stop - part.start, events.contacts.graph(part)) for part in parts]

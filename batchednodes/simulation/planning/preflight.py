@@ -111,7 +111,7 @@ def _prepared(points: Sequence[NetworkSpec]) -> Preflight:
     memory_plan.screen(need, where, {"cpu": memory_plan.free_host()})
     events = None
     if known is not None or not any(has_messages(c) for c in configs):
-        events = timeline(configs, need.p * need.item)
+        events = timeline(configs, need.p)
         memory_plan.refuse_endless(sum(events.expected(first.run.until)))
     quick = need.tensors(0, 0)["data while it is loaded (host)"] <= _QUICK
     dealt = [datasets.split(c) for c in configs] if quick else None
@@ -189,12 +189,12 @@ def networks(configs: Sequence[Config]) -> Networks:
     return Networks(np.concatenate([[0], np.cumsum(sizes)]), np.array([c.seed for c in configs], np.uint64))
 
 
-def timeline(configs: Sequence[Config], model: int) -> Timeline:
+def timeline(configs: Sequence[Config], p: int) -> Timeline:
     """Returns the laws of all events.
 
     Args:
         configs: settings of each network.
-        model: bytes of a model, which matter where messages take time [B].
+        p: parameters of a model, which matter where messages take time.
 
     Raises:
         ValueError: settings do not fit each other, or a graph or a trace cannot be read.
@@ -219,7 +219,7 @@ def timeline(configs: Sequence[Config], model: int) -> Timeline:
     exchange, schemes = configs[0].gossip.exchange, tuple(c.gossip.scheme for c in configs)
     if any(laws.quantiles is not None for laws in gossip) and not all(scheme.independent for scheme in schemes):
         raise ValueError("gossip.scheme.kind must be uniform with a gossip.clock of one's own; use kind uniform")
-    if exchange == "push" and configs[0].algorithm.occupies_sender():
+    if exchange == "push" and configs[0].method.occupies_sender():
         exchange = "split"
     sides = [_SIDES[c.gossip.clock.at_update()] for c in configs]
     plain = Timeline(
@@ -231,7 +231,7 @@ def timeline(configs: Sequence[Config], model: int) -> Timeline:
         schemes,
         at_update=np.repeat(np.array(sides, np.int8), batch.sizes) if any(sides) else None,
     )
-    return traffic(configs, plain, model) if any(has_messages(c) for c in configs) else plain
+    return traffic(configs, plain, p) if any(has_messages(c) for c in configs) else plain
 
 
 def _barriers(configs: Sequence[Config], batch: Networks, graphs: list[Graph | PeerSampler | None]) -> Barriers:
@@ -247,7 +247,7 @@ def _barriers(configs: Sequence[Config], batch: Networks, graphs: list[Graph | P
             "sweep.timing must be of kind synchronous in every network, or in none; run separate commands for them"
         )
     for c, graph, timing in zip(configs, graphs, timings, strict=True):
-        pull, stochasticity = c.gossip.exchange == "pull", type(c.algorithm).mixing
+        pull, stochasticity = c.gossip.exchange == "pull", type(c.method).mixing
         one = RoundWeights(c.network.nodes, graph, c.network.weights, stochasticity, pull, timing.period)
         with datasets.section("network.weights"):
             one.check()
