@@ -64,9 +64,8 @@ def check_algorithm(rowwise: Rowwise, state: State, problem: Problem) -> None:
         rowwise.updated(state, first, first, first.double(), first, examples)
         edges = None if rowwise.edges is None else rowwise.edges.keys[:1]
         if not rowwise.algorithm.linear() and "events" in rowwise.algorithm.timing and (edges is None or edges.numel()):
-            n = state.nodes
-            node, other = (first, first) if edges is None else (edges // n, edges % n)
-            r = rowwise.rows(state, node, (node, other))
+            node = first if edges is None else edges // state.nodes  # of the first edge
+            r = rowwise.rows(state, node, first)
             rowwise.emitted(r, rowwise.contact(r, node, node.double()))
 
 
