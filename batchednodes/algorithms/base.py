@@ -45,7 +45,7 @@ Law = Callable[[Mapping[str, Any]], Any]
 class Context(ABC):
     """What a method may know of its rows besides their fields: a row of numbers for each of them.
 
-    `count`, `neighbours`, `grad` and `descend` are there for updates only.
+    `count`, `steps`, `neighbours`, `grad` and `descend` are there for updates only.
     """
 
     @property
@@ -70,6 +70,11 @@ class Context(ABC):
 
     @property
     @abstractmethod
+    def steps(self) -> Tensor:
+        """Minibatch steps that `descend` makes [w, 1]."""
+
+    @property
+    @abstractmethod
     def degree(self) -> Tensor:
         """How many nodes the node may contact [w, 1]."""
 
@@ -83,12 +88,21 @@ class Context(ABC):
         """Returns the gradient at x [w, p] of the mean loss of the update's minibatches, with weight decay."""
 
     @abstractmethod
-    def descend(self, x: Tensor) -> Tensor:
-        """Returns what local SGD of `local` makes of x [w, p], by the update's minibatches."""
+    def descend(self, x: Tensor, less: Tensor | None = None) -> Tensor:
+        """Returns what local SGD of `local` makes of x [w, p], by the update's minibatches.
+
+        Args:
+            x: models.
+            less: what is taken from each after each step [w, p], of algorithms without `descends`; None: nothing.
+        """
 
     @abstractmethod
     def uniform(self, stream: int, size: int) -> Tensor:
         """Returns numbers in (0, 1) [w, size], by the address (seed, stream, node, event)."""
+
+    @abstractmethod
+    def common(self, stream: int, size: int) -> Tensor:
+        """Returns numbers in (0, 1) [w, size] that all rows of a network share at a time, by (seed, stream, time)."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +117,7 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
         ...     def update_(self, r, k):
         ...         r["x"] = r["x"] - k.lr * k.grad(r["x"]) / 2
         ...
-        >>> Halved.linear(), Halved.declared()  # pushes mix the models, and a node keeps nothing else
+        >>> Halved.linear(), Halved().declared()  # pushes mix the models, and a node keeps nothing else
         (True, {})
     """
 
@@ -119,8 +133,8 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
     timing: ClassVar[tuple[str, ...]] = ("events", "rounds")
     """Where it is sound: at single contacts, in synchronous rounds."""
     descends: ClassVar[bool] = True
-    """Whether updates use `Context.descend`; else they make their own steps, for which settings of local SGD but
-    lr, weight_decay and the minibatches have no meaning."""
+    """Whether updates are local SGD as it is set; else they make their own steps, for which momentum and the optimizer
+    have no meaning."""
     writes_sender: ClassVar[bool] = False
     """Whether `emit_` changes the rows it is given: a push then occupies both rows."""
     elapses: ClassVar[bool] = False
@@ -169,9 +183,13 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
         """Returns whether a push changes its sender, too."""
         return cls.mixing == "column" or cls.writes_sender
 
-    @classmethod
-    def declared(cls) -> dict[str, Field]:
+    def plain(self) -> bool:
+        """Returns whether an update is local SGD, and nothing else: then rows are trained where they lie."""
+        return type(self).update_ is Algorithm.update_
+
+    def declared(self) -> dict[str, Field]:
         """Returns the fields, those that are mixed linearly marked so."""
+        cls = type(self)
         own = dict(cls.fields)
         if cls.elapses:
             own["last_event"] = Field(width=1, dtype="float64")

@@ -92,14 +92,14 @@ class Rowwise:
             self._copies_(state, *into)  # after they are read: a slot may be taken again in the wave that empties it
         if j.numel() == 0:
             return
-        sent = self.algorithm.emit_(theirs, self._contact(theirs, origins, times))
-        own = self.algorithm.emit_(mine, self._contact(mine, j, times))
+        sent = self.algorithm.emit_(theirs, self.contact(theirs, origins, times))
+        own = self.algorithm.emit_(mine, self.contact(mine, j, times))
         for name in self.algorithm.living("inbox"):
             state.fields[name].index_add_(0, j, sent.pop(name).to(state.fields[name].dtype))
             del own[name]
         mixed = self.algorithm.combine(own, sent, w.unsqueeze(1))
         shapes = {name: value.shape for name, value in mine.items()}
-        self.algorithm.absorb_(mine, mixed, self._contact(mine, j, times))
+        self.algorithm.absorb_(mine, mixed, self.contact(mine, j, times))
         self._check(mine, shapes, "absorb_")
         self._note(mine, times)
         if self.algorithm.writes_sender and not phase.pairs:  # of a meeting each side is a receiver, too
@@ -130,9 +130,9 @@ class Rowwise:
             return
         rows = torch.arange(nodes.start, nodes.stop, device=x.device)
         r, times = self.rows(state, rows), torch.full((rows.numel(),), time, dtype=torch.float64, device=x.device)
-        emitted = self.algorithm.emit_(r, self._contact(r, rows, times))
+        emitted = self.algorithm.emit_(r, self.contact(r, rows, times))
         mixed = {name: matrix.times(value) for name, value in emitted.items()}
-        self.algorithm.absorb_(r, mixed, self._contact(r, rows, times))
+        self.algorithm.absorb_(r, mixed, self.contact(r, rows, times))
         self._note(r, times)
         self.write_(state, rows, r)
 
@@ -211,7 +211,8 @@ class Rowwise:
                 rule = f"algorithm must be a kind that works, got {said} {name} of shape {list(shape)}"
                 raise ValueError(f"{rule}, got {got}")
 
-    def _contact(self, r: Rows, nodes: Tensor, times: Tensor) -> "_Contact":
+    def contact(self, r: Rows, nodes: Tensor, times: Tensor) -> Context:
+        """Returns what a mixing may know of some rows, which belong to nodes, at some times [w]."""
         return _Contact(self, r, nodes, times.unsqueeze(1))
 
     def _note(self, r: Rows, times: Tensor) -> None:
@@ -241,6 +242,10 @@ class _Contact(Context):
         return self.of.rates.of(self.nodes).lr.view(-1, 1)
 
     @property
+    def steps(self) -> Tensor:
+        raise ValueError("minibatch steps belong to updates, not to contacts")
+
+    @property
     def degree(self) -> Tensor:
         return self.of.degree[self.nodes].unsqueeze(1)
 
@@ -256,12 +261,16 @@ class _Contact(Context):
     def grad(self, x: Tensor) -> Tensor:
         raise ValueError("gradients belong to updates, not to contacts")
 
-    def descend(self, x: Tensor) -> Tensor:
+    def descend(self, x: Tensor, less: Tensor | None = None) -> Tensor:
         raise ValueError("local SGD belongs to updates, not to contacts")
 
     def uniform(self, stream: int, size: int) -> Tensor:
         found = uniforms(self.of.seeds[self.nodes], self.of.index[self.nodes], self.number, stream, size)
         return found.to(self.of.degree.dtype)
+
+    def common(self, stream: int, size: int) -> Tensor:
+        everyone, at = torch.full_like(self.nodes, -1), self.instant.flatten().view(torch.int64)
+        return uniforms(self.of.seeds[self.nodes], everyone, at, stream, size).to(self.of.degree.dtype)
 
 
 class _Update(_Contact):
@@ -290,12 +299,30 @@ class _Update(_Contact):
             raise ValueError("neighbours are known to algorithms with fields that live on edges")
         return self.here
 
-    def descend(self, x: Tensor) -> Tensor:
+    @property
+    def steps(self) -> Tensor:
+        return (self.examples[:, :, 0] >= 0).sum(1, keepdim=True)
+
+    def descend(self, x: Tensor, less: Tensor | None = None) -> Tensor:
+        if less is not None:
+            return self._descended(x, less)
         made, optimizer = x.clone(), self.of.rates.optimizer
         kept = {} if optimizer is None else {name: self.r[name].clone() for name in type(optimizer).fields}
         v = self.r["v"].clone() if "v" in self.r else None
         self.losses = self.of.descent.run_(made, v, self.examples, self.rates(kept)).clone()
         self.r |= kept if v is None else kept | {"v": v}
+        return made
+
+    def _descended(self, x: Tensor, less: Tensor) -> Tensor:
+        """Returns what plain SGD makes of x where something is taken from it after each step that a row has."""
+        made, rates, losses = x.clone(), self.rates(), torch.zeros_like(x[:, 0])
+        most = int(self.steps.max()) if self.of.descent.uneven == "skip" else self.examples.shape[1]
+        for s in range(most):
+            here = self.examples[:, s, :1] >= 0
+            loss = self.of.descent.run_(made, None, self.examples[:, s : s + 1], rates)
+            losses += torch.where(here[:, 0], loss, 0.0)
+            made -= less * here
+        self.losses = losses / self.steps[:, 0]
         return made
 
     def rates(self, kept: Mapping[str, Tensor] | None = None) -> Hyperparameters:

@@ -6,7 +6,21 @@ A new built-in kind is its own file and one line here; users add theirs without 
 from batchednodes import data as sources
 from batchednodes import models
 from batchednodes import topology as graphs
-from batchednodes.algorithms import ad_psgd, gossip_sgd, gradient_tracking, optim, push_sum
+from batchednodes.algorithms import (
+    ad_psgd,
+    d2,
+    d_psgd,
+    exact_diffusion,
+    extra,
+    gossip_sgd,
+    gradient_tracking,
+    k_gt,
+    led,
+    nids,
+    optim,
+    proxskip,
+    push_sum,
+)
 from batchednodes.config.hints import nearest
 from batchednodes.config.own_metrics import PythonMetric
 from batchednodes.config.reader import Reader
@@ -106,6 +120,14 @@ KINDS: dict[str, dict[str, type]] = {
         "push_sum": push_sum.PushSum,
         "gradient_tracking": gradient_tracking.GradientTracking,
         "ad_psgd": ad_psgd.ADPSGD,
+        "d_psgd": d_psgd.DPSGD,
+        "d2": d2.D2,
+        "exact_diffusion": exact_diffusion.ExactDiffusion,
+        "nids": nids.NIDS,
+        "extra": extra.EXTRA,
+        "proxskip": proxskip.ProxSkip,
+        "led": led.LED,
+        "k_gt": k_gt.KGT,
     },
     "local.optimizer": {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW},
     "local.schedule": {

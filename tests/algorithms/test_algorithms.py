@@ -21,6 +21,7 @@ BASE = {"run": {"until": 5.0}, "network": {"nodes": 12}, "local": {"lr": 0.05}}
 MEET = ("gossip.exchange=meet", "gossip.clock.rate=2")
 AT_UPDATE = ("gossip.exchange=meet", "gossip.clock={kind: at_update}")
 ROUNDS = ("timing={kind: synchronous, period: 1}",)
+METROPOLIS = (*ROUNDS, "network.weights.kind=metropolis_hastings")
 WAYS = {
     "push_sum": ("algorithm.kind=push_sum", "gossip.clock.rate=2"),
     "push_sum, momentum": ("algorithm.kind=push_sum", "gossip.clock.rate=2", "local.momentum=0.5", "local.steps=2"),
@@ -65,6 +66,23 @@ WAYS = {
     ),
     "ad_psgd": ("algorithm.kind=ad_psgd", *AT_UPDATE),
     "ad_psgd, losses": ("algorithm.kind=ad_psgd", *AT_UPDATE, "gossip.loss={kind: independent, probability: 0.3}"),
+    "d_psgd": ("algorithm={kind: d_psgd, order: combine_while_adapt}", *MEET, "local.momentum=0.5"),
+    "d_psgd, rounds": ("algorithm={kind: d_psgd, order: combine_while_adapt}", *METROPOLIS, "local.steps=2"),
+    "d_psgd, rounds that adapt first": ("algorithm.kind=d_psgd", *METROPOLIS, "local.momentum=0.5"),
+    "d2, rounds": ("algorithm.kind=d2", *METROPOLIS, "local.schedule={kind: inverse_sqrt}"),
+    "exact_diffusion, rounds": ("algorithm.kind=exact_diffusion", *METROPOLIS),
+    "nids, rounds": ("algorithm={kind: nids, c: 3}", *METROPOLIS),
+    "extra, rounds": ("algorithm.kind=extra", *METROPOLIS),
+    "proxskip, rounds": ("algorithm={kind: proxskip, probability: 0.5, chi: 1.5}", *METROPOLIS),
+    "led, rounds": ("algorithm.kind=led", *METROPOLIS, "local.steps=3", "local.weight_decay=0.1"),
+    "led, rounds of epochs": (  # of 3 minibatches, or of 1 or 2 where nodes have fewer examples
+        "algorithm.kind=led",
+        *METROPOLIS,
+        "local.epochs=1",
+        "local.batch_size=8",
+        "task.partition={kind: quantity_skew, alpha: 1}",
+    ),
+    "k_gt, rounds": ("algorithm={kind: k_gt, share: 0.5}", *METROPOLIS, "local.steps=3", "local.clip=0.1"),
     "gossip_sgd, rounds": ROUNDS,
     "gossip_sgd, contacts after updates": ("gossip.clock={kind: at_update, order: after}",),
     "on edges": ("algorithm={kind: python, target: 'own_algorithms:NewestOfNeighbours'}", "gossip.clock.rate=2"),

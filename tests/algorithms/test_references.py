@@ -23,7 +23,11 @@ BASE = {
 }
 
 RELAYSGD = {
-    "dpsgd_ring": METROPOLIS,
+    "dpsgd_ring": (*METROPOLIS, "algorithm.kind=d_psgd"),
+    "dpsgd_ring_overlap": (*METROPOLIS, "algorithm={kind: d_psgd, order: combine_while_adapt}"),
+    "dpsgd_ring_momentum": (*METROPOLIS, "algorithm.kind=d_psgd", "local.momentum=0.9", "local.lr=0.01"),
+    "d2_ring": (*BELOW_A_THIRD, "algorithm.kind=d2"),
+    "exact_diffusion_ring": (*METROPOLIS, "algorithm.kind=exact_diffusion"),
     "allreduce": (),
     "gradient_tracking_ring": (*METROPOLIS, "algorithm.kind=gradient_tracking"),
     "dpsgd_star": ("network.topology.kind=star", "network.weights.kind=metropolis_hastings"),
@@ -33,18 +37,25 @@ RELAYSGD = {
 """Block of tests/references/relaysgd.json, for zeta2 = 0.1 and 1 at a step size of 0.1 -> settings."""
 
 DECENT_BENCH = {
+    "DGD": ("algorithm={kind: d_psgd, order: combine_while_adapt}",),
     "ATC_Tracking": ("algorithm.kind=gradient_tracking",),
+    "ED": ("algorithm.kind=exact_diffusion",),
+    "NIDS": ("algorithm.kind=nids",),
+    "EXTRA": ("algorithm.kind=extra",),
+    "ProxSkip": ("algorithm={kind: proxskip, probability: 1, beta: 0.7, chi: 1}",),
+    "LED": ("algorithm={kind: led, beta: 0.1}", "local.lr=0.05", "local.steps=4"),
+    "KGT": ("algorithm={kind: k_gt, share: 0.5}", "local.lr=0.05", "local.steps=4"),
 }
 """Block of tests/references/decent_bench.json, for zeta2 = 1 on a ring with Metropolis weights -> settings."""
 
 
-def holds(values, zeta, steps, *settings):
-    """Asserts that a run has some published values {step: {measure: value}}, up to some number of steps."""
+def holds(values, zeta, steps, every, *settings):
+    """Asserts that a run has some published values {step: {measure: value}}, at its end and at its marks before."""
     data = {"kind": "quadratics", "path": str(REFERENCES / f"quadratics_n32_d10_mu0.5_seed0_zeta{zeta}.npz")}
-    run = batchednodes.train(BASE, {"task.data": data}, *settings, f"run.until={steps}")
+    run = batchednodes.train(BASE, {"task.data": data}, *settings, f"run.until={steps}", f"run.mark_every={every}")
     rows = run.metrics.set_index("time")
     for step, row in values.items():
-        if int(step) > steps:
+        if int(step) > steps or int(step) % every:
             continue
         seen = rows.loc[float(step)]
         found = {
@@ -62,10 +73,11 @@ def holds(values, zeta, steps, *settings):
 @pytest.mark.parametrize("name", RELAYSGD)
 def test_trajectories_are_those_of_relaysgd(name, zeta):
     values = json.loads((REFERENCES / "relaysgd.json").read_text())["values"]
-    holds(values[f"{name}/zeta2={zeta}/lr=0.1"], zeta, 200, *RELAYSGD[name])
+    steps, every = (100, 1) if zeta == "0.1" else (500, 10)
+    holds(values[f"{name}/zeta2={zeta}/lr=0.1"], zeta, steps, every, *RELAYSGD[name])
 
 
 @pytest.mark.parametrize("name", DECENT_BENCH)
 def test_trajectories_are_those_of_decent_bench(name):
     values = json.loads((REFERENCES / "decent_bench.json").read_text())["values"]
-    holds(values[f"{name}/zeta2=1"]["rows"], "1", 200, *METROPOLIS, *DECENT_BENCH[name])
+    holds(values[f"{name}/zeta2=1"]["rows"], "1", 500, 5, *METROPOLIS, *DECENT_BENCH[name])
