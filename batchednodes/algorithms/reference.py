@@ -184,7 +184,13 @@ class Reference:
         return g + decay * x, total.detach()
 
     def trained(
-        self, state: State, start: Float[Tensor, " p"], r: int, i: int, count: int, time: float,
+        self,
+        state: State,
+        start: Float[Tensor, " p"],
+        r: int,
+        i: int,
+        count: int,
+        time: float,
         less: Float[Tensor, " p"] | None = None,
     ) -> tuple[Float[Tensor, " p"], Float[Tensor, ""]]:
         """Returns what local SGD of node i makes of a model, and its loss; the buffers of row r change with it.

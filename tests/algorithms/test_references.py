@@ -73,11 +73,11 @@ def holds(values, zeta, steps, every, *settings):
 @pytest.mark.parametrize("name", RELAYSGD)
 def test_trajectories_are_those_of_relaysgd(name, zeta):
     values = json.loads((REFERENCES / "relaysgd.json").read_text())["values"]
-    steps, every = (100, 1) if zeta == "0.1" else (500, 10)
+    steps, every = (100, 1) if zeta == "0.1" else (200, 10)
     holds(values[f"{name}/zeta2={zeta}/lr=0.1"], zeta, steps, every, *RELAYSGD[name])
 
 
 @pytest.mark.parametrize("name", DECENT_BENCH)
 def test_trajectories_are_those_of_decent_bench(name):
     values = json.loads((REFERENCES / "decent_bench.json").read_text())["values"]
-    holds(values[f"{name}/zeta2=1"]["rows"], "1", 500, 5, *METROPOLIS, *DECENT_BENCH[name])
+    holds(values[f"{name}/zeta2=1"]["rows"], "1", 200, 5, *METROPOLIS, *DECENT_BENCH[name])
