@@ -4,8 +4,8 @@ Node i keeps s_i, what the last step made of its model before it was averaged, i
 
     s' = x - eta g(x),    x <- W (s' + x - s),    s <- s',
 
-the same as x'' = W (2 x' - x - eta (g' - g)). The sum of x_i - s_i over the nodes stays 0 from round to round. W needs
-eigenvalues above -1/3; where it has none such, (I + W) / 2 does, see `exact_diffusion`. Rounds only: at contacts of pairs
+the same as x'' = W (2 x' - x - eta (g' - g)). The sum of x_i - s_i over the nodes stays 0 from round to round. All
+eigenvalues of W must be above -1/3; those of (I + W) / 2 are, see `exact_diffusion`. Rounds only: at contacts of pairs
 the correction, which is for all of W, makes models diverge.
 
 Reference:

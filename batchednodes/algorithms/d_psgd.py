@@ -3,10 +3,10 @@
     adapt_then_combine (diffusion):       x <- W (x - eta g(x));
     combine_while_adapt (DGD, overlap):   x <- W x - eta g(x): gradients are computed while models are under way.
 
-In the second order node i keeps the step d_i = LocalSGD(x_i) - x_i that is not in the model which it sends; its model is
+In the second order node i keeps the step d_i = LocalSGD(x_i) - x_i that is not in the model which it sends; its own is
 x_i + d_i. With momentum, its buffer stays at its node.
 
-At single contacts the first order is gossip by meetings; in the second, neighbours meet the model without its newest step.
+At single contacts the first order is gossip by meetings; in the second, others meet a model without its newest step.
 
 References:
     X. Lian et al., "Can decentralized algorithms outperform centralized algorithms? A case study for decentralized

@@ -9,8 +9,8 @@ Here a row holds c - z and, beside the model, z, which is mixed as the model is;
 sum of c_i over the nodes stays 0. With K = s = 1 this is gradient tracking, of which z is the tracker.
 
 Reference:
-    Y. Liu, T. Lin, A. Koloskova, S. U. Stich, "Decentralized gradient tracking with local steps", Optim. Methods Softw.,
-    2024.
+    Y. Liu, T. Lin, A. Koloskova, S. U. Stich, "Decentralized gradient tracking with local steps", Optim. Methods
+    Softw., 2024.
 """
 
 from dataclasses import dataclass

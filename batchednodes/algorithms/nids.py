@@ -34,8 +34,8 @@ class NIDS(Algorithm):
     """
 
     c: float | None = None
-    """c of I - c eta_i (I - W); positive, at most 1 / (2 max eta_i) in sound runs; dimensionless; null: (I + W) / 2, for
-    step sizes that are all the same."""
+    """c of I - c eta_i (I - W); positive, at most 1 / (2 max eta_i) in sound runs; dimensionless; null: (I + W) / 2,
+    for step sizes that are all the same."""
 
     fields: ClassVar[dict[str, Field]] = {"s": Field(start="model"), "share": Field(width=1)}
     mixing: ClassVar[Any] = "double"

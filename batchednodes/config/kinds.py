@@ -20,6 +20,7 @@ from batchednodes.algorithms import (
     optim,
     proxskip,
     push_sum,
+    relay_sgd,
 )
 from batchednodes.config.hints import nearest
 from batchednodes.config.own_metrics import PythonMetric
@@ -128,6 +129,7 @@ KINDS: dict[str, dict[str, type]] = {
         "proxskip": proxskip.ProxSkip,
         "led": led.LED,
         "k_gt": k_gt.KGT,
+        "relay_sgd": relay_sgd.RelaySGD,
     },
     "local.optimizer": {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW},
     "local.schedule": {
