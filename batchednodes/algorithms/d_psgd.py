@@ -28,7 +28,7 @@ class DPSGD(Algorithm):
 
     Example:
         >>> import batchednodes
-        >>> rounds = {"timing.kind": "synchronous", "network": {"nodes": 8, "topology.kind": "ring"}, "local.lr": 0.05}
+        >>> rounds = {"timing.kind": "synchronous", "network.nodes": 8, "network.topology.kind": "ring"}
         >>> orders = ("adapt_then_combine", "combine_while_adapt")
         >>> kinds = [{"algorithm": {"kind": "d_psgd", "order": order}} for order in orders]
         >>> first, second = (batchednodes.train(rounds, kind).metrics["consensus_distance"].iloc[-1] for kind in kinds)

@@ -24,10 +24,10 @@ class ExactDiffusion(Algorithm):
 
     Example:
         >>> import batchednodes
-        >>> ring = {"network": {"nodes": 8, "topology.kind": "ring"}, "timing.kind": "synchronous", "dtype": "float64"}
+        >>> ring = {"network.nodes": 8, "network.topology.kind": "ring", "timing.kind": "synchronous"}
         >>> task = {"task.data.kind": "quadratics", "local.lr": 0.5, "run.until": 200}
         >>> run = batchednodes.train(ring, task, {"algorithm.kind": "exact_diffusion"})
-        >>> bool(run.metrics["distance_to_optimum"].iloc[-1] < 1e-6)  # though the nodes' own optima differ
+        >>> bool(run.metrics["distance_to_optimum"].iloc[-1] < 1e-5)  # though the nodes' own optima differ
         True
     """
 

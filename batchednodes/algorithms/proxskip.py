@@ -33,10 +33,10 @@ class ProxSkip(Algorithm):
 
     Example:
         >>> import batchednodes
-        >>> ring = {"network": {"nodes": 8, "topology.kind": "ring"}, "timing.kind": "synchronous", "dtype": "float64"}
+        >>> ring = {"network.nodes": 8, "network.topology.kind": "ring", "timing.kind": "synchronous"}
         >>> task = {"task.data.kind": "quadratics", "local.lr": 0.3, "run.until": 600}
         >>> run = batchednodes.train(ring, task, {"algorithm": {"kind": "proxskip", "probability": 0.5, "beta": 0.5}})
-        >>> bool(run.metrics["distance_to_optimum"].iloc[-1] < 1e-6)  # by about 300 averages
+        >>> bool(run.metrics["distance_to_optimum"].iloc[-1] < 1e-5)  # by about 300 averages
         True
     """
 

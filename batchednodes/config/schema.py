@@ -304,7 +304,11 @@ class Config:
 
     def __post_init__(self) -> None:
         """Checks every type, then what concerns several settings, with n and seed known."""
-        if self.task.data.is_quadratic() and self.local.batch_size == Local().batch_size:
+        if self.task.data.is_quadratic() and self.local.batch_size != "all":
+            for name in ("batch_size", "epochs", "sampling"):
+                if given(self.local, name):
+                    rule = f"local.{name} must be left out with task.data.kind=quadratics, whose gradients are full"
+                    raise ValueError(f"{rule}, got {shown(getattr(self.local, name))}")
             object.__setattr__(self, "local", replace(self.local, batch_size="all"))
         hints = get_type_hints(Config)
         for one in fields(self):
