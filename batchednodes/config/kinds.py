@@ -169,7 +169,12 @@ KINDS: dict[str, dict[str, type]] = {
         "natural": sources.Natural,
     },
     "task.shift": {"rotation": sources.Rotation, "noise": sources.Noise},
-    "task.model": {"linear": models.Linear, "mlp": models.MLP, "python": models.PythonModule},
+    "task.model": {
+        "linear": models.Linear,
+        "noisy_linear": models.NoisyLinear,
+        "mlp": models.MLP,
+        "python": models.PythonModule,
+    },
     "run.metrics[]": {"python": PythonMetric},
     "task.loss": {},
     "distribution": {

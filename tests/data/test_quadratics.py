@@ -7,7 +7,7 @@ import torch
 import batchednodes
 from batchednodes.config import load, to_dict
 from batchednodes.data import Quadratics
-from batchednodes.models import Linear
+from batchednodes.models import Linear, NoisyLinear
 
 ALONE = {
     "dtype": "float64",
@@ -118,6 +118,43 @@ def test_models_may_begin_elsewhere(file):
     assert torch.unique(run.x, dim=0).shape == (4, 3)
 
 
+@pytest.mark.parametrize("executor", ["batched", "serial"])
+def test_noise_is_of_its_size_with_signs_for_each_node_and_step(executor):
+    more = {"network.nodes": 20, "executor": executor}
+    quiet, one, two = (
+        batchednodes.train(ALONE, more, {"task.data": {"kind": "quadratics", "noise": noise}, "run.until": until}).x
+        for noise, until in ((0.0, 1), (0.2, 1), (0.2, 2))
+    )
+    first = (quiet - one).numpy() / 0.3 * np.sqrt(10) / 0.2
+    assert np.allclose(np.abs(first), 1, rtol=1e-9)
+    assert len(np.unique(np.sign(first), axis=0)) == 20
+    assert abs(first.mean()) < 4 / np.sqrt(200)  # a false alarm in 16,000
+    a, b, _ = problems(Quadratics(noise=0.2), 20, seed=0)
+    slopes = np.einsum("nij,ni->nj", a, np.einsum("nij,nj->ni", a, one.numpy()) - b)
+    second = ((one - two).numpy() / 0.3 - slopes) * np.sqrt(10) / 0.2
+    assert np.allclose(np.abs(second), 1, rtol=1e-9)
+    assert 50 < (np.sign(first) == np.sign(second)).sum() < 150  # 200 coins
+
+
+def test_a_noise_twice_as_large_ends_four_times_as_far():
+    rounds = {"timing": {"kind": "synchronous"}, "run": {"until": 400, "mark_every": 400}, "dtype": "float64"}
+    ends = [
+        batchednodes.train(rounds, {"network.nodes": 6, "task.data": {"kind": "quadratics", "noise": noise}})
+        for noise in (0.1, 0.2)
+    ]
+    near, far = (run.metrics["suboptimality"].iloc[-1] for run in ends)
+    assert near > 1e-6
+    assert far == pytest.approx(4 * near, rel=1e-6)  # what is left of the start is far less
+
+
+def test_noise_follows_the_data_where_settings_are_read_again():
+    model = {"kind": "linear", "bias": False, "init": "independent"}
+    config = load({"task": {"data": {"kind": "quadratics", "noise": 0.1}, "model": model}})
+    assert config.task.model == NoisyLinear(0.1, "independent")
+    assert load(to_dict(config), ["task.data.noise=0.3"]).task.model == NoisyLinear(0.3, "independent")
+    assert load(to_dict(config), ["task.data.noise=0"]).task.model == Linear(bias=False, init="independent")
+
+
 def test_settings_are_written_with_what_they_stand_for():
     config = load({"task.data.kind": "quadratics"})
     assert config.local.batch_size == "all"
@@ -152,6 +189,9 @@ def test_files_that_hold_no_quadratics_are_refused(arrays, rule, tmp_path):
     [
         ({"task.data.dimension": 0}, "task.data.dimension must be at least 1"),
         ({"task.data.curvature": 0}, r"task.data.curvature must be in \(0, 1\]"),
+        ({"task.data.noise": -1}, "task.data.noise must be"),
+        ({"task.data.path": "q.npz", "task.data.noise": 0.1}, "task.data.noise must be left out where a path"),
+        ({"task.data": {"kind": "digits"}, "task.model": {"kind": "noisy_linear"}}, "task.model.kind must be another"),
         ({"task.data.heterogeneity": -1}, "task.data.heterogeneity must be"),
         ({"task.data.path": "q.npz", "task.data.dimension": 3}, "task.data.dimension must be left out where a path"),
         ({"task.model": {"kind": "mlp"}}, "task.model must be left out, or be .*bias: false"),
