@@ -46,7 +46,7 @@ Law = Callable[[Mapping[str, Any]], Any]
 class Context(ABC):
     """What a method may know of its rows besides their fields: a row of numbers for each of them.
 
-    `count`, `grad` and `descend` are there for updates only, `neighbours` for updates and rounds.
+    `count`, `steps`, `grad` and `descend` are there for updates only, `neighbours` for updates and rounds.
     """
 
     @property
@@ -68,6 +68,11 @@ class Context(ABC):
     @abstractmethod
     def count(self) -> Tensor:
         """Updates of the node before this one [w, 1]."""
+
+    @property
+    @abstractmethod
+    def steps(self) -> Tensor:
+        """Minibatch steps that `descend` makes [w, 1]."""
 
     @property
     @abstractmethod
@@ -94,12 +99,21 @@ class Context(ABC):
         """Returns the gradient at x [w, p] of the mean loss of the update's minibatches, with weight decay."""
 
     @abstractmethod
-    def descend(self, x: Tensor) -> Tensor:
-        """Returns what local SGD of `local` makes of x [w, p], by the update's minibatches."""
+    def descend(self, x: Tensor, less: Tensor | None = None) -> Tensor:
+        """Returns what local SGD of `local` makes of x [w, p], by the update's minibatches.
+
+        Args:
+            x: models.
+            less: what is taken from each after each step [w, p], of algorithms without `descends`; None: nothing.
+        """
 
     @abstractmethod
     def uniform(self, stream: int, size: int) -> Tensor:
         """Returns numbers in (0, 1) [w, size], by the address (seed, stream, node, event)."""
+
+    @abstractmethod
+    def common(self, stream: int, size: int) -> Tensor:
+        """Returns numbers in (0, 1) [w, size] that all rows of a network share at a time, by (seed, stream, time)."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +128,7 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
         ...     def update_(self, r, k):
         ...         r["x"] = r["x"] - k.lr * k.grad(r["x"]) / 2
         ...
-        >>> Halved.linear(), Halved.declared()  # pushes mix the models, and a node keeps nothing else
+        >>> Halved.linear(), Halved().declared()  # pushes mix the models, and a node keeps nothing else
         (True, {})
     """
 
@@ -132,8 +146,8 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
     graph: ClassVar[Literal["any", "tree"]] = "any"
     """Whether nodes must be connected by edges without a cycle, as those of a tree."""
     descends: ClassVar[bool] = True
-    """Whether updates use `Context.descend`; else they make their own steps, for which settings of local SGD but
-    lr, weight_decay and the minibatches have no meaning."""
+    """Whether updates are local SGD as it is set; else they make their own steps, for which momentum and the optimizer
+    have no meaning."""
     writes_sender: ClassVar[bool] = False
     """Whether `emit_` changes the rows it is given: a push then occupies both rows."""
     weighs: ClassVar[bool] = True
@@ -200,9 +214,13 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
         """Returns whether a push changes its sender, too."""
         return cls.mixing == "column" or cls.writes_sender
 
-    @classmethod
-    def declared(cls) -> dict[str, Field]:
+    def plain(self) -> bool:
+        """Returns whether an update is local SGD, and nothing else: then rows are trained where they lie."""
+        return type(self).update_ is Algorithm.update_
+
+    def declared(self) -> dict[str, Field]:
         """Returns the fields, those that are mixed linearly marked so."""
+        cls = type(self)
         own = dict(cls.fields)
         if cls.elapses:
             own["last_event"] = Field(width=1, dtype="float64")

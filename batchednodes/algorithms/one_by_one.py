@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from batchednodes.algorithms import robust_reference
+from batchednodes.algorithms.base import Context
 from batchednodes.algorithms.edge_rows import EdgeRows
 from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.mixing.rounds import RoundMatrices
@@ -155,13 +156,15 @@ class OneByOne:
         if self.independent and self.rowwise.robust is not None:
             robust_reference.round_(self.rowwise, self.rowwise.robust, state, nodes, dense, time)
         elif self.independent:
-            self._event_(state, Event(ROUND, first, first, torch.ones(()), time, nodes=nodes, matrix=dense), None)
+            at = torch.tensor([time], dtype=torch.float64, device=state.x.device)
+            k_ = self.rowwise.contact({}, torch.tensor([first], device=state.x.device), at)
+            self._event_(state, Event(ROUND, first, first, torch.ones(()), time, nodes=nodes, matrix=dense), k_)
         else:
             mix_round_(self.rowwise, state, nodes, matrix, time, apart=True)
         if self.layout.widths[g]:
             newest_(state, self.layout.block(state.versions, g), nodes, matrix, time)
 
-    def _event_(self, state: State, event: Event, one: "_One | None") -> None:
+    def _event_(self, state: State, event: Event, one: "_One | Context | None") -> None:
         at = torch.tensor([event.time], dtype=torch.float64, device=state.x.device)
 
         def draws(nodes: Tensor, stream: int, size: int) -> Tensor:
@@ -189,9 +192,16 @@ class _One:
         """Step size of the node."""
         return self.reference.rates.lr.new_tensor(self.reference.step_size(self.node, self.count, self.time))
 
-    def descend(self, x: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
-        """Returns what local SGD makes of a model."""
-        made, self.loss = self.reference.trained(self.state, x.clone(), self.row, self.node, self.count, self.time)
+    @property
+    def steps(self) -> int:
+        """Minibatch steps that `descend` makes."""
+        examples = self.reference.problem.draw(np.array([self.node]), np.array([self.count]))
+        return int((examples[0, :, 0] >= 0).sum())
+
+    def descend(self, x: Float[Tensor, " p"], less: Float[Tensor, " p"] | None = None) -> Float[Tensor, " p"]:
+        """Returns what local SGD makes of a model, from which something is taken after each step; None: nothing."""
+        at = (self.row, self.node, self.count, self.time)
+        made, self.loss = self.reference.trained(self.state, x.clone(), *at, less)
         return made
 
     def grad(self, x: Float[Tensor, " p"]) -> Float[Tensor, " p"]:

@@ -272,6 +272,10 @@ class Contact(Context):
         return self.of.rates.of(self.nodes).lr.view(-1, 1)
 
     @property
+    def steps(self) -> Tensor:
+        raise ValueError("minibatch steps belong to updates, not to contacts")
+
+    @property
     def degree(self) -> Tensor:
         return self.of.degree[self.nodes].unsqueeze(1)
 
@@ -295,12 +299,16 @@ class Contact(Context):
     def grad(self, x: Tensor) -> Tensor:
         raise ValueError("gradients belong to updates, not to contacts")
 
-    def descend(self, x: Tensor) -> Tensor:
+    def descend(self, x: Tensor, less: Tensor | None = None) -> Tensor:
         raise ValueError("local SGD belongs to updates, not to contacts")
 
     def uniform(self, stream: int, size: int) -> Tensor:
         found = uniforms(self.of.seeds[self.nodes], self.of.index[self.nodes], self.number, stream, size)
         return found.to(self.of.degree.dtype)
+
+    def common(self, stream: int, size: int) -> Tensor:
+        everyone, at = torch.full_like(self.nodes, -1), self.instant.flatten().view(torch.int64)
+        return uniforms(self.of.seeds[self.nodes], everyone, at, stream, size).to(self.of.degree.dtype)
 
 
 class _Update(Contact):
@@ -329,12 +337,30 @@ class _Update(Contact):
             raise ValueError("neighbours are known to algorithms with fields that live on edges")
         return self.here
 
-    def descend(self, x: Tensor) -> Tensor:
+    @property
+    def steps(self) -> Tensor:
+        return (self.examples[:, :, 0] >= 0).sum(1, keepdim=True)
+
+    def descend(self, x: Tensor, less: Tensor | None = None) -> Tensor:
+        if less is not None:
+            return self._descended(x, less)
         made, optimizer = x.clone(), self.of.rates.optimizer
         kept = {} if optimizer is None else {name: self.r[name].clone() for name in type(optimizer).fields}
         v = self.r["v"].clone() if "v" in self.r else None
         self.losses = self.of.descent.run_(made, v, self.examples, self.rates(kept)).clone()
         self.r |= kept if v is None else kept | {"v": v}
+        return made
+
+    def _descended(self, x: Tensor, less: Tensor) -> Tensor:
+        """Returns what plain SGD makes of x where something is taken from it after each step that a row has."""
+        made, rates, losses = x.clone(), self.rates(), torch.zeros_like(x[:, 0])
+        most = int(self.steps.max()) if self.of.descent.uneven == "skip" else self.examples.shape[1]
+        for s in range(most):
+            here = self.examples[:, s, :1] >= 0
+            loss = self.of.descent.run_(made, None, self.examples[:, s : s + 1], rates)
+            losses += torch.where(here[:, 0], loss, 0.0)
+            made -= less * here
+        self.losses = losses / self.steps[:, 0]
         return made
 
     def rates(self, kept: Mapping[str, Tensor] | None = None) -> Hyperparameters:

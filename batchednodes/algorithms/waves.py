@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int32, Int64
 from torch import Tensor
 
-from batchednodes.algorithms.base import Algorithm, Rows
+from batchednodes.algorithms.base import Rows
 from batchednodes.algorithms.local_sgd import LocalSGD
 from batchednodes.algorithms.mixing import Ages, Entries, Kernel, merge_, partial
 from batchednodes.algorithms.mixing.phase import GossipPhase
@@ -153,7 +153,7 @@ class Waves:
     @property
     def plain(self) -> bool:
         """Whether an update is local SGD, and nothing else."""
-        return type(self.rowwise.algorithm).update_ is Algorithm.update_ and not self.rowwise.algorithm.elapses
+        return self.rowwise.algorithm.plain() and not self.rowwise.algorithm.elapses
 
     @property
     def counts(self) -> bool:

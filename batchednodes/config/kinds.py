@@ -19,6 +19,14 @@ from batchednodes.algorithms import (
     r_fast,
     relay_sgd,
     swift,
+    d2,
+    d_psgd,
+    exact_diffusion,
+    extra,
+    k_gt,
+    led,
+    nids,
+    proxskip,
 )
 from batchednodes.config.hints import nearest
 from batchednodes.config.own_metrics import PythonMetric
@@ -143,6 +151,14 @@ KINDS: dict[str, dict[str, type]] = {
         "push_sum": push_sum.PushSum,
         "gradient_tracking": gradient_tracking.GradientTracking,
         "ad_psgd": ad_psgd.ADPSGD,
+        "d_psgd": d_psgd.DPSGD,
+        "d2": d2.D2,
+        "exact_diffusion": exact_diffusion.ExactDiffusion,
+        "nids": nids.NIDS,
+        "extra": extra.EXTRA,
+        "proxskip": proxskip.ProxSkip,
+        "led": led.LED,
+        "k_gt": k_gt.KGT,
         "relay_sgd": relay_sgd.RelaySGD,
         "r_fast": r_fast.RFast,
         "swift": swift.Swift,
@@ -187,7 +203,12 @@ KINDS: dict[str, dict[str, type]] = {
         "natural": sources.Natural,
     },
     "task.shift": {"rotation": sources.Rotation, "noise": sources.Noise},
-    "task.model": {"linear": models.Linear, "mlp": models.MLP, "python": models.PythonModule},
+    "task.model": {
+        "linear": models.Linear,
+        "noisy_linear": models.NoisyLinear,
+        "mlp": models.MLP,
+        "python": models.PythonModule,
+    },
     "run.metrics[]": {"python": PythonMetric},
     "task.loss": {},
     "distribution": {

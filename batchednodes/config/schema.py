@@ -148,15 +148,22 @@ class Task:
     def __post_init__(self) -> None:
         """Lets models of quadratic losses be vectors that begin at 0, unless it is said how they begin."""
         if not self.data.is_quadratic():
+            if isinstance(self.model, models.NoisyLinear):
+                raise ValueError("model.kind must be another than noisy_linear unless data.kind=quadratics; use linear")
             return
-        if self.model == models.Linear():
-            object.__setattr__(self, "model", models.Linear(bias=False, init="zero"))
         for name in ("partition", "shift", "loss"):
             if given(self, name):
                 raise ValueError(f"{name} must be left out with data.kind=quadratics, which says it; leave it out")
-        if not isinstance(self.model, models.Linear) or self.model.bias or self.model.output != "identity":
+        model, noise = self.model, self.data.gradient_noise()
+        if model == models.Linear():
+            model = models.NoisyLinear()
+        elif isinstance(model, models.Linear) and not model.bias and model.output == "identity":
+            model = models.NoisyLinear(init=model.init)
+        if not isinstance(model, models.NoisyLinear):
             rule = "model must be left out, or be {kind: linear, bias: false}, with data.kind=quadratics"
-            raise ValueError(f"{rule}, whose models are vectors x, got {shown(type(self.model).__name__)}")
+            raise ValueError(f"{rule}, whose models are vectors x, got {shown(self.model)}")
+        made = replace(model, noise=noise) if noise else models.Linear(bias=False, init=model.init)
+        object.__setattr__(self, "model", made)
 
 
 @dataclass(frozen=True)
@@ -315,7 +322,11 @@ class Config:
 
     def __post_init__(self) -> None:
         """Checks every type, then what concerns several settings, with n and seed known."""
-        if self.task.data.is_quadratic() and self.local.batch_size == Local().batch_size:
+        if self.task.data.is_quadratic() and self.local.batch_size != "all":
+            for name in ("batch_size", "epochs", "sampling"):
+                if given(self.local, name):
+                    rule = f"local.{name} must be left out with task.data.kind=quadratics, whose gradients are full"
+                    raise ValueError(f"{rule}, got {shown(getattr(self.local, name))}")
             object.__setattr__(self, "local", replace(self.local, batch_size="all"))
         hints = get_type_hints(Config)
         for one in fields(self):

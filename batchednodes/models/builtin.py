@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from batchednodes.models import noisy
     from batchednodes.models import stacked as layout
     from batchednodes.numerics import torch_modes
 else:
@@ -29,6 +30,7 @@ else:
     nn = deferred("torch.nn")
     torch_modes = deferred("batchednodes.numerics.torch_modes")
     layout = deferred("batchednodes.models.stacked")
+    noisy = deferred("batchednodes.models.noisy")
 
 Init = Literal["same", "independent"]
 """How the rows of nodes begin: as one draw, or each as a draw of its own."""
@@ -149,6 +151,41 @@ class Linear(Model):
 
     def count(self, shape: tuple[int, ...], outputs: int) -> int | None:
         return (math.prod(shape) + self.bias) * outputs
+
+    def init_(
+        self, x: Float[torch.Tensor, "n p"], stack: layout.Stack, seed: int, shape: tuple[int, ...], outputs: int
+    ) -> None:
+        if self.init == "zero":
+            x.zero_()
+            return
+        _uniform_(x, self.module(shape, outputs), stack, seed, self.init)
+
+
+@dataclass(frozen=True)
+class NoisyLinear(Model):
+    """One linear layer without bias, whose gradients have noise; the model of quadratics with noise.
+
+    Example:
+        >>> from batchednodes.models import NoisyLinear
+        >>> NoisyLinear(noise=0.1).count((10,), outputs=1)
+        10
+    """
+
+    noise: float = 0.0
+    """Length of the random part of a gradient, that of the data; at least 0."""
+
+    init: Literal["same", "independent", "zero"] = "zero"
+    """As of `linear`."""
+
+    def __post_init__(self) -> None:
+        _check_init(self.init, ("zero",))
+
+    def module(self, shape: tuple[int, ...], outputs: int) -> nn.Module:
+        with torch.device("meta"):
+            return noisy.NoisyLayer(math.prod(shape), self.noise)
+
+    def count(self, shape: tuple[int, ...], outputs: int) -> int | None:
+        return math.prod(shape)
 
     def init_(
         self, x: Float[torch.Tensor, "n p"], stack: layout.Stack, seed: int, shape: tuple[int, ...], outputs: int

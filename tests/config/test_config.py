@@ -152,8 +152,12 @@ CHOICES = [
 @pytest.mark.parametrize(("path", "kind"), CHOICES)
 def test_every_kind_round_trips(file, path, kind):
     graph = ["network.topology.kind=ring"] if path == "network.weights" else []
-    if kind in ("gradient_tracking", "ad_psgd"):
+    if path == "algorithm" and "events" not in KINDS[path][kind].timing:
+        graph = ["timing.kind=synchronous"]
+    elif path == "algorithm" and KINDS[path][kind].mixing == "double":
         graph = ["gossip.exchange=meet", "gossip.clock.kind=at_update"]
+    elif kind == "noisy_linear":
+        graph = ["task.data={kind: quadratics, noise: 0.1}"]
     if kind in ROUNDS_ONLY:
         graph = ["timing.kind=synchronous"]
     needed = {"nodes": 2} if path == "network.attack" and kind != "none" else NEEDED.get(kind, {})

@@ -83,6 +83,11 @@ def test_built_in_algorithms_are_sound(kind):
     assert_sound(kind, cases=4)
 
 
+@pytest.mark.parametrize("kind", ["d_psgd", "d2", "exact_diffusion", "nids", "extra", "proxskip", "led", "k_gt"])
+def test_built_in_algorithms_of_rounds_are_sound(kind):
+    assert_sound(kind, cases=1)
+
+
 def test_one_of_ones_own_is_sound():
     assert_sound("own_kinds:SlowAverage", {"pull": 0.2}, cases=4)
 

@@ -152,6 +152,10 @@ class Source(ABC):
         """Returns whether nodes own quadratic losses, with full gradients, of vectors x that begin at 0."""
         return False
 
+    def gradient_noise(self) -> float:
+        """Returns the length of the random part of a gradient, of quadratic losses."""
+        return 0.0
+
 
 def stay_integers(rule: FeaturesAs, held: np.dtype, standardize: str) -> bool:
     """Returns whether features stay integers, which a source holds as numbers of some type.

@@ -56,6 +56,10 @@ class Quadratics(Source):
     curvature: float = 0.5
     """mu, the least singular value of A_i [dimensionless]; in (0, 1]; the curvature of losses is from mu^2 to 1."""
 
+    noise: float = 0.0
+    """Length of the random part of each gradient, whose d entries are noise / sqrt(d) in size, each with a sign that is
+    drawn for each node and step [dimensionless]; at least 0."""
+
     def __post_init__(self) -> None:
         drawn = {one.name: one.default for one in fields(self) if one.name != "path"}
         idle = [name for name, default in drawn.items() if self.path is not None and getattr(self, name) != default]
@@ -63,10 +67,14 @@ class Quadratics(Source):
             raise ValueError(f"{' and '.join(idle)} must be left out where a path is given, whose arrays say it")
         check_sizes(dimension=self.dimension)
         number(self.heterogeneity, 1, "heterogeneity")
+        number(self.noise, 1, "noise")
         number(self.curvature, 1, "curvature", high=1.0, open_low=True, open_high=False)
 
     def is_quadratic(self) -> bool:
         return True
+
+    def gradient_noise(self) -> float:
+        return self.noise
 
     def sizes(self, n: int) -> DataSizes:
         d = self.dimension if self.path is None else _shape(self.path, n)

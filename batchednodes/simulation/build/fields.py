@@ -32,7 +32,7 @@ def declared(configs: Sequence[Config], momentum: bool, ages: int) -> dict[str, 
         found |= type(optimizer).fields
     if ages:
         found["age"] = Field(width=ages, dtype="int64", travels=True)
-    return found | type(configs[0].method).declared()
+    return found | configs[0].method.declared()
 
 
 def message(config: Config, p: int) -> int:
