@@ -199,7 +199,12 @@ def test_no_node_is_cut_off_where_messages_take_what_they_bring(way):
 
 
 @pytest.mark.parametrize(
-    "way", [way for way in WAYS if not {"rounds", "gossip_sgd", "r_fast"} & {*way.split(", ")} and way not in UNDER_WAY]
+    "way",
+    [
+        way
+        for way in WAYS
+        if "rounds" not in way and not way.startswith(("gossip_sgd", "r_fast")) and way not in UNDER_WAY
+    ],
 )  # the first step of r_fast leaves the model as it is, and what it sends then is not infinite
 def test_nodes_that_diverge_are_cut_off_alike(way):
     lr, decay = [0.05] * 12, [0.0] * 12
