@@ -28,6 +28,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from batchednodes.algorithms.fields import Field
+from batchednodes.topology import RoundLaw, RoundWeights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +46,7 @@ Law = Callable[[Mapping[str, Any]], Any]
 class Context(ABC):
     """What a method may know of its rows besides their fields: a row of numbers for each of them.
 
-    `count`, `neighbours`, `grad` and `descend` are there for updates only.
+    `count`, `neighbours`, `grad`, `descend` and `descend_by` are there for updates only.
     """
 
     @property
@@ -75,6 +76,16 @@ class Context(ABC):
 
     @property
     @abstractmethod
+    def size(self) -> Tensor:
+        """How many nodes the node's network has [w, 1]."""
+
+    @property
+    @abstractmethod
+    def owned(self) -> Tensor:
+        """How many examples the node owns [w, 1]."""
+
+    @property
+    @abstractmethod
     def neighbours(self) -> Tensor:
         """Which entries of a field on edges, [w, d, width] in `update_`, are of a neighbour, bool [w, d]."""
 
@@ -85,6 +96,15 @@ class Context(ABC):
     @abstractmethod
     def descend(self, x: Tensor) -> Tensor:
         """Returns what local SGD of `local` makes of x [w, p], by the update's minibatches."""
+
+    @abstractmethod
+    def descend_by(self, x: Tensor, step: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Returns what the steps of `local` make of x [w, p] if each is step(x, g), and the mean of their g [w, p].
+
+        Args:
+            x: models.
+            step: maps models and the gradients g, as of `grad`, at them of one minibatch each, to models.
+        """
 
     @abstractmethod
     def uniform(self, stream: int, size: int) -> Tensor:
@@ -153,6 +173,20 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
     def model(self, r: Rows) -> Any:
         """Returns the models [w, p] that are scored."""
         return r["x"]
+
+    def round_law(self, weights: RoundWeights, seed: int) -> RoundLaw:
+        """Returns by what matrices rounds mix, and who takes part.
+
+        Args:
+            weights: those of `network.weights`; what an algorithm returns besides takes their place.
+            seed: of the network.
+        """
+        return weights
+
+    @classmethod
+    def has_own_rounds(cls) -> bool:
+        """Returns whether rounds mix by matrices of the algorithm's own, not by `network.weights`."""
+        return cls.round_law is not Algorithm.round_law
 
     @classmethod
     def linear(cls) -> bool:

@@ -6,7 +6,19 @@ A new built-in kind is its own file and one line here; users add theirs without 
 from batchednodes import data as sources
 from batchednodes import models
 from batchednodes import topology as graphs
-from batchednodes.algorithms import ad_psgd, gossip_sgd, gradient_tracking, optim, push_sum
+from batchednodes.algorithms import (
+    ad_psgd,
+    all_reduce,
+    diloco,
+    fedavg,
+    fedopt,
+    fedprox,
+    gossip_sgd,
+    gradient_tracking,
+    optim,
+    push_sum,
+    scaffold,
+)
 from batchednodes.config.hints import nearest
 from batchednodes.config.own_metrics import PythonMetric
 from batchednodes.config.reader import Reader
@@ -106,6 +118,12 @@ KINDS: dict[str, dict[str, type]] = {
         "push_sum": push_sum.PushSum,
         "gradient_tracking": gradient_tracking.GradientTracking,
         "ad_psgd": ad_psgd.ADPSGD,
+        "all_reduce": all_reduce.AllReduce,
+        "fedavg": fedavg.FedAvg,
+        "fedprox": fedprox.FedProx,
+        "scaffold": scaffold.Scaffold,
+        "fedopt": fedopt.FedOpt,
+        "diloco": diloco.DiLoCo,
     },
     "local.optimizer": {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW},
     "local.schedule": {

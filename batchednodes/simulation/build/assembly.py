@@ -243,10 +243,11 @@ def _rowwise(
         )
     ]
     seeds = torch.from_numpy(batch.seeds[batch.network_of()].astype(np.int64)).to(where)
-    numbers, degrees = (torch.from_numpy(a).to(where) for a in (batch.index(), np.concatenate(degree)))
+    counts = (batch.index(), np.repeat(batch.sizes, batch.sizes), gradient.problem.sampler.sizes)
+    numbers, sizes, owned, degrees = (torch.from_numpy(a).to(where) for a in (*counts, np.concatenate(degree)))
     algorithm = configs[0].algorithm
     edges = EdgeRows.of(events.contacts, batch, where) if algorithm.living("edge") else None
-    known = (degrees.to(rates.lr.dtype), seeds, numbers, edges)
+    known = (degrees.to(rates.lr.dtype), seeds, numbers, sizes, owned, edges)
     return Rowwise(algorithm, gradient, descent, rates, *known)
 
 
