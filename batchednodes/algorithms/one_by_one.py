@@ -16,6 +16,7 @@ from batchednodes.algorithms.edge_rows import EdgeRows
 from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.mixing.rounds import RoundMatrices
 from batchednodes.algorithms.reference import Reference
+from batchednodes.algorithms.round_step import mix_round_
 from batchednodes.algorithms.rowwise import Rowwise
 from batchednodes.algorithms.state import State
 from batchednodes.algorithms.waves import newest_
@@ -146,7 +147,7 @@ class OneByOne:
             dense = matrix.dense(nodes.stop - nodes.start).to(state.x.dtype)
             self._event_(state, Event(ROUND, first, first, torch.ones(()), time, nodes=nodes, matrix=dense), None)
         else:
-            self.rowwise.round_(state, nodes, matrix, time)
+            mix_round_(self.rowwise, state, nodes, matrix, time, apart=True)
         if self.layout.widths[g]:
             newest_(state, self.layout.block(state.versions, g), nodes, matrix, time)
 

@@ -93,12 +93,9 @@ def _of_updates(c: Any, which: str) -> tuple[Rule, ...]:
 
 
 def _of_places(c: Any, which: str) -> tuple[Rule, ...]:
-    """Returns the rules of fields that live on edges, or in an inbox."""
+    """Returns the rules of fields that live on edges."""
     edges, g = bool(type(c.algorithm).living("edge")), c.gossip
-    placed = edges or bool(type(c.algorithm).living("inbox"))
     return (
-        (f"timing.kind must be continuous with {which}, which keeps state for edges, or what has come",
-         placed and isinstance(c.timing, Synchronous), "leave out timing"),
         (f"network.topology.kind must be one that does not change with {which}, which keeps state for each edge",
          edges and isinstance(c.network.topology, Changing), "use another graph"),
         (f"gossip.delay.kind must be none with {which}, which keeps state for each edge, as it is when a message comes",

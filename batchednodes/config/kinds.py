@@ -20,6 +20,7 @@ from batchednodes.algorithms import (
     matcha,
     optim,
     push_sum,
+    relay_sgd,
     scaffold,
 )
 from batchednodes.config.hints import nearest
@@ -121,6 +122,7 @@ KINDS: dict[str, dict[str, type]] = {
         "push_sum": push_sum.PushSum,
         "gradient_tracking": gradient_tracking.GradientTracking,
         "ad_psgd": ad_psgd.ADPSGD,
+        "relay_sgd": relay_sgd.RelaySGD,
         "all_reduce": all_reduce.AllReduce,
         "fedavg": fedavg.FedAvg,
         "fedprox": fedprox.FedProx,

@@ -108,7 +108,7 @@ def _algorithm(algorithm: dict[str, Any], timing: dict[str, Any]) -> type[Algori
     """Returns the class of an algorithm, wherever it is sound."""
     for options in ({}, _MEET, _MEET | {"gossip.clock": {"kind": "at_update"}}, {"timing": timing}):
         try:
-            return type(load(_PLAIN | {"gossip": {}}, [{"algorithm": algorithm}, options]).algorithm)
+            return type(_config(algorithm, options).algorithm)
         except ValueError as error:
             last = error
     raise last
@@ -117,7 +117,7 @@ def _algorithm(algorithm: dict[str, Any], timing: dict[str, Any]) -> type[Algori
 _MEET = {"gossip.exchange": "meet"}
 _DELAYS = ({"kind": "none"}, {"kind": "uniform", "low": 0.1, "high": 1.5}, {"kind": "exponential", "mean": 0.5})
 _LOSSES = ({"kind": "none"}, {"kind": "independent", "probability": 0.3})
-_GRAPHS = ("complete", "ring", "star", "erdos_renyi")
+_GRAPHS = {"any": ("complete", "ring", "star", "erdos_renyi"), "tree": ("chain", "star", "binary_tree")}
 
 
 def _cases(algorithm: type[Algorithm], draw: np.random.Generator) -> Iterator[dict[str, Any]]:
@@ -126,7 +126,7 @@ def _cases(algorithm: type[Algorithm], draw: np.random.Generator) -> Iterator[di
     while True:
         case: dict[str, Any] = {
             "network.nodes": int(draw.integers(2, 9)),
-            "network.topology.kind": str(draw.choice(_GRAPHS)),
+            "network.topology.kind": str(draw.choice(_GRAPHS[algorithm.graph])),
             "seed": int(draw.integers(1 << 20)),
             "run.until": float(draw.integers(2, 6)),
         }

@@ -91,6 +91,14 @@ WAYS = {
         "gossip.loss={kind: independent, probability: 0.3}",
     ),
 }
+TREES = {
+    f"relay_sgd, {mode}{', overlap' if overlap else ''}": (
+        f"algorithm={{kind: relay_sgd, mode: {mode}, overlap: {overlap}}}",
+        *ROUNDS,
+    )
+    for mode in ("model", "gradient")
+    for overlap in (False, True)
+}
 GRAPHS = ("{kind: ring}", "{kind: erdos_renyi, probability: 0.4}", "{kind: star}")
 
 
@@ -125,6 +133,15 @@ def test_batched_equals_serial(way, graph):
     same(batched, made(options, "serial"))
     if way not in ("gossip_sgd, contacts after updates",):
         same(batched, made(options, "serial", independent=False))
+
+
+@pytest.mark.parametrize("graph", ["chain", "binary_tree"])
+@pytest.mark.parametrize("way", TREES)
+def test_batched_equals_serial_on_trees(way, graph):
+    options = (*TREES[way], f"network.topology.kind={graph}", "local.momentum=0.5", "local.steps=2")
+    batched = made(options)
+    for independent in (True, False):
+        same(batched, made(options, "serial", independent=independent))
 
 
 UNDER_WAY = ("push_sum, delays", "push_sum, losses", "push_sum, off", "push_sum, accounts")

@@ -14,6 +14,7 @@ REFERENCES = Path(__file__).parents[1] / "references"
 RING = ("network.topology.kind=ring",)
 METROPOLIS = (*RING, "network.weights.kind=metropolis_hastings")
 BELOW_A_THIRD = (*RING, f"network.weights={{kind: constant, value: {1 / 3 - 0.01}}}")  # of a neighbour
+TREE = f"network.topology={{kind: edges, i: {[0, *(k // 2 for k in range(2, 32))]}, j: {[*range(1, 32)]}}}"
 BASE = {
     "dtype": "float64",
     "network": {"nodes": 32},
@@ -26,6 +27,15 @@ RELAYSGD = {
     "dpsgd_ring": METROPOLIS,
     "allreduce": (),
     "gradient_tracking_ring": (*METROPOLIS, "algorithm.kind=gradient_tracking"),
+    "relaysum_model_chain": ("network.topology.kind=chain", "algorithm.kind=relay_sgd"),
+    "relaysum_model_tree": (TREE, "algorithm.kind=relay_sgd"),
+    "relaysum_grad_chain": ("network.topology.kind=chain", "algorithm={kind: relay_sgd, mode: gradient}"),
+    "relaysum_grad_overlap_momentum_chain": (
+        "network.topology.kind=chain",
+        "algorithm={kind: relay_sgd, mode: gradient, overlap: true}",
+        "local={lr: 0.01, momentum: 0.9}",  # the published momentum buffer is a mean of gradients, a tenth of a sum
+    ),
+    "dpsgd_tree": (TREE, "network.weights.kind=metropolis_hastings"),
     "dpsgd_star": ("network.topology.kind=star", "network.weights.kind=metropolis_hastings"),
     "dpsgd_hypercube": ("network.topology.kind=hypercube",),
     "one_peer_exponential_1": ("network.topology={kind: one_peer_exponential, period: 1}",),

@@ -243,11 +243,13 @@ def _rowwise(
         )
     ]
     seeds = torch.from_numpy(batch.seeds[batch.network_of()].astype(np.int64)).to(where)
-    counts = (batch.index(), np.repeat(batch.sizes, batch.sizes), gradient.problem.sampler.sizes)
-    numbers, sizes, owned, degrees = (torch.from_numpy(a).to(where) for a in (*counts, np.concatenate(degree)))
+    numbers, counts = torch.from_numpy(batch.index()).to(where), gradient.problem.sampler.sizes
+    degrees, sizes, owned = (
+        torch.from_numpy(a).to(rates.lr) for a in (np.concatenate(degree), batch.sizes[batch.network_of()], counts)
+    )
     algorithm = configs[0].algorithm
     edges = EdgeRows.of(events.contacts, batch, where) if algorithm.living("edge") else None
-    known = (degrees.to(rates.lr.dtype), seeds, numbers, sizes, owned, edges)
+    known = (degrees, sizes, owned, seeds, numbers, edges)
     return Rowwise(algorithm, gradient, descent, rates, *known)
 
 
