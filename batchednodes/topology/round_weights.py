@@ -111,7 +111,8 @@ class RoundWeights(RoundLaw):
             return None
         if isinstance(self.graph, Graph):
             return self._fixed
-        return self._of(self.graph.at(self._begin(k)))
+        begin = self._begin(k)
+        return self._of(self.graph.at(begin), self.graph.weights(begin))
 
     def union(self) -> Graph | None:
         return self.graph.union() if isinstance(self.graph, PeerSampler) else self.graph
@@ -142,8 +143,11 @@ class RoundWeights(RoundLaw):
         assert isinstance(self.graph, Graph)
         return self._of(self.graph)
 
-    def _of(self, graph: Graph) -> "scipy.sparse.csr_array":
+    def _of(self, graph: Graph, own: Float64[np.ndarray, " e"] | None = None) -> "scipy.sparse.csr_array":
+        """Returns W of a graph, whose edges have weights of their own, or those of `network.weights`."""
         column, uniform = self.stochasticity == "column", isinstance(self.weights, UniformWeights)
+        if uniform and own is not None:
+            return self._completed(scipy.sparse.csr_array((own, graph.indices, graph.indptr), shape=(self.n, self.n)))
         chooser = self.weights.chooser(graph)
         edges = graph.adjacency() if chooser is None else chooser.probabilities()
         w = scipy.sparse.csr_array(edges, dtype=float, copy=True)
@@ -152,7 +156,11 @@ class RoundWeights(RoundLaw):
         if uniform:
             counts = 1.0 + np.bincount(w.tocoo().col if column else w.tocoo().row, minlength=self.n)
             w.data = 1.0 / (counts[w.indices] if column else np.repeat(counts, np.diff(w.indptr)))
-        own = 1.0 - np.asarray(w.sum(axis=0 if column else 1)).ravel()
+        return self._completed(w)
+
+    def _completed(self, w: "scipy.sparse.csr_array") -> "scipy.sparse.csr_array":
+        """Returns W with what the weights of others leave to each node's own model."""
+        own = 1.0 - np.asarray(w.sum(axis=0 if self.stochasticity == "column" else 1)).ravel()
         low = np.flatnonzero(own < -NEAR)
         if low.size:
             raise ValueError(
