@@ -142,10 +142,10 @@ def activation(n: int, found: Sequence[Matching], budget: float) -> Float64[np.n
 
     Example:
         >>> from batchednodes.algorithms.matcha import activation
-        >>> from batchednodes.topology import Ring
+        >>> from batchednodes.topology import Star
         >>> from batchednodes.topology.edge_colouring import matchings
-        >>> activation(4, matchings(Ring().graph(4, 0)), 0.5).round(6).tolist()
-        [0.5, 0.5]
+        >>> activation(4, matchings(Star().graph(4, 0)), 0.5).round(6).tolist()  # three edges, all alike
+        [0.5, 0.5, 0.5]
     """
     if not found:
         return np.zeros(0)
@@ -167,10 +167,13 @@ class _Barrier:
     """What `activation` maximises."""
 
     n: int
+    """Number of nodes."""
     edges: Matching
+    """Those of all matchings."""
     owner: Float64[np.ndarray, "m K"]
     """1 where an edge belongs to a matching."""
     budget: float
+    """b."""
 
     @functools.cached_property
     def alike(self) -> tuple[Float64[np.ndarray, "n n"], int]:
@@ -179,7 +182,7 @@ class _Barrier:
 
     def connectivity(self, p: Float64[np.ndarray, " K"]) -> float:
         """Returns lambda_2 of the mean Laplacian."""
-        return float(scipy.linalg.eigvalsh(_laplacian(self.n, self.edges, self.owner @ p) + self.n * self.alike[0])[0])
+        return float(np.linalg.eigvalsh(_laplacian(self.n, self.edges, self.owner @ p) + self.n * self.alike[0])[0])
 
     def centre(self, p: Float64[np.ndarray, " K"], t: float, mu: float) -> tuple[Float64[np.ndarray, " K"], float]:
         """Returns p and t of the largest value for some mu, from others inside; as near as rounding lets it come."""
@@ -233,9 +236,7 @@ def weight(n: int, found: Sequence[Matching], p: Float64[np.ndarray, " K"]) -> t
     rest = np.eye(n) - _alike(n, edges)[0]
 
     def largest(alpha: float) -> float:
-        return float(
-            scipy.linalg.eigvalsh(rest - 2 * alpha * mean + alpha**2 * square, subset_by_index=[n - 1, n - 1])[0]
-        )
+        return float(np.linalg.eigvalsh(rest - 2 * alpha * mean + alpha**2 * square)[-1])
 
     best = scipy.optimize.minimize_scalar(largest, bounds=(0.0, 2.0), method="bounded", options={"xatol": 1e-9})
     return float(best.x), float(best.fun)

@@ -22,7 +22,7 @@ def matchings(graph: Graph) -> list[Int64[np.ndarray, "e 2"]]:
         >>> from batchednodes.topology import Ring, Star
         >>> from batchednodes.topology.edge_colouring import matchings
         >>> [some.tolist() for some in matchings(Ring().graph(5, 0))]
-        [[[0, 1], [2, 3]], [[0, 4], [1, 2]], [[3, 4]]]
+        [[[0, 4], [1, 2]], [[3, 4]], [[0, 1], [2, 3]]]
         >>> len(matchings(Star().graph(6, 0)))
         5
 
