@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy
 
 from batchednodes import train
 from batchednodes.algorithms.el_local import ELLocal
@@ -91,7 +92,9 @@ def test_no_other_probabilities_connect_more(graph):
 
 
 def test_matchings_are_on_as_often_as_their_probabilities_say():
-    law, rounds = MatchingRounds(8, 5, Hypercube().graph(8, 0), 0.5), 2000
+    graph, rounds = Hypercube().graph(8, 0), 2000
+    assert graph is not None
+    law = MatchingRounds(8, 5, graph, 0.5)
     found, p, alpha = law.plan
     mean, square = np.zeros((2, 8, 8))
     for k in range(rounds):
@@ -115,6 +118,12 @@ def test_matcha_converges_on_a_ring_and_keeps_the_mean():
     assert (run.x - start.x.mean(0)).abs().max() < 1e-6
 
 
+def dense(law, k):
+    found = law.matrix(k)
+    assert isinstance(found, scipy.sparse.csr_array)
+    return found.toarray()
+
+
 def given(n, period=1.0):
     return RoundWeights(n, None, UniformWeights(), "row", False, period)
 
@@ -123,7 +132,7 @@ def test_each_node_of_epidemic_learning_takes_the_mean_of_what_comes():
     law = ELLocal(peers=3).round_law(given(12, 0.3), 7)
     seen = set()
     for k in range(20):
-        w = law.matrix(k).toarray()
+        w = dense(law, k)
         peers = NewPeers(0.3, 12, 7, 3).at(0.3 * (k + 0.5))
         to = np.zeros((12, 12))
         to[peers.indices, np.repeat(np.arange(12), 3)] = 1  # to[j, i]: i sends to j
@@ -138,7 +147,7 @@ def test_the_graph_of_the_oracle_is_regular_and_new_in_each_round():
     law = ELOracle(degree=4).round_law(given(11), 7)
     seen = set()
     for k in range(20):
-        w = law.matrix(k).toarray()
+        w = dense(law, k)
         assert ((np.abs(w - 0.2) < 1e-15).sum(0) == 5).all()
         np.testing.assert_allclose(w, w.T, rtol=0, atol=1e-15)
         assert np.abs(w.sum(0) - 1).max() < 1e-14
