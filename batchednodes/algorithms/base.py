@@ -29,6 +29,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from batchednodes.algorithms.fields import Field
+from batchednodes.topology import RoundLaw, RoundWeights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +47,7 @@ Law = Callable[[Mapping[str, Any]], Any]
 class Context(ABC):
     """What a method may know of its rows besides their fields: a row of numbers for each of them.
 
-    `count`, `steps`, `grad` and `descend` are there for updates only, `neighbours` for updates and rounds.
+    `count`, `steps`, `grad`, `descend` and `descend_by` are there for updates only, `neighbours` also for rounds.
     """
 
     @property
@@ -86,6 +87,11 @@ class Context(ABC):
 
     @property
     @abstractmethod
+    def owned(self) -> Tensor:
+        """How many examples the node owns [w, 1]."""
+
+    @property
+    @abstractmethod
     def neighbours(self) -> Tensor:
         """Which entries of a field on edges [w, d, width] are of a neighbour, bool [w, d]."""
 
@@ -105,6 +111,15 @@ class Context(ABC):
         Args:
             x: models.
             less: what is taken from each after each step [w, p], of algorithms without `descends`; None: nothing.
+        """
+
+    @abstractmethod
+    def descend_by(self, x: Tensor, step: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Returns what the steps of `local` make of x [w, p] if each is step(x, g), and the mean of their g [w, p].
+
+        Args:
+            x: models.
+            step: maps models and the gradients g, as of `grad`, at them of one minibatch each, to models.
         """
 
     @abstractmethod
@@ -198,6 +213,20 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
     def payload(self, p: int, item: int) -> int:
         """Returns the bytes of what a contact sends in one direction, for models of p parameters of some bytes each."""
         return sum(self.fields[name].size(p, item) if name in self.fields else p * item for name in self.emits)
+
+    def round_law(self, weights: RoundWeights, seed: int) -> RoundLaw:
+        """Returns by what matrices rounds mix, and who takes part.
+
+        Args:
+            weights: those of `network.weights`; what an algorithm returns besides takes their place.
+            seed: of the network.
+        """
+        return weights
+
+    @classmethod
+    def has_own_rounds(cls) -> bool:
+        """Returns whether rounds mix by matrices of the algorithm's own, not by `network.weights`."""
+        return cls.round_law is not Algorithm.round_law
 
     @classmethod
     def linear(cls) -> bool:

@@ -204,7 +204,20 @@ class _One:
         made, self.loss = self.reference.trained(self.state, x.clone(), *at, less)
         return made
 
+    @property
+    def owned(self) -> int:
+        """Examples that the node owns."""
+        return int(self.reference.problem.sampler.sizes[self.node])
+
     def grad(self, x: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
         """Returns the gradient of the mean loss of all minibatches at a model."""
         g, self.loss = self.reference.gradient(x, self.node, self.count)
         return g
+
+    def descend_by(self, x: Tensor, step: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Returns what the node's minibatch steps make of a model if each is step(x, g), and the mean of their g."""
+        total, steps = torch.zeros_like(x), int(self.reference.problem.sampler.steps_of[self.node])
+        for s in range(steps):
+            g, self.loss = self.reference.gradient(x, self.node, self.count, slice(s, s + 1))
+            x, total = step(x, g), total + g
+        return x, total / steps

@@ -168,10 +168,12 @@ class Reference:
             state.versions[self.own[i]] += 1
             state.updated[i] += time
 
-    def gradient(self, x: Float[Tensor, " p"], i: int, count: int) -> tuple[Float[Tensor, " p"], Float[Tensor, ""]]:
-        """Returns gradient and value, at a model, of the mean loss of all examples of an update of node i."""
+    def gradient(
+        self, x: Float[Tensor, " p"], i: int, count: int, steps: slice = slice(None)
+    ) -> tuple[Float[Tensor, " p"], Float[Tensor, ""]]:
+        """Returns gradient and value, at a model, of the mean loss of all examples of some steps of an update of i."""
         point, losses, sizes = x.detach().clone().requires_grad_(), list[Tensor](), list[int]()
-        for examples in self.problem.draw(np.array([i]), np.array([count]))[0]:
+        for examples in self.problem.draw(np.array([i]), np.array([count]))[0, steps]:
             if examples[0] < 0:
                 break
             losses.append(self._loss(point, examples))

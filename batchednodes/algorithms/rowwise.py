@@ -5,7 +5,7 @@ Serial is the same with one row: what a method does to a row depends on that row
 Notation: w rows, p parameters, e lines of a wave, i sender, j receiver, x models, W gossip matrix.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +36,8 @@ class Rowwise:
     """How many nodes each node may contact."""
     sizes: Float[Tensor, " n"]
     """How many nodes each node's network has."""
+    owned: Float[Tensor, " n"]
+    """How many examples each node owns."""
     seeds: Int64[Tensor, " n"]
     """Seed of each node's network."""
     index: Int64[Tensor, " n"]
@@ -284,6 +286,10 @@ class Contact(Context):
         return self.of.sizes[self.nodes].unsqueeze(1)
 
     @property
+    def owned(self) -> Tensor:
+        return self.of.owned[self.nodes].unsqueeze(1)
+
+    @property
     def elapsed(self) -> Tensor:
         assert self.last is not None
         return (self.time - self.last).to(self.of.degree.dtype)
@@ -301,6 +307,9 @@ class Contact(Context):
 
     def descend(self, x: Tensor, less: Tensor | None = None) -> Tensor:
         raise ValueError("local SGD belongs to updates, not to contacts")
+
+    def descend_by(self, x: Tensor, step: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        raise ValueError("local steps belong to updates, not to contacts")
 
     def uniform(self, stream: int, size: int) -> Tensor:
         found = uniforms(self.of.seeds[self.nodes], self.of.index[self.nodes], self.number, stream, size)
@@ -323,13 +332,30 @@ class _Update(Contact):
         self.losses = torch.full_like(time.flatten(), torch.nan)
 
     def grad(self, x: Tensor) -> Tensor:
+        g, self.losses = self._grad(x, self.examples)
+        return g
+
+    def _grad(self, x: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns gradients by some minibatches, clipped, with weight decay, and losses."""
         with torch.no_grad():
-            g, self.losses = self.of.gradient.of(x, self.examples)
+            g, losses = self.of.gradient.of(x, examples)
         rates = self.rates()
         if rates.clip is not None:
             norm = g.norm(dim=1)
             g = g * (rates.clip / (norm + 1e-6)).clamp(max=1.0).unsqueeze(1)
-        return g if rates.weight_decay is None else g + rates.weight_decay.unsqueeze(1) * x
+        return g if rates.weight_decay is None else g + rates.weight_decay.unsqueeze(1) * x, losses
+
+    def descend_by(self, x: Tensor, step: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        there, total = self.examples[:, :, :1] >= 0, torch.zeros_like(x)
+        losses, first = torch.zeros_like(x[:, :1]), self.examples[:, 0]
+        for s in range(self.examples.shape[1]):
+            here = there[:, s]  # rows that do not have this step repeat their first minibatch, and forget it
+            g, loss = self._grad(x, torch.where(here, self.examples[:, s], first).unsqueeze(1))
+            x = torch.where(here, step(x, g), x)
+            total, losses = total + torch.where(here, g, 0), losses + torch.where(here, loss.unsqueeze(1), 0)
+        steps = there.sum(1)
+        self.losses = (losses / steps).flatten()
+        return x, total / steps
 
     @property
     def neighbours(self) -> Tensor:

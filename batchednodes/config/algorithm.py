@@ -75,6 +75,10 @@ def _where_sound(c: Any, which: str) -> tuple[Rule, ...]:
          a.mixing == "double" and not rounds and exchange != "meet", "set gossip.exchange=meet"),
         (f"gossip.exchange must be push with {which}, whose pushes take from their senders what they bring",
          a.mixing == "column" and not rounds and exchange != "push", "leave it out"),
+        (f"network.weights must be left out with {which}, whose rounds have weights of their own",
+         rounds and a.has_own_rounds() and given(c.network, "weights"), "leave it out"),
+        (f"gossip.exchange must be push with {which}, whose rounds have weights of their own",
+         rounds and a.has_own_rounds() and exchange != "push", "leave it out"),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-r"""Synchronous rounds: all nodes update, then all mix, at each multiple of a period. A barrier between two rounds.
+r"""Synchronous rounds: nodes update, then all mix, at each multiple of a period. A barrier between two rounds.
 
 Notation: n nodes, g networks, k round (0, 1, ...), T period [s]; round k happens at time (k + 1) T.
 """
@@ -7,12 +7,12 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 
 from batchednodes.events.rounds import Timing
 from batchednodes.events.timeline import ROUND, UPDATE, Clocks, Events, Timeline
 from batchednodes.numerics.values import number
-from batchednodes.topology import RoundWeights
+from batchednodes.topology import RoundLaw
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Barriers(Timeline):
 
     period: Float64[np.ndarray, " g"] = field(kw_only=True)
     """Time of a round of each network [s]."""
-    weights: tuple[RoundWeights, ...] = field(kw_only=True)
-    """By which each network mixes."""
+    weights: tuple[RoundLaw, ...] = field(kw_only=True)
+    """By which each network mixes, and who takes part."""
 
     def begin(self) -> Clocks:
         """Returns the clocks at t = 0: every node begins to compute."""
@@ -58,41 +58,49 @@ class Barriers(Timeline):
 
     def window(self, clocks: Clocks, until: float) -> tuple[Events, Clocks]:
         updates, gossips = clocks.updates.copy(), clocks.gossips.copy()
-        times, networks, numbers = [], [], []
-        for g, (first, period) in enumerate(zip(self.networks.offsets[:-1], self.period, strict=True)):
-            done = int(updates[first])
+        following, parts = clocks.next_update.copy(), [_none()]
+        for g, (first, period) in enumerate(zip(self.networks.offsets[:-1].tolist(), self.period, strict=True)):
+            done, nodes = round(clocks.next_update[first] / period) - 1, self.networks.slice(g)
             due = np.arange(done, max(done, math.floor(until / period) + 1))
-            due = due[(due + 1) * period <= until]
-            times.append((due + 1) * period)
-            networks.append(np.full(due.size, g))
-            numbers.append(due)
-            nodes = self.networks.slice(g)
-            updates[nodes] += due.size
-            for k in due.tolist():
+            for k in due[(due + 1) * period <= until].tolist():
+                parts.append(self._round(g, k, updates))
                 gossips[nodes] += self.weights[g].sent(k)
-        columns = (np.concatenate(a) for a in (times, networks, numbers))
-        following = (updates + 1) * np.repeat(self.period, self.networks.sizes)
+                following[nodes] = (k + 2) * period
         after = Clocks(until, following, updates, clocks.next_gossip, gossips, clocks.draws, clocks.stamp,
                        clocks.order, clocks.awake)  # fmt: skip
-        return self._events(*columns), after
+        return _joined(parts), after
 
-    def _events(self, time: np.ndarray, network: np.ndarray, k: Int64[np.ndarray, " r"]) -> Events:
-        """Returns the events of some rounds: at one instant all updates, in the order of nodes, then the rounds."""
-        sizes, firsts = self.networks.sizes[network], self.networks.offsets[network]
-        actor = np.repeat(firsts, sizes) + np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        lists = (
-            (np.repeat(time, sizes), np.zeros(actor.size, np.int8), actor, np.repeat(k, sizes)),
-            (time, np.full(time.size, ROUND, np.int8), firsts, k),
-        )
-        at, kind, node, count = (np.concatenate(columns) for columns in zip(*lists, strict=True))
-        order = np.lexsort((node, kind != UPDATE, at))
-        peer = np.full(at.size, -1, np.int32)
-        return Events(at[order], kind[order], node[order].astype(np.int32), peer, count[order])
+    def _round(self, g: int, k: int, updates: np.ndarray) -> Events:
+        """Returns the events of a round, updates before the mixing, and counts these."""
+        nodes, some = self.networks.slice(g), self.weights[g].part(k)
+        actors = np.arange(nodes.start, nodes.stop) if some is None else nodes.start + some
+        counts = np.append(updates[actors], k)
+        updates[actors] += 1
+        kind = np.full(actors.size + 1, UPDATE, np.int8)
+        kind[-1] = ROUND
+        time, peer = np.full(kind.size, (k + 1) * self.period[g]), np.full(kind.size, -1, np.int32)
+        return Events(time, kind, np.append(actors, nodes.start).astype(np.int32), peer, counts)
 
     def expected(self, span: float) -> tuple[float, float]:
         """Returns how many updates, and models sent, to expect in a span of time [s]."""
-        sent = [float(weights.sent(0).sum()) for weights in self.weights]
-        return span * float((self.networks.sizes / self.period).sum()), span * float((sent / self.period).sum())
+        sent = [float(law.sent(0).sum()) for law in self.weights]
+        parts = [law.part(0) for law in self.weights]
+        sizes = [n if some is None else some.size for some, n in zip(parts, self.networks.sizes.tolist(), strict=True)]
+        return span * float((sizes / self.period).sum()), span * float((sent / self.period).sum())
 
     def peaks(self) -> list[float]:
         return [float(w.sent(0).max() / period) for w, period in zip(self.weights, self.period, strict=True)]
+
+
+def _none() -> Events:
+    """Returns no events."""
+    kind, node = np.zeros(0, np.int8), np.zeros(0, np.int32)
+    return Events(np.zeros(0), kind, node, node, np.zeros(0, np.int64))
+
+
+def _joined(parts: list[Events]) -> Events:
+    """Returns the events of all rounds: at one instant all updates, in the order of nodes, then the rounds."""
+    columns = ("time", "kind", "actor", "peer", "count")
+    time, kind, actor, peer, count = (np.concatenate([getattr(p, name) for p in parts]) for name in columns)
+    order = np.lexsort((actor, kind != UPDATE, time))
+    return Events(time[order], kind[order], actor[order], peer[order], count[order])

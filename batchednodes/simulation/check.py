@@ -122,7 +122,7 @@ _GRAPHS = {"any": ("complete", "ring", "star", "erdos_renyi"), "tree": ("chain",
 
 def _cases(algorithm: type[Algorithm], draw: np.random.Generator) -> Iterator[dict[str, Any]]:
     """Yields settings of random cases in which an algorithm says that it is sound."""
-    turns = itertools.cycle(algorithm.timing)
+    turns, own = itertools.cycle(algorithm.timing), algorithm.has_own_rounds()
     while True:
         case: dict[str, Any] = {
             "network.nodes": int(draw.integers(2, 9)),
@@ -134,7 +134,7 @@ def _cases(algorithm: type[Algorithm], draw: np.random.Generator) -> Iterator[di
             case["network.topology.probability"] = 0.5
         if next(turns) == "rounds":
             case["timing"] = {"kind": "synchronous"}
-            if case["network.topology.kind"] != "complete" and algorithm.mixing != "column":
+            if case["network.topology.kind"] != "complete" and algorithm.mixing != "column" and not own:
                 case["network.weights.kind"] = "metropolis_hastings"
             yield case
             continue

@@ -10,6 +10,7 @@ from batchednodes.topology.communities import RandomGeometric, StochasticBlock, 
 from batchednodes.topology.deterministic import Chain, Complete, Exponential, Hypercube, Ring, Star
 from batchednodes.topology.from_networkx import Davis, Karate, NetworkX, from_networkx
 from batchednodes.topology.given import Adjacency, EdgeList, Edges
+from batchednodes.topology.global_mean import GlobalMean
 from batchednodes.topology.graph import Graph
 from batchednodes.topology.grids import Grid, Torus
 from batchednodes.topology.neighbours import Networks, PeerLists, peer, peers, stack
@@ -17,7 +18,7 @@ from batchednodes.topology.peer_sampler import ROUNDS, PeerSampler
 from batchednodes.topology.peer_sampling_kernels import PeerTables, choice, choices, chosen
 from batchednodes.topology.random import BarabasiAlbert, ErdosRenyi, WattsStrogatz
 from batchednodes.topology.regular import KRegular
-from batchednodes.topology.round_weights import RoundWeights
+from batchednodes.topology.round_weights import RoundLaw, RoundWeights
 from batchednodes.topology.time_varying import BaseGraph, OnePeerExponential, RandomMatching, RandomPeers
 from batchednodes.topology.trees import BinaryTree, DoubleBinaryTree
 from batchednodes.topology.weights import (
@@ -48,6 +49,7 @@ __all__ = [
     "ErdosRenyi",
     "Exponential",
     "GivenWeights",
+    "GlobalMean",
     "Graph",
     "Grid",
     "Hypercube",
@@ -66,6 +68,7 @@ __all__ = [
     "RandomMatching",
     "RandomPeers",
     "Ring",
+    "RoundLaw",
     "RoundWeights",
     "Star",
     "StochasticBlock",

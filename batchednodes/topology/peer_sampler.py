@@ -58,6 +58,10 @@ class PeerSampler(ABC):
         """Returns the graph at some time [s]; only of graphs that change."""
         raise ValueError(f"the graph of {type(self).__name__} does not change")
 
+    def weights(self, time: float) -> Float64[np.ndarray, " e"] | None:
+        """Returns the weights of the contacts of `at(time)` in a synchronous round; None: uniform ones."""
+        return None
+
     @abstractmethod
     def rule(self) -> PeerRule:
         """Returns the same for single draws in compiled code."""

@@ -1,4 +1,4 @@
-r"""The gossip matrix of a synchronous round, from a graph and the weights of its edges.
+r"""The gossip matrices of synchronous rounds: their interface, and those of a graph and the weights of its edges.
 
 In round k every node r takes a weighted mean, x_r <- sum_s W[r, s] x_s, over itself and whoever sends to it: s with an
 edge s -> r where nodes push, r -> s where they pull. The weights of the edges are those of `network.weights`; what they
@@ -9,12 +9,13 @@ Notation: n nodes, k round, W gossip matrix, d neighbours of a node.
 """
 
 import functools
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import scipy
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 
 from batchednodes.numerics.values import shown
 from batchednodes.topology.graph import Graph
@@ -25,9 +26,52 @@ Stochasticity = Literal["row", "column", "double"]
 """Whether the rows of W sum to 1 (a mean of models), its columns (mass is kept), or both (the mean model is kept)."""
 
 
+class RoundLaw(ABC):
+    """By which matrices one network mixes, round by round, and who takes part."""
+
+    @abstractmethod
+    def matrix(self, k: int) -> "scipy.sparse.csr_array | Float64[np.ndarray, ' n'] | None":
+        """Returns W of round k [n, n], with its diagonal; a vector: each row of W is that; None: W is 1/n everywhere.
+
+        Raises:
+            ValueError: there is no such matrix.
+        """
+
+    @abstractmethod
+    def sent(self, k: int) -> Int64[np.ndarray, " n"]:
+        """Returns how many models each node sends in round k."""
+
+    def check(self) -> None:
+        """Raises ValueError if there are no such matrices."""
+        self.matrix(0)
+
+    def union(self) -> Graph | None:
+        """Returns whom each node may ever mix with; None: everyone."""
+        return None
+
+    def part(self, k: int) -> Int64[np.ndarray, " m"] | None:
+        """Returns the nodes that update in round k, in increasing order; None: all."""
+        return None
+
+    @property
+    def few(self) -> bool:
+        """Returns whether rounds repeat, so that their matrices can be kept."""
+        return False
+
+    def repeats(self, k: int) -> int:
+        """Returns the first round that has the same matrix as round k."""
+        return k
+
+
+def received(w: "scipy.sparse.csr_array") -> Int64[np.ndarray, " n"]:
+    """Returns how many others mix in each node's model: the entries of its column of W off the diagonal."""
+    found = w.tocoo()
+    return np.bincount(found.col[found.row != found.col], minlength=w.shape[0])
+
+
 @dataclass(frozen=True, eq=False)
-class RoundWeights:
-    """The gossip matrices of one network, round by round.
+class RoundWeights(RoundLaw):
+    """The gossip matrices of one network by the weights of its edges.
 
     Example:
         >>> from batchednodes.topology import MetropolisHastings, Ring, RoundWeights
@@ -67,7 +111,11 @@ class RoundWeights:
             return None
         if isinstance(self.graph, Graph):
             return self._fixed
-        return self._of(self.graph.at(self._begin(k)))
+        begin = self._begin(k)
+        return self._of(self.graph.at(begin), self.graph.weights(begin))
+
+    def union(self) -> Graph | None:
+        return self.graph.union() if isinstance(self.graph, PeerSampler) else self.graph
 
     @property
     def few(self) -> bool:
@@ -84,10 +132,7 @@ class RoundWeights:
     def sent(self, k: int) -> Int64[np.ndarray, " n"]:
         """Returns how many models each node sends in round k: the entries of its column of W off the diagonal."""
         w = self.matrix(k)
-        if w is None:
-            return np.full(self.n, self.n - 1)
-        received = w.tocoo()
-        return np.bincount(received.col[received.row != received.col], minlength=self.n)
+        return np.full(self.n, self.n - 1) if w is None else received(w)
 
     def _begin(self, k: int) -> float:
         """Returns a time in round k, just after its begin [s]: multiples of periods are rounded."""
@@ -98,8 +143,11 @@ class RoundWeights:
         assert isinstance(self.graph, Graph)
         return self._of(self.graph)
 
-    def _of(self, graph: Graph) -> "scipy.sparse.csr_array":
+    def _of(self, graph: Graph, own: Float64[np.ndarray, " e"] | None = None) -> "scipy.sparse.csr_array":
+        """Returns W of a graph, whose edges have weights of their own, or those of `network.weights`."""
         column, uniform = self.stochasticity == "column", isinstance(self.weights, UniformWeights)
+        if uniform and own is not None:
+            return self._completed(scipy.sparse.csr_array((own, graph.indices, graph.indptr), shape=(self.n, self.n)))
         chooser = self.weights.chooser(graph)
         edges = graph.adjacency() if chooser is None else chooser.probabilities()
         w = scipy.sparse.csr_array(edges, dtype=float, copy=True)
@@ -108,7 +156,11 @@ class RoundWeights:
         if uniform:
             counts = 1.0 + np.bincount(w.tocoo().col if column else w.tocoo().row, minlength=self.n)
             w.data = 1.0 / (counts[w.indices] if column else np.repeat(counts, np.diff(w.indptr)))
-        own = 1.0 - np.asarray(w.sum(axis=0 if column else 1)).ravel()
+        return self._completed(w)
+
+    def _completed(self, w: "scipy.sparse.csr_array") -> "scipy.sparse.csr_array":
+        """Returns W with what the weights of others leave to each node's own model."""
+        own = 1.0 - np.asarray(w.sum(axis=0 if self.stochasticity == "column" else 1)).ravel()
         low = np.flatnonzero(own < -NEAR)
         if low.size:
             raise ValueError(

@@ -10,10 +10,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float64
 
 from batchednodes.numerics.values import number
 from batchednodes.topology.base import Changing, at_least, below_n
-from batchednodes.topology.base_k_plus_1 import base_graph
+from batchednodes.topology.base_k_plus_1 import Edges, base_graph
 from batchednodes.topology.graph import Graph
 from batchednodes.topology.peer_sampler import PeerSampler
 from batchednodes.topology.time_varying_peers import Cycle, Matchings, NewPeers
@@ -122,6 +123,8 @@ class RandomPeers(Changing):
 class BaseGraph(Changing):
     """The Base-(k+1) graph: a cycle of graphs of degree k at most; synchronous mixing reaches the mean in one cycle.
 
+    Synchronous rounds have the weights of its edges where `network.weights` is uniform; contacts are uniform.
+
     Example:
         >>> from batchednodes.topology import BaseGraph
         >>> rounds = BaseGraph(degree=2).graph(9, 0)
@@ -155,7 +158,16 @@ class BaseGraph(Changing):
     def graph(self, n: int, seed: int) -> Graph | PeerSampler | None:
         """Returns the rounds."""
         below_n("degree", self.degree, n, "kind=complete or a smaller degree")
-        return Cycle.of(self.seconds(n), [Graph.of(n, *edges[:2]) for edges in base_graph(n, self.degree)])
+        found = base_graph(n, self.degree)
+        return Cycle.of(
+            self.seconds(n), [Graph.of(n, *e[:2]) for e in found], np.concatenate([_both(e) for e in found])
+        )
+
+
+def _both(edges: Edges) -> Float64[np.ndarray, " e"]:
+    """Returns the weights of edges in both directions, in the order in which a graph lists its contacts."""
+    order = np.lexsort((np.append(edges.j, edges.i), np.append(edges.i, edges.j)))
+    return np.tile(edges.weight, 2)[order]
 
 
 def _seconds(period: float | str, n: int) -> float:

@@ -45,13 +45,15 @@ class Cycle(PeerSampler):
     """The contacts."""
     directed: bool
     """Whether i may contact j in a round in which j may not contact i."""
+    own: Float64[np.ndarray, " e"] | None = None
+    """Weights of the contacts in synchronous rounds; None: uniform ones."""
 
     @classmethod
-    def of(cls, period: float, graphs: Sequence[Graph]) -> "Cycle":
-        """Returns the cycle of one or more graphs of n nodes each."""
+    def of(cls, period: float, graphs: Sequence[Graph], own: Float64[np.ndarray, " e"] | None = None) -> "Cycle":
+        """Returns the cycle of one or more graphs of n nodes each; own: weights of all their contacts, in order."""
         indptr = np.concatenate([[0], np.cumsum(np.concatenate([graph.degrees for graph in graphs]))])
         indices = np.concatenate([graph.indices for graph in graphs])
-        return cls(period, graphs[0].n, indptr, indices, any(graph.directed for graph in graphs))
+        return cls(period, graphs[0].n, indptr, indices, any(graph.directed for graph in graphs), own)
 
     @property
     def cycle(self) -> int:
@@ -78,12 +80,20 @@ class Cycle(PeerSampler):
         return self.period
 
     def at(self, time: float) -> Graph:
-        first = int(rounds(np.array([time]), self.period)[0]) % self.cycle * self.n
-        indptr = self.indptr[first : first + self.n + 1]
+        indptr = self._rows(time)
         return Graph(self.n, indptr - indptr[0], self.indices[indptr[0] : indptr[-1]], directed=self.directed)
 
     def rule(self) -> PeerRule:
         return PeerRule(CYCLE, self.indptr, self.indices, period=self.period, count=self.cycle)
+
+    def weights(self, time: float) -> Float64[np.ndarray, " e"] | None:
+        indptr = self._rows(time)
+        return None if self.own is None else self.own[indptr[0] : indptr[-1]]
+
+    def _rows(self, time: float) -> Int64[np.ndarray, " n1"]:
+        """Returns where the contacts of each node begin at some time, and the end of the last."""
+        first = int(rounds(np.array([time]), self.period)[0]) % self.cycle * self.n
+        return self.indptr[first : first + self.n + 1]
 
     def _pairs(self) -> tuple[Int64[np.ndarray, " e"], Int32[np.ndarray, " e"]]:
         return np.repeat(np.arange(self.indptr.size - 1) % self.n, np.diff(self.indptr)), self.indices

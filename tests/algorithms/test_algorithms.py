@@ -19,6 +19,7 @@ MEET = ("gossip.exchange=meet", "gossip.clock.rate=2")
 AT_UPDATE = ("gossip.exchange=meet", "gossip.clock={kind: at_update}")
 ROUNDS = ("timing={kind: synchronous, period: 1}",)
 METROPOLIS = (*ROUNDS, "network.weights.kind=metropolis_hastings")
+UNEVEN = "task.partition={kind: quantity_lognormal}"
 WAYS = {
     "push_sum": ("algorithm.kind=push_sum", "gossip.clock.rate=2"),
     "push_sum, momentum": ("algorithm.kind=push_sum", "gossip.clock.rate=2", "local.momentum=0.5", "local.steps=2"),
@@ -81,6 +82,27 @@ WAYS = {
     ),
     "k_gt, rounds": ("algorithm={kind: k_gt, share: 0.5}", *METROPOLIS, "local.steps=3", "local.clip=0.1"),
     "gossip_sgd, rounds": ROUNDS,
+    "all_reduce, rounds": ("algorithm.kind=all_reduce", *ROUNDS, "local.momentum=0.5"),
+    "fedavg, rounds": ("algorithm={kind: fedavg, fraction: 0.3}", *ROUNDS, "local.epochs=2", UNEVEN),
+    "fedprox, rounds": (
+        "algorithm={kind: fedprox, mu: 0.5, fraction: 0.6}",
+        *ROUNDS,
+        "local.epochs=2",
+        "local.clip=1",
+        UNEVEN,
+    ),
+    "scaffold, rounds": (
+        "algorithm={kind: scaffold, fraction: 0.6}",
+        *ROUNDS,
+        "local.steps=3",
+        "local.weight_decay=0.1",
+        "local.schedule={kind: step, every: 2, gamma: 0.5}",
+    ),
+    "fedopt, rounds": ("algorithm={kind: fedopt, server: yogi, fraction: 0.6}", *ROUNDS),
+    "diloco, rounds": ("algorithm.kind=diloco", *ROUNDS, "local.steps=3", "local.optimizer.kind=adamw"),
+    "matcha, rounds": ("algorithm.kind=matcha", *ROUNDS),
+    "el_oracle, rounds": ("algorithm.kind=el_oracle", *ROUNDS),
+    "el_local, rounds": ("algorithm.kind=el_local", *ROUNDS),
     "gossip_sgd, contacts after updates": ("gossip.clock={kind: at_update, order: after}",),
     "on edges": ("algorithm={kind: python, target: 'own_algorithms:NewestOfNeighbours'}", "gossip.clock.rate=2"),
     "on edges, losses": (

@@ -161,8 +161,8 @@ def test_every_kind_round_trips(file, path, kind):
     if kind in ROUNDS_ONLY:
         graph = ["timing.kind=synchronous"]
     needed = {"nodes": 2} if path == "network.attack" and kind != "none" else NEEDED.get(kind, {})
-    if path == "gossip.compress" and KINDS[path][kind]().feedback == "choco":
-        needed = {"gamma": 0.1}
+    if getattr(KINDS[path].get(kind), "feedback", None) == "choco":
+        needed, graph = {"gamma": 0.1}, ["gossip.exchange=meet"]
     config = load(section(path, {"kind": kind, **needed}), graph)
     chosen = config
     for key in path.split("."):

@@ -88,6 +88,24 @@ def test_built_in_algorithms_of_rounds_are_sound(kind):
     assert_sound(kind, cases=1)
 
 
+@pytest.mark.parametrize(
+    ("kind", "args"),
+    [
+        ("all_reduce", {}),
+        ("fedavg", {"fraction": 0.5}),
+        ("fedprox", {"fraction": 0.5}),
+        ("scaffold", {"fraction": 0.5}),
+        ("fedopt", {"fraction": 0.5}),
+        ("diloco", {}),
+        ("matcha", {}),
+        ("el_oracle", {}),
+        ("el_local", {}),
+    ],
+)
+def test_algorithms_with_rounds_of_their_own_are_sound(kind, args):
+    assert_sound(kind, args, cases=2)
+
+
 def test_one_of_ones_own_is_sound():
     assert_sound("own_kinds:SlowAverage", {"pull": 0.2}, cases=4)
 

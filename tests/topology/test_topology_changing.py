@@ -5,13 +5,16 @@ chosen at random.
 """
 
 import itertools
+import json
 import math
 import re
 from collections import Counter, defaultdict
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from batchednodes import load, train
@@ -89,6 +92,32 @@ def test_one_cycle_of_the_base_graph_gives_the_exact_mean(k):
             np.testing.assert_allclose(product, 1 / n, rtol=0, atol=1e-12)  # some dozens of rounded products
             assert len(cycle) <= 2 * math.log(n) / math.log(k + 1) + 2 + 1e-9
     assert [len(base_graph(n, 1)) for n in (2, 4, 5, 6, 8)] == [1, 2, 5, 4, 3]  # 6 = 2 x 3: a pair, then 3 of 3
+
+
+PUBLISHED = json.loads((Path(__file__).parents[1] / "references" / "base_graph.json").read_text())["values"]
+
+
+@pytest.mark.parametrize("case", PUBLISHED)
+def test_cycles_of_the_base_graph_are_as_long_as_the_published_ones(case):
+    n, k = (int(part.split("=")[1]) for part in case.split("/"))
+    found, simple = base_graph(n, k), simple_base_graph(n, k)
+    degrees = [int(np.bincount(np.concatenate([edges.i, edges.j])).max()) for edges in found]
+    lengths = {"length": len(found), "simple_length": len(simple), "max_degree": max(degrees)}
+    assert lengths == PUBLISHED[case]
+
+
+@pytest.mark.parametrize(
+    ("topology", "n", "rounds"),
+    [("{kind: base_graph, degree: 1}", 5, 5), ("{kind: base_graph, degree: 2}", 7, 4),
+     ("{kind: base_graph, degree: 3}", 22, 5), ("one_peer_exponential", 16, 4)],
+)  # fmt: skip
+def test_synchronous_rounds_reach_the_mean_in_one_cycle_and_not_before(topology, n, rounds):
+    settings = {"network.nodes": n, "timing.kind": "synchronous", "local.lr": 0, "dtype": "float64"}
+    settings |= {"task.model": {"kind": "linear", "init": "independent"}, "run.until": rounds}
+    run = train(settings, f"network.topology={topology if '{' in topology else {'kind': topology}}")
+    away = run.metrics["consensus_distance"].tolist()
+    assert away[-1] < 1e-15 < 1e-3 < away[-2]
+    assert torch.allclose(run.x.mean(0), train(settings, "run.until=1e-9").x.mean(0), rtol=0, atol=1e-14)
 
 
 def test_one_peer_exponential_hops_by_powers_of_two():

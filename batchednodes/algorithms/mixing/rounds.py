@@ -1,5 +1,7 @@
 r"""A synchronous round: all rows of a network mixed by one gossip matrix, x <- W x; by their mean where W is 1/n.
 
+Where W has rank one, W = 1 w^T, it is never made: all rows come to the weighted mean w^T x.
+
 Notation: n nodes of a network, p numbers of a row, t tracked sources, W gossip matrix, N versions.
 """
 
@@ -12,7 +14,7 @@ from jaxtyping import Bool, Float, Int, Int64, Shaped
 from torch import Tensor
 
 from batchednodes.algorithms.mixing.matrix import announce_beta
-from batchednodes.topology import RoundWeights
+from batchednodes.topology import RoundLaw
 
 
 class RoundMatrix:
@@ -26,10 +28,16 @@ class RoundMatrix:
         [2.0, 2.0, 2.0]
     """
 
-    def __init__(self, matrix: "scipy.sparse.csr_array | None", device: torch.device, dtype: torch.dtype) -> None:
-        """Takes W, with its diagonal, None: 1/n everywhere, and what the rows are."""
-        self.matrix, self.device, self.dtype = matrix, device, dtype
-        if matrix is not None:
+    def __init__(
+        self, matrix: "scipy.sparse.csr_array | np.ndarray | None", device: torch.device, dtype: torch.dtype
+    ) -> None:
+        """Takes W, with its diagonal; a vector: each of its rows; None: 1/n everywhere; and what the rows of x are."""
+        self.device, self.dtype, self.row = device, dtype, None
+        self.matrix = None if isinstance(matrix, np.ndarray) else matrix
+        if isinstance(matrix, np.ndarray):
+            self.row = torch.from_numpy(matrix).to(device, dtype)
+            self.some = self.row.nonzero().flatten()
+        elif matrix is not None:
             parts = (matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32), matrix.data.copy())
             begins, columns, values = (torch.from_numpy(a).to(device) for a in parts)
             announce_beta()
@@ -37,6 +45,8 @@ class RoundMatrix:
 
     def times(self, x: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:
         """Returns W x."""
+        if self.row is not None:
+            return (self.row[self.some] @ x.index_select(0, self.some)).expand_as(x).contiguous()
         if self.matrix is None:
             return x.mean(0, keepdim=True).expand_as(x).contiguous()
         return self.sparse @ x
@@ -48,6 +58,8 @@ class RoundMatrix:
 
     def received(self, sent: Shaped[Tensor, "n p"]) -> Shaped[Tensor, "n p"]:
         """Returns the sum of what the others send whom W mixes into each row."""
+        if self.row is not None:
+            return sent[self.some].sum(0, keepdim=True) - torch.where((self.row != 0).unsqueeze(1), sent, 0)
         if self.matrix is None:
             return sent.sum(0, keepdim=True) - sent
         others, _, here = self._around
@@ -58,6 +70,8 @@ class RoundMatrix:
 
     def of_edges(self, others: Int64[Tensor, "n d"], here: Bool[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """Returns W[row, other] of all rows and d others of each; 0 for those that are not there."""
+        if self.row is not None:
+            return self.row[others] * here
         if self.matrix is None:
             return here.to(self.dtype) / here.shape[0]
         if not others.numel():
@@ -69,6 +83,9 @@ class RoundMatrix:
 
     def around(self, n: int) -> tuple[Int64[Tensor, "n d"], Float[Tensor, "n d"], Bool[Tensor, "n d"]]:
         """Returns the others that W mixes into each of n rows, their weights, and which of the d places are taken."""
+        if self.row is not None:
+            others = self.some.expand(n, -1)
+            return others, self.row[others], others != torch.arange(n, device=self.device).unsqueeze(1)
         if self.matrix is None:
             places = torch.arange(n - 1, device=self.device)
             others = places + (places >= torch.arange(n, device=self.device).unsqueeze(1))
@@ -92,12 +109,16 @@ class RoundMatrix:
 
     def dense(self, n: int) -> Float[Tensor, "n n"]:
         """Returns all of W, for n nodes; O(n^2), for small n."""
+        if self.row is not None:
+            return self.row.expand(n, n).contiguous()
         if self.matrix is None:
             return torch.full((n, n), 1.0 / n, dtype=self.dtype, device=self.device)
         return self.sparse.to_dense()
 
     def newest(self, versions: Int[Tensor, "n t"]) -> Int[Tensor, "n t"]:
         """Returns the largest version of each source among the rows that W mixes into each row, its own included."""
+        if self.row is not None:
+            return torch.maximum(versions, versions.index_select(0, self.some).amax(0, keepdim=True))
         if self.matrix is None:
             return versions.amax(0, keepdim=True).expand_as(versions).contiguous()
         new, degree = versions.clone(), np.diff(self.matrix.indptr)
@@ -112,8 +133,8 @@ class RoundMatrix:
 class RoundMatrices:
     """The gossip matrices of the rounds of some networks, each made once where it does not change."""
 
-    def __init__(self, weights: tuple[RoundWeights, ...], device: torch.device, dtype: torch.dtype) -> None:
-        """Takes the weights of each network, and what the rows of x are."""
+    def __init__(self, weights: tuple[RoundLaw, ...], device: torch.device, dtype: torch.dtype) -> None:
+        """Takes the law of each network, and what the rows of x are."""
         self.weights, self.device, self.dtype = weights, device, dtype
         self.made: dict[tuple[int, int], RoundMatrix] = {}
 

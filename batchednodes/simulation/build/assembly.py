@@ -250,13 +250,13 @@ def _rowwise(
         )
     ]
     seeds = torch.from_numpy(batch.seeds[batch.network_of()].astype(np.int64)).to(where)
-    numbers = torch.from_numpy(batch.index()).to(where)
-    degrees, sizes = (
-        torch.from_numpy(a).to(rates.lr) for a in (np.concatenate(degree), batch.sizes[batch.network_of()])
+    numbers, counts = torch.from_numpy(batch.index()).to(where), gradient.problem.sampler.sizes
+    degrees, sizes, owned = (
+        torch.from_numpy(a).to(rates.lr) for a in (np.concatenate(degree), batch.sizes[batch.network_of()], counts)
     )
     algorithm = configs[0].method
     edges = EdgeRows.of(events.contacts, batch, where) if algorithm.living("edge") else None
-    known = (degrees, sizes, seeds, numbers, edges, robustness.robust(configs, batch, rates.lr.dtype, where))
+    known = (degrees, sizes, owned, seeds, numbers, edges, robustness.robust(configs, batch, rates.lr.dtype, where))
     return Rowwise(algorithm, gradient, descent, rates, *known)
 
 

@@ -40,7 +40,7 @@ from batchednodes.simulation.planning import memory_plan
 from batchednodes.simulation.planning.memory_plan import MemoryBudget
 from batchednodes.simulation.resume import input_files
 from batchednodes.simulation.resume.rules import check_resumable, check_start
-from batchednodes.topology import Graph, Networks, PeerSampler, RoundWeights, stack
+from batchednodes.topology import Graph, Networks, PeerSampler, RoundLaw, RoundWeights, stack
 from batchednodes.topology.weights import NEAR
 
 _QUICK = 256 << 20
@@ -240,7 +240,7 @@ def _barriers(configs: Sequence[Config], batch: Networks, graphs: list[Graph | P
     Raises:
         ValueError: not all networks go by rounds, or the weights of one are not what its algorithm asks for.
     """
-    made, weights = [c.timing for c in configs], list[RoundWeights]()
+    made, found = [c.timing for c in configs], list[RoundLaw]()
     timings = [timing for timing in made if isinstance(timing, Synchronous)]
     if len(timings) < len(configs):
         raise ValueError(
@@ -248,16 +248,18 @@ def _barriers(configs: Sequence[Config], batch: Networks, graphs: list[Graph | P
         )
     for c, graph, timing in zip(configs, graphs, timings, strict=True):
         pull, stochasticity = c.gossip.exchange == "pull", type(c.method).mixing
-        one = RoundWeights(c.network.nodes, graph, c.network.weights, stochasticity, pull, timing.period)
-        with datasets.section("network.weights"):
-            one.check()
-        weights.append(one)
-        _warn_if_disconnected(graph.union() if isinstance(graph, PeerSampler) else graph)
+        weights = RoundWeights(c.network.nodes, graph, c.network.weights, stochasticity, pull, timing.period)
+        own = c.method.has_own_rounds()
+        with datasets.section("algorithm" if own else "network.weights"):
+            law = c.method.round_law(weights, c.seed)
+            found.append(returned(law, (RoundLaw,), c.method, "round_law", "algorithm"))
+            law.check()
+        _warn_if_disconnected(law.union())
     period = np.array([timing.period for timing in timings], float)
     each, never = np.repeat(period, batch.sizes), np.full(batch.n, math.inf)
     laws = Gaps(each, np.zeros(batch.n)), Gaps(never, np.zeros(batch.n))
     schemes = tuple(c.gossip.scheme for c in configs)
-    return Barriers(batch, stack(batch, graphs), *laws, "meet", schemes, period=period, weights=tuple(weights))
+    return Barriers(batch, stack(batch, graphs), *laws, "meet", schemes, period=period, weights=tuple(found))
 
 
 def names(configs: Sequence[Config]) -> str | None:
