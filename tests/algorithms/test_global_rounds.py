@@ -38,7 +38,7 @@ ONE_STEP = ("{kind: all_reduce}", "{kind: fedavg}", "{kind: fedprox}", "{kind: s
 @pytest.mark.parametrize("algorithm", ONE_STEP)
 def test_with_one_step_all_are_the_published_gradient_descent(algorithm):
     values = json.loads((REFERENCES / "relaysgd.json").read_text())["values"]
-    holds(values["allreduce/zeta2=1/lr=0.1"], "1", 50, f"algorithm={algorithm}", "network.topology.kind=star")
+    holds(values["allreduce/zeta2=1/lr=0.1"], "1", 50, 1, f"algorithm={algorithm}", "network.topology.kind=star")
 
 
 class Clients:
