@@ -30,7 +30,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from batchednodes.algorithms.fields import Field
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
+
+    from batchednodes.topology import Graph
 else:
     Tensor = Any  # so that settings are read without PyTorch
 
@@ -62,6 +65,10 @@ class Context(ABC):
     @abstractmethod
     def elapsed(self) -> Tensor:
         """Time since the row's last event that wrote it [w, 1]; s; only of algorithms with `elapses`."""
+
+    @abstractmethod
+    def constant(self, name: str) -> Tensor:
+        """Returns a number that `constants` gives, that of the row's network [w, 1]."""
 
     @property
     @abstractmethod
@@ -132,6 +139,21 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
         """Replaces what the completion of an update changes."""
         r["x"] = k.descend(r["x"])
 
+    def flow_(self, r: Rows, k: Context) -> None:
+        """Replaces what time alone has changed since the row's last event; of algorithms with `elapses`.
+
+        Both rows of a contact, the row of an update, and rows that are scored flow first, to the instant of the event.
+        """
+
+    def constants(self, graph: "Graph | None", rate: "np.ndarray") -> Mapping[str, float]:
+        """Returns numbers that follow from a network, for `Context.constant`.
+
+        Args:
+            graph: whom each node may contact, all alike; None: everyone.
+            rate: contacts that each node makes [1/s].
+        """
+        return {}
+
     def emit_(self, r: Rows, k: Context) -> Rows:
         """Returns what rows give to a mixing; may replace fields where `writes_sender`."""
         return {name: r[name] for name in self.emits}
@@ -158,6 +180,11 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
     def linear(cls) -> bool:
         """Returns whether mixing is nothing but W times the emitted fields, which can lie side by side."""
         return (cls.emit_, cls.combine, cls.absorb_) == (Algorithm.emit_, Algorithm.combine, Algorithm.absorb_)
+
+    @classmethod
+    def flows(cls) -> bool:
+        """Returns whether rows change with time between events."""
+        return cls.elapses and cls.flow_ is not Algorithm.flow_
 
     @classmethod
     def living(cls, where: str) -> tuple[str, ...]:

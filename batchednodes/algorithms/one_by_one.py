@@ -3,6 +3,7 @@ r"""Any algorithm, one event at a time: by its own independent `event_`, or by i
 Notation: i the node that acts or sends, j the one that receives, w weight of what it receives.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,6 +44,8 @@ class Event:
     """W of a round [n, n]."""
     edges: EdgeRows | None = None
     """Where fields lie that live on edges."""
+    constants: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the algorithm's `constants` says of each node's network [n], by name."""
     origin: int = -1
     """Of a contact the node whose model the actor's row is, or was when it was sent: that row may be a slot."""
 
@@ -150,7 +153,7 @@ class OneByOne:
             newest_(state, self.layout.block(state.versions, g), nodes, matrix, time)
 
     def _event_(self, state: State, event: Event, one: "_One | None") -> None:
-        event = replace(event, edges=self.rowwise.edges)
+        event = replace(event, edges=self.rowwise.edges, constants=self.rowwise.constants)
         act = getattr(self.rowwise.algorithm, "event_")  # noqa: B009  (not all algorithms have it)
         act(self.rowwise.all_rows(state), event, one)
 

@@ -6,7 +6,7 @@ Notation: w rows, p parameters, e lines of a wave, i sender, j receiver, x model
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -40,6 +40,8 @@ class Rowwise:
     """Number of each node in it."""
     edges: EdgeRows | None = None
     """Where fields lie that live on edges; None: there are none."""
+    constants: Mapping[str, Float[Tensor, " n"]] = field(default_factory=dict)
+    """What the algorithm's `constants` says of each node's network, by name."""
 
     # ------------------------------------------------------------------------------------------------------- updates
 
@@ -61,6 +63,7 @@ class Rowwise:
             r |= {name: torch.where(here.unsqueeze(2), value, 0) for name, value in found.items()}
         shapes = {name: value.shape for name, value in r.items()}
         k = _Update(self, r, nodes, times.unsqueeze(1), counts.unsqueeze(1), examples, here)
+        self._flow_(r, k)
         self.algorithm.update_(r, k)
         self._check(r, shapes, "update_")
         r |= {name: torch.zeros_like(r[name]) for name in self.algorithm.living("inbox")}
@@ -92,6 +95,8 @@ class Rowwise:
             self._copies_(state, *into)  # after they are read: a slot may be taken again in the wave that empties it
         if j.numel() == 0:
             return
+        self._flow_(theirs, self._contact(theirs, origins, times))
+        self._flow_(mine, self._contact(mine, j, times))
         sent = self.algorithm.emit_(theirs, self._contact(theirs, origins, times))
         own = self.algorithm.emit_(mine, self._contact(mine, j, times))
         for name in self.algorithm.living("inbox"):
@@ -194,11 +199,22 @@ class Rowwise:
         """Where the mixed fields lie in a row, behind the model."""
         return columns(self.algorithm.declared(), self.p)
 
-    def models(self, state: State) -> Float[Tensor, "n p"]:
-        """Returns the models of the nodes that are scored; as a view where they are the rows themselves."""
-        if type(self.algorithm).model is Algorithm.model:
+    def models(self, state: State, time: float | None = None) -> Float[Tensor, "n p"]:
+        """Returns the models of the nodes that are scored; as a view where they are the rows themselves.
+
+        Args:
+            state: stays as it is.
+            time: up to which they flow [s]; None: they are those after the last event of each node.
+        """
+        flows = self.algorithm.flows() and time is not None
+        if type(self.algorithm).model is Algorithm.model and not flows:
             return state.models
-        return self.algorithm.model(self.all_rows(state, slice(0, state.nodes)))
+        r = self.all_rows(state, slice(0, state.nodes))
+        if flows:
+            nodes = torch.arange(state.nodes, device=state.x.device)
+            now = r["last_event"].flatten().clamp(min=time)  # a run that pauses has seen some events ahead of its clocks
+            self._flow_(r, self._contact(r, nodes, now))
+        return self.algorithm.model(r)
 
     def _check(self, r: Rows, shapes: Mapping[str, torch.Size], method: str) -> None:
         """Raises ValueError where a method of an algorithm left fields that are no rows of their width."""
@@ -213,6 +229,11 @@ class Rowwise:
 
     def _contact(self, r: Rows, nodes: Tensor, times: Tensor) -> "_Contact":
         return _Contact(self, r, nodes, times.unsqueeze(1))
+
+    def _flow_(self, r: Rows, k: "_Contact") -> None:
+        """Lets rows flow, where they do, up to an event."""
+        if self.algorithm.flows():
+            self.algorithm.flow_(r, k)
 
     def _note(self, r: Rows, times: Tensor) -> None:
         if self.algorithm.elapses:
@@ -248,6 +269,9 @@ class _Contact(Context):
     def elapsed(self) -> Tensor:
         assert self.last is not None
         return (self.time - self.last).to(self.of.degree.dtype)
+
+    def constant(self, name: str) -> Tensor:
+        return self.of.constants[name].index_select(0, self.nodes).unsqueeze(1)
 
     @property
     def neighbours(self) -> Tensor:

@@ -6,7 +6,7 @@ A new built-in kind is its own file and one line here; users add theirs without 
 from batchednodes import data as sources
 from batchednodes import models
 from batchednodes import topology as graphs
-from batchednodes.algorithms import ad_psgd, gossip_sgd, gradient_tracking, optim, push_sum
+from batchednodes.algorithms import acid, ad_psgd, gossip_sgd, gradient_tracking, optim, push_sum, quasi_global
 from batchednodes.config.hints import nearest
 from batchednodes.config.own_metrics import PythonMetric
 from batchednodes.config.reader import Reader
@@ -106,6 +106,8 @@ KINDS: dict[str, dict[str, type]] = {
         "push_sum": push_sum.PushSum,
         "gradient_tracking": gradient_tracking.GradientTracking,
         "ad_psgd": ad_psgd.ADPSGD,
+        "quasi_global": quasi_global.QuasiGlobal,
+        "acid": acid.ACiD,
     },
     "local.optimizer": {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW},
     "local.schedule": {
