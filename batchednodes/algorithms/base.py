@@ -48,7 +48,7 @@ Law = Callable[[Mapping[str, Any]], Any]
 class Context(ABC):
     """What a method may know of its rows besides their fields: a row of numbers for each of them.
 
-    `count`, `neighbours`, `grad` and `descend` are there for updates only.
+    `count`, `neighbours`, `steps`, `grad` and `descend` are there for updates only.
     """
 
     @property
@@ -85,9 +85,19 @@ class Context(ABC):
     def neighbours(self) -> Tensor:
         """Which entries of a field on edges, [w, d, width] in `update_`, are of a neighbour, bool [w, d]."""
 
+    @property
     @abstractmethod
-    def grad(self, x: Tensor) -> Tensor:
-        """Returns the gradient at x [w, p] of the mean loss of the update's minibatches, with weight decay."""
+    def steps(self) -> int:
+        """Minibatch steps of an update: the most of any row."""
+
+    @abstractmethod
+    def grad(self, x: Tensor, step: int | None = None) -> Tensor:
+        """Returns the gradient at x [w, p] of the mean loss of the update's minibatches, with weight decay.
+
+        Args:
+            x: where it is taken.
+            step: which minibatch alone, of `steps`; that of rows that do not have it is 0; None: all of them.
+        """
 
     @abstractmethod
     def descend(self, x: Tensor) -> Tensor:

@@ -180,7 +180,12 @@ class _One:
         made, self.loss = self.reference.trained(self.state, x.clone(), self.row, self.node, self.count, self.time)
         return made
 
-    def grad(self, x: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
-        """Returns the gradient of the mean loss of all minibatches at a model."""
-        g, self.loss = self.reference.gradient(x, self.node, self.count)
+    @property
+    def steps(self) -> int:
+        """Minibatch steps of the update."""
+        return self.reference.steps(self.node, self.count)
+
+    def grad(self, x: Float[Tensor, " p"], step: int | None = None) -> Float[Tensor, " p"]:
+        """Returns the gradient of the mean loss of all minibatches, or of one of them, at a model."""
+        g, self.loss = self.reference.gradient(x, self.node, self.count, step)
         return g

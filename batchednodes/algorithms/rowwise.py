@@ -277,7 +277,11 @@ class _Contact(Context):
     def neighbours(self) -> Tensor:
         raise ValueError("all neighbours at once belong to updates, not to contacts")
 
-    def grad(self, x: Tensor) -> Tensor:
+    @property
+    def steps(self) -> int:
+        raise ValueError("minibatch steps belong to updates, not to contacts")
+
+    def grad(self, x: Tensor, step: int | None = None) -> Tensor:
         raise ValueError("gradients belong to updates, not to contacts")
 
     def descend(self, x: Tensor) -> Tensor:
@@ -299,14 +303,21 @@ class _Update(_Contact):
         self.r, self.before, self.examples, self.number = r, count, examples, count.flatten()
         self.losses = torch.full_like(time.flatten(), torch.nan)
 
-    def grad(self, x: Tensor) -> Tensor:
+    @property
+    def steps(self) -> int:
+        return self.examples.shape[1]
+
+    def grad(self, x: Tensor, step: int | None = None) -> Tensor:
+        examples = self.examples if step is None else self.examples[:, step : step + 1]
         with torch.no_grad():
-            g, self.losses = self.of.gradient.of(x, self.examples)
+            g, self.losses = self.of.gradient.of(x, examples)
         rates = self.rates()
         if rates.clip is not None:
             norm = g.norm(dim=1)
             g = g * (rates.clip / (norm + 1e-6)).clamp(max=1.0).unsqueeze(1)
-        return g if rates.weight_decay is None else g + rates.weight_decay.unsqueeze(1) * x
+        if rates.weight_decay is not None:
+            g = g + rates.weight_decay.unsqueeze(1) * x
+        return g if step is None else torch.where(examples[:, 0, :1] >= 0, g, 0)
 
     @property
     def neighbours(self) -> Tensor:

@@ -6,7 +6,21 @@ A new built-in kind is its own file and one line here; users add theirs without 
 from batchednodes import data as sources
 from batchednodes import models
 from batchednodes import topology as graphs
-from batchednodes.algorithms import acid, ad_psgd, gossip_sgd, gradient_tracking, optim, push_sum, quasi_global
+from batchednodes.algorithms import (
+    acid,
+    ad_psgd,
+    decentlam,
+    dfedavgm,
+    dfedsam,
+    gossip_sgd,
+    gradient_tracking,
+    momentum_tracking,
+    noloco,
+    optim,
+    push_sum,
+    quasi_global,
+    swarm_sgd,
+)
 from batchednodes.config.hints import nearest
 from batchednodes.config.own_metrics import PythonMetric
 from batchednodes.config.reader import Reader
@@ -108,6 +122,12 @@ KINDS: dict[str, dict[str, type]] = {
         "ad_psgd": ad_psgd.ADPSGD,
         "quasi_global": quasi_global.QuasiGlobal,
         "acid": acid.ACiD,
+        "swarm_sgd": swarm_sgd.SwarmSGD,
+        "noloco": noloco.NoLoCo,
+        "momentum_tracking": momentum_tracking.MomentumTracking,
+        "decentlam": decentlam.DecentLaM,
+        "dfedavgm": dfedavgm.DFedAvgM,
+        "dfedsam": dfedsam.DFedSAM,
     },
     "local.optimizer": {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW},
     "local.schedule": {
