@@ -35,6 +35,9 @@ def check_together(c: Any) -> None:
         (f"staleness.track must be at most network.nodes = {n}, got {track}", isinstance(track, int) and track > n,
          "use 'all'"),
     ))  # fmt: skip
+    if c.task.data.is_quadratic() and c.local.batch_size != "all":
+        rule = "local.batch_size must be left out with task.data.kind=quadratics, whose gradients are full"
+        raise ValueError(f"{rule}, got {shown(c.local.batch_size)}")
     check_graph(c.network.topology, c.network.weights, c.gossip.scheme, n, c.run.until)
     batching = {"local.chunk": c.local.chunk, "local.compile": c.local.compile, "run.mixing": c.run.mixing}
     for key in [key for key, value in batching.items() if c.executor == "serial" and value not in (None, "auto")]:

@@ -152,6 +152,7 @@ KINDS: dict[str, dict[str, type]] = {
         "image_folder": sources.ImageFolder,
         "huggingface": sources.HuggingFace,
         "npz": sources.Npz,
+        "quadratics": sources.Quadratics,
     },
     "task.partition": {
         "iid": sources.IID,

@@ -30,9 +30,9 @@ class Local:
     """Passes over the node's own examples of one update, in place of steps; at least 1. Each is in a new random order,
     in minibatches of batch_size of which the last is what is left; null: steps full minibatches."""
 
-    batch_size: int = 32
+    batch_size: int | Literal["all"] = 32
     """Examples of a minibatch; at least 1; more than a node owns means that it sees some twice, and with epochs that a
-    pass is one minibatch of all."""
+    pass is one minibatch of all. all: each minibatch is all examples of its node, for full gradients."""
 
     lr: PerNode = 0.1
     """Step size; non-negative and finite; dimensionless."""
@@ -67,7 +67,15 @@ class Local:
     """Rows updated by one vmap call; at least 1; null: as many as fit the workspace. Changes rounding only."""
 
     def __post_init__(self) -> None:
-        check_sizes(steps=self.steps, epochs=self.epochs, batch_size=self.batch_size, chunk=self.chunk)
+        full = self.batch_size == "all"
+        size = None if isinstance(self.batch_size, str) else self.batch_size
+        check_sizes(steps=self.steps, epochs=self.epochs, batch_size=size, chunk=self.chunk)
+        for name, is_given in (("epochs", self.epochs is not None), ("sampling", self.sampling != "shuffle")):
+            if full and is_given:
+                got = shown(getattr(self, name))
+                raise ValueError(
+                    f"{name} must be left out with batch_size=all, got {got}; steps says how many are made"
+                )
         if self.epochs is not None and self.steps != 1:
             got = f"steps {self.steps} and epochs {self.epochs}"
             raise ValueError(f"steps must be left out where epochs are given, got {got}; leave out one of them")
@@ -101,6 +109,8 @@ class Local:
 
     def shape(self, examples: int) -> tuple[int, int]:
         """Returns the steps of an update, and the most examples of a minibatch, of a node that owns some examples."""
+        if isinstance(self.batch_size, str):
+            return self.steps, examples
         if self.epochs is None:
             return self.steps, self.batch_size
         return self.epochs * -(-examples // self.batch_size), min(self.batch_size, examples)

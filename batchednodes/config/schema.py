@@ -6,7 +6,7 @@ Notation: n nodes.
 import copy
 import os
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_type_hints
 
 from batchednodes import data as sources
@@ -20,6 +20,7 @@ from batchednodes.config.kinds import READER
 from batchednodes.config.local import Local
 from batchednodes.config.messages import check_messages
 from batchednodes.config.own_metrics import Metrics, check_metrics
+from batchednodes.config.rules import given
 from batchednodes.events import clocks, schemes
 from batchednodes.events.availability import Always, Availability, Churn
 from batchednodes.events.links.delay import Delay, Instant
@@ -132,6 +133,19 @@ class Task:
     loss: Literal["auto", "cross_entropy", "mse"] | Criterion = "auto"
     """What training minimises; `auto` is cross_entropy for labels, the mean over all tokens where each has one, and
     mse (mean squared error) for real targets; or a section of kind python: a loss of your own."""
+
+    def __post_init__(self) -> None:
+        """Lets models of quadratic losses be vectors that begin at 0, unless it is said how they begin."""
+        if not self.data.is_quadratic():
+            return
+        if self.model == models.Linear():
+            object.__setattr__(self, "model", models.Linear(bias=False, init="zero"))
+        for name in ("partition", "shift", "loss"):
+            if given(self, name):
+                raise ValueError(f"{name} must be left out with data.kind=quadratics, which says it; leave it out")
+        if not isinstance(self.model, models.Linear) or self.model.bias or self.model.output != "identity":
+            rule = "model must be left out, or be {kind: linear, bias: false}, with data.kind=quadratics"
+            raise ValueError(f"{rule}, whose models are vectors x, got {shown(type(self.model).__name__)}")
 
 
 @dataclass(frozen=True)
@@ -290,6 +304,8 @@ class Config:
 
     def __post_init__(self) -> None:
         """Checks every type, then what concerns several settings, with n and seed known."""
+        if self.task.data.is_quadratic() and self.local.batch_size == Local().batch_size:
+            object.__setattr__(self, "local", replace(self.local, batch_size="all"))
         hints = get_type_hints(Config)
         for one in fields(self):
             READER.read(READER.plain(getattr(self, one.name), one.name), hints[one.name], one.name, one)

@@ -22,6 +22,7 @@ from batchednodes.data.sources.bundled import Digits, Sklearn
 from batchednodes.data.sources.huggingface import HuggingFace
 from batchednodes.data.sources.images import ImageFolder
 from batchednodes.data.sources.npz import Npz
+from batchednodes.data.sources.quadratics import Quadratics
 from batchednodes.data.sources.svmlight import Libsvm
 from batchednodes.data.sources.synthetic import LinearRegression, NonlinearRegression
 from batchednodes.data.sources.tables import Csv, Parquet
@@ -51,6 +52,7 @@ __all__ = [
     "Parquet",
     "Partition",
     "PowerLaw",
+    "Quadratics",
     "QuantitySkew",
     "Rotation",
     "Sampler",

@@ -86,9 +86,10 @@ class Model(ABC):
         return False
 
 
-def _check_init(init: str) -> None:
-    if init not in ("same", "independent"):
-        raise ValueError(f"init must be one of same, independent, got {shown(init)}")
+def _check_init(init: str, more: tuple[str, ...] = ()) -> None:
+    kinds = ("same", "independent", *more)
+    if init not in kinds:
+        raise ValueError(f"init must be one of {', '.join(kinds)}, got {shown(init)}")
 
 
 def _uniform_(x: torch.Tensor, module: nn.Module, stack: layout.Stack, seed: int, init: str) -> None:
@@ -133,11 +134,11 @@ class Linear(Model):
     """What follows the layer; with sigmoid, cross_entropy takes numbers in (0, 1) for logits, as gossipy's logistic
     regression does."""
 
-    init: Init = "same"
-    """same: all nodes begin with equal parameters; independent: each node with its own draw."""
+    init: Literal["same", "independent", "zero"] = "same"
+    """same: all nodes begin with equal parameters; independent: each node with its own draw; zero: all begin at 0."""
 
     def __post_init__(self) -> None:
-        _check_init(self.init)
+        _check_init(self.init, ("zero",))
         if self.output not in ("identity", "sigmoid"):
             raise ValueError(f"output must be one of identity, sigmoid, got {shown(self.output)}")
 
@@ -152,6 +153,9 @@ class Linear(Model):
     def init_(
         self, x: Float[torch.Tensor, "n p"], stack: layout.Stack, seed: int, shape: tuple[int, ...], outputs: int
     ) -> None:
+        if self.init == "zero":
+            x.zero_()
+            return
         _uniform_(x, self.module(shape, outputs), stack, seed, self.init)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from torch.func import vjp, vmap
 
@@ -28,10 +28,20 @@ class Tests:
     """Test inputs of each [g, t, ...]."""
     targets: Tensor
     """Test labels [g, t] or [g, t, ...], or values [g, t, k]."""
+    optima: Float64[Tensor, "g p"] | None = None
+    """Of quadratic losses, the models at which the test losses are least; None: they are not known."""
 
     def of(self, part: slice) -> "Tests":
         """Returns the test sets of some of the networks, without a copy."""
-        return Tests(self.networks[part], self.features[part], self.targets[part])
+        optima = None if self.optima is None else self.optima[part]
+        return Tests(self.networks[part], self.features[part], self.targets[part], optima)
+
+    def excess(self, mean: Float64[Tensor, "g p"]) -> Float64[Tensor, " g"]:
+        """Returns twice what a model of each network costs more than the optimum, without cancellation; or NaN."""
+        if self.optima is None:
+            return torch.full_like(mean[:, 0], torch.nan)
+        away = self.features.double() @ (mean - self.optima).unsqueeze(2)  # mean squares, whose slope at it is 0
+        return 2 * away.square().mean((1, 2))
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,9 @@ class Dataset:
     node: Int64[np.ndarray, " S"] | None = None
     """Natural partition: the node that owns each training row."""
 
+    optimum: Float64[np.ndarray, " p"] | None = None
+    """Of quadratic losses, the model at which the test loss is least; None: it is not known."""
+
     @property
     def sizes(self) -> DataSizes:
         """The sizes of what was built; equal to `Source.sizes`."""
@@ -143,6 +146,10 @@ class Source(ABC):
 
     def demands_integers(self) -> bool:
         """Returns whether a module must take features that are integers as they are."""
+        return False
+
+    def is_quadratic(self) -> bool:
+        """Returns whether nodes own quadratic losses, with full gradients, of vectors x that begin at 0."""
         return False
 
 

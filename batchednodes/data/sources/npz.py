@@ -124,7 +124,7 @@ class Npz(Source):
         with zipfile.ZipFile(self.path) as archive:
             for name in names:
                 stays = integers if name.endswith("features") else labelled or name == "node"
-                made[name] = (_whole if stays else _real)(self.path, name, _array(self.path, archive, name))
+                made[name] = (_whole if stays else _real)(self.path, name, array(self.path, archive, name))
         return made
 
 
@@ -133,26 +133,37 @@ def _labelled(headers: dict[str, Header], classes: Classes) -> bool:
     return classes is True or (classes == "auto" and headers["targets"][1].kind != "f")
 
 
-def _fail(path: str, rule: str, got: str, fix: str) -> NoReturn:
+def fail(path: str, rule: str, got: str, fix: str) -> NoReturn:
+    """Raises ValueError for a file that does not hold what it must."""
     raise ValueError(f"path must hold {rule}, got {got} in {shown(path)}: {fix}")
 
 
 # ---------------------------------------------------------------------------------------------------------- headers
 
 
+def opened(path: str, write: str) -> zipfile.ZipFile:
+    """Returns the archive that a file is.
+
+    Args:
+        path: of the file.
+        write: how to write one, for messages.
+
+    Raises:
+        ValueError: there is no such file, or it is no archive.
+    """
+    check_file(path, ".npz", "path", write)
+    try:
+        return zipfile.ZipFile(path)
+    except Exception:  # as above
+        raise ValueError(f"path must be an .npz file, got {shown(path)}, which is not a zip archive: {write}") from None
+
+
 def _headers(path: str, classes: Classes) -> dict[str, Header]:
     """Returns shape and type of each known array, checked against one another, without reading the arrays."""
-    check_file(path, ".npz", "path", _WRITE)
-    try:
-        archive = zipfile.ZipFile(path)
-    except Exception:  # as above
-        raise ValueError(
-            f"path must be an .npz file, got {shown(path)}, which is not a zip archive: {_WRITE}"
-        ) from None
-    with archive:
+    with opened(path, _WRITE) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         _check_names(path, names)
-        headers = {name: _header(path, archive, name) for name in _NAMES if name in names}
+        headers = {name: header(path, archive, name) for name in _NAMES if name in names}
     _check_types(path, headers)
     _check_shapes(path, {name: shape for name, (shape, _) in headers.items()}, _labelled(headers, classes))
     return headers
@@ -162,16 +173,21 @@ def _check_names(path: str, names: list[str]) -> None:
     held = ", ".join(name[:40] for name in sorted(names)[:10]) or "no arrays"
     for name in _REQUIRED:
         if name not in names:
-            _fail(path, f"an array named {name}", held, _WRITE)
+            fail(path, f"an array named {name}", held, _WRITE)
     if len(set(_TEST) & set(names)) == 1:
-        _fail(path, "both test_features and test_targets, or neither", held, "add the missing one, or drop the other")
+        fail(path, "both test_features and test_targets, or neither", held, "add the missing one, or drop the other")
     for name in sorted(set(names) - set(_NAMES))[:20]:
         near = difflib.get_close_matches(name, _NAMES, n=1, cutoff=0.8)
         if near:
-            _fail(path, f"arrays named {', '.join(_NAMES)}", f"{shown(name)}", f"did you mean {near[0]!r}?")
+            fail(path, f"arrays named {', '.join(_NAMES)}", f"{shown(name)}", f"did you mean {near[0]!r}?")
 
 
-def _header(path: str, archive: zipfile.ZipFile, name: str) -> Header:
+def header(path: str, archive: zipfile.ZipFile, name: str) -> Header:
+    """Returns shape and type of an array, whose numbers are all there.
+
+    Raises:
+        ValueError: the file is damaged, or holds something else.
+    """
     info = archive.getinfo(f"{name}.npy")
     try:
         with archive.open(info) as file, filtered("error"):
@@ -179,19 +195,19 @@ def _header(path: str, archive: zipfile.ZipFile, name: str) -> Header:
             promised = math.prod(shape) * dtype.itemsize
             held = info.file_size - file.tell()
     except Exception:  # whatever a damaged file makes the readers of zip, of headers and of its compression raise
-        _fail(path, "readable arrays", f"a damaged or unknown header of {shown(name)}", "write the file again")
+        fail(path, "readable arrays", f"a damaged or unknown header of {shown(name)}", "write the file again")
     if dtype.hasobject:
-        _fail(
+        fail(
             path,
             "plain arrays of numbers",
             f"the object array {shown(name)}",
             "convert it to one number type (no pickle)",
         )
     if promised != held or info.compress_size > os.path.getsize(path):
-        _fail(path, "whole arrays", f"{held} of the {shown(promised)} bytes of {shown(name)}", "write the file again")
+        fail(path, "whole arrays", f"{held} of the {shown(promised)} bytes of {shown(name)}", "write the file again")
     if held > max(_LOOSE, _DENSE * info.compress_size):
         got = f"{shown(name)} of {held >> 20} MiB in {info.compress_size >> 10} KiB"
-        _fail(path, f"arrays compressed at most {_DENSE}-fold", got, "write it with numpy.savez")
+        fail(path, f"arrays compressed at most {_DENSE}-fold", got, "write it with numpy.savez")
     return shape, dtype
 
 
@@ -200,40 +216,45 @@ def _check_types(path: str, headers: dict[str, Header]) -> None:
     for name, dtype in types.items():
         kinds, words = ("iu", "integers") if name == "node" else ("biuf", "real numbers or integers")
         if dtype.kind not in kinds:
-            _fail(path, f"{words} in {name}", str(dtype), f"convert {name} to {words}")
+            fail(path, f"{words} in {name}", str(dtype), f"convert {name} to {words}")
     if "test_targets" in types and (types["targets"].kind == "f") != (types["test_targets"].kind == "f"):
         got = f"{types['targets']} and {types['test_targets']}"
-        _fail(path, "labels or real targets in both targets and test_targets", got, "store both as one type")
+        fail(path, "labels or real targets in both targets and test_targets", got, "store both as one type")
 
 
 def _check_shapes(path: str, shapes: dict[str, tuple[int, ...]], labelled: bool) -> None:
     for name, shape in shapes.items():
         most = 1 if name == "node" else 2 if name.endswith("targets") and not labelled else math.inf
         if not 1 <= len(shape) <= most:
-            _fail(path, f"one row for each sample in {name}", f"shape {shape}", f"reshape {name}, samples first")
+            fail(path, f"one row for each sample in {name}", f"shape {shape}", f"reshape {name}, samples first")
         if 0 in shape:
-            _fail(path, f"at least one number in {name}", f"shape {shape}", "give samples")
+            fail(path, f"at least one number in {name}", f"shape {shape}", "give samples")
         first = "test_features" if name.startswith("test_") else "features"
         if shape[0] != shapes[first][0]:
             got = f"{shape[0]} and {shapes[first][0]}"
-            _fail(path, f"as many rows in {name} as in {first}", got, "give one entry for each sample")
+            fail(path, f"as many rows in {name} as in {first}", got, "give one entry for each sample")
     for name in _REQUIRED:
         if "test_features" in shapes and shapes[name][1:] != shapes[f"test_{name}"][1:]:
             got = f"{shapes[name][1:]} and {shapes[f'test_{name}'][1:]}"
-            _fail(path, f"samples of one shape in {name} and test_{name}", got, "reshape one of them")
+            fail(path, f"samples of one shape in {name} and test_{name}", got, "reshape one of them")
     if "test_features" not in shapes and shapes["features"][0] < 2:
-        _fail(path, "at least 2 rows, one to test on", "1", "give more samples, or test_features and test_targets")
+        fail(path, "at least 2 rows, one to test on", "1", "give more samples, or test_features and test_targets")
 
 
 # ----------------------------------------------------------------------------------------------------------- arrays
 
 
-def _array(path: str, archive: zipfile.ZipFile, name: str) -> np.ndarray:
+def array(path: str, archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """Returns an array whose header is known to be good.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
     try:
         with archive.open(f"{name}.npy") as file:
             return np.lib.format.read_array(file, allow_pickle=False)
     except Exception:  # as above
-        _fail(path, "readable arrays", f"damaged data of {shown(name)}", "write the file again")
+        fail(path, "readable arrays", f"damaged data of {shown(name)}", "write the file again")
 
 
 def _first(path: str) -> np.ndarray:
@@ -246,8 +267,8 @@ def _first(path: str) -> np.ndarray:
                     count = math.prod(shape[1:])
                     return np.frombuffer(file.read(count * dtype.itemsize), dtype, count).reshape(1, *shape[1:])
         except Exception:  # as above
-            _fail(path, "readable arrays", "damaged data of 'features'", "write the file again")
-        return _array(path, archive, "features")[:1]
+            fail(path, "readable arrays", "damaged data of 'features'", "write the file again")
+        return array(path, archive, "features")[:1]
 
 
 def _real(path: str, name: str, array: np.ndarray) -> np.ndarray:
@@ -262,13 +283,13 @@ def _whole(path: str, name: str, array: np.ndarray) -> np.ndarray:
     """Returns features that stay integers [S, ...], labels [S] or [S, ...], or nodes [S], as int64."""
     fix = "use features_as=real" if name.endswith("features") else "number them 0, 1, 2, ..."
     if array.dtype == np.uint64 and array.max() > np.iinfo(np.int64).max:
-        _fail(path, f"entries of {name} below 2^63", str(array.max()), fix)
+        fail(path, f"entries of {name} below 2^63", str(array.max()), fix)
     if array.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
             wrong = np.flatnonzero((array != np.rint(array)) | ~(np.abs(array) < 2.0**63))
         if wrong.size:
             got = f"{array.flat[wrong[0]]:g} ({wrong.size} of {array.size})"
-            _fail(path, f"whole numbers in {name} with classes=true", got, "use classes=false for a regression")
+            fail(path, f"whole numbers in {name} with classes=true", got, "use classes=false for a regression")
     if name.endswith("features"):
         return np.ascontiguousarray(array.reshape(len(array), -1) if array.ndim == 1 else array, dtype=np.int64)
     return array.reshape(len(array) if array.size == len(array) else array.shape).astype(np.int64)
@@ -278,9 +299,9 @@ def _classes(path: str, labels: list[np.ndarray]) -> int:
     """Returns the number of labels in some arrays, the first of which are those of the training rows."""
     most = max(int(part.max()) for part in labels)
     if most < 0:
-        _fail(path, "labels 0, 1, 2, ... in targets", f"{most} as the largest", "number the labels from 0")
+        fail(path, "labels 0, 1, 2, ... in targets", f"{most} as the largest", "number the labels from 0")
     if most >= LARGEST:
-        _fail(path, f"labels below {LARGEST:,} in targets", str(most), "number the labels 0, 1, 2, ...")
+        fail(path, f"labels below {LARGEST:,} in targets", str(most), "number the labels 0, 1, 2, ...")
     return most + 1
 
 
@@ -289,4 +310,4 @@ def _check_nodes(path: str, node: np.ndarray, n: int) -> None:
     if wrong.size:
         got = f"{node[wrong[0]]} at row {wrong[0]} ({wrong.size} of {len(node)} rows)"
         fix = f"number the nodes 0, 1, 2, ..., or set network.nodes to {max(int(node.max()) + 1, 1)}"
-        _fail(path, f"nodes from 0 to {n - 1} in node (network.nodes is {n})", got, fix)
+        fail(path, f"nodes from 0 to {n - 1} in node (network.nodes is {n})", got, fix)

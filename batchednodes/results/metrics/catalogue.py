@@ -111,6 +111,14 @@ METRICS = (
     Metric("messages_offline", "messages", "messages that found nobody", "messages/offline"),
     Metric("messages_in_flight", "messages", "messages under way at the mark", "messages/in_flight"),
     Metric(
+        "suboptimality", "", "of quadratics, mean of |A_i x - B_i|^2 over nodes at the average model, less its least",
+        "optimum/suboptimality", "suboptimality", ("mean",), "suboptimality", "suboptimality",
+    ),
+    Metric(
+        "distance_to_optimum", "", "of quadratics, root mean square distance of models from the optimum",
+        "optimum/distance",
+    ),
+    Metric(
         "events_per_second", "1/s", "events in a second of wall time since the mark before",
         "throughput/events_per_second", kept="throughput",
     ),
@@ -128,6 +136,7 @@ PANELS = {
     "loss": "test loss",
     "accuracy": "test accuracy",
     "consensus": "consensus distance",
+    "suboptimality": "suboptimality",
     "staleness": "staleness [updates]",
 }
 """Panels of `batchednodes plot` in their order, each with the label of its axis."""

@@ -186,7 +186,8 @@ class Evaluator:
         with torch.no_grad():
             scores = [self.problem.scores(some, tests) for some in chain([first], models)]
         loss, accuracy = (torch.cat(parts, 1) for parts in zip(*scores, strict=True))
-        return _Scores(loss, accuracy, distances)
+        away = distances[:, :0] if tests.optima is None else _distances(_models(x, parts), tests.optima)
+        return _Scores(loss, accuracy, distances, away, tests.excess(mean).unsqueeze(1))
 
     def _network(
         self,
@@ -235,6 +236,10 @@ class _Scores:
     """Test accuracy, first of the mean model; NaN where there are no labels."""
     distances: Float64[Tensor, "g n"]
     """Distance of each model from the mean model."""
+    away: Float64[Tensor, "g n0"]
+    """Distance of each model from the optimum, where one is known, else empty."""
+    excess: Float64[Tensor, "g 1"]
+    """Suboptimality of the mean model; NaN where no optimum is known."""
 
     def without(self, k: int, nodes: Bool[np.ndarray, " n"], scored: Bool[np.ndarray, " k"]) -> "_Scores":
         """Returns the numbers of one network without some nodes, and without those that are scored among them.
@@ -245,7 +250,9 @@ class _Scores:
         loss, accuracy = (
             F.pad(t[k, columns], (0, int(scored.all())), value=math.nan) for t in (self.loss, self.accuracy)
         )
-        return _Scores(loss[None], accuracy[None], self.distances[k, torch.from_numpy(~nodes)][None])
+        kept = torch.from_numpy(~nodes)
+        away = self.away[k, kept[: self.away.shape[1]]]
+        return _Scores(loss[None], accuracy[None], self.distances[k, kept][None], away[None], self.excess[k][None])
 
     def networks(
         self, numbers: Int64[np.ndarray, " g"]
@@ -265,6 +272,8 @@ class _Scores:
             "accuracy_min": accuracy.amin(1),
             "accuracy_mean_model": self.accuracy[:, 0],
             "accuracy_max": accuracy.amax(1),
+            "suboptimality": self.excess[:, 0],
+            "distance_to_optimum": self.away.square().mean(1).sqrt(),
         }
         rows = [dict(zip(columns, values, strict=True)) for values in torch.stack(list(columns.values()), 1).tolist()]
         for row, values in zip(rows, torch.stack(list(shares.values()), 1).tolist(), strict=True):
@@ -289,11 +298,11 @@ class Observation:
 
 def _to_host(scores: list[_Scores]) -> list[_Scores]:
     """Returns the same numbers on the host, in float64; they wait for the device once."""
-    tensors = [t for s in scores for t in (s.loss, s.accuracy, s.distances)]
+    tensors = [t for s in scores for t in (s.loss, s.accuracy, s.distances, s.away, s.excess)]
     flat = torch.cat([t.double().flatten() for t in tensors]).cpu()
     parts = iter(flat.split([t.numel() for t in tensors]))
     host = [next(parts).view(t.shape) for t in tensors]
-    return [_Scores(*host[k : k + 3]) for k in range(0, len(host), 3)]
+    return [_Scores(*host[k : k + 5]) for k in range(0, len(host), 5)]
 
 
 def _models(x: Float[Tensor, "rows p"], parts: list[slice]) -> Float[Tensor, "g n p"]:
@@ -312,14 +321,24 @@ def consensus(
         x: models.
         kept: nodes that count for the mean; None: all.
     """
-    blocks = x.split(max(1, _BLOCK[x.device.type] // (x.shape[0] * x.shape[2])), dim=1)
+    blocks = _blocks(x)
     if kept is None:
         mean = torch.stack([b.sum(1, dtype=torch.float64) for b in blocks]).sum(0) / x.shape[1]
     else:
         pairs = zip(blocks, kept.unsqueeze(2).split(blocks[0].shape[1], dim=1), strict=True)
         sums = [torch.where(some, b, 0.0).sum(1, dtype=torch.float64) for b, some in pairs]
         mean = torch.stack(sums).sum(0) / kept.sum(1, keepdim=True)
-    return mean, torch.cat([(b.double() - mean.unsqueeze(1)).norm(dim=2) for b in blocks], 1)
+    return mean, _distances(x, mean)
+
+
+def _blocks(x: Float[Tensor, "g n p"]) -> tuple[Float[Tensor, "g n1 p"], ...]:
+    """Returns the models of some nodes after those of others, as many at once as caches hold."""
+    return x.split(max(1, _BLOCK[x.device.type] // (x.shape[0] * x.shape[2])), dim=1)
+
+
+def _distances(x: Float[Tensor, "g n p"], point: Float64[Tensor, "g p"]) -> Float64[Tensor, "g n"]:
+    """Returns the distance of each model from a point of its network."""
+    return torch.cat([(b.double() - point.unsqueeze(1)).norm(dim=2) for b in _blocks(x)], 1)
 
 
 def _norms(x: Float[Tensor, "n p"], networks: Networks, away: Bool[np.ndarray, " n"] | None) -> list[float]:

@@ -74,8 +74,10 @@ def problem(
     rows = np.concatenate([s.rows + first for s, first in zip(shards, firsts[:-1], strict=True)])
     offsets = np.concatenate([[0], np.cumsum(np.concatenate([s.sizes for s in shards]))])
     seeds = batch.seeds[batch.network_of()]
-    choices = (local.batch_size, local.steps, local.sampling, local.epochs)
-    sampler = Sampler(seeds, batch.index(), rows, offsets, *choices)
+    size, steps, epochs = local.batch_size, local.steps, local.epochs
+    if isinstance(size, str):  # a full gradient is an epoch in one minibatch
+        size, steps, epochs = int(np.diff(offsets).max()), 1, steps
+    sampler = Sampler(seeds, batch.index(), rows, offsets, size, steps, local.sampling, epochs)
     stack_ = skeleton(config, sets[0].sizes, dtype, where)
     kind, send = _checked_type(config, dtype, sets), Sender(dtype, where)
     tests = tuple(_tests(batch, sets, send, kind))
@@ -134,12 +136,15 @@ def check_lookups(configs: Sequence[Config], dealt: Sequence[tuple[Dataset, Shar
 
 def _tests(batch: Networks, sets: list[Dataset], send: "Sender", kind: torch.dtype) -> Iterator[Tests]:
     """Yields the test sets of all networks, those of networks with equally many nodes and examples together."""
-    keys = np.array([(int(n), len(d.test_features)) for n, d in zip(batch.sizes, sets, strict=True)])
+    parts = zip(batch.sizes, sets, strict=True)
+    keys = np.array([(int(n), len(d.test_features), d.optimum is not None) for n, d in parts])
     for key in np.unique(keys, axis=0):
         alike = np.flatnonzero((keys == key).all(1))
         pairs = [(sets[g].test_features, sets[g].test_targets) for g in alike]
         features, targets = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
-        yield Tests(alike, send(features, kind), send(targets))
+        optima = [d.optimum for d in (sets[g] for g in alike) if d.optimum is not None]
+        known = torch.from_numpy(np.stack(optima)).to(send.where) if optima else None
+        yield Tests(alike, send(features, kind), send(targets), known)
 
 
 @dataclass(frozen=True)

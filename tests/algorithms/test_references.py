@@ -1,0 +1,71 @@
+"""Algorithms in synchronous rounds are the trajectories that the public codes of their papers make of quadratics.
+
+Each case is a line of `RELAYSGD` or `DECENT_BENCH`: the name of a block of values, and settings that should make them.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import batchednodes
+
+REFERENCES = Path(__file__).parents[1] / "references"
+RING = ("network.topology.kind=ring",)
+METROPOLIS = (*RING, "network.weights.kind=metropolis_hastings")
+BELOW_A_THIRD = (*RING, f"network.weights={{kind: constant, value: {1 / 3 - 0.01}}}")  # of a neighbour
+BASE = {
+    "dtype": "float64",
+    "network": {"nodes": 32},
+    "timing": {"kind": "synchronous", "period": 1.0},
+    "local": {"lr": 0.1},
+    "staleness": {"track": "none"},
+}
+
+RELAYSGD = {
+    "dpsgd_ring": METROPOLIS,
+    "allreduce": (),
+    "gradient_tracking_ring": (*METROPOLIS, "algorithm.kind=gradient_tracking"),
+    "dpsgd_star": ("network.topology.kind=star", "network.weights.kind=metropolis_hastings"),
+    "dpsgd_hypercube": ("network.topology.kind=hypercube",),
+    "one_peer_exponential_1": ("network.topology={kind: one_peer_exponential, period: 1}",),
+}
+"""Block of tests/references/relaysgd.json, for zeta2 = 0.1 and 1 at a step size of 0.1 -> settings."""
+
+DECENT_BENCH = {
+    "ATC_Tracking": ("algorithm.kind=gradient_tracking",),
+}
+"""Block of tests/references/decent_bench.json, for zeta2 = 1 on a ring with Metropolis weights -> settings."""
+
+
+def holds(values, zeta, steps, *settings):
+    """Asserts that a run has some published values {step: {measure: value}}, up to some number of steps."""
+    data = {"kind": "quadratics", "path": str(REFERENCES / f"quadratics_n32_d10_mu0.5_seed0_zeta{zeta}.npz")}
+    run = batchednodes.train(BASE, {"task.data": data}, *settings, f"run.until={steps}")
+    rows = run.metrics.set_index("time")
+    for step, row in values.items():
+        if int(step) > steps:
+            continue
+        seen = rows.loc[float(step)]
+        found = {
+            "subopt": seen["suboptimality"],
+            "mse": seen["distance_to_optimum"] ** 2,
+            "cons": seen["consensus_distance"] ** 2,
+        }
+        if int(step) == steps:
+            found |= {"x_0_0": float(run.x[0, 0]), "x_31_9": float(run.x[31, 9])}
+        for key, value in found.items():  # near 0 the published numbers are differences of numbers near 1, and rounded
+            assert value == pytest.approx(row[key], rel=1e-9, abs=1e-14), (step, key)
+
+
+@pytest.mark.parametrize("zeta", ["0.1", "1"])
+@pytest.mark.parametrize("name", RELAYSGD)
+def test_trajectories_are_those_of_relaysgd(name, zeta):
+    values = json.loads((REFERENCES / "relaysgd.json").read_text())["values"]
+    holds(values[f"{name}/zeta2={zeta}/lr=0.1"], zeta, 200, *RELAYSGD[name])
+
+
+@pytest.mark.parametrize("name", DECENT_BENCH)
+def test_trajectories_are_those_of_decent_bench(name):
+    values = json.loads((REFERENCES / "decent_bench.json").read_text())["values"]
+    holds(values[f"{name}/zeta2=1"]["rows"], "1", 200, *METROPOLIS, *DECENT_BENCH[name])
