@@ -48,7 +48,7 @@ Law = Callable[[Mapping[str, Any]], Any]
 class Context(ABC):
     """What a method may know of its rows besides their fields: a row of numbers for each of them.
 
-    `count`, `neighbours`, `steps`, `grad` and `descend` are there for updates only.
+    `count`, `neighbours`, `longest`, `grad` and `descend` are there for updates only.
     """
 
     @property
@@ -87,7 +87,7 @@ class Context(ABC):
 
     @property
     @abstractmethod
-    def steps(self) -> int:
+    def longest(self) -> int:
         """Minibatch steps of an update: the most of any row."""
 
     @abstractmethod
@@ -96,7 +96,7 @@ class Context(ABC):
 
         Args:
             x: where it is taken.
-            step: which minibatch alone, of `steps`; that of rows that do not have it is 0; None: all of them.
+            step: which minibatch alone, of `longest`; that of rows that do not have it is 0; None: all of them.
         """
 
     @abstractmethod

@@ -42,7 +42,7 @@ class DFedSAM(Algorithm):
         number(self.rho, 1, "rho")
 
     def update_(self, r: Rows, k: Context) -> None:
-        for step in range(k.steps):
+        for step in range(k.longest):
             g = k.grad(r["x"], step)
             near = r["x"] + self.rho * g / g.norm(dim=1, keepdim=True).clamp(min=1e-12)
             r["x"] = r["x"] - k.lr * k.grad(near, step)
@@ -51,7 +51,7 @@ class DFedSAM(Algorithm):
         """Does the same to one event, in plain PyTorch."""
         i, j, x = e.actor, e.peer, rows["x"]
         if e.kind == UPDATE:
-            for step in range(k.steps):
+            for step in range(k.longest):
                 g = k.grad(x[i], step)
                 x[i] -= k.lr * k.grad(x[i] + self.rho * g / max(1e-12, float(g.norm())), step)
         elif e.kind == ROUND:

@@ -181,11 +181,13 @@ class _One:
         return made
 
     @property
-    def steps(self) -> int:
+    def longest(self) -> int:
         """Minibatch steps of the update."""
-        return self.reference.steps(self.node, self.count)
+        examples = self.reference.problem.draw(np.array([self.node]), np.array([self.count]))[0]
+        return int((examples[:, 0] >= 0).sum())
 
     def grad(self, x: Float[Tensor, " p"], step: int | None = None) -> Float[Tensor, " p"]:
         """Returns the gradient of the mean loss of all minibatches, or of one of them, at a model."""
-        g, self.loss = self.reference.gradient(x, self.node, self.count, step)
+        some = slice(None) if step is None else slice(step, step + 1)
+        g, self.loss = self.reference.gradient(x, self.node, self.count, some)
         return g

@@ -168,17 +168,12 @@ class Reference:
             state.versions[self.own[i]] += 1
             state.updated[i] += time
 
-    def steps(self, i: int, count: int) -> int:
-        """Returns how many minibatch steps an update of node i has."""
-        return int((self.problem.draw(np.array([i]), np.array([count]))[0, :, 0] >= 0).sum())
-
     def gradient(
-        self, x: Float[Tensor, " p"], i: int, count: int, step: int | None = None
+        self, x: Float[Tensor, " p"], i: int, count: int, steps: slice = slice(None)
     ) -> tuple[Float[Tensor, " p"], Float[Tensor, ""]]:
-        """Returns gradient and value, at a model, of the mean loss of all examples of an update, or step, of node i."""
+        """Returns gradient and value, at a model, of the mean loss of all examples of some steps of an update of i."""
         point, losses, sizes = x.detach().clone().requires_grad_(), list[Tensor](), list[int]()
-        some = slice(None) if step is None else slice(step, step + 1)
-        for examples in self.problem.draw(np.array([i]), np.array([count]))[0, some]:
+        for examples in self.problem.draw(np.array([i]), np.array([count]))[0, steps]:
             if examples[0] < 0:
                 break
             losses.append(self._loss(point, examples))

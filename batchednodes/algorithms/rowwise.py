@@ -278,7 +278,7 @@ class _Contact(Context):
         raise ValueError("all neighbours at once belong to updates, not to contacts")
 
     @property
-    def steps(self) -> int:
+    def longest(self) -> int:
         raise ValueError("minibatch steps belong to updates, not to contacts")
 
     def grad(self, x: Tensor, step: int | None = None) -> Tensor:
@@ -304,7 +304,7 @@ class _Update(_Contact):
         self.losses = torch.full_like(time.flatten(), torch.nan)
 
     @property
-    def steps(self) -> int:
+    def longest(self) -> int:
         return self.examples.shape[1]
 
     def grad(self, x: Tensor, step: int | None = None) -> Tensor:

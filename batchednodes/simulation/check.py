@@ -106,9 +106,9 @@ def assert_sound(target: str, args: Mapping[str, Any] | None = None, cases: int 
 
 def _algorithm(algorithm: dict[str, Any], timing: dict[str, Any]) -> type[Algorithm]:
     """Returns the class of an algorithm, wherever it is sound."""
-    for options in ({}, _MEET, _MEET | {"gossip.clock": {"kind": "at_update"}}, {"timing": timing, "gossip.clock": {}}):
+    for options in ({}, _MEET, _MEET | {"gossip.clock": {"kind": "at_update"}}, {"timing": timing}):
         try:
-            return type(load(_PLAIN, [{"algorithm": algorithm}, options]).algorithm)
+            return type(_config(algorithm, options).algorithm)
         except ValueError as error:
             last = error
     raise last

@@ -20,6 +20,7 @@ from batchednodes.simulation.planning import plan
 BASE = {"run": {"until": 5.0}, "network": {"nodes": 12}, "local": {"lr": 0.05}}
 MEET = ("gossip.exchange=meet", "gossip.clock.rate=2")
 AT_UPDATE = ("gossip.exchange=meet", "gossip.clock={kind: at_update}")
+METROPOLIS = "network.weights.kind=metropolis_hastings"
 ROUNDS = ("timing={kind: synchronous, period: 1}",)
 WAYS = {
     "push_sum": ("algorithm.kind=push_sum", "gossip.clock.rate=2"),
@@ -65,6 +66,36 @@ WAYS = {
     ),
     "ad_psgd": ("algorithm.kind=ad_psgd", *AT_UPDATE),
     "ad_psgd, losses": ("algorithm.kind=ad_psgd", *AT_UPDATE, "gossip.loss={kind: independent, probability: 0.3}"),
+    "quasi_global": ("algorithm={kind: quasi_global, nesterov: true, mu: 0.8}", "gossip.clock.rate=2", "local.steps=2"),
+    "quasi_global, delays": (
+        "algorithm.kind=quasi_global",
+        "gossip.clock.rate=2",
+        "gossip.delay={kind: uniform, low: 0.1, high: 2}",
+        "local.schedule={kind: step, every: 2}",
+    ),
+    "quasi_global, rounds": ("algorithm.kind=quasi_global", *ROUNDS, "local.weight_decay=0.1"),
+    "acid": ("algorithm.kind=acid", *MEET, "local.momentum=0.5", "local.steps=2"),
+    "acid, losses": (
+        "algorithm={kind: acid, eta: 0.3, alpha: 0.9}",
+        *MEET,
+        "gossip.loss={kind: independent, probability: 0.3}",
+        "gossip.weight=0.4",
+    ),
+    "swarm_sgd": ("algorithm.kind=swarm_sgd", *AT_UPDATE, "local.steps=3"),
+    "swarm_sgd, blocking": ("algorithm={kind: swarm_sgd, blocking: true}", *MEET, "local.momentum=0.5"),
+    "noloco": ("algorithm.kind=noloco", *AT_UPDATE, "local.optimizer.kind=adam"),
+    "noloco, rounds": ("algorithm={kind: noloco, pull: 0.5, momentum: 0.5}", *ROUNDS, METROPOLIS, "local.steps=2"),
+    "momentum_tracking, rounds": (
+        "algorithm.kind=momentum_tracking",
+        *ROUNDS,
+        METROPOLIS,
+        "local.schedule={kind: step, every: 2}",
+    ),
+    "decentlam, rounds": ("algorithm.kind=decentlam", *ROUNDS, METROPOLIS, "local.schedule={kind: step, every: 2}"),
+    "dfedavgm": ("algorithm.kind=dfedavgm", "gossip.clock.rate=2", "local.momentum=0.9", "local.steps=3"),
+    "dfedavgm, rounds": ("algorithm.kind=dfedavgm", *ROUNDS, "local.optimizer.kind=adam", "local.epochs=1"),
+    "dfedsam": ("algorithm={kind: dfedsam, rho: 0.1}", "gossip.clock.rate=2", "local.epochs=1", "local.clip=1"),
+    "dfedsam, rounds": ("algorithm={kind: dfedsam, rho: 0.1}", *ROUNDS, "local.steps=2", "local.weight_decay=0.1"),
     "gossip_sgd, rounds": ROUNDS,
     "gossip_sgd, contacts after updates": ("gossip.clock={kind: at_update, order: after}",),
     "on edges": ("algorithm={kind: python, target: 'own_algorithms:NewestOfNeighbours'}", "gossip.clock.rate=2"),

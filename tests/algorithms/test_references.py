@@ -26,6 +26,11 @@ RELAYSGD = {
     "dpsgd_ring": METROPOLIS,
     "allreduce": (),
     "gradient_tracking_ring": (*METROPOLIS, "algorithm.kind=gradient_tracking"),
+    "quasi_global_momentum_ring": (  # its step is x - lr (mu m + g) / (1 + mu)
+        *METROPOLIS,
+        f"algorithm={{kind: quasi_global, mu: 0.9, beta: {0.9 / 1.9}}}",
+        f"local.lr={0.1 / 1.9}",
+    ),
     "dpsgd_star": ("network.topology.kind=star", "network.weights.kind=metropolis_hastings"),
     "dpsgd_hypercube": ("network.topology.kind=hypercube",),
     "one_peer_exponential_1": ("network.topology={kind: one_peer_exponential, period: 1}",),
