@@ -273,10 +273,14 @@ def _step_function(objective: Objective, views: Views, kind: _Kind) -> Function:
             examples, drawn["key"] = examples[:, :-1], examples[:, -1]
         if kind.padded:
             examples, drawn["weights"] = filled(examples, lr)
+        elif gone is not None:
+            examples = examples.clamp(min=0)
         flat = examples.flatten()
         inputs, labels = (t.index_select(0, flat).unflatten(0, examples.shape) for t in (features, targets))
         parts, scale = views(x), lr if kind.plain else x.new_ones(x.shape[0])  # plain: grad (lr loss) = lr grad loss
         g, loss = gradient(parts, inputs, labels, scale, drawn)
+        if gone is not None:
+            loss = loss.masked_fill(gone, 0.0)
         rates, v = kind.rates(lr, more)
         if rates.clip is not None:
             g = _clipped(g, rates.clip)

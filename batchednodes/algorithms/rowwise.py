@@ -212,7 +212,9 @@ class Rowwise:
         r = self.all_rows(state, slice(0, state.nodes))
         if flows:
             nodes = torch.arange(state.nodes, device=state.x.device)
-            now = r["last_event"].flatten().clamp(min=time)  # a run that pauses has seen some events ahead of its clocks
+            now = (
+                r["last_event"].flatten().clamp(min=time)
+            )  # a run that pauses has seen some events ahead of its clocks
             self._flow_(r, self._contact(r, nodes, now))
         return self.algorithm.model(r)
 

@@ -129,6 +129,7 @@ KINDS: dict[str, dict[str, type]] = {
         "dfedavgm": dfedavgm.DFedAvgM,
         "dfedsam": dfedsam.DFedSAM,
     },
+    "local.steps": {"geometric": sources.Geometric},
     "local.optimizer": {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW},
     "local.schedule": {
         "constant": optim.Constant,

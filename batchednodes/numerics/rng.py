@@ -16,6 +16,7 @@ from numba import int64, njit, uint64
 
 UPDATE, GOSSIP, INIT, BATCH, DATA, PARTITION, GRAPH, VALUES, SOURCES, EVALUATED, SHARED, GRAPH_ROUND = range(12)
 DELAY, LOSS, AVAILABLE, ONLINE, LINK, FLOW, REACTIVE, ROUND, PHASE, PART, ENTRIES, JOIN, CHANNEL, KEY = range(20, 34)
+STEPS = 50
 """Streams: what a draw is for. One address never serves two purposes."""
 
 TOGETHER = 512

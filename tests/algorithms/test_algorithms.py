@@ -96,6 +96,24 @@ WAYS = {
     "dfedavgm, rounds": ("algorithm.kind=dfedavgm", *ROUNDS, "local.optimizer.kind=adam", "local.epochs=1"),
     "dfedsam": ("algorithm={kind: dfedsam, rho: 0.1}", "gossip.clock.rate=2", "local.epochs=1", "local.clip=1"),
     "dfedsam, rounds": ("algorithm={kind: dfedsam, rho: 0.1}", *ROUNDS, "local.steps=2", "local.weight_decay=0.1"),
+    "gossip_sgd, steps by a law": ("local.steps={kind: geometric, mean: 3}", "local.momentum=0.5"),
+    "swarm_sgd, steps by a law": (
+        "algorithm.kind=swarm_sgd",
+        *AT_UPDATE,
+        "local.steps={kind: geometric, mean: 3}",
+        "local.optimizer.kind=adam",
+    ),
+    "gradient_tracking, steps by a law": (
+        "algorithm.kind=gradient_tracking",
+        *MEET,
+        "local.steps={kind: geometric, mean: 3}",
+    ),
+    "dfedsam, rounds, steps by a law": (
+        "algorithm={kind: dfedsam, rho: 0.1}",
+        *ROUNDS,
+        "local.steps={kind: geometric, mean: 2}",
+        "local.weight_decay=0.1",
+    ),
     "gossip_sgd, rounds": ROUNDS,
     "gossip_sgd, contacts after updates": ("gossip.clock={kind: at_update, order: after}",),
     "on edges": ("algorithm={kind: python, target: 'own_algorithms:NewestOfNeighbours'}", "gossip.clock.rate=2"),
@@ -154,7 +172,7 @@ def test_batched_equals_serial(way, graph):
     options = (*WAYS[way], f"network.topology={graph}")
     batched = made(options)
     same(batched, made(options, "serial"))
-    if way not in ("gossip_sgd, contacts after updates",):
+    if way not in ("gossip_sgd, contacts after updates", "gossip_sgd, steps by a law"):
         same(batched, made(options, "serial", independent=False))
 
 

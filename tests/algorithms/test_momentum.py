@@ -129,7 +129,9 @@ def test_rounds_are_what_the_paper_says(plain, seed, problem):
     expected = plain(run.state.models.clone(), grad, w)
     run.engine.run_(run.state, run.engine.begin(), Unobserved())
     found = run.evaluator.models(run.state)
-    assert torch.allclose(found, expected, rtol=1e-11, atol=1e-11 * float(expected.abs().max()))  # sums in another order
+    assert torch.allclose(
+        found, expected, rtol=1e-11, atol=1e-11 * float(expected.abs().max())
+    )  # sums in another order
 
 
 def assembled(configs):

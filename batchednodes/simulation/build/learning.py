@@ -74,10 +74,11 @@ def problem(
     rows = np.concatenate([s.rows + first for s, first in zip(shards, firsts[:-1], strict=True)])
     offsets = np.concatenate([[0], np.cumsum(np.concatenate([s.sizes for s in shards]))])
     seeds = batch.seeds[batch.network_of()]
-    size, steps, epochs = local.batch_size, local.steps, local.epochs
+    law = None if isinstance(local.steps, int) else local.steps.cumulated()
+    size, steps, epochs = local.batch_size, local.steps if law is None else law.size, local.epochs
     if isinstance(size, str):  # a full gradient is an epoch in one minibatch
         size, steps, epochs = int(np.diff(offsets).max()), 1, steps
-    sampler = Sampler(seeds, batch.index(), rows, offsets, size, steps, local.sampling, epochs)
+    sampler = Sampler(seeds, batch.index(), rows, offsets, size, steps, local.sampling, epochs, steps_law=law)
     stack_ = skeleton(config, sets[0].sizes, dtype, where)
     kind, send = _checked_type(config, dtype, sets), Sender(dtype, where)
     tests = tuple(_tests(batch, sets, send, kind))
