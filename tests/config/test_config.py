@@ -146,7 +146,9 @@ CHOICES = [
 @pytest.mark.parametrize(("path", "kind"), CHOICES)
 def test_every_kind_round_trips(file, path, kind):
     graph = ["network.topology.kind=ring"] if path == "network.weights" else []
-    if kind in ("gradient_tracking", "ad_psgd"):
+    if path == "algorithm" and "events" not in KINDS[path][kind].timing:
+        graph = ["timing.kind=synchronous"]
+    elif path == "algorithm" and KINDS[path][kind].mixing == "double":
         graph = ["gossip.exchange=meet", "gossip.clock.kind=at_update"]
     config = load(section(path, {"kind": kind, **NEEDED.get(kind, {})}), graph)
     chosen = config
