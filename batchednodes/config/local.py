@@ -48,6 +48,10 @@ class Local:
     weight_decay: PerNode = 0.0
     """Coefficient of the L2 penalty's gradient, weight_decay * x; non-negative and finite; dimensionless."""
 
+    proximal: PerNode = 0.0
+    """Coefficient of the gradient of a proximal term, proximal * (x - the model from which the update began); added
+    before `clip` and the optimizer; needs more than one step; non-negative and finite; dimensionless."""
+
     optimizer: Optimizer = SGD()
     """What makes a minibatch step of a gradient; what it keeps stays at its node."""
 
@@ -97,6 +101,12 @@ class Local:
         """
         per_node(self.lr, n, seed, "local.lr", size=size)
         per_node(self.weight_decay, n, seed, "local.weight_decay", size=size)
+        per_node(self.proximal, n, seed, "local.proximal", size=size)
+        if self.proximal != 0 and self.steps == 1 and self.epochs is None:
+            raise ValueError(
+                f"local.proximal must be left out where an update is one step, from its own model, got "
+                f"{shown(self.proximal)}; set local.steps or local.epochs"
+            )
         momentum = per_node(self.momentum, n, seed, "local.momentum", high=1.0, size=size)
         if not isinstance(self.optimizer, SGD) and (self.momentum != 0 or self.nesterov):
             key = "nesterov" if self.nesterov else "momentum"

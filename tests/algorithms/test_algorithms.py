@@ -96,6 +96,20 @@ WAYS = {
     "dfedavgm, rounds": ("algorithm.kind=dfedavgm", *ROUNDS, "local.optimizer.kind=adam", "local.epochs=1"),
     "dfedsam": ("algorithm={kind: dfedsam, rho: 0.1}", "gossip.clock.rate=2", "local.epochs=1", "local.clip=1"),
     "dfedsam, rounds": ("algorithm={kind: dfedsam, rho: 0.1}", *ROUNDS, "local.steps=2", "local.weight_decay=0.1"),
+    "gossip_sgd, proximal": (
+        "local.proximal={kind: uniform, low: 0, high: 4}",
+        "local.epochs=2",
+        "local.batch_size=2",
+        "local.clip=2",
+        "local.momentum=0.5",
+        "local.weight_decay=0.1",
+    ),
+    "push_sum, proximal": (
+        "algorithm.kind=push_sum",
+        "local.proximal=3",
+        "local.steps=3",
+        "local.optimizer.kind=adamw",
+    ),
     "gossip_sgd, steps by a law": ("local.steps={kind: geometric, mean: 3}", "local.momentum=0.5"),
     "swarm_sgd, steps by a law": (
         "algorithm.kind=swarm_sgd",
@@ -172,7 +186,7 @@ def test_batched_equals_serial(way, graph):
     options = (*WAYS[way], f"network.topology={graph}")
     batched = made(options)
     same(batched, made(options, "serial"))
-    if way not in ("gossip_sgd, contacts after updates", "gossip_sgd, steps by a law"):
+    if not way.startswith("gossip_sgd") or "rounds" in way:
         same(batched, made(options, "serial", independent=False))
 
 
