@@ -1,4 +1,4 @@
-r"""A2CiD2: each model is drawn to and fro with a copy of its own between events, which makes gossip as fast as its root.
+r"""A2CiD2: model and copy of each node draw near each other between events, which takes the root of the time of gossip.
 
 Node i keeps a copy y_i of its model, the same at the start, and the time of its last event.
 
@@ -52,7 +52,7 @@ class ACiD(Algorithm):
         >>> import batchednodes
         >>> from batchednodes.algorithms.acid import ACiD, chi
         >>> from batchednodes.topology import Ring
-        >>> [value.round(3).item() for value in chi(Ring().graph(16, 0), [0.5] * 16)]  # of one contact a node and second
+        >>> [value.round(3).item() for value in chi(Ring().graph(16, 0), [0.5] * 16)]  # met once a second
         [13.137, 0.938]
         >>> ring = {"network": {"nodes": 40, "topology": {"kind": "ring"}}, "gossip": {"exchange": "meet"}}
         >>> still = {"update.clock": {"kind": "never"}, "task.model.init": "independent", "run.until": 100}
@@ -121,7 +121,7 @@ class ACiD(Algorithm):
 
 
 def chi(graph: Graph | None, rate: Float64[np.ndarray, " n"] | list[float]) -> tuple[np.float64, np.float64]:
-    """Returns chi1 and chi2 [s] of the meetings that nodes make with their neighbours, each as likely; 0: there are none.
+    """Returns chi1 and chi2 [s] of meetings that nodes make with their neighbours, each as likely; 0: there are none.
 
     Of a graph in parts chi1 is that of the part that agrees last.
 

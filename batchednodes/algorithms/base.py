@@ -149,7 +149,7 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
         """Replaces what the completion of an update changes."""
         r["x"] = k.descend(r["x"])
 
-    def flow_(self, r: Rows, k: Context) -> None:
+    def flow_(self, r: Rows, k: Context) -> None:  # noqa: B027  (nothing flows by default)
         """Replaces what time alone has changed since the row's last event; of algorithms with `elapses`.
 
         Both rows of a contact, the row of an update, and rows that are scored flow first, to the instant of the event.

@@ -1,4 +1,4 @@
-"""DecentLaM: momentum of the step that mixing and gradient make together, so that it does not add to the bias of either.
+"""DecentLaM: momentum of the step that mixing and gradient make together, so that it adds no bias to theirs.
 
 In a round, with x_j and g_j of its beginning,
 

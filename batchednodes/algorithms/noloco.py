@@ -31,7 +31,8 @@ class NoLoCo(Algorithm):
         >>> import batchednodes
         >>> pairs = {"network.topology.kind": "random_matching", "timing": {"kind": "synchronous"}}
         >>> local = {"steps": 10, "lr": 1e-3, "optimizer": {"kind": "adam"}}
-        >>> run = batchednodes.train({"network.nodes": 8, "run.until": 20}, pairs, {"algorithm.kind": "noloco", "local": local})
+        >>> method = {"algorithm": {"kind": "noloco"}, "local": local}
+        >>> run = batchednodes.train({"network.nodes": 8, "run.until": 20}, pairs, method)
         >>> first, last = run.metrics["loss_mean"].iloc[[0, -1]]
         >>> bool(last < first / 2)
         True

@@ -39,7 +39,7 @@ class QuasiGlobal(Algorithm):
     Example:
         >>> import batchednodes
         >>> ring = {"network": {"nodes": 5, "topology": {"kind": "ring"}}, "timing": {"kind": "synchronous"}}
-        >>> task = {"task.data": {"kind": "linear_regression", "heterogeneity": 1.0}, "local.lr": 0.02, "run.until": 40}
+        >>> task = {"task.data": {"kind": "linear_regression", "heterogeneity": 1.0}, "local.lr": 5e-3, "run.until": 40}
         >>> runs = [batchednodes.train(ring, task, {"algorithm.kind": kind}) for kind in ("gossip_sgd", "quasi_global")]
         >>> plain, faster = (run.metrics["loss_mean_model"].iloc[-1] for run in runs)
         >>> bool(faster < plain / 2)

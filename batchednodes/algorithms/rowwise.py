@@ -5,8 +5,9 @@ Serial is the same with one row: what a method does to a row depends on that row
 Notation: w rows, p parameters, e lines of a wave, i sender, j receiver, x models, W gossip matrix.
 """
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -40,7 +41,7 @@ class Rowwise:
     """Number of each node in it."""
     edges: EdgeRows | None = None
     """Where fields lie that live on edges; None: there are none."""
-    constants: Mapping[str, Float[Tensor, " n"]] = field(default_factory=dict)
+    constants: Mapping[str, Float[Tensor, " n"]] = dataclasses.field(default_factory=dict)
     """What the algorithm's `constants` says of each node's network, by name."""
 
     # ------------------------------------------------------------------------------------------------------- updates

@@ -123,7 +123,7 @@ class Local:
             per_node(self.clip, n, seed, "local.clip", open_low=True, size=size)
 
     def shape(self, examples: int) -> tuple[int, int]:
-        """Returns the most steps of an update, and the most examples of a minibatch, of a node that owns some examples."""
+        """Returns the most steps of an update, and examples of a minibatch, of a node that owns some examples."""
         steps = self.steps if isinstance(self.steps, int) else self.steps.cumulated().size
         if isinstance(self.batch_size, str):
             return steps, examples

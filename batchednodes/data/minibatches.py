@@ -34,8 +34,9 @@ class Sampler:
     Where an update is whole epochs, E of them, update k deals epochs E k to E k + E - 1 of the same stream. An epoch is
     ceil(m / batch_size) minibatches, the last of which holds what is left.
 
-    The order of each node's current epoch, and the steps before its last update, are kept (4 R + 32 n bytes), but where an update is whole epochs: memory of a
-    pure function, which never changes a result. Threads that call a sampler wait for each other.
+    The order of each node's current epoch, and the steps before its last update, are kept (4 R + 32 n bytes), but where
+    an update is whole epochs: memory of a pure function, which never changes a result. Threads that call a sampler wait
+    for each other.
 
     Example:
         >>> import numpy as np
@@ -181,7 +182,7 @@ class Sampler:
                 _replaced(*parts, *places, _flat(out))
 
     def _places(self, nodes: np.ndarray, counts: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the first position of each update in its node's stream, and how many it takes; clears what is left."""
+        """Returns the first position of each update in its node's stream, and how many it takes; clears the rest."""
         if self.steps_law is None:
             size = math.prod(self.shape)
             return counts * size, np.full(len(nodes), size)

@@ -12,7 +12,6 @@ from jaxtyping import Float64
 
 from batchednodes.numerics.values import count, number, shown
 
-
 LONGEST = 1_000_000
 """The most steps of an update by a law."""
 
@@ -52,8 +51,8 @@ class Geometric(StepCount):
     """Mean number of steps 1 / (1 - q), of the law P(H = h) = (1 - q) q^(h-1); at least 1 and finite; dimensionless."""
 
     most: int | None = None
-    """The most steps; larger H are not drawn; in 1 to 1,000,000; null: 20 times the mean, beyond which lies a part of less
-    than e^-20."""
+    """The most steps; larger H are not drawn; in 1 to 1,000,000; null: 20 times the mean, beyond which lies a part of
+    less than e^-20."""
 
     def __post_init__(self) -> None:
         number(self.mean, 1, "mean", low=1.0)
