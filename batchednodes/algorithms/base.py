@@ -15,8 +15,9 @@ one row after the other does:
 
 Mixing is linear by default: of the fields that `emits` names, a contact makes (1 - w) own + w other, and a round W
 times all rows. The engine then keeps these fields side by side, so that one product mixes them all. What is not linear
-overrides `emit_`, `combine` and `absorb_`. In a contact a field that lives on edges is the row of the other node, [w,
-width]; in an update it is those of all neighbours. What is emitted under the name of a field in an inbox is added up
+overrides `emit_`, `absorb_` and, for contacts, `combine`, for rounds `gather`. In a contact a field that lives on edges
+is the row of the other node, [w, width]; in an update or a round it is those of all neighbours, [w, d, width]. What a
+round emits under its name goes to each of them. What is emitted under the name of a field in an inbox is added up
 there, until the next update has seen it.
 
 Notation: w rows, p parameters of a model, x models [w, p], i the node of a row, eta its step size.
@@ -45,10 +46,14 @@ Law = Callable[[Mapping[str, Any]], Any]
 """Maps all rows of one network, those under way included, to numbers that no mixing may change."""
 
 
+_MIXES = ("emit_", "combine", "gather", "absorb_", "flow_")
+"""Methods of an algorithm that make its mixing more than a product with W."""
+
+
 class Context(ABC):
     """What a method may know of its rows besides their fields: a row of numbers for each of them.
 
-    `count`, `neighbours`, `longest`, `grad` and `descend` are there for updates only.
+    `count`, `longest`, `grad` and `descend` are there for updates only, `neighbours` for updates and rounds.
     """
 
     @property
@@ -82,8 +87,18 @@ class Context(ABC):
 
     @property
     @abstractmethod
+    def size(self) -> Tensor:
+        """How many nodes its network has [w, 1]."""
+
+    @property
+    @abstractmethod
     def neighbours(self) -> Tensor:
-        """Which entries of a field on edges, [w, d, width] in `update_`, are of a neighbour, bool [w, d]."""
+        """Which entries of a field on edges [w, d, width] are of a neighbour, bool [w, d]."""
+
+    @property
+    @abstractmethod
+    def weights(self) -> Tensor:
+        """Of these entries the weight of each neighbour in W [w, d]; in rounds only; dimensionless."""
 
     @property
     @abstractmethod
@@ -135,11 +150,15 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
     """Whether contacts must be made at completions of updates, `gossip.clock: {kind: at_update}`."""
     timing: ClassVar[tuple[str, ...]] = ("events", "rounds")
     """Where it is sound: at single contacts, in synchronous rounds."""
+    graph: ClassVar[Literal["any", "tree"]] = "any"
+    """Whether nodes must be connected by edges without a cycle, as those of a tree."""
     descends: ClassVar[bool] = True
     """Whether updates use `Context.descend`; else they make their own steps, for which settings of local SGD but
     lr, weight_decay and the minibatches have no meaning."""
     writes_sender: ClassVar[bool] = False
     """Whether `emit_` changes the rows it is given: a push then occupies both rows."""
+    weighs: ClassVar[bool] = True
+    """Whether contacts have weights, those of `gossip.weight` and `gossip.merge`; else these mean nothing."""
     elapses: ClassVar[bool] = False
     """Whether methods ask for `Context.elapsed`."""
     laws: ClassVar[dict[str, Law]] = {}
@@ -178,6 +197,18 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
         """
         return {name: (1 - w) * own[name] + w * other[name] for name in own}
 
+    def gather(self, own: Rows, others: Rows, w: Tensor, here: Tensor) -> Rows:
+        """Returns what a round makes of the emissions of whole neighbourhoods, if that is not W times them.
+
+        Args:
+            own: those of the rows that receive [w, width].
+            others: those of all who send to each [w, d, width].
+            w: weights of these in W [w, d], 0 where there is nobody; dimensionless.
+            here: which of the d places are taken, bool [w, d].
+        """
+        left, each = 1 - w.sum(1, keepdim=True), w.unsqueeze(2)
+        return {name: left * own[name] + (each * others[name]).sum(1) for name in own}
+
     def absorb_(self, r: Rows, mixed: Rows, k: Context) -> None:
         """Replaces what a mixing changes, given what it made of emissions."""
         r.update(mixed)
@@ -189,7 +220,7 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
     @classmethod
     def linear(cls) -> bool:
         """Returns whether mixing is nothing but W times the emitted fields, which can lie side by side."""
-        return (cls.emit_, cls.combine, cls.absorb_) == (Algorithm.emit_, Algorithm.combine, Algorithm.absorb_)
+        return all(getattr(cls, name) is getattr(Algorithm, name) for name in _MIXES)
 
     @classmethod
     def flows(cls) -> bool:

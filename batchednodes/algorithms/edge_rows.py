@@ -6,13 +6,14 @@ direction for all that may be in contact, whichever of them makes it.
 Notation: n nodes of all networks, m directed edges, w rows of a wave, d largest number of neighbours.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from batchednodes.algorithms.mixing.rounds import RoundMatrix
 from batchednodes.topology import Networks, PeerLists
 
 
@@ -26,6 +27,8 @@ class EdgeRows:
     """i n + j of each edge, in increasing order."""
     most: int
     """d."""
+    rounds: "dict[int, tuple[RoundMatrix, RoundEdges]]" = field(default_factory=dict)
+    """What rounds have made of them for the W they had last, by the first node of each network."""
 
     @staticmethod
     def of(contacts: PeerLists, networks: Networks, device: torch.device) -> "EdgeRows":
@@ -60,3 +63,41 @@ class EdgeRows:
         places = torch.arange(self.most, device=nodes.device)
         here = places < (self.begins[nodes + 1] - self.begins[nodes]).unsqueeze(1)
         return torch.where(here, self.begins[nodes].unsqueeze(1) + places, 0), here
+
+    def in_round(self, nodes: slice, matrix: RoundMatrix) -> "RoundEdges":
+        """Returns the edges of the nodes of one network in a round."""
+        known = self.rounds.get(nodes.start)
+        if known is not None and known[0] is matrix:
+            return known[1]
+        rows = torch.arange(nodes.start, nodes.stop, device=self.keys.device)
+        index, here = self.around(rows)
+        other = torch.where(here, self.keys[index] % (self.begins.numel() - 1), rows.unsqueeze(1))
+        place = self.number(other, rows.unsqueeze(1).expand_as(other)) - self.begins[other]
+        back = torch.where(here, (other - nodes.start) * self.most + place, 0)
+        weights = matrix.of_edges(other - nodes.start, here)
+        made = RoundEdges(index, here, back, weights)
+        self.rounds[nodes.start] = matrix, made
+        return made
+
+
+@dataclass(frozen=True, eq=False)
+class RoundEdges:
+    """The edges of all nodes of a network in a round: [n, d], node by node, then by neighbour."""
+
+    index: Int64[Tensor, "n d"]
+    """Where the row of each lies."""
+    here: Bool[Tensor, "n d"]
+    """Which of them there are."""
+    back: Int64[Tensor, "n d"]
+    """Place of the edge in the other direction, among all n d."""
+    weights: Float[Tensor, "n d"]
+    """W of the neighbour; 0: nothing comes from it."""
+
+    def delivered(self, sent: Float[Tensor, "n d width"]) -> Float[Tensor, "n d width"]:
+        """Returns what comes to each node from each neighbour, given what each sends to each; 0 if nothing does."""
+        came = sent.flatten(0, 1)[self.back.flatten()].view_as(sent)
+        return torch.where((self.weights != 0).unsqueeze(2), came, 0)
+
+    def of(self, rows: slice) -> "RoundEdges":
+        """Returns those of some nodes."""
+        return RoundEdges(self.index[rows], self.here[rows], self.back[rows], self.weights[rows])

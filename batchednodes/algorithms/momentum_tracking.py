@@ -28,7 +28,8 @@ class MomentumTracking(Algorithm):
     Example:
         >>> import batchednodes
         >>> ring = {"network": {"nodes": 5, "topology": {"kind": "ring"}}, "timing": {"kind": "synchronous"}}
-        >>> task = {"task.data": {"kind": "linear_regression", "heterogeneity": 1.0}, "local.lr": 5e-3, "run.until": 100}
+        >>> ring |= {"run.until": 100}
+        >>> task = {"task.data": {"kind": "linear_regression", "heterogeneity": 1.0}, "local.lr": 5e-3}
         >>> kinds = ("quasi_global", "momentum_tracking")
         >>> runs = [batchednodes.train(ring, task, {"algorithm.kind": kind}) for kind in kinds]
         >>> pulled, tracked = (run.metrics["consensus_distance"].iloc[-1] for run in runs)

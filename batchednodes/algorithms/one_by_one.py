@@ -16,6 +16,7 @@ from batchednodes.algorithms.edge_rows import EdgeRows
 from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.mixing.rounds import RoundMatrices
 from batchednodes.algorithms.reference import Reference
+from batchednodes.algorithms.round_step import mix_round_
 from batchednodes.algorithms.rowwise import Rowwise
 from batchednodes.algorithms.state import State
 from batchednodes.algorithms.waves import newest_
@@ -104,7 +105,8 @@ class OneByOne:
                 state.fields[name][j] = state.fields[name][i]
         elif self.independent:
             origin = i if kind == MEET or message is None else int(message.node[k])
-            self._event_(state, Event(PUSH if kind == PULL else kind, i, j, w, time, copies, origin=origin), None)
+            one = Event(PUSH if kind == PULL else kind, i, j, w, time, copies, origin=origin)
+            self._event_(state, one, _Meeting(self.rowwise, time))
         else:
             self.rowwise.mix_(state, self._line(state, events, k, kind, (i, j), w), "sparse")
         width = self.reference.width_of(events, k, actor)
@@ -148,14 +150,28 @@ class OneByOne:
             dense = matrix.dense(nodes.stop - nodes.start).to(state.x.dtype)
             self._event_(state, Event(ROUND, first, first, torch.ones(()), time, nodes=nodes, matrix=dense), None)
         else:
-            self.rowwise.round_(state, nodes, matrix, time)
+            mix_round_(self.rowwise, state, nodes, matrix, time, apart=True)
         if self.layout.widths[g]:
             newest_(state, self.layout.block(state.versions, g), nodes, matrix, time)
 
-    def _event_(self, state: State, event: Event, one: "_One | None") -> None:
+    def _event_(self, state: State, event: Event, one: "_One | _Meeting | None") -> None:
         event = replace(event, edges=self.rowwise.edges, constants=self.rowwise.constants)
         act = getattr(self.rowwise.algorithm, "event_")  # noqa: B009  (not all algorithms have it)
         act(self.rowwise.all_rows(state), event, one)
+
+
+@dataclass(frozen=True)
+class _Meeting:
+    """What the independent form of a contact may ask for."""
+
+    rowwise: Rowwise
+    time: float
+
+    def uniform(self, node: int, stream: int, size: int) -> Float[Tensor, " size"]:
+        """Returns numbers in (0, 1) of a node, by the address (seed, stream, node, event)."""
+        at = torch.tensor([node], device=self.rowwise.degree.device)
+        instant = torch.tensor([self.time], dtype=torch.float64, device=at.device)
+        return self.rowwise.contact({}, at, instant).uniform(stream, size)[0]
 
 
 @dataclass

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from batchednodes.algorithms.base import Algorithm, Context, Rows
@@ -20,7 +20,6 @@ from batchednodes.algorithms.fields import columns
 from batchednodes.algorithms.local_sgd import LocalSGD
 from batchednodes.algorithms.mixing import Kernel, mix_, split
 from batchednodes.algorithms.mixing.phase import GossipPhase
-from batchednodes.algorithms.mixing.rounds import RoundMatrix
 from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.algorithms.state import State
 
@@ -35,6 +34,8 @@ class Rowwise:
     rates: Hyperparameters
     degree: Float[Tensor, " n"]
     """How many nodes each node may contact."""
+    sizes: Float[Tensor, " n"]
+    """How many nodes each node's network has."""
     seeds: Int64[Tensor, " n"]
     """Seed of each node's network."""
     index: Int64[Tensor, " n"]
@@ -60,15 +61,14 @@ class Rowwise:
         r |= {name: state.fields[name].index_select(0, rows) for name in self.algorithm.living("inbox")}
         if self.edges is not None:
             index, here = self.edges.around(nodes)
-            found = {name: state.fields[name][index] for name in state.on_edges}
-            r |= {name: torch.where(here.unsqueeze(2), value, 0) for name, value in found.items()}
+            r |= around(state, index, here)
         shapes = {name: value.shape for name, value in r.items()}
         k = _Update(self, r, nodes, times.unsqueeze(1), counts.unsqueeze(1), examples, here)
-        self._flow_(r, k)
+        self.flow_(r, k)
         self.algorithm.update_(r, k)
-        self._check(r, shapes, "update_")
+        self.check(r, shapes, "update_")
         r |= {name: torch.zeros_like(r[name]) for name in self.algorithm.living("inbox")}
-        self._note(r, times)
+        self.note(r, times)
         return r, k.losses
 
     # -------------------------------------------------------------------------------------------------------- mixing
@@ -96,20 +96,20 @@ class Rowwise:
             self._copies_(state, *into)  # after they are read: a slot may be taken again in the wave that empties it
         if j.numel() == 0:
             return
-        self._flow_(theirs, self._contact(theirs, origins, times))
-        self._flow_(mine, self._contact(mine, j, times))
-        sent = self.algorithm.emit_(theirs, self._contact(theirs, origins, times))
-        own = self.algorithm.emit_(mine, self._contact(mine, j, times))
+        self.flow_(theirs, self.contact(theirs, origins, times))
+        self.flow_(mine, self.contact(mine, j, times))
+        sent = self.algorithm.emit_(theirs, self.contact(theirs, origins, times))
+        own = self.algorithm.emit_(mine, self.contact(mine, j, times))
         for name in self.algorithm.living("inbox"):
             state.fields[name].index_add_(0, j, sent.pop(name).to(state.fields[name].dtype))
             del own[name]
         mixed = self.algorithm.combine(own, sent, w.unsqueeze(1))
         shapes = {name: value.shape for name, value in mine.items()}
-        self.algorithm.absorb_(mine, mixed, self._contact(mine, j, times))
-        self._check(mine, shapes, "absorb_")
-        self._note(mine, times)
+        self.algorithm.absorb_(mine, mixed, self.contact(mine, j, times))
+        self.check(mine, shapes, "absorb_")
+        self.note(mine, times)
         if self.algorithm.writes_sender and not phase.pairs:  # of a meeting each side is a receiver, too
-            self._note(theirs, times)
+            self.note(theirs, times)
             self.write_(state, i, theirs, (origins, j))
         self.write_(state, j, mine, (j, origins))
 
@@ -127,20 +127,6 @@ class Rowwise:
         for name, field in self.algorithm.declared().items():
             if field.travels and name in state.fields:
                 state.fields[name].index_copy_(0, j, state.fields[name].index_select(0, i))
-
-    def round_(self, state: State, nodes: slice, matrix: RoundMatrix, time: float) -> None:
-        """Mixes all rows of a network."""
-        x = state.x[nodes]
-        if self.algorithm.linear():
-            x.copy_(matrix.times(x))
-            return
-        rows = torch.arange(nodes.start, nodes.stop, device=x.device)
-        r, times = self.rows(state, rows), torch.full((rows.numel(),), time, dtype=torch.float64, device=x.device)
-        emitted = self.algorithm.emit_(r, self._contact(r, rows, times))
-        mixed = {name: matrix.times(value) for name, value in emitted.items()}
-        self.algorithm.absorb_(r, mixed, self._contact(r, rows, times))
-        self._note(r, times)
-        self.write_(state, rows, r)
 
     # ---------------------------------------------------------------------------------------------------------- rows
 
@@ -213,13 +199,11 @@ class Rowwise:
         r = self.all_rows(state, slice(0, state.nodes))
         if flows:
             nodes = torch.arange(state.nodes, device=state.x.device)
-            now = (
-                r["last_event"].flatten().clamp(min=time)
-            )  # a run that pauses has seen some events ahead of its clocks
-            self._flow_(r, self._contact(r, nodes, now))
+            now = r["last_event"].flatten().clamp(min=time)  # events of a run that pauses are ahead of its clocks
+            self.flow_(r, self.contact(r, nodes, now))
         return self.algorithm.model(r)
 
-    def _check(self, r: Rows, shapes: Mapping[str, torch.Size], method: str) -> None:
+    def check(self, r: Rows, shapes: Mapping[str, torch.Size], method: str) -> None:
         """Raises ValueError where a method of an algorithm left fields that are no rows of their width."""
         for name, shape in shapes.items():
             found = r.get(name)
@@ -230,20 +214,27 @@ class Rowwise:
                 rule = f"algorithm must be a kind that works, got {said} {name} of shape {list(shape)}"
                 raise ValueError(f"{rule}, got {got}")
 
-    def _contact(self, r: Rows, nodes: Tensor, times: Tensor) -> "_Contact":
-        return _Contact(self, r, nodes, times.unsqueeze(1))
+    def contact(self, r: Rows, nodes: Tensor, times: Tensor) -> "Contact":
+        """Returns what emissions and absorptions of some nodes may know."""
+        return Contact(self, r, nodes, times.unsqueeze(1))
 
-    def _flow_(self, r: Rows, k: "_Contact") -> None:
+    def flow_(self, r: Rows, k: "Contact") -> None:
         """Lets rows flow, where they do, up to an event."""
         if self.algorithm.flows():
             self.algorithm.flow_(r, k)
 
-    def _note(self, r: Rows, times: Tensor) -> None:
+    def note(self, r: Rows, times: Tensor) -> None:
+        """Takes note of the instant, where an algorithm asks how much time has passed."""
         if self.algorithm.elapses:
             r["last_event"] = times.unsqueeze(1)
 
 
-class _Contact(Context):
+def around(state: State, index: Int64[Tensor, "w d"], here: Bool[Tensor, "w d"]) -> Rows:
+    """Returns the fields on edges [w, d, width] of all edges of some nodes; 0 where there is none."""
+    return {name: torch.where(here.unsqueeze(2), state.fields[name][index], 0) for name in sorted(state.on_edges)}
+
+
+class Contact(Context):
     """What a mixing may know of its rows."""
 
     def __init__(self, all_: Rowwise, r: Rows, nodes: Tensor, time: Tensor) -> None:
@@ -269,6 +260,10 @@ class _Contact(Context):
         return self.of.degree[self.nodes].unsqueeze(1)
 
     @property
+    def size(self) -> Tensor:
+        return self.of.sizes[self.nodes].unsqueeze(1)
+
+    @property
     def elapsed(self) -> Tensor:
         assert self.last is not None
         return (self.time - self.last).to(self.of.degree.dtype)
@@ -278,7 +273,11 @@ class _Contact(Context):
 
     @property
     def neighbours(self) -> Tensor:
-        raise ValueError("all neighbours at once belong to updates, not to contacts")
+        raise ValueError("all neighbours at once belong to updates and rounds, not to contacts")
+
+    @property
+    def weights(self) -> Tensor:
+        raise ValueError("weights of neighbours belong to rounds")
 
     @property
     def longest(self) -> int:
@@ -295,7 +294,7 @@ class _Contact(Context):
         return found.to(self.of.degree.dtype)
 
 
-class _Update(_Contact):
+class _Update(Contact):
     """What an update may know of its rows."""
 
     def __init__(

@@ -24,6 +24,7 @@ from batchednodes.algorithms.mixing import Ages, Entries, Kernel, merge_, partia
 from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.mixing.rounds import RoundMatrices, RoundMatrix
 from batchednodes.algorithms.rates import Hyperparameters
+from batchednodes.algorithms.round_step import mix_round_
 from batchednodes.algorithms.rowwise import Rowwise
 from batchednodes.algorithms.state import State
 from batchednodes.algorithms.versions import Layout, count_
@@ -250,7 +251,7 @@ class Waves:
             g = int(self.layout.network[first])
             assert self.rounds is not None
             matrix, nodes = self.rounds.of(g, k), slice(first, first + int(self.layout.sizes[g]))
-            self.rowwise.round_(state, nodes, matrix, phase.time)
+            mix_round_(self.rowwise, state, nodes, matrix, phase.time)
             if self.layout.widths[g]:
                 newest_(state, self.layout.block(state.versions, g), nodes, matrix, phase.time)
 

@@ -5,6 +5,7 @@ Notation: c the settings, a `Config`; which the algorithm, as messages name it.
 
 from typing import Any
 
+from batchednodes.algorithms.base import Algorithm
 from batchednodes.algorithms.gossip_sgd import GossipSGD
 from batchednodes.config.kinds import READER
 from batchednodes.config.messages import has_messages
@@ -59,6 +60,7 @@ def _of_messages(c: Any, which: str) -> tuple[Rule, ...]:
     """Returns the rules of what messages bring, and what becomes of them."""
     own, g, a = type(c.algorithm) is not GossipSGD, c.gossip, type(c.algorithm)
     takes = a.occupies_sender() and not a.linear()  # what it emits could not lie in a slot, and its sender changes then
+    idle = [f"gossip.{name}" for name in ("weight", "merge") if given(g, name) and not a.weighs]
     names = {"gossip": ("delay", "loss", "merge", "flow"), "network": ("availability", "churn")}
     keys = [f"{part}.{name}" for part, some in names.items() for name in some if given(getattr(c, part), name)]
     return (
@@ -70,6 +72,7 @@ def _of_messages(c: Any, which: str) -> tuple[Rule, ...]:
          "gone at a node that is cut off", a.mixing == "column" and c.run.on_divergence == "quarantine" and
          has_messages(c), "use stop"),
         (f"gossip.on_receipt must be merge with {which}", own and g.on_receipt != "merge", "leave it out"),
+        (f"{' and '.join(idle)} must be left out with {which}, whose contacts have no weight", idle, "leave out"),
         (f"gossip.merge.kind must be fixed or mean with {which}", own and not g.merge.is_fixed(),
          "leave it out"),
         (f"network.churn.start must be fresh with {which}", own and c.network.churn.start != "fresh", "leave it out"),
@@ -89,18 +92,17 @@ def _of_updates(c: Any, which: str) -> tuple[Rule, ...]:
 
 
 def _of_places(c: Any, which: str) -> tuple[Rule, ...]:
-    """Returns the rules of fields that live on edges, or in an inbox."""
-    edges, g = bool(type(c.algorithm).living("edge")), c.gossip
-    placed = edges or bool(type(c.algorithm).living("inbox"))
+    """Returns the rules of fields that live on edges."""
+    a, g = type(c.algorithm), c.gossip
+    edges = bool(a.living("edge"))
+    sends = edges and a.emit_ is not Algorithm.emit_  # else what a message brings is in its snapshot
     return (
-        (f"timing.kind must be continuous with {which}, which keeps state for edges, or what has come",
-         placed and isinstance(c.timing, Synchronous), "leave out timing"),
         (f"network.topology.kind must be one that does not change with {which}, which keeps state for each edge",
          edges and isinstance(c.network.topology, Changing), "use another graph"),
-        (f"gossip.delay.kind must be none with {which}, which keeps state for each edge, as it is when a message comes",
-         edges and not g.delay.instant, "leave it out"),
-        (f"gossip.reply must be after with {which}, which keeps state for each edge", edges and g.reply == "before",
-         "leave it out"),
+        (f"gossip.delay.kind must be none with {which}, whose messages bring what it keeps for each edge",
+         sends and not g.delay.instant, "leave it out"),
+        (f"gossip.reply must be after with {which}, whose messages bring what it keeps for each edge",
+         sends and g.reply == "before", "leave it out"),
     )  # fmt: skip
 
 

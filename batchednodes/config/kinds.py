@@ -9,9 +9,11 @@ from batchednodes import topology as graphs
 from batchednodes.algorithms import (
     acid,
     ad_psgd,
+    admm,
     decentlam,
     dfedavgm,
     dfedsam,
+    divshare,
     gossip_sgd,
     gradient_tracking,
     momentum_tracking,
@@ -19,7 +21,10 @@ from batchednodes.algorithms import (
     optim,
     push_sum,
     quasi_global,
+    r_fast,
+    relay_sgd,
     swarm_sgd,
+    swift,
 )
 from batchednodes.config.hints import nearest
 from batchednodes.config.own_metrics import PythonMetric
@@ -128,6 +133,11 @@ KINDS: dict[str, dict[str, type]] = {
         "decentlam": decentlam.DecentLaM,
         "dfedavgm": dfedavgm.DFedAvgM,
         "dfedsam": dfedsam.DFedSAM,
+        "relay_sgd": relay_sgd.RelaySGD,
+        "r_fast": r_fast.RFast,
+        "swift": swift.Swift,
+        "divshare": divshare.DivShare,
+        "admm": admm.ADMM,
     },
     "local.steps": {"geometric": sources.Geometric},
     "local.optimizer": {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW},

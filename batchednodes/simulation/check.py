@@ -117,7 +117,7 @@ def _algorithm(algorithm: dict[str, Any], timing: dict[str, Any]) -> type[Algori
 _MEET = {"gossip.exchange": "meet"}
 _DELAYS = ({"kind": "none"}, {"kind": "uniform", "low": 0.1, "high": 1.5}, {"kind": "exponential", "mean": 0.5})
 _LOSSES = ({"kind": "none"}, {"kind": "independent", "probability": 0.3})
-_GRAPHS = ("complete", "ring", "star", "erdos_renyi")
+_GRAPHS = {"any": ("complete", "ring", "star", "erdos_renyi"), "tree": ("chain", "star", "binary_tree")}
 
 
 def _cases(algorithm: type[Algorithm], draw: np.random.Generator) -> Iterator[dict[str, Any]]:
@@ -126,7 +126,7 @@ def _cases(algorithm: type[Algorithm], draw: np.random.Generator) -> Iterator[di
     while True:
         case: dict[str, Any] = {
             "network.nodes": int(draw.integers(2, 9)),
-            "network.topology.kind": str(draw.choice(_GRAPHS)),
+            "network.topology.kind": str(draw.choice(_GRAPHS[algorithm.graph])),
             "seed": int(draw.integers(1 << 20)),
             "run.until": float(draw.integers(2, 6)),
         }
@@ -146,11 +146,15 @@ def _cases(algorithm: type[Algorithm], draw: np.random.Generator) -> Iterator[di
         exchanges = ["push", "meet"] if takes else ["push", "pull", "meet"]
         exchange = "push" if algorithm.mixing == "column" else str(draw.choice(exchanges))
         case["gossip.exchange"] = "meet" if algorithm.mixing == "double" else exchange
-        if case["gossip.exchange"] != "meet" and not algorithm.living("edge") and not takes:
+        if case["gossip.exchange"] != "meet" and not takes and not _sends_edges(algorithm):
             case["gossip.delay"] = _DELAYS[draw.integers(len(_DELAYS))]
         if case["gossip.exchange"] == "meet" or not takes:
             case["gossip.loss"] = _LOSSES[draw.integers(len(_LOSSES))]
         yield case
+
+
+def _sends_edges(algorithm: type[Algorithm]) -> bool:
+    return bool(algorithm.living("edge")) and algorithm.emit_ is not Algorithm.emit_
 
 
 def _config(algorithm: dict[str, Any], case: dict[str, Any]) -> Config:

@@ -62,6 +62,7 @@ def by_law(sampling, mean=3.0, most=None, **more):
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_updates_draw_their_steps_and_go_on_in_the_stream(sampling):
     s = by_law(sampling, batch_size=3, seeds=[7, 7, 2**63 + 1, 9], local=[0, 1, 0, 2**32 - 1])
+    assert s.steps_law is not None
     law = np.diff(s.steps_law, prepend=0.0)
     for node in range(4):
         first = 0

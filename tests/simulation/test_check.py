@@ -91,7 +91,7 @@ def test_emissions_of_ones_own_travel_with_all_that_they_need():
     assert_sound("test_check:Scaled", cases=5)
 
 
-@pytest.mark.parametrize("name", ["NewestOfNeighbours", "Inbox", "Aged", "Noting"])
+@pytest.mark.parametrize("name", ["NewestOfNeighbours", "Inbox", "Aged", "Noting", "Middle"])
 def test_what_is_kept_of_neighbours_and_of_what_has_come_is_sound(name):
     assert_sound(f"own_algorithms:{name}", cases=4)
 

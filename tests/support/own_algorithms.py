@@ -45,13 +45,31 @@ class Inbox(Algorithm):
     """Averages with all models that have come since the last update, then trains."""
 
     fields: ClassVar[dict[str, Field]] = {"sum": Field(lives="inbox"), "count": Field(width=1, lives="inbox")}
-    timing: ClassVar[tuple[str, ...]] = ("events",)
 
     def emit_(self, r: Rows, k: Context) -> Rows:
         return {"sum": r["x"], "count": torch.ones_like(r["x"][:, :1])}
 
     def update_(self, r: Rows, k: Context) -> None:
         r["x"] = k.descend((r["x"] + r["sum"]) / (1 + r["count"]))
+
+
+@dataclass(frozen=True)
+class Middle(Algorithm):
+    """Takes, entry by entry, the middle of its own and its neighbours' numbers, or the lower one of two."""
+
+    timing: ClassVar[tuple[str, ...]] = ("rounds",)
+
+    def gather(self, own: Rows, others: Rows, w: Any, here: Any) -> Rows:
+        far = torch.where(here.unsqueeze(2), others["x"], torch.nan)
+        return {"x": torch.cat([own["x"].unsqueeze(1), far], 1).nanmedian(1).values}
+
+    def event_(self, rows: Rows, e: Any, k: Any) -> None:
+        x = rows["x"]
+        if e.kind == UPDATE:
+            x[e.actor] = k.descend(x[e.actor])
+            return
+        linked = e.matrix + torch.eye(len(e.matrix)) > 0
+        x[e.nodes] = torch.stack([x[e.nodes][some].median(0).values for some in linked])
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,12 @@ r"""A synchronous round: all rows of a network mixed by one gossip matrix, x <- 
 Notation: n nodes of a network, p numbers of a row, t tracked sources, W gossip matrix, N versions.
 """
 
+import functools
+
 import numpy as np
 import scipy
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Int64, Shaped
 from torch import Tensor
 
 from batchednodes.algorithms.mixing.matrix import announce_beta
@@ -38,6 +40,50 @@ class RoundMatrix:
         if self.matrix is None:
             return x.mean(0, keepdim=True).expand_as(x).contiguous()
         return self.sparse @ x
+
+    def received(self, sent: Shaped[Tensor, "n p"]) -> Shaped[Tensor, "n p"]:
+        """Returns the sum of what the others send whom W mixes into each row."""
+        if self.matrix is None:
+            return sent.sum(0, keepdim=True) - sent
+        others, _, here = self._around
+        found = torch.zeros_like(sent)
+        for k in range(others.shape[1]):
+            found += torch.where(here[:, k : k + 1], sent[others[:, k]], 0)
+        return found
+
+    def of_edges(self, others: Int64[Tensor, "n d"], here: Bool[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Returns W[row, other] of all rows and d others of each; 0 for those that are not there."""
+        if self.matrix is None:
+            return here.to(self.dtype) / here.shape[0]
+        if not others.numel():
+            return here.to(self.dtype)
+        index = others.cpu().numpy()
+        rows = np.broadcast_to(np.arange(index.shape[0])[:, None], index.shape)
+        found = np.asarray(self.matrix[rows.ravel(), index.ravel()]).reshape(index.shape)
+        return torch.from_numpy(found).to(self.device, self.dtype) * here
+
+    def around(self, n: int) -> tuple[Int64[Tensor, "n d"], Float[Tensor, "n d"], Bool[Tensor, "n d"]]:
+        """Returns the others that W mixes into each of n rows, their weights, and which of the d places are taken."""
+        if self.matrix is None:
+            places = torch.arange(n - 1, device=self.device)
+            others = places + (places >= torch.arange(n, device=self.device).unsqueeze(1))
+            return others, torch.full(others.shape, 1.0 / n, dtype=self.dtype, device=self.device), others >= 0
+        return self._around
+
+    @functools.cached_property
+    def _around(self) -> tuple[Tensor, Tensor, Tensor]:
+        assert self.matrix is not None
+        found = self.matrix.tocoo()
+        off = found.row != found.col
+        row, column, values = found.row[off], found.col[off], found.data[off]
+        degree = np.bincount(row, minlength=self.matrix.shape[0])
+        place = np.arange(row.size) - np.repeat(np.cumsum(degree) - degree, degree)
+        others = np.zeros((degree.size, int(degree.max(initial=0))), np.int64)
+        weights, here = np.zeros(others.shape), np.zeros(others.shape, bool)
+        others[row, place], weights[row, place], here[row, place] = column, values, True
+        known = (torch.from_numpy(a).to(self.device) for a in (others, weights, here))
+        index, w, taken = known
+        return index, w.to(self.dtype), taken
 
     def dense(self, n: int) -> Float[Tensor, "n n"]:
         """Returns all of W, for n nodes; O(n^2), for small n."""

@@ -244,10 +244,13 @@ def _rowwise(
         )
     ]
     seeds = torch.from_numpy(batch.seeds[batch.network_of()].astype(np.int64)).to(where)
-    numbers, degrees = (torch.from_numpy(a).to(where) for a in (batch.index(), np.concatenate(degree)))
+    numbers = torch.from_numpy(batch.index()).to(where)
+    degrees, sizes = (
+        torch.from_numpy(a).to(rates.lr) for a in (np.concatenate(degree), batch.sizes[batch.network_of()])
+    )
     algorithm = configs[0].algorithm
     edges = EdgeRows.of(events.contacts, batch, where) if algorithm.living("edge") else None
-    known = (degrees.to(rates.lr.dtype), seeds, numbers, edges, _constants(algorithm, events, rates))
+    known = (degrees, sizes, seeds, numbers, edges, _constants(algorithm, events, rates))
     return Rowwise(algorithm, gradient, descent, rates, *known)
 
 

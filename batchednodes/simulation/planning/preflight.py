@@ -204,6 +204,7 @@ def timeline(configs: Sequence[Config], model: int) -> Timeline:
         graphs = [_graph(c) for c in configs]
     for c, graph in zip(configs, graphs, strict=True):
         check_weights(c.network.topology, c.network.weights, stored=isinstance(graph, Graph))
+        _check_tree(c, graph)
     if any(isinstance(c.timing, Synchronous) for c in configs):
         return _barriers(configs, batch, graphs)
     with datasets.section("network.weights"):
@@ -300,6 +301,20 @@ def _weighted(settings: Config, graph: Graph | PeerSampler | None) -> Graph | Pe
         got = f"{found.share()[node]:g} for node {node}"
         raise ValueError(f"kind must be one whose probabilities of a node sum to at most 1, got {got}")
     return found or graph
+
+
+def _check_tree(c: Config, graph: Graph | PeerSampler | None) -> None:
+    """Raises ValueError where an algorithm that relays along a tree gets another graph."""
+    if type(c.algorithm).graph != "tree" or c.network.nodes < 3:
+        return
+    n, kind = c.network.nodes, config.READER.plain(c.algorithm, "algorithm")["kind"]
+    edges = (
+        int(graph.adjacency().maximum(graph.adjacency().T).nnz) // 2 if isinstance(graph, Graph) else n * (n - 1) // 2
+    )
+    if not isinstance(graph, Graph) or edges != n - 1 or not graph.is_connected:
+        got = "a graph that changes" if isinstance(graph, PeerSampler) else f"{edges} edges of {n} nodes"
+        rule = f"must be a tree, n - 1 edges that connect all nodes, with algorithm.kind={kind}"
+        raise ValueError(f"network.topology {rule}, got {got}; use kind chain, star or binary_tree")
 
 
 def _warn_if_disconnected(graph: Graph | None) -> None:
