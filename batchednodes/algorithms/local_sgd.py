@@ -262,12 +262,12 @@ class _Kind:
         decay, clip, proximal, start = (next(rest) if there else None for there in kinds)
         own = {name: next(rest) for name in self.own}
         kept = {} if self.optimizer is None else {name: next(rest) for name in type(self.optimizer).fields}
-        more = (clip, proximal, start, self.optimizer, own, kept)
-        return Hyperparameters(lr, momentum, decay, self.nesterov, None, *more), v
+        sgd = (lr, momentum, decay, self.nesterov, None, clip)
+        return Hyperparameters(*sgd, self.optimizer, own, kept, proximal=proximal, start=start), v
 
 
-def _step_function(objective: Objective, views: Views, kind: _Kind) -> Function:
-    """Returns the function of a step by vmap; see `LocalSGD.step_`."""
+def _gradient(objective: Objective) -> Callable[..., tuple[dict[str, Tensor], Tensor]]:
+    """Returns the function of the gradients of scaled losses, and of the losses, of many rows."""
 
     def scaled(
         parameters: dict[str, Tensor], features: Tensor, targets: Tensor, scale: Tensor, drawn: dict[str, Tensor]
@@ -275,7 +275,12 @@ def _step_function(objective: Objective, views: Views, kind: _Kind) -> Function:
         loss = objective(parameters, features, targets, **drawn)
         return scale * loss, loss
 
-    gradient = vmap(grad(scaled, has_aux=True))
+    return vmap(grad(scaled, has_aux=True))
+
+
+def _step_function(objective: Objective, views: Views, kind: _Kind) -> Function:
+    """Returns the function of a step by vmap; see `LocalSGD.step_`."""
+    gradient = _gradient(objective)
 
     def step_(x: Tensor, examples: Tensor, features: Tensor, targets: Tensor, lr: Tensor, *more: Tensor) -> Tensor:
         gone = examples[:, 0] < 0 if kind.masked else None
@@ -293,12 +298,8 @@ def _step_function(objective: Objective, views: Views, kind: _Kind) -> Function:
         if gone is not None:
             loss = loss.masked_fill(gone, 0.0)
         rates, v = kind.rates(lr, more)
-        if rates.proximal is not None and rates.start is not None:
-            far = {
-                name: part - start
-                for (name, part), start in zip(parts.items(), views(rates.start).values(), strict=True)
-            }
-            g = {name: part + _along(rates.proximal, part) * far[name] for name, part in g.items()}
+        if rates.start is not None:
+            g = _pulled(g, parts, views(rates.start), rates)
         if rates.clip is not None:
             g = _clipped(g, rates.clip)
         if kind.optimizer is not None:
@@ -317,6 +318,14 @@ def _step_function(objective: Objective, views: Views, kind: _Kind) -> Function:
         return loss
 
     return step_
+
+
+def _pulled(
+    g: dict[str, Tensor], x: dict[str, Tensor], start: dict[str, Tensor], rates: Hyperparameters
+) -> dict[str, Tensor]:
+    """Returns gradients with those of the proximal term, toward the models from which updates began."""
+    assert rates.proximal is not None
+    return {name: part + _along(rates.proximal, part) * (x[name] - start[name]) for name, part in g.items()}
 
 
 def _clipped(g: dict[str, Tensor], clip: Float[Tensor, " w"]) -> dict[str, Tensor]:

@@ -32,10 +32,6 @@ class Hyperparameters:
     are divided; None: they are not."""
     clip: Coefficient | None = None
     """Largest norm of a minibatch gradient of each node; None: of no node."""
-    proximal: Coefficient | None = None
-    """Pull of each node toward the model from which its update began; None: of no node."""
-    start: Float[Tensor, "w p"] | None = None
-    """Of some rows, those models."""
     optimizer: Optimizer | None = None
     """What makes steps in place of SGD; None: SGD does."""
     own: Mapping[str, Coefficient] = field(default_factory=dict)
@@ -46,6 +42,10 @@ class Hyperparameters:
     """How step sizes change; None: they do not."""
     scheduling: Mapping[str, Float64[Tensor, " n"]] = field(default_factory=dict)
     """The schedule's settings of each node."""
+    proximal: Coefficient | None = None
+    """Pull of each node toward the model from which its update began; None: of no node."""
+    start: Float[Tensor, "w p"] | None = None
+    """Of some rows, those models."""
 
     def of(
         self,
@@ -67,8 +67,8 @@ class Hyperparameters:
         assert lr is not None
         lr = lr if factor is None else (lr.double() * factor).to(lr.dtype)
         own = {name: r.index_select(0, rows) for name, r in self.own.items()}
-        rest = (clip, proximal, None, self.optimizer, own, kept or {})
-        return Hyperparameters(lr, momentum, decay, self.nesterov, None, *rest)
+        sgd = (lr, momentum, decay, self.nesterov, None, clip)
+        return Hyperparameters(*sgd, self.optimizer, own, kept or {}, proximal=proximal)
 
     def factor(
         self, nodes: Int64[Tensor, " w"], counts: Int64[Tensor, " w"], times: Float64[Tensor, " w"]

@@ -240,3 +240,64 @@ def test_consensus_by_meetings_has_the_law_of_its_second_moments(kind):
         models = run.evaluator.models(run.state, until)[:, 0].view(copies, n)
         each = (models - models.mean(1, keepdim=True)).square().mean(1)
         assert float(each.mean()) == pytest.approx(row[f"{until:g}"], abs=4.5 * float(each.std()) / copies**0.5)
+
+
+@pytest.mark.parametrize("sampling", ["shuffle", "replacement"])
+def test_runs_whose_steps_have_a_law_go_on_bit_for_bit(sampling, tmp_path):
+    options = (
+        "network.nodes=8",
+        "local={steps: {kind: geometric, mean: 4}, batch_size: 8, proximal: 2, momentum: 0.5}",
+        f"local.sampling={sampling}",
+        "gossip={exchange: meet, clock: {kind: at_update}}",
+        "algorithm.kind=swarm_sgd",
+        "run.mark_every=1",
+    )
+    whole = batchednodes.train({"run.until": 6}, *options)
+    batchednodes.train({"run.until": 3}, *options, out=tmp_path / "a")
+    assert torch.equal(batchednodes.resume(tmp_path / "a", "run.until=6").x, whole.x)
+    fixed = batchednodes.train({"run.until": 6}, *options, {"local.steps": 4})
+    assert not torch.equal(fixed.x, whole.x)
+
+
+def test_the_plan_counts_the_most_steps_that_a_law_draws():
+    fixed, drawn = (load({}, [f"local.steps={steps}"]) for steps in ("80", "{kind: geometric, mean: 4}"))
+    plans = [plan.plan([config], assembly.timeline([config])) for config in (fixed, drawn)]
+    assert plans[0].memory == plans[1].memory
+    assert fixed.local.shape(10) == drawn.local.shape(10) == (80, 32)
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        (("local.steps={kind: geometric, mean: 0.5}",), r"local\.steps\.mean must be at least 1 and finite, got 0.5"),
+        (
+            ("local.steps={kind: geometric, mean: 1e6}",),
+            r"local\.steps\.mean must be at most 50,000 unless most is given",
+        ),
+        (
+            ("local.steps={kind: geometric}", "local.batch_size=all"),
+            r"local\.steps must be a number with batch_size=all, got Geometric",
+        ),
+        (("local.steps={kind: geometric}", "local.epochs=2"), r"local\.steps must be left out where epochs are given"),
+        (
+            ("local.steps={kind: geometric}", "gossip.merge.kind=age_weighted"),
+            r"local\.steps must be a number unless gossip\.merge\.kind is fixed, mean or sampled",
+        ),
+        (("local.proximal=1",), r"local\.proximal must be left out where an update is one step"),
+        (
+            ("local={proximal: 1, steps: 2}", "algorithm.kind=quasi_global"),
+            r"local\.proximal must be left out with algorithm\.kind=quasi_global, which makes its own steps",
+        ),
+        (("algorithm={kind: quasi_global, mu: 1}",), r"algorithm\.mu must be in \[0, 1\), got 1"),
+        (("algorithm={kind: noloco, pull: -1}", "gossip.exchange=meet"), r"algorithm\.pull must be at least 0"),
+        (("algorithm={kind: acid, eta: -1}", "gossip.exchange=meet"), r"algorithm\.eta must be at least 0 .* \[1/s\]"),
+        (("algorithm.kind=acid",), r"gossip\.exchange must be meet with algorithm\.kind=acid"),
+        (("algorithm.kind=acid", "timing.kind=synchronous"), r"timing\.kind must be continuous or rounds with .*acid"),
+        (("algorithm.kind=swarm_sgd", "timing.kind=synchronous"), r"timing\.kind must be continuous or rounds with"),
+        (("algorithm.kind=decentlam",), r"timing\.kind must be synchronous with algorithm\.kind=decentlam"),
+        (("algorithm.kind=momentum_tracking",), r"timing\.kind must be synchronous with .*momentum_tracking"),
+    ],
+)
+def test_what_cannot_be_is_refused(options, rule):
+    with pytest.raises(ValueError, match=rule):
+        load({}, options)
