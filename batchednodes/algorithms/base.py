@@ -32,7 +32,10 @@ from batchednodes.algorithms.fields import Field
 from batchednodes.topology import RoundLaw, RoundWeights
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
+
+    from batchednodes.topology import Graph
 else:
     Tensor = Any  # so that settings are read without PyTorch
 
@@ -44,10 +47,14 @@ Law = Callable[[Mapping[str, Any]], Any]
 """Maps all rows of one network, those under way included, to numbers that no mixing may change."""
 
 
+_MIXES = ("emit_", "combine", "gather", "absorb_", "flow_")
+"""Methods of an algorithm that make its mixing more than a product with W."""
+
+
 class Context(ABC):
     """What a method may know of its rows besides their fields: a row of numbers for each of them.
 
-    `count`, `steps`, `grad`, `descend` and `descend_by` are there for updates only, `neighbours` also for rounds.
+    `count`, `steps`, `longest`, `grad`, `descend` and `descend_by` are for updates only, `neighbours` also for rounds.
     """
 
     @property
@@ -64,6 +71,10 @@ class Context(ABC):
     @abstractmethod
     def elapsed(self) -> Tensor:
         """Time since the row's last event that wrote it [w, 1]; s; only of algorithms with `elapses`."""
+
+    @abstractmethod
+    def constant(self, name: str) -> Tensor:
+        """Returns a number that `constants` gives, that of the row's network [w, 1]."""
 
     @property
     @abstractmethod
@@ -100,9 +111,19 @@ class Context(ABC):
     def weights(self) -> Tensor:
         """Of these entries the weight of each neighbour in W [w, d]; in rounds only; dimensionless."""
 
+    @property
     @abstractmethod
-    def grad(self, x: Tensor) -> Tensor:
-        """Returns the gradient at x [w, p] of the mean loss of the update's minibatches, with weight decay."""
+    def longest(self) -> int:
+        """Minibatch steps of an update: the most of any row."""
+
+    @abstractmethod
+    def grad(self, x: Tensor, step: int | None = None) -> Tensor:
+        """Returns the gradient at x [w, p] of the mean loss of the update's minibatches, with weight decay.
+
+        Args:
+            x: where it is taken.
+            step: which minibatch alone, of `longest`; that of rows that do not have it is 0; None: all of them.
+        """
 
     @abstractmethod
     def descend(self, x: Tensor, less: Tensor | None = None) -> Tensor:
@@ -176,6 +197,21 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
         """Replaces what the completion of an update changes."""
         r["x"] = k.descend(r["x"])
 
+    def flow_(self, r: Rows, k: Context) -> None:  # noqa: B027  (nothing flows by default)
+        """Replaces what time alone has changed since the row's last event; of algorithms with `elapses`.
+
+        Both rows of a contact, the row of an update, and rows that are scored flow first, to the instant of the event.
+        """
+
+    def constants(self, graph: "Graph | None", rate: "np.ndarray") -> Mapping[str, float]:
+        """Returns numbers that follow from a network, for `Context.constant`.
+
+        Args:
+            graph: whom each node may contact, all alike; None: everyone.
+            rate: contacts that each node makes [1/s].
+        """
+        return {}
+
     def emit_(self, r: Rows, k: Context) -> Rows:
         """Returns what rows give to a mixing; may replace fields where `writes_sender`."""
         return {name: r[name] for name in self.emits}
@@ -231,7 +267,12 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
     @classmethod
     def linear(cls) -> bool:
         """Returns whether mixing is nothing but W times the emitted fields, which can lie side by side."""
-        return all(getattr(cls, name) is getattr(Algorithm, name) for name in ("emit_", "combine", "gather", "absorb_"))
+        return all(getattr(cls, name) is getattr(Algorithm, name) for name in _MIXES)
+
+    @classmethod
+    def flows(cls) -> bool:
+        """Returns whether rows change with time between events."""
+        return cls.elapses and cls.flow_ is not Algorithm.flow_
 
     @classmethod
     def living(cls, where: str) -> tuple[str, ...]:

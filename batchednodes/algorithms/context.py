@@ -40,7 +40,8 @@ class Gradient:
     ) -> tuple[Float[Tensor, "w p"], Float[Tensor, " w"]]:
         """Returns gradients and losses at some models, by minibatches whose keys, if they have any, are the first's."""
         sampler = self.problem.sampler
-        if self.fast is None or sampler.keyed or sampler.padded:  # then minibatches are alike, and their mean is that
+        alike = not (sampler.padded or sampler.uneven)  # then the gradient is the mean of those of minibatches
+        if self.fast is None or sampler.keyed or not alike:
             return self._by_vmap(x, examples)
         steps, total = examples.shape[1], torch.zeros_like(x)
         losses, rates = x.new_zeros(x.shape[0]), Hyperparameters(x.new_ones(x.shape[0]), optimizer=TakeGradient())
@@ -63,7 +64,7 @@ class Gradient:
         if self.problem.sampler.keyed:
             examples, drawn["key"] = examples[:, :, :-1], examples[:, 0, -1]
         examples = examples.flatten(1)
-        if self.problem.sampler.padded:
+        if self.problem.sampler.padded or self.problem.sampler.uneven:
             order = (examples < 0).to(torch.int8).argsort(dim=1, stable=True)  # what is there comes first
             examples, drawn["weights"] = filled(examples.gather(1, order), x)
         inputs, labels = self.problem.batch(examples)

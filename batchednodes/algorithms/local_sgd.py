@@ -1,6 +1,6 @@
 r"""Local SGD on the rows of a wave: one `torch.func.vmap` for all of them, or the program or tape made from it.
 
-    g <- grad loss(x; batch) + weight_decay x
+    g <- grad loss(x; batch) + proximal (x - x_0) + weight_decay x      (x_0 the model from which the update began)
     v <- momentum v + g                          (v starts at 0 and stays at its node; it is never mixed)
     x <- x - lr v            or, with nesterov,  x <- x - lr (g + momentum v)
 
@@ -53,7 +53,8 @@ class LocalSGD:
     step_: Function
     """Makes one minibatch step: maps (x [w, p], examples [w, b], or [w, b + 1] with their key, features, targets, lr
     [w]; then, where nodes have them, momentum [w] and v [w, p]; weight decay [w]; the largest norm of a gradient [w];
-    the optimizer's settings [w] and what it keeps [w, k]) to the losses [w], and writes into x, v and what is kept."""
+    the proximal pull [w] and the models toward which it is [w, p]; the optimizer's settings [w] and what it keeps
+    [w, k]) to the losses [w], and writes into x, v and what is kept."""
     features: Tensor
     """Inputs of the examples of all nodes [S, ...]."""
     targets: Tensor
@@ -85,7 +86,7 @@ class LocalSGD:
     ) -> "LocalSGD":
         """Returns the descent of an objective by vmap, where coefficients are of the kinds of some rates."""
         momentum, decay = rates.momentum is not None, rates.weight_decay is not None
-        more = (rates.clip is not None, rates.optimizer, tuple(rates.own))
+        more = (rates.clip is not None, rates.proximal is not None, rates.optimizer, tuple(rates.own))
         kind = _Kind(momentum, decay, rates.nesterov, padded, uneven == "mask", divides, keyed, *more)
         step_ = _step_function(objective, views, kind)
         return LocalSGD(step_, features, targets, padded, uneven, divides=divides, keyed=keyed)
@@ -129,6 +130,7 @@ class LocalSGD:
             optimizer, some = rates.optimizer, torch.arange(w, device=lr.device) % lr.numel()
             declared = {} if optimizer is None else type(optimizer).fields
             some = rates.of(some, kept={name: started(one, x, w).abs() for name, one in declared.items()})
+            some = _from(0.5 * x, some)
             x, examples, *more = _tensors(x, None if rates.momentum is None else 0.1 * x, examples, some)
             return (x, examples, self.features, self.targets, *more)
 
@@ -157,6 +159,7 @@ class LocalSGD:
             The losses, which hold until the next call.
         """
         with torch.no_grad():
+            rates = _from(x, rates)
             if self.tape is not None:
                 return self.run_at_(x, v, None, examples, rates)
             steps_ = self.graphs or (self._own_steps_ if self.uneven == "skip" else self._steps_)
@@ -175,7 +178,7 @@ class LocalSGD:
         Args:
             x: models; those rows are changed.
             v: momentum buffers, likewise.
-            rows: different ones; None: all, in their order.
+            rows: different ones, where none has a proximal pull; None: all, in their order.
             examples: as for `run_`.
             rates: coefficients of these rows.
         """
@@ -219,9 +222,14 @@ def _steps_of(examples: Int64[Tensor, "w s b"]) -> Int64[Tensor, " w"]:
     return (examples[:, :, 0] >= 0).sum(1)
 
 
+def _from(x: Tensor, rates: Hyperparameters) -> Hyperparameters:
+    """Returns coefficients of updates that begin from some models, which are copied where they matter."""
+    return rates if rates.proximal is None else replace(rates, start=x.clone())
+
+
 def _tensors(x: Tensor, v: Tensor | None, examples: Tensor, rates: Hyperparameters) -> list[Tensor]:
     """Returns what a step takes for each row, without what these nodes do not have."""
-    first = (x, examples, rates.lr, rates.momentum, v, rates.weight_decay, rates.clip)
+    first = (x, examples, rates.lr, rates.momentum, v, rates.weight_decay, rates.clip, rates.proximal, rates.start)
     return [t for t in (*first, *rates.own.values(), *rates.kept.values(), rates.age) if t is not None]
 
 
@@ -237,26 +245,29 @@ class _Kind:
     divides: bool
     keyed: bool
     clips: bool
+    pulls: bool
     optimizer: Optimizer | None
     own: tuple[str, ...]
 
     @property
     def plain(self) -> bool:
         """Whether x <- x - lr grad loss is all of it, with one lr for all entries of x."""
-        return not (self.momentum or self.decay or self.divides or self.clips or self.optimizer)
+        return not (self.momentum or self.decay or self.divides or self.clips or self.pulls or self.optimizer)
 
     def rates(self, lr: Tensor, more: tuple[Tensor, ...]) -> tuple[Hyperparameters, Tensor | None]:
         """Returns the coefficients of a step, and momentum buffers, from what follows the targets as arguments."""
         rest = iter(more)
         momentum, v = (next(rest) if self.momentum else None for _ in range(2))
-        decay, clip = (next(rest) if there else None for there in (self.decay, self.clips))
+        kinds = (self.decay, self.clips, self.pulls, self.pulls)
+        decay, clip, proximal, start = (next(rest) if there else None for there in kinds)
         own = {name: next(rest) for name in self.own}
         kept = {} if self.optimizer is None else {name: next(rest) for name in type(self.optimizer).fields}
-        return Hyperparameters(lr, momentum, decay, self.nesterov, None, clip, self.optimizer, own, kept), v
+        sgd = (lr, momentum, decay, self.nesterov, None, clip)
+        return Hyperparameters(*sgd, self.optimizer, own, kept, proximal=proximal, start=start), v
 
 
-def _step_function(objective: Objective, views: Views, kind: _Kind) -> Function:
-    """Returns the function of a step by vmap; see `LocalSGD.step_`."""
+def _gradient(objective: Objective) -> Callable[..., tuple[dict[str, Tensor], Tensor]]:
+    """Returns the function of the gradients of scaled losses, and of the losses, of many rows."""
 
     def scaled(
         parameters: dict[str, Tensor], features: Tensor, targets: Tensor, scale: Tensor, drawn: dict[str, Tensor]
@@ -264,7 +275,12 @@ def _step_function(objective: Objective, views: Views, kind: _Kind) -> Function:
         loss = objective(parameters, features, targets, **drawn)
         return scale * loss, loss
 
-    gradient = vmap(grad(scaled, has_aux=True))
+    return vmap(grad(scaled, has_aux=True))
+
+
+def _step_function(objective: Objective, views: Views, kind: _Kind) -> Function:
+    """Returns the function of a step by vmap; see `LocalSGD.step_`."""
+    gradient = _gradient(objective)
 
     def step_(x: Tensor, examples: Tensor, features: Tensor, targets: Tensor, lr: Tensor, *more: Tensor) -> Tensor:
         gone = examples[:, 0] < 0 if kind.masked else None
@@ -273,11 +289,17 @@ def _step_function(objective: Objective, views: Views, kind: _Kind) -> Function:
             examples, drawn["key"] = examples[:, :-1], examples[:, -1]
         if kind.padded:
             examples, drawn["weights"] = filled(examples, lr)
+        elif gone is not None:
+            examples = examples.clamp(min=0)
         flat = examples.flatten()
         inputs, labels = (t.index_select(0, flat).unflatten(0, examples.shape) for t in (features, targets))
         parts, scale = views(x), lr if kind.plain else x.new_ones(x.shape[0])  # plain: grad (lr loss) = lr grad loss
         g, loss = gradient(parts, inputs, labels, scale, drawn)
+        if gone is not None:
+            loss = loss.masked_fill(gone, 0.0)
         rates, v = kind.rates(lr, more)
+        if rates.start is not None:
+            g = _pulled(g, parts, views(rates.start), rates)
         if rates.clip is not None:
             g = _clipped(g, rates.clip)
         if kind.optimizer is not None:
@@ -296,6 +318,14 @@ def _step_function(objective: Objective, views: Views, kind: _Kind) -> Function:
         return loss
 
     return step_
+
+
+def _pulled(
+    g: dict[str, Tensor], x: dict[str, Tensor], start: dict[str, Tensor], rates: Hyperparameters
+) -> dict[str, Tensor]:
+    """Returns gradients with those of the proximal term, toward the models from which updates began."""
+    assert rates.proximal is not None
+    return {name: part + _along(rates.proximal, part) * (x[name] - start[name]) for name, part in g.items()}
 
 
 def _clipped(g: dict[str, Tensor], clip: Float[Tensor, " w"]) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@ r"""Any algorithm, one event at a time: by its own independent `event_`, or by i
 Notation: i the node that acts or sends, j the one that receives, w weight of what it receives.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -47,6 +47,8 @@ class Event:
     """W of a round [n, n]."""
     edges: EdgeRows | None = None
     """Where fields lie that live on edges."""
+    constants: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the algorithm's `constants` says of each node's network [n], by name."""
     origin: int = -1
     """Of a contact the node whose model the actor's row is, or was when it was sent: that row may be a slot."""
     draws: Callable[[Tensor, int, int], Tensor] = field(default=lambda *_: torch.zeros(0))
@@ -170,7 +172,7 @@ class OneByOne:
         def draws(nodes: Tensor, stream: int, size: int) -> Tensor:
             return self.rowwise.contact({}, nodes, at.expand(nodes.shape)).uniform(stream, size)
 
-        event = replace(event, edges=self.rowwise.edges, draws=draws)
+        event = replace(event, edges=self.rowwise.edges, draws=draws, constants=self.rowwise.constants)
         act = getattr(self.rowwise.algorithm, "event_")  # noqa: B009  (not all algorithms have it)
         act(self.rowwise.all_rows(state), event, one)
 
@@ -209,9 +211,16 @@ class _One:
         """Examples that the node owns."""
         return int(self.reference.problem.sampler.sizes[self.node])
 
-    def grad(self, x: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
-        """Returns the gradient of the mean loss of all minibatches at a model."""
-        g, self.loss = self.reference.gradient(x, self.node, self.count)
+    @property
+    def longest(self) -> int:
+        """Minibatch steps of the update."""
+        examples = self.reference.problem.draw(np.array([self.node]), np.array([self.count]))[0]
+        return int((examples[:, 0] >= 0).sum())
+
+    def grad(self, x: Float[Tensor, " p"], step: int | None = None) -> Float[Tensor, " p"]:
+        """Returns the gradient of the mean loss of all minibatches, or of one of them, at a model."""
+        some = slice(None) if step is None else slice(step, step + 1)
+        g, self.loss = self.reference.gradient(x, self.node, self.count, some)
         return g
 
     def descend_by(self, x: Tensor, step: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:

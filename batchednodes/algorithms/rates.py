@@ -42,6 +42,10 @@ class Hyperparameters:
     """How step sizes change; None: they do not."""
     scheduling: Mapping[str, Float64[Tensor, " n"]] = field(default_factory=dict)
     """The schedule's settings of each node."""
+    proximal: Coefficient | None = None
+    """Pull of each node toward the model from which its update began; None: of no node."""
+    start: Float[Tensor, "w p"] | None = None
+    """Of some rows, those models."""
 
     def of(
         self,
@@ -56,14 +60,15 @@ class Hyperparameters:
             factor: of their step sizes; None: 1.
             kept: what the optimizer keeps of them.
         """
-        lr, momentum, decay, clip = (
+        lr, momentum, decay, clip, proximal = (
             None if r is None else r.index_select(0, rows)
-            for r in (self.lr, self.momentum, self.weight_decay, self.clip)
+            for r in (self.lr, self.momentum, self.weight_decay, self.clip, self.proximal)
         )
         assert lr is not None
         lr = lr if factor is None else (lr.double() * factor).to(lr.dtype)
         own = {name: r.index_select(0, rows) for name, r in self.own.items()}
-        return Hyperparameters(lr, momentum, decay, self.nesterov, None, clip, self.optimizer, own, kept or {})
+        sgd = (lr, momentum, decay, self.nesterov, None, clip)
+        return Hyperparameters(*sgd, self.optimizer, own, kept or {}, proximal=proximal)
 
     def factor(
         self, nodes: Int64[Tensor, " w"], counts: Int64[Tensor, " w"], times: Float64[Tensor, " w"]

@@ -211,7 +211,7 @@ class Reference:
                 break
             optimizer.zero_grad()
             loss = self._loss(torch.cat([*pieces]), examples)
-            loss.backward()
+            (loss + self._pull(torch.cat([*pieces]), start, i)).backward()
             if self.rates.clip is not None:
                 nn.utils.clip_grad_norm_(pieces, float(self.rates.clip[i]))
             self._age_(state, r, i, optimizer)
@@ -248,7 +248,7 @@ class Reference:
                 break
             x.grad = None
             loss = self._loss(x, examples)
-            loss.backward()
+            (loss + self._pull(x, start, i)).backward()
             if self.rates.clip is not None:
                 nn.utils.clip_grad_norm_([x], float(self.rates.clip[i]))
             if theirs is not None:
@@ -290,6 +290,11 @@ class Reference:
             return self.problem.loss(x, *self.problem.batch(examples), key=key)
         whole, weights = filled(examples.unsqueeze(0), x)  # so that masks are those of a whole minibatch
         return self.problem.loss(x, *self.problem.batch(whole[0]), key=key, weights=weights[0])
+
+    def _pull(self, x: Float[Tensor, " p"], start: Float[Tensor, " p"], i: int) -> Float[Tensor, ""]:
+        """Returns the proximal term of node i, toward the model from which its update began."""
+        strength = 0.0 if self.rates.proximal is None else float(self.rates.proximal[i])
+        return strength / 2 * (x - start).square().sum()
 
     def _sizes(self, row: Tensor) -> list[int]:
         """Returns the sizes of what has step sizes of its own: parts of a row, or all of it."""

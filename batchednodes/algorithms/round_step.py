@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from batchednodes.algorithms.base import Algorithm, Context, Rows
+from batchednodes.algorithms.base import Algorithm, Rows
 from batchednodes.algorithms.edge_rows import RoundEdges
 from batchednodes.algorithms.mixing.rounds import RoundMatrix
 from batchednodes.algorithms.robust import Robust
@@ -46,10 +46,15 @@ def mix_round_(
     if edges is not None:
         r |= around(state, edges.index, edges.here)
     shapes = {name: value.shape[1:] for name, value in r.items()}
-    emitted, r = step.each(r, lambda some, _, k: rowwise.emitted(some, k))
+
+    def emit(some: Rows, _: slice, k: Contact) -> Rows:
+        rowwise.flow_(some, k)
+        return rowwise.emitted(some, k)
+
+    emitted, r = step.each(r, emit)
     mixed = _delivered(rowwise.algorithm, state, nodes, emitted, matrix, edges)
 
-    def absorb(some: Rows, part: slice, k: Context) -> Rows:
+    def absorb(some: Rows, part: slice, k: Contact) -> Rows:
         rowwise.algorithm.absorb_(some, {name: value[part] for name, value in mixed.items()}, k)
         rowwise.check(
             some, {name: torch.Size((some["x"].shape[0], *shape)) for name, shape in shapes.items()}, "absorb_"
@@ -84,7 +89,7 @@ class _Step:
         """The instant, for each row [s]."""
         return torch.full((self.rows.numel(),), self.time, dtype=torch.float64, device=self.rows.device)
 
-    def each(self, r: Rows, act: Callable[[Rows, slice, Context], Rows]) -> tuple[Rows, Rows]:
+    def each(self, r: Rows, act: Callable[[Rows, slice, Contact], Rows]) -> tuple[Rows, Rows]:
         """Returns what a method makes of all rows, and these as it leaves them."""
         found, left = list[Rows](), list[Rows]()
         for part in [slice(k, k + 1) for k in range(self.rows.numel())] if self.apart else [slice(None)]:

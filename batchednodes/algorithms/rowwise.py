@@ -5,6 +5,7 @@ Serial is the same with one row: what a method does to a row depends on that row
 Notation: w rows, p parameters, e lines of a wave, i sender, j receiver, x models, W gossip matrix.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 
@@ -46,6 +47,8 @@ class Rowwise:
     """Where fields lie that live on edges; None: there are none."""
     robust: Robust | None = None
     """Who attacks, and how robustly models are merged; None: nobody, and they are averaged."""
+    constants: Mapping[str, Float[Tensor, " n"]] = dataclasses.field(default_factory=dict)
+    """What the algorithm's `constants` says of each node's network, by name."""
 
     # ------------------------------------------------------------------------------------------------------- updates
 
@@ -67,6 +70,7 @@ class Rowwise:
             r |= around(state, index, here, hidden)
         shapes = {name: value.shape for name, value in r.items()}
         k = _Update(self, r, nodes, times.unsqueeze(1), counts.unsqueeze(1), examples, here)
+        self.flow_(r, k)
         self.algorithm.update_(r, k)
         self.check(r, shapes, "update_")
         r |= {name: torch.zeros_like(r[name]) for name in self.algorithm.living("inbox")}
@@ -103,10 +107,12 @@ class Rowwise:
             self._copies_(state, *into)  # after they are read: a slot may be taken again in the wave that empties it
         if j.numel() == 0:
             return
+        self.flow_(mine, self.contact(mine, j, times))
         own = self.emitted(mine, self.contact(mine, j, times))
         if phase.pairs:  # what one side of a meeting sends is what the other one makes of itself
             sent = {name: value.unflatten(0, (-1, 2)).flip(1).flatten(0, 1) for name, value in own.items()}
         else:
+            self.flow_(theirs, self.contact(theirs, origins, times))
             sent = self.emitted(theirs, self.contact(theirs, origins, times))
         for name in self.algorithm.living("inbox"):
             state.fields[name].index_add_(0, j, sent.pop(name).to(state.fields[name].dtype))
@@ -202,11 +208,22 @@ class Rowwise:
         """Where the mixed fields lie in a row, behind the model."""
         return columns(self.algorithm.declared(), self.p)
 
-    def models(self, state: State) -> Float[Tensor, "n p"]:
-        """Returns the models of the nodes that are scored; as a view where they are the rows themselves."""
-        if type(self.algorithm).model is Algorithm.model:
+    def models(self, state: State, time: float | None = None) -> Float[Tensor, "n p"]:
+        """Returns the models of the nodes that are scored; as a view where they are the rows themselves.
+
+        Args:
+            state: stays as it is.
+            time: up to which they flow [s]; None: they are those after the last event of each node.
+        """
+        flows = self.algorithm.flows() and time is not None
+        if type(self.algorithm).model is Algorithm.model and not flows:
             return state.models
-        return self.algorithm.model(self.all_rows(state, slice(0, state.nodes)))
+        r = self.all_rows(state, slice(0, state.nodes))
+        if flows:
+            nodes = torch.arange(state.nodes, device=state.x.device)
+            now = r["last_event"].flatten().clamp(min=time)  # events of a run that pauses are ahead of its clocks
+            self.flow_(r, self.contact(r, nodes, now))
+        return self.algorithm.model(r)
 
     def emitted(self, r: Rows, k: Context) -> Rows:
         """Returns what some rows emit.
@@ -237,6 +254,11 @@ class Rowwise:
     def contact(self, r: Rows, nodes: Tensor, times: Tensor) -> "Contact":
         """Returns what emissions and absorptions of some nodes may know."""
         return Contact(self, r, nodes, times.unsqueeze(1))
+
+    def flow_(self, r: Rows, k: "Contact") -> None:
+        """Lets rows flow, where they do, up to an event."""
+        if self.algorithm.flows():
+            self.algorithm.flow_(r, k)
 
     def note(self, r: Rows, times: Tensor) -> None:
         """Takes note of the instant, where an algorithm asks how much time has passed."""
@@ -294,6 +316,9 @@ class Contact(Context):
         assert self.last is not None
         return (self.time - self.last).to(self.of.degree.dtype)
 
+    def constant(self, name: str) -> Tensor:
+        return self.of.constants[name].index_select(0, self.nodes).unsqueeze(1)
+
     @property
     def neighbours(self) -> Tensor:
         raise ValueError("all neighbours at once belong to updates and rounds, not to contacts")
@@ -302,7 +327,11 @@ class Contact(Context):
     def weights(self) -> Tensor:
         raise ValueError("weights of neighbours belong to rounds")
 
-    def grad(self, x: Tensor) -> Tensor:
+    @property
+    def longest(self) -> int:
+        raise ValueError("minibatch steps belong to updates, not to contacts")
+
+    def grad(self, x: Tensor, step: int | None = None) -> Tensor:
         raise ValueError("gradients belong to updates, not to contacts")
 
     def descend(self, x: Tensor, less: Tensor | None = None) -> Tensor:
@@ -331,9 +360,14 @@ class _Update(Contact):
         self.r, self.before, self.examples, self.number = r, count, examples, count.flatten()
         self.losses = torch.full_like(time.flatten(), torch.nan)
 
-    def grad(self, x: Tensor) -> Tensor:
-        g, self.losses = self._grad(x, self.examples)
-        return g
+    @property
+    def longest(self) -> int:
+        return self.examples.shape[1]
+
+    def grad(self, x: Tensor, step: int | None = None) -> Tensor:
+        examples = self.examples if step is None else self.examples[:, step : step + 1]
+        g, self.losses = self._grad(x, examples)
+        return g if step is None else torch.where(examples[:, 0, :1] >= 0, g, 0)
 
     def _grad(self, x: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
         """Returns gradients by some minibatches, clipped, with weight decay, and losses."""

@@ -137,7 +137,7 @@ class Waves:
             kept = {name: state.fields[name].index_select(0, rows[part]) for name in self.kept}
             return self.rates.of(nodes[part], None if factor is None else factor[part], kept)
 
-        if self.descent.tape is not None and state.read is None:
+        if self.descent.tape is not None and state.read is None and self.rates.proximal is None:
             self.chunk.run_(
                 rows.numel(),
                 drawn,

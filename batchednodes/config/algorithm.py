@@ -108,7 +108,7 @@ def _of_messages(c: Any, which: str) -> tuple[Rule, ...]:
 def _of_updates(c: Any, which: str) -> tuple[Rule, ...]:
     """Returns the rules of what an update does."""
     own, local = type(c.method) is not GossipSGD, c.local
-    settings = [name for name in ("momentum", "nesterov", "optimizer") if given(local, name)]
+    settings = [name for name in ("momentum", "nesterov", "optimizer", "proximal") if given(local, name)]
     idle = [f"local.{name}" for name in settings if not type(c.method).descends]
     return (
         (f"update.applies must be at_completion with {which}", own and c.update.applies != "at_completion",

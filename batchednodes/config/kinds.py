@@ -7,6 +7,7 @@ from batchednodes import data as sources
 from batchednodes import models
 from batchednodes import topology as graphs
 from batchednodes.algorithms import (
+    acid,
     ad_psgd,
     admm,
     all_reduce,
@@ -14,6 +15,9 @@ from batchednodes.algorithms import (
     compression,
     d2,
     d_psgd,
+    decentlam,
+    dfedavgm,
+    dfedsam,
     diloco,
     divshare,
     el_local,
@@ -28,13 +32,17 @@ from batchednodes.algorithms import (
     k_gt,
     led,
     matcha,
+    momentum_tracking,
     nids,
+    noloco,
     optim,
     proxskip,
     push_sum,
+    quasi_global,
     r_fast,
     relay_sgd,
     scaffold,
+    swarm_sgd,
     swift,
 )
 from batchednodes.config.hints import nearest
@@ -168,6 +176,14 @@ KINDS: dict[str, dict[str, type]] = {
         "proxskip": proxskip.ProxSkip,
         "led": led.LED,
         "k_gt": k_gt.KGT,
+        "quasi_global": quasi_global.QuasiGlobal,
+        "acid": acid.ACiD,
+        "swarm_sgd": swarm_sgd.SwarmSGD,
+        "noloco": noloco.NoLoCo,
+        "momentum_tracking": momentum_tracking.MomentumTracking,
+        "decentlam": decentlam.DecentLaM,
+        "dfedavgm": dfedavgm.DFedAvgM,
+        "dfedsam": dfedsam.DFedSAM,
         "relay_sgd": relay_sgd.RelaySGD,
         "r_fast": r_fast.RFast,
         "swift": swift.Swift,
@@ -183,6 +199,7 @@ KINDS: dict[str, dict[str, type]] = {
         "el_oracle": el_oracle.ELOracle,
         "el_local": el_local.ELLocal,
     },
+    "local.steps": {"geometric": sources.Geometric},
     "local.optimizer": {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW},
     "local.schedule": {
         "constant": optim.Constant,

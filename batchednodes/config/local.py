@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 
 from batchednodes.algorithms.optim import SGD, Constant, Optimizer, Schedule
+from batchednodes.data import StepCount
 from batchednodes.numerics.values import PerNode, check_sizes, per_node, shown
 
 
@@ -23,8 +24,9 @@ class Local:
         ValueError: steps must be left out where epochs are given, got steps 2 and epochs 2; leave out one of them
     """
 
-    steps: int = 1
-    """Minibatch steps of one update; at least 1; left out where there are epochs."""
+    steps: int | StepCount = 1
+    """Minibatch steps of one update; at least 1; left out where there are epochs; or a law, from which each update of
+    each node draws its own number."""
 
     epochs: int | None = None
     """Passes over the node's own examples of one update, in place of steps; at least 1. Each is in a new random order,
@@ -45,6 +47,10 @@ class Local:
 
     weight_decay: PerNode = 0.0
     """Coefficient of the L2 penalty's gradient, weight_decay * x; non-negative and finite; dimensionless."""
+
+    proximal: PerNode = 0.0
+    """Coefficient of the gradient of a proximal term, proximal * (x - the model from which the update began); added
+    before `clip` and the optimizer; needs more than one step; non-negative and finite; dimensionless."""
 
     optimizer: Optimizer = SGD()
     """What makes a minibatch step of a gradient; what it keeps stays at its node."""
@@ -69,7 +75,10 @@ class Local:
     def __post_init__(self) -> None:
         full = self.batch_size == "all"
         size = None if isinstance(self.batch_size, str) else self.batch_size
-        check_sizes(steps=self.steps, epochs=self.epochs, batch_size=size, chunk=self.chunk)
+        steps = self.steps if isinstance(self.steps, int) else None
+        if full and steps is None:
+            raise ValueError(f"steps must be a number with batch_size=all, got {shown(self.steps)}")
+        check_sizes(steps=steps, epochs=self.epochs, batch_size=size, chunk=self.chunk)
         for name, is_given in (("epochs", self.epochs is not None), ("sampling", self.sampling != "shuffle")):
             if full and is_given:
                 got = shown(getattr(self, name))
@@ -92,6 +101,12 @@ class Local:
         """
         per_node(self.lr, n, seed, "local.lr", size=size)
         per_node(self.weight_decay, n, seed, "local.weight_decay", size=size)
+        per_node(self.proximal, n, seed, "local.proximal", size=size)
+        if self.proximal != 0 and self.steps == 1 and self.epochs is None:
+            raise ValueError(
+                f"local.proximal must be left out where an update is one step, from its own model, got "
+                f"{shown(self.proximal)}; set local.steps or local.epochs"
+            )
         momentum = per_node(self.momentum, n, seed, "local.momentum", high=1.0, size=size)
         if not isinstance(self.optimizer, SGD) and (self.momentum != 0 or self.nesterov):
             key = "nesterov" if self.nesterov else "momentum"
@@ -108,9 +123,10 @@ class Local:
             per_node(self.clip, n, seed, "local.clip", open_low=True, size=size)
 
     def shape(self, examples: int) -> tuple[int, int]:
-        """Returns the steps of an update, and the most examples of a minibatch, of a node that owns some examples."""
+        """Returns the most steps of an update, and examples of a minibatch, of a node that owns some examples."""
+        steps = self.steps if isinstance(self.steps, int) else self.steps.cumulated().size
         if isinstance(self.batch_size, str):
-            return self.steps, examples
+            return steps, examples
         if self.epochs is None:
-            return self.steps, self.batch_size
+            return steps, self.batch_size
         return self.epochs * -(-examples // self.batch_size), min(self.batch_size, examples)

@@ -6,7 +6,7 @@ Notation: c the settings, a `Config`.
 from typing import Any
 
 from batchednodes.config.rules import Rule, given, refuse
-from batchednodes.events.merge import Gathering
+from batchednodes.events.merge import Gathering, Sampled
 from batchednodes.events.rounds import Rounds
 
 
@@ -63,6 +63,9 @@ def _on_receipt(c: Any) -> tuple[Rule, ...]:
          "use gossip.on_receipt=merge"),
         ("gossip.merge.divide_step must be false with update.applies=delta, whose model is younger than its node",
          g.merge.divides() and delta, "use at_completion"),
+        ("local.steps must be a number unless gossip.merge.kind is fixed, mean or sampled, as others count the steps "
+         "behind a model", not isinstance(c.local.steps, int) and not g.merge.is_fixed() and
+         not isinstance(g.merge, Sampled), "set a number"),
         ("gossip.merge.divide_step must be false with local.compile=on", g.merge.divides() and c.local.compile == "on",
          "use local.compile=auto"),
         ("run.on_divergence must be stop or ignore where nodes train models that come", c.run.on_divergence ==

@@ -170,7 +170,7 @@ class Reader:
             return None
         if sections and isinstance(value, Mapping):
             return self._kind(value, sections, path, field)
-        if path in self.kinds and path not in self.open:
+        if path in self.kinds and path not in self.open and int not in parts:
             raise ValueError(f"{path} must be a section such as {{kind: {next(iter(kinds))}}}, got {shown(value)}")
         if isinstance(parts[0], type) and is_dataclass(parts[0]):
             if not isinstance(value, Mapping):

@@ -93,7 +93,8 @@ def _kind(path: str, name: str, cls: type, default: Any) -> Kind:
     settings = [
         Setting(join(path, f.name), describe(hints[f.name]), _yaml(default_of(f), join(path, f.name)), meanings[f.name])
         for f in fields(cls)
-        if join(path, f.name) not in KINDS.keys() - READER.open.keys() and not is_dataclass(members(hints[f.name])[0])
+        if (join(path, f.name) not in KINDS.keys() - READER.open.keys() or int in members(hints[f.name]))
+        and not is_dataclass(members(hints[f.name])[0])
     ]
     summary = (inspect.getdoc(cls) or "").partition("\n")[0]
     if is_own(cls):

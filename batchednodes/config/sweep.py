@@ -30,6 +30,7 @@ _MAY_DIFFER = (
     "local.lr",
     "local.momentum",
     "local.weight_decay",
+    "local.proximal",
     "local.clip",
     "local.optimizer",
     "local.schedule",

@@ -26,6 +26,7 @@ from batchednodes.data.sources.quadratics import Quadratics
 from batchednodes.data.sources.svmlight import Libsvm
 from batchednodes.data.sources.synthetic import LinearRegression, NonlinearRegression
 from batchednodes.data.sources.tables import Csv, Parquet
+from batchednodes.data.step_counts import Geometric, StepCount
 
 __all__ = [
     "IID",
@@ -36,6 +37,7 @@ __all__ = [
     "Dirichlet",
     "DirichletGroups",
     "DirichletPerClass",
+    "Geometric",
     "Heterogeneity",
     "HuggingFace",
     "ImageFolder",
@@ -60,6 +62,7 @@ __all__ = [
     "Shift",
     "Sklearn",
     "Source",
+    "StepCount",
     "check_dataset",
     "shifted",
 ]

@@ -13,19 +13,20 @@ from threading import Lock
 from typing import Literal, no_type_check
 
 import numpy as np
-from jaxtyping import Int32, Int64, UInt64
+from jaxtyping import Float64, Int32, Int64, UInt64
 from numba import int64, njit
 
 from batchednodes.numerics import rng
 
-_BATCH, _KEY = rng.BATCH, rng.KEY
+_BATCH, _KEY, _STEPS = rng.BATCH, rng.KEY, rng.STEPS
 
 
 @dataclass(frozen=True, eq=False)
 class Sampler:
     """The minibatches of every node.
 
-    Entry b of step s of update k is position q = b + batch_size (s + steps k) of the node's stream of samples. With
+    Entry b of step s of update k is position q = b + batch_size (s + S) of the node's stream of samples, after the S
+    steps of the updates before; where all have as many, S = steps k. Else a draw by address says how many k has. With
     `replacement` each position is a uniform row of the node. With `shuffle` the node's rows are dealt epoch by epoch,
     each epoch in a new random order: every batch is full, so one may span two epochs, and a node with fewer rows than a
     batch repeats them.
@@ -33,8 +34,9 @@ class Sampler:
     Where an update is whole epochs, E of them, update k deals epochs E k to E k + E - 1 of the same stream. An epoch is
     ceil(m / batch_size) minibatches, the last of which holds what is left.
 
-    The order of each node's current epoch is kept (4 R + 16 n bytes), but where an update is whole epochs: memory of a
-    pure function, which never changes a result. Threads that call a sampler wait for each other.
+    The order of each node's current epoch, and the steps before its last update, are kept (4 R + 32 n bytes), but where
+    an update is whole epochs: memory of a pure function, which never changes a result. Threads that call a sampler wait
+    for each other.
 
     Example:
         >>> import numpy as np
@@ -63,7 +65,7 @@ class Sampler:
     """Samples of one step."""
 
     steps: int
-    """Steps of one update; 1 where it is whole epochs."""
+    """Steps of one update, at most; 1 where it is whole epochs."""
 
     sampling: Literal["shuffle", "replacement"]
     """Without replacement within an epoch, or with."""
@@ -75,12 +77,17 @@ class Sampler:
     """Whether a minibatch comes with a key, by which its step draws more; the key of step s of update k of a node is a
     pure function of (seed, node, k, s)."""
 
+    steps_law: Float64[np.ndarray, " s"] | None = None
+    """Probability that an update has at most 1, 2, ..., `steps` steps; None: each has all."""
+
     steps_of: Int64[np.ndarray, " n"] = field(init=False, repr=False)
-    """Minibatch steps of one update of each node."""
+    """Minibatch steps of one update of each node; of a law the mean, rounded."""
 
     _order: Int32[np.ndarray, " _"] = field(init=False, repr=False)
     _epoch: Int64[np.ndarray, " n"] = field(init=False, repr=False)
     _done: Int64[np.ndarray, " n"] = field(init=False, repr=False)
+    _updates: Int64[np.ndarray, " n"] = field(init=False, repr=False)
+    _steps: Int64[np.ndarray, " n"] = field(init=False, repr=False)
     _lock: Lock = field(init=False, repr=False, default_factory=Lock)
 
     def __post_init__(self) -> None:
@@ -95,7 +102,12 @@ class Sampler:
         assert self.epochs is None or (self.epochs > 0 and self.steps == 1), "whole epochs in place of steps"
         assert self.epochs is None or self.sampling == "shuffle", "an epoch deals each row once"
         steps = np.full(n, self.steps) if self.epochs is None else self.epochs * -(-self.sizes // self.batch_size)
+        if self.steps_law is not None:
+            assert self.epochs is None and self.steps_law.size == self.steps, "a law of steps, up to the most"  # noqa: PT018
+            steps = np.full(n, round(self.steps - float(self.steps_law[:-1].sum())))
         object.__setattr__(self, "steps_of", steps)
+        object.__setattr__(self, "_updates", np.zeros(n, dtype=np.int64))
+        object.__setattr__(self, "_steps", np.zeros(n, dtype=np.int64))
         kept = len(self.rows) if self.sampling == "shuffle" and self.epochs is None else 0
         object.__setattr__(self, "_order", np.empty(kept, dtype=np.int32))
         object.__setattr__(self, "_epoch", np.full(n, -1, dtype=np.int64))
@@ -126,8 +138,8 @@ class Sampler:
 
     @property
     def uneven(self) -> bool:
-        """Whether some node's updates have fewer steps than another's."""
-        return bool((self.steps_of != self.shape[0]).any())
+        """Whether some update has fewer steps than another."""
+        return self.steps_law is not None or bool((self.steps_of != self.shape[0]).any())
 
     def draw(
         self,
@@ -158,14 +170,26 @@ class Sampler:
 
     def _draw_(self, nodes: np.ndarray, counts: np.ndarray, out: np.ndarray) -> None:
         """Writes the rows of minibatches, without keys."""
-        parts = (self.seeds, self.index, self.rows, self.offsets, nodes, counts)
+        parts = (self.seeds, self.index, self.rows, self.offsets, nodes)
         if self.epochs is not None:
-            _passed(*parts, self.epochs, out)
-        elif self.sampling == "shuffle":
-            with self._lock:
-                _shuffled(*parts, _flat(out), self._order, self._epoch, self._done)
-        else:
-            _replaced(*parts, _flat(out))
+            _passed(*parts, counts, self.epochs, out)
+            return
+        with self._lock:
+            places = self._places(nodes, counts, out)
+            if self.sampling == "shuffle":
+                _shuffled(*parts, *places, _flat(out), self._order, self._epoch, self._done)
+            else:
+                _replaced(*parts, *places, _flat(out))
+
+    def _places(self, nodes: np.ndarray, counts: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the first position of each update in its node's stream, and how many it takes; clears the rest."""
+        if self.steps_law is None:
+            size = math.prod(self.shape)
+            return counts * size, np.full(len(nodes), size)
+        before, steps = np.empty((2, len(nodes)), dtype=np.int64)
+        _counted(self.seeds, self.index, nodes, counts, self.steps_law, self._updates, self._steps, before, steps)
+        out[:] = -1
+        return before * self.batch_size, steps * self.batch_size
 
 
 def _flat(drawn: Int64[np.ndarray, "w s b"]) -> Int64[np.ndarray, "w sb"]:
@@ -196,13 +220,29 @@ def _words(seed, node, begin, end, words):  # noqa: ANN001, ANN202  (numba infer
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _replaced(seeds, index, rows, offsets, nodes, counts, out):  # noqa: ANN001, ANN202
-    """Position q is rows[below(word q % 2 of block q // 2)]."""
-    size = out.shape[1]
-    words = np.empty(size + 2, dtype=np.uint64)
+def _counted(seeds, index, nodes, counts, law, updates, made, before, steps):  # noqa: ANN001, ANN202
+    """Writes the steps of each update, and those of its node before it, from the last update whose are known."""
     for k in range(nodes.size):
         i = nodes[k]
-        start, m, first = offsets[i], offsets[i + 1] - offsets[i], counts[k] * size
+        if counts[k] < updates[i]:
+            updates[i], made[i] = 0, 0
+        while True:
+            u = rng.unit(rng.block(seeds[i], _STEPS, index[i], updates[i])[0])
+            steps[k] = min(np.searchsorted(law, u, side="right") + 1, law.size)
+            if updates[i] == counts[k]:
+                break
+            updates[i], made[i] = updates[i] + 1, made[i] + steps[k]
+        before[k] = made[i]
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _replaced(seeds, index, rows, offsets, nodes, firsts, sizes, out):  # noqa: ANN001, ANN202
+    """Position q is rows[below(word q % 2 of block q // 2)]."""
+    words = np.empty(out.shape[1] + 2, dtype=np.uint64)
+    for k in range(nodes.size):
+        i, size = nodes[k], sizes[k]
+        start, m, first = offsets[i], offsets[i + 1] - offsets[i], firsts[k]
         _words(seeds[i], index[i], first, first + size, words)
         for b in range(size):
             out[k, b] = rows[start + rng.below(words[b + (first & 1)], m)]
@@ -210,12 +250,11 @@ def _replaced(seeds, index, rows, offsets, nodes, counts, out):  # noqa: ANN001,
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _shuffled(seeds, index, rows, offsets, nodes, counts, out, order, epoch, done):  # noqa: ANN001, ANN202
+def _shuffled(seeds, index, rows, offsets, nodes, firsts, sizes, out, order, epoch, done):  # noqa: ANN001, ANN202
     """Position q is row order_e[r] of the node, with order_e the random order of epoch e = q // m, and r = q % m."""
-    size = out.shape[1]
-    words = np.empty(size + 2, dtype=np.uint64)
+    words = np.empty(out.shape[1] + 2, dtype=np.uint64)
     for k in range(nodes.size):
-        i, first = nodes[k], counts[k] * size
+        i, first, size = nodes[k], firsts[k], sizes[k]
         start, m, end = offsets[i], offsets[i + 1] - offsets[i], first + size
         e, r = divmod(first, m)
         if epoch[i] != e:

@@ -33,7 +33,7 @@ from batchednodes.results.folder.paths import CONFIG, ISOLATED, OutputFolder, ch
 from batchednodes.results.folder.run_folder import begin, new_folder, reopen
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.build.assembly import Simulation
-from batchednodes.simulation.engine import Pause, never
+from batchednodes.simulation.engine import Pause, Progress, never
 from batchednodes.simulation.observer import ComputePlan, Job, RunObserver, Watch, device_name
 from batchednodes.simulation.planning.plan import plan, screen
 from batchednodes.simulation.planning.preflight import Preflight, fresh, names, prepare, resumable
@@ -249,28 +249,29 @@ def _run(job: Job, run: Simulation, observer: RunObserver) -> Result:
         if progress.clocks.time < job.settings.run.until:
             progress = run.engine.run_(run.state, progress, observer)
             if progress.clocks.time < job.settings.run.until and not observer.stopped:
-                return _result(run, observer, observer.interrupt(progress))
+                return _result(run, observer, progress, observer.interrupt(progress))
         observer.save(progress)
         known = observer.known()
         if known is not None:
-            return _result(run, observer, known)
+            return _result(run, observer, progress, known)
         isolated = None
         if job.settings.run.baseline == "isolated" and not observer.stopped:
             alone = _isolated(job, observer.folder)
             if alone["status"] == "interrupted":
-                return _result(run, observer, observer.interrupt(progress))
+                return _result(run, observer, progress, observer.interrupt(progress))
             isolated = alone["networks"]
         summary = observer.summary(progress, "diverged" if observer.stopped else "finished", isolated)
         observer.finish(summary)
-        return _result(run, observer, summary)
+        return _result(run, observer, progress, summary)
 
 
-def _result(run: Simulation, observer: RunObserver, summary: dict[str, Any]) -> Result:
+def _result(run: Simulation, observer: RunObserver, progress: Progress, summary: dict[str, Any]) -> Result:
     layout, versions = run.evaluator.tracking.layout, run.state.versions
     tables = tuple(layout.block(versions, g) for g in range(layout.sizes.size))
     metrics = pd.DataFrame(observer.metrics())
     folder = None if observer.folder is None else observer.folder.path
-    return Result(metrics, summary, run.evaluator.models(run.state), tables, folder, run.problem.stack)
+    models = run.evaluator.models(run.state, progress.clocks.time)
+    return Result(metrics, summary, models, tables, folder, run.problem.stack)
 
 
 def _isolated(job: Job, folder: Inside | None) -> dict[str, Any]:

@@ -124,6 +124,24 @@ def test_rows_keep_models_and_buffers_bit_for_bit_in_steps_that_they_do_not_have
     assert not torch.equal(new[1], x[1])
 
 
+def test_steps_that_are_not_there_read_nothing_where_all_minibatches_are_full():
+    x = torch.randn(3, P, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    features, targets = torch.ones(4, P - 1, dtype=torch.float64), torch.arange(4.0, dtype=torch.float64)
+    rates = Hyperparameters(torch.full((3,), 0.1, dtype=torch.float64))
+    examples = torch.tensor([[[0, 1], [2, 3]], [[0, 1], [-1, -1]], [[2, 1], [3, 0]]])
+    made = []
+    for uneven in ("skip", "mask"):
+        descent = LocalSGD.of(mean, views, rates, features, targets, uneven=uneven)
+        new = x.clone()
+        made.append((new, descent.run_(new, None, examples, rates)))
+    for one, two in zip(*made, strict=True):
+        assert torch.allclose(one, two, rtol=1e-13, atol=1e-14)
+
+
+def mean(parameters, features, targets):
+    return (features @ parameters["weight"] + parameters["bias"] - targets).square().mean()
+
+
 def weigh(parameters, features, targets, weights):
     outputs = features @ parameters["weight"] + parameters["bias"]
     return Loss(F.mse_loss, lambda outputs, y: (outputs - y).square()).weighted(outputs, targets, weights)

@@ -35,6 +35,11 @@ RELAYSGD = {
     "exact_diffusion_ring": (*METROPOLIS, "algorithm.kind=exact_diffusion"),
     "allreduce": (),
     "gradient_tracking_ring": (*METROPOLIS, "algorithm.kind=gradient_tracking"),
+    "quasi_global_momentum_ring": (  # its step is x - lr (mu m + g) / (1 + mu)
+        *METROPOLIS,
+        f"algorithm={{kind: quasi_global, mu: 0.9, beta: {0.9 / 1.9}}}",
+        f"local.lr={0.1 / 1.9}",
+    ),
     "relaysum_model_chain": ("network.topology.kind=chain", "algorithm.kind=relay_sgd"),
     "relaysum_model_tree": (TREE, "algorithm.kind=relay_sgd"),
     "relaysum_grad_chain": ("network.topology.kind=chain", "algorithm={kind: relay_sgd, mode: gradient}"),

@@ -68,6 +68,7 @@ CASES = {
     "gossip.flow": Case("Thrifty", "eager", (0.3, 0.8), 2, r"must be in \[0, 1\], got 2"),
     "gossip.compress": Case("Rounded", "grid", (0.5, 0.1), 0, "must be positive .*got 0", batch=False),
     "algorithm": Case("Lookahead", "pull", (0.5, 1), 2, r"must be in \[0, 1\], got 2", batch=False, module=LOOKAHEAD),
+    "local.steps": Case("OneOrTwo", "share", (0.5, 0.1), 2, r"must be in \[0, 1\], got 2", batch=False),
     "local.optimizer": Case("SignMomentum", "beta", (0.5, 0.9), 1, r"must be in \[0, 1\), got 1", {"local.lr": 0.01}),
     "local.schedule": Case("Decay", "scale", (2.0, 20.0), 0, "must be positive .* got 0"),
     "task.data": Case("Sine", "samples", (50, 90), 0, "must be at least 1, got 0"),

@@ -1,9 +1,10 @@
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from batchednodes.data import Sampler
+from batchednodes.data import Geometric, Sampler
 from batchednodes.numerics import rng
 
 SAMPLINGS = ["shuffle", "replacement"]
@@ -52,8 +53,44 @@ def test_draws_are_those_of_the_definition(sampling, batch_size, steps):
             assert list(drawn.ravel()) == [slow(s, node, first + k) for k in range(steps * batch_size)]
 
 
+def by_law(sampling, mean=3.0, most=None, **more):
+    """Returns a sampler whose updates have geometric numbers of steps."""
+    law = Geometric(mean, most).cumulated()
+    return replace(sampler(sampling, steps=law.size, **more), steps_law=law)
+
+
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_draws_do_not_depend_on_the_calls_before(sampling):
+def test_updates_draw_their_steps_and_go_on_in_the_stream(sampling):
+    s = by_law(sampling, batch_size=3, seeds=[7, 7, 2**63 + 1, 9], local=[0, 1, 0, 2**32 - 1])
+    assert s.steps_law is not None
+    law = np.diff(s.steps_law, prepend=0.0)
+    for node in range(4):
+        first = 0
+        for count in range(40):
+            u = rng.unit(np.uint64(rng.block(s.seeds[node], rng.STEPS, s.index[node], count)[0]))
+            steps = next(h for h in range(1, len(law) + 1) if law[:h].sum() > u)
+            drawn = one(s, node, count)
+            assert drawn.shape == (60, 3)
+            assert list(drawn[:steps].ravel()) == [slow(s, node, first + k) for k in range(3 * steps)]
+            assert (drawn[steps:] == -1).all()
+            first += 3 * steps
+
+
+@pytest.mark.parametrize(("mean", "most"), [(1.0, None), (2.5, None), (6.0, 4)])
+def test_numbers_of_steps_have_their_law(mean, most):
+    s = by_law("replacement", mean, most, sizes=(2,), batch_size=1)
+    steps = (s.draw(np.zeros(20_000, np.int64), np.arange(20_000)) >= 0).sum((1, 2))
+    p = Geometric(mean, most).probabilities()
+    expected = (p * np.arange(1, p.size + 1)).sum()
+    spread = ((p * (np.arange(1, p.size + 1) - expected) ** 2).sum() / 20_000) ** 0.5
+    assert abs(steps.mean() - expected) <= 4 * spread  # a false alarm in 16,000 seeds
+    assert abs((steps == 1).mean() - p[0]) <= 4 * (p[0] * (1 - p[0]) / 20_000) ** 0.5
+    assert (s.shape, s.uneven) == ((p.size, 1), True)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("sampler", [sampler, by_law])
+def test_draws_do_not_depend_on_the_calls_before(sampler, sampling):
     g = np.random.default_rng(0)
     nodes, counts = g.integers(0, 4, 200), g.integers(0, 30, 200)  # nodes repeat, with different counts
     together = sampler(sampling).draw(nodes, counts)

@@ -11,7 +11,7 @@ from batchednodes.algorithms.attacks import OwnRows
 from batchednodes.algorithms.compression.base import Compressor, Feedback
 from batchednodes.algorithms.fields import Field
 from batchednodes.algorithms.optim import Optimizer, Schedule
-from batchednodes.data import Dataset, DataSizes, Partition, Shift, Source
+from batchednodes.data import Dataset, DataSizes, Partition, Shift, Source, StepCount
 from batchednodes.data.partitions.base import check_room, of_owners
 from batchednodes.events.availability import Availability, AvailabilityLaw
 from batchednodes.events.clocks import Clock
@@ -391,6 +391,20 @@ class Ranks(Distribution):
 
     def draw(self, n, seed, key):
         return 1 + self.step * np.arange(n)
+
+
+@dataclass(frozen=True)
+class OneOrTwo(StepCount):
+    """A second minibatch step by chance."""
+
+    share: float = 0.5
+    """Probability of two steps; in [0, 1]."""
+
+    def __post_init__(self):
+        number(self.share, 1, "share", high=1.0, open_high=False)
+
+    def probabilities(self):
+        return np.array([1 - self.share, self.share])
 
 
 @dataclass(frozen=True)

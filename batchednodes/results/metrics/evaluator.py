@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -38,6 +37,11 @@ _BLOCK = {"cpu": 1 << 20, "cuda": 1 << 24}
 """Numbers of models whose sums are taken at once: on the CPU so few that caches hold them in float64."""
 
 
+def as_they_are(state: State, time: float | None = None) -> Float[Tensor, "n p"]:
+    """Returns the models of the nodes, as a view."""
+    return state.models
+
+
 @dataclass(frozen=True)
 class Evaluator:
     """What is observed of a batch of networks, and with which constants."""
@@ -59,8 +63,8 @@ class Evaluator:
     """Whether nodes that diverged are left out of what is said of models, and counted."""
     laws: MessageLaws | None = None
     """Of messages under way; None where models are exchanged at once."""
-    models: Callable[[State], Float[Tensor, "n p"]] = attrgetter("models")
-    """The models of the nodes that are scored."""
+    models: Callable[..., Float[Tensor, "n p"]] = as_they_are
+    """The models of the nodes that are scored, of a state and, if they change between events, the time [s]."""
     own: tuple[Measured, ...] = ()
     """Metrics of the user's own."""
     attackers: Bool[np.ndarray, " n"] | None = None
@@ -76,7 +80,7 @@ class Evaluator:
         if unseen is not None:
             gone = torch.from_numpy(unseen).to(state.x.device)
             out = gone if out is None else out | gone
-        x = self.models(state)
+        x = self.models(state, clocks.time)
         most = (1 + max(rows.size for rows in self.evaluated)) * self.networks.count
         parts, scores = self.chunk.attempt(most, lambda size: self._scores(x, out, size))
         cut = np.zeros(self.networks.n, bool) if out is None else out.cpu().numpy()
@@ -103,7 +107,7 @@ class Evaluator:
             kept, row = torch.from_numpy(rows[~cut[rows]]).to(state.x.device), dict[str, float | None]()
             view = View(g, time, self.networks.slice(g), self.problem)
             for one in self.own:
-                row[one.metric.key] = one.value(self.models(state)[kept], view) if len(kept) else None
+                row[one.metric.key] = one.value(self.models(state, time)[kept], view) if len(kept) else None
             found.append(row)
         return found
 

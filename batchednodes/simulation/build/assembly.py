@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from batchednodes.algorithms.base import Algorithm
 from batchednodes.algorithms.context import Gradient
 from batchednodes.algorithms.edge_rows import EdgeRows
 from batchednodes.algorithms.fields import Field
@@ -256,8 +257,21 @@ def _rowwise(
     )
     algorithm = configs[0].method
     edges = EdgeRows.of(events.contacts, batch, where) if algorithm.living("edge") else None
-    known = (degrees, sizes, owned, seeds, numbers, edges, robustness.robust(configs, batch, rates.lr.dtype, where))
+    robust = robustness.robust(configs, batch, rates.lr.dtype, where)
+    known = (degrees, sizes, owned, seeds, numbers, edges, robust, _constants(algorithm, events, rates))
     return Rowwise(algorithm, gradient, descent, rates, *known)
+
+
+def _constants(algorithm: Algorithm, events: Timeline, rates: Hyperparameters) -> dict[str, Tensor]:
+    """Returns what an algorithm says of the networks of all nodes, by name."""
+    if type(algorithm).constants is Algorithm.constants:
+        return {}
+    batch, rate = events.networks, events.gossip.rate
+    with datasets.section("algorithm"):
+        parts = map(batch.slice, range(batch.count))
+        found = [algorithm.constants(events.contacts.graph(part), rate[part]) for part in parts]
+    network = torch.from_numpy(batch.network_of()).long().to(rates.lr.device)
+    return {name: rates.lr.new_tensor([one[name] for one in found])[network] for name in found[0]}
 
 
 def counts(events: Timeline, config: Config) -> torch.dtype:

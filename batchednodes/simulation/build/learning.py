@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from batchednodes.algorithms.local_sgd import filled
-from batchednodes.config import Config
+from batchednodes.config import Config, Local
 from batchednodes.data import Dataset, DataSizes, Heterogeneity, Sampler, Shards
 from batchednodes.models import losses
 from batchednodes.models.lookups import Lookups
@@ -74,10 +74,7 @@ def problem(
     rows = np.concatenate([s.rows + first for s, first in zip(shards, firsts[:-1], strict=True)])
     offsets = np.concatenate([[0], np.cumsum(np.concatenate([s.sizes for s in shards]))])
     seeds = batch.seeds[batch.network_of()]
-    size, steps, epochs = local.batch_size, local.steps, local.epochs
-    if isinstance(size, str):  # a full gradient is an epoch in one minibatch
-        size, steps, epochs = int(np.diff(offsets).max()), 1, steps
-    sampler = Sampler(seeds, batch.index(), rows, offsets, size, steps, local.sampling, epochs)
+    sampler = _sampler(local, seeds, batch.index(), rows, offsets)
     stack_ = skeleton(config, sets[0].sizes, dtype, where)
     kind, send = _checked_type(config, dtype, sets), Sender(dtype, where)
     tests = tuple(_tests(batch, sets, send, kind))
@@ -98,6 +95,16 @@ def problem(
         some = some.to(exact) if kind.is_floating_point else some
         check_apart(replace(skeleton(config, sets[0].sizes, exact, where), ways=ways), some)
     return found, tuple(datasets.heterogeneity(*one) for one in dealt)
+
+
+def _sampler(local: Local, seeds: np.ndarray, index: np.ndarray, rows: np.ndarray, offsets: np.ndarray) -> Sampler:
+    """Returns the minibatches of all nodes; arguments: see `Sampler`."""
+    law = None if isinstance(local.steps, int) else local.steps.cumulated()
+    steps = local.steps if isinstance(local.steps, int) else local.steps.cumulated().size
+    size, epochs = local.batch_size, local.epochs
+    if isinstance(size, str):  # a full gradient is an epoch in one minibatch
+        size, steps, epochs = int(np.diff(offsets).max()), 1, steps
+    return Sampler(seeds, index, rows, offsets, size, steps, local.sampling, epochs, steps_law=law)
 
 
 def check_lookups(configs: Sequence[Config], dealt: Sequence[tuple[Dataset, Shards]]) -> Ways:

@@ -71,9 +71,9 @@ def _uneven(sampler: Sampler, where: torch.device) -> Uneven:
 def hyperparameters(configs: Sequence[Config], dtype: torch.dtype, where: torch.device) -> Hyperparameters:
     """Returns the coefficients of all nodes, on a device."""
     parts = [(c.local, c.network.nodes, c.seed) for c in configs]
-    lr, momentum, decay = (
+    lr, momentum, decay, proximal = (
         np.concatenate([per_node(getattr(local, key), n, seed, f"local.{key}", high=high) for local, n, seed in parts])
-        for key, high in (("lr", math.inf), ("momentum", 1.0), ("weight_decay", math.inf))
+        for key, high in (("lr", math.inf), ("momentum", 1.0), ("weight_decay", math.inf), ("proximal", math.inf))
     )
     send = learning.Sender(dtype, where)
     optimizer, own = _alike(configs, "optimizer")
@@ -90,6 +90,7 @@ def hyperparameters(configs: Sequence[Config], dtype: torch.dtype, where: torch.
         send(decay) if decay.any() else None,
         configs[0].local.nesterov,
         clip=send(np.concatenate(clip)) if any(c != math.inf for c in clips) else None,
+        proximal=send(proximal) if proximal.any() else None,
         optimizer=None if isinstance(optimizer, SGD) else optimizer,
         own={name: send(value) for name, value in own.items()},
         schedule=None if idle else schedule,

@@ -172,7 +172,7 @@ def _receiving(config: Config, weighing: MergeLaw) -> dict[str, Any]:
         "weigh_a": weighing.a,
         "weigh_b": weighing.b,
         "whole": weighing.parts == 1 and weighing.share == 1,
-        "steps": config.local.steps,
+        "steps": config.local.steps if isinstance(config.local.steps, int) else 1,  # until those of all are known
     }
 
 

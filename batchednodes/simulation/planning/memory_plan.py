@@ -88,6 +88,7 @@ class MemoryBudget:
         steps, b = self.minibatches
         examples = steps * b * 8 + b * self._example(self.sizes[0])  # one step's features at a time
         rows = 6 if self.ages == 0 else 8  # ages, and step sizes
+        rows += 2 * any(c.local.proximal != 0 for c in self.configs)  # where updates began, and how far it is
         each = self.neighbours or self.edges / self.nodes  # rows are filled up to those of the largest
         kept = [
             math.ceil(each if one.lives == "edge" else 1) * one.size(self.p, self.item)
