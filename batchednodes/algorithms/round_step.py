@@ -15,9 +15,10 @@ from torch import Tensor
 
 from batchednodes.algorithms.base import Algorithm, Rows
 from batchednodes.algorithms.edge_rows import RoundEdges
+from batchednodes.algorithms.known import Contact
 from batchednodes.algorithms.mixing.rounds import RoundMatrix
 from batchednodes.algorithms.robust import Robust
-from batchednodes.algorithms.rowwise import Contact, Rowwise, around
+from batchednodes.algorithms.rowwise import Rowwise, around
 from batchednodes.algorithms.state import State
 
 

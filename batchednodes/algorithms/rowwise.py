@@ -5,8 +5,7 @@ Serial is the same with one row: what a method does to a row depends on that row
 Notation: w rows, p parameters, e lines of a wave, i sender, j receiver, x models, W gossip matrix.
 """
 
-import dataclasses
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 import torch
@@ -14,41 +13,24 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from batchednodes.algorithms.base import Algorithm, Context, Rows
-from batchednodes.algorithms.context import Gradient, uniforms
 from batchednodes.algorithms.edge_rows import EdgeRows
 from batchednodes.algorithms.fields import columns
-from batchednodes.algorithms.local_sgd import LocalSGD
+from batchednodes.algorithms.known import Contact, Nodes, Update
 from batchednodes.algorithms.mixing import Kernel, mix_, split
 from batchednodes.algorithms.mixing.phase import GossipPhase
-from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.algorithms.robust import Robust
 from batchednodes.algorithms.state import State
 
 
 @dataclass(frozen=True, eq=False)
-class Rowwise:
+class Rowwise(Nodes):
     """An algorithm, and what its methods may know of nodes."""
 
     algorithm: Algorithm
-    gradient: Gradient
-    descent: LocalSGD
-    rates: Hyperparameters
-    degree: Float[Tensor, " n"]
-    """How many nodes each node may contact."""
-    sizes: Float[Tensor, " n"]
-    """How many nodes each node's network has."""
-    owned: Float[Tensor, " n"]
-    """How many examples each node owns."""
-    seeds: Int64[Tensor, " n"]
-    """Seed of each node's network."""
-    index: Int64[Tensor, " n"]
-    """Number of each node in it."""
     edges: EdgeRows | None = None
     """Where fields lie that live on edges; None: there are none."""
     robust: Robust | None = None
     """Who attacks, and how robustly models are merged; None: nobody, and they are averaged."""
-    constants: Mapping[str, Float[Tensor, " n"]] = dataclasses.field(default_factory=dict)
-    """What the algorithm's `constants` says of each node's network, by name."""
 
     # ------------------------------------------------------------------------------------------------------- updates
 
@@ -69,7 +51,7 @@ class Rowwise:
             index, here = self.edges.around(nodes)
             r |= around(state, index, here, hidden)
         shapes = {name: value.shape for name, value in r.items()}
-        k = _Update(self, r, nodes, times.unsqueeze(1), counts.unsqueeze(1), examples, here)
+        k = Update(self, r, nodes, times.unsqueeze(1), counts.unsqueeze(1), examples, here)
         self.flow_(r, k)
         self.algorithm.update_(r, k)
         self.check(r, shapes, "update_")
@@ -272,162 +254,3 @@ def around(
     """Returns the fields on edges [w, d, width], but hidden ones, of all edges of some nodes; 0 where there is none."""
     names = sorted(state.on_edges - hidden)
     return {name: torch.where(here.unsqueeze(2), state.fields[name][index], 0) for name in names}
-
-
-class Contact(Context):
-    """What a mixing may know of its rows."""
-
-    def __init__(self, all_: Rowwise, r: Rows, nodes: Tensor, time: Tensor) -> None:
-        self.of, self.nodes, self.instant = all_, nodes, time
-        self.before = torch.full_like(time, -1)
-        self.last = r.get("last_event")
-        self.number = time.flatten().view(torch.int64)  # an address: a node has one contact at a time
-
-    @property
-    def time(self) -> Tensor:
-        return self.instant
-
-    @property
-    def count(self) -> Tensor:
-        return self.before
-
-    @property
-    def lr(self) -> Tensor:
-        return self.of.rates.of(self.nodes).lr.view(-1, 1)
-
-    @property
-    def steps(self) -> Tensor:
-        raise ValueError("minibatch steps belong to updates, not to contacts")
-
-    @property
-    def degree(self) -> Tensor:
-        return self.of.degree[self.nodes].unsqueeze(1)
-
-    @property
-    def size(self) -> Tensor:
-        return self.of.sizes[self.nodes].unsqueeze(1)
-
-    @property
-    def owned(self) -> Tensor:
-        return self.of.owned[self.nodes].unsqueeze(1)
-
-    @property
-    def elapsed(self) -> Tensor:
-        assert self.last is not None
-        return (self.time - self.last).to(self.of.degree.dtype)
-
-    def constant(self, name: str) -> Tensor:
-        return self.of.constants[name].index_select(0, self.nodes).unsqueeze(1)
-
-    @property
-    def neighbours(self) -> Tensor:
-        raise ValueError("all neighbours at once belong to updates and rounds, not to contacts")
-
-    @property
-    def weights(self) -> Tensor:
-        raise ValueError("weights of neighbours belong to rounds")
-
-    @property
-    def longest(self) -> int:
-        raise ValueError("minibatch steps belong to updates, not to contacts")
-
-    def grad(self, x: Tensor, step: int | None = None) -> Tensor:
-        raise ValueError("gradients belong to updates, not to contacts")
-
-    def descend(self, x: Tensor, less: Tensor | None = None) -> Tensor:
-        raise ValueError("local SGD belongs to updates, not to contacts")
-
-    def descend_by(self, x: Tensor, step: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        raise ValueError("local steps belong to updates, not to contacts")
-
-    def uniform(self, stream: int, size: int) -> Tensor:
-        found = uniforms(self.of.seeds[self.nodes], self.of.index[self.nodes], self.number, stream, size)
-        return found.to(self.of.degree.dtype)
-
-    def common(self, stream: int, size: int) -> Tensor:
-        everyone, at = torch.full_like(self.nodes, -1), self.instant.flatten().view(torch.int64)
-        return uniforms(self.of.seeds[self.nodes], everyone, at, stream, size).to(self.of.degree.dtype)
-
-
-class _Update(Contact):
-    """What an update may know of its rows."""
-
-    def __init__(
-        self, all_: Rowwise, r: Rows, nodes: Tensor, time: Tensor, count: Tensor, examples: Tensor, here: Tensor | None
-    ) -> None:
-        super().__init__(all_, r, nodes, time)
-        self.here = here
-        self.r, self.before, self.examples, self.number = r, count, examples, count.flatten()
-        self.losses = torch.full_like(time.flatten(), torch.nan)
-
-    @property
-    def longest(self) -> int:
-        return self.examples.shape[1]
-
-    def grad(self, x: Tensor, step: int | None = None) -> Tensor:
-        examples = self.examples if step is None else self.examples[:, step : step + 1]
-        g, self.losses = self._grad(x, examples)
-        return g if step is None else torch.where(examples[:, 0, :1] >= 0, g, 0)
-
-    def _grad(self, x: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns gradients by some minibatches, clipped, with weight decay, and losses."""
-        with torch.no_grad():
-            g, losses = self.of.gradient.of(x, examples)
-        rates = self.rates()
-        if rates.clip is not None:
-            norm = g.norm(dim=1)
-            g = g * (rates.clip / (norm + 1e-6)).clamp(max=1.0).unsqueeze(1)
-        return g if rates.weight_decay is None else g + rates.weight_decay.unsqueeze(1) * x, losses
-
-    def descend_by(self, x: Tensor, step: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        there, total = self.examples[:, :, :1] >= 0, torch.zeros_like(x)
-        losses, first = torch.zeros_like(x[:, :1]), self.examples[:, 0]
-        for s in range(self.examples.shape[1]):
-            here = there[:, s]  # rows that do not have this step repeat their first minibatch, and forget it
-            g, loss = self._grad(x, torch.where(here, self.examples[:, s], first).unsqueeze(1))
-            x = torch.where(here, step(x, g), x)
-            total, losses = total + torch.where(here, g, 0), losses + torch.where(here, loss.unsqueeze(1), 0)
-        steps = there.sum(1)
-        self.losses = (losses / steps).flatten()
-        return x, total / steps
-
-    @property
-    def neighbours(self) -> Tensor:
-        if self.here is None:
-            raise ValueError("neighbours are known to algorithms with fields that live on edges")
-        return self.here
-
-    @property
-    def steps(self) -> Tensor:
-        return (self.examples[:, :, 0] >= 0).sum(1, keepdim=True)
-
-    def descend(self, x: Tensor, less: Tensor | None = None) -> Tensor:
-        if less is not None:
-            return self._descended(x, less)
-        made, optimizer = x.clone(), self.of.rates.optimizer
-        kept = {} if optimizer is None else {name: self.r[name].clone() for name in type(optimizer).fields}
-        v = self.r["v"].clone() if "v" in self.r else None
-        self.losses = self.of.descent.run_(made, v, self.examples, self.rates(kept)).clone()
-        self.r |= kept if v is None else kept | {"v": v}
-        return made
-
-    def _descended(self, x: Tensor, less: Tensor) -> Tensor:
-        """Returns what plain SGD makes of x where something is taken from it after each step that a row has."""
-        made, rates, losses = x.clone(), self.rates(), torch.zeros_like(x[:, 0])
-        most = int(self.steps.max()) if self.of.descent.uneven == "skip" else self.examples.shape[1]
-        for s in range(most):
-            here = self.examples[:, s, :1] >= 0
-            loss = self.of.descent.run_(made, None, self.examples[:, s : s + 1], rates)
-            losses += torch.where(here[:, 0], loss, 0.0)
-            made -= less * here
-        self.losses = losses / self.steps[:, 0]
-        return made
-
-    def rates(self, kept: Mapping[str, Tensor] | None = None) -> Hyperparameters:
-        """Returns the coefficients of this update."""
-        factor = self.of.rates.factor(self.nodes, self.count.flatten(), self.time.flatten())
-        return self.of.rates.of(self.nodes, factor, kept)
-
-    @property
-    def lr(self) -> Tensor:
-        return self.rates().lr.view(-1, 1)

@@ -258,8 +258,8 @@ def _rowwise(
     algorithm = configs[0].method
     edges = EdgeRows.of(events.contacts, batch, where) if algorithm.living("edge") else None
     robust = robustness.robust(configs, batch, rates.lr.dtype, where)
-    known = (degrees, sizes, owned, seeds, numbers, edges, robust, _constants(algorithm, events, rates))
-    return Rowwise(algorithm, gradient, descent, rates, *known)
+    known = (degrees, sizes, owned, seeds, numbers, _constants(algorithm, events, rates))
+    return Rowwise(gradient, descent, rates, *known, algorithm, edges, robust)
 
 
 def _constants(algorithm: Algorithm, events: Timeline, rates: Hyperparameters) -> dict[str, Tensor]:

@@ -247,7 +247,7 @@ def _neighbourhoods(need: MemoryBudget, events: Timeline, where: torch.device) -
     for c, weights in zip(need.configs, events.weights, strict=True):
         if gathers(c):
             w, n = weights.matrix(0), c.network.nodes
-            most = n - 1 if w is None else int(np.diff(w.indptr).max())
+            most = n - 1 if w is None or isinstance(w, np.ndarray) else int(np.diff(w.indptr).max())
             tables += n * most * (8 + need.item + 1)
             some = min(n * most * need.p, max(NUMBERS[where.type], most * need.p))
             rows = max(rows, _GATHERED * need.item * some)

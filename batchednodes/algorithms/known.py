@@ -1,0 +1,196 @@
+r"""What the methods of an algorithm may know of their rows, in contacts, rounds and updates.
+
+Notation: n nodes, w rows, p parameters, s steps of an update, b examples of a minibatch, x models.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from batchednodes.algorithms.base import Context, Rows
+from batchednodes.algorithms.context import Gradient, uniforms
+from batchednodes.algorithms.local_sgd import LocalSGD
+from batchednodes.algorithms.rates import Hyperparameters
+
+
+@dataclass(frozen=True, eq=False)
+class Nodes:
+    """What does not change of all nodes."""
+
+    gradient: Gradient
+    descent: LocalSGD
+    rates: Hyperparameters
+    degree: Float[Tensor, " n"]
+    """How many nodes each node may contact."""
+    sizes: Float[Tensor, " n"]
+    """How many nodes each node's network has."""
+    owned: Float[Tensor, " n"]
+    """How many examples each node owns."""
+    seeds: Int64[Tensor, " n"]
+    """Seed of each node's network."""
+    index: Int64[Tensor, " n"]
+    """Number of each node in it."""
+    constants: Mapping[str, Float[Tensor, " n"]]
+    """What the algorithm's `constants` says of each node's network, by name."""
+
+
+class Contact(Context):
+    """What a mixing may know of its rows."""
+
+    def __init__(self, all_: Nodes, r: Rows, nodes: Tensor, time: Tensor) -> None:
+        self.of, self.nodes, self.instant = all_, nodes, time
+        self.before = torch.full_like(time, -1)
+        self.last = r.get("last_event")
+        self.number = time.flatten().view(torch.int64)  # an address: a node has one contact at a time
+
+    @property
+    def time(self) -> Tensor:
+        return self.instant
+
+    @property
+    def count(self) -> Tensor:
+        return self.before
+
+    @property
+    def lr(self) -> Tensor:
+        return self.of.rates.of(self.nodes).lr.view(-1, 1)
+
+    @property
+    def steps(self) -> Tensor:
+        raise ValueError("minibatch steps belong to updates, not to contacts")
+
+    @property
+    def degree(self) -> Tensor:
+        return self.of.degree[self.nodes].unsqueeze(1)
+
+    @property
+    def size(self) -> Tensor:
+        return self.of.sizes[self.nodes].unsqueeze(1)
+
+    @property
+    def owned(self) -> Tensor:
+        return self.of.owned[self.nodes].unsqueeze(1)
+
+    @property
+    def elapsed(self) -> Tensor:
+        assert self.last is not None
+        return (self.time - self.last).to(self.of.degree.dtype)
+
+    def constant(self, name: str) -> Tensor:
+        return self.of.constants[name].index_select(0, self.nodes).unsqueeze(1)
+
+    @property
+    def neighbours(self) -> Tensor:
+        raise ValueError("all neighbours at once belong to updates and rounds, not to contacts")
+
+    @property
+    def weights(self) -> Tensor:
+        raise ValueError("weights of neighbours belong to rounds")
+
+    @property
+    def longest(self) -> int:
+        raise ValueError("minibatch steps belong to updates, not to contacts")
+
+    def grad(self, x: Tensor, step: int | None = None) -> Tensor:
+        raise ValueError("gradients belong to updates, not to contacts")
+
+    def descend(self, x: Tensor, less: Tensor | None = None) -> Tensor:
+        raise ValueError("local SGD belongs to updates, not to contacts")
+
+    def descend_by(self, x: Tensor, step: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        raise ValueError("local steps belong to updates, not to contacts")
+
+    def uniform(self, stream: int, size: int) -> Tensor:
+        found = uniforms(self.of.seeds[self.nodes], self.of.index[self.nodes], self.number, stream, size)
+        return found.to(self.of.degree.dtype)
+
+    def common(self, stream: int, size: int) -> Tensor:
+        everyone, at = torch.full_like(self.nodes, -1), self.instant.flatten().view(torch.int64)
+        return uniforms(self.of.seeds[self.nodes], everyone, at, stream, size).to(self.of.degree.dtype)
+
+
+class Update(Contact):
+    """What an update may know of its rows."""
+
+    def __init__(
+        self, all_: Nodes, r: Rows, nodes: Tensor, time: Tensor, count: Tensor, examples: Tensor, here: Tensor | None
+    ) -> None:
+        super().__init__(all_, r, nodes, time)
+        self.here = here
+        self.r, self.before, self.examples, self.number = r, count, examples, count.flatten()
+        self.losses = torch.full_like(time.flatten(), torch.nan)
+
+    @property
+    def longest(self) -> int:
+        return self.examples.shape[1]
+
+    def grad(self, x: Tensor, step: int | None = None) -> Tensor:
+        examples = self.examples if step is None else self.examples[:, step : step + 1]
+        g, self.losses = self._grad(x, examples)
+        return g if step is None else torch.where(examples[:, 0, :1] >= 0, g, 0)
+
+    def _grad(self, x: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns gradients by some minibatches, clipped, with weight decay, and losses."""
+        with torch.no_grad():
+            g, losses = self.of.gradient.of(x, examples)
+        rates = self.rates()
+        if rates.clip is not None:
+            norm = g.norm(dim=1)
+            g = g * (rates.clip / (norm + 1e-6)).clamp(max=1.0).unsqueeze(1)
+        return g if rates.weight_decay is None else g + rates.weight_decay.unsqueeze(1) * x, losses
+
+    def descend_by(self, x: Tensor, step: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        there, total = self.examples[:, :, :1] >= 0, torch.zeros_like(x)
+        losses, first = torch.zeros_like(x[:, :1]), self.examples[:, 0]
+        for s in range(self.examples.shape[1]):
+            here = there[:, s]  # rows that do not have this step repeat their first minibatch, and forget it
+            g, loss = self._grad(x, torch.where(here, self.examples[:, s], first).unsqueeze(1))
+            x = torch.where(here, step(x, g), x)
+            total, losses = total + torch.where(here, g, 0), losses + torch.where(here, loss.unsqueeze(1), 0)
+        steps = there.sum(1)
+        self.losses = (losses / steps).flatten()
+        return x, total / steps
+
+    @property
+    def neighbours(self) -> Tensor:
+        if self.here is None:
+            raise ValueError("neighbours are known to algorithms with fields that live on edges")
+        return self.here
+
+    @property
+    def steps(self) -> Tensor:
+        return (self.examples[:, :, 0] >= 0).sum(1, keepdim=True)
+
+    def descend(self, x: Tensor, less: Tensor | None = None) -> Tensor:
+        if less is not None:
+            return self._descended(x, less)
+        made, optimizer = x.clone(), self.of.rates.optimizer
+        kept = {} if optimizer is None else {name: self.r[name].clone() for name in type(optimizer).fields}
+        v = self.r["v"].clone() if "v" in self.r else None
+        self.losses = self.of.descent.run_(made, v, self.examples, self.rates(kept)).clone()
+        self.r |= kept if v is None else kept | {"v": v}
+        return made
+
+    def _descended(self, x: Tensor, less: Tensor) -> Tensor:
+        """Returns what plain SGD makes of x where something is taken from it after each step that a row has."""
+        made, rates, losses = x.clone(), self.rates(), torch.zeros_like(x[:, 0])
+        most = int(self.steps.max()) if self.of.descent.uneven == "skip" else self.examples.shape[1]
+        for s in range(most):
+            here = self.examples[:, s, :1] >= 0
+            loss = self.of.descent.run_(made, None, self.examples[:, s : s + 1], rates)
+            losses += torch.where(here[:, 0], loss, 0.0)
+            made -= less * here
+        self.losses = losses / self.steps[:, 0]
+        return made
+
+    def rates(self, kept: Mapping[str, Tensor] | None = None) -> Hyperparameters:
+        """Returns the coefficients of this update."""
+        factor = self.of.rates.factor(self.nodes, self.count.flatten(), self.time.flatten())
+        return self.of.rates.of(self.nodes, factor, kept)
+
+    @property
+    def lr(self) -> Tensor:
+        return self.rates().lr.view(-1, 1)
