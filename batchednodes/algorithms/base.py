@@ -43,6 +43,9 @@ Rows = dict[str, Any]
 """Tensors of some rows by name: "x" [w, p], and each field [w, width]. A method replaces entries by new tensors; it
 writes into none."""
 
+Step = Callable[[Any, Callable[[Any], Any]], Any]
+"""Maps models and the gradient of a minibatch, as a function of models, to models."""
+
 Law = Callable[[Mapping[str, Any]], Any]
 """Maps all rows of one network, those under way included, to numbers that no mixing may change."""
 
@@ -54,7 +57,7 @@ _MIXES = ("emit_", "combine", "gather", "absorb_", "flow_")
 class Context(ABC):
     """What a method may know of its rows besides their fields: a row of numbers for each of them.
 
-    `count`, `steps`, `longest`, `grad`, `descend` and `descend_by` are for updates only, `neighbours` also for rounds.
+    `count`, `steps`, `grad`, `descend` and `descend_by` are there for updates only, `neighbours` also for rounds.
     """
 
     @property
@@ -111,36 +114,22 @@ class Context(ABC):
     def weights(self) -> Tensor:
         """Of these entries the weight of each neighbour in W [w, d]; in rounds only; dimensionless."""
 
-    @property
     @abstractmethod
-    def longest(self) -> int:
-        """Minibatch steps of an update: the most of any row."""
+    def grad(self, x: Tensor) -> Tensor:
+        """Returns the gradient at x [w, p] of the mean loss of the update's minibatches, with weight decay."""
 
     @abstractmethod
-    def grad(self, x: Tensor, step: int | None = None) -> Tensor:
-        """Returns the gradient at x [w, p] of the mean loss of the update's minibatches, with weight decay.
-
-        Args:
-            x: where it is taken.
-            step: which minibatch alone, of `longest`; that of rows that do not have it is 0; None: all of them.
-        """
+    def descend(self, x: Tensor) -> Tensor:
+        """Returns what local SGD of `local` makes of x [w, p], by the update's minibatches."""
 
     @abstractmethod
-    def descend(self, x: Tensor, less: Tensor | None = None) -> Tensor:
-        """Returns what local SGD of `local` makes of x [w, p], by the update's minibatches.
+    def descend_by(self, x: Tensor, step: Step) -> Tensor:
+        """Returns what the update's minibatches make of x [w, p], one after the other, by steps of the algorithm's own.
 
         Args:
             x: models.
-            less: what is taken from each after each step [w, p], of algorithms without `descends`; None: nothing.
-        """
-
-    @abstractmethod
-    def descend_by(self, x: Tensor, step: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """Returns what the steps of `local` make of x [w, p] if each is step(x, g), and the mean of their g [w, p].
-
-        Args:
-            x: models.
-            step: maps models and the gradients g, as of `grad`, at them of one minibatch each, to models.
+            step: maps models and a function, which returns the gradient at any models of one minibatch each, as `grad`
+                does, to the models after the step.
         """
 
     @abstractmethod

@@ -42,18 +42,22 @@ class DFedSAM(Algorithm):
         number(self.rho, 1, "rho")
 
     def update_(self, r: Rows, k: Context) -> None:
-        for step in range(k.longest):
-            g = k.grad(r["x"], step)
-            near = r["x"] + self.rho * g / g.norm(dim=1, keepdim=True).clamp(min=1e-12)
-            r["x"] = r["x"] - k.lr * k.grad(near, step)
+        def step(x: Any, grad: Any) -> Any:
+            g = grad(x)
+            return x - k.lr * grad(x + self.rho * g / g.norm(dim=1, keepdim=True).clamp(min=1e-12))
+
+        r["x"] = k.descend_by(r["x"], step)
 
     def event_(self, rows: Rows, e: Any, k: Any) -> None:
         """Does the same to one event, in plain PyTorch."""
         i, j, x = e.actor, e.peer, rows["x"]
         if e.kind == UPDATE:
-            for step in range(k.longest):
-                g = k.grad(x[i], step)
-                x[i] -= k.lr * k.grad(x[i] + self.rho * g / max(1e-12, float(g.norm())), step)
+
+            def step(y: Any, grad: Any) -> Any:
+                g = grad(y)
+                return y - k.lr * grad(y + self.rho * g / max(1e-12, float(g.norm())))
+
+            x[i] = k.descend_by(x[i].clone(), step)
         elif e.kind == ROUND:
             x[e.nodes] = e.matrix @ x[e.nodes]
         else:

@@ -53,13 +53,13 @@ class FedProx(Algorithm):
 
     def update_(self, r: Rows, k: Context) -> None:
         x = r["x"]
-        r["x"], _ = k.descend_by(x, lambda y, g: y - k.lr * (g + self.mu * (y - x)))
+        r["x"] = k.descend_by(x, lambda y, grad: y - k.lr * (grad(y) + self.mu * (y - x)))
 
     def event_(self, rows: Rows, e: Any, k: Any) -> None:
         """Does the same to one event, in plain PyTorch."""
         x = rows["x"]
         if e.kind == UPDATE:
             start = x[e.actor].clone()
-            x[e.actor], _ = k.descend_by(start, lambda y, g: y - k.lr * g - k.lr * self.mu * (y - start))
+            x[e.actor] = k.descend_by(start, lambda y, grad: y - k.lr * grad(y) - k.lr * self.mu * (y - start))
         else:
             x[e.nodes] = e.matrix @ x[e.nodes]

@@ -20,7 +20,7 @@ from batchednodes.algorithms.base import Algorithm, Context, Field, Law, Rows
 from batchednodes.events.timeline import ROUND, UPDATE
 from batchednodes.numerics.values import number
 
-_LEAST = 2.0**-126
+LEAST = 2.0**-126
 """Added to a step size, which it does not change unless that is 0; then no step is tracked."""
 
 
@@ -55,8 +55,8 @@ class KGT(Algorithm):
 
     def update_(self, r: Rows, k: Context) -> None:
         c = r["c"] + r["z"]
-        moved = r["x"] - k.descend(r["x"], k.lr * c)
-        r["z"] = moved / (k.steps * k.lr + _LEAST)
+        moved = r["x"] - k.descend_by(r["x"], lambda x, grad: x - k.lr * (grad(x) + c))
+        r["z"] = moved / (k.steps * k.lr + LEAST)
         r["c"] = c - r["z"]
         r["x"] = r["x"] - self.share * moved
 
@@ -65,8 +65,8 @@ class KGT(Algorithm):
         i, x, c, z = e.actor, rows["x"], rows["c"], rows["z"]
         if e.kind == UPDATE:
             c[i] += z[i]
-            v = k.descend(x[i], k.lr * c[i])
-            z[i] = (x[i] - v) / (k.steps * k.lr + _LEAST)
+            v = k.descend_by(x[i].clone(), lambda y, grad: y - k.lr * (grad(y) + c[i]))
+            z[i] = (x[i] - v) / (k.steps * k.lr + LEAST)
             c[i] -= z[i]
             x[i] += self.share * (v - x[i])
         elif e.kind == ROUND:

@@ -3,14 +3,14 @@ r"""What the methods of an algorithm may know of their rows, in contacts, rounds
 Notation: n nodes, w rows, p parameters, s steps of an update, b examples of a minibatch, x models.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from batchednodes.algorithms.base import Context, Rows
+from batchednodes.algorithms.base import Context, Rows, Step
 from batchednodes.algorithms.context import Gradient, uniforms
 from batchednodes.algorithms.local_sgd import LocalSGD
 from batchednodes.algorithms.rates import Hyperparameters
@@ -90,17 +90,13 @@ class Contact(Context):
     def weights(self) -> Tensor:
         raise ValueError("weights of neighbours belong to rounds")
 
-    @property
-    def longest(self) -> int:
-        raise ValueError("minibatch steps belong to updates, not to contacts")
-
-    def grad(self, x: Tensor, step: int | None = None) -> Tensor:
+    def grad(self, x: Tensor) -> Tensor:
         raise ValueError("gradients belong to updates, not to contacts")
 
-    def descend(self, x: Tensor, less: Tensor | None = None) -> Tensor:
+    def descend(self, x: Tensor) -> Tensor:
         raise ValueError("local SGD belongs to updates, not to contacts")
 
-    def descend_by(self, x: Tensor, step: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    def descend_by(self, x: Tensor, step: Step) -> Tensor:
         raise ValueError("local steps belong to updates, not to contacts")
 
     def uniform(self, stream: int, size: int) -> Tensor:
@@ -123,14 +119,9 @@ class Update(Contact):
         self.r, self.before, self.examples, self.number = r, count, examples, count.flatten()
         self.losses = torch.full_like(time.flatten(), torch.nan)
 
-    @property
-    def longest(self) -> int:
-        return self.examples.shape[1]
-
-    def grad(self, x: Tensor, step: int | None = None) -> Tensor:
-        examples = self.examples if step is None else self.examples[:, step : step + 1]
-        g, self.losses = self._grad(x, examples)
-        return g if step is None else torch.where(examples[:, 0, :1] >= 0, g, 0)
+    def grad(self, x: Tensor) -> Tensor:
+        g, self.losses = self._grad(x, self.examples)
+        return g
 
     def _grad(self, x: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
         """Returns gradients by some minibatches, clipped, with weight decay, and losses."""
@@ -142,17 +133,21 @@ class Update(Contact):
             g = g * (rates.clip / (norm + 1e-6)).clamp(max=1.0).unsqueeze(1)
         return g if rates.weight_decay is None else g + rates.weight_decay.unsqueeze(1) * x, losses
 
-    def descend_by(self, x: Tensor, step: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        there, total = self.examples[:, :, :1] >= 0, torch.zeros_like(x)
-        losses, first = torch.zeros_like(x[:, :1]), self.examples[:, 0]
+    def descend_by(self, x: Tensor, step: Step) -> Tensor:
+        there, first, losses = self.examples[:, :, :1] >= 0, self.examples[:, 0], torch.zeros_like(x[:, 0])
         for s in range(self.examples.shape[1]):
             here = there[:, s]  # rows that do not have this step repeat their first minibatch, and forget it
-            g, loss = self._grad(x, torch.where(here, self.examples[:, s], first).unsqueeze(1))
-            x = torch.where(here, step(x, g), x)
-            total, losses = total + torch.where(here, g, 0), losses + torch.where(here, loss.unsqueeze(1), 0)
-        steps = there.sum(1)
-        self.losses = (losses / steps).flatten()
-        return x, total / steps
+            minibatch, seen = torch.where(here, self.examples[:, s], first).unsqueeze(1), list[Tensor]()
+
+            def grad(y: Tensor, minibatch: Tensor = minibatch, seen: list[Tensor] = seen) -> Tensor:
+                g, loss = self._grad(y, minibatch)
+                seen.append(loss)
+                return g
+
+            x = torch.where(here, step(x, grad), x)
+            losses += torch.where(here[:, 0], seen[0] if seen else torch.nan, 0)
+        self.losses = losses / self.steps[:, 0]
+        return x
 
     @property
     def neighbours(self) -> Tensor:
@@ -164,26 +159,12 @@ class Update(Contact):
     def steps(self) -> Tensor:
         return (self.examples[:, :, 0] >= 0).sum(1, keepdim=True)
 
-    def descend(self, x: Tensor, less: Tensor | None = None) -> Tensor:
-        if less is not None:
-            return self._descended(x, less)
+    def descend(self, x: Tensor) -> Tensor:
         made, optimizer = x.clone(), self.of.rates.optimizer
         kept = {} if optimizer is None else {name: self.r[name].clone() for name in type(optimizer).fields}
         v = self.r["v"].clone() if "v" in self.r else None
         self.losses = self.of.descent.run_(made, v, self.examples, self.rates(kept)).clone()
         self.r |= kept if v is None else kept | {"v": v}
-        return made
-
-    def _descended(self, x: Tensor, less: Tensor) -> Tensor:
-        """Returns what plain SGD makes of x where something is taken from it after each step that a row has."""
-        made, rates, losses = x.clone(), self.rates(), torch.zeros_like(x[:, 0])
-        most = int(self.steps.max()) if self.of.descent.uneven == "skip" else self.examples.shape[1]
-        for s in range(most):
-            here = self.examples[:, s, :1] >= 0
-            loss = self.of.descent.run_(made, None, self.examples[:, s : s + 1], rates)
-            losses += torch.where(here[:, 0], loss, 0.0)
-            made -= less * here
-        self.losses = losses / self.steps[:, 0]
         return made
 
     def rates(self, kept: Mapping[str, Tensor] | None = None) -> Hyperparameters:

@@ -49,7 +49,7 @@ class LED(Algorithm):
         number(self.beta, 1, "beta", open_low=True)
 
     def update_(self, r: Rows, k: Context) -> None:
-        r["x"] = k.descend(r["x"], self.beta * r["y"])
+        r["x"] = k.descend_by(r["x"], lambda x, grad: x - k.lr * grad(x) - self.beta * r["y"])
 
     def absorb_(self, r: Rows, mixed: Rows, k: Context) -> None:
         r["y"] = r["y"] + (r["x"] - mixed["x"])
@@ -59,7 +59,7 @@ class LED(Algorithm):
         """Does the same to one event, in plain PyTorch."""
         i, x, y = e.actor, rows["x"], rows["y"]
         if e.kind == UPDATE:
-            x[i] = k.descend(x[i], self.beta * y[i])
+            x[i] = k.descend_by(x[i].clone(), lambda z, grad: z - k.lr * grad(z) - self.beta * y[i])
         elif e.kind == ROUND:
             phi = x[e.nodes].clone()
             x[e.nodes] = e.matrix @ phi

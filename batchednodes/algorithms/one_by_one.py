@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from batchednodes.algorithms import robust_reference
-from batchednodes.algorithms.base import Context
+from batchednodes.algorithms.base import Context, Step
 from batchednodes.algorithms.edge_rows import EdgeRows
 from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.mixing.rounds import RoundMatrices
@@ -196,14 +196,13 @@ class _One:
 
     @property
     def steps(self) -> int:
-        """Minibatch steps that `descend` makes."""
+        """Minibatch steps of the update."""
         examples = self.reference.problem.draw(np.array([self.node]), np.array([self.count]))
         return int((examples[0, :, 0] >= 0).sum())
 
-    def descend(self, x: Float[Tensor, " p"], less: Float[Tensor, " p"] | None = None) -> Float[Tensor, " p"]:
-        """Returns what local SGD makes of a model, from which something is taken after each step; None: nothing."""
-        at = (self.row, self.node, self.count, self.time)
-        made, self.loss = self.reference.trained(self.state, x.clone(), *at, less)
+    def descend(self, x: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
+        """Returns what local SGD makes of a model."""
+        made, self.loss = self.reference.trained(self.state, x.clone(), self.row, self.node, self.count, self.time)
         return made
 
     @property
@@ -211,22 +210,18 @@ class _One:
         """Examples that the node owns."""
         return int(self.reference.problem.sampler.sizes[self.node])
 
-    @property
-    def longest(self) -> int:
-        """Minibatch steps of the update."""
-        examples = self.reference.problem.draw(np.array([self.node]), np.array([self.count]))[0]
-        return int((examples[:, 0] >= 0).sum())
-
-    def grad(self, x: Float[Tensor, " p"], step: int | None = None) -> Float[Tensor, " p"]:
-        """Returns the gradient of the mean loss of all minibatches, or of one of them, at a model."""
-        some = slice(None) if step is None else slice(step, step + 1)
-        g, self.loss = self.reference.gradient(x, self.node, self.count, some)
+    def grad(self, x: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
+        """Returns the gradient of the mean loss of all minibatches at a model."""
+        g, self.loss = self.reference.gradient(x, self.node, self.count)
         return g
 
-    def descend_by(self, x: Tensor, step: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """Returns what the node's minibatch steps make of a model if each is step(x, g), and the mean of their g."""
-        total, steps = torch.zeros_like(x), int(self.reference.problem.sampler.steps_of[self.node])
-        for s in range(steps):
-            g, self.loss = self.reference.gradient(x, self.node, self.count, slice(s, s + 1))
-            x, total = step(x, g), total + g
-        return x, total / steps
+    def descend_by(self, x: Float[Tensor, " p"], step: Step) -> Float[Tensor, " p"]:
+        """Returns what the minibatches make of a model by steps of the algorithm's own, see `Context.descend_by`."""
+        for s in range(self.steps):
+
+            def grad(y: Tensor, s: int = s) -> Tensor:
+                g, self.loss = self.reference.gradient(y, self.node, self.count, slice(s, s + 1))
+                return g
+
+            x = step(x, grad)
+        return x

@@ -193,12 +193,8 @@ class Reference:
         i: int,
         count: int,
         time: float,
-        less: Float[Tensor, " p"] | None = None,
     ) -> tuple[Float[Tensor, " p"], Float[Tensor, ""]]:
-        """Returns what local SGD of node i makes of a model, and its loss; the buffers of row r change with it.
-
-        What is `less` is taken from the model after each step; None: nothing.
-        """
+        """Returns what local SGD of node i makes of a model, and its loss; the buffers of row r change with it."""
         pieces = [nn.Parameter(piece.clone()) for piece in start.split(self._sizes(start))]
         lr = self.step_size(i, count, time)
         if self.rates.optimizer is not None:
@@ -217,8 +213,6 @@ class Reference:
             self._age_(state, r, i, optimizer)
             self._keep_(state, optimizer)
             optimizer.step()
-            if less is not None:
-                pieces[0].data -= less
             total += loss.detach()
         if state.v is not None:
             state.v[r] = torch.cat([optimizer.state[piece]["momentum_buffer"] for piece in pieces])

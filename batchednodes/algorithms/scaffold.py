@@ -7,8 +7,8 @@ hold the same. A fraction of the nodes, S, is drawn anew each round; only they t
                                d_i <- mean of the H gradients - c_i, and c_i <- c_i + d_i;
     in a round, for all i:     x <- x + s 1/|S| sum_{j in S} (y_j - x),    c <- c + 1/n sum_{j in S} d_j.
 
-The mean of the gradients is the paper's second option, c_i - c + (x - y) / (H eta), without that division. After each
-round, c is the mean of all c_i.
+The mean of the gradients is the paper's second option, c_i - c + (x - y) / (H eta). After each round, c is the mean of
+all c_i.
 
 Reference:
     S. P. Karimireddy, S. Kale, M. Mohri, S. J. Reddi, S. U. Stich, A. T. Suresh, "SCAFFOLD: stochastic controlled
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from batchednodes.algorithms.base import Algorithm, Context, Field, Rows
+from batchednodes.algorithms.k_gt import LEAST
 from batchednodes.events.timeline import UPDATE
 from batchednodes.numerics.values import number
 from batchednodes.topology import GlobalMean, RoundLaw, RoundWeights
@@ -63,9 +64,9 @@ class Scaffold(Algorithm):
 
     def update_(self, r: Rows, k: Context) -> None:
         shift = r["c"] - r["own_c"]
-        r["x"], mean = k.descend_by(r["x"], lambda y, g: y - k.lr * (g + shift))
-        r["change"] = mean - r["own_c"]
-        r["own_c"] = mean
+        new = k.descend_by(r["x"], lambda y, grad: y - k.lr * (grad(y) + shift))
+        r["change"] = (r["x"] - new) / (k.steps * k.lr + LEAST) - r["c"]
+        r["x"], r["own_c"] = new, r["own_c"] + r["change"]
 
     def absorb_(self, r: Rows, mixed: Rows, k: Context) -> None:
         r["x"] = mixed["base"] + self.step * (mixed["x"] - mixed["base"])
@@ -76,8 +77,10 @@ class Scaffold(Algorithm):
         """Does the same to one event, in plain PyTorch."""
         i, x, base, c, own, change = e.actor, *(rows[name] for name in ("x", "base", "c", "own_c", "change"))
         if e.kind == UPDATE:
-            x[i], mean = k.descend_by(x[i].clone(), lambda y, g: y - k.lr * (g - own[i] + c[i]))
-            change[i], own[i] = mean - own[i], mean
+            new = k.descend_by(x[i].clone(), lambda y, grad: y - k.lr * (grad(y) - own[i] + c[i]))
+            change[i] = (x[i] - new) / (k.steps * k.lr + LEAST) - c[i]
+            own[i] += change[i]
+            x[i] = new
         else:
             some = (e.matrix[0] > 0).nonzero().flatten() + e.nodes.start
             start = base[some].mean(0)
