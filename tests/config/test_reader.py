@@ -32,7 +32,10 @@ def refused(message):
         ("nodes: 50", "unknown key 'nodes'; did you mean 'network.nodes'?"),
         ("foo: 1", f"unknown key 'foo'; a config has: {TOP}"),
         ("on: 1", f"unknown key 'True'; a config has: {TOP}"),
-        ("network: {foo: 3}", "unknown key 'network.foo'; network has: nodes, topology, weights, availability, churn"),
+        (
+            "network: {foo: 3}",
+            "unknown key 'network.foo'; network has: nodes, topology, weights, availability, churn, attack",
+        ),
         (
             "gossip: {clock: {kind: never, rate: 3}}",
             "unknown key 'gossip.clock.rate'; kind never of gossip.clock has no settings; it is a setting of kind "

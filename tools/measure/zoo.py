@@ -27,6 +27,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "meetings": _REGULAR | {"gossip": {"clock": {"rate": 1}, "exchange": "meet"}},
     "meetings at updates": _REGULAR | {"gossip": {"clock": {"kind": "at_update"}, "exchange": "meet"}},
     "rounds": _REGULAR | _ROUNDS,
+    "rounds of their own": _REGULAR | {"timing": {"kind": "synchronous"}, "gossip": {}, "update": {}},
     "rounds on a tree": _ROUNDS | {"network.topology": {"kind": "binary_tree"}},
 }
 """Where algorithms are sound; each is measured in the first of these that takes it."""
