@@ -57,7 +57,7 @@ _MIXES = ("emit_", "combine", "gather", "absorb_", "flow_")
 class Context(ABC):
     """What a method may know of its rows besides their fields: a row of numbers for each of them.
 
-    `count`, `steps`, `grad`, `descend` and `descend_by` are there for updates only, `neighbours` also for rounds.
+    `count`, `steps`, `kept`, `grad`, `descend` and `descend_by` are for updates only, `neighbours` also for rounds.
     """
 
     @property
@@ -113,6 +113,11 @@ class Context(ABC):
     @abstractmethod
     def weights(self) -> Tensor:
         """Of these entries the weight of each neighbour in W [w, d]; in rounds only; dimensionless."""
+
+    @property
+    @abstractmethod
+    def kept(self) -> tuple[str, ...]:
+        """Names of the fields that `descend` keeps: a momentum buffer "v", or those of `local.optimizer`."""
 
     @abstractmethod
     def grad(self, x: Tensor) -> Tensor:

@@ -37,14 +37,14 @@ class DFedAvgM(Algorithm):
     """
 
     def update_(self, r: Rows, k: Context) -> None:
-        r |= {name: torch.zeros_like(value) for name, value in r.items() if name != "x"}
+        r |= {name: torch.zeros_like(r[name]) for name in k.kept}
         r["x"] = k.descend(r["x"])
 
     def event_(self, rows: Rows, e: Any, k: Any) -> None:
         """Does the same to one event, in plain PyTorch."""
         i, j, x = e.actor, e.peer, rows["x"]
         if e.kind == UPDATE:
-            for name in rows.keys() - {"x"}:
+            for name in k.kept:
                 rows[name][i] = 0
             x[i] = k.descend(x[i])
         elif e.kind == ROUND:

@@ -90,6 +90,10 @@ class Contact(Context):
     def weights(self) -> Tensor:
         raise ValueError("weights of neighbours belong to rounds")
 
+    @property
+    def kept(self) -> tuple[str, ...]:
+        return self.of.rates.keeps
+
     def grad(self, x: Tensor) -> Tensor:
         raise ValueError("gradients belong to updates, not to contacts")
 

@@ -206,6 +206,11 @@ class _One:
         return made
 
     @property
+    def kept(self) -> tuple[str, ...]:
+        """Names of the fields that `descend` keeps."""
+        return self.reference.rates.keeps
+
+    @property
     def owned(self) -> int:
         """Examples that the node owns."""
         return int(self.reference.problem.sampler.sizes[self.node])

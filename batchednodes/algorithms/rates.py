@@ -47,6 +47,12 @@ class Hyperparameters:
     start: Float[Tensor, "w p"] | None = None
     """Of some rows, those models."""
 
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        """Names of the fields that local SGD keeps from update to update."""
+        buffers = () if self.momentum is None else ("v",)
+        return buffers if self.optimizer is None else (*buffers, *type(self.optimizer).fields)
+
     def of(
         self,
         rows: Int64[Tensor, " w"],

@@ -28,6 +28,8 @@ def of_robustness(c: Any, which: str) -> tuple[Rule, ...]:
          isinstance(c.network.attack, Omniscient) and not rounds, "set timing.kind=synchronous"),
         (f"{what.split('.kind')[0]} must be left out with {which}, whose contacts are not plain averages",
          (gathers or lies) and not plainly_averages(c.algorithm), "leave it out"),
+        (f"gossip.compress must be left out with {what}, which would take messages for models",
+         (gathers or lies) and not plainly_averages(c.method), "leave it out"),
         *_of_messages(c, what, gathers or lies),
         (f"gossip.merge.kind must be one that takes whole models with {attack}, got {merge.split('=')[1]}",
          lies and c.gossip.merge.selects(), "use kind fixed"),

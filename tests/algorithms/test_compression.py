@@ -62,7 +62,7 @@ LOSSES = "gossip.loss={kind: independent, probability: 0.3}"
 SMOOTH = "network.weights.kind=metropolis_hastings"
 WAYS_OF = {
     "choco, meetings": ("choco", MEET),
-    "choco, losses": ("choco", (*MEET, LOSSES)),
+    "choco, losses": ("choco", (*MEET, LOSSES, "algorithm.kind=dfedavgm", "local.momentum=0.5")),
     "choco, at updates": ("choco", (*AT_UPDATE, "algorithm.kind=ad_psgd", "local.momentum=0.5")),
     "choco, rounds": ("choco", (*ROUNDS, SMOOTH)),
     "deep_squeeze, rounds": ("deep_squeeze", (*ROUNDS, SMOOTH)),

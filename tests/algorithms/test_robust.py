@@ -201,6 +201,7 @@ def test_attackers_are_drawn_anew_for_each_seed():
         (("network.attack={kind: ipm, nodes: 2}",), r"timing\.kind must be synchronous .*kind=ipm, .* rows of others"),
         ((*ROUNDS, "algorithm.kind=push_sum", FLIP), r"network\.attack must be left out with algorithm\.kind=push_sum"),
         ((CLIP, "algorithm.kind=push_sum"), r"gossip\.merge must be left out with algorithm\.kind=push_sum"),
+        ((FLIP, "gossip.compress.kind=float16"), r"gossip\.compress must be left out with network\.attack"),
         ((*ROUNDS, "gossip.merge.kind=mean"), r"gossip\.merge must be left out with timing\.kind=synchronous"),
         ((FLIP, "gossip.merge.kind=sampled"), r"gossip\.merge\.kind must be one that takes whole models"),
         ((FLIP, "gossip.on_receipt=update"), r"gossip\.on_receipt must be merge with network\.attack\.kind=sign_flip"),

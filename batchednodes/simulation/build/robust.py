@@ -29,7 +29,7 @@ def robust(configs: Sequence[Config], networks: Networks, dtype: torch.dtype, wh
     """
     if not any(is_robust(c) for c in configs):
         return None
-    assert plainly_averages(configs[0].algorithm)  # the settings were checked
+    assert plainly_averages(configs[0].method)  # the settings were checked
     bad, merges = torch.from_numpy(attackers(configs)), tuple(c.gossip.merge for c in configs)
     sums = np.add.reduceat(bad.numpy(), networks.offsets[:-1], dtype=np.int64)
     attacks = tuple(c.network.attack.settled(c.network.nodes, int(m)) for c, m in zip(configs, sums, strict=True))
