@@ -54,7 +54,7 @@ class EdgeRows:
         """M."""
         return self.keys.numel()
 
-    def number(self, nodes: Int64[Tensor, " w"], others: Int64[Tensor, " w"]) -> Int64[Tensor, " w"]:
+    def number(self, nodes: Int64[Tensor, "*w"], others: Int64[Tensor, "*w"]) -> Int64[Tensor, "*w"]:
         """Returns the numbers of edges (i, j), which there are."""
         return torch.searchsorted(self.keys, nodes * (self.begins.numel() - 1) + others)
 

@@ -42,7 +42,7 @@ PRECISION = 1e-8
 STEPS = 50
 """Newton steps for one mu, at most; it takes about ten."""
 
-Matching = Int64[np.ndarray, "e 2"]
+Matching = Int64[np.ndarray, "_ 2"]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from jaxtyping import Int64
 from batchednodes.topology.graph import Graph
 
 
-def matchings(graph: Graph) -> list[Int64[np.ndarray, "e 2"]]:
+def matchings(graph: Graph) -> list[Int64[np.ndarray, "_ 2"]]:
     """Returns at most d + 1 matchings that have each edge of an undirected graph once, by colours of edges.
 
     Edges get colours one after the other. A fan of u is a list of its neighbours in which the colour of each edge is

@@ -31,7 +31,7 @@ class GlobalMean(RoundLaw):
     """Number of nodes."""
     seed: int
     """Seed of the network."""
-    fraction: float = 1.0
+    fraction: float | int = 1.0
     """m over n, in (0, 1]; m is rounded, and at least 1."""
 
     @property
