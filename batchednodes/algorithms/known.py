@@ -139,7 +139,7 @@ class Update(Contact):
 
     def descend_by(self, x: Tensor, step: Step) -> Tensor:
         there, first, losses = self.examples[:, :, :1] >= 0, self.examples[:, 0], torch.zeros_like(x[:, 0])
-        for s in range(self.examples.shape[1]):
+        for s in range(int(self.steps.max())):
             here = there[:, s]  # rows that do not have this step repeat their first minibatch, and forget it
             minibatch, seen = torch.where(here, self.examples[:, s], first).unsqueeze(1), list[Tensor]()
 

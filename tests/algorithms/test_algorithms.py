@@ -342,6 +342,7 @@ def test_mixing_keeps_what_it_must(way):
         assert float(tracked["sum of y - g"].abs().max()) < 1e-12
 
 
+@pytest.mark.slow
 def test_gradient_tracking_by_events_finds_the_optimum_of_data_that_differ():
     path = Path(__file__).parents[1] / "references" / "quadratics_n32_d10_mu0.5_seed0_zeta1.npz"
     data = {"kind": "quadratics", "path": str(path)}
