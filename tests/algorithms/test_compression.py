@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_algorithms import AT_UPDATE, BASE, GRAPHS, MEET, ROUNDS, laws, made, same
+from test_algorithms import AT_UPDATE, BASE, MEET, RANDOM, ROUNDS, laws, made, same
 from test_exactness import SMALL
 
 from batchednodes import load, train
@@ -88,7 +88,7 @@ def way(feedback, kind):
 @pytest.mark.parametrize("kind", ["top_k", "qsgd", "low_rank", "float8"])
 def test_batched_equals_serial(name, kind):
     feedback, options = WAYS_OF[name]
-    options = (*options, way(feedback, kind), "task.model.init=independent", f"network.topology={GRAPHS[1]}")
+    options = (*options, way(feedback, kind), "task.model.init=independent", f"network.topology={RANDOM}")
     batched = made(options)
     same(batched, made(options, "serial"))
     same(batched, made(options, "serial", independent=False))
