@@ -12,8 +12,9 @@ Reference:
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from batchednodes.algorithms.averages import average_
 from batchednodes.algorithms.base import Algorithm, Context, Rows
-from batchednodes.events.timeline import MEET, ROUND, UPDATE
+from batchednodes.events.timeline import UPDATE
 from batchednodes.numerics.lazy import deferred
 
 if TYPE_CHECKING:
@@ -42,15 +43,10 @@ class DFedAvgM(Algorithm):
 
     def event_(self, rows: Rows, e: Any, k: Any) -> None:
         """Does the same to one event, in plain PyTorch."""
-        i, j, x = e.actor, e.peer, rows["x"]
+        i, x = e.actor, rows["x"]
         if e.kind == UPDATE:
             for name in k.kept:
                 rows[name][i] = 0
             x[i] = k.descend(x[i])
-        elif e.kind == ROUND:
-            x[e.nodes] = e.matrix @ x[e.nodes]
         else:
-            a, b = x[i].clone(), x[j].clone()
-            x[j] = (1 - e.weight) * b + e.weight * a
-            if e.kind == MEET:
-                x[i] = (1 - e.weight) * a + e.weight * b
+            average_(x, e)

@@ -14,8 +14,9 @@ Reference:
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from batchednodes.algorithms.averages import average_
 from batchednodes.algorithms.base import Algorithm, Context, Rows
-from batchednodes.events.timeline import MEET, ROUND, UPDATE
+from batchednodes.events.timeline import UPDATE
 from batchednodes.numerics.values import number
 
 
@@ -50,7 +51,7 @@ class DFedSAM(Algorithm):
 
     def event_(self, rows: Rows, e: Any, k: Any) -> None:
         """Does the same to one event, in plain PyTorch."""
-        i, j, x = e.actor, e.peer, rows["x"]
+        i, x = e.actor, rows["x"]
         if e.kind == UPDATE:
 
             def step(y: Any, grad: Any) -> Any:
@@ -58,10 +59,5 @@ class DFedSAM(Algorithm):
                 return y - k.lr * grad(y + self.rho * g / max(1e-12, float(g.norm())))
 
             x[i] = k.descend_by(x[i].clone(), step)
-        elif e.kind == ROUND:
-            x[e.nodes] = e.matrix @ x[e.nodes]
         else:
-            a, b = x[i].clone(), x[j].clone()
-            x[j] = (1 - e.weight) * b + e.weight * a
-            if e.kind == MEET:
-                x[i] = (1 - e.weight) * a + e.weight * b
+            average_(x, e)

@@ -21,8 +21,9 @@ Reference:
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from batchednodes.algorithms.averages import average_
 from batchednodes.algorithms.base import Algorithm, Context, Field, Rows
-from batchednodes.events.timeline import MEET, ROUND, UPDATE
+from batchednodes.events.timeline import UPDATE
 from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.values import number
 
@@ -72,7 +73,7 @@ class QuasiGlobal(Algorithm):
 
     def event_(self, rows: Rows, e: Any, k: Any) -> None:
         """Does the same to one event, in plain PyTorch."""
-        i, j, x = e.actor, e.peer, rows["x"]
+        i, x = e.actor, rows["x"]
         if e.kind == UPDATE:
             m, old, eta = (rows[name][i] for name in ("m", "old", "eta"))
             m *= self.mu
@@ -82,10 +83,5 @@ class QuasiGlobal(Algorithm):
             eta.fill_(k.lr)
             g = k.grad(old)
             x[i] = old - k.lr * (self.beta * m + g if not self.nesterov else g + self.beta * (self.beta * m + g))
-        elif e.kind == ROUND:
-            x[e.nodes] = e.matrix @ x[e.nodes]
         else:
-            a, b = x[i].clone(), x[j].clone()
-            x[j] = (1 - e.weight) * b + e.weight * a
-            if e.kind == MEET:
-                x[i] = (1 - e.weight) * a + e.weight * b
+            average_(x, e)
