@@ -37,7 +37,7 @@ class Alie(Omniscient):
         0.253
     """
 
-    nodes: float | list[int]
+    nodes: int | float | list[int]
     """Who attacks: a number of nodes or a share of them in (0, 1), which are drawn, or a list of their numbers."""
 
     z: float | None = None

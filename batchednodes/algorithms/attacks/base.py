@@ -2,7 +2,7 @@ r"""What an attack says: who attacks, what attackers send, and what they read fo
 
     @dataclass(frozen=True)
     class Doubling(OwnRows):
-        nodes: float | list[int]
+        nodes: int | float | list[int]
 
         def sent(self, own, k, place):
             return 2 * own

@@ -25,7 +25,7 @@ class LabelFlip(OnData):
         [9, 8, 0]
     """
 
-    nodes: float | list[int]
+    nodes: int | float | list[int]
     """Who attacks: a number of nodes or a share of them in (0, 1), which are drawn, or a list of their numbers."""
 
     def labels(self, labels: np.ndarray, classes: int) -> np.ndarray:

@@ -35,7 +35,7 @@ class Noise(OwnRows):
         True
     """
 
-    nodes: float | list[int]
+    nodes: int | float | list[int]
     """Who attacks: a number of nodes or a share of them in (0, 1), which are drawn, or a list of their numbers."""
 
     sigma: float = 1.0

@@ -32,7 +32,7 @@ class SignFlip(OwnRows):
         True
     """
 
-    nodes: float | list[int]
+    nodes: int | float | list[int]
     """Who attacks: a number of nodes or a share of them in (0, 1), which are drawn, or a list of their numbers."""
 
     def sent(self, own: Tensor, k: Context, place: int) -> Tensor:

@@ -41,7 +41,7 @@ class Sign(Compressor):
     Example:
         >>> import torch
         >>> from batchednodes.algorithms.compression import Sign
-        >>> Sign(gamma=0.4).compress(torch.tensor([[3.0, -1.0, 2.0, -6.0]]), None).tolist()
+        >>> Sign(gamma=0.4).compress(torch.tensor([[3.0, -1.0, 2.0, -6.0]]), torch.rand).tolist()
         [[3.0, -3.0, 3.0, -3.0]]
         >>> Sign(gamma=0.4).size(p=1000, item=4)  # bits, and the mean magnitude
         129
@@ -94,7 +94,7 @@ class Float8(Compressor):
     Example:
         >>> import torch
         >>> from batchednodes.algorithms.compression import Float8
-        >>> Float8().compress(torch.tensor([[448.0, -1.06]]), None).tolist()  # four significant bits
+        >>> Float8().compress(torch.tensor([[448.0, -1.06]]), torch.rand).tolist()  # four significant bits
         [[448.0, -1.0]]
     """
 
@@ -122,7 +122,7 @@ class Float16(Compressor):
     Example:
         >>> import torch
         >>> from batchednodes.algorithms.compression import Float16
-        >>> Float16().compress(torch.tensor([[1e6, 1.0001]]), None).tolist()
+        >>> Float16().compress(torch.tensor([[1e6, 1.0001]]), torch.rand).tolist()
         [[65504.0, 1.0]]
         >>> Float16().size(p=1000, item=4)
         2000

@@ -33,7 +33,7 @@ class TopK(Compressor):
         >>> import torch
         >>> from batchednodes.algorithms.compression import TopK
         >>> top = TopK(share=0.5, gamma=0.1)
-        >>> top.compress(torch.tensor([[3.0, -1.0, 2.0, -4.0]]), None).tolist()
+        >>> top.compress(torch.tensor([[3.0, -1.0, 2.0, -4.0]]), torch.rand).tolist()
         [[3.0, 0.0, 0.0, -4.0]]
         >>> top.size(p=10_000, item=4)  # half of the numbers, and a bit of each that says whether it is there
         21250
