@@ -7,6 +7,7 @@ registers are narrower. The order of sums is fixed.
 Notation: k terms, n numbers along a line.
 """
 
+from collections.abc import Sequence
 from typing import Any, no_type_check
 
 from numba import types
@@ -38,7 +39,7 @@ def combine(_, out, apart, x, shifts, w, places, terms, start, number):  # noqa:
         number: any number of the type of out, x, w and start.
     """
 
-    def code(context: Any, builder: Any, _: Any, args: list[Any]) -> Any:
+    def code(context: Any, builder: Any, _: Any, args: Sequence[Any]) -> Any:
         out, apart, x, shifts, w, places, terms, start, _ = args
         emit = Emitter(context, builder, number, BYTES)
 
@@ -74,7 +75,7 @@ def correlate(_, out, g, apart, g_line, x, shifts, x_line, lines, steps, number)
         number: any number of the type of out, g and x.
     """
 
-    def code(context: Any, builder: Any, _: Any, args: list[Any]) -> Any:
+    def code(context: Any, builder: Any, _: Any, args: Sequence[Any]) -> Any:
         out, g, apart, g_line, x, shifts, x_line, lines, steps, _ = args
         emit = Emitter(context, builder, number, BYTES)
         firsts = [emit.integer(shifts, INT(k)) for k in range(VECTORS)]

@@ -8,6 +8,7 @@ numbers are taken one by one. Each sum goes through k in order, whatever the til
 Notation: m rows, n columns, k terms.
 """
 
+from collections.abc import Sequence
 from typing import Any, no_type_check
 
 from llvmlite.binding import get_host_cpu_features
@@ -26,7 +27,7 @@ BYTES = _bytes()
 """Bytes of a vector [B]."""
 
 
-def _write_tile(emit: Emitter, rows: int, vectors: int, args: list[Any], mask: Any) -> None:
+def _write_tile(emit: Emitter, rows: int, vectors: int, args: Sequence[Any], mask: Any) -> None:
     """Writes the code of a tile with the arguments of `tile` below; mask: of the numbers of a part; None: all."""
     builder, (out, out_apart, a, a_apart, a_next, b, b_next, terms, *_) = emit.builder, args
 
@@ -66,7 +67,7 @@ def _tile(rows: int, vectors: int, partly: bool) -> Any:
         """
 
         @no_type_check
-        def code(context: Any, builder: Any, _: Any, args: list[Any]) -> Any:
+        def code(context: Any, builder: Any, _: Any, args: Sequence[Any]) -> Any:
             emit = Emitter(context, builder, number, BYTES)
             _write_tile(emit, rows, vectors, args, emit.first(args[8]) if partly else None)
             return context.get_dummy_value()
