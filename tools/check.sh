@@ -3,7 +3,7 @@
 #
 #   tools/check.sh           static checks, then all tests
 #   tools/check.sh static    format, lint, types, order of modules
-#   tools/check.sh types     fast tests, with the shapes and types of every signature checked as they run
+#   tools/check.sh types     fast tests, some cases of each, with the shapes and types of every signature checked
 #
 # Runs the tools of .venv, else those of $PYTHON, else those of python3.
 set -euo pipefail
