@@ -71,7 +71,9 @@ WAYS = {
     "d2, rounds": ("algorithm.kind=d2", *METROPOLIS, "local.schedule={kind: inverse_sqrt}"),
     "exact_diffusion, rounds": ("algorithm.kind=exact_diffusion", *METROPOLIS),
     "nids, rounds": ("algorithm={kind: nids, c: 3}", *METROPOLIS),
-    "extra, rounds": ("algorithm.kind=extra", *METROPOLIS),
+    "extra, rounds": ("algorithm={kind: extra, theta: 0.8}", *METROPOLIS),
+    "wang_elia, rounds": ("algorithm.kind=wang_elia", *METROPOLIS, "local.schedule={kind: step, every: 2}"),
+    "aug_dgm, rounds": ("algorithm.kind=aug_dgm", *METROPOLIS, "local.schedule={kind: step, every: 2}"),
     "proxskip, rounds": ("algorithm={kind: proxskip, probability: 0.5, chi: 1.5}", *METROPOLIS),
     "led, rounds": ("algorithm.kind=led", *METROPOLIS, "local.steps=3", "local.weight_decay=0.1"),
     "led, rounds of epochs": (  # of 3 minibatches, or of 1 or 2 where nodes have fewer examples
@@ -218,6 +220,14 @@ WAYS |= {
         *MEET,
         "gossip.loss={kind: independent, probability: 0.3}",
     ),
+    "atg": ("algorithm.kind=atg", "gossip.clock.rate=2"),
+    "atg, losses": (
+        "algorithm={kind: atg, gamma: 0.3, relaxation: 0.7}",
+        *MEET,
+        "gossip.loss={kind: independent, probability: 0.3}",
+    ),
+    "atg, rounds": ("algorithm={kind: atg, penalty: 0.5}", *METROPOLIS, "local.weight_decay=0.1"),
+    "lt_admm, rounds": ("algorithm={kind: lt_admm, relaxation: 0.7}", *METROPOLIS, "local.epochs=1", UNEVEN),
     "admm, rounds": ("algorithm={kind: admm, inner: 2}", *ROUNDS, "network.weights.kind=metropolis_hastings"),
 }
 TREES = {

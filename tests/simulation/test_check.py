@@ -83,7 +83,13 @@ def test_built_in_algorithms_are_sound(kind):
     assert_sound(kind, cases=4)
 
 
-@pytest.mark.parametrize("kind", ["d_psgd", "d2", "exact_diffusion", "nids", "extra", "proxskip", "led", "k_gt"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("d_psgd", "d2", "exact_diffusion", "nids", "extra", "proxskip", "led", "k_gt"),
+        *("wang_elia", "aug_dgm", "atg", "lt_admm"),
+    ],
+)
 def test_built_in_algorithms_of_rounds_are_sound(kind):
     assert_sound(kind, cases=1)
 
