@@ -9,7 +9,7 @@ The pull c is that of the model from which an update begins; that of `admm` foll
 
 Reference:
     X. Ren, N. Bastianello, K. H. Johansson, T. Parisini, "Communication-efficient stochastic distributed learning",
-    2025, without variance reduction.
+    arXiv 2501.13516, 2025, without variance reduction.
 """
 
 from dataclasses import dataclass
