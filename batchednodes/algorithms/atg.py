@@ -32,9 +32,9 @@ class ATG(Algorithm):
 
     Example:
         >>> import batchednodes
-        >>> ring = {"network": {"nodes": 6, "topology": {"kind": "ring"}}, "timing": {"kind": "synchronous"}}
-        >>> task = {"task.data": {"kind": "quadratics"}, "local.lr": 1.0, "run.until": 300, "dtype": "float64"}
-        >>> run = batchednodes.train(ring, task, {"algorithm": {"kind": "atg"}})
+        >>> ring = {"network": {"nodes": 5, "topology": {"kind": "ring"}}, "timing": {"kind": "synchronous"}}
+        >>> task = {"task.data": {"kind": "quadratics"}, "local.lr": 1.0, "run.until": 100, "dtype": "float64"}
+        >>> run = batchednodes.train(ring, task, {"algorithm": {"kind": "atg", "gamma": 0.5}})
         >>> bool(run.metrics["distance_to_optimum"].iloc[-1] < 1e-5)  # though the nodes' own optima differ
         True
     """

@@ -27,7 +27,7 @@ class AugDGM(Algorithm):
     Example:
         >>> import batchednodes
         >>> ring = {"network.nodes": 4, "network.topology.kind": "ring", "timing.kind": "synchronous"}
-        >>> task = {"task.data.kind": "quadratics", "local.lr": [0.1, 0.2, 0.3, 0.4], "run.until": 300}
+        >>> task = {"task.data.kind": "quadratics", "local.lr": [0.4, 0.6, 0.8, 1.0], "run.until": 50}
         >>> run = batchednodes.train(ring, task, {"algorithm.kind": "aug_dgm"})
         >>> bool(run.metrics["distance_to_optimum"].iloc[-1] < 1e-5)  # though each has a step size of its own
         True

@@ -27,8 +27,8 @@ class LTADMM(Algorithm):
 
     Example:
         >>> import batchednodes
-        >>> ring = {"network": {"nodes": 6, "topology": {"kind": "ring"}}, "timing": {"kind": "synchronous"}}
-        >>> task = {"task.data": {"kind": "quadratics"}, "local": {"lr": 0.1, "steps": 4}, "run.until": 300}
+        >>> ring = {"network": {"nodes": 5, "topology": {"kind": "ring"}}, "timing": {"kind": "synchronous"}}
+        >>> task = {"task.data": {"kind": "quadratics"}, "local": {"lr": 0.2, "steps": 4}, "run.until": 50}
         >>> run = batchednodes.train(ring, task, {"algorithm": {"kind": "lt_admm", "beta": 0.1}})
         >>> bool(run.metrics["distance_to_optimum"].iloc[-1] < 1e-5)  # in spite of local steps
         True

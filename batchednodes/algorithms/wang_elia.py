@@ -25,8 +25,8 @@ class WangElia(Algorithm):
 
     Example:
         >>> import batchednodes
-        >>> ring = {"network.nodes": 8, "network.topology.kind": "ring", "timing.kind": "synchronous"}
-        >>> task = {"task.data.kind": "quadratics", "local.lr": 0.3, "run.until": 400}
+        >>> ring = {"network.nodes": 5, "network.topology.kind": "ring", "timing.kind": "synchronous"}
+        >>> task = {"task.data.kind": "quadratics", "local.lr": 0.3, "run.until": 100}
         >>> run = batchednodes.train(ring, task, {"algorithm.kind": "wang_elia", "dtype": "float64"})
         >>> bool(run.metrics["distance_to_optimum"].iloc[-1] < 1e-5)  # though the nodes' own optima differ
         True

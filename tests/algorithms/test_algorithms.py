@@ -222,7 +222,6 @@ WAYS |= {
         *MEET,
         "gossip.loss={kind: independent, probability: 0.3}",
     ),
-    "atg": ("algorithm.kind=atg", "gossip.clock.rate=2"),
     "atg, losses": (
         "algorithm={kind: atg, gamma: 0.3, relaxation: 0.7}",
         *MEET,
