@@ -15,6 +15,7 @@ Reference:
     relaxed ADMM: stability and linear convergence", IEEE Trans. Autom. Control 66(6), 2021, Algorithm 2.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -61,8 +62,7 @@ class ADMM(Algorithm):
         r["x"] = x
 
     def emit_(self, r: Rows, k: Context) -> Rows:
-        x = r["x"] if r["z"].dim() == 2 else r["x"].unsqueeze(1)  # of a contact; of all neighbours
-        return {"z": r["z"] - 2 * self.penalty * x}
+        return {"z": sent(r["z"], r["x"], self.penalty)}
 
     def combine(self, own: Rows, other: Rows, w: Any) -> Rows:
         return other
@@ -72,20 +72,49 @@ class ADMM(Algorithm):
 
     def event_(self, rows: Rows, e: Any, k: Any) -> None:
         """Does the same to one event, in plain PyTorch."""
-        i, n = e.actor, e.edges.begins.numel() - 1
-        edges = [divmod(key, n) for key in e.edges.keys.tolist()]
-        if e.kind == UPDATE:
-            mine, x = [at for at, (node, _) in enumerate(edges) if node == i], rows["x"][i].clone()
-            pull = rows["z"][mine].sum(0)
-            for _ in range(self.inner):
-                x = x - k.lr * (k.grad(x) + self.penalty * len(mine) * x - pull)
-            rows["x"][i] = x
+        if e.kind != UPDATE:
+            exchange_(rows, e, self.penalty, self.relaxation, {"z": "x"})
             return
-        lines = {PUSH: [(i, e.peer)], MEET: [(i, e.peer), (e.peer, i)]}.get(e.kind, edges)
-        before = rows["z"].clone()
+        mine, x = [at for at, (node, _) in enumerate(edges_of(e)) if node == e.actor], rows["x"][e.actor].clone()
+        pull = rows["z"][mine].sum(0)
+        for _ in range(self.inner):
+            x = x - k.lr * (k.grad(x) + self.penalty * len(mine) * x - pull)
+        rows["x"][e.actor] = x
+
+
+def sent(z: Any, x: Any, penalty: float) -> Any:
+    """Returns z - 2 rho x, what a node sends to each neighbour: of a contact [w, p]; to all of them [w, d, p]."""
+    return z - 2 * penalty * (x if z.dim() == 2 else x.unsqueeze(1))
+
+
+def begun(z: Any, start: Any, k: Context) -> Any:
+    """Returns duals [w, d, p]; at the first update of a node a value [w, p], the same for all neighbours."""
+    return start.unsqueeze(1).where((k.count == 0).unsqueeze(2), z)
+
+
+def edges_of(e: Any) -> list[tuple[int, int]]:
+    """Returns node and neighbour of each directed edge of an event, in the order of their rows."""
+    n = e.edges.begins.numel() - 1
+    return [divmod(key, n) for key in e.edges.keys.tolist()]
+
+
+def exchange_(rows: Rows, e: Any, penalty: float, relaxation: float, of: Mapping[str, str]) -> None:
+    """Does to one contact or round what messages of ADMM do, in plain PyTorch.
+
+    Args:
+        rows: changed.
+        e: the event.
+        penalty: rho.
+        relaxation: a.
+        of: names of duals -> names of the rows that are to agree.
+    """
+    edges = edges_of(e)
+    lines = {PUSH: [(e.actor, e.peer)], MEET: [(e.actor, e.peer), (e.peer, e.actor)]}.get(e.kind, edges)
+    for z, x in of.items():
+        before = rows[z].clone()
         for origin, to in lines:
             if e.kind == ROUND and origin not in range(e.nodes.start, e.nodes.stop):
                 continue
             there, back = edges.index((to, origin)), edges.index((origin, to))
-            came = before[back] - 2 * self.penalty * rows["x"][origin]
-            rows["z"][there] = (1 - self.relaxation) * before[there] - self.relaxation * came
+            came = before[back] - 2 * penalty * rows[x][origin]
+            rows[z][there] = (1 - relaxation) * before[there] - relaxation * came

@@ -166,6 +166,8 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
     """What each node keeps besides its model, by name."""
     emits: ClassVar[tuple[str, ...]] = ("x",)
     """What is mixed, and what a message brings: "x" and names of fields, or of what `emit_` returns."""
+    mixes_after: ClassVar[tuple[str, ...]] = ()
+    """What a round mixes by W in a second exchange, after `absorb_`: "x", and names of fields on nodes; rounds only."""
     mixing: ClassVar[Literal["row", "double", "column"]] = "row"
     """What W must keep: row, nothing but means; double, the sum over nodes (meetings, doubly stochastic rounds);
     column, the mass: one-way pushes that take from the sender what they bring."""
@@ -242,7 +244,8 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
 
     def payload(self, p: int, item: int) -> int:
         """Returns the bytes of what a contact sends in one direction, for models of p parameters of some bytes each."""
-        return sum(self.fields[name].size(p, item) if name in self.fields else p * item for name in self.emits)
+        sent = self.emits + self.mixes_after
+        return sum(self.fields[name].size(p, item) if name in self.fields else p * item for name in sent)
 
     def round_law(self, weights: RoundWeights, seed: int) -> RoundLaw:
         """Returns by what matrices rounds mix, and who takes part.
@@ -261,7 +264,7 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
     @classmethod
     def linear(cls) -> bool:
         """Returns whether mixing is nothing but W times the emitted fields, which can lie side by side."""
-        return all(getattr(cls, name) is getattr(Algorithm, name) for name in _MIXES)
+        return not cls.mixes_after and all(getattr(cls, name) is getattr(Algorithm, name) for name in _MIXES)
 
     @classmethod
     def flows(cls) -> bool:

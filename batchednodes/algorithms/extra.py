@@ -2,9 +2,11 @@
 
 Node i keeps y_i, 0 at the start, and the step d_i that waits for the average. A round is
 
-    d = -eta g(x),    x' = W x + y + d,    y <- y + (W x - x) / 2,    x <- x',
+    d = -eta g(x),    x' = W x + y + d,    y <- y + theta (W x - x),    x <- x',
 
-the same as x'' = x' + W x' - (I + W) / 2 x - eta (g' - g). The sum of y_i over the nodes stays 0.
+the same as x'' = x' + W x' - W~ x - eta (g' - g) with the paper's second matrix W~ = (1 - theta) W + theta I, which is
+(I + W) / 2 by default. The sum of y_i over the nodes stays 0. With theta = 1, where y is the whole integral of what
+averages moved, the same is x <- s' - s + W x of steps s' = x - eta g(x): decent-bench's SimpleGT.
 
 Reference:
     W. Shi, Q. Ling, G. Wu, W. Yin, "EXTRA: an exact first-order algorithm for decentralized consensus optimization",
@@ -16,6 +18,7 @@ from typing import Any, ClassVar
 
 from batchednodes.algorithms.base import Algorithm, Context, Field, Law, Rows
 from batchednodes.events.timeline import ROUND, UPDATE
+from batchednodes.numerics.values import number
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,9 @@ class EXTRA(Algorithm):
         True
     """
 
+    theta: float = 0.5
+    """Part of what an average moves that is added up; in (0, 1]; dimensionless; proofs in the paper are up to 1/2."""
+
     fields: ClassVar[dict[str, Field]] = {"y": Field(), "d": Field()}
     mixing: ClassVar[Any] = "double"
     timing: ClassVar[tuple[str, ...]] = ("rounds",)
@@ -40,13 +46,16 @@ class EXTRA(Algorithm):
         "sum of y": lambda all_: all_["y"].sum(0),
     }
 
+    def __post_init__(self) -> None:
+        number(self.theta, 1, "theta", high=1.0, open_low=True, open_high=False)
+
     def update_(self, r: Rows, k: Context) -> None:
         r["d"] = -k.lr * k.grad(r["x"])
 
     def absorb_(self, r: Rows, mixed: Rows, k: Context) -> None:
         moved = mixed["x"] - r["x"]
         r["x"] = mixed["x"] + r["y"] + r["d"]
-        r["y"] = r["y"] + moved / 2
+        r["y"] = r["y"] + self.theta * moved
         r["d"] = 0 * r["d"]
 
     def event_(self, rows: Rows, e: Any, k: Any) -> None:
@@ -55,7 +64,7 @@ class EXTRA(Algorithm):
             rows["d"][e.actor] = -k.lr * k.grad(rows["x"][e.actor])
         elif e.kind == ROUND:
             x, y, d = (rows[name][e.nodes] for name in ("x", "y", "d"))
-            mean = e.matrix @ x
-            y += (mean - x) / 2
-            x += d + y + (mean - x) / 2
+            moved = e.matrix @ x - x
+            x += moved + y + d
+            y += self.theta * moved
             d.zero_()

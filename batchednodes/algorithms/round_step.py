@@ -1,7 +1,8 @@
 r"""The mixing of a synchronous round: what all nodes emit, what comes to each of it, and what each makes of that.
 
 What is emitted under the name of a field on edges goes to the neighbour of each edge; under that of a field in an
-inbox, to all whom W lets take it; everything else is mixed by W, or by `Algorithm.gather`.
+inbox, to all whom W lets take it; everything else is mixed by W, or by `Algorithm.gather`. A second exchange
+mixes what `mixes_after` names, as it then is.
 
 Notation: n nodes of a network, d places of neighbours, W gossip matrix.
 """
@@ -64,6 +65,7 @@ def mix_round_(
         return {}
 
     _, r = step.each(r, absorb)
+    r |= {name: matrix.times(r[name]) for name in rowwise.algorithm.mixes_after}
     rowwise.write_(state, rows, r, updated=rows)
 
 

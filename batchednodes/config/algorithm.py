@@ -63,7 +63,7 @@ def _where_sound(c: Any, which: str) -> tuple[Rule, ...]:
         (f"timing.kind must be continuous or rounds with {which}, which is sound at single contacts only",
          rounds and "rounds" not in a.timing, "leave out timing"),
         (f"timing.kind must be synchronous with {which}, which is sound in rounds only",
-         not rounds and "events" not in a.timing, "set timing.kind=synchronous"),
+         not rounds and ("events" not in a.timing or a.mixes_after), "set timing.kind=synchronous"),
         (f"timing.kind must be continuous or synchronous with {which}", a is not GossipSGD and steps,
          "leave out timing"),
         (f"gossip.clock.kind must be at_update with {which}, which meets a neighbour at each update",

@@ -11,7 +11,9 @@ from batchednodes.algorithms import (
     ad_psgd,
     admm,
     all_reduce,
+    atg,
     attacks,
+    aug_dgm,
     compression,
     d2,
     d_psgd,
@@ -31,6 +33,7 @@ from batchednodes.algorithms import (
     gradient_tracking,
     k_gt,
     led,
+    lt_admm,
     matcha,
     momentum_tracking,
     nids,
@@ -44,6 +47,7 @@ from batchednodes.algorithms import (
     scaffold,
     swarm_sgd,
     swift,
+    wang_elia,
 )
 from batchednodes.config.hints import nearest
 from batchednodes.config.own_metrics import PythonMetric
@@ -173,6 +177,8 @@ KINDS: dict[str, dict[str, type]] = {
         "exact_diffusion": exact_diffusion.ExactDiffusion,
         "nids": nids.NIDS,
         "extra": extra.EXTRA,
+        "wang_elia": wang_elia.WangElia,
+        "aug_dgm": aug_dgm.AugDGM,
         "proxskip": proxskip.ProxSkip,
         "led": led.LED,
         "k_gt": k_gt.KGT,
@@ -189,6 +195,8 @@ KINDS: dict[str, dict[str, type]] = {
         "swift": swift.Swift,
         "divshare": divshare.DivShare,
         "admm": admm.ADMM,
+        "lt_admm": lt_admm.LTADMM,
+        "atg": atg.ATG,
         "all_reduce": all_reduce.AllReduce,
         "fedavg": fedavg.FedAvg,
         "fedprox": fedprox.FedProx,

@@ -1,13 +1,15 @@
 """Algorithms: batched equals one event at a time, laws hold, and what they promise comes true."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 from test_exactness import LINEAR, SMALL
 
 from batchednodes import load, train
+from batchednodes.algorithms.base import Algorithm
 from batchednodes.algorithms.one_by_one import OneByOne
 from batchednodes.results.checkpoints import checkpoint
 from batchednodes.results.folder.inside import Inside
@@ -71,7 +73,9 @@ WAYS = {
     "d2, rounds": ("algorithm.kind=d2", *METROPOLIS, "local.schedule={kind: inverse_sqrt}"),
     "exact_diffusion, rounds": ("algorithm.kind=exact_diffusion", *METROPOLIS),
     "nids, rounds": ("algorithm={kind: nids, c: 3}", *METROPOLIS),
-    "extra, rounds": ("algorithm.kind=extra", *METROPOLIS),
+    "extra, rounds": ("algorithm={kind: extra, theta: 0.8}", *METROPOLIS),
+    "wang_elia, rounds": ("algorithm.kind=wang_elia", *METROPOLIS, "local.schedule={kind: step, every: 2}"),
+    "aug_dgm, rounds": ("algorithm.kind=aug_dgm", *METROPOLIS, "local.schedule={kind: step, every: 2}"),
     "proxskip, rounds": ("algorithm={kind: proxskip, probability: 0.5, chi: 1.5}", *METROPOLIS),
     "led, rounds": ("algorithm.kind=led", *METROPOLIS, "local.steps=3", "local.weight_decay=0.1"),
     "led, rounds of epochs": (  # of 3 minibatches, or of 1 or 2 where nodes have fewer examples
@@ -218,6 +222,13 @@ WAYS |= {
         *MEET,
         "gossip.loss={kind: independent, probability: 0.3}",
     ),
+    "atg, losses": (
+        "algorithm={kind: atg, gamma: 0.3, relaxation: 0.7}",
+        *MEET,
+        "gossip.loss={kind: independent, probability: 0.3}",
+    ),
+    "atg, rounds": ("algorithm={kind: atg, penalty: 0.5}", *METROPOLIS, "local.weight_decay=0.1"),
+    "lt_admm, rounds": ("algorithm={kind: lt_admm, relaxation: 0.7}", *METROPOLIS, "local.epochs=1", UNEVEN),
     "admm, rounds": ("algorithm={kind: admm, inner: 2}", *ROUNDS, "network.weights.kind=metropolis_hastings"),
 }
 TREES = {
@@ -379,6 +390,55 @@ def test_a_run_starts_from_the_models_that_another_algorithm_scored(tmp_path):
 def test_settings_are_refused_that_an_algorithm_cannot_follow(way, options, rule):
     with pytest.raises(ValueError, match=rule):
         load(BASE, [*WAYS[way], *options])
+
+
+@pytest.mark.parametrize("kind", ["extra", "wang_elia", "aug_dgm", "lt_admm"])
+def test_algorithms_of_rounds_are_refused_at_single_contacts(kind):
+    with pytest.raises(
+        ValueError, match=rf"timing\.kind must be synchronous with algorithm\.kind={kind}, which is sound"
+    ):
+        load(BASE, [f"algorithm.kind={kind}"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "rule"),
+    [
+        ("extra, theta: 0", r"theta must be in \(0, 1\], got 0"),
+        ("extra, theta: 1.5", r"theta must be in \(0, 1\], got 1.5"),
+        ("atg, penalty: 0", "penalty must be positive"),
+        ("atg, relaxation: 1", r"relaxation must be in \(0, 1\), got 1"),
+        ("atg, gamma: 0", r"gamma must be in \(0, 1\], got 0"),
+        ("lt_admm, beta: 0", "beta must be positive"),
+        ("lt_admm, penalty: -1", "penalty must be positive"),
+        ("lt_admm, relaxation: 0", r"relaxation must be in \(0, 1\], got 0"),
+    ],
+)
+def test_settings_of_algorithms_are_refused_out_of_their_ranges(setting, rule):
+    with pytest.raises(ValueError, match=rule):
+        load(BASE, [*METROPOLIS, f"algorithm={{kind: {setting}}}"])
+
+
+@dataclass(frozen=True)
+class Twice(Algorithm):
+    """Mixes models, and what came of it."""
+
+    mixes_after: ClassVar[tuple[str, ...]] = ("x",)
+
+
+TWICE = "algorithm={kind: python, target: 'test_algorithms:Twice'}"
+
+
+def test_a_second_exchange_mixes_what_the_first_one_left():
+    still = (*METROPOLIS, "local.lr=0", "task.model.init=independent", "network.topology={kind: ring}")
+    twice, once = made((*still, TWICE, "run.until=3")), made((*still, "run.until=6"))
+    assert torch.allclose(twice.state.x, once.state.x, rtol=0, atol=1e-14)
+    same(twice, made((*still, TWICE, "run.until=3"), "serial", independent=False))
+    assert Twice().payload(10, 4) == 80
+
+
+def test_a_second_exchange_is_refused_at_single_contacts():
+    with pytest.raises(ValueError, match=r"timing\.kind must be synchronous with algorithm\.kind=python"):
+        load(BASE, [TWICE])
 
 
 def test_relayed_sums_ask_for_a_tree():

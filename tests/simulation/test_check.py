@@ -83,9 +83,19 @@ def test_built_in_algorithms_are_sound(kind):
     assert_sound(kind, cases=4)
 
 
-@pytest.mark.parametrize("kind", ["d_psgd", "d2", "exact_diffusion", "nids", "extra", "proxskip", "led", "k_gt"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("d_psgd", "d2", "exact_diffusion", "nids", "extra", "proxskip", "led", "k_gt"),
+        *("wang_elia", "aug_dgm", "lt_admm"),
+    ],
+)
 def test_built_in_algorithms_of_rounds_are_sound(kind):
     assert_sound(kind, cases=1)
+
+
+def test_an_algorithm_that_keeps_duals_is_sound_at_contacts_and_in_rounds():
+    assert_sound("atg", cases=2)
 
 
 @pytest.mark.parametrize(
