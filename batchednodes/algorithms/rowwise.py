@@ -5,8 +5,8 @@ Serial is the same with one row: what a method does to a row depends on that row
 Notation: w rows, p parameters, e lines of a wave, i sender, j receiver, x models, W gossip matrix.
 """
 
-from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
@@ -31,6 +31,8 @@ class Rowwise(Nodes):
     """Where fields lie that live on edges; None: there are none."""
     robust: Robust | None = None
     """Who attacks, and how robustly models are merged; None: nobody, and they are averaged."""
+    fused: "dict[bool, Callable[[State, GossipPhase], None]]" = field(default_factory=dict)
+    """What applies a phase of pushes, or of meetings (True), in one compiled loop, where there is such; see `fused`."""
 
     # ------------------------------------------------------------------------------------------------------- updates
 
@@ -65,6 +67,9 @@ class Rowwise(Nodes):
         """Applies a phase of gossip."""
         if self.robust is not None or not self.algorithm.linear():
             all_live = phase.sent is None and not bool((phase.senders == phase.receivers).any())
+            if all_live and phase.pairs in self.fused:
+                self.fused[phase.pairs](state, phase)
+                return
             for a, b in phase.spans():
                 self._wave_(state, phase, slice(a, b), all_live)
         elif self.algorithm.mixing == "column":

@@ -48,6 +48,7 @@ _MAPS: dict[Any, Op] = {
     _ATEN.reciprocal.default: Op.INVERT,
     _ATEN.abs.default: Op.ABS,
     _ATEN.clone.default: Op.COPY,
+    _ATEN.lift_fresh_copy.default: Op.COPY,
 }
 """Operations of one operand."""
 
@@ -153,6 +154,15 @@ class Translator:
 
     def _refilled(self, _: fx.Node, a: Any, number: _Number) -> StridedView:
         return self.writer.add(Op.FILL, self._place(a), number=float(number))
+
+    def _rewritten(self, _: fx.Node, a: Any, b: Any, *__: Any) -> StridedView:
+        place = self._place(a)
+        return self.writer.add(Op.COPY, place, self._place(b).expanded(place.shape))
+
+    def _lessened(self, node: fx.Node, a: Any, number: _Number, *_: Any) -> StridedView:
+        """Adds a number less an operand."""
+        negative = self._mapped(Op.SCALE, -1.0, node, a)
+        return self.writer.add(Op.SHIFT, self._result(node, (negative,)), negative, number=float(number))
 
     def _ones(self, node: fx.Node, *_: Any) -> StridedView:
         place = self._mapped(Op.FILL, 1.0, node, None)
@@ -335,6 +345,8 @@ _HANDLERS: dict[Any, Callable[[Translator], Callable[..., Any]]] = {
     _ATEN.var_mean.correction: lambda t: t._moments,
     _ATEN.empty_like.default: lambda t: t._filled(0.0),
     _ATEN.fill_.Scalar: lambda t: t._refilled,
+    _ATEN.copy_.default: lambda t: t._rewritten,
+    _ATEN.rsub.Scalar: lambda t: t._lessened,
     _ATEN.neg.default: lambda t: lambda node, a: t._mapped(Op.SCALE, -1.0, node, a),
     _ATEN.ones_like.default: lambda t: t._ones,
     _ATEN.new_ones.default: lambda t: t._ones,

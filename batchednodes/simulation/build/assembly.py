@@ -16,6 +16,7 @@ from batchednodes.algorithms.base import Algorithm
 from batchednodes.algorithms.context import Gradient
 from batchednodes.algorithms.edge_rows import EdgeRows
 from batchednodes.algorithms.fields import Field
+from batchednodes.algorithms.fused import fuse_
 from batchednodes.algorithms.gossip_sgd import GossipSGD
 from batchednodes.algorithms.local_sgd import LocalSGD
 from batchednodes.algorithms.mixing import Ages, Entries, parts
@@ -141,6 +142,9 @@ def assemble(
     state = _state(configs, events, problem, tracking.layout, (declared, rowwise.edges), state)
     trials.check_algorithm(rowwise, state, problem)
     trials.check_robust(rowwise)
+    single = not isinstance(events, Barriers | MessageTimeline)  # contacts, of models that come at once
+    if single and chunks.traced and config.executor == "batched" and config.run.mixing == "auto":
+        fuse_(rowwise, state, events.exchange == "meet")
     window = config.run.window or automatic_window(events)
     engine = Engine(events, executor, config.run.until, config.run.mark_every, window)
     theories = tuple(mean_staleness(c, events, g, tracking.sources) for g, c in enumerate(configs))
