@@ -43,13 +43,14 @@ class Gradient:
         alike = not (sampler.padded or sampler.uneven)  # then the gradient is the mean of those of minibatches
         if self.fast is None or sampler.keyed or not alike:
             return self._by_vmap(x, examples)
-        steps, total = examples.shape[1], torch.zeros_like(x)
-        losses, rates = x.new_zeros(x.shape[0]), Hyperparameters(x.new_ones(x.shape[0]), optimizer=TakeGradient())
-        for s in range(steps):
+        steps, total = examples.shape[1], x.clone()
+        rates = Hyperparameters(x.new_ones(x.shape[0]), optimizer=TakeGradient())
+        losses = self._steps.run_(total, None, examples[:, :1], rates).clone()
+        for s in range(1, steps):
             g = x.clone()
             losses += self._steps.run_(g, None, examples[:, s : s + 1], rates)
             total += g
-        return total / steps, losses / steps
+        return (total / steps, losses / steps) if steps > 1 else (total, losses)
 
     @functools.cached_property
     def _steps(self) -> LocalSGD:

@@ -133,7 +133,7 @@ class Fused:
                 inbox[side, name].add_(sent.pop(name).to(inbox[side, name].dtype))
                 del own[name]
             algorithm.absorb_(rows[side], algorithm.combine(own, sent, w), known[side])
-            rowwise.check(rows[side], {name: value.shape for name, value in before[side].items()}, "absorb_")
+            rowwise.check(rows[side], before[side], "absorb_")
         taken = {tensor.untyped_storage().data_ptr() for tensor in held}
         writes = [
             (old, r[name].clone() if r[name].untyped_storage().data_ptr() in taken else r[name])  # read before written
@@ -156,13 +156,14 @@ class Fused:
             noted = self.pairs or self.rowwise.algorithm.writes_sender
             _note_(last.numpy(), j.numpy(), i.numpy(), times.numpy(), noted, both.numpy())
             before = both[0].unsqueeze(1), both[1].unsqueeze(1)
-        told = list[Tensor]()
+        x, *others = (state.x if slot.name == "x" else state.fields[slot.name] for slot in self.slots)
+        found = [x, torch.zeros(j.numel(), 1, 1, dtype=torch.int64), w, *others]
+        read = {source.number for source in tape.sources if source.kind == "argument"}
         for nodes, since, keys in zip((j, i), before, self.asked, strict=True):
             k = Contact(self.rowwise, {} if since is None else {"last_event": since}, nodes, times.unsqueeze(1))
-            told += [_ask(k, key) for key in keys]
-        x, *others = (state.x if slot.name == "x" else state.fields[slot.name] for slot in self.slots)
-        entries = torch.zeros(j.numel(), 1, 1, dtype=torch.int64)
-        tape.run_((x, entries, w, *others, *told), torch.stack(lists), alone=True)
+            for key in keys:
+                found.append(_ask(k, key) if len(found) in read else w)
+        tape.run_(found, torch.stack(lists), alone=True)
 
 
 def fuse_(rowwise: Rowwise, state: State, pairs: bool) -> None:
