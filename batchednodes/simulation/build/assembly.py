@@ -182,6 +182,8 @@ def _executor(
         return Serial(reference if plain else any_), rowwise, declared
     descent = local.descent(config, problem, rates, rows[0])
     gradient = Gradient(problem, lambda taken: local.descent(config, problem, taken, rows[0]))
+    if not type(config.method).descends:
+        _ = gradient.steps  # made before the run
     rowwise = _rowwise(configs, events, gradient, descent, rates)
     choices = (rows[1], config.run.mixing, quarantine, entries, carries, replaces, ages, rounds)
     return Batched(Waves(rowwise, problem, descent, *laws, *choices)), rowwise, declared
