@@ -8,9 +8,9 @@ Notation: n nodes, w contacts, p parameters, x models, j the row that receives, 
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -73,7 +73,7 @@ class Fused:
             if lives != "inbox" or side == 0 or pairs
         ]
         made = Fused(rowwise, pairs, tuple(slots), ([], []))
-        known = [_Known(rowwise, _contact(rowwise, 2), {}) for _ in (0, 1)]
+        known = [Known(rowwise, _contact(rowwise, 2), {}) for _ in (0, 1)]
         made._contacts_(made._examples(state, 2), state.x.new_full((2, 1), 0.5), known)
         for keys, one in zip(made.asked, known, strict=True):
             keys += one.told
@@ -90,13 +90,13 @@ class Fused:
         def arguments(w: int) -> list[Tensor]:
             x, *others = self._examples(state, w)
             k = _contact(self.rowwise, w)
-            told = [_ask(k, key) for _, key in more]
+            told = [ask(k, key) for _, key in more]
             return [x, torch.zeros(w, 1, dtype=torch.int64), torch.linspace(0.2, 0.6, w).to(x), *others, *told]
 
         def contact_(x: Tensor, _: Tensor, w: Tensor, *rest: Tensor) -> Tensor:
             held, told = (x, *rest[: len(self.slots) - 1]), rest[len(self.slots) - 1 :]
             known = [
-                _Known(self.rowwise, None, {key: one for (of, key), one in zip(more, told, strict=True) if of == side})
+                Known(self.rowwise, None, {key: one for (of, key), one in zip(more, told, strict=True) if of == side})
                 for side in (0, 1)
             ]
             self._contacts_(held, w.unsqueeze(1), known)
@@ -111,7 +111,7 @@ class Fused:
         tensors = [state.x if slot.name == "x" else state.fields[slot.name] for slot in self.slots]
         return [torch.rand(w, t.shape[1], generator=draw, dtype=torch.float64).to(t) for t in tensors]
 
-    def _contacts_(self, held: Sequence[Tensor], w: Float[Tensor, "w 1"], known: "Sequence[_Known]") -> None:
+    def _contacts_(self, held: Sequence[Tensor], w: Float[Tensor, "w 1"], known: "Sequence[Known]") -> None:
         """Makes contacts of rows, in place; w: weights of what comes."""
         rowwise, algorithm, inbox = self.rowwise, self.rowwise.algorithm, dict[tuple[int, str], Tensor]()
         rows: tuple[Rows, Rows] = {}, {}
@@ -134,15 +134,9 @@ class Fused:
                 del own[name]
             algorithm.absorb_(rows[side], algorithm.combine(own, sent, w), known[side])
             rowwise.check(rows[side], before[side], "absorb_")
-        taken = {tensor.untyped_storage().data_ptr() for tensor in held}
-        writes = [
-            (old, r[name].clone() if r[name].untyped_storage().data_ptr() in taken else r[name])  # read before written
-            for r, was in list(zip(rows, before, strict=True))[: 2 if self.pairs or algorithm.writes_sender else 1]
-            for name, old in was.items()
-            if r[name] is not old
-        ]
-        for old, new in writes:
-            old.copy_(new)
+        both = (0, 1) if self.pairs or algorithm.writes_sender else (0,)
+        old, new = ({(side, name): value for side in both for name, value in of[side].items()} for of in (before, rows))
+        overwrite_(old, new, held)
 
     def run_(self, tape: Tape, state: State, phase: GossipPhase) -> None:
         """Applies a phase of live contacts to the state."""
@@ -162,7 +156,7 @@ class Fused:
         for nodes, since, keys in zip((j, i), before, self.asked, strict=True):
             k = Contact(self.rowwise, {} if since is None else {"last_event": since}, nodes, times.unsqueeze(1))
             for key in keys:
-                found.append(_ask(k, key) if len(found) in read else w)
+                found.append(ask(k, key) if len(found) in read else w)
         tape.run_(found, torch.stack(lists), alone=True)
 
 
@@ -184,7 +178,7 @@ def fuse_(rowwise: Rowwise, state: State, pairs: bool) -> None:
         rowwise.fused[pairs] = lambda state, phase: fused.run_(tape, state, phase)
 
 
-class _Known(Contact):
+class Known(Contact):
     """What methods may know of one side of contacts: what they are told, or else ask of a context, and note."""
 
     def __init__(self, of: Rowwise, whole: Contact | None, told: dict[Key, Tensor]) -> None:
@@ -194,7 +188,7 @@ class _Known(Contact):
         if key not in self.told:
             if self.whole is None:
                 raise UntraceableError(f"a method asks for {key[0]} in some contacts only")
-            self.told[key] = _ask(self.whole, key)
+            self.told[key] = ask(self.whole, key)
         return self.told[key]
 
     @property
@@ -235,10 +229,24 @@ class _Known(Contact):
         return self._of("common", stream, size)
 
 
-def _ask(k: Contact, key: Key) -> Tensor:
+def overwrite_(old: Mapping[Any, Tensor], new: Mapping[Any, Tensor], held: Sequence[Tensor]) -> None:
+    """Writes rows over old ones, views of what is held, where they are others: all of them as they were before."""
+    taken = {tensor.untyped_storage().data_ptr() for tensor in held}
+    writes = [
+        (value, new[key].clone() if new[key].untyped_storage().data_ptr() in taken else new[key])
+        for key, value in old.items()
+        if new[key] is not value
+    ]
+    for value, replaced in writes:
+        value.copy_(replaced)
+
+
+def ask(k: Contact, key: Key) -> Tensor:
+    """Returns what a context says, a real number where it is a whole one."""
     name, *arguments = key
     found = getattr(k, str(name))
-    return found(*arguments) if arguments else found
+    found = found(*arguments) if arguments else found
+    return found if found.is_floating_point() else found.to(k.of.degree.dtype)
 
 
 def _contact(rowwise: Rowwise, w: int) -> Contact:

@@ -17,6 +17,7 @@ from batchednodes.algorithms.context import Gradient
 from batchednodes.algorithms.edge_rows import EdgeRows
 from batchednodes.algorithms.fields import Field
 from batchednodes.algorithms.fused import fuse_
+from batchednodes.algorithms.fused_update import fuse_updates_
 from batchednodes.algorithms.gossip_sgd import GossipSGD
 from batchednodes.algorithms.local_sgd import LocalSGD
 from batchednodes.algorithms.mixing import Ages, Entries, parts
@@ -145,6 +146,8 @@ def assemble(
     single = not isinstance(events, Barriers | MessageTimeline)  # contacts, of models that come at once
     if single and chunks.traced and config.executor == "batched" and config.run.mixing == "auto":
         fuse_(rowwise, state, events.exchange == "meet")
+    if chunks.traced and config.executor == "batched":
+        fuse_updates_(rowwise, state)
     window = config.run.window or automatic_window(events)
     engine = Engine(events, executor, config.run.until, config.run.mark_every, window)
     theories = tuple(mean_staleness(c, events, g, tracking.sources) for g, c in enumerate(configs))
