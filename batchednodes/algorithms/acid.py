@@ -88,12 +88,12 @@ class ACiD(Algorithm):
         return {"eta": eta if self.eta is None else self.eta, "alpha": alpha if self.alpha is None else self.alpha}
 
     def flow_(self, r: Rows, k: Context) -> None:
-        mean, half = (r["x"] + r["y"]) / 2, (r["x"] - r["y"]) / 2 * (-2 * k.constant("eta") * k.elapsed).exp()
-        r["x"], r["y"] = mean + half, mean - half
+        nearer = (r["x"] - r["y"]) * ((1 - (-2 * k.constant("eta") * k.elapsed).exp()) / 2)
+        r["x"], r["y"] = r["x"] - nearer, r["y"] + nearer
 
     def update_(self, r: Rows, k: Context) -> None:
-        step = k.descend(r["x"]) - r["x"]
-        r["x"], r["y"] = r["x"] + step, r["y"] + step
+        new = k.descend(r["x"])
+        r["x"], r["y"] = new, r["y"] + (new - r["x"])
 
     def absorb_(self, r: Rows, mixed: Rows, k: Context) -> None:
         r["y"] = r["y"] + 2 * k.constant("alpha") * (mixed["x"] - r["x"])  # twice the move of a mean of two

@@ -39,21 +39,24 @@ class Gradient:
         self, x: Float[Tensor, "w p"], examples: Int64[Tensor, "w s b"]
     ) -> tuple[Float[Tensor, "w p"], Float[Tensor, " w"]]:
         """Returns gradients and losses at some models, by minibatches whose keys, if they have any, are the first's."""
+        if self.steps is None:
+            return self._by_vmap(x, examples)
+        steps, total = examples.shape[1], x.clone()
+        rates = Hyperparameters(x.new_ones(x.shape[0]), optimizer=TakeGradient())
+        losses = self.steps.run_(total, None, examples[:, :1], rates).clone()
+        for s in range(1, steps):
+            g = x.clone()
+            losses += self.steps.run_(g, None, examples[:, s : s + 1], rates)
+            total += g
+        return (total / steps, losses / steps) if steps > 1 else (total, losses)
+
+    @functools.cached_property
+    def steps(self) -> LocalSGD | None:
+        """What makes steps of `TakeGradient`, made when it is first asked for; None: vmap makes gradients."""
         sampler = self.problem.sampler
         alike = not (sampler.padded or sampler.uneven)  # then the gradient is the mean of those of minibatches
         if self.fast is None or sampler.keyed or not alike:
-            return self._by_vmap(x, examples)
-        steps, total = examples.shape[1], torch.zeros_like(x)
-        losses, rates = x.new_zeros(x.shape[0]), Hyperparameters(x.new_ones(x.shape[0]), optimizer=TakeGradient())
-        for s in range(steps):
-            g = x.clone()
-            losses += self._steps.run_(g, None, examples[:, s : s + 1], rates)
-            total += g
-        return total / steps, losses / steps
-
-    @functools.cached_property
-    def _steps(self) -> LocalSGD:
-        assert self.fast is not None
+            return None
         like = self.problem.features.new_ones(1, dtype=self.problem.stack.dtype)
         return self.fast(Hyperparameters(like, optimizer=TakeGradient()))
 

@@ -60,8 +60,9 @@ class DivShare(Algorithm):
 
     def _brought(self, u: Any, x: Any) -> Any:
         """Returns which entries of models a message brings, as 0 and 1, given a number in (0, 1) for each."""
-        place = x.new_tensor(range(x.shape[-1])) * self.fragments // x.shape[-1]
-        return (place == (u * self.fragments).floor()).to(x.dtype)
+        place = x.new_tensor([k * self.fragments // x.shape[-1] for k in range(x.shape[-1])])
+        above = u * self.fragments - place
+        return (above >= 0).to(x.dtype) * (above < 1).to(x.dtype)
 
     def event_(self, rows: Rows, e: Any, k: Any) -> None:
         """Does the same to one event, in plain PyTorch."""

@@ -6,6 +6,7 @@ direction for all that may be in contact, whichever of them makes it.
 Notation: n nodes of all networks, m directed edges, w rows of a wave, d largest number of neighbours.
 """
 
+import functools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -53,6 +54,11 @@ class EdgeRows:
     def count(self) -> int:
         """M."""
         return self.keys.numel()
+
+    @functools.cached_property
+    def even(self) -> bool:
+        """Whether all nodes have d neighbours."""
+        return bool((self.begins.diff() == self.most).all())
 
     def number(self, nodes: Int64[Tensor, "*w"], others: Int64[Tensor, "*w"]) -> Int64[Tensor, "*w"]:
         """Returns the numbers of edges (i, j), which there are."""

@@ -3,6 +3,7 @@ r"""What the methods of an algorithm may know of their rows, in contacts, rounds
 Notation: n nodes, w rows, p parameters, s steps of an update, b examples of a minibatch, x models.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -41,10 +42,17 @@ class Contact(Context):
     """What a mixing may know of its rows."""
 
     def __init__(self, all_: Nodes, r: Rows, nodes: Tensor, time: Tensor) -> None:
-        self.of, self.nodes, self.instant = all_, nodes, time
-        self.before = torch.full_like(time, -1)
-        self.last = r.get("last_event")
-        self.number = time.flatten().view(torch.int64)  # an address: a node has one contact at a time
+        self.of, self.nodes, self.instant, self.last = all_, nodes, time, r.get("last_event")
+
+    @functools.cached_property
+    def before(self) -> Tensor:
+        """Updates of each node before an update; -1 in a contact."""
+        return torch.full_like(self.instant, -1)
+
+    @functools.cached_property
+    def number(self) -> Tensor:
+        """What the address of draws ends with."""
+        return self.instant.flatten().view(torch.int64)  # a node has one contact at a time
 
     @property
     def time(self) -> Tensor:

@@ -30,7 +30,7 @@ from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.algorithms.state import started
 from batchednodes.numerics import fx_program
 from batchednodes.numerics.cuda_graphs import CudaGraphs, capture
-from batchednodes.numerics.fx_program import Function
+from batchednodes.numerics.fx_program import Function, UntraceableError
 from batchednodes.numerics.tape import Tape, record
 
 Objective = Callable[..., Tensor]
@@ -111,6 +111,8 @@ class LocalSGD:
         Raises:
             program.UntraceableError: there is no such tape.
         """
+        if rates.optimizer is not None and type(rates.optimizer).fields:
+            raise UntraceableError("a tape looks up models where they lie, but not what optimizers keep of them")
         return replace(self, tape=record(self.step_, self._arguments(p, batch_size, rates)))
 
     def _arguments(self, p: int, batch_size: int, rates: Hyperparameters) -> fx_program.Arguments:

@@ -5,8 +5,9 @@ Serial is the same with one row: what a method does to a row depends on that row
 Notation: w rows, p parameters, e lines of a wave, i sender, j receiver, x models, W gossip matrix.
 """
 
-from collections.abc import Mapping, Set
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from batchednodes.algorithms.base import Algorithm, Context, Rows
 from batchednodes.algorithms.edge_rows import EdgeRows
-from batchednodes.algorithms.fields import columns
+from batchednodes.algorithms.fields import Field, columns
 from batchednodes.algorithms.known import Contact, Nodes, Update
 from batchednodes.algorithms.mixing import Kernel, mix_, split
 from batchednodes.algorithms.mixing.phase import GossipPhase
@@ -31,6 +32,10 @@ class Rowwise(Nodes):
     """Where fields lie that live on edges; None: there are none."""
     robust: Robust | None = None
     """Who attacks, and how robustly models are merged; None: nobody, and they are averaged."""
+    fused: "dict[bool, Callable[[State, GossipPhase], None]]" = field(default_factory=dict)
+    """What applies a phase of pushes, or of meetings (True), in one compiled loop, where there is such; see `fused`."""
+    fused_update: "list[Callable[[State, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]]" = field(default_factory=list)
+    """What updates rows in one, as `updated` does, where they lie; see `fused_update`."""
 
     # ------------------------------------------------------------------------------------------------------- updates
 
@@ -44,18 +49,19 @@ class Rowwise(Nodes):
         examples: Int64[Tensor, "w s b"],
     ) -> tuple[Rows, Float[Tensor, " w"]]:
         """Returns what an update makes of some rows, which stay as they are, and the losses that it saw."""
-        hidden = {name for name, one in self.algorithm.declared().items() if not one.seen}
+        hidden = {name for name, one in self.declared.items() if not one.seen}
         r, here = self.rows(state, rows, hidden=hidden), None
         r |= {name: state.fields[name].index_select(0, rows) for name in self.algorithm.living("inbox")}
         if self.edges is not None and state.on_edges - hidden:
             index, here = self.edges.around(nodes)
-            r |= around(state, index, here, hidden)
-        shapes = {name: value.shape for name, value in r.items()}
+            r |= around(state, index, None if self.edges.even else here, hidden)
+        before = dict(r)
         k = Update(self, r, nodes, times.unsqueeze(1), counts.unsqueeze(1), examples, here)
         self.flow_(r, k)
         self.algorithm.update_(r, k)
-        self.check(r, shapes, "update_")
-        r |= {name: torch.zeros_like(r[name]) for name in self.algorithm.living("inbox")}
+        self.check(r, before, "update_")
+        r = self.changed(r, before)
+        r |= {name: torch.zeros_like(before[name]) for name in self.algorithm.living("inbox")}
         self.note(r, times)
         return r, k.losses
 
@@ -65,6 +71,9 @@ class Rowwise(Nodes):
         """Applies a phase of gossip."""
         if self.robust is not None or not self.algorithm.linear():
             all_live = phase.sent is None and not bool((phase.senders == phase.receivers).any())
+            if all_live and phase.pairs in self.fused:
+                self.fused[phase.pairs](state, phase)
+                return
             for a, b in phase.spans():
                 self._wave_(state, phase, slice(a, b), all_live)
         elif self.algorithm.mixing == "column":
@@ -104,9 +113,9 @@ class Rowwise(Nodes):
         else:
             sent = self.robust.sent(sent, origins, self.contact(theirs, origins, times))
             mixed = self.robust.combine(self.algorithm, own, sent, w.unsqueeze(1), j)
-        shapes = {name: value.shape for name, value in mine.items()}
+        gathered = dict(mine)
         self.algorithm.absorb_(mine, mixed, self.contact(mine, j, times))
-        self.check(mine, shapes, "absorb_")
+        self.check(mine, gathered, "absorb_")
         self.note(mine, times)
         if self.algorithm.writes_sender and not phase.pairs:  # of a meeting each side is a receiver, too
             self.note(theirs, times)
@@ -124,7 +133,7 @@ class Rowwise(Nodes):
     def _copies_(self, state: State, i: Tensor, j: Tensor, models: bool = True) -> None:
         if models:
             state.x.index_copy_(0, j, state.x.index_select(0, i))
-        for name, field in self.algorithm.declared().items():
+        for name, field in self.declared.items():
             if field.travels and name in state.fields:
                 state.fields[name].index_copy_(0, j, state.fields[name].index_select(0, i))
 
@@ -175,7 +184,8 @@ class Rowwise(Nodes):
         kept = {name: r[name].to(state.fields[name].dtype) for name in state.on_edges & r.keys()}
         if kept and self.edges is not None and updated is not None:
             number, here = self.edges.around(updated)
-            edges, kept = number[here], {name: value[here] for name, value in kept.items()}
+            edges = number.flatten() if self.edges.even else number[here]
+            kept = {name: value.flatten(0, 1) if self.edges.even else value[here] for name, value in kept.items()}
         if edges is not None:
             for name, value in kept.items():
                 state.fields[name].index_copy_(0, edges, value)
@@ -185,10 +195,20 @@ class Rowwise(Nodes):
         """Number of parameters of a model."""
         return self.gradient.problem.stack.p
 
-    @property
+    @functools.cached_property
+    def declared(self) -> dict[str, Field]:
+        """What the algorithm keeps."""
+        return self.algorithm.declared()
+
+    @functools.cached_property
     def columns(self) -> dict[str, slice]:
         """Where the mixed fields lie in a row, behind the model."""
-        return columns(self.algorithm.declared(), self.p)
+        return columns(self.declared, self.p)
+
+    def changed(self, r: Rows, before: Rows) -> Rows:
+        """Returns the fields of some rows that a method replaced, and those that lie in the rows of x."""
+        return {name: value for name, value in r.items()
+                if value is not before.get(name) or name == "x" or name in self.columns}  # fmt: skip
 
     def models(self, state: State, time: float | None = None) -> Float[Tensor, "n p"]:
         """Returns the models of the nodes that are scored; as a view where they are the rows themselves.
@@ -221,10 +241,10 @@ class Rowwise(Nodes):
                 raise ValueError(f"{self._said('emit_')} return {name} with a row of each of {w} nodes, got {got}")
         return found
 
-    def check(self, r: Rows, shapes: Mapping[str, torch.Size], method: str) -> None:
+    def check(self, r: Rows, before: Rows, method: str) -> None:
         """Raises ValueError where a method of an algorithm left fields that are no rows of their width."""
-        for name, shape in shapes.items():
-            found = r.get(name)
+        for name, old in before.items():
+            found, shape = r.get(name), old.shape
             if not isinstance(found, Tensor) or found.shape != shape:
                 got = f"shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
                 raise ValueError(f"{self._said(method)} leave {name} of shape {list(shape)}, got {got}")
@@ -249,8 +269,15 @@ class Rowwise(Nodes):
 
 
 def around(
-    state: State, index: Int64[Tensor, "w d"], here: Bool[Tensor, "w d"], hidden: Set[str] = frozenset()
+    state: State, index: Int64[Tensor, "w d"], here: Bool[Tensor, "w d"] | None, hidden: Set[str] = frozenset()
 ) -> Rows:
-    """Returns the fields on edges [w, d, width], but hidden ones, of all edges of some nodes; 0 where there is none."""
-    names = sorted(state.on_edges - hidden)
-    return {name: torch.where(here.unsqueeze(2), state.fields[name][index], 0) for name in names}
+    """Returns the fields on edges [w, d, width], but hidden ones, of all edges of some nodes.
+
+    Args:
+        state: stays as it is.
+        index: numbers of the edges.
+        here: which there are, in place of others comes 0; None: all.
+        hidden: fields that are left out.
+    """
+    found = {name: state.fields[name][index] for name in sorted(state.on_edges - hidden)}
+    return found if here is None else {name: torch.where(here.unsqueeze(2), value, 0) for name, value in found.items()}

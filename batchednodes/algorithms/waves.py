@@ -112,7 +112,11 @@ class Waves:
         def drawn(part: slice) -> Tensor:
             return self.problem.draw(wave.nodes[part], wave.counts[part]) if examples is None else examples[part]
 
-        if self.plain:
+        if self.rowwise.fused_update:
+            self.chunk.run_(
+                rows.numel(), drawn, lambda k, index: self._fused_(state, rows[k], nodes[k], times[k], counts[k], index)
+            )
+        elif self.plain:
             self._train_(state, rows, nodes, times, counts, drawn)
         else:
             self.chunk.run_(
@@ -164,6 +168,13 @@ class Waves:
     def kept(self) -> tuple[str, ...]:
         """Names of the fields that the optimizer keeps."""
         return () if self.rates.optimizer is None else tuple(type(self.rates.optimizer).fields)
+
+    def _fused_(
+        self, state: State, rows: Tensor, nodes: Tensor, times: Tensor, counts: Tensor, index: Tensor
+    ) -> None:
+        """Updates some rows where they lie, by the algorithm's tape."""
+        loss = self.rowwise.fused_update[0](state, rows, nodes, times, counts, index)
+        _note_(state, nodes, times, self._sound(loss, state.x.index_select(0, rows) if self.quarantine else state.x))
 
     def _replace_(
         self, state: State, rows: Tensor, nodes: Tensor, times: Tensor, r: Rows, losses: Float[Tensor, " w"]

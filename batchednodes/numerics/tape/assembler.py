@@ -103,7 +103,7 @@ class Writer:
                 source, times = self.copied[place.base]
                 if self.changed.get(source, 0) != times:
                     raise UntraceableError("what was copied has changed since")
-        if CHANGING <= op <= Op.MULTIPLY_TO or op == Op.SPREAD or op == Op.TOTAL:
+        if CHANGING <= op <= Op.MULTIPLY_TO or op in (Op.SPREAD, Op.TOTAL) or out.base >= 0:
             self.changed[out.base] = self.changed.get(out.base, 0) + 1
         missing, zeros = a or b or out, [0, 0, 0]
         given = iter([list(s) for s in strides])

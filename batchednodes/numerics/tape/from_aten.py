@@ -17,7 +17,7 @@ from batchednodes.numerics.tape.assembler import Writer
 from batchednodes.numerics.tape.fx_nodes import alpha, own_shape, row_shape, shape_of
 from batchednodes.numerics.tape.matmul import BYTES
 from batchednodes.numerics.tape.opcodes import Op
-from batchednodes.numerics.tape.strides import StridedView, favoured, packed
+from batchednodes.numerics.tape.strides import StridedView, favoured
 
 _ATEN = torch.ops.aten
 
@@ -48,6 +48,7 @@ _MAPS: dict[Any, Op] = {
     _ATEN.reciprocal.default: Op.INVERT,
     _ATEN.abs.default: Op.ABS,
     _ATEN.clone.default: Op.COPY,
+    _ATEN.lift_fresh_copy.default: Op.COPY,
 }
 """Operations of one operand."""
 
@@ -154,6 +155,15 @@ class Translator:
     def _refilled(self, _: fx.Node, a: Any, number: _Number) -> StridedView:
         return self.writer.add(Op.FILL, self._place(a), number=float(number))
 
+    def _rewritten(self, _: fx.Node, a: Any, b: Any, *__: Any) -> StridedView:
+        place = self._place(a)
+        return self.writer.add(Op.COPY, place, self._place(b).expanded(place.shape))
+
+    def _lessened(self, node: fx.Node, a: Any, number: _Number, *_: Any) -> StridedView:
+        """Adds a number less an operand."""
+        negative = self._mapped(Op.SCALE, -1.0, node, a)
+        return self.writer.add(Op.SHIFT, self._result(node, (negative,)), negative, number=float(number))
+
     def _ones(self, node: fx.Node, *_: Any) -> StridedView:
         place = self._mapped(Op.FILL, 1.0, node, None)
         self.ones.add(place)
@@ -167,7 +177,7 @@ class Translator:
 
     def _viewed(self, node: fx.Node, a: Any) -> StridedView:
         place, shape = self._place(a), row_shape(node)
-        return place.reshaped(shape) or _reshaped(self.writer.copy(place, range(len(place.shape))), shape)
+        return place.reshaped(shape) or self.writer.copy(place, range(len(place.shape))).packed(shape)
 
     def _transposed(self, node: fx.Node, a: Any, first: int, second: int) -> StridedView:
         place = self._place(a)
@@ -199,6 +209,15 @@ class Translator:
 
     def _item(self, _: fx.Node, source: fx.Node, k: int) -> Any:
         return self.found[source][k]
+
+    def _lined_up(self, node: fx.Node, tensors: Sequence[Any], dim: int = 0) -> StridedView:
+        d, first, out = dim % len(own_shape(node)) - 1, 0, self._result(node, ())
+        if d < 0:
+            raise UntraceableError("rows are put one after the other")
+        for place in map(self._place, tensors):
+            self.writer.add(Op.COPY, out.part(d, first, place.shape[d]), place)
+            first += place.shape[d]
+        return out
 
     def _selected(self, node: fx.Node, a: Any, dim: int, k: int) -> StridedView:
         place, d = self._place(a), self._dim(node, dim)
@@ -247,7 +266,7 @@ class Translator:
 
     def _picked(self, node: fx.Node, a: Any, dim: int, index: Any) -> StridedView:
         place, where, d = self._place(a), self._place(index), self._dim(node, dim)
-        source, more = _looked_up(place, where, d)
+        source, more = place.looked_up(where.shape, d)
         return self.writer.add(Op.PICK, self._result(node, ()), source, where, more=more)
 
     def _spread(self, node: fx.Node, a: Any, dim: int, index: Any, values: Any) -> StridedView:
@@ -255,7 +274,7 @@ class Translator:
         out = self._result(node, ())
         self.writer.add(Op.COPY, out, place)
         source = replace(self._place(values), shape=where.shape)  # the first entries along each dimension
-        to, more = _looked_up(out, where, d)
+        to, more = out.looked_up(where.shape, d)
         self.writer.add(Op.SPREAD, to, source, where, more=more)
         return out
 
@@ -335,6 +354,8 @@ _HANDLERS: dict[Any, Callable[[Translator], Callable[..., Any]]] = {
     _ATEN.var_mean.correction: lambda t: t._moments,
     _ATEN.empty_like.default: lambda t: t._filled(0.0),
     _ATEN.fill_.Scalar: lambda t: t._refilled,
+    _ATEN.copy_.default: lambda t: t._rewritten,
+    _ATEN.rsub.Scalar: lambda t: t._lessened,
     _ATEN.neg.default: lambda t: lambda node, a: t._mapped(Op.SCALE, -1.0, node, a),
     _ATEN.ones_like.default: lambda t: t._ones,
     _ATEN.new_ones.default: lambda t: t._ones,
@@ -345,6 +366,7 @@ _HANDLERS: dict[Any, Callable[[Translator], Callable[..., Any]]] = {
     _ATEN.expand.default: lambda t: t._expanded,
     _ATEN.split_with_sizes.default: lambda t: t._split,
     operator.getitem: lambda t: t._item,
+    _ATEN.cat.default: lambda t: t._lined_up,
     _ATEN.select.int: lambda t: t._selected,
     _ATEN.slice.Tensor: lambda t: t._sliced,
     _ATEN.bmm.default: lambda t: t._product,
@@ -361,16 +383,6 @@ _HANDLERS: dict[Any, Callable[[Translator], Callable[..., Any]]] = {
     _ATEN._to_copy.default: lambda t: t._converted,
 }
 """What adds the instructions of an operation, given the arguments of its node."""
-
-
-def _reshaped(place: StridedView, shape: tuple[int, ...]) -> StridedView:
-    return replace(place, shape=shape, strides=packed(shape))
-
-
-def _looked_up(place: StridedView, index: StridedView, d: int) -> tuple[StridedView, tuple[int, int]]:
-    """Returns the place of the entries 0 along a dimension for each index, their distance, and how many there are."""
-    strides = tuple(0 if k == d else stride for k, stride in enumerate(place.strides))
-    return replace(place, shape=index.shape, strides=strides), (place.strides[d], place.shape[d])
 
 
 def _with_number(op: Op, b: float, c: float) -> tuple[Op, float]:

@@ -24,8 +24,8 @@ PIECE = 1024
 """Numbers of a line."""
 
 INPUT = 4
-"""Integers that say where an argument lies: its address; bytes from row to row, and from step to step; whether rows are
-looked up."""
+"""Integers that say where an argument lies: its address; bytes from row to row, and from step to step; the list of rows
+by which they are looked up, or 0."""
 
 _AHEAD = 1 << 15
 """Bytes of the next row's numbers that are asked for while a row is worked on, at most [B]."""
@@ -189,7 +189,8 @@ def _rows(head, task, parts, number):  # noqa: ANN001, ANN202
     """Runs the tape for rows until none is left; arguments: see `run_`."""
     count, inputs, w, steps, together, b = head[2], head[5], head[7], head[8], head[11], head[13]
     codes, numbers = carray(pointer(head[1]), (count, WIDTH), np.int64), carray(pointer(head[3]), count, number)
-    table, rows = carray(pointer(head[4]), (inputs, INPUT), np.int64), carray(pointer(head[6]), w, np.int64)
+    table = carray(pointer(head[4]), (inputs, INPUT), np.int64)
+    rows = carray(pointer(head[6]), (table[:, 3].max(), w), np.int64)
     part, own = home(task, parts), claim(task, 0)
     spares = carray(pointer(head[9] + own * head[10]), (2, PIECE), number)
     bases = np.empty(OWN + inputs, np.int64)
@@ -205,8 +206,8 @@ def _rows(head, task, parts, number):  # noqa: ANN001, ANN202
                     continue
                 for k in range(inputs):
                     if s == 0 and table[k, 3] != 0 and r + 1 < w:
-                        _ask(table[k, 0] + rows[r + 1] * table[k, 1], min(table[k, 1], _AHEAD))
-                    row = rows[r] if table[k, 3] != 0 else r
+                        _ask(table[k, 0] + rows[table[k, 3] - 1, r + 1] * table[k, 1], min(table[k, 1], _AHEAD))
+                    row = rows[table[k, 3] - 1, r] if table[k, 3] != 0 else r
                     bases[OWN + k] = table[k, 0] + row * table[k, 1] + s * table[k, 2]
                 _step(codes, numbers, bases, spares, number)
                 made += 1
@@ -219,7 +220,7 @@ def kernel(number: type) -> Any:
     """Returns the compiled function that runs tapes on numbers of a type, for `work_queue.run`.
 
     Its orders are: address of the instructions, and how many; address of their numbers; address of the table of
-    arguments, and how many, the losses [w] the last; address of the rows [w] that are looked up; w; s; address of the
+    arguments, and how many, the losses [w] the last; address of the lists of rows [lists, w] that are looked up; w; s; address of the
     memory of the threads, bytes of each; rows of a piece of work; address of entries [w, s, b] of which a first one
     below 0 says that there is no such step, or 0, and b; bytes of a thread's memory before its integers.
     """

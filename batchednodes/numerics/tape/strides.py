@@ -51,6 +51,15 @@ class StridedView:
         kept = [d for d in range(len(self.shape)) if d not in dims]
         return self.permuted(kept)
 
+    def packed(self, shape: tuple[int, ...]) -> "StridedView":
+        """Returns the view of another shape of numbers that lie without gaps."""
+        return replace(self, shape=shape, strides=packed(shape))
+
+    def looked_up(self, shape: tuple[int, ...], dim: int) -> "tuple[StridedView, tuple[int, int]]":
+        """Returns the view of the entries 0 along a dimension for indices of a shape, their distance, and how many."""
+        strides = tuple(0 if d == dim else stride for d, stride in enumerate(self.strides))
+        return replace(self, shape=shape, strides=strides), (self.strides[dim], self.shape[dim])
+
     def reshaped(self, shape: tuple[int, ...]) -> "StridedView | None":
         """Returns the view of another shape; None: its entries do not lie so that there is one."""
         strides = _reshaped(self.shape, self.strides, shape)

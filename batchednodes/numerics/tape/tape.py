@@ -41,8 +41,8 @@ class Source(NamedTuple):
     """Of the argument, of the result of what is computed ahead, or of the constant."""
     shared: bool
     """Whether all rows have the same."""
-    looked_up: bool
-    """Whether it has rows like the first argument, of which some are taken."""
+    looked_up: int
+    """The list of rows, of those that a call is given, by which its own are looked up; 0: it has one for each row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,23 +71,29 @@ class Tape:
         return self.run_((x, entries.unsqueeze(1), *more))
 
     def run_(
-        self, arguments: Sequence[Tensor], rows: Int64[Tensor, " w"] | None = None, skip: bool = False
+        self,
+        arguments: Sequence[Tensor],
+        rows: Int64[Tensor, "*lists w"] | None = None,
+        skip: bool = False,
+        alone: bool = False,
     ) -> Float[Tensor, " w"]:
         """Makes all steps of each row in place; returns the mean loss over them.
 
         Args:
             arguments: of the function that was recorded, but entries [w, s, b].
-            rows: of those of its arguments that are shaped as the first one; None: all, in their order.
+            rows: of those of its arguments that are looked up, a list or several; None: all, in their order.
             skip: whether rows do not have the steps whose first entry is below 0.
+            alone: whether one row may read what another one writes, so that all are run in order, by one thread.
         """
         entries = arguments[ENTRIES].contiguous()
         w, s, b = entries.shape
         found = self._found(arguments, entries)
-        rows = torch.arange(w) if rows is None else rows.contiguous()
+        most = max(source.looked_up for source in self.sources)
+        rows = torch.arange(w).expand(most, w).contiguous() if rows is None else rows.contiguous()
         losses = torch.zeros(w, dtype=self.dtype)
         table = self._table(found, (w, s), losses)
         k = torch.get_num_threads() if self.work * w * s > _WORTH else 1
-        k = min(k, w)
+        k = 1 if alone else min(k, w)
         memory, size, before = self._own(k)
         orders = (
             self.code.instructions.ctypes.data,
@@ -100,7 +106,7 @@ class Tape:
             s,
             memory.data_ptr(),
             size,
-            max(1, w // (k * _PIECES)),
+            w if alone else max(1, w // (k * _PIECES)),
             entries.data_ptr() if skip else 0,
             b,
             before,

@@ -43,18 +43,20 @@ _APART = (
 _SIZE, _VIEW = _ATEN.sym_size.int, _ATEN.view.default
 
 
-def record(function: Function, arguments: Arguments) -> Tape:
+def record(function: Function, arguments: Arguments, lists: Sequence[int] | None = None) -> Tape:
     """Returns the tape of a minibatch step.
 
     Args:
         function: maps (x [w, p], entries [w, b], more) to the losses [w]; it may write into arguments shaped as x.
         arguments: gives new arguments.
+        lists: number of the list of rows by which each argument is looked up, 0: by none; None: those that are shaped
+            as the first one are looked up by the first list.
 
     Raises:
         UntraceableError: some operation has no instruction, or the tape gives other values than the function.
     """
     with fx_program.untraceable():
-        tape = _Recorder(fx_program.joint(function, arguments, _APART)).tape()
+        tape = _Recorder(fx_program.joint(function, arguments, _APART), lists).tape()
     fx_program.compare(function, tape.step_, arguments)
     return tape
 
@@ -62,8 +64,8 @@ def record(function: Function, arguments: Arguments) -> Tape:
 class _Recorder:
     """What is known while the tape of a graph is made."""
 
-    def __init__(self, joint: fx.GraphModule) -> None:
-        self.joint, self.nodes = joint, [node for node in joint.graph.nodes if "shapes" in node.meta]
+    def __init__(self, joint: fx.GraphModule, lists: Sequence[int] | None) -> None:
+        self.lists, self.joint, self.nodes = lists, joint, [node for node in joint.graph.nodes if "shapes" in node.meta]
         inputs = [node for node in self.nodes if node.op == "placeholder"]
         self.dtype = inputs[0].meta["val"].dtype
         if self.dtype not in NUMBERS or inputs[0].meta["val"].is_cuda:
@@ -97,7 +99,7 @@ class _Recorder:
     def _read(self, node: fx.Node) -> None:
         """Gives places to what a node takes from outside the tape."""
         if node.op == "placeholder":
-            if node is not self.inputs[ENTRIES]:
+            if node is not self.inputs[ENTRIES] and node.users:
                 self._place(node, "argument", self.inputs.index(node))
             return
         value = getattr(self.joint, str(node.target)) if node.op == "get_attr" else constant(node)
@@ -116,7 +118,8 @@ class _Recorder:
         whole = tuple(value.shape) if shape is None else shape
         self.translator.found[node] = StridedView(len(self.sources), whole, packed(whole))
         alike = kind == "argument" and shape is not None and shape == shape_of(self.inputs[0])
-        self.sources.append(Source(kind, number, shape is None, alike))
+        given = int(alike) if self.lists is None or kind != "argument" else self.lists[number]
+        self.sources.append(Source(kind, number, shape is None, given))
 
     def _ahead(self) -> fx.GraphModule | None:
         """Returns what is computed from the entries of minibatches for a whole wave."""

@@ -16,6 +16,8 @@ from batchednodes.algorithms.base import Algorithm
 from batchednodes.algorithms.context import Gradient
 from batchednodes.algorithms.edge_rows import EdgeRows
 from batchednodes.algorithms.fields import Field
+from batchednodes.algorithms.fused import fuse_
+from batchednodes.algorithms.fused_update import fuse_updates_
 from batchednodes.algorithms.gossip_sgd import GossipSGD
 from batchednodes.algorithms.local_sgd import LocalSGD
 from batchednodes.algorithms.mixing import Ages, Entries, parts
@@ -141,6 +143,11 @@ def assemble(
     state = _state(configs, events, problem, tracking.layout, (declared, rowwise.edges), state)
     trials.check_algorithm(rowwise, state, problem)
     trials.check_robust(rowwise)
+    single = not isinstance(events, Barriers | MessageTimeline)  # contacts, of models that come at once
+    if single and chunks.traced and config.executor == "batched" and config.run.mixing == "auto":
+        fuse_(rowwise, state, events.exchange == "meet")
+    if chunks.traced and config.executor == "batched":
+        fuse_updates_(rowwise, state)
     window = config.run.window or automatic_window(events)
     engine = Engine(events, executor, config.run.until, config.run.mark_every, window)
     theories = tuple(mean_staleness(c, events, g, tracking.sources) for g, c in enumerate(configs))
@@ -178,6 +185,8 @@ def _executor(
         return Serial(reference if plain else any_), rowwise, declared
     descent = local.descent(config, problem, rates, rows[0])
     gradient = Gradient(problem, lambda taken: local.descent(config, problem, taken, rows[0]))
+    if not type(config.method).descends:
+        _ = gradient.steps  # made before the run
     rowwise = _rowwise(configs, events, gradient, descent, rates)
     choices = (rows[1], config.run.mixing, quarantine, entries, carries, replaces, ages, rounds)
     return Batched(Waves(rowwise, problem, descent, *laws, *choices)), rowwise, declared
