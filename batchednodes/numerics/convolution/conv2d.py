@@ -24,6 +24,7 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 
 from batchednodes.numerics.convolution import direct, library, matmul
 from batchednodes.numerics.convolution.shape import Pair, Shape
+from batchednodes.numerics.convolution.stacking import apart, rows
 from batchednodes.numerics.convolution.threading import each_part
 
 Dims = tuple[Any, ...]
@@ -96,24 +97,6 @@ def _weight_fake(g: Tensor, x: Tensor, size: list[int], numbers: list[int], last
     return g.new_empty(g.shape[0], g.shape[2], x.shape[2] // Shape.of(numbers).groups, *size)
 
 
-def _rows(tensor: Tensor, dim: int | None, n: int, stacked: bool, shared: bool = False) -> Tensor:
-    """Returns a tensor of a vmap over n as a stacked one; shared: one row stays one row.
-
-    Args:
-        tensor: whose dimension `dim` is the vmap's; None: it has none.
-        stacked: whether it is stacked already, beside that dimension.
-    """
-    if dim is None and shared and (not stacked or tensor.shape[0] == 1):
-        return tensor if stacked else tensor[None]
-    tensor = tensor.expand(n, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-    return tensor.flatten(0, 1) if stacked else tensor
-
-
-def _apart(tensor: Tensor, n: int, stacked: bool) -> Tensor:
-    """Returns a stacked tensor with the vmap's dimension n first."""
-    return tensor.unflatten(0, (n, -1)) if stacked else tensor
-
-
 class _Convolve(Function):
     """Outputs."""
 
@@ -149,9 +132,9 @@ class _Convolve(Function):
         if in_dims[1] is None and in_dims[2] is None and not stacked:
             x = x.movedim(in_dims[0] or 0, 0)
             return _Convolve.apply(x.flatten(0, 1), weight, bias, shape).unflatten(0, (n, -1)), 0
-        x = _rows(x, in_dims[0], n, stacked, shared=True)
-        bias = None if bias is None else _rows(bias, in_dims[2], n, stacked)
-        return _apart(_Convolve.apply(x, _rows(weight, in_dims[1], n, stacked), bias, shape), n, stacked), 0
+        x = rows(x, in_dims[0], n, stacked, shared=True)
+        bias = None if bias is None else rows(bias, in_dims[2], n, stacked)
+        return apart(_Convolve.apply(x, rows(weight, in_dims[1], n, stacked), bias, shape), n, stacked), 0
 
 
 class _InputGradient(Function):
@@ -183,8 +166,8 @@ class _InputGradient(Function):
         if in_dims[1] is None and not stacked:
             g = g.movedim(in_dims[0] or 0, 0)
             return _InputGradient.apply(g.flatten(0, 1), weight, size, shape).unflatten(0, (n, -1)), 0
-        g, weight = _rows(g, in_dims[0], n, stacked), _rows(weight, in_dims[1], n, stacked)
-        return _apart(_InputGradient.apply(g, weight, size, shape), n, stacked), 0
+        g, weight = rows(g, in_dims[0], n, stacked), rows(weight, in_dims[1], n, stacked)
+        return apart(_InputGradient.apply(g, weight, size, shape), n, stacked), 0
 
 
 class _WeightGradient(Function):
@@ -217,8 +200,8 @@ class _WeightGradient(Function):
     def vmap(info: Any, in_dims: Dims, *args: Any) -> tuple[Tensor, int]:
         g, x, size, shape = args
         n, stacked = info.batch_size, g.ndim - (in_dims[0] is not None) == _STACKED
-        g, x = _rows(g, in_dims[0], n, stacked), _rows(x, in_dims[1], n, stacked, shared=True)
-        return _apart(_WeightGradient.apply(g, x, size, shape), n, stacked), 0
+        g, x = rows(g, in_dims[0], n, stacked), rows(x, in_dims[1], n, stacked, shared=True)
+        return apart(_WeightGradient.apply(g, x, size, shape), n, stacked), 0
 
 
 class Conv2d(nn.Conv2d):
