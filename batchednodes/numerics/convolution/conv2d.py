@@ -41,7 +41,7 @@ def _is_direct(x: Tensor) -> bool:
 @custom_op("batchednodes::convolve", mutates_args=())
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, numbers: list[int], last: bool = False) -> Tensor:
     """Returns stacked outputs [w, b, ...] of stacked inputs and weights; `last`: laid out as `library.laid` says."""
-    shape, y = Shape.of(numbers), torch.empty_like(_convolve_fake(x, weight, bias, numbers))
+    shape, y = Shape.of(numbers), _convolve_fake(x, weight, bias, numbers)
     if not _is_direct(x):
         return library.laid(matmul.forward(x, weight, bias, shape), last)
     work = y.numel() * weight[0, 0].numel()
@@ -56,13 +56,13 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, numbers: list[int]
 @_convolve.register_fake
 def _convolve_fake(x: Tensor, weight: Tensor, bias: Tensor | None, numbers: list[int], last: bool = False) -> Tensor:
     places = Shape.of(numbers).outputs(x.shape[3:], weight.shape[3:])
-    return library.laid(x.new_empty(weight.shape[0], x.shape[1], weight.shape[1], *places), last)
+    return library.blank(x, (weight.shape[0], x.shape[1], weight.shape[1], *places), last)
 
 
 @custom_op("batchednodes::convolution_input", mutates_args=())
 def _input(g: Tensor, weight: Tensor, size: list[int], numbers: list[int], last: bool = False) -> Tensor:
     """Returns the gradient of inputs [w, b, channels, *size]."""
-    shape, out = Shape.of(numbers), torch.empty_like(_input_fake(g, weight, size, numbers))
+    shape, out = Shape.of(numbers), _input_fake(g, weight, size, numbers)
     if not _is_direct(g):
         return library.laid(matmul.input_gradient(g, weight, (size[0], size[1]), shape), last)
     work = g.numel() * weight[0, 0].numel()
@@ -75,13 +75,13 @@ def _input(g: Tensor, weight: Tensor, size: list[int], numbers: list[int], last:
 
 @_input.register_fake
 def _input_fake(g: Tensor, weight: Tensor, size: list[int], numbers: list[int], last: bool = False) -> Tensor:
-    return library.laid(g.new_empty(*g.shape[:2], weight.shape[2] * Shape.of(numbers).groups, *size), last)
+    return library.blank(g, (*g.shape[:2], weight.shape[2] * Shape.of(numbers).groups, *size), last)
 
 
 @custom_op("batchednodes::convolution_weight", mutates_args=())
 def _weight(g: Tensor, x: Tensor, size: list[int], numbers: list[int], last: bool = False) -> Tensor:
     """Returns the gradient of weights [w, outputs, c, *size], which are laid out as ever."""
-    shape, out = Shape.of(numbers), torch.empty_like(_weight_fake(g, x, size, numbers))
+    shape, out = Shape.of(numbers), _weight_fake(g, x, size, numbers)
     if not _is_direct(g):
         return matmul.weight_gradient(g, x, tuple(out.shape), shape)
     work = g.numel() * out[0, 0].numel()

@@ -5,7 +5,7 @@ r"""GroupNorm of stacked models: `F.group_norm` where there is one model, a kern
 with mean and variance of each example and group. The gradient takes them from x again, which costs less than to keep
 what lies between. ReLU belongs to it where a program finds that nothing else reads y.
 
-Notation: w rows, b examples, c channels, d channels of a group, g gradient of y, l pixels.
+Notation: w rows, b examples, c channels, d channels of a group, g gradient of y, l lines of an image, W pixels of a line.
 """
 
 from typing import Any, no_type_check
@@ -18,12 +18,15 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.library import custom_op
 
-from batchednodes.numerics.convolution.library import laid
+from batchednodes.numerics.convolution.library import blank, laid
 from batchednodes.numerics.convolution.stacking import apart, rows
 from batchednodes.numerics.convolution.threading import each_part
 
 _STACKED = 2
 """Dimensions of stacked weights; inputs have three more."""
+
+_LINE = 256
+"""Numbers of a line, at most, where a pixel has fewer channels."""
 
 _COST = 4
 """Passes over x that the kernel makes: counted as multiply-adds, of which a vector is done as fast as it is read."""
@@ -31,107 +34,128 @@ _COST = 4
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _moments(x, groups, eps, mean, inverse, sums):  # noqa: ANN001, ANN202
-    """Writes mean and 1 / sqrt(var + eps) of each group of one example x [H, W, c], for each of its channels [c]."""
-    height, width, channels = x.shape
-    d, line = channels // groups, np.empty(channels, x.dtype)
+def _folded(line, channels, out):  # noqa: ANN001, ANN202
+    """Writes the sums of a line [W c] over its pixels to out [c]."""
+    out[:] = 0
+    for k in range(0, line.size, channels):
+        for c in range(channels):
+            out[c] += line[k + c]
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _coefficients(x, weight, bias, groups, eps, lines, sums):  # noqa: ANN001, ANN202
+    """Writes mean, a and s of one example x [l, W c] to lines [at least 3, W c], 1 / sqrt(var + eps) to sums[2] [c].
+
+    Sums go along lines in the type of x, and on in float64.
+    """
+    channels, (height, width) = weight.size, x.shape
+    d, mean, total = channels // groups, lines[0], lines[1]
     for squares in (False, True):
-        sums[:] = 0
+        total[:] = 0
         for i in range(height):
-            line[:] = 0
-            for j in range(width):
-                if squares:
-                    for c in range(channels):
-                        line[c] += (x[i, j, c] - mean[c]) * (x[i, j, c] - mean[c])
-                else:
-                    for c in range(channels):
-                        line[c] += x[i, j, c]
-            for c in range(channels):
-                sums[c] += line[c]
+            line = x[i]
+            if squares:
+                for k in range(width):
+                    total[k] += (line[k] - mean[k]) * (line[k] - mean[k])
+            else:
+                for k in range(width):
+                    total[k] += line[k]
+        _folded(total, channels, sums[int(squares)])
         for k in range(groups):
             part = slice(k * d, (k + 1) * d)
-            average = sums[part].sum() / (d * height * width)
-            if squares:
-                inverse[part] = 1 / np.sqrt(average + eps)
-            else:
-                mean[part] = average
+            average = sums[int(squares), part].sum() * channels / (d * height * width)
+            sums[int(squares), part] = average
+        if not squares:
+            for k in range(width):
+                mean[k] = sums[0, k % channels]
+    for c in range(channels):
+        sums[2, c] = 1 / np.sqrt(sums[1, c] + eps)
+    for k in range(0, width, channels):
+        for c in range(channels):
+            lines[1, k + c] = weight[c] * sums[2, c]
+            lines[2, k + c] = bias[c] - sums[0, c] * weight[c] * sums[2, c]
 
 
 @njit(nogil=True, cache=True)
 @no_type_check
 def _forward(x, weight, bias, groups, eps, relu, y, first, last):  # noqa: ANN001, ANN202
-    """Writes rows first to last of y [w, b, H, W, c], like x; weight and bias [w, c]."""
-    (_, b, height, width, channels), low = x.shape, x.dtype.type(0 if relu else -np.inf)
-    own, sums = np.empty((4, channels), x.dtype), np.empty(channels)
-    mean, inverse, a, s = own[0], own[1], own[2], own[3]
+    """Writes rows first to last of y [w, b, l, W c], like x; weight and bias [w, c]."""
+    (_, b, height, width), low = x.shape, x.dtype.type(0 if relu else -np.inf)
+    lines, sums = np.empty((3, width), x.dtype), np.empty((3, weight.shape[1]))
+    a, s = lines[1], lines[2]
     for r in range(first, last):
         for e in range(b):
-            _moments(x[r, e], groups, eps, mean, inverse, sums)
-            for c in range(channels):
-                a[c] = weight[r, c] * inverse[c]
-                s[c] = bias[r, c] - mean[c] * a[c]
+            _coefficients(x[r, e], weight[r], bias[r], groups, eps, lines, sums)
             for i in range(height):
-                for j in range(width):
-                    for c in range(channels):
-                        value = x[r, e, i, j, c] * a[c] + s[c]
-                        y[r, e, i, j, c] = low if value < low else value
+                line, to = x[r, e, i], y[r, e, i]
+                for k in range(width):
+                    value = line[k] * a[k] + s[k]
+                    to[k] = low if value < low else value
 
 
 @njit(nogil=True, cache=True)
 @no_type_check
 def _backward(g, x, weight, bias, groups, eps, relu, out, of_weight, of_bias, first, last):  # noqa: ANN001, ANN202
     """Writes rows first to last of the gradients of x, weight and bias, at g, like y."""
-    (_, b, height, width, channels), low = x.shape, x.dtype.type(0 if relu else -np.inf)
-    own, sums = np.empty((6, channels), x.dtype), np.empty((3, channels))
-    mean, inverse, a, s, slope, shift = own[0], own[1], own[2], own[3], own[4], own[5]
-    d = channels // groups
+    (_, b, height, width), channels = x.shape, weight.shape[1]
+    lines, sums, d = np.empty((5, width), x.dtype), np.empty((3, channels)), channels // groups
+    mean, a, slope, shift = lines[0], lines[1], lines[3], lines[4]
     for r in range(first, last):
         total = np.zeros((2, channels))
         for e in range(b):
-            _moments(x[r, e], groups, eps, mean, inverse, sums[2])
-            for c in range(channels):
-                a[c] = weight[r, c] * inverse[c]
-                s[c] = bias[r, c] - mean[c] * a[c]
-            _products(g[r, e], x[r, e], mean, a, s, low, sums)
-            for c in range(channels):
-                total[0, c] += sums[0, c] * inverse[c]
-                total[1, c] += sums[1, c]
+            _coefficients(x[r, e], weight[r], bias[r], groups, eps, lines, sums)
+            _products(g[r, e], x[r, e], lines, relu, out[r, e], channels, sums)
+            total[0] += sums[0] * sums[2]
+            total[1] += sums[1]
             for k in range(groups):
-                part, pixels = slice(k * d, (k + 1) * d), d * height * width
-                along = (weight[r, part] * sums[0, part]).sum() * inverse[k * d] / pixels
-                slope[part] = -inverse[k * d] * inverse[k * d] * along
-                shift[part] = -inverse[k * d] * (weight[r, part] * sums[1, part]).sum() / pixels
+                part, inverse = slice(k * d, (k + 1) * d), sums[2, k * d] * channels / (d * height * width)
+                along = inverse * (weight[r, part] * sums[0, part]).sum() * sums[2, k * d] * sums[2, k * d]
+                sums[1, part] = inverse * (weight[r, part] * sums[1, part]).sum()
+                sums[0, part] = along
+            for k in range(width):
+                slope[k], shift[k] = sums[0, k % channels], sums[1, k % channels]
             for i in range(height):
-                for j in range(width):
-                    for c in range(channels):
-                        value = x[r, e, i, j, c]
-                        back = x.dtype.type(0) if value * a[c] + s[c] <= low else g[r, e, i, j, c]
-                        out[r, e, i, j, c] = a[c] * back + slope[c] * (value - mean[c]) + shift[c]
+                line, to = x[r, e, i], out[r, e, i]
+                for k in range(width):
+                    to[k] = a[k] * to[k] - slope[k] * (line[k] - mean[k]) - shift[k]
         of_weight[r], of_bias[r] = total[0], total[1]
 
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _products(g, x, mean, a, s, low, sums):  # noqa: ANN001, ANN202
-    """Writes sum_l g (x - mean) and sum_l g of one example to sums [2, c], where a x + s is above a number."""
-    (height, width, channels), line = x.shape, np.empty((2, x.shape[2]), x.dtype)
-    sums[:2] = 0
-    for i in range(height):
-        line[:] = 0
-        for j in range(width):
-            for c in range(channels):
-                value = x[i, j, c]
-                back = x.dtype.type(0) if value * a[c] + s[c] <= low else g[i, j, c]
-                line[0, c] += back * (value - mean[c])
-                line[1, c] += back
-        for c in range(channels):
-            sums[0, c] += line[0, c]
-            sums[1, c] += line[1, c]
+def _products(g, x, lines, relu, out, channels, sums):  # noqa: ANN001, ANN202
+    """Writes what ReLU lets through of g to out, its sum (x - mean) out and sum out to sums [2, c].
+
+    Args:
+        lines: mean, a and s, and room for two more.
+    """
+    mean, a, s, first, second = lines[0], lines[1], lines[2], lines[3], lines[4]
+    first[:], second[:] = 0, 0
+    for i in range(x.shape[0]):
+        line, source, to = x[i], g[i], out[i]
+        if relu:
+            for k in range(line.size):
+                to[k] = 0 if line[k] * a[k] + s[k] <= 0 else source[k]
+        else:
+            to[:] = source
+        for k in range(line.size):
+            first[k] += to[k] * (line[k] - mean[k])
+        for k in range(line.size):
+            second[k] += to[k]
+    _folded(first, channels, sums[0])
+    _folded(second, channels, sums[1])
 
 
-def _pixels(images: Tensor) -> np.ndarray:
-    """Returns images [w, b, c, H, W] as an array [w, b, H, W, c], copied where its channels do not lie side by side."""
-    return laid(images.detach(), True).permute(0, 1, 3, 4, 2).numpy()
+def _lines(images: Tensor) -> np.ndarray:
+    """Returns images [w, b, c, H, W] as lines [w, b, l, W c], copied where channels do not lie side by side.
+
+    What a line needs stays in the first cache, and is long enough for vectors.
+    """
+    w, b, c, height, width = images.shape
+    pixels = next((k for k in range(max(1, _LINE // c), 1, -1) if height * width % k == 0), 1)
+    array = laid(images.detach(), True).permute(0, 1, 3, 4, 2).numpy()
+    return array.reshape(w, b, height * width // pixels, pixels * c)
 
 
 @custom_op("batchednodes::group_norm", mutates_args=())
@@ -139,8 +163,8 @@ def _norm(
     x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, relu: bool = False, last: bool = False
 ) -> Tensor:
     """Returns y [w, b, c, H, W] of stacked x, weight and bias [w, c]; `last`: laid out as `library.laid` says."""
-    y, arrays = laid(torch.empty_like(x), True), [t.detach().contiguous().numpy() for t in (weight, bias)]
-    each_part(len(x), _COST * x.numel(), _forward, _pixels(x), *arrays, groups, eps, relu, _pixels(y))
+    y, arrays = blank(x, x.shape, True), [t.detach().contiguous().numpy() for t in (weight, bias)]
+    each_part(len(x), _COST * x.numel(), _forward, _lines(x), *arrays, groups, eps, relu, _lines(y))
     return laid(y, last)
 
 
@@ -148,7 +172,7 @@ def _norm(
 def _norm_fake(
     x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, relu: bool = False, last: bool = False
 ) -> Tensor:
-    return laid(x.new_empty(x.shape), last)
+    return blank(x, x.shape, last)
 
 
 @custom_op("batchednodes::group_norm_gradient", mutates_args=())
@@ -156,10 +180,10 @@ def _gradients(
     g: Tensor, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, relu: bool = False, last: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the gradients of x, weight and bias."""
-    out, of_weight, of_bias = laid(torch.empty_like(x), True), torch.empty_like(weight), torch.empty_like(bias)
+    out, of_weight, of_bias = blank(x, x.shape, True), torch.empty_like(weight), torch.empty_like(bias)
     arrays = [t.detach().contiguous().numpy() for t in (weight, bias)]
-    made = [_pixels(out), of_weight.numpy(), of_bias.numpy()]
-    each_part(len(x), 2 * _COST * x.numel(), _backward, _pixels(g), _pixels(x), *arrays, groups, eps, relu, *made)
+    made = [_lines(out), of_weight.numpy(), of_bias.numpy()]
+    each_part(len(x), 2 * _COST * x.numel(), _backward, _lines(g), _lines(x), *arrays, groups, eps, relu, *made)
     return laid(out, last), of_weight, of_bias
 
 
@@ -167,7 +191,7 @@ def _gradients(
 def _gradients_fake(
     g: Tensor, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, relu: bool = False, last: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return laid(x.new_empty(x.shape), last), weight.new_empty(weight.shape), bias.new_empty(bias.shape)
+    return blank(x, x.shape, last), weight.new_empty(weight.shape), bias.new_empty(bias.shape)
 
 
 class _GroupNorm(Function):

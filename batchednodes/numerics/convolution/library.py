@@ -6,7 +6,7 @@ Which rows go this way is decided by sizes alone, so that a run gives the same b
 Notation: w rows, m rows that share their inputs (r' = r // m), b examples, g gradient of the outputs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -58,7 +58,7 @@ def weight_gradient(g: Tensor, x: Tensor, weight: tuple[int, ...], shape: Shape,
 
 def input_gradient(g: Tensor, weight: Tensor, size: tuple[int, int], shape: Shape, last: bool) -> Tensor:
     """Returns the adjoint of `forward` in inputs [w, b, inputs, *size], at g, like y."""
-    like = laid(g.new_empty(g.shape[1], weight.shape[2] * shape.groups, *size), last)
+    like = blank(g, (g.shape[1], weight.shape[2] * shape.groups, *size), last)
     return _rows(lambda r: _gradients(laid(g[r], last), like, laid(weight[r], last), shape, True), len(g))
 
 
@@ -67,6 +67,14 @@ def laid(images: Tensor, last: bool) -> Tensor:
     if not last:
         return images.contiguous()
     return images.movedim(-3, -1).contiguous().movedim(-1, -3)
+
+
+def blank(like: Tensor, shape: Sequence[int], last: bool, dtype: torch.dtype | None = None) -> Tensor:
+    """Returns images [..., channels, H, W] of a shape whose numbers are not set, laid out as `laid` says."""
+    *others, c, height, width = shape
+    if not last:
+        return like.new_empty(tuple(shape), dtype=dtype)
+    return like.new_empty((*others, height, width, c), dtype=dtype).movedim(-1, -3)
 
 
 def _gradients(g: Tensor, x: Tensor, weight: Tensor, shape: Shape, of_inputs: bool) -> Tensor:

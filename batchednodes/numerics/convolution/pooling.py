@@ -12,7 +12,7 @@ from numba import njit
 from torch import Tensor
 from torch.library import custom_op
 
-from batchednodes.numerics.convolution.library import laid
+from batchednodes.numerics.convolution.library import blank, laid
 from batchednodes.numerics.convolution.threading import each_part
 
 
@@ -65,7 +65,7 @@ def _inner(images: Tensor, last: bool) -> Tensor:
 
 
 def _images(x: Tensor, size: list[int], last: bool, dtype: torch.dtype) -> Tensor:
-    return laid(x.new_empty(*x.shape[:2], *size, dtype=dtype), last)
+    return blank(x, (*x.shape[:2], *size), last, dtype)
 
 
 @custom_op("batchednodes::max_pool", mutates_args=())
