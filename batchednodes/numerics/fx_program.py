@@ -18,6 +18,8 @@ from torch import Tensor, fx
 from torch._decomp import get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from batchednodes.numerics.convolution.rewriting import rewrite_
+
 Function = Callable[..., Tensor]
 """Maps tensors, the first of which has a row for each of a wave, to a tensor; it may write into its arguments."""
 
@@ -77,6 +79,7 @@ def trace(function: Function, arguments: Arguments, compiled: bool = False) -> F
         large = joint(function, arguments)
         _turn_narrow_(large.graph)
         _shorten_(large.graph)
+        rewrite_(large.graph)
         large.recompile()
         program = _compiled(large) if compiled else large
         compare(function, program, arguments)
@@ -204,7 +207,8 @@ def _drop_idle_(graph: fx.Graph) -> None:
         source = node.args[0]
         kept = "shapes" in source.meta and node.meta.get("shapes") == source.meta["shapes"] is not None
         scaled = node.target in _SCALED and node.args[1] == 1
-        if (kept and (node.target in _SHAPED or scaled)) or node.target is _ATEN.detach.default:
+        turned = node.target is _ATEN.permute.default and list(node.args[1]) == sorted(node.args[1])
+        if (kept and (node.target in _SHAPED or scaled)) or turned or node.target is _ATEN.detach.default:
             node.replace_all_uses_with(source)
             graph.erase_node(node)
     graph.eliminate_dead_code()

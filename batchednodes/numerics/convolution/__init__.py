@@ -6,19 +6,25 @@ They compute what PyTorch's layers compute: where there is one model, by the sam
 from torch import nn
 
 from batchednodes.numerics.convolution.conv2d import Conv2d
+from batchednodes.numerics.convolution.group_norm import GroupNorm
+from batchednodes.numerics.convolution.pooling import max_pool, max_pool_input
+
+__all__ = ["max_pool", "max_pool_input", "replace_", "restore_"]
+
+_FASTER: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: Conv2d, nn.GroupNorm: GroupNorm}
+"""Classes of our own for classes of PyTorch."""
 
 
 def replace_(module: nn.Module) -> None:
-    """Gives the faster computation to layers of a module that are exactly `nn.Conv2d`, however deep they lie."""
-    _exchange_(module, nn.Conv2d, Conv2d)
+    """Gives the faster computation to layers of a module that are exactly of PyTorch's class, however deep they lie."""
+    _exchange_(module, _FASTER)
 
 
 def restore_(module: nn.Module) -> None:
     """Gives the layers of a module the classes of PyTorch again."""
-    _exchange_(module, Conv2d, nn.Conv2d)
+    _exchange_(module, {ours: theirs for theirs, ours in _FASTER.items()})
 
 
-def _exchange_(module: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> None:
+def _exchange_(module: nn.Module, classes: dict[type[nn.Module], type[nn.Module]]) -> None:
     for part in module.modules():
-        if type(part) is old:
-            part.__class__ = new
+        part.__class__ = classes.get(type(part), type(part))

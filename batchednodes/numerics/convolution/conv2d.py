@@ -5,8 +5,9 @@ three products, each an adjoint of the others, so that derivatives of any order 
 
     y = weight * x + bias,    input gradient (g, weight),    weight gradient (g, x).
 
-On the CPU in float32 and float64 they are computed directly (direct.py), otherwise as products of matrices
-(matmul.py). Stacked tensors have one dimension more, the first; inputs [w / m, ...] are shared by m rows each.
+On the CPU in float32 and float64 they are computed directly (direct.py), wide ones by PyTorch's own kernels, row by row
+(library.py); elsewhere as products of matrices (matmul.py). Stacked tensors have one dimension more, the first; inputs
+[w / m, ...] are shared by m rows each.
 
 Notation: w rows, b examples, y outputs, x inputs, g gradient of the outputs.
 """
@@ -21,8 +22,9 @@ from torch.autograd import Function
 from torch.library import custom_op
 from torch.nn.grad import conv2d_input, conv2d_weight
 
-from batchednodes.numerics.convolution import direct, matmul
+from batchednodes.numerics.convolution import direct, library, matmul
 from batchednodes.numerics.convolution.shape import Pair, Shape
+from batchednodes.numerics.convolution.stacking import apart, rows
 from batchednodes.numerics.convolution.threading import each_part
 
 Dims = tuple[Any, ...]
@@ -37,73 +39,62 @@ def _is_direct(x: Tensor) -> bool:
 
 
 @custom_op("batchednodes::convolve", mutates_args=())
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, numbers: list[int]) -> Tensor:
-    """Returns stacked outputs [w, b, ...] of stacked inputs and weights."""
-    shape = Shape.of(numbers)
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, numbers: list[int], last: bool = False) -> Tensor:
+    """Returns stacked outputs [w, b, ...] of stacked inputs and weights; `last`: laid out as `library.laid` says."""
+    shape, y = Shape.of(numbers), _convolve_fake(x, weight, bias, numbers)
     if not _is_direct(x):
-        return matmul.forward(x, weight, bias, shape)
-    y = torch.empty_like(_convolve_fake(x, weight, bias, numbers))
+        return library.laid(matmul.forward(x, weight, bias, shape), last)
+    work = y.numel() * weight[0, 0].numel()
+    if len(y) and library.takes(x, work // len(y), y.shape[2]):
+        return library.forward(x.detach(), weight.detach(), bias, shape, last)
     start = weight.new_zeros(weight.shape[:2]) if bias is None else bias
     arrays = [t.detach().contiguous().numpy() for t in (x, weight, start)]
-    each_part(len(y), y.numel() * weight[0, 0].numel(), direct.forward, *arrays, *shape.arguments, y.numpy())
-    return y
+    each_part(len(y), work, direct.forward, *arrays, *shape.arguments, y.numpy())
+    return library.laid(y, last)
 
 
 @_convolve.register_fake
-def _convolve_fake(x: Tensor, weight: Tensor, bias: Tensor | None, numbers: list[int]) -> Tensor:
+def _convolve_fake(x: Tensor, weight: Tensor, bias: Tensor | None, numbers: list[int], last: bool = False) -> Tensor:
     places = Shape.of(numbers).outputs(x.shape[3:], weight.shape[3:])
-    return x.new_empty(weight.shape[0], x.shape[1], weight.shape[1], *places)
+    return library.blank(x, (weight.shape[0], x.shape[1], weight.shape[1], *places), last)
 
 
 @custom_op("batchednodes::convolution_input", mutates_args=())
-def _input(g: Tensor, weight: Tensor, size: list[int], numbers: list[int]) -> Tensor:
+def _input(g: Tensor, weight: Tensor, size: list[int], numbers: list[int], last: bool = False) -> Tensor:
     """Returns the gradient of inputs [w, b, channels, *size]."""
-    shape = Shape.of(numbers)
+    shape, out = Shape.of(numbers), _input_fake(g, weight, size, numbers)
     if not _is_direct(g):
-        return matmul.input_gradient(g, weight, (size[0], size[1]), shape)
-    out = torch.empty_like(_input_fake(g, weight, size, numbers))
+        return library.laid(matmul.input_gradient(g, weight, (size[0], size[1]), shape), last)
+    work = g.numel() * weight[0, 0].numel()
+    if len(out) and library.takes(g, work // len(out), g.shape[2], out.shape[2]):
+        return library.input_gradient(g.detach(), weight.detach(), (size[0], size[1]), shape, last)
     arrays = [t.detach().contiguous().numpy() for t in (g, weight)]
-    each_part(len(out), g.numel() * weight[0, 0].numel(), direct.input_gradient, *arrays, *shape.arguments, out.numpy())
-    return out
+    each_part(len(out), work, direct.input_gradient, *arrays, *shape.arguments, out.numpy())
+    return library.laid(out, last)
 
 
 @_input.register_fake
-def _input_fake(g: Tensor, weight: Tensor, size: list[int], numbers: list[int]) -> Tensor:
-    return g.new_empty(*g.shape[:2], weight.shape[2] * Shape.of(numbers).groups, *size)
+def _input_fake(g: Tensor, weight: Tensor, size: list[int], numbers: list[int], last: bool = False) -> Tensor:
+    return library.blank(g, (*g.shape[:2], weight.shape[2] * Shape.of(numbers).groups, *size), last)
 
 
 @custom_op("batchednodes::convolution_weight", mutates_args=())
-def _weight(g: Tensor, x: Tensor, size: list[int], numbers: list[int]) -> Tensor:
-    """Returns the gradient of weights [w, outputs, c, *size]."""
-    shape, out = Shape.of(numbers), torch.empty_like(_weight_fake(g, x, size, numbers))
+def _weight(g: Tensor, x: Tensor, size: list[int], numbers: list[int], last: bool = False) -> Tensor:
+    """Returns the gradient of weights [w, outputs, c, *size], which are laid out as ever."""
+    shape, out = Shape.of(numbers), _weight_fake(g, x, size, numbers)
     if not _is_direct(g):
         return matmul.weight_gradient(g, x, tuple(out.shape), shape)
+    work = g.numel() * out[0, 0].numel()
+    if len(out) and library.takes(g, work // len(out), g.shape[2]):
+        return library.weight_gradient(g.detach(), x.detach(), tuple(out.shape), shape, last).contiguous()
     arrays = [t.detach().contiguous().numpy() for t in (g, x)]
-    each_part(len(out), g.numel() * out[0, 0].numel(), direct.weight_gradient, *arrays, *shape.arguments, out.numpy())
+    each_part(len(out), work, direct.weight_gradient, *arrays, *shape.arguments, out.numpy())
     return out
 
 
 @_weight.register_fake
-def _weight_fake(g: Tensor, x: Tensor, size: list[int], numbers: list[int]) -> Tensor:
+def _weight_fake(g: Tensor, x: Tensor, size: list[int], numbers: list[int], last: bool = False) -> Tensor:
     return g.new_empty(g.shape[0], g.shape[2], x.shape[2] // Shape.of(numbers).groups, *size)
-
-
-def _rows(tensor: Tensor, dim: int | None, n: int, stacked: bool, shared: bool = False) -> Tensor:
-    """Returns a tensor of a vmap over n as a stacked one; shared: one row stays one row.
-
-    Args:
-        tensor: whose dimension `dim` is the vmap's; None: it has none.
-        stacked: whether it is stacked already, beside that dimension.
-    """
-    if dim is None and shared and (not stacked or tensor.shape[0] == 1):
-        return tensor if stacked else tensor[None]
-    tensor = tensor.expand(n, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-    return tensor.flatten(0, 1) if stacked else tensor
-
-
-def _apart(tensor: Tensor, n: int, stacked: bool) -> Tensor:
-    """Returns a stacked tensor with the vmap's dimension n first."""
-    return tensor.unflatten(0, (n, -1)) if stacked else tensor
 
 
 class _Convolve(Function):
@@ -141,9 +132,9 @@ class _Convolve(Function):
         if in_dims[1] is None and in_dims[2] is None and not stacked:
             x = x.movedim(in_dims[0] or 0, 0)
             return _Convolve.apply(x.flatten(0, 1), weight, bias, shape).unflatten(0, (n, -1)), 0
-        x = _rows(x, in_dims[0], n, stacked, shared=True)
-        bias = None if bias is None else _rows(bias, in_dims[2], n, stacked)
-        return _apart(_Convolve.apply(x, _rows(weight, in_dims[1], n, stacked), bias, shape), n, stacked), 0
+        x = rows(x, in_dims[0], n, stacked, shared=True)
+        bias = None if bias is None else rows(bias, in_dims[2], n, stacked)
+        return apart(_Convolve.apply(x, rows(weight, in_dims[1], n, stacked), bias, shape), n, stacked), 0
 
 
 class _InputGradient(Function):
@@ -175,8 +166,8 @@ class _InputGradient(Function):
         if in_dims[1] is None and not stacked:
             g = g.movedim(in_dims[0] or 0, 0)
             return _InputGradient.apply(g.flatten(0, 1), weight, size, shape).unflatten(0, (n, -1)), 0
-        g, weight = _rows(g, in_dims[0], n, stacked), _rows(weight, in_dims[1], n, stacked)
-        return _apart(_InputGradient.apply(g, weight, size, shape), n, stacked), 0
+        g, weight = rows(g, in_dims[0], n, stacked), rows(weight, in_dims[1], n, stacked)
+        return apart(_InputGradient.apply(g, weight, size, shape), n, stacked), 0
 
 
 class _WeightGradient(Function):
@@ -209,8 +200,8 @@ class _WeightGradient(Function):
     def vmap(info: Any, in_dims: Dims, *args: Any) -> tuple[Tensor, int]:
         g, x, size, shape = args
         n, stacked = info.batch_size, g.ndim - (in_dims[0] is not None) == _STACKED
-        g, x = _rows(g, in_dims[0], n, stacked), _rows(x, in_dims[1], n, stacked, shared=True)
-        return _apart(_WeightGradient.apply(g, x, size, shape), n, stacked), 0
+        g, x = rows(g, in_dims[0], n, stacked), rows(x, in_dims[1], n, stacked, shared=True)
+        return apart(_WeightGradient.apply(g, x, size, shape), n, stacked), 0
 
 
 class Conv2d(nn.Conv2d):

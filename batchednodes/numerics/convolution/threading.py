@@ -22,3 +22,13 @@ def each_part(rows: int, work: int, kernel: Callable[..., None], *arguments: Any
     k = min(rows, torch.get_num_threads()) if work > _WORTH else 1
     ends = [rows * part // k for part in range(k + 1)]
     threads.run(lambda part: kernel(*arguments, ends[part], ends[part + 1]), k)
+
+
+def each_row(rows: int, work: Callable[[int, int], None]) -> None:
+    """Does some work on rows first to last, in as many threads as torch uses, by operations of torch.
+
+    These compute in one thread inside of a team, so that their sums do not depend on how many there are.
+    """
+    k = torch.get_num_threads()
+    ends = [rows * part // k for part in range(k + 1)]
+    threads.run(lambda part: work(ends[part], ends[part + 1]), k)
