@@ -52,14 +52,14 @@ def test_every_algorithm_has_a_way_in_which_it_is_measured(measure):
     assert zoo.rounds(20, torch.device("cpu"), 1)["synchronous D-PSGD over a step by hand"]["median"] > 0
 
 
-@pytest.mark.parametrize("name", ["lora", "transformer"])
+@pytest.mark.parametrize("name", ["frozen_mlp", "lora", "transformer"])
 def test_the_loop_over_networks_makes_the_updates_of_a_wave(measure, name):
     _, _, workloads, models, networks = measure
     network = replace(networks.NETWORKS[name], rows=2, batch=4)
     with models.settings(network, "off") as source:
-        run = workloads.built(source)
+        run, data = workloads.built(source), models.given(source)
     index = run.problem.sampler.draw(np.arange(2), np.zeros(2, np.int64))
-    before, loop = run.state.x.clone(), models.Loop(run, torch.from_numpy(index))
+    before, loop = run.state.x.clone(), models.Loop(run, torch.from_numpy(index), *data)
     loop.work()
     models.updates(run, index)()
     rows = torch.stack([run.problem.stack.row(module) for module in loop.modules])

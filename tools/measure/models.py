@@ -55,6 +55,12 @@ def settings(network: Network, compile: str) -> Iterator[dict[str, Any]]:
         }
 
 
+def given(source: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns features and targets as they are in the file."""
+    with np.load(source["task"]["data"]["path"]) as file:
+        return torch.from_numpy(file["features"]), torch.from_numpy(file["targets"])
+
+
 def updates(run: Simulation, index: np.ndarray) -> Work:
     """Returns one wave of updates of all rows, on minibatches that were drawn ahead."""
     assert isinstance(run.engine.executor, Batched)
@@ -68,9 +74,9 @@ def updates(run: Simulation, index: np.ndarray) -> Work:
 class Loop:
     """The same updates by one module and one optimizer a row."""
 
-    def __init__(self, run: Simulation, index: torch.Tensor) -> None:
-        """Makes the modules; index: of the examples of each [w, 1, b]."""
-        self.problem, self.index = run.problem, index
+    def __init__(self, run: Simulation, index: torch.Tensor, features: torch.Tensor, targets: torch.Tensor) -> None:
+        """Makes the modules; index: of the examples of each [w, 1, b], among all features and targets."""
+        self.index, self.features, self.targets = index, features, targets
         self.modules = [run.problem.stack.module(row) for row in run.state.x]
         trained = [[w for w in module.parameters() if w.requires_grad] for module in self.modules]
         self.optimizers = [torch.optim.SGD(parameters, lr=0.01) for parameters in trained]
@@ -79,7 +85,7 @@ class Loop:
         """Makes an update of each."""
         for module, optimizer, examples in zip(self.modules, self.optimizers, self.index[:, 0], strict=True):
             optimizer.zero_grad()
-            features, targets = self.problem.features[examples], self.problem.targets[examples]
+            features, targets = self.features[examples], self.targets[examples]
             F.cross_entropy(module(features).flatten(0, -2), targets.flatten()).backward()
             optimizer.step()
 
@@ -114,9 +120,11 @@ def models(name: str, repeats: int, ways: tuple[str, ...] = ("auto",)) -> dict[s
     for way in ways:
         with settings(network, way) as source:
             runs.append(built(source))
+    with settings(network, "off") as source:  # the same data as of each
+        data = given(source)
     index = runs[0].problem.sampler.draw(np.arange(network.rows), np.zeros(network.rows, np.int64))
     works |= {way: updates(run, index) for way, run in zip(ways, runs, strict=True)}
-    works["loop"] = Loop(runs[0], torch.from_numpy(index)).work
+    works["loop"] = Loop(runs[0], torch.from_numpy(index), *data).work
     a, c = torch.randn(2, 1024, 1024)
     out, counted = torch.empty_like(a), operations(works["loop"])
     works["product"] = lambda: torch.mm(a, c, out=out)
