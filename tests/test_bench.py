@@ -1,8 +1,10 @@
 """The opponents of the benchmark: what they compute is what the package computes."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,9 +12,9 @@ import torch
 @pytest.fixture
 def measure(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "tools"))
-    from measure import parts, whole, workloads
+    from measure import models, networks, parts, whole, workloads
 
-    yield parts, whole, workloads
+    yield parts, whole, workloads, models, networks
     for name in [name for name in sys.modules if name.partition(".")[0] == "measure"]:
         del sys.modules[name]
 
@@ -20,7 +22,7 @@ def measure(monkeypatch):
 def test_the_loop_over_modules_gives_the_models_of_a_run(measure):
     from batchednodes import train
 
-    _, whole, workloads = measure
+    _, whole, workloads, *_ = measure
     with workloads.settings(workloads.LOGREG, 12, "cpu", until=2.0, mark_every=2.0) as source:
         run = workloads.built(source)
         loop = whole.Loop(run)
@@ -32,7 +34,7 @@ def test_the_loop_over_modules_gives_the_models_of_a_run(measure):
 
 
 def test_parts_of_the_benchmark_run_on_small_cases(measure):
-    parts, _, workloads = measure
+    parts, _, workloads, *_ = measure
     device = torch.device("cpu")
     assert parts.scheduling(20, 1)["events a wave"]["median"] > 0
     assert parts.mixing(20, 40, device, 1)["mixing over copy"]["median"] > 0
@@ -48,3 +50,18 @@ def test_every_algorithm_has_a_way_in_which_it_is_measured(measure):
 
     assert zoo.ways().keys() == KINDS["algorithm"].keys()
     assert zoo.rounds(20, torch.device("cpu"), 1)["synchronous D-PSGD over a step by hand"]["median"] > 0
+
+
+@pytest.mark.parametrize("name", ["frozen_mlp", "lora", "transformer"])
+def test_the_loop_over_networks_makes_the_updates_of_a_wave(measure, name):
+    _, _, workloads, models, networks = measure
+    network = replace(networks.NETWORKS[name], rows=2, batch=4)
+    with models.settings(network, "off") as source:
+        run, data = workloads.built(source), models.given(source)
+    index = run.problem.sampler.draw(np.arange(2), np.zeros(2, np.int64))
+    before, loop = run.state.x.clone(), models.Loop(run, torch.from_numpy(index), *data)
+    loop.work()
+    models.updates(run, index)()
+    rows = torch.stack([run.problem.stack.row(module) for module in loop.modules])
+    assert not torch.equal(rows, before)
+    assert torch.allclose(rows, run.state.x, rtol=1e-4, atol=1e-6)  # some hundred sums of float32

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Measures the package against the machine's limits and against other ways to do the same, in one process.
 
-    python tools/bench.py [--device cpu|cuda] [--only SECTION ...] [--nodes 100 1000 10000] [--repeats 5] [--json FILE]
+    python tools/bench.py [--device cpu|cuda] [--only SECTION ...] [--nodes 100 1000 10000]
+        [--models NAME ...] [--repeats 5] [--json FILE]
 
 Absolute times differ from machine to machine: what counts are the ratios, each from interleaved repeats of one run.
 """
@@ -19,8 +20,9 @@ from typing import Any
 
 import numba
 import torch
-from measure import parts, whole, zoo
+from measure import models, parts, whole, zoo
 from measure.limits import limits
+from measure.networks import NETWORKS
 from measure.workloads import LOGREG, MLP, WORKLOADS
 from rich.console import Console
 from rich.table import Table
@@ -34,6 +36,7 @@ SECTIONS = (
     "mixing",
     "merging",
     "local",
+    "models",
     "whole",
     "memory",
     "growth",
@@ -43,7 +46,9 @@ SECTIONS = (
 )
 
 
-def sections(device: torch.device, nodes: list[int], repeats: int) -> dict[str, list[tuple[str, Callable[[], Any]]]]:
+def sections(
+    device: torch.device, nodes: list[int], networks: list[str], repeats: int
+) -> dict[str, list[tuple[str, Callable[[], Any]]]]:
     """Returns what each section measures, as (name, measurement)."""
     mixed = MIXED + (((10_000, 10_000), (1_000, 100_000)) if device.type == "cuda" else ())
     largest = {"cnn": 1_000}
@@ -58,6 +63,7 @@ def sections(device: torch.device, nodes: list[int], repeats: int) -> dict[str, 
         "mixing": [(f"n={n} p={p}", lambda n=n, p=p: parts.mixing(n, p, device, repeats)) for n, p in mixed],
         "merging": [(f"n={n} t={n}", lambda n=n: parts.merging(n, min(n, 10_000), device, repeats)) for n in nodes],
         "local": [(f"{w.name} n={n}", lambda w=w, n=n: parts.local(w, n, device, repeats)) for w, n in pairs],
+        "models": [(name, lambda name=name: models.models(name, repeats)) for name in networks if device.type == "cpu"],
         "whole": [
             (f"{w.name} n={n} rate={rate}", lambda w=w, n=n, rate=rate: whole.against(w, n, rate, device, repeats))
             for w, n in pairs
@@ -114,12 +120,13 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--nodes", type=int, nargs="+", default=[100, 1_000, 10_000])
+    parser.add_argument("--models", nargs="+", choices=NETWORKS, default=list(NETWORKS), metavar="NAME")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     device = torch.device(chosen.device)
     report: dict[str, Any] = header(device) | {"repeats": chosen.repeats}
-    for section, cases in sections(device, chosen.nodes, chosen.repeats).items():
+    for section, cases in sections(device, chosen.nodes, chosen.models, chosen.repeats).items():
         for name, measure in cases if section in chosen.only else []:
             print(f"{section} {name}", file=sys.stderr, flush=True)
             report.setdefault(section, {})[name] = measure()

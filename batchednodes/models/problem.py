@@ -62,6 +62,13 @@ class Problem:
     """Test sets of all networks, each shared by all nodes of its network."""
     sampler: Sampler
     """Which examples are in each minibatch of each node."""
+    given: tuple[int, ...] | None = None
+    """Shape of an example of the data, where features are what a frozen part of the model makes of it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of an example of the data."""
+        return tuple(self.features.shape[1:]) if self.given is None else self.given
 
     def loss(self, row: Float[Tensor, " p"], features: Tensor, targets: Tensor, **more: Tensor) -> Tensor:
         """Returns the mean loss of one model on one minibatch, not under vmap; more: as for `objective`."""

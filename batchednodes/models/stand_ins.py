@@ -107,7 +107,16 @@ def _native_dropout(
 
 
 def _recurrent(mode: StandIns, func: Function, *args: Any) -> Any:
-    """Stands in for layers of an LSTM, GRU or RNN with dropout between them: they run one after the other."""
+    """Stands in for an LSTM, GRU or RNN: layers with dropout between them run one after the other."""
+    if func is torch.lstm and mode.stacked:
+        mode.used = True
+        with torch.backends.mkldnn.flags(enabled=False):  # oneDNN's LSTM takes one row at a time
+            return _layers(mode, func, *args)
+    return _layers(mode, func, *args)
+
+
+def _layers(mode: StandIns, func: Function, *args: Any) -> Any:
+    """Returns what layers of an LSTM, GRU or RNN give."""
     packed = isinstance(args[3], list | tuple)
     inputs, (states, weights, biases, layers, p, train, both, *rest) = args[: 1 + packed], args[1 + packed :]
     if not train or p == 0 or layers == 1:

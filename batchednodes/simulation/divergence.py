@@ -155,6 +155,6 @@ def _mean(run: Simulation, _: Config, row: int) -> Float[Tensor, " p"]:
 def _initial(run: Simulation, config: Config, row: int) -> Float[Tensor, " p"]:
     """Returns an initial model of a node's network."""
     problem, x = run.problem, torch.empty_like(run.state.x[row : row + 1])
-    shape, outputs = tuple(problem.features.shape[1:]), problem.classes or problem.targets.shape[1]
+    shape, outputs = problem.shape, problem.classes or problem.targets.shape[1]
     config.task.model.init_(x, problem.stack, config.seed, shape, outputs)
     return x[0]

@@ -322,7 +322,7 @@ def _initial(configs: Sequence[Config], run: Problem, batch: Networks, dtype: to
     x[batch.n :] = 0
     for g, c in enumerate(configs):
         outputs = run.classes or run.targets.shape[1]
-        c.task.model.init_(x[batch.slice(g)], run.stack, c.seed, tuple(run.features.shape[1:]), outputs)
+        c.task.model.init_(x[batch.slice(g)], run.stack, c.seed, run.shape, outputs)
     return x
 
 

@@ -17,6 +17,7 @@ from batchednodes.algorithms.local_sgd import filled
 from batchednodes.config import Config, Local
 from batchednodes.data import Dataset, DataSizes, Heterogeneity, Sampler, Shards
 from batchednodes.models import losses
+from batchednodes.models.frozen import without_trunk
 from batchednodes.models.lookups import Lookups
 from batchednodes.models.problem import Problem, Tests
 from batchednodes.models.stacked import RangeError, Stack, Ways
@@ -94,7 +95,7 @@ def problem(
         some = features[:: max(1, len(features) // _APART)][:_APART]
         some = some.to(exact) if kind.is_floating_point else some
         check_apart(replace(skeleton(config, sets[0].sizes, exact, where), ways=ways), some)
-    return found, tuple(datasets.heterogeneity(*one) for one in dealt)
+    return without_trunk(found), tuple(datasets.heterogeneity(*one) for one in dealt)
 
 
 def _sampler(local: Local, seeds: np.ndarray, index: np.ndarray, rows: np.ndarray, offsets: np.ndarray) -> Sampler:

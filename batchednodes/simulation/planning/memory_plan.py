@@ -64,6 +64,8 @@ class MemoryBudget:
     """Numbers that the layers put out for one example; 0: not known."""
     convolved: int = 0
     """Multiply-adds of convolutions for one example, likewise."""
+    kept: int = 0
+    """Numbers that a frozen trunk makes of one example, which are kept beside it while they are made."""
     neighbours: int = 0
     """The most that a node has, where something lives on edges; 0: not known, about as many as the mean."""
 
@@ -159,7 +161,7 @@ class MemoryBudget:
             "models": n * self.p * self.item,
             **self.fields(n),
             "versions": versions,
-            "data": sum(count * self._example(s) for count, s in rows),
+            "data": sum(count * (self._example(s) + self.item * self.kept) for count, s in rows),
             "data while it is loaded (host)": sum(count * s.numbers * 8 for count, s in rows),
             "sampler and clocks (host)": 12 * samples + 260 * n,
         }

@@ -19,6 +19,7 @@ from batchednodes.events.messages.timeline import MessageTimeline
 from batchednodes.events.synchronous import Barriers
 from batchednodes.events.timeline import MEET, Timeline
 from batchednodes.events.waves import schedule
+from batchednodes.models.frozen import trunk
 from batchednodes.models.stacked import RangeError, Stack
 from batchednodes.numerics.memory import Chunks
 from batchednodes.numerics.torch_modes import own
@@ -210,6 +211,11 @@ def _measured(need: MemoryBudget, stack: Stack, here: torch.device, available: i
     example = (data.features, kind, here, learning.examples(data, kind) if data.integers else None)
     with suppress(RangeError), learning.pointed_to_integers(config, data, dtype):  # all rows are checked later
         need = replace(need, activations=stack.activations(*example), convolved=stack.convolved(*example))
+        found = trunk(stack, learning.examples(data, kind).to(here))
+        if found is not None:
+            example = (found.shape, dtype, here)
+            sizes = {"activations": found.head.activations(*example), "convolved": found.head.convolved(*example)}
+            need = replace(need, **sizes, kept=math.prod(found.shape))
     return need, kind
 
 
