@@ -94,10 +94,10 @@ class GossipPhase:
         columns = (events.kind, events.actor, events.peer, events.time, events.count)
         begins = (waves.astype(np.uint64), numbers.astype(np.uint64))  # an index without a sign needs no check
         node = events.actor if message is None else message.node
-        _fill(*columns, node, message is not None, plan.wave, *begins, rows.numpy(), times.numpy(), counts)
+        order = np.empty(0 if message is None else e, np.int64)
+        _fill(*columns, node, plan.wave, *begins, rows.numpy(), times.numpy(), counts, order)
         weights, sent, part = torch.full((), torch.nan).expand(e), None, None
         if message is not None:
-            order = np.repeat(plan.order, np.where(meet, 2, 1)[plan.order])
             weights, sent, part = (
                 sendable((e,), dtype, device).copy_(torch.from_numpy(column[order]))
                 for column, dtype in (
@@ -203,14 +203,19 @@ class GossipPhase:
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _fill(kind, actor, peer, time, count, node, carried, wave, place, number, rows, times, counts):  # noqa: ANN001, ANN202
-    """Writes the line of each event to the next place of its wave, and the count of each update likewise."""
-    receivers, senders, actors = rows
+def _fill(kind, actor, peer, time, count, node, wave, place, number, rows, times, counts, order):  # noqa: ANN001, ANN202
+    """Writes the line of each event to the next place of its wave, and the count of each update likewise.
+
+    Where messages are under way, `order` receives the event of each line; else there is no room in it.
+    """
+    (receivers, senders, actors), carried = rows, order.size > 0
     for e in range(kind.size):
         i, j, k = actor[e], peer[e], uint64(wave[e])
         at = place[k]
         place[k] = at + uint64(1)
         times[at], actors[at] = time[e], node[e]
+        if carried:
+            order[at] = e
         if kind[e] == UPDATE:
             receivers[at] = senders[at] = i
             counts[number[k]] = count[e]
@@ -224,4 +229,4 @@ def _fill(kind, actor, peer, time, count, node, carried, wave, place, number, ro
                 place[k] = at + uint64(1)
                 receivers[at], senders[at], actors[at], times[at] = j, i, i, time[e]
                 if carried:
-                    actors[at - uint64(1)] = j
+                    actors[at - uint64(1)], order[at] = j, e

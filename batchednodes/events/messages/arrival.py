@@ -33,7 +33,7 @@ def transferred(i, j, now, laws, s):  # noqa: ANN001, ANN201  (numba infers the 
     return s.nodes[i].busy - now
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 @no_type_check
 def arrival(i, j, k, wait, now, laws):  # noqa: ANN001, ANN201
     """Returns when message k of node i, to j, which its link has sent after some wait [s], arrives [s]."""

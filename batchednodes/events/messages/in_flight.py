@@ -10,7 +10,7 @@ from numba import njit
 from batchednodes.events.messages.records import FIRST, HEAP, LAST, MESSAGES, MODELS, MOST, SLOTS, SNAPSHOTS, chain
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 @no_type_check
 def snapshot(i, s):  # noqa: ANN001, ANN201  (numba infers the types)
     """Returns the snapshot of the row of node i as it is now, with one more reader."""
@@ -25,7 +25,7 @@ def snapshot(i, s):  # noqa: ANN001, ANN201  (numba infers the types)
     return at
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 @no_type_check
 def forget(at, g, laws, s):  # noqa: ANN001, ANN201
     """Takes a reader off a snapshot of network g; what nobody reads any more leaves its place."""
@@ -41,7 +41,7 @@ def forget(at, g, laws, s):  # noqa: ANN001, ANN201
     s.head[SNAPSHOTS] += 1
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 @no_type_check
 def take(g, s):  # noqa: ANN001, ANN201
     """Returns a free slot of network g, a new one if there is none.
@@ -58,7 +58,7 @@ def take(g, s):  # noqa: ANN001, ANN201
     return slot
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 @no_type_check
 def give(g, slot, s):  # noqa: ANN001, ANN201
     """Lets a slot of network g be free; it will be used after all that are free now."""
@@ -96,7 +96,7 @@ def leave(h, s):  # noqa: ANN001, ANN201
         s.messages[before].next = s.messages[h].next
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 @no_type_check
 def drop(h, laws, s):  # noqa: ANN001, ANN201
     """Lets a message be free."""
@@ -106,7 +106,7 @@ def drop(h, laws, s):  # noqa: ANN001, ANN201
     s.head[MESSAGES] += 1
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 @no_type_check
 def _sooner(g, h, s):  # noqa: ANN001, ANN202
     return s.messages[g].arrive < s.messages[h].arrive or (
@@ -114,7 +114,7 @@ def _sooner(g, h, s):  # noqa: ANN001, ANN202
     )
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 @no_type_check
 def push(h, s):  # noqa: ANN001, ANN201
     """Adds a message to the heap."""
@@ -126,7 +126,7 @@ def push(h, s):  # noqa: ANN001, ANN201
     s.messages[k].heap = h
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 @no_type_check
 def popped(s):  # noqa: ANN001, ANN201
     """Takes the next message to arrive off the heap."""

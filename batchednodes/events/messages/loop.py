@@ -112,7 +112,7 @@ def _laws(laws):  # noqa: ANN001, ANN202
     )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 @no_type_check
 def is_on(i, now, laws, s):  # noqa: ANN001, ANN201
     """Returns whether node i is on now, but for a law of single messages."""
@@ -126,7 +126,7 @@ def is_on(i, now, laws, s):  # noqa: ANN001, ANN201
     return s.nodes[i].changes & 1 == 0
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 @no_type_check
 def _finds(j, now, laws, s):  # noqa: ANN001, ANN202
     """Returns whether a message that comes now finds its receiver on."""
@@ -140,7 +140,7 @@ def _finds(j, now, laws, s):  # noqa: ANN001, ANN202
     return rng.unit(high) < laws.nodes[j].on_a
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 @no_type_check
 def _contact(i, j, now, laws, s, out):  # noqa: ANN001, ANN202
     """Lets node i contact j, if it is on and its account lets it."""
@@ -159,7 +159,7 @@ def _contact(i, j, now, laws, s, out):  # noqa: ANN001, ANN202
         _send(i, j, laws.exchange, now, laws, s, out)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 @no_type_check
 def _lost(i, laws, s):  # noqa: ANN001, ANN202
     """Returns whether the message that node i sends now is lost."""
@@ -193,7 +193,7 @@ def _meet(i, j, now, laws, s, out):  # noqa: ANN001, ANN202
         _update(j, j, now, laws, s, out)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 @no_type_check
 def _send(i, j, kind, now, laws, s, out):  # noqa: ANN001, ANN202
     """Sends a message from i to j."""
@@ -221,7 +221,7 @@ def _send(i, j, kind, now, laws, s, out):  # noqa: ANN001, ANN202
     push(h, s)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 @no_type_check
 def _split(i, now, laws, s, out):  # noqa: ANN001, ANN202
     """Moves a share of the row of node i into a slot of its own, where it is under way; returns that snapshot."""
@@ -232,7 +232,7 @@ def _split(i, now, laws, s, out):  # noqa: ANN001, ANN202
     return at
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 @no_type_check
 def _snapshot(i, now, laws, s, out):  # noqa: ANN001, ANN202
     """Copies the row of node i, which is about to change, if messages refer to it."""
@@ -243,7 +243,7 @@ def _snapshot(i, now, laws, s, out):  # noqa: ANN001, ANN202
         s.messages[at].place, s.nodes[i].current = row, -1
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 @no_type_check
 def _emit(kind, actor, other, count, node, sent, w, part, now, out):  # noqa: ANN001, ANN202
     """Writes an event."""
@@ -253,7 +253,7 @@ def _emit(kind, actor, other, count, node, sent, w, part, now, out):  # noqa: AN
     one.node, one.sent, one.weight, one.part = node, sent, w, part
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 @no_type_check
 def _update(row, i, now, laws, s, out):  # noqa: ANN001, ANN202
     """Lets node i train a row of x: its own, or a slot."""
@@ -264,7 +264,7 @@ def _update(row, i, now, laws, s, out):  # noqa: ANN001, ANN202
     s.nodes[i].updates += 1
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 @no_type_check
 def _arrive(h, now, peers, laws, s, out):  # noqa: ANN001, ANN202
     """Delivers a message, and lets its receiver react."""
@@ -344,7 +344,7 @@ def _graph_time(now, laws):  # noqa: ANN001, ANN202
     return now - 1.0 if laws.rounds else now
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 @no_type_check
 def _receive(j, h, now, laws, s, out):  # noqa: ANN001, ANN202
     """Lets node j do with a model that came what the settings say."""

@@ -193,7 +193,7 @@ class EventBuffer(NamedTuple):
     """Events so far."""
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 @no_type_check
 def bits(i, stream, count, laws):  # noqa: ANN001, ANN201  (numba infers the types)
     """Returns 128 random bits, as two uint64, of the address of node i in a stream."""
