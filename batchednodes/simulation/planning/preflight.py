@@ -248,7 +248,8 @@ def _barriers(configs: Sequence[Config], batch: Networks, graphs: list[Graph | P
         )
     for c, graph, timing in zip(configs, graphs, timings, strict=True):
         pull, stochasticity = c.gossip.exchange == "pull", type(c.method).mixing
-        weights = RoundWeights(c.network.nodes, graph, c.network.weights, stochasticity, pull, timing.period)
+        times = timing.period, timing.mixings
+        weights = RoundWeights(c.network.nodes, graph, c.network.weights, stochasticity, pull, *times)
         own = c.method.has_own_rounds()
         with datasets.section("algorithm" if own else "network.weights"):
             law = c.method.round_law(weights, c.seed)
