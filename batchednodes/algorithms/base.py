@@ -175,6 +175,8 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
     """Where it is sound: at single contacts, in synchronous rounds."""
     graph: ClassVar[Literal["any", "tree"]] = "any"
     """Whether nodes must be connected by edges without a cycle, as those of a tree."""
+    least_eigenvalue: ClassVar[float] = -1.0
+    """Least eigenvalue that W may have in rounds, where it is symmetric and does not change; -1.0: any."""
     descends: ClassVar[bool] = True
     """Whether updates are local SGD as it is set; else they make their own steps, for which momentum and the optimizer
     have no meaning."""

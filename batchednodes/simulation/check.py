@@ -136,6 +136,8 @@ def _cases(algorithm: type[Algorithm], draw: np.random.Generator) -> Iterator[di
             case["timing"] = {"kind": "synchronous"}
             if case["network.topology.kind"] != "complete" and algorithm.mixing != "column" and not own:
                 case["network.weights.kind"] = "metropolis_hastings"
+                if algorithm.least_eigenvalue > -1:  # of at most 7 neighbours each has less than half of what is left
+                    case |= {"network.weights.kind": "constant", "network.weights.value": 0.09}
             yield case
             continue
         if algorithm.contact == "at_update":
@@ -193,9 +195,10 @@ def _smallest(rule: str, holds: Callable, algorithm: dict[str, Any], case: dict[
 
 def _smaller(case: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yields settings with less in them."""
-    for key in ("gossip.delay", "gossip.loss", "network.topology.probability", "network.weights.kind"):
-        if key in case:
-            yield {name: value for name, value in case.items() if name != key}
+    for key in ("gossip.delay", "gossip.loss", "network.topology.probability", "network.weights"):
+        fewer = {name: value for name, value in case.items() if not name.startswith(key)}
+        if fewer != case:
+            yield fewer
     if case["network.topology.kind"] != "complete":
         kept = {name: value for name, value in case.items() if not name.startswith("network.topology")}
         yield kept | {"network.topology.kind": "complete"}

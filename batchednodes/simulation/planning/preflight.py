@@ -41,6 +41,7 @@ from batchednodes.simulation.planning.memory_plan import MemoryBudget
 from batchednodes.simulation.resume import input_files
 from batchednodes.simulation.resume.rules import check_resumable, check_start
 from batchednodes.topology import Graph, Networks, PeerSampler, RoundLaw, RoundWeights, stack
+from batchednodes.topology.graph import eigenvalue_below
 from batchednodes.topology.weights import NEAR
 
 _QUICK = 256 << 20
@@ -255,6 +256,8 @@ def _barriers(configs: Sequence[Config], batch: Networks, graphs: list[Graph | P
             law = c.method.round_law(weights, c.seed)
             found.append(returned(law, (RoundLaw,), c.method, "round_law", "algorithm"))
             law.check()
+            if isinstance(graph, Graph) and not own:
+                _check_eigenvalues(c, weights)
         _warn_if_disconnected(law.union())
     period = np.array([timing.period for timing in timings], float)
     each, never = np.repeat(period, batch.sizes), np.full(batch.n, math.inf)
@@ -318,6 +321,18 @@ def _check_tree(c: Config, graph: Graph | PeerSampler | None) -> None:
         got = "a graph that changes" if isinstance(graph, PeerSampler) else f"{edges} edges of {n} nodes"
         rule = f"must be a tree, n - 1 edges that connect all nodes, with algorithm.kind={kind}"
         raise ValueError(f"network.topology {rule}, got {got}; use kind chain, star or binary_tree")
+
+
+def _check_eigenvalues(c: Config, weights: RoundWeights) -> None:
+    """Raises ValueError where the symmetric W of all rounds has an eigenvalue below what an algorithm bears."""
+    bound, w = type(c.method).least_eigenvalue, weights.matrix(0)
+    if bound <= -1 or w is None or abs(w - w.T).max() > NEAR:
+        return
+    found = eigenvalue_below(w, bound - NEAR)
+    if found is not None:
+        kind = config.READER.plain(c.algorithm, "algorithm")["kind"]
+        rule = f"kind must give W no eigenvalue below {bound:.6g} with algorithm.kind={kind}, which would diverge"
+        raise ValueError(f"{rule}, got {found:.3g}; use kind constant with a smaller value, or exact_diffusion")
 
 
 def _warn_if_disconnected(graph: Graph | None) -> None:
