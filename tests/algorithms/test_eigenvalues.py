@@ -23,7 +23,9 @@ REFUSED = {
 
 @pytest.mark.parametrize("least", REFUSED)
 def test_d2_is_refused_where_it_would_diverge(least):
-    rule = rf"weights\.kind must give W no eigenvalue below -0\.333333 with .*kind=d2, .* got {float(least):g}; use kind"
+    rule = (
+        rf"weights\.kind must give W no eigenvalue below -0\.333333 with .*kind=d2, .* got {float(least):g}; use kind"
+    )
     with pytest.raises(ValueError, match=rule):
         preflight.timeline([load(BASE, [*REFUSED[least]])], 1)
     preflight.timeline([load(BASE, [*REFUSED[least], "algorithm.kind=exact_diffusion"])], 1)
