@@ -57,7 +57,8 @@ _MIXES = ("emit_", "combine", "gather", "absorb_", "flow_")
 class Context(ABC):
     """What a method may know of its rows besides their fields: a row of numbers for each of them.
 
-    `count`, `steps`, `kept`, `grad`, `descend` and `descend_by` are for updates only, `neighbours` also for rounds.
+    `count`, `steps`, `kept`, `grad`, `descend` and `descend_by` are for updates only, `neighbours` also for rounds,
+    `others` and `weights` for rounds only.
     """
 
     @property
