@@ -57,7 +57,8 @@ _MIXES = ("emit_", "combine", "gather", "absorb_", "flow_")
 class Context(ABC):
     """What a method may know of its rows besides their fields: a row of numbers for each of them.
 
-    `count`, `steps`, `kept`, `grad`, `descend` and `descend_by` are for updates only, `neighbours` also for rounds.
+    `count`, `steps`, `kept`, `grad`, `descend` and `descend_by` are for updates only, `neighbours` also for rounds,
+    `others` and `weights` for rounds only.
     """
 
     @property
@@ -96,6 +97,11 @@ class Context(ABC):
 
     @property
     @abstractmethod
+    def node(self) -> Tensor:
+        """Number of the node in its network [w, 1]."""
+
+    @property
+    @abstractmethod
     def size(self) -> Tensor:
         """How many nodes its network has [w, 1]."""
 
@@ -108,6 +114,11 @@ class Context(ABC):
     @abstractmethod
     def neighbours(self) -> Tensor:
         """Which entries of a field on edges [w, d, width] are of a neighbour, bool [w, d]."""
+
+    @property
+    @abstractmethod
+    def others(self) -> Tensor:
+        """Of these entries the number of each neighbour in the network [w, d]; in rounds only."""
 
     @property
     @abstractmethod
@@ -171,12 +182,16 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
     mixing: ClassVar[Literal["row", "double", "column"]] = "row"
     """What W must keep: row, nothing but means; double, the sum over nodes (meetings, doubly stochastic rounds);
     column, the mass: one-way pushes that take from the sender what they bring."""
-    contact: ClassVar[Literal["any", "at_update"]] = "any"
-    """Whether contacts must be made at completions of updates, `gossip.clock: {kind: at_update}`."""
+    contact: ClassVar[Literal["any", "at_update", "after_update"]] = "any"
+    """Whether contacts must be made at completions of updates, `gossip.clock: {kind: at_update}`; or must be meetings
+    right after these, `order: after`."""
     timing: ClassVar[tuple[str, ...]] = ("events", "rounds")
     """Where it is sound: at single contacts, in synchronous rounds."""
-    graph: ClassVar[Literal["any", "tree"]] = "any"
-    """Whether nodes must be connected by edges without a cycle, as those of a tree."""
+    graph: ClassVar[Literal["any", "tree", "two_trees", "star"]] = "any"
+    """Whether nodes must be connected by edges without a cycle, as those of a tree; by the two trees of kind
+    double_binary_tree; or each with node 0, and no other, which then makes no contacts: it answers."""
+    least_eigenvalue: ClassVar[float] = -1.0
+    """Least eigenvalue that W may have in rounds, where it is symmetric and does not change; -1.0: any."""
     descends: ClassVar[bool] = True
     """Whether updates are local SGD as it is set; else they make their own steps, for which momentum and the optimizer
     have no meaning."""
@@ -280,6 +295,10 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
     def occupies_sender(cls) -> bool:
         """Returns whether a push changes its sender, too."""
         return cls.mixing == "column" or cls.writes_sender
+
+    def shape(self) -> Literal["any", "tree", "two_trees", "star"]:
+        """Returns what graph it is for: `graph`, unless its settings say more."""
+        return type(self).graph
 
     def plain(self) -> bool:
         """Returns whether an update is local SGD, and nothing else: then rows are trained where they lie."""

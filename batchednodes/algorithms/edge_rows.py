@@ -81,7 +81,7 @@ class EdgeRows:
         place = self.number(other, rows.unsqueeze(1).expand_as(other)) - self.begins[other]
         back = torch.where(here, (other - nodes.start) * self.most + place, 0)
         weights = matrix.of_edges(other - nodes.start, here)
-        made = RoundEdges(index, here, back, weights)
+        made = RoundEdges(index, here, back, other - nodes.start, weights)
         self.rounds[nodes.start] = matrix, made
         return made
 
@@ -96,6 +96,8 @@ class RoundEdges:
     """Which of them there are."""
     back: Int64[Tensor, "n d"]
     """Place of the edge in the other direction, among all n d."""
+    others: Int64[Tensor, "n d"]
+    """Number of the neighbour in its network; of one that is not there, of the node."""
     weights: Float[Tensor, "n d"]
     """W of the neighbour; 0: nothing comes from it."""
 
@@ -106,4 +108,5 @@ class RoundEdges:
 
     def of(self, rows: slice) -> "RoundEdges":
         """Returns those of some nodes."""
-        return RoundEdges(self.index[rows], self.here[rows], self.back[rows], self.weights[rows])
+        parts = (self.index, self.here, self.back, self.others, self.weights)
+        return RoundEdges(*(part[rows] for part in parts))

@@ -75,6 +75,10 @@ class Contact(Context):
         return self.of.degree[self.nodes].unsqueeze(1)
 
     @property
+    def node(self) -> Tensor:
+        return self.of.index[self.nodes].unsqueeze(1)
+
+    @property
     def size(self) -> Tensor:
         return self.of.sizes[self.nodes].unsqueeze(1)
 
@@ -93,6 +97,10 @@ class Contact(Context):
     @property
     def neighbours(self) -> Tensor:
         raise ValueError("all neighbours at once belong to updates and rounds, not to contacts")
+
+    @property
+    def others(self) -> Tensor:
+        raise ValueError("numbers of neighbours belong to rounds")
 
     @property
     def weights(self) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from batchednodes.algorithms import robust_reference
 from batchednodes.algorithms.base import Context, Step
 from batchednodes.algorithms.edge_rows import EdgeRows
+from batchednodes.algorithms.known import Nodes
 from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.mixing.rounds import RoundMatrices
 from batchednodes.algorithms.reference import Reference
@@ -47,6 +48,8 @@ class Event:
     """W of a round [n, n]."""
     edges: EdgeRows | None = None
     """Where fields lie that live on edges."""
+    known: Nodes | None = None
+    """What does not change of all nodes: their numbers, the size of each one's network, ..."""
     constants: Mapping[str, Tensor] = field(default_factory=dict)
     """What the algorithm's `constants` says of each node's network [n], by name."""
     origin: int = -1
@@ -172,7 +175,8 @@ class OneByOne:
         def draws(nodes: Tensor, stream: int, size: int) -> Tensor:
             return self.rowwise.contact({}, nodes, at.expand(nodes.shape)).uniform(stream, size)
 
-        event = replace(event, edges=self.rowwise.edges, draws=draws, constants=self.rowwise.constants)
+        known = {"edges": self.rowwise.edges, "known": self.rowwise, "constants": self.rowwise.constants}
+        event = replace(event, draws=draws, **known)
         act = getattr(self.rowwise.algorithm, "event_")  # noqa: B009  (not all algorithms have it)
         act(self.rowwise.all_rows(state), event, one)
 

@@ -135,6 +135,10 @@ class _Round(Contact):
         return self._edges.here
 
     @property
+    def others(self) -> Tensor:
+        return self._edges.others
+
+    @property
     def weights(self) -> Tensor:
         return self._edges.weights
 

@@ -10,7 +10,7 @@ from batchednodes.algorithms.compression.feedback import WAYS, allows
 from batchednodes.algorithms.gossip_sgd import GossipSGD
 from batchednodes.config.kinds import READER
 from batchednodes.config.messages import has_messages
-from batchednodes.config.robust import of_robustness
+from batchednodes.config.robust import of_robustness, tells_lies
 from batchednodes.config.rules import Rule, given, refuse
 from batchednodes.events.merge import Gathering
 from batchednodes.events.rounds import Continuous
@@ -35,6 +35,7 @@ def check_algorithm(c: Any) -> None:
             *_of_updates(c, which),
             *_of_places(c, which),
             *_in_rounds(c),
+            *_of_mixings(c, which),
             *of_robustness(c, which),
         ]
     )
@@ -69,6 +70,10 @@ def _where_sound(c: Any, which: str) -> tuple[Rule, ...]:
         (f"gossip.clock.kind must be at_update with {which}, which meets a neighbour at each update",
          a.contact == "at_update" and not at_update and not rounds,
          "set gossip.clock.kind=at_update and gossip.exchange=meet"),
+        (f"gossip.clock must be {{kind: at_update, order: after}} with {which}, whose nodes send what an update made",
+         a.contact == "after_update" and c.gossip.clock.at_update() != "after", "set it"),
+        (f"gossip.exchange must be meet with {which}, whose contacts go both ways",
+         a.contact == "after_update" and exchange != "meet", "set gossip.exchange=meet"),
         ("gossip.scheme.kind must be uniform with gossip.clock.kind=at_update or timing.kind=synchronous",
          (at_update or rounds) and given(c.gossip, "scheme"), "use kind uniform"),
         (f"gossip.exchange must be meet with {which}, which needs doubly stochastic mixing",
@@ -147,3 +152,19 @@ def _in_rounds(c: Any) -> list[Rule]:
     rule = "must be left out with timing.kind=synchronous, in whose rounds all nodes update, then mix"
     rounds = isinstance(c.timing, Synchronous)
     return [(f"{key} {rule}", rounds and is_given, "leave it out") for key, is_given in idle.items()]
+
+
+def _of_mixings(c: Any, which: str) -> tuple[Rule, ...]:
+    """Returns the rules of several mixings in a round, whose W is their product."""
+    a, several = type(c.method), isinstance(c.timing, Synchronous) and c.timing.mixings > 1
+    own = a.living("edge") or a.living("inbox") or a.gather is not Algorithm.gather or a.has_own_rounds()
+    parts = {
+        "gossip.compress": not c.gossip.compress.exact,
+        "gossip.merge": isinstance(c.gossip.merge, Gathering),
+        "network.attack": tells_lies(c),
+    }
+    keys = " and ".join(key for key, there in parts.items() if there)
+    return (
+        (f"timing.mixings must be 1 with {keys or which}, whose rounds are more than a product with W", several and
+         (keys or own), "leave it out"),
+    )  # fmt: skip

@@ -117,7 +117,7 @@ def _facts(cls: type) -> Iterator[tuple[str, str]]:
         yield "bytes sent a contact", f"{each / 1000:g} p{more}, in one direction, of p parameters in float32"
     where = {"events": "at single contacts", "rounds": "in synchronous rounds"}
     weights = {"row": "means", "double": "doubly stochastic mixing", "column": "column-stochastic mixing"}[cls.mixing]
-    graph = ", on trees" if cls.graph == "tree" else ""
+    graph = {"any": "", "tree": ", on trees", "two_trees": ", on two trees", "star": ", on a star"}[cls.graph]
     yield "sound", f"{' and '.join(where[one] for one in cls.timing)}; {weights}{graph}"
 
 

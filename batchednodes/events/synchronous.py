@@ -1,6 +1,6 @@
 r"""Synchronous rounds: nodes update, then all mix, at each multiple of a period. A barrier between two rounds.
 
-Notation: n nodes, g networks, k round (0, 1, ...), T period [s]; round k happens at time (k + 1) T.
+Notation: n nodes, d neighbours of each, g networks, k round (0, 1, ...), T period [s]; round k happens at (k + 1) T.
 """
 
 import math
@@ -11,7 +11,7 @@ from jaxtyping import Float64
 
 from batchednodes.events.rounds import Timing
 from batchednodes.events.timeline import ROUND, UPDATE, Clocks, Events, Timeline
-from batchednodes.numerics.values import number
+from batchednodes.numerics.values import count, number
 from batchednodes.topology import RoundLaw
 
 
@@ -21,7 +21,8 @@ class Synchronous(Timing):
 
     Takes the place of `update.clock` and `gossip.clock`. With uniform weights, a node's own model counts as much as
     that of each neighbour; on the complete graph a round is the mean of all models (all-reduce). Where the graph
-    changes, a round has the graph of the time at which it begins.
+    changes, a round has the graph of the time at which it begins; each of several mixings, that of the time at which
+    its part of the round begins. W of a round is their product, which is made: of m mixings up to d^m entries a row.
 
     Example:
         >>> import batchednodes
@@ -36,8 +37,13 @@ class Synchronous(Timing):
     period: float = 1.0
     """Time of a round T [s]; positive and finite."""
 
+    mixings: int = 1
+    """How many times all nodes mix in a round (multi-gossip); at least 1, at most 1,000; of algorithms whose mixing is
+    a product with W. Where the graph changes, the parts of a round have the graphs of k T, (k + 1 / mixings) T, ..."""
+
     def __post_init__(self) -> None:
         number(self.period, 1, "period", open_low=True, unit="s")
+        count(self.mixings, 1, "mixings", high=1000)
 
 
 @dataclass(frozen=True)

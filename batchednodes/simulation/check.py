@@ -80,7 +80,7 @@ def check(target: str, args: Mapping[str, Any] | None = None, cases: int = 12, s
     found, draw = dict[str, Failure](), np.random.default_rng(seed)
     with_timing = {"kind": "synchronous"}
     probe = _algorithm(algorithm, with_timing)
-    for case in itertools.islice(_cases(probe, draw), cases):
+    for case in itertools.islice(_cases(type(probe), probe.shape(), draw), cases):
         for rule, holds in RULES.items():
             if rule in found:
                 continue
@@ -104,11 +104,12 @@ def assert_sound(target: str, args: Mapping[str, Any] | None = None, cases: int 
 # ------------------------------------------------------------------------------------------------------------- cases
 
 
-def _algorithm(algorithm: dict[str, Any], timing: dict[str, Any]) -> type[Algorithm]:
-    """Returns the class of an algorithm, wherever it is sound."""
-    for options in ({}, _MEET, _MEET | {"gossip.clock": {"kind": "at_update"}}, {"timing": timing}):
+def _algorithm(algorithm: dict[str, Any], timing: dict[str, Any]) -> Algorithm:
+    """Returns an algorithm, made wherever it is sound."""
+    after = _MEET | {"gossip.clock": {"kind": "at_update", "order": "after"}}
+    for options in ({}, _MEET, after, {"timing": timing}):
         try:
-            return type(_config(algorithm, options).method)
+            return _config(algorithm, options).method
         except ValueError as error:
             last = error
     raise last
@@ -117,16 +118,21 @@ def _algorithm(algorithm: dict[str, Any], timing: dict[str, Any]) -> type[Algori
 _MEET = {"gossip.exchange": "meet"}
 _DELAYS = ({"kind": "none"}, {"kind": "uniform", "low": 0.1, "high": 1.5}, {"kind": "exponential", "mean": 0.5})
 _LOSSES = ({"kind": "none"}, {"kind": "independent", "probability": 0.3})
-_GRAPHS = {"any": ("complete", "ring", "star", "erdos_renyi"), "tree": ("chain", "star", "binary_tree")}
+_GRAPHS = {
+    "any": ("complete", "ring", "star", "erdos_renyi"),
+    "tree": ("chain", "star", "binary_tree"),
+    "two_trees": ("double_binary_tree",),
+    "star": ("star",),
+}
 
 
-def _cases(algorithm: type[Algorithm], draw: np.random.Generator) -> Iterator[dict[str, Any]]:
+def _cases(algorithm: type[Algorithm], shape: str, draw: np.random.Generator) -> Iterator[dict[str, Any]]:
     """Yields settings of random cases in which an algorithm says that it is sound."""
     turns, own = itertools.cycle(algorithm.timing), algorithm.has_own_rounds()
     while True:
         case: dict[str, Any] = {
             "network.nodes": int(draw.integers(2, 9)),
-            "network.topology.kind": str(draw.choice(_GRAPHS[algorithm.graph])),
+            "network.topology.kind": str(draw.choice(_GRAPHS[shape])),
             "seed": int(draw.integers(1 << 20)),
             "run.until": float(draw.integers(2, 6)),
         }
@@ -136,16 +142,20 @@ def _cases(algorithm: type[Algorithm], draw: np.random.Generator) -> Iterator[di
             case["timing"] = {"kind": "synchronous"}
             if case["network.topology.kind"] != "complete" and algorithm.mixing != "column" and not own:
                 case["network.weights.kind"] = "metropolis_hastings"
+                if algorithm.least_eigenvalue > -1:  # of at most 7 neighbours each has less than half of what is left
+                    case |= {"network.weights.kind": "constant", "network.weights.value": 0.09}
             yield case
             continue
-        if algorithm.contact == "at_update":
-            case["gossip.clock"] = {"kind": "at_update"}
+        if algorithm.contact != "any":
+            order = "after" if algorithm.contact == "after_update" else "before"
+            case["gossip.clock"] = {"kind": "at_update", "order": order}
         elif draw.random() < 0.2:
             case["gossip.clock"] = {"kind": "at_update", "order": "after"}
         takes = algorithm.occupies_sender() and not algorithm.linear()
         exchanges = ["push", "meet"] if takes else ["push", "pull", "meet"]
         exchange = "push" if algorithm.mixing == "column" else str(draw.choice(exchanges))
-        case["gossip.exchange"] = "meet" if algorithm.mixing == "double" else exchange
+        meets = algorithm.mixing == "double" or algorithm.contact == "after_update"
+        case["gossip.exchange"] = "meet" if meets else exchange
         if case["gossip.exchange"] != "meet" and not takes and not _sends_edges(algorithm):
             case["gossip.delay"] = _DELAYS[draw.integers(len(_DELAYS))]
         if case["gossip.exchange"] == "meet" or not takes:
@@ -193,9 +203,10 @@ def _smallest(rule: str, holds: Callable, algorithm: dict[str, Any], case: dict[
 
 def _smaller(case: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yields settings with less in them."""
-    for key in ("gossip.delay", "gossip.loss", "network.topology.probability", "network.weights.kind"):
-        if key in case:
-            yield {name: value for name, value in case.items() if name != key}
+    for key in ("gossip.delay", "gossip.loss", "network.topology.probability", "network.weights"):
+        fewer = {name: value for name, value in case.items() if not name.startswith(key)}
+        if fewer != case:
+            yield fewer
     if case["network.topology.kind"] != "complete":
         kept = {name: value for name, value in case.items() if not name.startswith("network.topology")}
         yield kept | {"network.topology.kind": "complete"}
@@ -308,7 +319,7 @@ def _equal(config: Config) -> str | None:
     """Mixes models that are equal, and have not been trained: they must stay as they are."""
     if isinstance(config.timing, type(load({}).timing)):
         config = load(to_dict(config), [{"update.clock": {"kind": "never"}}])
-        if type(config.method).contact == "at_update":
+        if type(config.method).contact != "any":
             return None
     else:
         config = load(to_dict(config), ["local.lr=0"])

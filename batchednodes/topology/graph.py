@@ -213,6 +213,26 @@ def largest_modulus(w: "scipy.sparse.csr_array", start: Float64[np.ndarray, " n"
     return found
 
 
+def eigenvalue_below(w: "scipy.sparse.csr_array", bound: float) -> float | None:
+    """Returns about the least eigenvalue of a symmetric matrix with rows of sum 1, if that is below a bound; else None.
+
+    Args:
+        w: the matrix; no entry is negative.
+        bound: below 1.
+    """
+    if 2 * w.diagonal().min() - 1 >= bound:  # no eigenvalue is below 2 min W[i, i] - 1 (Gershgorin)
+        return None
+    n, found = w.indptr.size - 1, math.inf
+    if n <= DENSE:
+        found = float(np.linalg.eigvalsh(w.toarray())[0])
+        return found if found < bound else None
+    for diagonal, beside in _lanczos(w, some_vector(n), np.full(n, n**-0.5), STEPS):
+        found, error = _ritz(diagonal, beside, 0)
+        if error <= (CLOSE if found < bound else SETTLED) or found - error >= bound:
+            break
+    return found if found < bound else None
+
+
 def second_eigenvalue(s: "scipy.sparse.csr_array", known: Float64[np.ndarray, " n"], steps: int) -> float | None:
     """Returns the second largest eigenvalue l of a symmetric matrix whose largest is 1, from below.
 

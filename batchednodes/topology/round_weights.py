@@ -3,9 +3,9 @@ r"""The gossip matrices of synchronous rounds: their interface, and those of a g
 In round k every node r takes a weighted mean, x_r <- sum_s W[r, s] x_s, over itself and whoever sends to it: s with an
 edge s -> r where nodes push, r -> s where they pull. The weights of the edges are those of `network.weights`; what they
 leave to 1, in its row (column for column-stochastic W), is the weight of a node's own model. Uniform weights count a
-node's own model as one neighbour: 1 / (1 + d).
+node's own model as one neighbour: 1 / (1 + d). Of m mixings in a round, W is the product of their matrices.
 
-Notation: n nodes, k round, W gossip matrix, d neighbours of a node.
+Notation: n nodes, k round, m mixings of a round, W gossip matrix, d neighbours of a node.
 """
 
 import functools
@@ -59,7 +59,7 @@ class RoundLaw(ABC):
         return False
 
     def repeats(self, k: int) -> int:
-        """Returns the first round that has the same matrix as round k."""
+        """Returns a number that only rounds with the same matrix have in common."""
         return k
 
 
@@ -95,6 +95,8 @@ class RoundWeights(RoundLaw):
     """Whether a node takes the models of its neighbours, or they take its own."""
     period: float
     """Time of a round [s]."""
+    mixings: int = 1
+    """How many mixings a round has, m, each in an equal part of its time: there the graph may have changed."""
 
     def check(self) -> None:
         """Raises ValueError if a round of a fixed graph, or a cycle, or the first one, has no such matrix."""
@@ -109,10 +111,7 @@ class RoundWeights(RoundLaw):
         """
         if self.graph is None:
             return None
-        if isinstance(self.graph, Graph):
-            return self._fixed
-        begin = self._begin(k)
-        return self._of(self.graph.at(begin), self.graph.weights(begin))
+        return self._fixed if isinstance(self.graph, Graph) else _product(self._parts(k))
 
     def union(self) -> Graph | None:
         return self.graph.union() if isinstance(self.graph, PeerSampler) else self.graph
@@ -123,23 +122,39 @@ class RoundWeights(RoundLaw):
         return not isinstance(self.graph, PeerSampler) or self.graph.cycle is not None
 
     def repeats(self, k: int) -> int:
-        """Returns the first round that has the same matrix as round k."""
+        """Returns a number that only rounds with the same matrix have in common."""
         if not isinstance(self.graph, PeerSampler):
             return 0
-        turn = int(rounds(np.array([self._begin(k)]), self.graph.seconds)[0])
-        return turn if self.graph.cycle is None else turn % self.graph.cycle
+        begins, cycle = np.array([self._begin(k, m) for m in range(self.mixings)]), self.graph.cycle
+        turns = rounds(begins, self.graph.seconds).tolist()
+        if cycle is None:
+            return turns[0] if self.mixings == 1 else k
+        return functools.reduce(lambda number, turn: number * cycle + turn % cycle, turns, 0)
 
     def sent(self, k: int) -> Int64[np.ndarray, " n"]:
-        """Returns how many models each node sends in round k: the entries of its column of W off the diagonal."""
-        w = self.matrix(k)
-        return np.full(self.n, self.n - 1) if w is None else received(w)
+        """Returns how many models each node sends in round k: the entries of its columns of W off the diagonals."""
+        if self.graph is None:
+            return np.full(self.n, self.mixings * (self.n - 1))
+        return functools.reduce(np.add, map(received, self._parts(k)))
 
-    def _begin(self, k: int) -> float:
-        """Returns a time in round k, just after its begin [s]: multiples of periods are rounded."""
-        return k * self.period * (1 + 1e-12)
+    def _parts(self, k: int) -> "list[scipy.sparse.csr_array]":
+        """Returns W of each mixing of round k, on a graph that is stored."""
+        if isinstance(self.graph, Graph):
+            return [self._once] * self.mixings
+        assert self.graph is not None
+        begins = [self._begin(k, m) for m in range(self.mixings)]
+        return [self._of(self.graph.at(begin), self.graph.weights(begin)) for begin in begins]
+
+    def _begin(self, k: int, m: int) -> float:
+        """Returns a time in mixing m of round k, just after its begin [s]: multiples of periods are rounded."""
+        return (k + m / self.mixings) * self.period * (1 + 1e-12)
 
     @functools.cached_property
     def _fixed(self) -> "scipy.sparse.csr_array":
+        return _product(self._parts(0))
+
+    @functools.cached_property
+    def _once(self) -> "scipy.sparse.csr_array":
         assert isinstance(self.graph, Graph)
         return self._of(self.graph)
 
@@ -184,3 +199,10 @@ class RoundWeights(RoundLaw):
                     f"kind must give doubly stochastic weights with this algorithm.kind, got {name} that sum to "
                     f"{shown(float(sums[bad[0]]))} for node {bad[0]}; use kind metropolis_hastings, edges both ways"
                 )
+
+
+def _product(parts: "list[scipy.sparse.csr_array]") -> "scipy.sparse.csr_array":
+    """Returns W of several mixings, the first of them first."""
+    w = functools.reduce(lambda done, one: one @ done, parts)
+    w.sort_indices()
+    return w

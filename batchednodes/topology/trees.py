@@ -4,6 +4,7 @@ Notation: n nodes, i a node.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -53,12 +54,9 @@ class DoubleBinaryTree(Topology):
     def contacts(self, n: int) -> float:
         return 4.0 * n
 
-    def graph(self, n: int, seed: int) -> Graph | None:
-        """Returns the edges of the in-order tree and of the same tree with its numbers mirrored, or moved by one."""
-        i, parent = np.arange(1, n), in_order(n)
-        pairs = np.stack([i, parent], axis=1)
-        other = n - 1 - pairs if n % 2 == 0 else (pairs + 1) % n
-        return Graph.of(n, *np.concatenate([pairs, other]).T)
+    def graph(self, n: int, seed: int) -> Graph:
+        """Returns the edges of both trees."""
+        return Graph.of(n, *np.concatenate(two_trees(n)).T)
 
 
 def in_order(n: int) -> Int64[np.ndarray, " _"]:
@@ -66,7 +64,37 @@ def in_order(n: int) -> Int64[np.ndarray, " _"]:
 
     Above the root hangs node 0. The lowest bit that is set in a number says how high the node stands.
     """
-    i = np.arange(1, n)
+    return _above(np.arange(1, n), n)
+
+
+def two_trees(n: int) -> tuple[Int64[np.ndarray, "e 2"], Int64[np.ndarray, "e 2"]]:
+    """Returns the edges of the in-order tree, and of the same tree with its numbers mirrored, or moved by one."""
+    pairs = np.stack([np.arange(1, n), in_order(n)], axis=1)
+    return pairs, n - 1 - pairs if n % 2 == 0 else (pairs + 1) % n
+
+
+def joined(i: Any, j: Any, n: Any) -> tuple[Any, Any]:
+    """Returns whether the first tree of the double binary tree of n nodes has the edge {i, j}, and whether the second.
+
+    Example:
+        >>> from batchednodes.topology.trees import joined
+        >>> [joined(i, j, 4) for i, j in ((0, 2), (1, 2), (1, 3))]  # 1 - 2 is an edge of both
+        [(True, False), (True, True), (False, True)]
+
+    Args:
+        i: numbers of nodes: integers, or arrays or tensors of them; as j and n.
+        j: those of others.
+        n: how many nodes there are.
+    """
+    even = (n % 2 == 0) * 1
+    a, b = (even * (n - 1 - end) + (1 - even) * ((end + n - 1) % n) for end in (i, j))
+    first, second = ((_above(i, n) == j) | (_above(j, n) == i) for i, j in ((i, j), (a, b)))
+    return first, second
+
+
+def _above(i: Any, n: Any) -> Any:
+    """Returns the parents of nodes in the tree that is numbered in order; of node 0 itself."""
     bit = i & -i
-    up = (i ^ bit) | (bit << 1)
-    return np.where(up < n, up, i ^ bit)
+    low = i ^ bit
+    up = low | (bit << 1)
+    return low + (up - low) * (up < n)

@@ -148,6 +148,7 @@ WAYS = {
         "local.weight_decay=0.1",
     ),
     "gossip_sgd, rounds": ROUNDS,
+    "quasi_global, rounds of two mixings": ("algorithm.kind=quasi_global", "timing={kind: synchronous, mixings: 2}"),
     "all_reduce, rounds": ("algorithm.kind=all_reduce", *ROUNDS, "local.momentum=0.5"),
     "fedavg, rounds": ("algorithm={kind: fedavg, fraction: 0.3}", *ROUNDS, "local.epochs=2", UNEVEN),
     "fedprox, rounds": (

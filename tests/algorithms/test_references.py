@@ -52,6 +52,10 @@ RELAYSGD = {
     "dpsgd_star": ("network.topology.kind=star", "network.weights.kind=metropolis_hastings"),
     "dpsgd_hypercube": ("network.topology.kind=hypercube",),
     "one_peer_exponential_1": ("network.topology={kind: one_peer_exponential, period: 1}",),
+    "one_peer_exponential_2": (
+        "network.topology={kind: one_peer_exponential, period: 0.5}",
+        "timing={kind: synchronous, mixings: 2}",
+    ),
 }
 """Block of tests/references/relaysgd.json, for zeta2 = 0.1 and 1 at a step size of 0.1 -> settings."""
 

@@ -40,7 +40,8 @@ from batchednodes.simulation.planning import memory_plan
 from batchednodes.simulation.planning.memory_plan import MemoryBudget
 from batchednodes.simulation.resume import input_files
 from batchednodes.simulation.resume.rules import check_resumable, check_start
-from batchednodes.topology import Graph, Networks, PeerSampler, RoundLaw, RoundWeights, stack
+from batchednodes.topology import DoubleBinaryTree, Graph, Networks, PeerSampler, RoundLaw, RoundWeights, stack
+from batchednodes.topology.graph import eigenvalue_below
 from batchednodes.topology.weights import NEAR
 
 _QUICK = 256 << 20
@@ -51,6 +52,13 @@ _SIDES = {None: ALONE, "before": BEFORE, "after": AFTER}
 
 _DRIVERS, _AMD = ("libcuda.so.1", "nvcuda.dll"), Path("/dev/kfd")
 """Libraries of NVIDIA's driver, and the file of AMD's: without either PyTorch finds no device that it calls CUDA."""
+
+_SHAPES = {
+    "tree": ("a tree, n - 1 edges that connect all nodes,", "chain, star or binary_tree"),
+    "two_trees": ("two trees, those of kind double_binary_tree,", "double_binary_tree"),
+    "star": ("a star with node 0, the server, in its middle,", "star"),
+}
+"""What an algorithm asks of the graph -> the rule, and kinds that follow it."""
 
 
 @dataclass(eq=False)
@@ -204,7 +212,8 @@ def timeline(configs: Sequence[Config], p: int) -> Timeline:
         graphs = [_graph(c) for c in configs]
     for c, graph in zip(configs, graphs, strict=True):
         check_weights(c.network.topology, c.network.weights, stored=isinstance(graph, Graph))
-        _check_tree(c, graph)
+        _check_shape(c, graph)
+    graphs = [_used(c, graph) for c, graph in zip(configs, graphs, strict=True)]
     if any(isinstance(c.timing, Synchronous) for c in configs):
         return _barriers(configs, batch, graphs)
     with datasets.section("network.weights"):
@@ -248,12 +257,15 @@ def _barriers(configs: Sequence[Config], batch: Networks, graphs: list[Graph | P
         )
     for c, graph, timing in zip(configs, graphs, timings, strict=True):
         pull, stochasticity = c.gossip.exchange == "pull", type(c.method).mixing
-        weights = RoundWeights(c.network.nodes, graph, c.network.weights, stochasticity, pull, timing.period)
+        times = timing.period, timing.mixings
+        weights = RoundWeights(c.network.nodes, graph, c.network.weights, stochasticity, pull, *times)
         own = c.method.has_own_rounds()
         with datasets.section("algorithm" if own else "network.weights"):
             law = c.method.round_law(weights, c.seed)
             found.append(returned(law, (RoundLaw,), c.method, "round_law", "algorithm"))
             law.check()
+            if isinstance(graph, Graph) and not own:
+                _check_eigenvalues(c, weights)
         _warn_if_disconnected(law.union())
     period = np.array([timing.period for timing in timings], float)
     each, never = np.repeat(period, batch.sizes), np.full(batch.n, math.inf)
@@ -305,18 +317,42 @@ def _weighted(settings: Config, graph: Graph | PeerSampler | None) -> Graph | Pe
     return found or graph
 
 
-def _check_tree(c: Config, graph: Graph | PeerSampler | None) -> None:
-    """Raises ValueError where an algorithm that relays along a tree gets another graph."""
-    if type(c.algorithm).graph != "tree" or c.network.nodes < 3:
+def _check_shape(c: Config, graph: Graph | PeerSampler | None) -> None:
+    """Raises ValueError where an algorithm that is for graphs of one shape gets another."""
+    shape, n = c.algorithm.shape(), c.network.nodes
+    if shape == "any" or n < 3:
         return
-    n, kind = c.network.nodes, config.READER.plain(c.algorithm, "algorithm")["kind"]
-    edges = (
-        int(graph.adjacency().maximum(graph.adjacency().T).nnz) // 2 if isinstance(graph, Graph) else n * (n - 1) // 2
-    )
-    if not isinstance(graph, Graph) or edges != n - 1 or not graph.is_connected:
+    kind, fits, edges = config.READER.plain(c.algorithm, "algorithm")["kind"], False, n * (n - 1) // 2
+    if isinstance(graph, Graph):
+        both = graph.adjacency().maximum(graph.adjacency().T).tocsr()
+        edges, trees = int(both.nnz) // 2, DoubleBinaryTree().graph(n, c.seed)
+        tree = edges == n - 1 and graph.is_connected
+        same = np.array_equal(graph.indptr, trees.indptr) and np.array_equal(graph.indices, trees.indices)
+        fits = {"tree": tree, "two_trees": same, "star": tree and int(both.indptr[1]) == n - 1}[shape]
+    if not fits:
         got = "a graph that changes" if isinstance(graph, PeerSampler) else f"{edges} edges of {n} nodes"
-        rule = f"must be a tree, n - 1 edges that connect all nodes, with algorithm.kind={kind}"
-        raise ValueError(f"network.topology {rule}, got {got}; use kind chain, star or binary_tree")
+        rule, remedy = _SHAPES[shape]
+        raise ValueError(f"network.topology must be {rule} with algorithm.kind={kind}, got {got}; use kind {remedy}")
+
+
+def _used(c: Config, graph: Graph | PeerSampler | None) -> Graph | PeerSampler | None:
+    """Returns who contacts whom: on a star whose hub answers, all others the hub."""
+    if c.algorithm.shape() != "star":
+        return graph
+    others = np.arange(1, c.network.nodes)
+    return Graph.of(c.network.nodes, others, 0 * others, directed=True)
+
+
+def _check_eigenvalues(c: Config, weights: RoundWeights) -> None:
+    """Raises ValueError where the symmetric W of all rounds has an eigenvalue below what an algorithm bears."""
+    bound, w = type(c.method).least_eigenvalue, weights.matrix(0)
+    if bound <= -1 or w is None or abs(w - w.T).max() > NEAR:
+        return
+    found = eigenvalue_below(w, bound - NEAR)
+    if found is not None:
+        kind = config.READER.plain(c.algorithm, "algorithm")["kind"]
+        rule = f"kind must give W no eigenvalue below {bound:.6g} with algorithm.kind={kind}, which would diverge"
+        raise ValueError(f"{rule}, got {found:.3g}; use kind constant with a smaller value, or exact_diffusion")
 
 
 def _warn_if_disconnected(graph: Graph | None) -> None:
