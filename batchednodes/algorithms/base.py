@@ -112,7 +112,11 @@ class Context(ABC):
     @property
     @abstractmethod
     def weights(self) -> Tensor:
-        """Of these entries the weight of each neighbour in W [w, d]; in rounds only; dimensionless."""
+        """Of these entries the weight of each neighbour in W [w, d]; dimensionless.
+
+        Known to algorithms with fields that live on edges: in rounds, and in updates where contacts are with all
+        neighbours.
+        """
 
     @property
     @abstractmethod
@@ -169,8 +173,9 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
     mixing: ClassVar[Literal["row", "double", "column"]] = "row"
     """What W must keep: row, nothing but means; double, the sum over nodes (meetings, doubly stochastic rounds);
     column, the mass: one-way pushes that take from the sender what they bring."""
-    contact: ClassVar[Literal["any", "at_update"]] = "any"
-    """Whether contacts must be made at completions of updates, `gossip.clock: {kind: at_update}`."""
+    contact: ClassVar[Literal["any", "at_update", "to_all"]] = "any"
+    """Whether contacts must be made at completions of updates, `gossip.clock: {kind: at_update}`; to_all: after them,
+    with all neighbours, `{kind: at_update, order: after, peers: all}`."""
     timing: ClassVar[tuple[str, ...]] = ("events", "rounds")
     """Where it is sound: at single contacts, in synchronous rounds."""
     graph: ClassVar[Literal["any", "tree"]] = "any"

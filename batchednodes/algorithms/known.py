@@ -88,7 +88,7 @@ class Contact(Context):
 
     @property
     def weights(self) -> Tensor:
-        raise ValueError("weights of neighbours belong to rounds")
+        raise ValueError("weights of neighbours belong to rounds, or to updates where contacts are with all of them")
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -116,10 +116,11 @@ class Update(Contact):
     """What an update may know of its rows."""
 
     def __init__(
-        self, all_: Nodes, r: Rows, nodes: Tensor, time: Tensor, count: Tensor, examples: Tensor, here: Tensor | None
-    ) -> None:
+        self, all_: Nodes, r: Rows, nodes: Tensor, time: Tensor, count: Tensor, examples: Tensor,
+        edges: tuple[Tensor | None, Tensor | None],
+    ) -> None:  # fmt: skip
         super().__init__(all_, r, nodes, time)
-        self.here = here
+        self.here, self.shares = edges
         self.r, self.before, self.examples, self.number = r, count, examples, count.flatten()
         self.losses = torch.full_like(time.flatten(), torch.nan)
 
@@ -158,6 +159,10 @@ class Update(Contact):
         if self.here is None:
             raise ValueError("neighbours are known to algorithms with fields that live on edges")
         return self.here
+
+    @property
+    def weights(self) -> Tensor:
+        return super().weights if self.shares is None else self.shares
 
     @property
     def steps(self) -> Tensor:

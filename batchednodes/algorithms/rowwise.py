@@ -45,13 +45,14 @@ class Rowwise(Nodes):
     ) -> tuple[Rows, Float[Tensor, " w"]]:
         """Returns what an update makes of some rows, which stay as they are, and the losses that it saw."""
         hidden = {name for name, one in self.algorithm.declared().items() if not one.seen}
-        r, here = self.rows(state, rows, hidden=hidden), None
+        r, here, weights = self.rows(state, rows, hidden=hidden), None, None
         r |= {name: state.fields[name].index_select(0, rows) for name in self.algorithm.living("inbox")}
         if self.edges is not None and state.on_edges - hidden:
             index, here = self.edges.around(nodes)
             r |= around(state, index, here, hidden)
+            weights = None if self.edges.weights is None else torch.where(here, self.edges.weights[index], 0)
         shapes = {name: value.shape for name, value in r.items()}
-        k = Update(self, r, nodes, times.unsqueeze(1), counts.unsqueeze(1), examples, here)
+        k = Update(self, r, nodes, times.unsqueeze(1), counts.unsqueeze(1), examples, (here, weights))
         self.flow_(r, k)
         self.algorithm.update_(r, k)
         self.check(r, shapes, "update_")

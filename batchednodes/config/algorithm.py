@@ -69,6 +69,12 @@ def _where_sound(c: Any, which: str) -> tuple[Rule, ...]:
         (f"gossip.clock.kind must be at_update with {which}, which meets a neighbour at each update",
          a.contact == "at_update" and not at_update and not rounds,
          "set gossip.clock.kind=at_update and gossip.exchange=meet"),
+        (f"gossip.clock must be of kind at_update, with order=after and peers=all, with {which}, which sends its model "
+         "to all neighbours", a.contact == "to_all" and not rounds and not (
+             c.gossip.clock.to_all() and c.gossip.clock.at_update() == "after"),
+         "set gossip.clock={kind: at_update, order: after, peers: all}"),
+        ("network.weights must be left out with gossip.clock.peers=all, where all neighbours are contacted",
+         c.gossip.clock.to_all() and a.contact != "to_all" and given(c.network, "weights"), "leave it out"),
         ("gossip.scheme.kind must be uniform with gossip.clock.kind=at_update or timing.kind=synchronous",
          (at_update or rounds) and given(c.gossip, "scheme"), "use kind uniform"),
         (f"gossip.exchange must be meet with {which}, which needs doubly stochastic mixing",

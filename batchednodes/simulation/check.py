@@ -106,7 +106,8 @@ def assert_sound(target: str, args: Mapping[str, Any] | None = None, cases: int 
 
 def _algorithm(algorithm: dict[str, Any], timing: dict[str, Any]) -> type[Algorithm]:
     """Returns the class of an algorithm, wherever it is sound."""
-    for options in ({}, _MEET, _MEET | {"gossip.clock": {"kind": "at_update"}}, {"timing": timing}):
+    clocks = ({"gossip.clock": {"kind": "at_update"}}, {"gossip.clock": _TO_ALL})
+    for options in ({}, _MEET, _MEET | clocks[0], clocks[1], {"timing": timing}):
         try:
             return type(_config(algorithm, options).method)
         except ValueError as error:
@@ -115,6 +116,7 @@ def _algorithm(algorithm: dict[str, Any], timing: dict[str, Any]) -> type[Algori
 
 
 _MEET = {"gossip.exchange": "meet"}
+_TO_ALL = {"kind": "at_update", "order": "after", "peers": "all"}
 _DELAYS = ({"kind": "none"}, {"kind": "uniform", "low": 0.1, "high": 1.5}, {"kind": "exponential", "mean": 0.5})
 _LOSSES = ({"kind": "none"}, {"kind": "independent", "probability": 0.3})
 _GRAPHS = {"any": ("complete", "ring", "star", "erdos_renyi"), "tree": ("chain", "star", "binary_tree")}
@@ -140,6 +142,8 @@ def _cases(algorithm: type[Algorithm], draw: np.random.Generator) -> Iterator[di
             continue
         if algorithm.contact == "at_update":
             case["gossip.clock"] = {"kind": "at_update"}
+        elif algorithm.contact == "to_all":
+            case["gossip.clock"] = _TO_ALL
         elif draw.random() < 0.2:
             case["gossip.clock"] = {"kind": "at_update", "order": "after"}
         takes = algorithm.occupies_sender() and not algorithm.linear()
@@ -308,7 +312,7 @@ def _equal(config: Config) -> str | None:
     """Mixes models that are equal, and have not been trained: they must stay as they are."""
     if isinstance(config.timing, type(load({}).timing)):
         config = load(to_dict(config), [{"update.clock": {"kind": "never"}}])
-        if type(config.method).contact == "at_update":
+        if type(config.method).contact != "any":
             return None
     else:
         config = load(to_dict(config), ["local.lr=0"])

@@ -204,17 +204,26 @@ def timeline(configs: Sequence[Config], p: int) -> Timeline:
         graphs = [_graph(c) for c in configs]
     for c, graph in zip(configs, graphs, strict=True):
         check_weights(c.network.topology, c.network.weights, stored=isinstance(graph, Graph))
+        if c.gossip.clock.to_all() and isinstance(graph, PeerSampler):
+            rule = "network.topology.kind must be one that does not change with gossip.clock.peers=all"
+            raise ValueError(f"{rule}; use another graph")
         _check_tree(c, graph)
     if any(isinstance(c.timing, Synchronous) for c in configs):
         return _barriers(configs, batch, graphs)
     with datasets.section("network.weights"):
-        graphs = [_weighted(c, graph) for c, graph in zip(configs, graphs, strict=True)]
+        shares = [_shares(c, graph) for c, graph in zip(configs, graphs, strict=True)]
+        graphs = [
+            graph if own is not None else _weighted(c, graph)
+            for c, graph, own in zip(configs, graphs, shares, strict=True)
+        ]
     for graph in graphs:
         _warn_if_disconnected(graph.union() if isinstance(graph, PeerSampler) else graph)
     update = [c.update.clock.gaps(c.network.nodes, c.seed, "update.clock") for c in configs]
     gossip = [
-        laws if c.gossip.clock.at_update() else c.gossip.clock.gaps(c.network.nodes, c.seed, "gossip.clock")
-        for c, laws in zip(configs, update, strict=True)
+        (laws if own is None else laws.thinned(_degrees(own)))
+        if c.gossip.clock.at_update()
+        else c.gossip.clock.gaps(c.network.nodes, c.seed, "gossip.clock")
+        for c, laws, own in zip(configs, update, shares, strict=True)
     ]
     exchange, schemes = configs[0].gossip.exchange, tuple(c.gossip.scheme for c in configs)
     if any(laws.quantiles is not None for laws in gossip) and not all(scheme.independent for scheme in schemes):
@@ -230,6 +239,7 @@ def timeline(configs: Sequence[Config], p: int) -> Timeline:
         exchange,
         schemes,
         at_update=np.repeat(np.array(sides, np.int8), batch.sizes) if any(sides) else None,
+        to_all=tuple(shares) if any(own is not None for own in shares) else None,
     )
     return traffic(configs, plain, p) if any(has_messages(c) for c in configs) else plain
 
@@ -303,6 +313,22 @@ def _weighted(settings: Config, graph: Graph | PeerSampler | None) -> Graph | Pe
         got = f"{found.share()[node]:g} for node {node}"
         raise ValueError(f"kind must be one whose probabilities of a node sum to at most 1, got {got}")
     return found or graph
+
+
+def _shares(settings: Config, graph: Graph | PeerSampler | None) -> RoundWeights | None:
+    """Returns how much each neighbour counts in a network whose nodes contact all of theirs; None: they do not."""
+    if not settings.gossip.clock.to_all():
+        return None
+    assert not isinstance(graph, PeerSampler)  # refused before
+    pull = settings.gossip.exchange == "pull"
+    found = RoundWeights(settings.network.nodes, graph, settings.network.weights, "row", pull, 1.0)
+    found.check()
+    return found
+
+
+def _degrees(shares: RoundWeights) -> np.ndarray:
+    """Returns how many neighbours each node contacts."""
+    return np.full(shares.n, shares.n - 1.0) if shares.graph is None else shares.graph.degrees.astype(float)
 
 
 def _check_tree(c: Config, graph: Graph | PeerSampler | None) -> None:
