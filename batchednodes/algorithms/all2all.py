@@ -2,11 +2,11 @@ r"""All2All: each node sends its model to all neighbours, and merges what has co
 
 Node i keeps m_ij, the model of neighbour j that came last. At its update, with the weights W of `network.weights`,
 
-    x_i <- LocalSGD((1 - sum_j W_ij) x_i + sum_j W_ij m_ij),    the sums over the j whose model came since the last one,
+    x_i <- LocalSGD((1 - sum_j W_ij) x_i + sum_j W_ij m_ij),    the sums over the j whose model came since the last one;
 
-then it sends x_i to all neighbours. A neighbour of which nothing has come leaves its weight to x_i. Where all nodes take
-turns together that is D-PSGD: in synchronous rounds use `d_psgd`. The mean of all that has come, however often it came
-from each, needs no row for a neighbour: `divshare` with `fragments: 1`.
+then it sends x_i to all neighbours. One of which nothing has come leaves its weight to x_i. In synchronous rounds that
+would be D-PSGD, `d_psgd`. The mean of all that has come, however often from each, needs no rows for neighbours:
+`divshare` with `fragments: 1`.
 
 Reference:
     A. Koloskova, N. Loizou, S. Boreiri, M. Jaggi, S. U. Stich, "A unified theory of decentralized SGD with changing

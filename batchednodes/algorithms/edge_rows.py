@@ -97,7 +97,7 @@ class EdgeRows:
         place = self.number(other, rows.unsqueeze(1).expand_as(other)) - self.begins[other]
         back = torch.where(here, (other - nodes.start) * self.most + place, 0)
         weights = matrix.of_edges(other - nodes.start, here)
-        made = RoundEdges(index, here, back, weights)
+        made = RoundEdges(index, here, back, weights, other - nodes.start)
         self.rounds[nodes.start] = matrix, made
         return made
 
@@ -114,6 +114,8 @@ class RoundEdges:
     """Place of the edge in the other direction, among all n d."""
     weights: Float[Tensor, "n d"]
     """W of the neighbour; 0: nothing comes from it."""
+    other: Int64[Tensor, "n d"]
+    """Number of the neighbour in the network; a node's own, where there is none."""
 
     def delivered(self, sent: Float[Tensor, "n d width"]) -> Float[Tensor, "n d width"]:
         """Returns what comes to each node from each neighbour, given what each sends to each; 0 if nothing does."""
@@ -122,4 +124,5 @@ class RoundEdges:
 
     def of(self, rows: slice) -> "RoundEdges":
         """Returns those of some nodes."""
-        return RoundEdges(self.index[rows], self.here[rows], self.back[rows], self.weights[rows])
+        parts = (self.index, self.here, self.back, self.weights, self.other)
+        return RoundEdges(*(part[rows] for part in parts))

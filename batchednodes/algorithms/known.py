@@ -3,6 +3,7 @@ r"""What the methods of an algorithm may know of their rows, in contacts, rounds
 Notation: n nodes, w rows, p parameters, s steps of an update, b examples of a minibatch, x models.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from batchednodes.algorithms.base import Context, Rows, Step
-from batchednodes.algorithms.context import Gradient, uniforms
+from batchednodes.algorithms.context import Gradient, OwnLoss, uniforms
 from batchednodes.algorithms.local_sgd import LocalSGD
 from batchednodes.algorithms.rates import Hyperparameters
 
@@ -35,6 +36,11 @@ class Nodes:
     """Number of each node in it."""
     constants: Mapping[str, Float[Tensor, " n"]]
     """What the algorithm's `constants` says of each node's network, by name."""
+
+    @functools.cached_property
+    def own_loss(self) -> OwnLoss:
+        """The loss of models on all examples of a node."""
+        return OwnLoss(self.gradient.problem)
 
 
 class Contact(Context):
@@ -91,8 +97,15 @@ class Contact(Context):
         raise ValueError("weights of neighbours belong to rounds, or to updates where contacts are with all of them")
 
     @property
+    def round(self) -> int:
+        raise ValueError("numbers of rounds belong to rounds")
+
+    @property
     def kept(self) -> tuple[str, ...]:
         return self.of.rates.keeps
+
+    def loss(self, x: Tensor) -> Tensor:
+        return self.of.own_loss.of(x, self.nodes).unsqueeze(1)
 
     def grad(self, x: Tensor) -> Tensor:
         raise ValueError("gradients belong to updates, not to contacts")

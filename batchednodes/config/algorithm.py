@@ -131,6 +131,8 @@ def _of_places(c: Any, which: str) -> tuple[Rule, ...]:
     return (
         (f"network.topology.kind must be one that does not change with {which}, which keeps state for each edge",
          edges and isinstance(c.network.topology, Changing), "use another graph"),
+        (f"algorithm.kind must keep a field on edges with {which}, which chooses whom it hears", a.asks_some() and
+         not edges, "declare one, or leave out asks()"),
         (f"gossip.delay.kind must be none with {which}, whose messages bring what it keeps for each edge",
          sends and not g.delay.instant, "leave it out"),
         (f"gossip.reply must be after with {which}, whose messages bring what it keeps for each edge",

@@ -317,9 +317,7 @@ def with_contacts(
     return Events(time, kind, actor, peer, count)
 
 
-def _with_all(
-    entry: np.ndarray, other: np.ndarray, node: np.ndarray, laws: Timeline
-) -> tuple[np.ndarray, np.ndarray]:
+def _with_all(entry: np.ndarray, other: np.ndarray, node: np.ndarray, laws: Timeline) -> tuple[np.ndarray, np.ndarray]:
     """Returns contacts, of entries of a list of nodes with others, with all neighbours where nodes contact all."""
     assert laws.to_all is not None
     everyone = np.repeat([w is not None for w in laws.to_all], laws.networks.sizes)[node]
