@@ -78,7 +78,7 @@ class Wrong(Algorithm):
         raise KeyError("nothing")
 
 
-@pytest.mark.parametrize("kind", ["gossip_sgd", "push_sum", "gradient_tracking", "ad_psgd"])
+@pytest.mark.parametrize("kind", ["gossip_sgd", "push_sum", "gradient_tracking", "ad_psgd", "all2all"])
 def test_built_in_algorithms_are_sound(kind):
     assert_sound(kind, cases=4)
 
@@ -100,6 +100,7 @@ def test_built_in_algorithms_of_rounds_are_sound(kind):
         ("matcha", {}),
         ("el_oracle", {}),
         ("el_local", {}),
+        ("pens", {"sampled": 3, "kept": 1, "rounds": 2}),
     ],
 )
 def test_algorithms_with_rounds_of_their_own_are_sound(kind, args):
