@@ -251,7 +251,8 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
         """Returns whom rows ask in a round for what these emit, places among `neighbours` [w, s]; -1: nobody.
 
         It may depend on what is kept on edges, which an algorithm that asks has. `absorb_` is then given, in place of W
-        times emissions, those of all who are asked [w, s, width], and a row's own where that is nobody.
+        times emissions, those of all who are asked [w, s, width], a row's own where that is nobody, and the places
+        themselves under "asked".
         """
 
     def absorb_(self, r: Rows, mixed: Rows, k: Context) -> None:

@@ -82,7 +82,7 @@ class PENS(Algorithm):
         return torch.where(here.gather(1, order), order, -1)
 
     def absorb_(self, r: Rows, mixed: Rows, k: Context) -> None:
-        places, models = self.asks(r, k), mixed["x"]
+        places, models = mixed["asked"], mixed["x"]
         if k.round < self.rounds:
             losses = [k.loss(models[:, j]) for j in range(models.shape[1])]
             order = _lowest(torch.where(places >= 0, torch.cat([models[:, :0, 0], *losses], 1), torch.inf), self.kept)

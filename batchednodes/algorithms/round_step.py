@@ -52,13 +52,13 @@ def mix_round_(
         return rowwise.emitted(some, k)
 
     emitted, r = step.each(r, emit)
-    asked = step.asked(r)
-    mixed = _delivered(rowwise.algorithm, state, nodes, emitted, matrix, step.edges) if asked is None else {}
+    asks = step.asks(r)
+    mixed = _delivered(rowwise.algorithm, state, nodes, emitted, matrix, step.edges) if asks is None else {}
 
     def absorb(some: Rows, part: slice, k: Contact) -> Rows:
         came = {name: value[part] for name, value in mixed.items()}
-        if asked is not None:
-            came = {name: value[asked[part]] for name, value in emitted.items()}
+        if asks is not None:
+            came = {name: value[asks["who"][part]] for name, value in emitted.items()} | {"asked": asks["asked"][part]}
         rowwise.algorithm.absorb_(some, came, k)
         rowwise.check(
             some, {name: torch.Size((some["x"].shape[0], *shape)) for name, shape in shapes.items()}, "absorb_"
@@ -66,9 +66,9 @@ def mix_round_(
         rowwise.note(some, step.times[part])
         return {}
 
-    _, r = step.each(r, absorb, None if asked is None else asked.shape[1])
+    _, r = step.each(r, absorb, None if asks is None else asks["who"].shape[1])
     rowwise.write_(state, step.rows, r, updated=step.rows)
-    return asked
+    return None if asks is None else asks["who"]
 
 
 def asked_by(
@@ -78,7 +78,9 @@ def asked_by(
     if not rowwise.algorithm.asks_some():
         return None
     step, r = _Step.begin(rowwise, state, nodes, matrix, at, apart=True)
-    return step.asked(r)
+    asks = step.asks(r)
+    assert asks is not None
+    return asks["who"]
 
 
 def _gather_(rowwise: Rowwise, robust: Robust, state: State, nodes: slice, matrix: RoundMatrix, time: float) -> None:
@@ -112,8 +114,8 @@ class _Step:
             r |= around(state, edges.index, edges.here)
         return _Step(rowwise, rows, edges, *at, apart), r
 
-    def asked(self, r: Rows) -> Int64[Tensor, "n s"] | None:
-        """Returns whom each row asks, see `mix_round_`."""
+    def asks(self, r: Rows) -> Rows | None:
+        """Returns whom each row asks, as places ("asked") and as in `mix_round_` ("who"); None: W says it."""
         if not self.rowwise.algorithm.asks_some():
             return None
 
@@ -122,9 +124,9 @@ class _Step:
             assert self.edges is not None  # the settings were checked
             others = self.edges.other[part].gather(1, places.clamp(min=0))
             own = torch.arange(self.rows.numel(), device=places.device)[part].unsqueeze(1)
-            return {"asked": torch.where(places >= 0, others, own)}
+            return {"asked": places, "who": torch.where(places >= 0, others, own)}
 
-        return self.each(r, ask)[0]["asked"]
+        return self.each(r, ask)[0]
 
     @property
     def times(self) -> Tensor:

@@ -143,8 +143,8 @@ class Problem:
         def loss(row: Tensor, x: Tensor, y: Tensor, w: Tensor) -> Tensor:
             return self.criterion.weighted(self.stack.score(row, x), y, w)
 
-        def composed(row: Tensor, *more: Tensor) -> Tensor:  # see `_composed`
-            return vjp(lambda _: loss(row, *more), row.new_zeros(()))[0]
+        def composed(row: Tensor, x: Tensor, y: Tensor, w: Tensor) -> Tensor:  # see `_composed`
+            return vjp(lambda _: loss(row, x, y, w), row.new_zeros(()))[0]
 
         return vmap(composed if self.stack.ways.composed else loss)(models, features, targets, weights)
 

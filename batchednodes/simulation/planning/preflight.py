@@ -328,7 +328,10 @@ def _shares(settings: Config, graph: Graph | PeerSampler | None) -> RoundWeights
 
 def _degrees(shares: RoundWeights) -> np.ndarray:
     """Returns how many neighbours each node contacts."""
-    return np.full(shares.n, shares.n - 1.0) if shares.graph is None else shares.graph.degrees.astype(float)
+    if shares.graph is None:
+        return np.full(shares.n, shares.n - 1.0)
+    assert isinstance(shares.graph, Graph)
+    return shares.graph.degrees.astype(float)
 
 
 def _check_tree(c: Config, graph: Graph | PeerSampler | None) -> None:
