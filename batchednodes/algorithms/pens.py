@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import scipy
 from jaxtyping import Int64
 
 from batchednodes.algorithms.base import Algorithm, Context, Field, Rows
@@ -29,10 +30,9 @@ from batchednodes.numerics.values import count
 from batchednodes.topology import Graph, RoundLaw, RoundWeights
 
 if TYPE_CHECKING:
-    import scipy
     import torch
 else:
-    scipy, torch = deferred("scipy"), deferred("torch")
+    torch = deferred("torch")
 
 _STREAM = 1
 """Of the draws of whom a node asks."""

@@ -204,23 +204,17 @@ def timeline(configs: Sequence[Config], p: int) -> Timeline:
         graphs = [_graph(c) for c in configs]
     for c, graph in zip(configs, graphs, strict=True):
         check_weights(c.network.topology, c.network.weights, stored=isinstance(graph, Graph))
-        if c.gossip.clock.to_all() and isinstance(graph, PeerSampler):
-            rule = "network.topology.kind must be one that does not change with gossip.clock.peers=all"
-            raise ValueError(f"{rule}; use another graph")
         _check_tree(c, graph)
     if any(isinstance(c.timing, Synchronous) for c in configs):
         return _barriers(configs, batch, graphs)
+    shares = [_shares(c, graph) for c, graph in zip(configs, graphs, strict=True)]
     with datasets.section("network.weights"):
-        shares = [_shares(c, graph) for c, graph in zip(configs, graphs, strict=True)]
-        graphs = [
-            graph if own is not None else _weighted(c, graph)
-            for c, graph, own in zip(configs, graphs, shares, strict=True)
-        ]
+        graphs = [_weighted(c, graph) for c, graph in zip(configs, graphs, strict=True)]
     for graph in graphs:
         _warn_if_disconnected(graph.union() if isinstance(graph, PeerSampler) else graph)
     update = [c.update.clock.gaps(c.network.nodes, c.seed, "update.clock") for c in configs]
     gossip = [
-        (laws if own is None else laws.thinned(_degrees(own)))
+        _at_updates(laws, own)
         if c.gossip.clock.at_update()
         else c.gossip.clock.gaps(c.network.nodes, c.seed, "gossip.clock")
         for c, laws, own in zip(configs, update, shares, strict=True)
@@ -303,8 +297,8 @@ def _graph(settings: Config) -> Graph | PeerSampler | None:
 
 
 def _weighted(settings: Config, graph: Graph | PeerSampler | None) -> Graph | PeerSampler | None:
-    """Returns what chooses peers on a graph; itself where they are uniform."""
-    if not isinstance(graph, Graph):
+    """Returns what chooses peers on a graph; itself where they are uniform, or all are contacted."""
+    if not isinstance(graph, Graph) or settings.gossip.clock.to_all():
         return graph
     weights = settings.network.weights
     found = returned(weights.chooser(graph), (PeerSampler, NoneType), weights, "chooser", "network.weights")
@@ -319,19 +313,24 @@ def _shares(settings: Config, graph: Graph | PeerSampler | None) -> RoundWeights
     """Returns how much each neighbour counts in a network whose nodes contact all of theirs; None: they do not."""
     if not settings.gossip.clock.to_all():
         return None
-    assert not isinstance(graph, PeerSampler)  # refused before
+    if isinstance(graph, PeerSampler):
+        rule = "network.topology.kind must be one that does not change with gossip.clock.peers=all"
+        raise ValueError(f"{rule}; use another graph")
     pull = settings.gossip.exchange == "pull"
     found = RoundWeights(settings.network.nodes, graph, settings.network.weights, "row", pull, 1.0)
-    found.check()
+    with datasets.section("network.weights"):
+        found.check()
     return found
 
 
-def _degrees(shares: RoundWeights) -> np.ndarray:
-    """Returns how many neighbours each node contacts."""
-    if shares.graph is None:
-        return np.full(shares.n, shares.n - 1.0)
-    assert isinstance(shares.graph, Graph)
-    return shares.graph.degrees.astype(float)
+def _at_updates(updates: Gaps, shares: RoundWeights | None) -> Gaps:
+    """Returns laws of as many contacts as nodes make at their updates: one at each, or with all neighbours."""
+    if shares is None:
+        return updates
+    graph = shares.graph
+    assert not isinstance(graph, PeerSampler)
+    degrees = np.full(shares.n, shares.n - 1) if graph is None else graph.degrees
+    return updates.thinned(degrees.astype(float))
 
 
 def _check_tree(c: Config, graph: Graph | PeerSampler | None) -> None:
