@@ -50,7 +50,7 @@ Law = Callable[[Mapping[str, Any]], Any]
 """Maps all rows of one network, those under way included, to numbers that no mixing may change."""
 
 
-_MIXES = ("emit_", "combine", "gather", "absorb_", "flow_")
+_MIXES = ("emit_", "combine", "gather", "asks", "absorb_", "flow_")
 """Methods of an algorithm that make its mixing more than a product with W."""
 
 
@@ -58,7 +58,7 @@ class Context(ABC):
     """What a method may know of its rows besides their fields: a row of numbers for each of them.
 
     `count`, `steps`, `kept`, `grad`, `descend` and `descend_by` are for updates only, `neighbours` also for rounds,
-    `others` and `weights` for rounds only.
+    `others`, `weights` and `round` for rounds only.
     """
 
     @property
@@ -123,7 +123,16 @@ class Context(ABC):
     @property
     @abstractmethod
     def weights(self) -> Tensor:
-        """Of these entries the weight of each neighbour in W [w, d]; in rounds only; dimensionless."""
+        """Of these entries the weight of each neighbour in W [w, d]; dimensionless.
+
+        Known to algorithms with fields that live on edges: in rounds, and in updates where contacts are with all
+        neighbours.
+        """
+
+    @property
+    @abstractmethod
+    def round(self) -> int:
+        """Number of the round, the same for all rows: 0, 1, ..."""
 
     @property
     @abstractmethod
@@ -147,6 +156,10 @@ class Context(ABC):
             step: maps models and a function, which returns the gradient at any models of one minibatch each, as `grad`
                 does, to the models after the step.
         """
+
+    @abstractmethod
+    def loss(self, x: Tensor) -> Tensor:
+        """Returns the mean loss [w, 1] of models x [w, p], in evaluation mode, over all examples that the node owns."""
 
     @abstractmethod
     def uniform(self, stream: int, size: int) -> Tensor:
@@ -182,9 +195,9 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
     mixing: ClassVar[Literal["row", "double", "column"]] = "row"
     """What W must keep: row, nothing but means; double, the sum over nodes (meetings, doubly stochastic rounds);
     column, the mass: one-way pushes that take from the sender what they bring."""
-    contact: ClassVar[Literal["any", "at_update", "after_update"]] = "any"
+    contact: ClassVar[Literal["any", "at_update", "after_update", "to_all"]] = "any"
     """Whether contacts must be made at completions of updates, `gossip.clock: {kind: at_update}`; or must be meetings
-    right after these, `order: after`."""
+    right after these, `order: after`; or after them, with all neighbours, `order: after, peers: all`."""
     timing: ClassVar[tuple[str, ...]] = ("events", "rounds")
     """Where it is sound: at single contacts, in synchronous rounds."""
     graph: ClassVar[Literal["any", "tree", "two_trees", "star"]] = "any"
@@ -249,6 +262,14 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
         left, each = 1 - w.sum(1, keepdim=True), w.unsqueeze(2)
         return {name: left * own[name] + (each * others[name]).sum(1) for name in own}
 
+    def asks(self, r: Rows, k: Context) -> Any:  # noqa: B027  (nodes hear whom W says by default)
+        """Returns whom rows ask in a round for what these emit, places among `neighbours` [w, s]; -1: nobody.
+
+        It may depend on what is kept on edges, which an algorithm that asks has. `absorb_` is then given, in place of W
+        times emissions, those of all who are asked [w, s, width], a row's own where that is nobody, and the places
+        themselves under "asked".
+        """
+
     def absorb_(self, r: Rows, mixed: Rows, k: Context) -> None:
         """Replaces what a mixing changes, given what it made of emissions."""
         r.update(mixed)
@@ -280,6 +301,11 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
     def linear(cls) -> bool:
         """Returns whether mixing is nothing but W times the emitted fields, which can lie side by side."""
         return not cls.mixes_after and all(getattr(cls, name) is getattr(Algorithm, name) for name in _MIXES)
+
+    @classmethod
+    def asks_some(cls) -> bool:
+        """Returns whether nodes choose whom they hear in a round."""
+        return cls.asks is not Algorithm.asks
 
     @classmethod
     def flows(cls) -> bool:

@@ -83,6 +83,36 @@ class Gradient:
         return vmap(grad(scored, has_aux=True))
 
 
+EXAMPLES = {"cpu": 1 << 20, "cuda": 1 << 24}
+"""Numbers of features on which models are scored at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class OwnLoss:
+    """The mean loss of models over all examples of a node, for many rows at once."""
+
+    problem: Problem
+
+    def of(self, x: Float[Tensor, "w p"], nodes: Int64[Tensor, " w"]) -> Float[Tensor, " w"]:
+        """Returns the loss of each model on the examples of a node."""
+        example = self.problem.features[0].numel() * self._examples.shape[1]
+        size = max(1, EXAMPLES[x.device.type] // max(1, example))
+        parts = zip(x.split(size), nodes.split(size), strict=True)
+        return torch.cat([self._some(*part) for part in parts]) if x.shape[0] else x.new_zeros(0)
+
+    def _some(self, x: Float[Tensor, "w p"], nodes: Int64[Tensor, " w"]) -> Float[Tensor, " w"]:
+        examples, weights = filled(self._examples[nodes], x)
+        with torch.no_grad():
+            return self.problem.losses(x, *self.problem.batch(examples), weights)
+
+    @functools.cached_property
+    def _examples(self) -> Int64[Tensor, "n m"]:
+        """The examples of each node, filled up with -1 to as many as the largest has."""
+        sampler, where = self.problem.sampler, self.problem.features.device
+        own = torch.from_numpy(sampler.rows).split(sampler.sizes.tolist())
+        return torch.nn.utils.rnn.pad_sequence([*own], batch_first=True, padding_value=-1).to(where)
+
+
 def uniforms(
     seeds: Int64[Tensor, " w"], nodes: Int64[Tensor, " w"], counts: Int64[Tensor, " w"], stream: int, size: int
 ) -> Float[Tensor, "w size"]:

@@ -7,7 +7,8 @@ Notation: n nodes of all networks, m directed edges, w rows of a wave, d largest
 """
 
 import functools
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from batchednodes.algorithms.mixing.rounds import RoundMatrix
-from batchednodes.topology import Networks, PeerLists
+from batchednodes.topology import Networks, PeerLists, RoundWeights
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,8 @@ class EdgeRows:
     """i n + j of each edge, in increasing order."""
     most: int
     """d."""
+    weights: Float[Tensor, " m"] | None = None
+    """W of the other node of each edge, where contacts are with all neighbours; None: elsewhere."""
     rounds: "dict[int, tuple[RoundMatrix, RoundEdges]]" = field(default_factory=dict)
     """What rounds have made of them for the W they had last, by the first node of each network."""
 
@@ -49,6 +52,25 @@ class EdgeRows:
         begins = np.searchsorted(keys, np.arange(n + 1) * n)
         most = int(np.diff(begins).max(initial=0))
         return EdgeRows(torch.from_numpy(begins).to(device), torch.from_numpy(keys).to(device), most)
+
+    def weighed(
+        self, shares: Sequence[RoundWeights | None], networks: Networks, like: Float[Tensor, " _"]
+    ) -> "EdgeRows":
+        """Returns the same edges with their weights, as the numbers of a tensor are.
+
+        Args:
+            shares: how much each neighbour counts in each network; None: nothing.
+            networks: the networks.
+            like: a tensor of the type of the models, on their device.
+        """
+        i, j = np.divmod(self.keys.cpu().numpy(), networks.n)
+        found, network = np.zeros(i.size), networks.network_of()[i]
+        for g, one in enumerate(shares):
+            if one is not None:
+                some, first = network == g, int(networks.offsets[g])
+                w = one.matrix(0)
+                found[some] = 1 / one.n if w is None else np.asarray(w[i[some] - first, j[some] - first]).ravel()
+        return replace(self, weights=torch.from_numpy(found).to(like))
 
     @property
     def count(self) -> int:

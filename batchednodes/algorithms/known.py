@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from batchednodes.algorithms.base import Context, Rows, Step
-from batchednodes.algorithms.context import Gradient, uniforms
+from batchednodes.algorithms.context import Gradient, OwnLoss, uniforms
 from batchednodes.algorithms.local_sgd import LocalSGD
 from batchednodes.algorithms.rates import Hyperparameters
 
@@ -36,6 +36,11 @@ class Nodes:
     """Number of each node in it."""
     constants: Mapping[str, Float[Tensor, " n"]]
     """What the algorithm's `constants` says of each node's network, by name."""
+
+    @functools.cached_property
+    def own_loss(self) -> OwnLoss:
+        """The loss of models on all examples of a node."""
+        return OwnLoss(self.gradient.problem)
 
 
 class Contact(Context):
@@ -104,11 +109,18 @@ class Contact(Context):
 
     @property
     def weights(self) -> Tensor:
-        raise ValueError("weights of neighbours belong to rounds")
+        raise ValueError("weights of neighbours belong to rounds, or to updates where contacts are with all of them")
+
+    @property
+    def round(self) -> int:
+        raise ValueError("numbers of rounds belong to rounds")
 
     @property
     def kept(self) -> tuple[str, ...]:
         return self.of.rates.keeps
+
+    def loss(self, x: Tensor) -> Tensor:
+        return self.of.own_loss.of(x, self.nodes).unsqueeze(1)
 
     def grad(self, x: Tensor) -> Tensor:
         raise ValueError("gradients belong to updates, not to contacts")
@@ -132,10 +144,11 @@ class Update(Contact):
     """What an update may know of its rows."""
 
     def __init__(
-        self, all_: Nodes, r: Rows, nodes: Tensor, time: Tensor, count: Tensor, examples: Tensor, here: Tensor | None
-    ) -> None:
+        self, all_: Nodes, r: Rows, nodes: Tensor, time: Tensor, count: Tensor, examples: Tensor,
+        edges: tuple[Tensor | None, Tensor | None],
+    ) -> None:  # fmt: skip
         super().__init__(all_, r, nodes, time)
-        self.here = here
+        self.here, self.shares = edges
         self.r, self.before, self.examples, self.number = r, count, examples, count.flatten()
         self.losses = torch.full_like(time.flatten(), torch.nan)
 
@@ -174,6 +187,10 @@ class Update(Contact):
         if self.here is None:
             raise ValueError("neighbours are known to algorithms with fields that live on edges")
         return self.here
+
+    @property
+    def weights(self) -> Tensor:
+        return super().weights if self.shares is None else self.shares
 
     @property
     def steps(self) -> Tensor:

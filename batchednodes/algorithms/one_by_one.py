@@ -19,7 +19,7 @@ from batchednodes.algorithms.known import Nodes
 from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.mixing.rounds import RoundMatrices
 from batchednodes.algorithms.reference import Reference
-from batchednodes.algorithms.round_step import mix_round_
+from batchednodes.algorithms.round_step import asked_by, mix_round_
 from batchednodes.algorithms.rowwise import Rowwise
 from batchednodes.algorithms.state import State
 from batchednodes.algorithms.waves import newest_
@@ -56,6 +56,10 @@ class Event:
     """Of a contact the node whose model the actor's row is, or was when it was sent: that row may be a slot."""
     draws: Callable[[Tensor, int, int], Tensor] = field(default=lambda *_: torch.zeros(0))
     """Returns numbers in (0, 1) for some nodes, given stream and size, as `Context.uniform` does."""
+    number: int = -1
+    """Number of a round."""
+    loss: Callable[[int, Tensor], Tensor] = field(default=lambda *_: torch.zeros(()))
+    """Returns the mean loss of a model over all examples of a node, as `Context.loss` does."""
 
 
 @dataclass(frozen=True)
@@ -156,18 +160,20 @@ class OneByOne:
     def _round_(self, state: State, first: int, k: int, time: float) -> None:
         assert self.rounds is not None
         g = int(self.layout.network[first])
-        matrix, nodes = self.rounds.of(g, k), slice(first, first + int(self.layout.sizes[g]))
+        matrix, nodes, asked = self.rounds.of(g, k), slice(first, first + int(self.layout.sizes[g])), None
         dense = matrix.dense(nodes.stop - nodes.start).to(state.x.dtype) if self.independent else torch.zeros(0, 0)
         if self.independent and self.rowwise.robust is not None:
             robust_reference.round_(self.rowwise, self.rowwise.robust, state, nodes, dense, time)
         elif self.independent:
             at = torch.tensor([time], dtype=torch.float64, device=state.x.device)
             k_ = self.rowwise.contact({}, torch.tensor([first], device=state.x.device), at)
-            self._event_(state, Event(ROUND, first, first, torch.ones(()), time, nodes=nodes, matrix=dense), k_)
+            asked = asked_by(self.rowwise, state, nodes, matrix, (k, time))
+            event = Event(ROUND, first, first, torch.ones(()), time, nodes=nodes, matrix=dense, number=k)
+            self._event_(state, event, k_)
         else:
-            mix_round_(self.rowwise, state, nodes, matrix, time, apart=True)
+            asked = mix_round_(self.rowwise, state, nodes, matrix, (k, time), apart=True)
         if self.layout.widths[g]:
-            newest_(state, self.layout.block(state.versions, g), nodes, matrix, time)
+            newest_(state, self.layout.block(state.versions, g), nodes, (matrix, asked), time)
 
     def _event_(self, state: State, event: Event, one: "_One | Context | None") -> None:
         at = torch.tensor([event.time], dtype=torch.float64, device=state.x.device)
@@ -176,6 +182,7 @@ class OneByOne:
             return self.rowwise.contact({}, nodes, at.expand(nodes.shape)).uniform(stream, size)
 
         known = {"edges": self.rowwise.edges, "known": self.rowwise, "constants": self.rowwise.constants}
+        known["loss"] = self.reference.own_loss
         event = replace(event, draws=draws, **known)
         act = getattr(self.rowwise.algorithm, "event_")  # noqa: B009  (not all algorithms have it)
         act(self.rowwise.all_rows(state), event, one)

@@ -185,6 +185,14 @@ class Reference:
         decay = 0.0 if self.rates.weight_decay is None else self.rates.weight_decay[i]
         return g + decay * x, total.detach()
 
+    def own_loss(self, i: int, x: Float[Tensor, " p"]) -> Float[Tensor, ""]:
+        """Returns the mean loss of a model, in evaluation mode, over all examples that node i owns."""
+        sampler = self.problem.sampler
+        rows = torch.from_numpy(sampler.rows[sampler.offsets[i] : sampler.offsets[i + 1]])
+        features, targets = self.problem.batch(rows.to(x.device))
+        with torch.no_grad():
+            return self.problem.criterion.mean(self.problem.stack.score(x, features, stacked=False), targets)
+
     def trained(
         self,
         state: State,

@@ -1,8 +1,8 @@
 r"""The mixing of a synchronous round: what all nodes emit, what comes to each of it, and what each makes of that.
 
 What is emitted under the name of a field on edges goes to the neighbour of each edge; under that of a field in an
-inbox, to all whom W lets take it; everything else is mixed by W, or by `Algorithm.gather`. A second exchange
-mixes what `mixes_after` names, as it then is.
+inbox, to all whom W lets take it; everything else is mixed by W, or by `Algorithm.gather`, or handed to those who ask.
+A second exchange mixes what `mixes_after` names, as it then is.
 
 Notation: n nodes of a network, d places of neighbours, W gossip matrix.
 """
@@ -18,14 +18,14 @@ from batchednodes.algorithms.base import Algorithm, Rows
 from batchednodes.algorithms.edge_rows import RoundEdges
 from batchednodes.algorithms.known import Contact
 from batchednodes.algorithms.mixing.rounds import RoundMatrix
-from batchednodes.algorithms.robust import Robust
+from batchednodes.algorithms.robust import NUMBERS, Robust
 from batchednodes.algorithms.rowwise import Rowwise, around
 from batchednodes.algorithms.state import State
 
 
 def mix_round_(
-    rowwise: Rowwise, state: State, nodes: slice, matrix: RoundMatrix, time: float, apart: bool = False
-) -> None:
+    rowwise: Rowwise, state: State, nodes: slice, matrix: RoundMatrix, at: tuple[int, float], apart: bool = False
+) -> Int64[Tensor, "n s"] | None:
     """Mixes all rows of a network in place.
 
     Args:
@@ -33,20 +33,19 @@ def mix_round_(
         state: changed.
         nodes: of the network.
         matrix: W of the round.
-        time: at its end [s].
+        at: number of the round, and the time at its end [s].
         apart: whether methods get one row after the other, which gives the same.
+
+    Returns:
+        Whom each node has asked, by their numbers in the network, its own for nobody; None: that is what W says.
     """
     if rowwise.robust is not None:
-        _gather_(rowwise, rowwise.robust, state, nodes, matrix, time)
-        return
+        _gather_(rowwise, rowwise.robust, state, nodes, matrix, at[1])
+        return None
     if rowwise.algorithm.linear():
         state.x[nodes].copy_(matrix.times(state.x[nodes]))
-        return
-    rows = torch.arange(nodes.start, nodes.stop, device=state.x.device)
-    edges = None if rowwise.edges is None else rowwise.edges.in_round(nodes, matrix)
-    step, r = _Step(rowwise, rows, edges, time, apart), rowwise.rows(state, rows)
-    if edges is not None:
-        r |= around(state, edges.index, edges.here)
+        return None
+    step, r = _Step.begin(rowwise, state, nodes, matrix, at, apart)
     before = dict(r)
 
     def emit(some: Rows, _: slice, k: Contact) -> Rows:
@@ -54,17 +53,34 @@ def mix_round_(
         return rowwise.emitted(some, k)
 
     emitted, r = step.each(r, emit)
-    mixed = _delivered(rowwise.algorithm, state, nodes, emitted, matrix, edges)
+    asks = step.asks(r)
+    mixed = _delivered(rowwise.algorithm, state, nodes, emitted, matrix, step.edges) if asks is None else {}
 
     def absorb(some: Rows, part: slice, k: Contact) -> Rows:
-        rowwise.algorithm.absorb_(some, {name: value[part] for name, value in mixed.items()}, k)
+        came = {name: value[part] for name, value in mixed.items()}
+        if asks is not None:
+            came = {name: value[asks["who"][part]] for name, value in emitted.items()} | {"asked": asks["asked"][part]}
+        rowwise.algorithm.absorb_(some, came, k)
         rowwise.check(some, {name: value[part] for name, value in before.items()}, "absorb_")
         rowwise.note(some, step.times[part])
         return {}
 
-    _, r = step.each(r, absorb)
+    _, r = step.each(r, absorb, None if asks is None else asks["who"].shape[1])
     r |= {name: matrix.times(r[name]) for name in rowwise.algorithm.mixes_after}
-    rowwise.write_(state, rows, r, updated=rows)
+    rowwise.write_(state, step.rows, r, updated=step.rows)
+    return None if asks is None else asks["who"]
+
+
+def asked_by(
+    rowwise: Rowwise, state: State, nodes: slice, matrix: RoundMatrix, at: tuple[int, float]
+) -> Int64[Tensor, "n s"] | None:
+    """Returns whom each node asks in a round, which changes nothing; arguments and result: see `mix_round_`."""
+    if not rowwise.algorithm.asks_some():
+        return None
+    step, r = _Step.begin(rowwise, state, nodes, matrix, at, apart=True)
+    asks = step.asks(r)
+    assert asks is not None
+    return asks["who"]
 
 
 def _gather_(rowwise: Rowwise, robust: Robust, state: State, nodes: slice, matrix: RoundMatrix, time: float) -> None:
@@ -82,21 +98,59 @@ class _Step:
     rowwise: Rowwise
     rows: Int64[Tensor, " n"]
     edges: RoundEdges | None
+    number: int
     time: float
     apart: bool
+
+    @staticmethod
+    def begin(
+        rowwise: Rowwise, state: State, nodes: slice, matrix: RoundMatrix, at: tuple[int, float], apart: bool
+    ) -> "tuple[_Step, Rows]":
+        """Returns the step of a round, and all rows before it; arguments: see `mix_round_`."""
+        rows = torch.arange(nodes.start, nodes.stop, device=state.x.device)
+        edges = None if rowwise.edges is None else rowwise.edges.in_round(nodes, matrix)
+        r = rowwise.rows(state, rows)
+        if edges is not None:
+            r |= around(state, edges.index, edges.here)
+        return _Step(rowwise, rows, edges, *at, apart), r
+
+    def asks(self, r: Rows) -> Rows | None:
+        """Returns whom each row asks, as places ("asked") and as in `mix_round_` ("who"); None: W says it."""
+        if not self.rowwise.algorithm.asks_some():
+            return None
+
+        def ask(some: Rows, part: slice, k: Contact) -> Rows:
+            places = self.rowwise.algorithm.asks(some, k)
+            assert self.edges is not None  # the settings were checked
+            others = self.edges.others[part].gather(1, places.clamp(min=0))
+            own = torch.arange(self.rows.numel(), device=places.device)[part].unsqueeze(1)
+            return {"asked": places, "who": torch.where(places >= 0, others, own)}
+
+        return self.each(r, ask)[0]
 
     @property
     def times(self) -> Tensor:
         """The instant, for each row [s]."""
         return torch.full((self.rows.numel(),), self.time, dtype=torch.float64, device=self.rows.device)
 
-    def each(self, r: Rows, act: Callable[[Rows, slice, Contact], Rows]) -> tuple[Rows, Rows]:
-        """Returns what a method makes of all rows, and these as it leaves them."""
-        found, left = list[Rows](), list[Rows]()
-        for part in [slice(k, k + 1) for k in range(self.rows.numel())] if self.apart else [slice(None)]:
+    def each(
+        self, r: Rows, act: Callable[[Rows, slice, Contact], Rows], models: int | None = None
+    ) -> tuple[Rows, Rows]:
+        """Returns what a method makes of all rows, and these as it leaves them.
+
+        Args:
+            r: all rows.
+            act: the method.
+            models: how many it is given for each row, which bounds the rows it gets at once; None: it gets all.
+        """
+        found, left, n = list[Rows](), list[Rows](), self.rows.numel()
+        bound = n if models is None else max(1, NUMBERS[self.rows.device.type] // max(1, models * self.rowwise.p))
+        size = 1 if self.apart else bound
+        for part in [slice(first, first + size) for first in range(0, n, size)]:
             some = {name: value[part] for name, value in r.items()}
             edges = None if self.edges is None else self.edges.of(part)
-            found.append(act(some, part, _Round(self.rowwise, some, self.rows[part], self.times[part], edges)))
+            k = _Round(self.rowwise, some, (self.rows[part], self.times[part]), edges, self.number)
+            found.append(act(some, part, k))
             left.append(some)
         return _joined(found), _joined(left)
 
@@ -126,9 +180,16 @@ def _delivered(
 class _Round(Contact):
     """What a round may know of its rows."""
 
-    def __init__(self, all_: Rowwise, r: Rows, nodes: Tensor, times: Tensor, edges: RoundEdges | None) -> None:
+    def __init__(
+        self, all_: Rowwise, r: Rows, who: tuple[Tensor, Tensor], edges: RoundEdges | None, number: int
+    ) -> None:
+        nodes, times = who
         super().__init__(all_, r, nodes, times.unsqueeze(1))
-        self.edges = edges
+        self.edges, self.turn = edges, number
+
+    @property
+    def round(self) -> int:
+        return self.turn
 
     @property
     def neighbours(self) -> Tensor:

@@ -34,7 +34,9 @@ class Rowwise(Nodes):
     """Who attacks, and how robustly models are merged; None: nobody, and they are averaged."""
     fused: "dict[bool, Callable[[State, GossipPhase], None]]" = field(default_factory=dict)
     """What applies a phase of pushes, or of meetings (True), in one compiled loop, where there is such; see `fused`."""
-    fused_update: "list[Callable[[State, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]]" = field(default_factory=list)
+    fused_update: "list[Callable[[State, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]]" = field(
+        default_factory=list
+    )
     """What updates rows in one, as `updated` does, where they lie; see `fused_update`."""
 
     # ------------------------------------------------------------------------------------------------------- updates
@@ -50,13 +52,14 @@ class Rowwise(Nodes):
     ) -> tuple[Rows, Float[Tensor, " w"]]:
         """Returns what an update makes of some rows, which stay as they are, and the losses that it saw."""
         hidden = {name for name, one in self.declared.items() if not one.seen}
-        r, here = self.rows(state, rows, hidden=hidden), None
+        r, here, weights = self.rows(state, rows, hidden=hidden), None, None
         r |= {name: state.fields[name].index_select(0, rows) for name in self.algorithm.living("inbox")}
         if self.edges is not None and state.on_edges - hidden:
             index, here = self.edges.around(nodes)
             r |= around(state, index, None if self.edges.even else here, hidden)
+            weights = None if self.edges.weights is None else torch.where(here, self.edges.weights[index], 0)
         before = dict(r)
-        k = Update(self, r, nodes, times.unsqueeze(1), counts.unsqueeze(1), examples, here)
+        k = Update(self, r, nodes, times.unsqueeze(1), counts.unsqueeze(1), examples, (here, weights))
         self.flow_(r, k)
         self.algorithm.update_(r, k)
         self.check(r, before, "update_")

@@ -169,9 +169,7 @@ class Waves:
         """Names of the fields that the optimizer keeps."""
         return () if self.rates.optimizer is None else tuple(type(self.rates.optimizer).fields)
 
-    def _fused_(
-        self, state: State, rows: Tensor, nodes: Tensor, times: Tensor, counts: Tensor, index: Tensor
-    ) -> None:
+    def _fused_(self, state: State, rows: Tensor, nodes: Tensor, times: Tensor, counts: Tensor, index: Tensor) -> None:
         """Updates some rows where they lie, by the algorithm's tape."""
         loss = self.rowwise.fused_update[0](state, rows, nodes, times, counts, index)
         _note_(state, nodes, times, self._sound(loss, state.x.index_select(0, rows) if self.quarantine else state.x))
@@ -262,14 +260,27 @@ class Waves:
             g = int(self.layout.network[first])
             assert self.rounds is not None
             matrix, nodes = self.rounds.of(g, k), slice(first, first + int(self.layout.sizes[g]))
-            mix_round_(self.rowwise, state, nodes, matrix, phase.time)
+            asked = mix_round_(self.rowwise, state, nodes, matrix, (k, phase.time))
             if self.layout.widths[g]:
-                newest_(state, self.layout.block(state.versions, g), nodes, matrix, phase.time)
+                newest_(state, self.layout.block(state.versions, g), nodes, (matrix, asked), phase.time)
 
 
-def newest_(state: State, versions: Tensor, nodes: slice, matrix: RoundMatrix, time: float) -> None:
-    """Gives the versions of a network, a view, those that a round mixes into them, and takes note of the gains."""
-    new = matrix.newest(versions)
+def newest_(
+    state: State, versions: Tensor, nodes: slice, heard: tuple[RoundMatrix, Int64[Tensor, "n s"] | None], time: float
+) -> None:
+    """Gives the versions of a network, a view, those that a round mixes into them, and takes note of the gains.
+
+    Args:
+        state: changed.
+        versions: changed.
+        nodes: of the network.
+        heard: W of the round, and whom each node asks; None: all whom W mixes into its row.
+        time: at its end [s].
+    """
+    matrix, asked = heard
+    new = matrix.newest(versions) if asked is None else versions.clone()
+    for others in () if asked is None else asked.T:
+        new = torch.maximum(new, versions.index_select(0, others))
     state.gained[nodes] += time * (new.sum(1, dtype=torch.int64) - versions.sum(1, dtype=torch.int64))
     versions.copy_(new)
 

@@ -74,6 +74,12 @@ def _where_sound(c: Any, which: str) -> tuple[Rule, ...]:
          a.contact == "after_update" and c.gossip.clock.at_update() != "after", "set it"),
         (f"gossip.exchange must be meet with {which}, whose contacts go both ways",
          a.contact == "after_update" and exchange != "meet", "set gossip.exchange=meet"),
+        (f"gossip.clock must be of kind at_update, with order=after and peers=all, with {which}, which sends its model "
+         "to all neighbours", a.contact == "to_all" and not rounds and not (
+             c.gossip.clock.to_all() and c.gossip.clock.at_update() == "after"),
+         "set gossip.clock={kind: at_update, order: after, peers: all}"),
+        ("network.weights must be left out with gossip.clock.peers=all, where all neighbours are contacted",
+         c.gossip.clock.to_all() and a.contact != "to_all" and given(c.network, "weights"), "leave it out"),
         ("gossip.scheme.kind must be uniform with gossip.clock.kind=at_update or timing.kind=synchronous",
          (at_update or rounds) and given(c.gossip, "scheme"), "use kind uniform"),
         (f"gossip.exchange must be meet with {which}, which needs doubly stochastic mixing",
@@ -130,6 +136,8 @@ def _of_places(c: Any, which: str) -> tuple[Rule, ...]:
     return (
         (f"network.topology.kind must be one that does not change with {which}, which keeps state for each edge",
          edges and isinstance(c.network.topology, Changing), "use another graph"),
+        (f"algorithm.kind must keep a field on edges with {which}, which chooses whom it hears", a.asks_some() and
+         not edges, "declare one, or leave out asks()"),
         (f"gossip.delay.kind must be none with {which}, whose messages bring what it keeps for each edge",
          sends and not g.delay.instant, "leave it out"),
         (f"gossip.reply must be after with {which}, whose messages bring what it keeps for each edge",

@@ -39,6 +39,10 @@ class Clock(ABC):
         """Returns on which side of each update its node makes a contact, instead of by gaps; None: by gaps."""
         return None
 
+    def to_all(self) -> bool:
+        """Returns whether contacts at updates are with all neighbours, not with one of them."""
+        return False
+
 
 def _memoryless(rate: Float64[np.ndarray, " n"]) -> Gaps:
     with np.errstate(divide="ignore", over="ignore"):  # below 6e-309 the mean gap is not finite: never
@@ -125,7 +129,7 @@ class Deterministic(Clock):
 
 @dataclass(frozen=True)
 class AtUpdate(Clock):
-    """A contact at each completion of an update, at its instant; only for `gossip.clock`.
+    """A contact at each completion of an update, at its instant, or one with each neighbour; only for `gossip.clock`.
 
     Example:
         >>> from batchednodes.events.clocks import AtUpdate
@@ -139,6 +143,13 @@ class AtUpdate(Clock):
 
     order: Literal["before", "after"] = "before"
     """Whether the contact is made before the update is applied, or after it."""
+
+    peers: Literal["one", "all"] = "one"
+    """With whom: one random neighbour; or all of them, one after the other, in the order of their numbers, on a graph
+    that does not change."""
+
+    def to_all(self) -> bool:
+        return self.peers == "all"
 
     def at_update(self) -> Literal["before", "after"] | None:
         return self.order

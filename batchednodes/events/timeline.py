@@ -24,7 +24,7 @@ from batchednodes.events.rounds import contacted, nth
 from batchednodes.events.schemes import ContactList, Scheme, SchemeState, SchemeWindow
 from batchednodes.numerics import rng
 from batchednodes.numerics.targets import is_own, returned
-from batchednodes.topology import Networks, PeerLists
+from batchednodes.topology import Networks, PeerLists, RoundWeights
 
 UPDATE, PUSH, PULL, MEET, SPLIT, ROUND = range(6)
 """Kinds of event. At one instant updates come before gossip, then the order is that of node numbers. A split is a push
@@ -148,8 +148,10 @@ class Timeline:
     schemes: tuple[Scheme, ...]
     """Who may transmit in each network."""
     at_update: Int8[np.ndarray, " n"] | None = field(default=None, kw_only=True)
-    """Where contacts are made at updates: for each node ALONE, BEFORE or AFTER; its gossip law is then that of its
-    updates; None: nowhere."""
+    """Where contacts are made at updates: for each node ALONE, BEFORE or AFTER; its gossip law then says how many, as
+    its updates do; None: nowhere."""
+    to_all: tuple[RoundWeights | None, ...] | None = field(default=None, kw_only=True)
+    """Of each network whose nodes contact all neighbours at updates, how much each neighbour counts; None: of none."""
 
     def begin(self) -> Clocks:
         """Returns the clocks at t = 0: every node begins to compute, and waits for its first contact."""
@@ -301,7 +303,11 @@ def with_contacts(
     update = np.flatnonzero((events.kind == UPDATE) & (at_update[events.actor] != ALONE))
     time, node = events.time[update], events.actor[update]
     other = contacted(time, node, before[node] + nth(node) + 1, laws.networks, laws.contacts)
-    update, time, node, other = (a[other >= 0] for a in (update, time, node, other))
+    entry = np.flatnonzero(other >= 0)
+    other = other[entry]
+    if laws.to_all is not None:
+        entry, other = _with_all(entry, other, node, laws)
+    update, time, node = update[entry], time[entry], node[entry]
     made += np.bincount(node, minlength=made.size)
     at = update + (at_update[node] == AFTER)
     kind = np.full(at.size, EXCHANGES[laws.exchange], np.int8)
@@ -309,6 +315,17 @@ def with_contacts(
     kept = (events.time, events.kind, events.actor, events.peer, events.count)
     time, kind, actor, peer, count = (np.insert(a, at, b) for a, b in zip(kept, columns, strict=True))
     return Events(time, kind, actor, peer, count)
+
+
+def _with_all(entry: np.ndarray, other: np.ndarray, node: np.ndarray, laws: Timeline) -> tuple[np.ndarray, np.ndarray]:
+    """Returns contacts, of entries of a list of nodes with others, with all neighbours where nodes contact all."""
+    assert laws.to_all is not None
+    everyone = np.repeat([w is not None for w in laws.to_all], laws.networks.sizes)[node]
+    whole, theirs = laws.contacts.all_peers(node[everyone])
+    one = ~everyone[entry]
+    entry, other = np.append(entry[one], np.flatnonzero(everyone)[whole]), np.append(other[one], theirs)
+    order = np.argsort(entry, kind="stable")
+    return entry[order], other[order]
 
 
 @njit(nogil=True, cache=True)

@@ -135,6 +135,26 @@ class Problem:
         targets = targets.unsqueeze(1).expand(len(targets), count, *targets.shape[1:])
         return vmap(vmap(score, in_dims=(0, own, 0)))(models, features, targets)
 
+    def losses(
+        self, models: Float[Tensor, "w p"], features: Tensor, targets: Tensor, weights: Float[Tensor, "w b"]
+    ) -> Float[Tensor, " w"]:
+        """Returns the weighted mean loss of each model, in evaluation mode, on examples of its own.
+
+        Args:
+            models: one for each row.
+            features: inputs [w, b, ...].
+            targets: labels [w, b] or [w, b, ...], or values [w, b, k].
+            weights: of the examples; an example of weight 0 counts for nothing.
+        """
+
+        def loss(row: Tensor, x: Tensor, y: Tensor, w: Tensor) -> Tensor:
+            return self.criterion.weighted(self.stack.score(row, x), y, w)
+
+        def composed(row: Tensor, x: Tensor, y: Tensor, w: Tensor) -> Tensor:  # see `_composed`
+            return vjp(lambda _: loss(row, x, y, w), row.new_zeros(()))[0]
+
+        return vmap(composed if self.stack.ways.composed else loss)(models, features, targets, weights)
+
     def _composed(self, row: Float[Tensor, " p"], features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the same as `score`, as if for a gradient, which nothing needs."""
         return vjp(lambda _: self.score(row, features, targets), row.new_zeros(()))[0]

@@ -106,8 +106,8 @@ def assert_sound(target: str, args: Mapping[str, Any] | None = None, cases: int 
 
 def _algorithm(algorithm: dict[str, Any], timing: dict[str, Any]) -> Algorithm:
     """Returns an algorithm, made wherever it is sound."""
-    after = _MEET | {"gossip.clock": {"kind": "at_update", "order": "after"}}
-    for options in ({}, _MEET, after, {"timing": timing}):
+    before, after = ({"gossip.clock": {"kind": "at_update", "order": order}} for order in ("before", "after"))
+    for options in ({}, _MEET, _MEET | before, _MEET | after, {"gossip.clock": _TO_ALL}, {"timing": timing}):
         try:
             return _config(algorithm, options).method
         except ValueError as error:
@@ -116,6 +116,7 @@ def _algorithm(algorithm: dict[str, Any], timing: dict[str, Any]) -> Algorithm:
 
 
 _MEET = {"gossip.exchange": "meet"}
+_TO_ALL = {"kind": "at_update", "order": "after", "peers": "all"}
 _DELAYS = ({"kind": "none"}, {"kind": "uniform", "low": 0.1, "high": 1.5}, {"kind": "exponential", "mean": 0.5})
 _LOSSES = ({"kind": "none"}, {"kind": "independent", "probability": 0.3})
 _GRAPHS = {
@@ -146,7 +147,9 @@ def _cases(algorithm: type[Algorithm], shape: str, draw: np.random.Generator) ->
                     case |= {"network.weights.kind": "constant", "network.weights.value": 0.09}
             yield case
             continue
-        if algorithm.contact != "any":
+        if algorithm.contact == "to_all":
+            case["gossip.clock"] = _TO_ALL
+        elif algorithm.contact != "any":
             order = "after" if algorithm.contact == "after_update" else "before"
             case["gossip.clock"] = {"kind": "at_update", "order": order}
         elif draw.random() < 0.2:

@@ -109,6 +109,27 @@ class PeerLists:
             found[some] = self.peers(time[some], node[some], bits[some])
         return found
 
+    def all_peers(self, node: Int32[np.ndarray, " e"]) -> tuple[Int64[np.ndarray, " m"], Int32[np.ndarray, " m"]]:
+        """Returns all that some nodes may contact, entry by entry: the entry of each, and whom; without choosers.
+
+        Example:
+            >>> import numpy as np
+            >>> from batchednodes.topology import Chain, Complete, Networks, stack
+            >>> batch = Networks(offsets=np.array([0, 3, 6]), seeds=np.array([0, 1], np.uint64))
+            >>> contacts = stack(batch, [Complete().graph(3, 0), Chain().graph(3, 1)])
+            >>> [a.tolist() for a in contacts.all_peers(np.array([1, 4, 5], np.int32))]
+            [[0, 0, 1, 1, 2], [0, 2, 3, 5, 4]]
+        """
+        listed = self.indptr[node + 1] - self.indptr[node]
+        degree = np.where(self.complete[node], self.size[node] - 1, listed)
+        entry = np.repeat(np.arange(node.size), degree)
+        place = np.arange(entry.size) - np.repeat(np.cumsum(degree) - degree, degree)
+        i, whole = node[entry], self.complete[node][entry]
+        other = self.start[i] + place
+        other += other >= i
+        other[~whole] = self.indices[(self.indptr[i] + place)[~whole]]
+        return entry, other.astype(np.int32)
+
     def choice(self) -> PeerTables:
         """Returns what chooses peers at any time, for `chosen`."""
         firsts = np.unique(self.start)

@@ -20,6 +20,7 @@ from batchednodes.simulation.planning import plan
 BASE = {"run": {"until": 5.0}, "network": {"nodes": 12}, "local": {"lr": 0.05}}
 MEET = ("gossip.exchange=meet", "gossip.clock.rate=2")
 AT_UPDATE = ("gossip.exchange=meet", "gossip.clock={kind: at_update}")
+TO_ALL = "gossip.clock={kind: at_update, order: after, peers: all}"
 ROUNDS = ("timing={kind: synchronous, period: 1}",)
 METROPOLIS = (*ROUNDS, "network.weights.kind=metropolis_hastings")
 UNEVEN = "task.partition={kind: quantity_lognormal}"
@@ -170,7 +171,9 @@ WAYS = {
     "matcha, rounds": ("algorithm.kind=matcha", *ROUNDS),
     "el_oracle, rounds": ("algorithm.kind=el_oracle", *ROUNDS),
     "el_local, rounds": ("algorithm.kind=el_local", *ROUNDS),
+    "pens, rounds": ("algorithm={kind: pens, sampled: 3, kept: 1, rounds: 3}", *ROUNDS, UNEVEN, "local.momentum=0.5"),
     "gossip_sgd, contacts after updates": ("gossip.clock={kind: at_update, order: after}",),
+    "gossip_sgd, contacts with all": ("gossip.exchange=meet", "gossip.clock={kind: at_update, peers: all}"),
     "on edges": ("algorithm={kind: python, target: 'own_algorithms:NewestOfNeighbours'}", "gossip.clock.rate=2"),
     "on edges, losses": (
         "algorithm={kind: python, target: 'own_algorithms:NewestOfNeighbours'}",
@@ -216,6 +219,14 @@ WAYS |= {
         "algorithm={kind: divshare, fragments: 2}",
         "gossip.clock.rate=4",
         "gossip.delay={kind: exponential, mean: 0.5}",
+    ),
+    "all2all": ("algorithm.kind=all2all", TO_ALL, "local.momentum=0.5"),
+    "all2all, delays": (
+        "algorithm.kind=all2all",
+        TO_ALL,
+        "network.weights.kind=metropolis_hastings",
+        "gossip.delay={kind: exponential, mean: 0.5}",
+        "gossip.loss={kind: independent, probability: 0.3}",
     ),
     "admm": ("algorithm={kind: admm, inner: 3}", "gossip.clock.rate=2"),
     "admm, losses": (

@@ -110,9 +110,11 @@ def test_an_algorithm_that_keeps_duals_is_sound_at_contacts_and_in_rounds():
         ("matcha", {}),
         ("el_oracle", {}),
         ("el_local", {}),
+        ("all2all", {}),
+        ("pens", {"sampled": 3, "kept": 1, "rounds": 2}),
     ],
 )
-def test_algorithms_with_rounds_of_their_own_are_sound(kind, args):
+def test_algorithms_with_rounds_of_their_own_and_all2all_are_sound(kind, args):
     assert_sound(kind, args, cases=2)
 
 

@@ -266,6 +266,8 @@ def _rowwise(
     )
     algorithm = configs[0].method
     edges = EdgeRows.of(events.contacts, batch, where) if algorithm.living("edge") else None
+    if edges is not None and events.to_all is not None:
+        edges = edges.weighed(events.to_all, batch, rates.lr)
     robust = robustness.robust(configs, batch, rates.lr.dtype, where)
     known = (degrees, sizes, owned, seeds, numbers, _constants(algorithm, events, rates))
     return Rowwise(gradient, descent, rates, *known, algorithm, edges, robust)

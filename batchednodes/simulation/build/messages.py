@@ -74,6 +74,7 @@ def traffic(configs: Sequence[Config], base: Timeline, p: int) -> MessageTimelin
         parts=some[0].weighing.parts,
         forecast=InFlightEstimate(0.0, np.zeros(networks.count, np.int64), 0, False),
         at_update=base.at_update,
+        to_all=base.to_all,
     )
     return _with_forecast(found, configs, some)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from batchednodes.algorithms.context import EXAMPLES
 from batchednodes.algorithms.robust import NUMBERS
 from batchednodes.config import Config
 from batchednodes.config.robust import gathers
@@ -155,7 +156,7 @@ def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | N
     chunks = need.chunks(where.type == "cuda", need.nodes, updates)
     memory = need.tensors(need.nodes, tables.rows) | messages
     memory |= need.workspace(chunks, writes, tables.width, where.type == "cuda")
-    memory |= _ahead(need, events, where) | _neighbourhoods(need, events, where)
+    memory |= _ahead(need, events, where) | _neighbourhoods(need, events, where) | _asked(need, where)
     copy = _copy(need, tables.rows, memory, where)
     under_way = events if isinstance(events, MessageTimeline) else None
     return Plan(
@@ -258,6 +259,21 @@ def _neighbourhoods(need: MemoryBudget, events: Timeline, where: torch.device) -
             some = min(n * most * need.p, max(NUMBERS[where.type], most * need.p))
             rows = max(rows, _GATHERED * need.item * some)
     return {"neighbourhoods": tables + rows} if rows else {}
+
+
+def _asked(need: MemoryBudget, where: torch.device) -> dict[str, int]:
+    """Returns the bytes of what rounds know of edges, of models that nodes ask for, and of examples to score them on.
+
+    The numbers of these are as if all nodes owned as many.
+    """
+    if not type(need.config.method).asks_some():
+        return {}
+    samples, features = sum(s.samples for s in need.sizes), math.prod(need.sizes[0].features)
+    each = need.neighbours * need.p
+    models = _GATHERED * need.item * min(need.nodes * each, max(NUMBERS[where.type], each))
+    examples = min(samples, max(EXAMPLES[where.type] // max(1, features), -(-samples // need.nodes)))
+    scored = examples * need.item * (2 * features + 3 * need.activations)
+    return {"models asked for": need.nodes * need.neighbours * (25 + need.item) + models + scored + 8 * samples}
 
 
 def _copy(need: MemoryBudget, versions: int, memory: dict[str, int], where: torch.device) -> int | None:

@@ -216,14 +216,17 @@ def timeline(configs: Sequence[Config], p: int) -> Timeline:
     graphs = [_used(c, graph) for c, graph in zip(configs, graphs, strict=True)]
     if any(isinstance(c.timing, Synchronous) for c in configs):
         return _barriers(configs, batch, graphs)
+    shares = [_shares(c, graph) for c, graph in zip(configs, graphs, strict=True)]
     with datasets.section("network.weights"):
         graphs = [_weighted(c, graph) for c, graph in zip(configs, graphs, strict=True)]
     for graph in graphs:
         _warn_if_disconnected(graph.union() if isinstance(graph, PeerSampler) else graph)
     update = [c.update.clock.gaps(c.network.nodes, c.seed, "update.clock") for c in configs]
     gossip = [
-        laws if c.gossip.clock.at_update() else c.gossip.clock.gaps(c.network.nodes, c.seed, "gossip.clock")
-        for c, laws in zip(configs, update, strict=True)
+        _at_updates(laws, own)
+        if c.gossip.clock.at_update()
+        else c.gossip.clock.gaps(c.network.nodes, c.seed, "gossip.clock")
+        for c, laws, own in zip(configs, update, shares, strict=True)
     ]
     exchange, schemes = configs[0].gossip.exchange, tuple(c.gossip.scheme for c in configs)
     if any(laws.quantiles is not None for laws in gossip) and not all(scheme.independent for scheme in schemes):
@@ -239,6 +242,7 @@ def timeline(configs: Sequence[Config], p: int) -> Timeline:
         exchange,
         schemes,
         at_update=np.repeat(np.array(sides, np.int8), batch.sizes) if any(sides) else None,
+        to_all=tuple(shares) if any(own is not None for own in shares) else None,
     )
     return traffic(configs, plain, p) if any(has_messages(c) for c in configs) else plain
 
@@ -305,8 +309,8 @@ def _graph(settings: Config) -> Graph | PeerSampler | None:
 
 
 def _weighted(settings: Config, graph: Graph | PeerSampler | None) -> Graph | PeerSampler | None:
-    """Returns what chooses peers on a graph; itself where they are uniform."""
-    if not isinstance(graph, Graph):
+    """Returns what chooses peers on a graph; itself where they are uniform, or all are contacted."""
+    if not isinstance(graph, Graph) or settings.gossip.clock.to_all():
         return graph
     weights = settings.network.weights
     found = returned(weights.chooser(graph), (PeerSampler, NoneType), weights, "chooser", "network.weights")
@@ -315,6 +319,30 @@ def _weighted(settings: Config, graph: Graph | PeerSampler | None) -> Graph | Pe
         got = f"{found.share()[node]:g} for node {node}"
         raise ValueError(f"kind must be one whose probabilities of a node sum to at most 1, got {got}")
     return found or graph
+
+
+def _shares(settings: Config, graph: Graph | PeerSampler | None) -> RoundWeights | None:
+    """Returns how much each neighbour counts in a network whose nodes contact all of theirs; None: they do not."""
+    if not settings.gossip.clock.to_all():
+        return None
+    if isinstance(graph, PeerSampler):
+        rule = "network.topology.kind must be one that does not change with gossip.clock.peers=all"
+        raise ValueError(f"{rule}; use another graph")
+    pull = settings.gossip.exchange == "pull"
+    found = RoundWeights(settings.network.nodes, graph, settings.network.weights, "row", pull, 1.0)
+    with datasets.section("network.weights"):
+        found.check()
+    return found
+
+
+def _at_updates(updates: Gaps, shares: RoundWeights | None) -> Gaps:
+    """Returns laws of as many contacts as nodes make at their updates: one at each, or with all neighbours."""
+    if shares is None:
+        return updates
+    graph = shares.graph
+    assert not isinstance(graph, PeerSampler)
+    degrees = np.full(shares.n, shares.n - 1) if graph is None else graph.degrees
+    return updates.thinned(degrees.astype(float))
 
 
 def _check_shape(c: Config, graph: Graph | PeerSampler | None) -> None:
