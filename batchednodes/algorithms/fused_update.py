@@ -74,7 +74,7 @@ class FusedUpdate:
         nodes, times = torch.arange(w) % self.rowwise.degree.numel(), torch.arange(1.0, w + 1, dtype=torch.float64)
         last = {"last_event": times.unsqueeze(1) / 2}
         counts, examples = torch.arange(w).unsqueeze(1), self._minibatches(w).unsqueeze(1)
-        return Update(self.rowwise, last, nodes, times.unsqueeze(1), counts, examples, None)
+        return Update(self.rowwise, last, nodes, times.unsqueeze(1), counts, examples)
 
     def _examples(self, state: State, w: int) -> list[Tensor]:
         """Returns numbers in (0, 1) for what w rows hold."""
@@ -104,7 +104,7 @@ class FusedUpdate:
         """Updates some rows where they lie; returns the losses that they saw."""
         last = state.fields.get("last_event")
         r = {} if last is None else {"last_event": last.index_select(0, rows)}
-        whole = Update(self.rowwise, r, nodes, times.unsqueeze(1), counts.unsqueeze(1), examples, None)
+        whole = Update(self.rowwise, r, nodes, times.unsqueeze(1), counts.unsqueeze(1), examples)
         x, *others = (state.x if name == "x" else state.fields[name] for name in self.slots)
         told = [ask(whole, key) for key in self.asked]
         losses = tape.run_((x, examples, *self._shared(), *others, *told), rows)

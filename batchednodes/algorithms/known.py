@@ -145,7 +145,7 @@ class Update(Contact):
 
     def __init__(
         self, all_: Nodes, r: Rows, nodes: Tensor, time: Tensor, count: Tensor, examples: Tensor,
-        edges: tuple[Tensor | None, Tensor | None],
+        edges: tuple[Tensor | None, Tensor | None] = (None, None),
     ) -> None:  # fmt: skip
         super().__init__(all_, r, nodes, time)
         self.here, self.shares = edges
