@@ -133,8 +133,9 @@ def _state(cls: type[Algorithm]) -> str:
     for place, what in (("node", ""), ("edge", " of each neighbour"), ("inbox", " of what has come")):
         for width, unit in ((None, "row"), (1, "number")):
             names = [name for name in cls.living(place) if (cls.fields[name].width is None) == (width is None)]
+            many = sum(cls.fields[name].width or 1 for name in names)
             if names:
-                words.append(f"{len(names)} {unit}{'s' if len(names) > 1 else ''}{what} ({', '.join(names)})")
+                words.append(f"{many} {unit}{'s' if many > 1 else ''}{what} ({', '.join(names)})")
     return " and ".join(["the model", *words])
 
 

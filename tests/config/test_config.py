@@ -155,8 +155,8 @@ def test_every_kind_round_trips(file, path, kind):
     graph = ["network.topology.kind=ring"] if path == "network.weights" else []
     if path == "algorithm" and "events" not in KINDS[path][kind].timing:
         graph = ["timing.kind=synchronous"]
-    elif path == "algorithm" and KINDS[path][kind].mixing == "double":
-        graph = ["gossip.exchange=meet", "gossip.clock.kind=at_update"]
+    elif path == "algorithm" and (KINDS[path][kind].mixing == "double" or KINDS[path][kind].contact != "any"):
+        graph = ["gossip.exchange=meet", "gossip.clock={kind: at_update, order: after}"]
     elif kind == "noisy_linear":
         graph = ["task.data={kind: quadratics, noise: 0.1}"]
     if kind in ROUNDS_ONLY:
