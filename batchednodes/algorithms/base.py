@@ -15,10 +15,10 @@ one row after the other does:
 
 Mixing is linear by default: of the fields that `emits` names, a contact makes (1 - w) own + w other, and a round W
 times all rows. The engine then keeps these fields side by side, so that one product mixes them all. What is not linear
-overrides `emit_`, `absorb_` and, for contacts, `combine`, for rounds `gather`. In a contact a field that lives on edges
-is the row of the other node, [w, width]; in an update or a round it is those of all neighbours, [w, d, width]. What a
-round emits under its name goes to each of them. What is emitted under the name of a field in an inbox is added up
-there, until the next update has seen it.
+overrides `emit_`, `absorb_` and, for contacts, `combine`, for rounds `gather`, or `asks` where rows choose whom they
+hear. In a contact a field that lives on edges is the row of the other node, [w, width]; in an update or a round it is
+those of all neighbours, [w, d, width]. What a round emits under its name goes to each of them. What is emitted under
+the name of a field in an inbox is added up there, until the next update has seen it.
 
 Notation: w rows, p parameters of a model, x models [w, p], i the node of a row, eta its step size.
 """
