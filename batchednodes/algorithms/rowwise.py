@@ -34,7 +34,9 @@ class Rowwise(Nodes):
     """Who attacks, and how robustly models are merged; None: nobody, and they are averaged."""
     fused: "dict[bool, Callable[[State, GossipPhase], None]]" = field(default_factory=dict)
     """What applies a phase of pushes, or of meetings (True), in one compiled loop, where there is such; see `fused`."""
-    fused_update: "list[Callable[[State, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]]" = field(default_factory=list)
+    fused_update: "list[Callable[[State, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]]" = field(
+        default_factory=list
+    )
     """What updates rows in one, as `updated` does, where they lie; see `fused_update`."""
 
     # ------------------------------------------------------------------------------------------------------- updates

@@ -169,9 +169,7 @@ class Waves:
         """Names of the fields that the optimizer keeps."""
         return () if self.rates.optimizer is None else tuple(type(self.rates.optimizer).fields)
 
-    def _fused_(
-        self, state: State, rows: Tensor, nodes: Tensor, times: Tensor, counts: Tensor, index: Tensor
-    ) -> None:
+    def _fused_(self, state: State, rows: Tensor, nodes: Tensor, times: Tensor, counts: Tensor, index: Tensor) -> None:
         """Updates some rows where they lie, by the algorithm's tape."""
         loss = self.rowwise.fused_update[0](state, rows, nodes, times, counts, index)
         _note_(state, nodes, times, self._sound(loss, state.x.index_select(0, rows) if self.quarantine else state.x))
