@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, no_type_check
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float
 from numba import njit
 from torch import Tensor
 
