@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, no_type_check
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float
 from numba import njit
 from torch import Tensor
 
@@ -152,7 +152,7 @@ class Fused:
             before = both[0].unsqueeze(1), both[1].unsqueeze(1)
         x, *others = (state.x if slot.name == "x" else state.fields[slot.name] for slot in self.slots)
         found = [x, torch.zeros(j.numel(), 1, 1, dtype=torch.int64), w, *others]
-        read = {source.number for source in tape.sources if source.kind == "argument"}
+        read = {*tape.early, *(source.number for source in tape.sources if source.kind == "argument")}
         for nodes, since, keys in zip((j, i), before, self.asked, strict=True):
             k = Contact(self.rowwise, {} if since is None else {"last_event": since}, nodes, times.unsqueeze(1))
             for key in keys:

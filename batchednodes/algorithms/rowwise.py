@@ -136,8 +136,8 @@ class Rowwise(Nodes):
     def _copies_(self, state: State, i: Tensor, j: Tensor, models: bool = True) -> None:
         if models:
             state.x.index_copy_(0, j, state.x.index_select(0, i))
-        for name, field in self.declared.items():
-            if field.travels and name in state.fields:
+        for name, one in self.declared.items():
+            if one.travels and name in state.fields:
                 state.fields[name].index_copy_(0, j, state.fields[name].index_select(0, i))
 
     # ---------------------------------------------------------------------------------------------------------- rows
@@ -181,9 +181,9 @@ class Rowwise(Nodes):
         """
         mixed = [r["x"], *(r[name] for name in self.columns)]
         state.x.index_copy_(0, rows, mixed[0] if len(mixed) == 1 else torch.cat(mixed, 1))
-        for name, field in state.fields.items():
+        for name, all_ in state.fields.items():
             if name not in state.on_edges and name in r:
-                field.index_copy_(0, rows, r[name].to(field.dtype))
+                all_.index_copy_(0, rows, r[name].to(all_.dtype))
         kept = {name: r[name].to(state.fields[name].dtype) for name in state.on_edges & r.keys()}
         if kept and self.edges is not None and updated is not None:
             number, here = self.edges.around(updated)

@@ -220,9 +220,9 @@ def kernel(number: type) -> Any:
     """Returns the compiled function that runs tapes on numbers of a type, for `work_queue.run`.
 
     Its orders are: address of the instructions, and how many; address of their numbers; address of the table of
-    arguments, and how many, the losses [w] the last; address of the lists of rows [lists, w] that are looked up; w; s; address of the
-    memory of the threads, bytes of each; rows of a piece of work; address of entries [w, s, b] of which a first one
-    below 0 says that there is no such step, or 0, and b; bytes of a thread's memory before its integers.
+    arguments, and how many, the losses [w] the last; address of the lists of rows [lists, w] that are looked up; w; s;
+    address of the memory of the threads, bytes of each; rows of a piece of work; address of entries [w, s, b] of which
+    a first one below 0 says that there is no such step, or 0, and b; bytes of a thread's memory before its integers.
     """
 
     @cfunc(types.void(types.voidptr), cache=True)

@@ -36,7 +36,8 @@ class Source(NamedTuple):
     """Where a tape's argument comes from."""
 
     kind: Literal["argument", "ahead", "constant"]
-    """Given at each call; computed from the entries of minibatches before the instructions run; or always the same."""
+    """Given at each call; computed from the entries of minibatches, or what rows are told, before the instructions run;
+    or always the same."""
     number: int
     """Of the argument, of the result of what is computed ahead, or of the constant."""
     shared: bool
@@ -56,13 +57,16 @@ class Tape:
     sources: tuple[Source, ...]
     """Where its arguments come from, in order; the losses, which follow them, are left out."""
     ahead: fx.GraphModule | None
-    """Maps the entries of minibatches [w s, b] to what they alone decide; None: they are used as they are."""
+    """Maps the entries of minibatches [w s, b], and what rows are told, to what they alone decide; None: entries are
+    used as they are."""
     constants: tuple[Tensor, ...]
     """Tensors that the function holds, which depend on no argument."""
     dtype: torch.dtype
     """Type of all real numbers: float32 or float64."""
     work: int
     """Numbers that one step of one row works on."""
+    early: tuple[int, ...] = (ENTRIES,)
+    """Numbers of the arguments that what is computed ahead is computed from."""
     _memory: list[Tensor] = field(default_factory=list, repr=False)
     """That of the threads; made at the first call."""
 
@@ -118,7 +122,8 @@ class Tape:
     def _found(self, arguments: Sequence[Tensor], entries: Tensor) -> list[Tensor]:
         """Returns the tensors that the tape reads and writes."""
         flat = entries.flatten(0, 1)
-        early: Sequence[Tensor] = (flat,) if self.ahead is None else self.ahead(flat)
+        given = [flat if number == ENTRIES else arguments[number] for number in self.early]
+        early: Sequence[Tensor] = (flat,) if self.ahead is None else self.ahead(*given)
         kinds = {"argument": arguments, "ahead": early, "constant": self.constants}
         tensors = [kinds[source.kind][source.number] for source in self.sources]
         assert all(t.is_contiguous() for t, source in zip(tensors, self.sources, strict=True) if source.looked_up)

@@ -5,6 +5,7 @@ What depends on the entries of minibatches alone is computed ahead for a whole w
 Notation: w rows of a wave, b examples of a minibatch, p parameters.
 """
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Literal
@@ -72,7 +73,9 @@ class _Recorder:
             raise UntraceableError("tapes are for numbers of float32 or float64 on the CPU")
         self.inputs, self.sources = inputs, []
         self.constants: list[Tensor] = []
-        self.early = _depending_on(self.nodes, inputs[ENTRIES])
+        told = {node for node, number in zip(inputs, lists or [], strict=False) if number == 0 and node.users}
+        self.told = [node for node in inputs if node in told - {inputs[ENTRIES]} and shape_of(node) is not None]
+        self.early = _depending_on(self.nodes, {inputs[ENTRIES]}) | _depending_on(self.nodes, {*self.told}, narrow=True)
         self.results: list[fx.Node] = []
         self.translator = Translator(self.dtype)
 
@@ -93,8 +96,9 @@ class _Recorder:
         sizes = code.instructions[:, 1:4].prod(1)
         numbers = code.numbers.astype(NUMBERS[self.dtype])
         return Tape(
-            code, numbers, tuple(self.sources), self._ahead(), tuple(self.constants), self.dtype, int(sizes.sum())
-        )
+            code, numbers, tuple(self.sources), self._ahead(), tuple(self.constants), self.dtype, int(sizes.sum()),
+            (ENTRIES, *map(self.inputs.index, self.told)),
+        )  # fmt: skip
 
     def _read(self, node: fx.Node) -> None:
         """Gives places to what a node takes from outside the tape."""
@@ -122,9 +126,10 @@ class _Recorder:
         self.sources.append(Source(kind, number, shape is None, given))
 
     def _ahead(self) -> fx.GraphModule | None:
-        """Returns what is computed from the entries of minibatches for a whole wave."""
+        """Returns what is computed from the entries of minibatches, or from what rows are told, for a whole wave."""
         graph, made = fx.Graph(), dict[fx.Node, fx.Node]()
         made[self.inputs[ENTRIES]] = entries = graph.placeholder("entries")
+        made |= {node: graph.placeholder(node.name) for node in self.told}
         for node in self.joint.graph.nodes:
             if node.target is _SIZE:
                 made[node] = graph.call_function(node.target, (entries, 0))
@@ -133,8 +138,10 @@ class _Recorder:
         results = [made[node] for node in self.results]
         graph.output(tuple(_real(graph, node, self.dtype) for node in results))
         graph.eliminate_dead_code()
-        plain = len(results) == 1 and all(
-            node.target in (_VIEW, operator.mul, _SIZE) for node in graph.nodes if node.op == "call_function"
+        plain = (
+            len(results) == 1
+            and not self.told
+            and all(node.target in (_VIEW, operator.mul, _SIZE) for node in graph.nodes if node.op == "call_function")
         )
         return None if plain else fx.GraphModule(torch.nn.Module(), graph)
 
@@ -147,14 +154,23 @@ def _real(graph: fx.Graph, node: fx.Node, dtype: torch.dtype) -> fx.Node:
     return graph.call_function(_ATEN._to_copy.default, (node,), {"dtype": dtype})
 
 
-def _depending_on(nodes: Sequence[fx.Node], entries: fx.Node) -> set[fx.Node]:
-    """Returns the nodes that depend on the entries and on no other argument, with the constants that they need."""
-    found, constants = {entries}, set[fx.Node]()
+def _depending_on(nodes: Sequence[fx.Node], roots: set[fx.Node], narrow: bool = False) -> set[fx.Node]:
+    """Returns the nodes that depend on some arguments and on no other one, with the constants that they need.
+
+    Args:
+        nodes: of the graph.
+        roots: the arguments.
+        narrow: whether only those count that are one number for each row.
+    """
+    found, constants = set(roots), set[fx.Node]()
     for node in nodes:
         sources = {source for source in node.all_input_nodes if "shapes" in source.meta}
         if node.op == "call_function" and sources <= found | constants:
-            (constants if sources <= constants else found).add(node)
-    needed = found - {entries}
+            if sources <= constants:
+                constants.add(node)
+            elif not narrow or (node.meta["shapes"][1] is not None and math.prod(node.meta["shapes"][1][1:]) == 1):
+                found.add(node)
+    needed = found - roots
     for node in reversed(nodes):
         if node in needed:
             needed.update(source for source in node.all_input_nodes if source in constants)

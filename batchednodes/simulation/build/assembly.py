@@ -143,11 +143,8 @@ def assemble(
     state = _state(configs, events, problem, tracking.layout, (declared, rowwise.edges), state)
     trials.check_algorithm(rowwise, state, problem)
     trials.check_robust(rowwise)
-    single = not isinstance(events, Barriers | MessageTimeline)  # contacts, of models that come at once
-    if single and chunks.traced and config.executor == "batched" and config.run.mixing == "auto":
-        fuse_(rowwise, state, events.exchange == "meet")
     if chunks.traced and config.executor == "batched":
-        fuse_updates_(rowwise, state)
+        _fuse_(rowwise, state, events, config)
     window = config.run.window or automatic_window(events)
     engine = Engine(events, executor, config.run.until, config.run.mark_every, window)
     theories = tuple(mean_staleness(c, events, g, tracking.sources) for g, c in enumerate(configs))
@@ -190,6 +187,13 @@ def _executor(
     rowwise = _rowwise(configs, events, gradient, descent, rates)
     choices = (rows[1], config.run.mixing, quarantine, entries, carries, replaces, ages, rounds)
     return Batched(Waves(rowwise, problem, descent, *laws, *choices)), rowwise, declared
+
+
+def _fuse_(rowwise: Rowwise, state: State, events: Timeline, config: Config) -> None:
+    """Lets updates and contacts of models that come at once run as tapes, where there are such."""
+    fuse_updates_(rowwise, state)
+    if not isinstance(events, Barriers | MessageTimeline) and config.run.mixing == "auto":
+        fuse_(rowwise, state, events.exchange == "meet")
 
 
 def _state(
