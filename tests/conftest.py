@@ -1,4 +1,4 @@
-"""What holds in every test: deterministic algorithms, fixed examples, and CUDA tests only where there is CUDA."""
+"""What holds in every test: deterministic algorithms, fixed examples, and CUDA, pretended where there is none."""
 
 import os
 
@@ -30,15 +30,6 @@ def pytest_configure() -> None:
     hypothesis.settings.load_profile("project")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips tests marked `cuda` on a machine that has none."""
-    if torch.cuda.is_available():
-        return
-    for item in items:
-        if item.get_closest_marker("cuda"):
-            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Lists how many classes of torch.nn, and other uses, train, and which are refused and why."""
     reports = terminalreporter.stats.get("passed", ())
@@ -49,6 +40,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(f"{kind}: {len(said) - len(refused)} train, {len(refused)} are refused")
         for line in refused:
             terminalreporter.write_line(f"  {line}")
+
+
+@pytest.fixture(autouse=True)
+def machine(request):
+    """Gives tests marked `cuda` pretended devices where there are none, and what is noted of them; None elsewhere."""
+    if not request.node.get_closest_marker("cuda") or torch.cuda.is_available():
+        yield None
+        return
+    from pretended import pretended  # it imports the package: after what a test is collected with
+
+    with pretended() as noted:
+        yield noted
+        assert not noted.races, f"pinned memory is written again before it is sent: {set(noted.races)}"
 
 
 @pytest.fixture

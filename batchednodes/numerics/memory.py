@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from batchednodes.numerics import devices
 from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.start import WORDS
 
@@ -64,8 +65,8 @@ def room(size: int) -> bool:
 
 def sendable(shape: tuple[int, ...], dtype: "torch.dtype", device: "torch.device") -> "torch.Tensor":
     """Returns new memory of the host, pinned where it goes to a device of another kind."""
-    if device.type == "cuda":
-        return torch.empty(shape, dtype=dtype, pin_memory=True)
+    if devices.is_cuda(device):
+        return devices.pinned(shape, dtype)
     return torch.from_numpy(np.empty(shape, str(dtype)[6:]))  # NumPy asks for huge pages
 
 
@@ -177,8 +178,7 @@ class Chunk:
                     raise
                 why = reason(error)
             gc.collect()  # what the error held is free only now
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            devices.release()
             self._halve_(size, why)
 
     def _halve_(self, size: int, why: str) -> None:

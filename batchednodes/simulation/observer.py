@@ -15,6 +15,7 @@ import torch
 
 from batchednodes import config
 from batchednodes.config import Config, sweep
+from batchednodes.numerics import devices
 from batchednodes.numerics.memory import Chunks
 from batchednodes.results import theory
 from batchednodes.results.checkpoints.checkpoint import Snapshot
@@ -79,7 +80,7 @@ class RunObserver(Observer):
         self.job, self.run, self.folder, self.settings = job, run, folder, job.settings
         self.start = start if isinstance(start, Snapshot) else None
         files = {} if folder is None else job.made.files
-        self.journal = _journal(job, means, start, device_name(run.state.x.device), files)
+        self.journal = _journal(job, means, start, devices.label(run.state.x.device), files)
         self.files = None if folder is None else self._opened(folder, means.beside)
         self.rows: list[dict[str, Any]] = [] if self.files is None else self.files.rows(len(job.made.points))
         self.late = _late(self.start, job.settings.run.until)
@@ -208,7 +209,7 @@ class RunObserver(Observer):
             "events_per_second": progress.events / seconds,
             "mean_wave": progress.events / progress.waves if progress.waves else None,
             "peak_memory_bytes": _peak_memory(state.x.device),
-            "device": device_name(state.x.device),
+            "device": devices.label(state.x.device),
             "devices": list(self.journal.devices),
             "resumed": list(self.journal.resumed),
             "start": self.journal.start,
@@ -314,16 +315,11 @@ def _time_mean(now: dict[str, Any], before: dict[str, Any] | None) -> float | No
 
 
 def _peak_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+    if devices.is_cuda(device):
+        return devices.peak(device)
     status = Path("/proc/self/status")
     if status.exists():  # what getrusage says there begins with the memory of the process that started this one
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
         return int(lines["VmHWM"].split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def device_name(device: torch.device) -> str:
-    """Returns the name of a device, as summaries give it."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

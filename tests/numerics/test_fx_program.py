@@ -13,6 +13,7 @@ from batchednodes.algorithms.local_sgd import LocalSGD, Uneven
 from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.models.losses import choose, cross_entropy
 from batchednodes.models.stacked import Stack
+from batchednodes.numerics import devices
 from batchednodes.numerics.cuda_graphs import CudaGraphs, padded
 from batchednodes.numerics.fx_program import UntraceableError, trace
 
@@ -41,10 +42,11 @@ def descent(
     """Returns the descent of a model on random data, its rates of 40 nodes, and its number of parameters."""
     make, inputs = MODELS[model]
     torch.manual_seed(0)
-    stack = Stack.of(make(), torch.float64, torch.device(device))
-    features = torch.randn(SAMPLES, inputs, dtype=torch.float64).to(device)
-    targets = torch.randint(0, 3, (SAMPLES,)).to(device)
-    lr, m, d = (torch.linspace(low, 0.3, 40, dtype=torch.float64).to(device) for low in (0.05, 0.1, 0.0))
+    where = devices.named(device)
+    stack = Stack.of(make(), torch.float64, where)
+    features = torch.randn(SAMPLES, inputs, dtype=torch.float64).to(where)
+    targets = torch.randint(0, 3, (SAMPLES,)).to(where)
+    lr, m, d = (torch.linspace(low, 0.3, 40, dtype=torch.float64).to(where) for low in (0.05, 0.1, 0.0))
     rates = Hyperparameters(lr, m if momentum else None, d if decay else None, nesterov)
 
     def objective(parameters, features, targets, weights=None):

@@ -18,6 +18,7 @@ from torch import Tensor
 from batchednodes.algorithms.mixing.cpu import marked
 from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.versions import Layout
+from batchednodes.numerics import devices
 
 try:
     import triton
@@ -53,9 +54,9 @@ def takes(x: Tensor, p: int, phase: GossipPhase) -> bool:
     The choice depends on sizes only, so that two runs of one command compute the same sums in the same order.
     """
     known = x.dtype in (torch.float32, torch.float64, torch.int16, torch.int32)
-    if triton is None or x.device.type != "cuda" or not x.is_contiguous() or not known:
+    if triton is None or not devices.is_cuda(x.device) or not x.is_contiguous() or not known:
         return False
-    cores = torch.cuda.get_device_properties(x.device).multi_processor_count
+    cores = devices.cores(x.device)
     return worth(phase.receivers.numel(), phase.waves.size - 1, p, x.element_size(), cores)
 
 
@@ -80,7 +81,7 @@ def mix_(x: Float[Tensor, "n p"], phase: GossipPhase) -> None:
     keep, take = 1 - phase.weights, phase.weights
     waves, p = torch.from_numpy(phase.waves).to(x.device, non_blocking=True), x.shape[1]
     grid = (-(-p // BLOCK),)
-    with torch.cuda.device_of(x):
+    with devices.using(x.device):
         _MIX[grid](x, phase.receivers, marked(phase), keep, take, waves, phase.waves.size - 1, p, GROUP, BLOCK)
 
 
@@ -97,7 +98,7 @@ def merge_(
     if phase.sent is not None:
         other = torch.where(phase.copies(), ~other, other)  # as in `marked`
     widths, grid = layout.width[phase.actors], (-(-int(layout.kinds.max()) // BLOCK),)
-    with torch.cuda.device_of(versions):
+    with devices.using(versions.device):
         _MERGE[grid](versions, own, other, widths, gains, waves, phase.waves.size - 1, GROUP, BLOCK)
     receivers = phase.receivers.clamp(max=gained.numel() - 1)  # a copy gains nothing
     gained.index_put_((receivers,), gains * phase.times, accumulate=True)  # sorted: in one order always
