@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from batchednodes.algorithms.mixing.rounds import RoundMatrix
+from batchednodes.numerics import devices
+from batchednodes.numerics.memory import send
 from batchednodes.topology import Networks, PeerLists
 
 
@@ -27,6 +29,8 @@ class EdgeRows:
     """i n + j of each edge, in increasing order."""
     most: int
     """d."""
+    host: "EdgeRows | None" = None
+    """The same on the host, where these are on another device."""
     rounds: "dict[int, tuple[RoundMatrix, RoundEdges]]" = field(default_factory=dict)
     """What rounds have made of them for the W they had last, by the first node of each network."""
 
@@ -47,7 +51,13 @@ class EdgeRows:
         keys = np.unique(np.concatenate(parts))
         begins = np.searchsorted(keys, np.arange(n + 1) * n)
         most = int(np.diff(begins).max(initial=0))
-        return EdgeRows(torch.from_numpy(begins).to(device), torch.from_numpy(keys).to(device), most)
+        made = EdgeRows(torch.from_numpy(begins), torch.from_numpy(keys), most)
+        return EdgeRows(send(begins, device), send(keys, device), most, made) if devices.is_cuda(device) else made
+
+    @property
+    def here(self) -> "EdgeRows":
+        """The same on the host: what is asked of them waits for no device."""
+        return self if self.host is None else self.host
 
     @property
     def count(self) -> int:
@@ -69,13 +79,13 @@ class EdgeRows:
         known = self.rounds.get(nodes.start)
         if known is not None and known[0] is matrix:
             return known[1]
-        rows = torch.arange(nodes.start, nodes.stop, device=self.keys.device)
-        index, here = self.around(rows)
-        other = torch.where(here, self.keys[index] % (self.begins.numel() - 1), rows.unsqueeze(1))
-        place = self.number(other, rows.unsqueeze(1).expand_as(other)) - self.begins[other]
+        at, rows = self.here, torch.arange(nodes.start, nodes.stop)
+        index, here = at.around(rows)
+        other = torch.where(here, at.keys[index] % (at.begins.numel() - 1), rows.unsqueeze(1))
+        place = at.number(other, rows.unsqueeze(1).expand_as(other)) - at.begins[other]
         back = torch.where(here, (other - nodes.start) * self.most + place, 0)
         weights = matrix.of_edges(other - nodes.start, here)
-        made = RoundEdges(index, here, back, weights)
+        made = RoundEdges(*(send(a, self.keys.device) for a in (index, here, back)), weights)
         self.rounds[nodes.start] = matrix, made
         return made
 

@@ -9,6 +9,7 @@ Notation: n nodes of a network, d places of neighbours, W gossip matrix.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
@@ -64,7 +65,7 @@ def mix_round_(
         return {}
 
     _, r = step.each(r, absorb)
-    rowwise.write_(state, rows, r, updated=rows)
+    rowwise.write_(state, rows, r, updated=np.arange(nodes.start, nodes.stop))
 
 
 def _gather_(rowwise: Rowwise, robust: Robust, state: State, nodes: slice, matrix: RoundMatrix, time: float) -> None:

@@ -8,6 +8,7 @@ Notation: w rows, p parameters, e lines of a wave, i sender, j receiver, x model
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
@@ -20,6 +21,7 @@ from batchednodes.algorithms.mixing import Kernel, mix_, split
 from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.robust import Robust
 from batchednodes.algorithms.state import State
+from batchednodes.numerics.memory import send
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +66,8 @@ class Rowwise(Nodes):
     def mix_(self, state: State, phase: GossipPhase, kernel: Kernel) -> None:
         """Applies a phase of gossip."""
         if self.robust is not None or not self.algorithm.linear():
-            all_live = phase.sent is None and not bool((phase.senders == phase.receivers).any())
+            here = phase.here
+            all_live = phase.sent is None and not phase.idle and not bool((here.senders == here.receivers).any())
             for a, b in phase.spans():
                 self._wave_(state, phase, slice(a, b), all_live)
         elif self.algorithm.mixing == "column":
@@ -78,9 +81,12 @@ class Rowwise(Nodes):
         i, j, w, times = (column[part] for column in (phase.senders, phase.receivers, phase.weights, phase.times))
         origins, into = i if phase.sent is None else phase.actors[part], None
         if not all_live:
-            copies = j >= phase.nodes
-            into = None if phase.sent is None else (i[copies], j[copies])
-            live = ~copies & (i != j)  # a node that is cut off has contacts with itself
+            here = phase.here
+            copies, apart = here.receivers[part] >= here.nodes, here.senders[part] != here.receivers[part]
+            if phase.idle:
+                copies, apart = copies.to(i.device), i != j  # a node that is cut off has contacts with itself
+            taken, live = (send(mask.nonzero().flatten(), i.device) for mask in (copies, ~copies & apart))
+            into = None if phase.sent is None else (i[taken], j[taken])
             i, j, w, times, origins = (column[live] for column in (i, j, w, times, origins))
         ij, ji = (None, None) if self.edges is None else (self.edges.number(*e) for e in ((origins, j), (j, origins)))
         mine = self.rows(state, j, ji)
@@ -116,9 +122,9 @@ class Rowwise(Nodes):
     def _copy_(self, state: State, phase: GossipPhase) -> None:
         """Lets fields that are not mixed follow their models into slots."""
         if phase.sent is not None:
-            copies = phase.copies()
+            copies = phase.here.copies()
             for a, b in phase.spans() if state.fields else ():  # in a phase a slot may be taken more than once
-                some = copies[a:b]
+                some = send(copies[a:b].nonzero().flatten(), state.x.device)
                 self._copies_(state, phase.senders[a:b][some], phase.receivers[a:b][some], models=False)
 
     def _copies_(self, state: State, i: Tensor, j: Tensor, models: bool = True) -> None:
@@ -156,7 +162,7 @@ class Rowwise(Nodes):
 
     def write_(
         self, state: State, rows: Int64[Tensor, " w"], r: Mapping[str, Tensor],
-        edges: Int64[Tensor, " w"] | None = None, updated: Int64[Tensor, " w"] | None = None,
+        edges: Int64[Tensor, " w"] | None = None, updated: Int64[np.ndarray, " w"] | None = None,
     ) -> None:  # fmt: skip
         """Writes fields of some rows.
 
@@ -165,7 +171,7 @@ class Rowwise(Nodes):
             rows: of x.
             r: their fields.
             edges: numbers of those that the rows of fields on edges belong to, after a contact.
-            updated: the nodes, after an update: they have those of all their neighbours.
+            updated: the nodes, on the host, after an update: they have those of all their neighbours.
         """
         mixed = [r["x"], *(r[name] for name in self.columns)]
         state.x.index_copy_(0, rows, mixed[0] if len(mixed) == 1 else torch.cat(mixed, 1))
@@ -174,8 +180,9 @@ class Rowwise(Nodes):
                 field.index_copy_(0, rows, r[name].to(field.dtype))
         kept = {name: r[name].to(state.fields[name].dtype) for name in state.on_edges & r.keys()}
         if kept and self.edges is not None and updated is not None:
-            number, here = self.edges.around(updated)
-            edges, kept = number[here], {name: value[here] for name, value in kept.items()}
+            number, here = self.edges.here.around(torch.from_numpy(updated))
+            edges, taken = (send(a, rows.device) for a in (number[here], here.flatten().nonzero().flatten()))
+            kept = {name: value.flatten(0, 1).index_select(0, taken) for name, value in kept.items()}
         if edges is not None:
             for name, value in kept.items():
                 state.fields[name].index_copy_(0, edges, value)

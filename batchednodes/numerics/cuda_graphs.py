@@ -45,7 +45,8 @@ class CudaGraphs:
     """The graphs of one function, recorded when they are first needed."""
 
     function: Function
-    """Maps tensors with a row for each of a wave to such a tensor; writes into those shaped as the first."""
+    """Maps tensors with a row for each of a wave to such a tensor; writes into those with two dimensions only: models,
+    and what is kept of them."""
     largest: int
     """Rows of a call, at most."""
     record: Capture
@@ -62,7 +63,7 @@ class CudaGraphs:
             mine[:w].copy_(theirs)
         replay()
         for mine, theirs in zip(fixed, tensors, strict=True):
-            if theirs.shape == tensors[0].shape:
+            if theirs.ndim == 2:
                 theirs.copy_(mine[:w])
         return result[:w]
 

@@ -70,6 +70,17 @@ def sendable(shape: tuple[int, ...], dtype: "torch.dtype", device: "torch.device
     return torch.from_numpy(np.empty(shape, str(dtype)[6:]))  # NumPy asks for huge pages
 
 
+def send(array: "np.ndarray | torch.Tensor", device: "torch.device") -> "torch.Tensor":
+    """Returns numbers of the host on a device, by pinned memory: the host goes on before they are there.
+
+    Those that are there stay as they are.
+    """
+    found = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
+    if found.device.type == device.type:
+        return found
+    return sendable(tuple(found.shape), found.dtype, device).copy_(found).to(device, non_blocking=True)
+
+
 class BackgroundWorker:
     """One thread beside the caller's, from when there is memory for it.
 

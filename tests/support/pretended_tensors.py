@@ -214,6 +214,9 @@ def dispatch(func, args, kwargs):
     if any(writes) and all(r.alias_info is not None and r.alias_info.is_write for r in func._schema.returns):
         places = [k for k, write in enumerate(writes) if write]
         targets = [args[k] if k < len(args) else kwargs.get(func._schema.arguments[k].name) for k in places]
+        for target in targets:
+            if target.shape != target._t.shape:  # it was resized
+                target.data = DeviceTensor(target._t, number)
         return targets[0] if len(func._schema.returns) == 1 else tuple(targets)
     wrapped = functools.partial(DeviceTensor, number=number)
     return pytree.tree_map(lambda x: wrapped(x) if isinstance(x, torch.Tensor) else x, outs)

@@ -12,13 +12,14 @@ Notation: n nodes, e writes, p columns, x models, N versions.
 from typing import Any, no_type_check
 
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor
 
 from batchednodes.algorithms.mixing.cpu import marked
 from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.versions import Layout
 from batchednodes.numerics import devices
+from batchednodes.numerics.memory import send
 
 try:
     import triton
@@ -79,7 +80,7 @@ def worth(writes: int, waves: int, p: int, size: int, cores: int) -> bool:
 def mix_(x: Float[Tensor, "n p"], phase: GossipPhase) -> None:
     """Applies a phase of gossip to the models in place: x <- W_k ... W_1 x."""
     keep, take = 1 - phase.weights, phase.weights
-    waves, p = torch.from_numpy(phase.waves).to(x.device, non_blocking=True), x.shape[1]
+    waves, p = _waves(phase, x.device), x.shape[1]
     grid = (-(-p // BLOCK),)
     with devices.using(x.device):
         _MIX[grid](x, phase.receivers, marked(phase), keep, take, waves, phase.waves.size - 1, p, GROUP, BLOCK)
@@ -92,7 +93,7 @@ def merge_(
 
     N[j] <- max(N[j], N[i]),    gained[j] <- gained[j] + t sum_c (gain of N[j, c]).
     """
-    waves = torch.from_numpy(phase.waves).to(versions.device, non_blocking=True)
+    waves = _waves(phase, versions.device)
     gains = torch.zeros(phase.receivers.numel(), dtype=torch.int64, device=versions.device)
     own, other = layout.place[phase.receivers], layout.place[phase.senders]
     if phase.sent is not None:
@@ -102,6 +103,10 @@ def merge_(
         _MERGE[grid](versions, own, other, widths, gains, waves, phase.waves.size - 1, GROUP, BLOCK)
     receivers = phase.receivers.clamp(max=gained.numel() - 1)  # a copy gains nothing
     gained.index_put_((receivers,), gains * phase.times, accumulate=True)  # sorted: in one order always
+
+
+def _waves(phase: GossipPhase, device: torch.device) -> Int64[Tensor, " W1"]:
+    return send(phase.waves, device) if phase.begins is None else phase.begins
 
 
 @no_type_check
