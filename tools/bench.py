@@ -13,7 +13,6 @@ import platform
 import sys
 from collections.abc import Callable
 from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,8 @@ from measure.limits import limits
 from measure.workloads import LOGREG, MLP, WORKLOADS
 from rich.console import Console
 from rich.table import Table
+
+import batchednodes
 
 MIXED = ((1_000, 1_000), (1_000, 10_000), (100, 100_000), (10_000, 1_000))
 """Sizes (n, p) at which mixing is measured; on CUDA also larger ones."""
@@ -96,7 +97,7 @@ def header(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numba": numba.__version__,
-        "version": version("batchednodes"),
+        "version": batchednodes.__version__,
     }
 
 

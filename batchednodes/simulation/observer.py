@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from batchednodes import config
 from batchednodes.config import Config, sweep
 from batchednodes.numerics import devices
 from batchednodes.numerics.memory import Chunks
+from batchednodes.numerics.release import release
 from batchednodes.results import theory
 from batchednodes.results.checkpoints.checkpoint import Snapshot
 from batchednodes.results.checkpoints.journal import RunJournal
@@ -134,6 +134,7 @@ class RunObserver(Observer):
         return self.job.stop() or (self.files is not None and self.files.overdue())
 
     def observe(self, progress: Progress) -> bool:
+        devices.synchronize(self.run.state.x.device)  # speed is that of work which is done
         speed = self._speed(progress)
         observations = self.run.evaluator.observe(self.run.state, progress.clocks)
         for observation, before in zip_longest(observations, self.rows[-len(observations) :]):
@@ -214,7 +215,7 @@ class RunObserver(Observer):
             "resumed": list(self.journal.resumed),
             "start": self.journal.start,
             "torch": torch.__version__,
-            "version": version("batchednodes"),
+            "version": release(),
             "status": status,
             "diverged": divergence.summary(self.run, nodes, now),
         }

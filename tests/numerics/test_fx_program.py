@@ -14,7 +14,7 @@ from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.models.losses import choose, cross_entropy
 from batchednodes.models.stacked import Stack
 from batchednodes.numerics import devices
-from batchednodes.numerics.cuda_graphs import CudaGraphs, padded
+from batchednodes.numerics.cuda_graphs import CudaGraphs, capture, padded
 from batchednodes.numerics.fx_program import UntraceableError, trace
 
 CUDA = pytest.param("cuda", marks=pytest.mark.cuda)
@@ -217,6 +217,27 @@ def test_cuda_graphs_give_what_vmap_gives(device):
     recorded = plain.traced(p, 5, rates, compiled=False).recorded(31)
     for w in (*STRADDLED, *STRADDLED):
         same(updated(recorded, rates, p, w, steps=2), updated(plain, rates, p, w, steps=2))
+
+
+@pytest.mark.cuda
+def test_a_graph_is_recorded_on_the_device_of_its_tensors():
+    if devices.count() < 2:
+        pytest.skip("needs two devices")
+    graphs, other = CudaGraphs(lambda x: x.mul_(2).sum(1), 8, capture()), devices.named("cuda:1")
+    for w in (3, 2, 8, 3):
+        x = torch.arange(2.0 * w).view(w, 2)
+        there = x.to(other)
+        assert torch.equal(graphs(there).cpu(), 2 * x.sum(1))
+        assert torch.equal(there.cpu(), 2 * x)
+
+
+def test_graphs_share_memory_that_is_twice_the_largest_at_most():
+    graphs = CudaGraphs(lambda x: x.sum(1), 1000, replayed)
+    for w in range(1, 1001, 7):
+        graphs(torch.zeros(w, 1))
+    buffers = {fixed.untyped_storage().data_ptr(): fixed.untyped_storage().nbytes() for (fixed,), *_ in graphs._made.values()}
+    assert sum(buffers.values()) <= 2 * 4 * 1000
+    assert len(graphs._made) > 20
 
 
 def test_padding_is_at_most_a_quarter():

@@ -111,13 +111,3 @@ def test_two_runs_on_cuda_are_bit_identical(dtype):
 @pytest.mark.cuda
 def test_the_serial_executor_runs_on_cuda():
     same(*(train(BASE, *SMALL, "executor=serial", f"device={device}") for device in ("cpu", "cuda")))
-
-
-@pytest.mark.cuda
-def test_a_run_is_on_the_device_that_it_asks_for(machine, monkeypatch):
-    if machine is None and torch.cuda.device_count() < 2:
-        pytest.skip("needs two devices")
-    monkeypatch.setattr(memory_plan, "_PROGRAMS", 0)
-    other = train(BASE, *SMALL, "device=cuda:1")
-    assert other.x.device.index == 1
-    same(other, train(BASE, *SMALL, "device=cpu"))
