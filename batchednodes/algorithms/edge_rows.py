@@ -85,7 +85,8 @@ class EdgeRows:
         place = at.number(other, rows.unsqueeze(1).expand_as(other)) - at.begins[other]
         back = torch.where(here, (other - nodes.start) * self.most + place, 0)
         weights = matrix.of_edges(other - nodes.start, here)
-        made = RoundEdges(*(send(a, self.keys.device) for a in (index, here, back)), weights)
+        index, here, back = (send(a, self.keys.device) for a in (index, here, back))
+        made = RoundEdges(index, here, back, weights)
         self.rounds[nodes.start] = matrix, made
         return made
 

@@ -235,7 +235,9 @@ def test_graphs_share_memory_that_is_twice_the_largest_at_most():
     graphs = CudaGraphs(lambda x: x.sum(1), 1000, replayed)
     for w in range(1, 1001, 7):
         graphs(torch.zeros(w, 1))
-    buffers = {fixed.untyped_storage().data_ptr(): fixed.untyped_storage().nbytes() for (fixed,), *_ in graphs._made.values()}
+    buffers = {
+        fixed.untyped_storage().data_ptr(): fixed.untyped_storage().nbytes() for (fixed,), *_ in graphs._made.values()
+    }
     assert sum(buffers.values()) <= 2 * 4 * 1000
     assert len(graphs._made) > 20
 

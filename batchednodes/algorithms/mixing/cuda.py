@@ -154,12 +154,12 @@ def _merge(versions, rows, others, widths, gains, waves, count, group: constexpr
             tl.debug_barrier()  # all threads have written
 
 
-def _jit(kernel: Any, slices: tuple[str, ...]) -> Any:
+def _jit(kernel: Any, *slices: str) -> Any:
     """Returns a kernel that is compiled once for each dtype, wherever in a window's columns a phase begins."""
     if triton is None:
         return None
-    return triton.jit(kernel, do_not_specialize=("count",), do_not_specialize_on_alignment=slices)
+    return triton.jit(do_not_specialize=["count"], do_not_specialize_on_alignment=slices)(kernel)
 
 
-_MIX = _jit(_mix, ("rows", "others", "keep", "take", "waves"))
-_MERGE = _jit(_merge, ("rows", "others", "widths", "gains", "waves"))
+_MIX = _jit(_mix, "rows", "others", "keep", "take", "waves")
+_MERGE = _jit(_merge, "rows", "others", "widths", "gains", "waves")
