@@ -78,16 +78,8 @@ class Rowwise(Nodes):
 
     def _wave_(self, state: State, phase: GossipPhase, part: slice, all_live: bool) -> None:
         """Applies one wave: emissions of both sides, their mean, and what its receivers make of it."""
-        i, j, w, times = (column[part] for column in (phase.senders, phase.receivers, phase.weights, phase.times))
-        origins, into = i if phase.sent is None else phase.actors[part], None
-        if not all_live:
-            here = phase.here
-            copies, apart = here.receivers[part] >= here.nodes, here.senders[part] != here.receivers[part]
-            if phase.idle:
-                copies, apart = copies.to(i.device), i != j  # a node that is cut off has contacts with itself
-            taken, live = (send(mask.nonzero().flatten(), i.device) for mask in (copies, ~copies & apart))
-            into = None if phase.sent is None else (i[taken], j[taken])
-            i, j, w, times, origins = (column[live] for column in (i, j, w, times, origins))
+        into = None if all_live or phase.sent is None else _into(phase, part)
+        i, j, w, times, origins = _live(phase, part, all_live)
         ij, ji = (None, None) if self.edges is None else (self.edges.number(*e) for e in ((origins, j), (j, origins)))
         mine = self.rows(state, j, ji)
         theirs = {} if phase.pairs else self.rows(state, i, ij)
@@ -253,6 +245,24 @@ class Rowwise(Nodes):
         """Takes note of the instant, where an algorithm asks how much time has passed."""
         if self.algorithm.elapses:
             r["last_event"] = times.unsqueeze(1)
+
+
+def _into(phase: GossipPhase, part: slice) -> tuple[Tensor, Tensor]:
+    """Returns senders and receivers of the copies among some lines, which the host knows."""
+    copies = send((phase.here.receivers[part] >= phase.nodes).nonzero().flatten(), phase.senders.device)
+    return phase.senders[part][copies], phase.receivers[part][copies]
+
+
+def _live(phase: GossipPhase, part: slice, all_live: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Returns senders, receivers, weights, times and origins of some lines, but of copies and contacts with oneself."""
+    i, j, w, times = (column[part] for column in (phase.senders, phase.receivers, phase.weights, phase.times))
+    origins = i if phase.sent is None else phase.actors[part]
+    if all_live:
+        return i, j, w, times, origins
+    known = phase if phase.idle else phase.here  # a node that is cut off, the device knows when, contacts itself
+    apart = (known.receivers[part] < phase.nodes) & (known.senders[part] != known.receivers[part])
+    live = send(apart.nonzero().flatten(), i.device)
+    return i[live], j[live], w[live], times[live], origins[live]
 
 
 def around(
