@@ -228,7 +228,8 @@ def local(workload: Workload, n: int, device: torch.device, repeats: int, compil
         "program": updates(descent.traced(*shape, compiled=False), devices.is_cuda(device)),
     }
     if compiled:
-        ways["compiled"] = updates(descent.traced(*shape, compiled=True), devices.is_cuda(device))
+        with contextlib.suppress(UntraceableError):  # no compiler, or a device that it does not know
+            ways["compiled"] = updates(descent.traced(*shape, compiled=True), devices.is_cuda(device))
     with contextlib.suppress(UntraceableError):
         ways["tape"] = updates(descent.taped(*shape))
     modules, some = _modules(run, few), (features[:few], targets[:few])
