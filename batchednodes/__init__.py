@@ -1,11 +1,11 @@
 """Asynchronous decentralized learning of many nodes, simulated exactly and at scale on one GPU or a CPU."""
 
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchednodes.numerics.compile_cache import forget_stale
+from batchednodes.numerics.release import release
 
 if TYPE_CHECKING:
     from batchednodes.algorithms.mixing.matrix import GossipMatrix
@@ -36,6 +36,6 @@ else:
 
 forget_stale(Path(__file__).parent)
 
-__version__ = version("batchednodes")
+__version__ = release()
 
 __all__ = ["Config", "GossipMatrix", "Result", "__version__", "load", "register", "resume", "train"]

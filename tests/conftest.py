@@ -1,4 +1,4 @@
-"""What holds in every test: deterministic algorithms, fixed examples, and CUDA tests only where there is CUDA."""
+"""What holds in every test: deterministic algorithms, fixed examples, and CUDA, pretended where there is none."""
 
 import os
 
@@ -37,7 +37,7 @@ promises is kept or broken by most of them alike, and all run without."""
 
 @pytest.hookimpl(trylast=True)  # after those that are slow were left out
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keeps some cases of each test where signatures are checked; skips tests marked `cuda` where there is no CUDA."""
+    """Keeps some cases of each test where signatures are checked."""
     if config.getoption("jaxtyping_packages", None):
         of_test = dict[str, list[pytest.Item]]()
         for item in items:
@@ -46,11 +46,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if len(cases) > CASES and not cases[0].get_closest_marker("every_case"):
                 of_test[name] = [cases[i * len(cases) // CASES] for i in range(CASES)]
         items[:] = [item for cases in of_test.values() for item in cases]
-    if torch.cuda.is_available():
-        return
-    for item in items:
-        if item.get_closest_marker("cuda"):
-            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -63,6 +58,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(f"{kind}: {len(said) - len(refused)} train, {len(refused)} are refused")
         for line in refused:
             terminalreporter.write_line(f"  {line}")
+
+
+@pytest.fixture(autouse=True)
+def machine(request):
+    """Gives tests marked `cuda` pretended devices where there are none, and what is noted of them; None elsewhere."""
+    if not request.node.get_closest_marker("cuda") or torch.cuda.is_available():
+        yield None
+        return
+    from pretended import pretended  # it imports the package: after what a test is collected with
+
+    with pretended() as noted:
+        yield noted
+        assert not noted.races, f"pinned memory is written again before it is sent: {set(noted.races)}"
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The order of packages: each imports only packages before it, at the top of its files, and never in a circle."""
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -168,3 +169,10 @@ def test_problems_are_found(files: dict[str, str], expected: list[str], tmp_path
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
     assert problems(tmp_path, ["a", "b", ROOT]) == expected
+
+
+def test_only_the_module_of_devices_and_what_needs_more_name_cuda():
+    users = {
+        name for name, path in modules(PACKAGE).items() if re.search(r"torch\.cuda|is_cuda\b(?!\()", path.read_text())
+    }
+    assert users == {"numerics.cuda_graphs", "numerics.devices", "numerics.torch_modes"}

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from batchednodes.numerics import release
+
 REPOSITORY = Path(__file__).parents[1]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 CONFIGS = sorted((REPOSITORY / "configs").rglob("*.yaml"))
@@ -90,11 +92,17 @@ def test_config_opens_with_its_expected_result_and_loads(path: Path):
     importlib.import_module("batchednodes.config").load(path)
 
 
-def test_version_is_stated_once():
+def test_version_is_stated_once(monkeypatch):
     version = PROJECT["project"]["version"]
     repeats = [path.name for path in SOURCES if re.search(rf"[\"']{re.escape(version)}[\"']", path.read_text())]
     assert repeats == []
     assert importlib.import_module("batchednodes").__version__ == version
+
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(release, "version", missing)
+    assert release.release() == version  # of a checkout that is not installed
 
 
 def test_public_names_exist():

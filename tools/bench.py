@@ -14,7 +14,6 @@ import platform
 import sys
 from collections.abc import Callable
 from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,9 @@ from measure.networks import NETWORKS
 from measure.workloads import LOGREG, MLP, WORKLOADS
 from rich.console import Console
 from rich.table import Table
+
+import batchednodes
+from batchednodes.numerics import devices
 
 MIXED = ((1_000, 1_000), (1_000, 10_000), (100, 100_000), (10_000, 1_000))
 """Sizes (n, p) at which mixing is measured; on CUDA also larger ones."""
@@ -50,7 +52,7 @@ def sections(
     device: torch.device, nodes: list[int], networks: list[str], repeats: int
 ) -> dict[str, list[tuple[str, Callable[[], Any]]]]:
     """Returns what each section measures, as (name, measurement)."""
-    mixed = MIXED + (((10_000, 10_000), (1_000, 100_000)) if device.type == "cuda" else ())
+    mixed = MIXED + (((10_000, 10_000), (1_000, 100_000)) if devices.is_cuda(device) else ())
     largest = {"cnn": 1_000}
     pairs = [(w, n) for w in WORKLOADS.values() for n in nodes if n <= largest.get(w.name, n)]
     grown = [10**k for k in range(2, 6 if device.type == "cpu" else 7)]
@@ -96,13 +98,13 @@ def header(device: torch.device) -> dict[str, Any]:
     """Returns date, hardware and versions."""
     return {
         "date": date.today().isoformat(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        "device": devices.label(device) if devices.is_cuda(device) else processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numba": numba.__version__,
-        "version": version("batchednodes"),
+        "version": batchednodes.__version__,
     }
 
 
@@ -124,16 +126,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
-    device = torch.device(chosen.device)
+    device = devices.named(chosen.device)
     report: dict[str, Any] = header(device) | {"repeats": chosen.repeats}
     for section, cases in sections(device, chosen.nodes, chosen.models, chosen.repeats).items():
         for name, measure in cases if section in chosen.only else []:
             print(f"{section} {name}", file=sys.stderr, flush=True)
             report.setdefault(section, {})[name] = measure()
+            if chosen.json:  # as figures come: a run that is killed leaves what it had
+                chosen.json.parent.mkdir(parents=True, exist_ok=True)
+                chosen.json.write_text(json.dumps(report, indent=2) + "\n")
     Console(width=140).print(table(report))
-    if chosen.json:
-        chosen.json.parent.mkdir(parents=True, exist_ok=True)
-        chosen.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

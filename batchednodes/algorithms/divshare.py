@@ -14,11 +14,17 @@ References:
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchednodes.algorithms.base import Algorithm, Context, Field, Rows
 from batchednodes.events.timeline import MEET, UPDATE
+from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.values import count
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = deferred("torch")
 
 _STREAM = 1
 """Of the draws of fragments."""
@@ -60,7 +66,7 @@ class DivShare(Algorithm):
 
     def _brought(self, u: Any, x: Any) -> Any:
         """Returns which entries of models a message brings, as 0 and 1, given a number in (0, 1) for each."""
-        place = x.new_tensor([k * self.fragments // x.shape[-1] for k in range(x.shape[-1])])
+        place = torch.arange(x.shape[-1], device=x.device).to(x.dtype) * self.fragments // x.shape[-1]
         above = u * self.fragments - place
         return (above >= 0).to(x.dtype) * (above < 1).to(x.dtype)
 

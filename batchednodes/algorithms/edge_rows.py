@@ -16,6 +16,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from batchednodes.algorithms.mixing.rounds import RoundMatrix
+from batchednodes.numerics import devices
+from batchednodes.numerics.memory import send
 from batchednodes.topology import Networks, PeerLists, RoundWeights
 
 
@@ -31,6 +33,8 @@ class EdgeRows:
     """d."""
     weights: Float[Tensor, " m"] | None = None
     """W of the other node of each edge, where contacts are with all neighbours; None: elsewhere."""
+    host: "EdgeRows | None" = None
+    """The same on the host, where these are on another device."""
     rounds: "dict[int, tuple[RoundMatrix, RoundEdges]]" = field(default_factory=dict)
     """What rounds have made of them for the W they had last, by the first node of each network."""
 
@@ -51,7 +55,13 @@ class EdgeRows:
         keys = np.unique(np.concatenate(parts))
         begins = np.searchsorted(keys, np.arange(n + 1) * n)
         most = int(np.diff(begins).max(initial=0))
-        return EdgeRows(torch.from_numpy(begins).to(device), torch.from_numpy(keys).to(device), most)
+        made = EdgeRows(torch.from_numpy(begins), torch.from_numpy(keys), most)
+        return EdgeRows(send(begins, device), send(keys, device), most, host=made) if devices.is_cuda(device) else made
+
+    @property
+    def here(self) -> "EdgeRows":
+        """The same on the host: what is asked of them waits for no device."""
+        return self if self.host is None else self.host
 
     def weighed(
         self, shares: Sequence[RoundWeights | None], networks: Networks, like: Float[Tensor, " _"]
@@ -63,7 +73,7 @@ class EdgeRows:
             networks: the networks.
             like: a tensor of the type of the models, on their device.
         """
-        i, j = np.divmod(self.keys.cpu().numpy(), networks.n)
+        i, j = np.divmod(self.here.keys.numpy(), networks.n)
         found, network = np.zeros(i.size), networks.network_of()[i]
         for g, one in enumerate(shares):
             if one is not None:
@@ -80,7 +90,7 @@ class EdgeRows:
     @functools.cached_property
     def even(self) -> bool:
         """Whether all nodes have d neighbours."""
-        return bool((self.begins.diff() == self.most).all())
+        return bool((self.here.begins.diff() == self.most).all())
 
     def number(self, nodes: Int64[Tensor, "*w"], others: Int64[Tensor, "*w"]) -> Int64[Tensor, "*w"]:
         """Returns the numbers of edges (i, j), which there are."""
@@ -97,13 +107,14 @@ class EdgeRows:
         known = self.rounds.get(nodes.start)
         if known is not None and known[0] is matrix:
             return known[1]
-        rows = torch.arange(nodes.start, nodes.stop, device=self.keys.device)
-        index, here = self.around(rows)
-        other = torch.where(here, self.keys[index] % (self.begins.numel() - 1), rows.unsqueeze(1))
-        place = self.number(other, rows.unsqueeze(1).expand_as(other)) - self.begins[other]
+        at, rows = self.here, torch.arange(nodes.start, nodes.stop)
+        index, here = at.around(rows)
+        other = torch.where(here, at.keys[index] % (at.begins.numel() - 1), rows.unsqueeze(1))
+        place = at.number(other, rows.unsqueeze(1).expand_as(other)) - at.begins[other]
         back = torch.where(here, (other - nodes.start) * self.most + place, 0)
         weights = matrix.of_edges(other - nodes.start, here)
-        made = RoundEdges(index, here, back, other - nodes.start, weights)
+        index, here, back, others = (send(a, self.keys.device) for a in (index, here, back, other - nodes.start))
+        made = RoundEdges(index, here, back, others, weights)
         self.rounds[nodes.start] = matrix, made
         return made
 

@@ -15,6 +15,7 @@ from batchednodes.algorithms.base import Context, Rows, Step
 from batchednodes.algorithms.context import Gradient, OwnLoss, uniforms
 from batchednodes.algorithms.local_sgd import LocalSGD
 from batchednodes.algorithms.rates import Hyperparameters
+from batchednodes.numerics import devices
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +169,8 @@ class Update(Contact):
 
     def descend_by(self, x: Tensor, step: Step) -> Tensor:
         there, first, losses = self.examples[:, :, :1] >= 0, self.examples[:, 0], torch.zeros_like(x[:, 0])
-        for s in range(int(self.steps.max())):
+        most = there.shape[1] if devices.is_cuda(x.device) else int(self.steps.max())  # nobody waits for a device
+        for s in range(most):
             here = there[:, s]  # rows that do not have this step repeat their first minibatch, and forget it
             minibatch, seen = torch.where(here, self.examples[:, s], first).unsqueeze(1), list[Tensor]()
 

@@ -99,7 +99,7 @@ class OneByOne:
             row, node, number = (torch.tensor([a], device=state.x.device) for a in (r, i, count))
             at = torch.tensor([time], dtype=torch.float64, device=state.x.device)
             made, losses = self.rowwise.updated(state, row, node, at, number, examples)
-            self.rowwise.write_(state, row, made, updated=node)
+            self.rowwise.write_(state, row, made, updated=np.array([i]))
             loss = losses[0]
         if self.reference.quarantine and not state.x[r].isfinite().all():
             loss = loss * torch.nan

@@ -19,6 +19,7 @@ from batchednodes.algorithms.base import Algorithm, Context, Rows
 from batchednodes.algorithms.mixing.rounds import RoundMatrix
 from batchednodes.events.merge import Gathering, Merge
 from batchednodes.events.merge.clipped_gossip import clipped
+from batchednodes.numerics import devices
 
 NUMBERS = {"cpu": 1 << 20, "cuda": 1 << 24}
 """Numbers of neighbours' rows that are handled at once."""
@@ -103,7 +104,7 @@ def _merged(
         bad: which nodes attack.
     """
     index, weights, here = around
-    size = max(1, NUMBERS[own.device.type] // max(1, index.shape[1] * own.shape[1]))
+    size = max(1, NUMBERS[devices.kind(own.device)] // max(1, index.shape[1] * own.shape[1]))
     for first in range(0, own.shape[0], size):
         part = slice(first, first + size)
         there, w, mine = here[part], weights[part], own[part]

@@ -10,6 +10,7 @@ Notation: n nodes of a network, d places of neighbours, W gossip matrix.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
@@ -67,7 +68,7 @@ def mix_round_(
 
     _, r = step.each(r, absorb, None if asks is None else asks["who"].shape[1])
     r |= {name: matrix.times(r[name]) for name in rowwise.algorithm.mixes_after}
-    rowwise.write_(state, step.rows, r, updated=step.rows)
+    rowwise.write_(state, step.rows, r, updated=np.arange(nodes.start, nodes.stop))
     return None if asks is None else asks["who"]
 
 

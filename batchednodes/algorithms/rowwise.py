@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
@@ -21,6 +22,7 @@ from batchednodes.algorithms.mixing import Kernel, mix_, split
 from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.robust import Robust
 from batchednodes.algorithms.state import State
+from batchednodes.numerics.memory import send
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +75,8 @@ class Rowwise(Nodes):
     def mix_(self, state: State, phase: GossipPhase, kernel: Kernel) -> None:
         """Applies a phase of gossip."""
         if self.robust is not None or not self.algorithm.linear():
-            all_live = phase.sent is None and not bool((phase.senders == phase.receivers).any())
+            here = phase.here
+            all_live = phase.sent is None and not phase.idle and not bool((here.senders == here.receivers).any())
             if all_live and phase.pairs in self.fused:
                 self.fused[phase.pairs](state, phase)
                 return
@@ -87,13 +90,8 @@ class Rowwise(Nodes):
 
     def _wave_(self, state: State, phase: GossipPhase, part: slice, all_live: bool) -> None:
         """Applies one wave: emissions of both sides, their mean, and what its receivers make of it."""
-        i, j, w, times = (column[part] for column in (phase.senders, phase.receivers, phase.weights, phase.times))
-        origins, into = i if phase.sent is None else phase.actors[part], None
-        if not all_live:
-            copies = j >= phase.nodes
-            into = None if phase.sent is None else (i[copies], j[copies])
-            live = ~copies & (i != j)  # a node that is cut off has contacts with itself
-            i, j, w, times, origins = (column[live] for column in (i, j, w, times, origins))
+        into = None if all_live or phase.sent is None else _into(phase, part)
+        i, j, w, times, origins = _live(phase, part, all_live)
         ij, ji = (None, None) if self.edges is None else (self.edges.number(*e) for e in ((origins, j), (j, origins)))
         mine = self.rows(state, j, ji)
         theirs = {} if phase.pairs else self.rows(state, i, ij)
@@ -128,9 +126,9 @@ class Rowwise(Nodes):
     def _copy_(self, state: State, phase: GossipPhase) -> None:
         """Lets fields that are not mixed follow their models into slots."""
         if phase.sent is not None:
-            copies = phase.copies()
+            copies = phase.here.copies()
             for a, b in phase.spans() if state.fields else ():  # in a phase a slot may be taken more than once
-                some = copies[a:b]
+                some = send(copies[a:b].nonzero().flatten(), state.x.device)
                 self._copies_(state, phase.senders[a:b][some], phase.receivers[a:b][some], models=False)
 
     def _copies_(self, state: State, i: Tensor, j: Tensor, models: bool = True) -> None:
@@ -168,7 +166,7 @@ class Rowwise(Nodes):
 
     def write_(
         self, state: State, rows: Int64[Tensor, " w"], r: Mapping[str, Tensor],
-        edges: Int64[Tensor, " w"] | None = None, updated: Int64[Tensor, " w"] | None = None,
+        edges: Int64[Tensor, " w"] | None = None, updated: Int64[np.ndarray, " w"] | None = None,
     ) -> None:  # fmt: skip
         """Writes fields of some rows.
 
@@ -177,7 +175,7 @@ class Rowwise(Nodes):
             rows: of x.
             r: their fields.
             edges: numbers of those that the rows of fields on edges belong to, after a contact.
-            updated: the nodes, after an update: they have those of all their neighbours.
+            updated: the nodes, on the host, after an update: they have those of all their neighbours.
         """
         mixed = [r["x"], *(r[name] for name in self.columns)]
         state.x.index_copy_(0, rows, mixed[0] if len(mixed) == 1 else torch.cat(mixed, 1))
@@ -186,9 +184,13 @@ class Rowwise(Nodes):
                 all_.index_copy_(0, rows, r[name].to(all_.dtype))
         kept = {name: r[name].to(state.fields[name].dtype) for name in state.on_edges & r.keys()}
         if kept and self.edges is not None and updated is not None:
-            number, here = self.edges.around(updated)
-            edges = number.flatten() if self.edges.even else number[here]
-            kept = {name: value.flatten(0, 1) if self.edges.even else value[here] for name, value in kept.items()}
+            number, here = self.edges.here.around(torch.from_numpy(updated))
+            kept = {name: value.flatten(0, 1) for name, value in kept.items()}
+            if self.edges.even:
+                edges = send(number.flatten(), rows.device)
+            else:
+                edges, taken = (send(a, rows.device) for a in (number[here], here.flatten().nonzero().flatten()))
+                kept = {name: value.index_select(0, taken) for name, value in kept.items()}
         if edges is not None:
             for name, value in kept.items():
                 state.fields[name].index_copy_(0, edges, value)
@@ -269,6 +271,24 @@ class Rowwise(Nodes):
         """Takes note of the instant, where an algorithm asks how much time has passed."""
         if self.algorithm.elapses:
             r["last_event"] = times.unsqueeze(1)
+
+
+def _into(phase: GossipPhase, part: slice) -> tuple[Tensor, Tensor]:
+    """Returns senders and receivers of the copies among some lines, which the host knows."""
+    copies = send((phase.here.receivers[part] >= phase.nodes).nonzero().flatten(), phase.senders.device)
+    return phase.senders[part][copies], phase.receivers[part][copies]
+
+
+def _live(phase: GossipPhase, part: slice, all_live: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Returns senders, receivers, weights, times and origins of some lines, but of copies and contacts with oneself."""
+    i, j, w, times = (column[part] for column in (phase.senders, phase.receivers, phase.weights, phase.times))
+    origins = i if phase.sent is None else phase.actors[part]
+    if all_live:
+        return i, j, w, times, origins
+    known = phase if phase.idle else phase.here  # a node that is cut off, the device knows when, contacts itself
+    apart = (known.receivers[part] < phase.nodes) & (known.senders[part] != known.receivers[part])
+    live = send(apart.nonzero().flatten(), i.device)
+    return i[live], j[live], w[live], times[live], origins[live]
 
 
 def around(

@@ -30,7 +30,7 @@ from batchednodes.algorithms.state import State
 from batchednodes.algorithms.versions import Layout, count_
 from batchednodes.events.messages.records import JOINED
 from batchednodes.models.problem import Problem
-from batchednodes.numerics.memory import Chunk
+from batchednodes.numerics.memory import Chunk, send
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Waves:
             times: its times, on the device [s].
             examples: its minibatches, on the device; None: they are drawn now.
         """
-        counts = torch.from_numpy(wave.counts).to(rows.device) if self.counts else nodes  # else any will do
+        counts = send(wave.counts, rows.device) if self.counts else nodes  # else any will do
 
         def drawn(part: slice) -> Tensor:
             return self.problem.draw(wave.nodes[part], wave.counts[part]) if examples is None else examples[part]
@@ -122,7 +122,7 @@ class Waves:
             self.chunk.run_(
                 rows.numel(),
                 lambda k: self.rowwise.updated(state, rows[k], nodes[k], times[k], counts[k], drawn(k)),
-                lambda k, new: self._replace_(state, rows[k], nodes[k], times[k], *new),
+                lambda k, new: self._replace_(state, rows[k], nodes[k], times[k], wave.nodes[k], *new),
             )
         if self.ages is not None and state.age is not None:
             state.age.index_add_(0, rows, self.ages.steps[nodes].unsqueeze(1).expand(-1, state.age.shape[1]))
@@ -175,10 +175,11 @@ class Waves:
         _note_(state, nodes, times, self._sound(loss, state.x.index_select(0, rows) if self.quarantine else state.x))
 
     def _replace_(
-        self, state: State, rows: Tensor, nodes: Tensor, times: Tensor, r: Rows, losses: Float[Tensor, " w"]
-    ) -> None:
-        """Writes what an update made of some rows."""
-        self.rowwise.write_(state, rows, r, updated=nodes)
+        self, state: State, rows: Tensor, nodes: Tensor, times: Tensor, updated: np.ndarray, r: Rows,
+        losses: Float[Tensor, " w"],
+    ) -> None:  # fmt: skip
+        """Writes what an update made of some rows; updated: the nodes, on the host."""
+        self.rowwise.write_(state, rows, r, updated=updated)
         x = state.x.index_select(0, rows) if self.quarantine else r["x"]  # with the fields beside the models
         _note_(state, nodes, times, self._sound(losses, x))
 
@@ -235,10 +236,12 @@ class Waves:
         """Returns the waves in which nodes take models that they begin to compute from, and these nodes."""
         if state.read is None or phase.part is None:
             return []
-        found = (phase.part == JOINED).nonzero().flatten()
-        wave = np.searchsorted(phase.waves, found.cpu().numpy(), side="right") - 1
-        nodes = phase.receivers[found]
-        return [(int(k), nodes[torch.from_numpy(wave == k).to(nodes.device)]) for k in np.unique(wave)]
+        here, device = phase.here, phase.receivers.device
+        assert here.part is not None
+        found = (here.part == JOINED).nonzero().flatten()
+        wave = np.searchsorted(phase.waves, found.numpy(), side="right") - 1
+        nodes = here.receivers[found]
+        return [(int(k), send(nodes[torch.from_numpy(wave == k)], device)) for k in np.unique(wave)]
 
     def _mix_(self, state: State, phase: GossipPhase) -> None:
         if self.entries is None:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -18,6 +17,7 @@ from batchednodes.cli.interruption import Interruption
 from batchednodes.config import Config
 from batchednodes.data import DataSizes, Heterogeneity
 from batchednodes.figures.published import EXPERIMENTS
+from batchednodes.numerics import devices
 from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.memory import gib
 from batchednodes.results import comparison
@@ -101,7 +101,7 @@ def show_plan(prepared: Preflight) -> None:
 
 def figure(name: str, quick: bool, out: Path) -> None:
     """Runs and draws a published figure, and prints what it found, and where it is."""
-    size = "quick" if quick else "cuda" if torch.cuda.is_available() else "cpu"
+    size = "quick" if quick else "cuda" if devices.count() else "cpu"
     terminal = console()
     with _bar(terminal) as bar:
         published = experiment.publish(name, EXPERIMENTS[name](size), out, _Watch(bar))

@@ -16,6 +16,7 @@ from torch.func import vjp, vmap
 from batchednodes.data import Sampler
 from batchednodes.models.losses import Loss
 from batchednodes.models.stacked import Stack
+from batchednodes.numerics.memory import sendable
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,8 +108,10 @@ class Problem:
 
     def draw(self, nodes: Int64[np.ndarray, " w"], counts: Int64[np.ndarray, " w"]) -> Int64[Tensor, "w s b"]:
         """Returns the examples of update number counts[k] of nodes[k], as `Sampler.draw`, on the device of the data."""
-        index = torch.from_numpy(self.sampler.draw(nodes, counts))
-        return index.to(self.features.device, non_blocking=True)
+        device = self.features.device
+        index = sendable((nodes.size, *self.sampler.drawn), torch.int64, device)
+        self.sampler.draw(nodes, counts, index.numpy())
+        return index.to(device, non_blocking=True)
 
     def score(self, row: Float[Tensor, " p"], features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Returns loss and accuracy over all labels (NaN for real targets) of one model on a test set, under vmap."""

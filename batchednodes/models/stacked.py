@@ -115,7 +115,8 @@ class Stack:
     def start(self, device: torch.device) -> Float[Tensor, " p"]:
         """Returns parameters to try the module with: near those that it was made with, some of which may be zeros."""
         flat = [torch.zeros(w.shape) if w.is_meta else w for w in self.made]
-        own = torch.cat([torch.zeros(0), *(w.flatten().to(device, self.dtype) for w in flat)]).to(device, self.dtype)
+        none = torch.zeros(0, dtype=self.dtype, device=device)
+        own = torch.cat([none, *(w.flatten().to(device, self.dtype) for w in flat)])
         return own + torch.linspace(-0.01, 0.01, own.numel(), dtype=self.dtype, device=device)
 
     def views(self, rows: Float[Tensor, "*w p"]) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from batchednodes.models.problem import Problem, Tests
 from batchednodes.models.stacked import REMEDY, Stack, Ways, refusal, running
 from batchednodes.models.stand_ins import StandIns
-from batchednodes.numerics import torch_modes
+from batchednodes.numerics import devices, torch_modes
 from batchednodes.numerics.quiet import slow_functions
 
 _EXAMPLES = 4
@@ -228,7 +228,7 @@ class _Draws(TorchDispatchMode):
 
 def _state(t: Tensor) -> tuple[object, ...]:
     """Returns the states of the generators that functions of a tensor, Python and NumPy draw from."""
-    state = torch.cuda.get_rng_state(t.device) if t.is_cuda else torch.get_rng_state()
+    state = devices.generator_state(t.device)
     _, words, *rest = np.random.get_state()  # noqa: NPY002  (that of the model's own code)
     return state.numpy().tobytes(), random.getstate(), np.asarray(words).tobytes(), *rest
 

@@ -3,7 +3,7 @@ r"""CUDA graphs of a function of the rows of a wave, one for each of a few numbe
 A small model's update is dozens of kernels that each run for less time than their launch takes. A graph launches all of
 them at once. It works on tensors of its own, which have the number of rows that it was recorded with: a wave is
 copied into those of the next larger number, and back; the rows beyond it hold what an earlier wave left, and
-nobody reads them.
+nobody reads them. Graphs of different numbers share these tensors, since one runs at a time.
 
 Notation: w rows of a wave.
 """
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from batchednodes.numerics import devices
 from batchednodes.numerics.fx_program import Function
 
 Capture = Callable[[Function, Sequence[Tensor]], tuple[Callable[[], None], Tensor]]
@@ -25,14 +26,15 @@ def capture() -> Capture:
     pool = torch.cuda.graph_pool_handle()
 
     def record(function: Function, tensors: Sequence[Tensor]) -> tuple[Callable[[], None], Tensor]:
-        here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
-        aside.wait_stream(here)
-        with torch.cuda.stream(aside):
-            function(*tensors)  # libraries make their workspaces, and kernels are compiled, at the first call
-        here.wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):  # the host's thread pins memory
-            result = function(*tensors)
+        with devices.using(tensors[0].device):  # what runs on another device than the current one is not recorded
+            here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+            aside.wait_stream(here)
+            with torch.cuda.stream(aside):
+                function(*tensors)  # libraries make their workspaces, and kernels are compiled, at the first call
+            here.wait_stream(aside)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):  # the host's thread pins memory
+                result = function(*tensors)
         return graph.replay, result
 
     return record
@@ -43,12 +45,15 @@ class CudaGraphs:
     """The graphs of one function, recorded when they are first needed."""
 
     function: Function
-    """Maps tensors with a row for each of a wave to such a tensor; writes into those shaped as the first."""
+    """Maps tensors with a row for each of a wave to such a tensor; writes into those with two dimensions only: models,
+    and what is kept of them."""
     largest: int
     """Rows of a call, at most."""
     record: Capture
     """Makes a graph, as `capture` gives it."""
     _made: dict[int, tuple[list[Tensor], Callable[[], None], Tensor]] = field(default_factory=dict, repr=False)
+    _buffers: list[Tensor] = field(default_factory=list, repr=False)
+    """Tensors of the graphs that were recorded last, each of which uses their first rows."""
 
     def __call__(self, *tensors: Tensor) -> Tensor:
         """Runs the function; the result holds until the next call."""
@@ -58,13 +63,17 @@ class CudaGraphs:
             mine[:w].copy_(theirs)
         replay()
         for mine, theirs in zip(fixed, tensors, strict=True):
-            if theirs.shape == tensors[0].shape:
+            if theirs.ndim == 2:
                 theirs.copy_(mine[:w])
         return result[:w]
 
     def _graph(self, rows: int, like: Sequence[Tensor]) -> tuple[list[Tensor], Callable[[], None], Tensor]:
         if rows not in self._made:
-            fixed = [t.new_zeros(rows, *t.shape[1:]) for t in like]
+            have = len(self._buffers[0]) if self._buffers else 0
+            if have < rows:  # twice as large each time: all together they take twice the largest at most
+                size = min(self.largest, max(rows, 2 * have))
+                self._buffers[:] = [t.new_zeros(size, *t.shape[1:]) for t in like]
+            fixed = [t[:rows] for t in self._buffers]
             self._made[rows] = fixed, *self.record(self.function, fixed)
         return self._made[rows]
 

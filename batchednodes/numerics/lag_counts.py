@@ -67,16 +67,18 @@ def by_loops(tables: Int[Tensor, "g n t"], own: Int[Tensor, "g t"]) -> LagCounts
 def by_blocks(tables: Int[Tensor, "g n t"], own: Int[Tensor, "g t"]) -> LagCounts:
     """Returns the tally by operations on blocks of rows, on any device: the reference."""
     networks, n, t = tables.shape
-    counts = own.long()
-    of_row = counts.sum(1, keepdim=True) - tables.sum(2, dtype=torch.int64)
-    of_column = n * counts - tables.sum(1, dtype=torch.int64)
+    counts, blocks = own.long(), tables.split(max(1, _BLOCK // (networks * t)), dim=1)
+    of_row = counts.sum(1, keepdim=True) - torch.cat([block.sum(2, dtype=torch.int64) for block in blocks], 1)
+    of_column = n * counts  # block by block: sums of another type than their table's begin with a copy of it
+    for block in blocks:
+        of_column -= block.sum(1, dtype=torch.int64)
     highest = (own - tables.amin(1)).amax(1)
     sums = torch.cat([highest.long(), of_row.flatten(), of_column.flatten()]).cpu().numpy()
     largest, rows, columns = np.split(sums, [networks, networks + networks * n])
     shift, bins = _bins(int(largest.max()))
     first = bins * torch.arange(networks, device=tables.device).view(-1, 1, 1)
     pairs = torch.zeros(networks * bins, dtype=torch.int64, device=tables.device)
-    for block in tables.split(max(1, _BLOCK // (networks * t)), dim=1):
+    for block in blocks:
         places = first + ((own.unsqueeze(1) - block) >> shift)
         pairs += torch.bincount(places.flatten(), minlength=networks * bins)
     counted = pairs.view(networks, bins).cpu().numpy()

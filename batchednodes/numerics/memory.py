@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from batchednodes.numerics import devices
 from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.start import WORDS
 
@@ -64,9 +65,20 @@ def room(size: int) -> bool:
 
 def sendable(shape: tuple[int, ...], dtype: "torch.dtype", device: "torch.device") -> "torch.Tensor":
     """Returns new memory of the host, pinned where it goes to a device of another kind."""
-    if device.type == "cuda":
-        return torch.empty(shape, dtype=dtype, pin_memory=True)
+    if devices.is_cuda(device):
+        return devices.pinned(shape, dtype)
     return torch.from_numpy(np.empty(shape, str(dtype)[6:]))  # NumPy asks for huge pages
+
+
+def send(array: "np.ndarray | torch.Tensor", device: "torch.device") -> "torch.Tensor":
+    """Returns numbers of the host on a device, by pinned memory: the host goes on before they are there.
+
+    Those that are there stay as they are.
+    """
+    found = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
+    if found.device.type == device.type:
+        return found
+    return sendable(tuple(found.shape), found.dtype, device).copy_(found).to(device, non_blocking=True)
 
 
 class BackgroundWorker:
@@ -177,8 +189,7 @@ class Chunk:
                     raise
                 why = reason(error)
             gc.collect()  # what the error held is free only now
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            devices.release()
             self._halve_(size, why)
 
     def _halve_(self, size: int, why: str) -> None:

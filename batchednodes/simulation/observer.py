@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,9 @@ import torch
 
 from batchednodes import config
 from batchednodes.config import Config, sweep
+from batchednodes.numerics import devices
 from batchednodes.numerics.memory import Chunks
+from batchednodes.numerics.release import release
 from batchednodes.results import theory
 from batchednodes.results.checkpoints.checkpoint import Snapshot
 from batchednodes.results.checkpoints.journal import RunJournal
@@ -79,7 +80,7 @@ class RunObserver(Observer):
         self.job, self.run, self.folder, self.settings = job, run, folder, job.settings
         self.start = start if isinstance(start, Snapshot) else None
         files = {} if folder is None else job.made.files
-        self.journal = _journal(job, means, start, device_name(run.state.x.device), files)
+        self.journal = _journal(job, means, start, devices.label(run.state.x.device), files)
         self.files = None if folder is None else self._opened(folder, means.beside)
         self.rows: list[dict[str, Any]] = [] if self.files is None else self.files.rows(len(job.made.points))
         self.late = _late(self.start, job.settings.run.until)
@@ -133,6 +134,7 @@ class RunObserver(Observer):
         return self.job.stop() or (self.files is not None and self.files.overdue())
 
     def observe(self, progress: Progress) -> bool:
+        devices.synchronize(self.run.state.x.device)  # speed is that of work which is done
         speed = self._speed(progress)
         observations = self.run.evaluator.observe(self.run.state, progress.clocks)
         for observation, before in zip_longest(observations, self.rows[-len(observations) :]):
@@ -208,12 +210,12 @@ class RunObserver(Observer):
             "events_per_second": progress.events / seconds,
             "mean_wave": progress.events / progress.waves if progress.waves else None,
             "peak_memory_bytes": _peak_memory(state.x.device),
-            "device": device_name(state.x.device),
+            "device": devices.label(state.x.device),
             "devices": list(self.journal.devices),
             "resumed": list(self.journal.resumed),
             "start": self.journal.start,
             "torch": torch.__version__,
-            "version": version("batchednodes"),
+            "version": release(),
             "status": status,
             "diverged": divergence.summary(self.run, nodes, now),
         }
@@ -314,16 +316,11 @@ def _time_mean(now: dict[str, Any], before: dict[str, Any] | None) -> float | No
 
 
 def _peak_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+    if devices.is_cuda(device):
+        return devices.peak(device)
     status = Path("/proc/self/status")
     if status.exists():  # what getrusage says there begins with the memory of the process that started this one
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
         return int(lines["VmHWM"].split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def device_name(device: torch.device) -> str:
-    """Returns the name of a device, as summaries give it."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -21,6 +21,7 @@ from batchednodes.events.clocks import Never
 from batchednodes.events.links.loss import Independent
 from batchednodes.events.rounds import Rounds
 from batchednodes.models.stacked import Stack, named_faults
+from batchednodes.numerics import devices
 from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.memory import Chunks
 from batchednodes.numerics.torch_modes import own
@@ -34,7 +35,7 @@ from batchednodes.results.folder.run_folder import begin, new_folder, reopen
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.build.assembly import Simulation
 from batchednodes.simulation.engine import Pause, Progress, never
-from batchednodes.simulation.observer import ComputePlan, Job, RunObserver, Watch, device_name
+from batchednodes.simulation.observer import ComputePlan, Job, RunObserver, Watch
 from batchednodes.simulation.planning.plan import plan, screen
 from batchednodes.simulation.planning.preflight import Preflight, fresh, names, prepare, resumable
 from batchednodes.simulation.resume import warm_start
@@ -219,7 +220,7 @@ def _assembled(job: Job, start: Snapshot | None) -> Iterator[tuple[Simulation, C
     need = plan(configs, events, made.sizes)
     need.refuse_unless_fits()
     means = ComputePlan(need.chunks, need.threads, need.copies)
-    if start is not None and start.journal.devices[-1] == device_name(start.state.x.device):
+    if start is not None and start.journal.devices[-1] == devices.label(start.state.x.device):
         means = replace(means, chunks=Chunks(**start.journal.chunks), threads=start.journal.threads)
     with _threads(means.threads):
         run = assembly.assemble(configs, events, means.chunks, None if start is None else start.state, made.take())

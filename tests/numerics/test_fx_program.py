@@ -13,7 +13,8 @@ from batchednodes.algorithms.local_sgd import LocalSGD, Uneven
 from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.models.losses import choose, cross_entropy
 from batchednodes.models.stacked import Stack
-from batchednodes.numerics.cuda_graphs import CudaGraphs, padded
+from batchednodes.numerics import devices
+from batchednodes.numerics.cuda_graphs import CudaGraphs, capture, padded
 from batchednodes.numerics.fx_program import UntraceableError, trace
 
 CUDA = pytest.param("cuda", marks=pytest.mark.cuda)
@@ -41,10 +42,11 @@ def descent(
     """Returns the descent of a model on random data, its rates of 40 nodes, and its number of parameters."""
     make, inputs = MODELS[model]
     torch.manual_seed(0)
-    stack = Stack.of(make(), torch.float64, torch.device(device))
-    features = torch.randn(SAMPLES, inputs, dtype=torch.float64).to(device)
-    targets = torch.randint(0, 3, (SAMPLES,)).to(device)
-    lr, m, d = (torch.linspace(low, 0.3, 40, dtype=torch.float64).to(device) for low in (0.05, 0.1, 0.0))
+    where = devices.named(device)
+    stack = Stack.of(make(), torch.float64, where)
+    features = torch.randn(SAMPLES, inputs, dtype=torch.float64).to(where)
+    targets = torch.randint(0, 3, (SAMPLES,)).to(where)
+    lr, m, d = (torch.linspace(low, 0.3, 40, dtype=torch.float64).to(where) for low in (0.05, 0.1, 0.0))
     rates = Hyperparameters(lr, m if momentum else None, d if decay else None, nesterov)
 
     def objective(parameters, features, targets, weights=None):
@@ -215,6 +217,29 @@ def test_cuda_graphs_give_what_vmap_gives(device):
     recorded = plain.traced(p, 5, rates, compiled=False).recorded(31)
     for w in (*STRADDLED, *STRADDLED):
         same(updated(recorded, rates, p, w, steps=2), updated(plain, rates, p, w, steps=2))
+
+
+@pytest.mark.cuda
+def test_a_graph_is_recorded_on_the_device_of_its_tensors():
+    if devices.count() < 2:
+        pytest.skip("needs two devices")
+    graphs, other = CudaGraphs(lambda x: x.mul_(2).sum(1), 8, capture()), devices.named("cuda:1")
+    for w in (3, 2, 8, 3):
+        x = torch.arange(2.0 * w).view(w, 2)
+        there = x.to(other)
+        assert torch.equal(graphs(there).cpu(), 2 * x.sum(1))
+        assert torch.equal(there.cpu(), 2 * x)
+
+
+def test_graphs_share_memory_that_is_twice_the_largest_at_most():
+    graphs = CudaGraphs(lambda x: x.sum(1), 1000, replayed)
+    for w in range(1, 1001, 7):
+        graphs(torch.zeros(w, 1))
+    buffers = {
+        fixed.untyped_storage().data_ptr(): fixed.untyped_storage().nbytes() for (fixed,), *_ in graphs._made.values()
+    }
+    assert sum(buffers.values()) <= 2 * 4 * 1000
+    assert len(graphs._made) > 20
 
 
 def test_padding_is_at_most_a_quarter():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from batchednodes.numerics import lag_counts
+from batchednodes.numerics import devices, lag_counts
 from batchednodes.numerics.lag_counts import by_blocks, by_loops
 
 
@@ -44,6 +44,6 @@ def test_few_bins_hold_large_values(monkeypatch):
 @pytest.mark.cuda
 def test_both_ways_agree_on_cuda():
     tables, own = example(3, 50, 40, torch.int16, 90)
-    here, there = lag_counts.tally(tables, own), lag_counts.tally(tables.cuda(), own.cuda())
+    here, there = lag_counts.tally(tables, own), lag_counts.tally(*(t.to(devices.named("cuda")) for t in (tables, own)))
     for name in ("of_row", "of_column", "largest", "pairs"):
         assert (getattr(here, name) == getattr(there, name)).all()

@@ -26,6 +26,7 @@ from batchednodes.algorithms.versions import Layout
 from batchednodes.algorithms.waves import UpdateWave
 from batchednodes.events.timeline import Clocks, Events
 from batchednodes.events.waves import schedule
+from batchednodes.numerics import devices
 from batchednodes.numerics.fx_program import UntraceableError
 from batchednodes.numerics.memory import BackgroundWorker
 from batchednodes.simulation.build import assembly
@@ -80,8 +81,7 @@ class Watched(Executor):
         """Runs the window to its end on the device."""
         begun = time.perf_counter()
         steps = self.inner.run_(state, window, done, pause)
-        if state.x.device.type == "cuda":
-            torch.cuda.synchronize(state.x.device)
+        devices.synchronize(state.x.device)
         self.runs.append((begun, time.perf_counter()))
         return steps
 
@@ -225,10 +225,11 @@ def local(workload: Workload, n: int, device: torch.device, repeats: int, compil
     shape = problem.stack.p, workload.batch, algorithm.rates
     ways = {
         "vmap": updates(descent),
-        "program": updates(descent.traced(*shape, compiled=False), device.type == "cuda"),
+        "program": updates(descent.traced(*shape, compiled=False), devices.is_cuda(device)),
     }
     if compiled:
-        ways["compiled"] = updates(descent.traced(*shape, compiled=True), device.type == "cuda")
+        with contextlib.suppress(UntraceableError):  # no compiler, or a device that it does not know
+            ways["compiled"] = updates(descent.traced(*shape, compiled=True), devices.is_cuda(device))
     with contextlib.suppress(UntraceableError):
         ways["tape"] = updates(descent.taped(*shape))
     modules, some = _modules(run, few), (features[:few], targets[:few])

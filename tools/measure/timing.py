@@ -11,17 +11,17 @@ from typing import Any
 
 import torch
 
+from batchednodes.numerics import devices
+
 Work = Callable[[], Any]
 
 
 def seconds(work: Work, device: torch.device) -> float:
     """Returns the time that some work takes until the device has done it [s]."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    devices.synchronize(device)
     begun = time.perf_counter()
     work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    devices.synchronize(device)
     return time.perf_counter() - begun
 
 

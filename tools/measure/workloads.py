@@ -14,6 +14,7 @@ import numpy as np
 from torch import nn
 
 from batchednodes import load
+from batchednodes.numerics import devices
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.build.assembly import Simulation
 from batchednodes.simulation.planning.plan import plan
@@ -70,7 +71,7 @@ def settings(workload: Workload, n: int, device: str, rate: str = "log(n)", **ru
                  test_targets=scores[:100].argmax(1))  # fmt: skip
         yield {
             "network": {"nodes": n},
-            "device": device,
+            "device": device.replace(devices.CUDA, "cuda"),  # as settings name it
             "update": {"clock": {"kind": "exponential", "rate": 1.0}},
             "gossip": {"clock": {"rate": rate}},
             "local": {"batch_size": workload.batch, "lr": 0.05},

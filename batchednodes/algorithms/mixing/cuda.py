@@ -12,12 +12,14 @@ Notation: n nodes, e writes, p columns, x models, N versions.
 from typing import Any, no_type_check
 
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor
 
 from batchednodes.algorithms.mixing.cpu import marked
 from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.versions import Layout
+from batchednodes.numerics import devices
+from batchednodes.numerics.memory import send
 
 try:
     import triton
@@ -53,9 +55,9 @@ def takes(x: Tensor, p: int, phase: GossipPhase) -> bool:
     The choice depends on sizes only, so that two runs of one command compute the same sums in the same order.
     """
     known = x.dtype in (torch.float32, torch.float64, torch.int16, torch.int32)
-    if triton is None or x.device.type != "cuda" or not x.is_contiguous() or not known:
+    if triton is None or not devices.is_cuda(x.device) or not x.is_contiguous() or not known:
         return False
-    cores = torch.cuda.get_device_properties(x.device).multi_processor_count
+    cores = devices.cores(x.device)
     return worth(phase.receivers.numel(), phase.waves.size - 1, p, x.element_size(), cores)
 
 
@@ -78,9 +80,9 @@ def worth(writes: int, waves: int, p: int, size: int, cores: int) -> bool:
 def mix_(x: Float[Tensor, "n p"], phase: GossipPhase) -> None:
     """Applies a phase of gossip to the models in place: x <- W_k ... W_1 x."""
     keep, take = 1 - phase.weights, phase.weights
-    waves, p = torch.from_numpy(phase.waves).to(x.device, non_blocking=True), x.shape[1]
+    waves, p = _waves(phase, x.device), x.shape[1]
     grid = (-(-p // BLOCK),)
-    with torch.cuda.device_of(x):
+    with devices.using(x.device):
         _MIX[grid](x, phase.receivers, marked(phase), keep, take, waves, phase.waves.size - 1, p, GROUP, BLOCK)
 
 
@@ -91,16 +93,20 @@ def merge_(
 
     N[j] <- max(N[j], N[i]),    gained[j] <- gained[j] + t sum_c (gain of N[j, c]).
     """
-    waves = torch.from_numpy(phase.waves).to(versions.device, non_blocking=True)
+    waves = _waves(phase, versions.device)
     gains = torch.zeros(phase.receivers.numel(), dtype=torch.int64, device=versions.device)
     own, other = layout.place[phase.receivers], layout.place[phase.senders]
     if phase.sent is not None:
         other = torch.where(phase.copies(), ~other, other)  # as in `marked`
     widths, grid = layout.width[phase.actors], (-(-int(layout.kinds.max()) // BLOCK),)
-    with torch.cuda.device_of(versions):
+    with devices.using(versions.device):
         _MERGE[grid](versions, own, other, widths, gains, waves, phase.waves.size - 1, GROUP, BLOCK)
     receivers = phase.receivers.clamp(max=gained.numel() - 1)  # a copy gains nothing
     gained.index_put_((receivers,), gains * phase.times, accumulate=True)  # sorted: in one order always
+
+
+def _waves(phase: GossipPhase, device: torch.device) -> Int64[Tensor, " W1"]:
+    return send(phase.waves, device) if phase.begins is None else phase.begins
 
 
 @no_type_check
@@ -148,5 +154,12 @@ def _merge(versions, rows, others, widths, gains, waves, count, group: constexpr
             tl.debug_barrier()  # all threads have written
 
 
-_MIX: Any = None if triton is None else triton.jit(_mix)
-_MERGE: Any = None if triton is None else triton.jit(_merge)
+def _jit(kernel: Any, *slices: str) -> Any:
+    """Returns a kernel that is compiled once for each dtype, wherever in a window's columns a phase begins."""
+    if triton is None:
+        return None
+    return triton.jit(do_not_specialize=["count"], do_not_specialize_on_alignment=slices)(kernel)
+
+
+_MIX = _jit(_mix, "rows", "others", "keep", "take", "waves")
+_MERGE = _jit(_merge, "rows", "others", "widths", "gains", "waves")

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.numerics import rng
+from batchednodes.numerics.memory import send
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,9 +92,14 @@ def parts(p: int, q: int, device: torch.device) -> Int64[Tensor, " p"]:
 def mix_(x: Float[Tensor, "rows p"], phase: GossipPhase, entries: Entries) -> None:
     """Applies a phase of gossip to the models in place, wave by wave."""
     assert phase.part is not None
+    here = phase.here
     for a, b in phase.spans():
         j, i, w = phase.receivers[a:b], phase.senders[a:b], phase.weights[a:b].unsqueeze(1)
         own, other = x[j], x[i]
-        kept = entries.of(j, phase.part[a:b])
+        if entries.parts > 1:
+            kept = entries.of(j, phase.part[a:b])
+        else:  # drawn on the host
+            assert here.part is not None
+            kept = send(entries.of(here.receivers[a:b], here.part[a:b]), x.device)
         new = torch.where(kept, (1 - w) * own + w * other, own)
         x.index_copy_(0, j, torch.where((j >= phase.nodes).unsqueeze(1), other, new))

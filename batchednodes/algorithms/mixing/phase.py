@@ -9,7 +9,7 @@ Notation: n nodes, e lines, W waves, x models, w weight of what is read, j the r
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from batchednodes.events.timeline import MEET, PUSH, SPLIT, UPDATE, Events
 from batchednodes.events.waves import Schedule
+from batchednodes.numerics import devices
 from batchednodes.numerics.memory import sendable
 
 
@@ -68,6 +69,17 @@ class GossipPhase:
     """Number of tables of versions that each wave is cut into, see `by_table`."""
     cut: Int64[np.ndarray, " c1"] | None = None
     """On the host: where these parts of waves begin; None: `waves`."""
+    begins: Int64[Tensor, " W1"] | None = None
+    """`waves` where the lines are, or will be, but on the host; None there."""
+    host: "GossipPhase | None" = None
+    """The same lines on the host, of lines on another device; it does not know of contacts that do nothing since."""
+    idle: bool = False
+    """Whether some contacts may have been made to do nothing, see `without`."""
+
+    @property
+    def here(self) -> "GossipPhase":
+        """The same lines on the host, but for what `without` changes: what is asked of them waits for no device."""
+        return self if self.host is None else self.host
 
     @property
     def cuts(self) -> Int64[np.ndarray, " c1"]:
@@ -104,7 +116,11 @@ class GossipPhase:
                     (message.weight, torch.float64), (message.sent, torch.float64), (message.part, torch.int64)
                 )
             )  # fmt: skip
-        return GossipPhase(rows[0], rows[1], rows[2], weights, times, waves, nodes, pairs, sent, part), counts
+        begins = None
+        if devices.is_cuda(device):
+            begins = sendable(waves.shape, torch.int64, device).copy_(torch.from_numpy(waves))
+        lines = (rows[0], rows[1], rows[2], weights, times, waves, nodes, pairs, sent, part)
+        return GossipPhase(*lines, begins=begins), counts
 
     @staticmethod
     def updates(
@@ -134,13 +150,14 @@ class GossipPhase:
         j, i, actors, times = (
             column.to(device, non_blocking=True) for column in (self.receivers, self.senders, self.actors, self.times)
         )
+        moved: dict[str, Any] = {"receivers": j, "senders": i, "actors": actors, "times": times}
+        if devices.is_cuda(device):
+            moved |= {"host": self}
+            moved |= {} if self.begins is None else {"begins": self.begins.to(device, non_blocking=True)}
         if self.sent is None or self.part is None:
-            return replace(self, receivers=j, senders=i, actors=actors, times=times, weights=weight[actors])
+            return replace(self, **moved, weights=weight[actors])
         weights, sent, part = (a.to(device, non_blocking=True) for a in (self.weights, self.sent, self.part))
-        return GossipPhase(
-            j, i, actors, weights.to(weight.dtype), times, self.waves, self.nodes, self.pairs, sent, part,
-            self.tables, self.cut,
-        )  # fmt: skip
+        return replace(self, **moved, weights=weights.to(weight.dtype), sent=sent, part=part)
 
     def between(self, first: int, last: int) -> "GossipPhase":
         """Returns waves first, ..., last - 1, as views."""
@@ -150,7 +167,8 @@ class GossipPhase:
             self.receivers[a:b], self.senders[a:b], self.actors[a:b], self.weights[a:b], self.times[a:b],
             self.waves[first : last + 1] - a, self.nodes, self.pairs,
             None if self.sent is None else self.sent[a:b], None if self.part is None else self.part[a:b],
-            self.tables, cut,
+            self.tables, cut, None if self.begins is None else self.begins[first : last + 1] - a,
+            None if self.host is None else self.host.between(first, last), self.idle,
         )  # fmt: skip
 
     def spans(self) -> Iterator[tuple[int, int]]:
@@ -177,7 +195,7 @@ class GossipPhase:
             idle = off[self.receivers.clamp(max=self.nodes - 1)] | (since[self.actors] <= self.sent)
             idle &= ~self.copies()
         senders = torch.where(idle, self.receivers, self.senders)
-        return replace(self, senders=senders, weights=torch.where(idle, 0.0, self.weights))
+        return replace(self, senders=senders, weights=torch.where(idle, 0.0, self.weights), idle=True)
 
     def by_table(self, table: Int32[np.ndarray, " n"], count: int, updates: Bool[np.ndarray, " W"]) -> "GossipPhase":
         """Sorts the lines of each wave of gossip, on the host, by the table in which the versions of their rows lie.

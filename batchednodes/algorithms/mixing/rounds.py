@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int, Int64, Shaped
 from torch import Tensor
 
 from batchednodes.algorithms.mixing.matrix import announce_beta
+from batchednodes.numerics.memory import send
 from batchednodes.topology import RoundLaw
 
 
@@ -35,11 +36,11 @@ class RoundMatrix:
         self.device, self.dtype, self.row = device, dtype, None
         self.matrix = None if isinstance(matrix, np.ndarray) else matrix
         if isinstance(matrix, np.ndarray):
-            self.row = torch.from_numpy(matrix).to(device, dtype)
-            self.some = self.row.nonzero().flatten()
+            self.row = send(matrix, device).to(dtype)
+            self.some = send(np.flatnonzero(torch.from_numpy(matrix).to(dtype)), device)
         elif matrix is not None:
             parts = (matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32), matrix.data.copy())
-            begins, columns, values = (torch.from_numpy(a).to(device) for a in parts)
+            begins, columns, values = (send(a, device) for a in parts)
             announce_beta()
             self.sparse = torch.sparse_csr_tensor(begins, columns, values.to(dtype), size=matrix.shape)
 
@@ -54,7 +55,7 @@ class RoundMatrix:
     def own(self, n: int) -> Float[Tensor, " n"]:
         """Returns the weights of n rows' own models."""
         diagonal = np.full(n, 1.0 / n) if self.matrix is None else self.matrix.diagonal()
-        return torch.from_numpy(diagonal).to(self.device, self.dtype)
+        return send(diagonal, self.device).to(self.dtype)
 
     def received(self, sent: Shaped[Tensor, "n p"]) -> Shaped[Tensor, "n p"]:
         """Returns the sum of what the others send whom W mixes into each row."""
@@ -69,17 +70,18 @@ class RoundMatrix:
         return found
 
     def of_edges(self, others: Int64[Tensor, "n d"], here: Bool[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        """Returns W[row, other] of all rows and d others of each; 0 for those that are not there."""
+        """Returns W[row, other] of all rows and d others of each, given on the host; 0 for those that are not there."""
+        there = send(here, self.device)
         if self.row is not None:
-            return self.row[others] * here
+            return self.row[send(others, self.device)] * there
         if self.matrix is None:
-            return here.to(self.dtype) / here.shape[0]
+            return there.to(self.dtype) / here.shape[0]
         if not others.numel():
-            return here.to(self.dtype)
-        index = others.cpu().numpy()
+            return there.to(self.dtype)
+        index = others.numpy()
         rows = np.broadcast_to(np.arange(index.shape[0])[:, None], index.shape)
         found = np.asarray(self.matrix[rows.ravel(), index.ravel()]).reshape(index.shape)
-        return torch.from_numpy(found).to(self.device, self.dtype) * here
+        return send(found, self.device).to(self.dtype) * there
 
     def around(self, n: int) -> tuple[Int64[Tensor, "n d"], Float[Tensor, "n d"], Bool[Tensor, "n d"]]:
         """Returns the others that W mixes into each of n rows, their weights, and which of the d places are taken."""
@@ -103,7 +105,7 @@ class RoundMatrix:
         others = np.zeros((degree.size, int(degree.max(initial=0))), np.int64)
         weights, here = np.zeros(others.shape), np.zeros(others.shape, bool)
         others[row, place], weights[row, place], here[row, place] = column, values, True
-        known = (torch.from_numpy(a).to(self.device) for a in (others, weights, here))
+        known = (send(a, self.device) for a in (others, weights, here))
         index, w, taken = known
         return index, w.to(self.dtype), taken
 
@@ -124,8 +126,8 @@ class RoundMatrix:
         new, degree = versions.clone(), np.diff(self.matrix.indptr)
         for k in range(int(degree.max(initial=0))):
             rows = np.flatnonzero(degree > k)
-            other = torch.from_numpy(self.matrix.indices[self.matrix.indptr[rows] + k].astype(np.int64)).to(self.device)
-            some = torch.from_numpy(rows).to(self.device)
+            other = send(self.matrix.indices[self.matrix.indptr[rows] + k].astype(np.int64), self.device)
+            some = send(rows, self.device)
             new.index_copy_(0, some, torch.maximum(new.index_select(0, some), versions.index_select(0, other)))
         return new
 

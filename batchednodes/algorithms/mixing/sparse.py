@@ -64,6 +64,9 @@ def _merge_carried_(versions: Tensor, gained: Tensor, phase: GossipPhase, layout
         at, source = (torch.where(live, layout.place[rows].unsqueeze(1) + columns, 0) for rows in (j, i))
         old, other = versions[at], versions[source]
         copies = (j >= phase.nodes).unsqueeze(1)
-        versions[at[live]] = torch.where(copies, other, torch.maximum(old, other))[live]
+        # Integers are never below 0: places that are not live, all 0, take neither the largest of them nor 0.
+        most = torch.iinfo(versions.dtype).max
+        versions.scatter_reduce_(0, at.flatten(), torch.where(live & copies, 0, most).to(other.dtype).flatten(), "amin")
+        versions.scatter_reduce_(0, at.flatten(), torch.where(live, other, 0).flatten(), "amax")
         gain = ((other - old).clamp(min=0) * (live & ~copies)).sum(1, dtype=torch.int64)
         gained.index_add_(0, j.clamp(max=gained.numel() - 1), gain * phase.times[a:b])

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, fx
 
-from batchednodes.numerics import fx_program
+from batchednodes.numerics import devices, fx_program
 from batchednodes.numerics.fx_program import Arguments, Function, UntraceableError
 from batchednodes.numerics.tape.from_aten import Translator
 from batchednodes.numerics.tape.fx_nodes import constant, shape_of
@@ -69,7 +69,7 @@ class _Recorder:
         self.lists, self.joint, self.nodes = lists, joint, [node for node in joint.graph.nodes if "shapes" in node.meta]
         inputs = [node for node in self.nodes if node.op == "placeholder"]
         self.dtype = inputs[0].meta["val"].dtype
-        if self.dtype not in NUMBERS or inputs[0].meta["val"].is_cuda:
+        if self.dtype not in NUMBERS or devices.is_cuda(inputs[0].meta["val"].device):
             raise UntraceableError("tapes are for numbers of float32 or float64 on the CPU")
         self.inputs, self.sources = inputs, []
         self.constants: list[Tensor] = []

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from batchednodes.algorithms.state import OWN, State
 from batchednodes.config import Every
+from batchednodes.numerics import devices
 from batchednodes.numerics.memory import BackgroundWorker, exhausted, reason
 from batchednodes.results.checkpoints import checkpoint
 from batchednodes.results.checkpoints.checkpoint import Snapshot
@@ -198,8 +199,7 @@ class Checkpointer:
             return None
         for name, tensor in state.tensors().items():
             self.copies[name].copy_(tensor, non_blocking=True)
-        if state.x.is_cuda:
-            torch.cuda.synchronize(state.x.device)
+        devices.synchronize(state.x.device)
         own = [self.copies[name] for name in OWN]
         apart = {name: copy for name, copy in self.copies.items() if name not in OWN}
         travels = frozenset(state.travelling())
@@ -208,8 +208,10 @@ class Checkpointer:
 
 def _memory(tensor: Tensor) -> Tensor:
     """Returns memory on the host for a copy of a tensor."""
-    if tensor.is_cuda or tensor.numel() == 0:
-        return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+    if devices.is_cuda(tensor.device):
+        return devices.pinned(tuple(tensor.shape), tensor.dtype)
+    if tensor.numel() == 0:
+        return torch.empty(tensor.shape, dtype=tensor.dtype)
     raw = np.empty(tensor.numel() * tensor.element_size(), np.uint8)  # NumPy asks for huge pages
     raw.fill(0)  # the system gives memory when it is first written, which takes longer than to copy
     return torch.from_numpy(raw).view(tensor.dtype).view(tensor.shape)

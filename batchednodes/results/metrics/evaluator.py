@@ -23,6 +23,7 @@ from batchednodes.events.messages.records import REQUEST, MessageLaws
 from batchednodes.events.messages.timeline import accounts
 from batchednodes.events.timeline import Clocks
 from batchednodes.models.problem import Problem, Tests
+from batchednodes.numerics import devices
 from batchednodes.numerics.memory import Chunk
 from batchednodes.results.metrics.base import Measured
 from batchednodes.results.metrics.catalogue import KEYS
@@ -348,7 +349,7 @@ def consensus(
 
 def _blocks(x: Float[Tensor, "g n p"]) -> tuple[Float[Tensor, "g n1 p"], ...]:
     """Returns the models of some nodes after those of others, as many at once as caches hold."""
-    return x.split(max(1, _BLOCK[x.device.type] // (x.shape[0] * x.shape[2])), dim=1)
+    return x.split(max(1, _BLOCK[devices.kind(x.device)] // (x.shape[0] * x.shape[2])), dim=1)
 
 
 def _distances(x: Float[Tensor, "g n p"], point: Float64[Tensor, "g p"]) -> Float64[Tensor, "g n"]:
@@ -358,7 +359,7 @@ def _distances(x: Float[Tensor, "g n p"], point: Float64[Tensor, "g p"]) -> Floa
 
 def _norms(x: Float[Tensor, "n p"], networks: Networks, away: Bool[np.ndarray, " n"] | None) -> list[float]:
     """Returns the mean over the nodes of each network, but those that are away, of the length of a model."""
-    blocks = x.split(max(1, _BLOCK[x.device.type] // x.shape[1]))
+    blocks = x.split(max(1, _BLOCK[devices.kind(x.device)] // x.shape[1]))
     lengths = torch.cat([b.double().norm(dim=1) for b in blocks]).cpu().numpy()
     if away is None:
         return (np.add.reduceat(lengths, networks.offsets[:-1]) / networks.sizes).tolist()
@@ -369,7 +370,7 @@ def _norms(x: Float[Tensor, "n p"], networks: Networks, away: Bool[np.ndarray, "
 
 def finite(x: Float[Tensor, "n p"]) -> Bool[Tensor, " n"]:
     """Returns whether all numbers of each row are finite."""
-    blocks = x.split(max(1, _BLOCK[x.device.type] // x.shape[1]))
+    blocks = x.split(max(1, _BLOCK[devices.kind(x.device)] // x.shape[1]))
     return torch.cat([b.isfinite().all(1) for b in blocks])
 
 

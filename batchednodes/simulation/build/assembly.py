@@ -36,7 +36,7 @@ from batchednodes.events.schemes import Freshest, Uniform
 from batchednodes.events.synchronous import Barriers
 from batchednodes.events.timeline import Timeline
 from batchednodes.models.problem import Problem
-from batchednodes.numerics import rng
+from batchednodes.numerics import devices, rng
 from batchednodes.numerics.memory import Chunk, Chunks
 from batchednodes.numerics.values import shown
 from batchednodes.results import theory
@@ -88,16 +88,12 @@ def device(config: Config) -> torch.device:
     Raises:
         ValueError: CUDA is asked for where there is none, or a device number that does not exist.
     """
-    name = config.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    kind, _, number = name.partition(":")
-    if kind == "cuda" and int(number or 0) >= count:  # torch takes the number modulo 256
+    number, count = devices.number(config.device), devices.count()
+    if number is not None and number >= count:
         raise ValueError(
             f"device must be one of this machine, got {shown(config.device)} with {count} CUDA devices; use auto or cpu"
         )
-    return torch.device(name)
+    return devices.named(config.device)
 
 
 def timeline(configs: Sequence[Config]) -> Timeline:

@@ -15,6 +15,7 @@ from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.config import Config
 from batchednodes.data import Sampler
 from batchednodes.models.problem import Problem
+from batchednodes.numerics import devices
 from batchednodes.numerics.fx_program import UntraceableError
 from batchednodes.numerics.memory import Chunks
 from batchednodes.numerics.values import per_node
@@ -38,7 +39,7 @@ def descent(config: Config, problem: Problem, rates: Hyperparameters, chunks: Ch
     if local.compile == "off" or divides or (local.compile == "auto" and not chunks.traced):
         return made
     batch, compiled = sampler.shape[1], local.compile == "on"
-    if not compiled and not rates.lr.is_cuda:
+    if not compiled and not devices.is_cuda(rates.lr.device):
         with contextlib.suppress(UntraceableError):
             return made.taped(problem.stack.p, batch, rates)
     try:
@@ -50,7 +51,7 @@ def descent(config: Config, problem: Problem, rates: Hyperparameters, chunks: Ch
             f"local.compile must be auto or off where torch.compile cannot compile the update, got 'on': "
             f"{str(error).strip().splitlines()[0][:300]}"
         ) from error
-    return program.recorded(chunks.update) if rates.lr.is_cuda else program
+    return program.recorded(chunks.update) if devices.is_cuda(rates.lr.device) else program
 
 
 def plain_descent(config: Config, problem: Problem, rates: Hyperparameters) -> LocalSGD:

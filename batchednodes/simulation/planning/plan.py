@@ -22,6 +22,7 @@ from batchednodes.events.timeline import MEET, Timeline
 from batchednodes.events.waves import schedule
 from batchednodes.models.frozen import trunk
 from batchednodes.models.stacked import RangeError, Stack
+from batchednodes.numerics import devices
 from batchednodes.numerics.memory import Chunks
 from batchednodes.numerics.torch_modes import own
 from batchednodes.results.metrics.staleness import choose
@@ -115,7 +116,7 @@ def screen(configs: Sequence[Config], sizes: list[DataSizes] | None = None) -> N
     found = sizes or datasets.sizes(configs)
     p = learning.skeleton(config, found[0], DTYPES[config.dtype], where).p
     places = {str(place): free(place) for place in {where, torch.device("cpu")}}
-    memory_plan.screen(MemoryBudget(configs, p, found), where.type, places)
+    memory_plan.screen(MemoryBudget(configs, p, found), devices.kind(where), places)
 
 
 def _neighbours(config: Config, events: Timeline) -> int:
@@ -153,9 +154,10 @@ def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | N
     messages = _mail(need, events, tables.slot)
     per_event, writes = _sample(events, config)
     need, kind = _measured(need, stack, here, free(where))
-    chunks = need.chunks(where.type == "cuda", need.nodes, updates)
+    cuda = devices.is_cuda(where)
+    chunks = need.chunks(cuda, need.nodes, updates)
     memory = need.tensors(need.nodes, tables.rows) | messages
-    memory |= need.workspace(chunks, writes, tables.width, where.type == "cuda")
+    memory |= need.workspace(chunks, writes, tables.width, cuda)
     memory |= _ahead(need, events, where) | _neighbourhoods(need, events, where) | _asked(need, where)
     copy = _copy(need, tables.rows, memory, where)
     under_way = events if isinstance(events, MessageTimeline) else None
@@ -242,7 +244,7 @@ def _ahead(need: MemoryBudget, events: Timeline, where: torch.device) -> dict[st
     return {
         "timeline and schedule (host)": int(2 * span * (updates + gossips) * _EVENT_BYTES),  # one runs, one is made
         "minibatches drawn ahead (host)": ALIVE * part,
-        "minibatches": part if where.type == "cuda" else 0,
+        "minibatches": part if devices.is_cuda(where) else 0,
     }
 
 
@@ -256,7 +258,7 @@ def _neighbourhoods(need: MemoryBudget, events: Timeline, where: torch.device) -
             w, n = weights.matrix(0), c.network.nodes
             most = n - 1 if w is None or isinstance(w, np.ndarray) else int(np.diff(w.indptr).max())
             tables += n * most * (8 + need.item + 1)
-            some = min(n * most * need.p, max(NUMBERS[where.type], most * need.p))
+            some = min(n * most * need.p, max(NUMBERS[devices.kind(where)], most * need.p))
             rows = max(rows, _GATHERED * need.item * some)
     return {"neighbourhoods": tables + rows} if rows else {}
 
@@ -307,6 +309,4 @@ def _sample(events: Timeline, config: Config) -> tuple[float, int]:
 
 def free(where: torch.device) -> int:
     """Returns the free memory of a device [B]; on the host, that of the machine or of its control group."""
-    if where.type == "cuda":
-        return torch.cuda.mem_get_info(where)[0]
-    return memory_plan.free_host()
+    return devices.free(where) if devices.is_cuda(where) else memory_plan.free_host()

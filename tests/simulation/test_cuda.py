@@ -1,0 +1,140 @@
+"""Runs on CUDA: the serial executor's models, and a host that waits for nothing but what a mark shows.
+
+The devices are pretended where there are none; then whatever the host waits for is known, line by line.
+"""
+
+import itertools
+
+import pytest
+import torch
+from test_algorithms import WAYS
+from test_exactness import LINEAR, SMALL, same
+
+from batchednodes import resume, train
+from batchednodes.numerics import cuda_graphs
+from batchednodes.results.checkpoints.checkpointer import Checkpointer
+from batchednodes.results.metrics.evaluator import Evaluator
+from batchednodes.simulation import engine, prefetch
+from batchednodes.simulation.planning import memory_plan
+
+BASE = {"run": {"until": 1.5}, "network": {"nodes": 7}, "gossip": {"clock": {"rate": 2.0}}, "local": {"lr": 0.05}}
+DELAY = "gossip.delay={kind: exponential, mean: 0.5}"
+CHURN = "network.churn={join: {kind: uniform, low: 0, high: 2}, start: neighbour}"
+OPTIONS = {
+    "push": (),
+    "meet, sparse": ("run.mixing=sparse", "gossip.exchange=meet", "local.momentum=0.5", "local.nesterov=true"),
+    "pull, delta": ("gossip.exchange=pull", "update.applies=delta", "local.momentum=0.9", "network.topology.kind=ring"),
+    "mlp, clipped": ("task.model={kind: mlp, hidden: [5]}", "local.clip=0.1", "local.steps=2"),
+    "proximal": ("local.proximal=0.1", "local.steps=2", "local.weight_decay=0.1"),
+    "epochs": ("local.epochs=1", "task.partition.kind=quantity_skew"),
+    "schedule": ("local.schedule={kind: cosine, by: updates, until: 5}",),
+    "adam": ("local.optimizer.kind=adam", "local.steps=2"),
+    "steps by a law": ("local.steps={kind: geometric, mean: 2, most: 4}",),
+    "replacement": ("local.sampling=replacement", "run.on_divergence=quarantine"),
+    "freshest": ("gossip.scheme.kind=freshest",),
+    "fixed_duration": ("gossip.scheme={kind: fixed_duration, duration: 0.3}", "staleness.track=4"),
+    "age_aware": ("gossip.scheme={kind: age_aware, wait: 0.5}", "staleness.track=none"),
+    "at_update": ("gossip.clock={kind: at_update}",),
+    "two widths": ("sweep={staleness.track: [2, 4]}",),
+    "two widths, sparse": ("sweep={staleness.track: [2, 4]}", "run.mixing=sparse"),
+    "messages, sparse": (DELAY, "run.mixing=sparse", "sweep={staleness.track: [none, 4]}"),
+    "messages that are lost": (DELAY, "gossip.loss={kind: independent, probability: 0.3}"),
+    "messages, accounts": (DELAY, "gossip.flow={kind: simple, capacity: 3}"),
+    "messages that replace": (DELAY, "gossip.on_receipt=update", "local.momentum=0.5"),
+    "update_merge": (DELAY, "gossip.on_receipt=update_merge", "local.optimizer.kind=adam"),
+    "churn, delta": (DELAY, "update.applies=delta", CHURN),
+    "sampled": (DELAY, "gossip.merge={kind: sampled, share: 0.3}"),
+    "partitioned": (DELAY, "gossip.merge={kind: partitioned, parts: 3}", "gossip.on_receipt=merge_update"),
+    "age_weighted": (DELAY, "gossip.merge={kind: age_weighted}"),
+    "staleness_weighted": (DELAY, "gossip.merge={kind: staleness_weighted}"),
+    "limited": (DELAY, "gossip.merge={kind: limited}"),
+}
+
+
+@pytest.fixture
+def placed(machine, monkeypatch):
+    """Lets what is noted of pretended devices say whether the host is within a window, at a mark, or elsewhere."""
+
+    def within(owner, name, place):
+        plain = getattr(owner, name)
+
+        def call(*arguments, **named):
+            before, machine.place = machine.place, place
+            try:
+                return plain(*arguments, **named)
+            finally:
+                machine.place = before
+
+        monkeypatch.setattr(owner, name, call)
+
+    if machine is not None:
+        within(engine.Batched, "run_", "window")
+        within(cuda_graphs.CudaGraphs, "_graph", "recording")  # once for each number of rows
+        within(Evaluator, "observe", "mark")
+    return machine
+
+
+def nothing_waits(machine):
+    """Checks that no line waited for a device, or sent memory that is not pinned, within windows."""
+    if machine is not None:
+        assert [key[1:] for key in machine.waits if key[0] == "window"] == []
+        assert [key[1:] for key in machine.pageable if key[0] == "window"] == []
+        assert machine.launches
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", OPTIONS)
+def test_runs_on_cuda_are_those_of_the_serial_executor_and_nothing_waits(name, placed, monkeypatch):
+    monkeypatch.setattr(memory_plan, "_PROGRAMS", 0)  # as in a long run: of CUDA graphs
+    run = train(BASE, *SMALL, *OPTIONS[name], "device=cuda")
+    nothing_waits(placed)
+    serial = [option for option in OPTIONS[name] if not option.startswith("run.mixing")]
+    same(run, train(BASE, *SMALL, *serial, "executor=serial", "device=cpu"), 1e-9 if "mlp" in name else LINEAR)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("way", [way for way in WAYS if "steps by a law" not in way])
+def test_algorithms_on_cuda_are_those_on_the_cpu_and_nothing_waits(way, placed):
+    base = {"run": {"until": 1.5}, "network": {"nodes": 6}, "local": {"lr": 0.05}}
+    graph = ("network.topology.kind=ring",) if any("weights" in option for option in WAYS[way]) else ()
+    run = train(base, *SMALL, *graph, *WAYS[way], "device=cuda")
+    nothing_waits(placed)
+    same(run, train(base, *SMALL, *graph, *WAYS[way], "device=cpu"))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_two_runs_on_cuda_are_bit_identical(dtype):
+    options = ["network.nodes=12", "device=cuda", "gossip.weight=0.4", f"dtype={dtype}"]
+    first, second = (train(BASE, *SMALL, *options) for _ in range(2))
+    assert torch.equal(first.x, second.x)
+    assert torch.equal(first.versions, second.versions)
+    assert first.metrics.equals(second.metrics)
+
+
+@pytest.mark.cuda
+def test_the_serial_executor_runs_on_cuda():
+    same(*(train(BASE, *SMALL, "executor=serial", f"device={device}") for device in ("cpu", "cuda")))
+
+
+@pytest.mark.cuda
+def test_a_run_on_cuda_that_halts_goes_on_bit_for_bit(placed, tmp_path, monkeypatch):
+    monkeypatch.setattr(prefetch, "PART", 150)  # minibatches of few waves are drawn ahead, those of larger ones later
+    options = (*SMALL, "device=cuda", "run.checkpoint_every={time: 0.3}")
+    whole, calls, plain, copied = train(BASE, *options), itertools.count(), Checkpointer._copy, list[bool]()
+
+    def copy(self, state):
+        made = plain(self, state)
+        there = made.x.clone()  # as whoever writes the file finds it
+        copied.append(torch.equal(there, state.x.cpu()))
+        return made
+
+    monkeypatch.setattr(Checkpointer, "_copy", copy)
+    train(BASE, *options, out=tmp_path / "run", stop=lambda: next(calls) >= 12)
+    assert resume(tmp_path / "run").summary["status"] == "finished"
+    nothing_waits(placed)
+    moved = resume(tmp_path / "run")
+    assert torch.equal(moved.x, whole.x)
+    assert torch.equal(moved.versions, whole.versions)
+    assert copied
+    assert all(copied)
