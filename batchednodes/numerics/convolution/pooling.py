@@ -18,6 +18,15 @@ from batchednodes.numerics.convolution.threading import each_part
 
 @njit(nogil=True, cache=True)
 @no_type_check
+def _inside(place, kernel, stride, padding, dilation, size):  # noqa: ANN001, ANN202
+    """Returns the first pixel of a window along one direction that is inside of an image, and one past the last."""
+    first = place * stride - padding
+    past = min(first + (kernel - 1) * dilation + 1, size)
+    return first + max(0, (-first + dilation - 1) // dilation) * dilation, past
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
 def _largest(x, kernel, stride, padding, dilation, y, places, first, last):  # noqa: ANN001, ANN202
     """Writes y and places [n, i, j, c], numbers of pixels in an image of x [n, H, W, c], for images first to last.
 
@@ -26,26 +35,44 @@ def _largest(x, kernel, stride, padding, dilation, y, places, first, last):  # n
     height, width, channels = x.shape[1:]
     for n in range(first, last):
         for i in range(y.shape[1]):
+            top, bottom = _inside(i, kernel[0], stride[0], padding[0], dilation[0], height)
             for j in range(y.shape[2]):
-                begun = False
-                for u in range(kernel[0]):
-                    row = i * stride[0] - padding[0] + u * dilation[0]
-                    for v in range(kernel[1]):
-                        column = j * stride[1] - padding[1] + v * dilation[1]
-                        if row < 0 or row >= height or column < 0 or column >= width:
-                            continue
-                        place = row * width + column
-                        if not begun:
-                            for c in range(channels):
-                                y[n, i, j, c] = x[n, row, column, c]
-                                places[n, i, j, c] = place
-                        else:
-                            for c in range(channels):
-                                value = x[n, row, column, c]
-                                larger = value > y[n, i, j, c] or value != value
-                                y[n, i, j, c] = value if larger else y[n, i, j, c]
-                                places[n, i, j, c] = place if larger else places[n, i, j, c]
-                        begun = True
+                left, right = _inside(j, kernel[1], stride[1], padding[1], dilation[1], width)
+                window = (top, bottom, dilation[0]), (left, right, dilation[1])
+                if channels == 1:
+                    y[n, i, j, 0], places[n, i, j, 0] = _largest_of(x[n], *window)
+                else:
+                    _largest_of_each(x[n], *window, y[n, i, j], places[n, i, j])
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _largest_of(x, rows, columns):  # noqa: ANN001, ANN202
+    """Returns the largest number of a window of x [H, W, 1], and its place."""
+    best, at = x[rows[0], columns[0], 0], rows[0] * x.shape[1] + columns[0]
+    for row in range(rows[0], rows[1], rows[2]):
+        for column in range(columns[0], columns[1], columns[2]):
+            value = x[row, column, 0]
+            if value > best or value != value:
+                best, at = value, row * x.shape[1] + column
+    return best, at
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _largest_of_each(x, rows, columns, y, places):  # noqa: ANN001, ANN202
+    """Writes the largest numbers of a window of x [H, W, c] to y [c], and their places."""
+    for c in range(y.size):
+        y[c] = x[rows[0], columns[0], c]
+        places[c] = rows[0] * x.shape[1] + columns[0]
+    for row in range(rows[0], rows[1], rows[2]):
+        for column in range(columns[0], columns[1], columns[2]):
+            source, place = x[row, column], row * x.shape[1] + column
+            for c in range(y.size):
+                value, old = source[c], y[c]
+                larger = value > old or value != value
+                y[c] = value if larger else old
+                places[c] = place if larger else places[c]
 
 
 @njit(nogil=True, cache=True)
@@ -68,8 +95,7 @@ def _images(x: Tensor, size: list[int], last: bool, dtype: torch.dtype) -> Tenso
     return blank(x, (*x.shape[:2], *size), last, dtype)
 
 
-@custom_op("batchednodes::max_pool", mutates_args=())
-def max_pool(x: Tensor, size: list[int], windows: list[int], last: bool) -> tuple[Tensor, Tensor]:
+def largest(x: Tensor, size: list[int], windows: list[int], last: bool) -> tuple[Tensor, Tensor]:
     """Returns the largest number of each window of images [n, c, H, W], and its place: a pixel's number.
 
     Args:
@@ -85,18 +111,23 @@ def max_pool(x: Tensor, size: list[int], windows: list[int], last: bool) -> tupl
     return y, places
 
 
+max_pool = custom_op("batchednodes::max_pool", largest, mutates_args=())
+
+
 @max_pool.register_fake
 def _max_pool_fake(x: Tensor, size: list[int], windows: list[int], last: bool) -> tuple[Tensor, Tensor]:
     return _images(x, size, last, x.dtype), _images(x, size, last, torch.int64)
 
 
-@custom_op("batchednodes::max_pool_input", mutates_args=())
-def max_pool_input(g: Tensor, places: Tensor, size: list[int], last: bool) -> Tensor:
+def largest_gradient(g: Tensor, places: Tensor, size: list[int], last: bool) -> Tensor:
     """Returns the gradient of images [n, c, *size] of which `max_pool` gave places, at g, like those."""
     out = _max_pool_input_fake(g, places, size, last)
     arrays = [_inner(t.detach(), last).flatten(1, 2).numpy() for t in (g, places, out)]
     each_part(len(arrays[0]), out.numel(), _scatter, *arrays)
     return out
+
+
+max_pool_input = custom_op("batchednodes::max_pool_input", largest_gradient, mutates_args=())
 
 
 @max_pool_input.register_fake
