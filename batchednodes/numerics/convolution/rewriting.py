@@ -1,8 +1,8 @@
 """Rewriting of programs with images: by kernels of our own, in one layout, in fewer passes over them.
 
-A program says what vmap found, operation by operation. Here pooling goes by kernels of our own, normalisation takes the
-ReLU that follows it along, sums and ReLU write where nothing else reads, and where PyTorch's kernels compute all
-convolutions, the channels of a pixel lie side by side from the first layer to the last, as these kernels have them.
+A program says what vmap found, operation by operation. Here normalisation takes along the ReLU after it, and sums and
+ReLU write where nothing else reads. Where PyTorch's kernels compute all convolutions, the channels of a pixel lie
+side by side from the first layer to the last, as these kernels have them, and pooling goes by kernels of our own.
 """
 
 import math
@@ -65,10 +65,10 @@ def rewrite_(graph: fx.Graph, compiled: bool = False) -> None:
     for node in list(graph.nodes):
         if node.target in _LAID:
             node.kwargs = {**node.kwargs, "last": last}
-        elif node.target is _ATEN.max_pool2d_with_indices.default:
-            _pool_(graph, node, last)
-        elif node.target is _ATEN.max_pool2d_with_indices_backward.default:
-            _pool_input_(graph, node, last)
+        elif last and node.target is _ATEN.max_pool2d_with_indices.default:
+            _pool_(graph, node)
+        elif last and node.target is _ATEN.max_pool2d_with_indices_backward.default:
+            _pool_input_(graph, node)
     for node in list(graph.nodes):
         if node.target is _ATEN.relu.default and _is_read_by_one(node.args[0], _OURS.group_norm.default):
             _join_relu_(graph, node, node.args[0])
@@ -90,21 +90,21 @@ def _value(node: Any) -> torch.Tensor:
     return node.meta["val"]
 
 
-def _pool_(graph: fx.Graph, node: fx.Node, last: bool) -> None:
+def _pool_(graph: fx.Graph, node: fx.Node) -> None:
     """Puts a kernel of our own in place of a largest number of windows."""
     x, kernel, *rest = node.args
     stride, padding, dilation = (*rest[:3], *([], 0, 1)[len(rest[:3]) :])
     windows = [*_pair(kernel), *_pair(stride or kernel), *_pair(padding), *_pair(dilation)]
     y = node.meta["val"][0]
     if y.dtype in (torch.float32, torch.float64) and y.ndim == 4:
-        _replace_(graph, node, _OURS.max_pool.default, (x, list(y.shape[2:]), windows, last))
+        _replace_(graph, node, _OURS.max_pool.default, (x, list(y.shape[2:]), windows))
 
 
-def _pool_input_(graph: fx.Graph, node: fx.Node, last: bool) -> None:
+def _pool_input_(graph: fx.Graph, node: fx.Node) -> None:
     """Puts a kernel of our own in place of its gradient."""
     g, out = node.args[0], node.meta["val"]
     if out.dtype in (torch.float32, torch.float64) and out.ndim == 4:
-        _replace_(graph, node, _OURS.max_pool_input.default, (g, node.args[-1], list(out.shape[2:]), last))
+        _replace_(graph, node, _OURS.max_pool_input.default, (g, node.args[-1], list(out.shape[2:])))
 
 
 def _pair(numbers: int | Sequence[int]) -> tuple[int, int]:
@@ -147,7 +147,7 @@ def _is_by(node: fx.Node, norm: fx.Node) -> bool:
 
 
 def _is_free(node: fx.Node) -> bool:
-    """Returns whether an operation may write into its first operand, which nothing else reads and is like the result."""
+    """Returns whether an operation may write into its first operand, which is like the result and read by it alone."""
     first = node.args[0]
     if not isinstance(first, fx.Node) or first.target not in _FRESH or len(first.users) > 1 or node.kwargs:
         return False
