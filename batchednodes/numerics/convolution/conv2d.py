@@ -89,7 +89,7 @@ def weight_gradient(g: Tensor, x: Tensor, size: list[int], numbers: list[int], l
         return matmul.weight_gradient(g, x, tuple(out.shape), shape)
     work = g.numel() * out[0, 0].numel()
     if len(out) and library.takes(g, work // len(out), g.shape[2]):
-        return library.weight_gradient(g.detach(), x.detach(), tuple(out.shape), shape, last).contiguous()
+        return library.weight_gradient(g.detach(), x.detach(), tuple(out.shape), shape, last)
     arrays = [t.detach().contiguous().numpy() for t in (g, x)]
     each_part(len(out), work, direct.weight_gradient, *arrays, *shape.arguments, out.numpy())
     return out
