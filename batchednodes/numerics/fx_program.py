@@ -79,7 +79,7 @@ def trace(function: Function, arguments: Arguments, compiled: bool = False) -> F
         large = joint(function, arguments)
         _turn_narrow_(large.graph)
         _shorten_(large.graph)
-        rewrite_(large.graph)
+        rewrite_(large.graph, compiled)
         large.recompile()
         program = _compiled(large) if compiled else large
         compare(function, program, arguments)

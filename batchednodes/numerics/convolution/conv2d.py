@@ -38,8 +38,7 @@ def _is_direct(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
 
 
-@custom_op("batchednodes::convolve", mutates_args=())
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, numbers: list[int], last: bool = False) -> Tensor:
+def outputs(x: Tensor, weight: Tensor, bias: Tensor | None, numbers: list[int], last: bool = False) -> Tensor:
     """Returns stacked outputs [w, b, ...] of stacked inputs and weights; `last`: laid out as `library.laid` says."""
     shape, y = Shape.of(numbers), _convolve_fake(x, weight, bias, numbers)
     if not _is_direct(x):
@@ -53,14 +52,16 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, numbers: list[int]
     return library.laid(y, last)
 
 
+_convolve = custom_op("batchednodes::convolve", outputs, mutates_args=())
+
+
 @_convolve.register_fake
 def _convolve_fake(x: Tensor, weight: Tensor, bias: Tensor | None, numbers: list[int], last: bool = False) -> Tensor:
     places = Shape.of(numbers).outputs(x.shape[3:], weight.shape[3:])
     return library.blank(x, (weight.shape[0], x.shape[1], weight.shape[1], *places), last)
 
 
-@custom_op("batchednodes::convolution_input", mutates_args=())
-def _input(g: Tensor, weight: Tensor, size: list[int], numbers: list[int], last: bool = False) -> Tensor:
+def input_gradient(g: Tensor, weight: Tensor, size: list[int], numbers: list[int], last: bool = False) -> Tensor:
     """Returns the gradient of inputs [w, b, channels, *size]."""
     shape, out = Shape.of(numbers), _input_fake(g, weight, size, numbers)
     if not _is_direct(g):
@@ -73,23 +74,28 @@ def _input(g: Tensor, weight: Tensor, size: list[int], numbers: list[int], last:
     return library.laid(out, last)
 
 
+_input = custom_op("batchednodes::convolution_input", input_gradient, mutates_args=())
+
+
 @_input.register_fake
 def _input_fake(g: Tensor, weight: Tensor, size: list[int], numbers: list[int], last: bool = False) -> Tensor:
     return library.blank(g, (*g.shape[:2], weight.shape[2] * Shape.of(numbers).groups, *size), last)
 
 
-@custom_op("batchednodes::convolution_weight", mutates_args=())
-def _weight(g: Tensor, x: Tensor, size: list[int], numbers: list[int], last: bool = False) -> Tensor:
+def weight_gradient(g: Tensor, x: Tensor, size: list[int], numbers: list[int], last: bool = False) -> Tensor:
     """Returns the gradient of weights [w, outputs, c, *size], which are laid out as ever."""
     shape, out = Shape.of(numbers), _weight_fake(g, x, size, numbers)
     if not _is_direct(g):
         return matmul.weight_gradient(g, x, tuple(out.shape), shape)
     work = g.numel() * out[0, 0].numel()
     if len(out) and library.takes(g, work // len(out), g.shape[2]):
-        return library.weight_gradient(g.detach(), x.detach(), tuple(out.shape), shape, last).contiguous()
+        return library.weight_gradient(g.detach(), x.detach(), tuple(out.shape), shape, last)
     arrays = [t.detach().contiguous().numpy() for t in (g, x)]
     each_part(len(out), work, direct.weight_gradient, *arrays, *shape.arguments, out.numpy())
     return out
+
+
+_weight = custom_op("batchednodes::convolution_weight", weight_gradient, mutates_args=())
 
 
 @_weight.register_fake

@@ -5,7 +5,7 @@ r"""GroupNorm of stacked models: `F.group_norm` where there is one model, a kern
 with mean and variance of each example and group. The gradient takes them from x again, which costs less than to keep
 what lies between. ReLU belongs to it where a program finds that nothing else reads y.
 
-Notation: w rows, b examples, c channels, d channels of a group, g gradient of y, l lines of an image, W pixels of a line.
+Notation: w rows, b examples, c channels, d channels of a group, g gradient of y, l lines of an image of W pixels each.
 """
 
 from typing import Any, no_type_check
@@ -158,14 +158,16 @@ def _lines(images: Tensor) -> np.ndarray:
     return array.reshape(w, b, height * width // pixels, pixels * c)
 
 
-@custom_op("batchednodes::group_norm", mutates_args=())
-def _norm(
+def normalised(
     x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, relu: bool = False, last: bool = False
 ) -> Tensor:
     """Returns y [w, b, c, H, W] of stacked x, weight and bias [w, c]; `last`: laid out as `library.laid` says."""
     y, arrays = blank(x, x.shape, True), [t.detach().contiguous().numpy() for t in (weight, bias)]
     each_part(len(x), _COST * x.numel(), _forward, _lines(x), *arrays, groups, eps, relu, _lines(y))
     return laid(y, last)
+
+
+_norm = custom_op("batchednodes::group_norm", normalised, mutates_args=())
 
 
 @_norm.register_fake
@@ -175,8 +177,7 @@ def _norm_fake(
     return blank(x, x.shape, last)
 
 
-@custom_op("batchednodes::group_norm_gradient", mutates_args=())
-def _gradients(
+def gradients(
     g: Tensor, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, relu: bool = False, last: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the gradients of x, weight and bias."""
@@ -185,6 +186,9 @@ def _gradients(
     made = [_lines(out), of_weight.numpy(), of_bias.numpy()]
     each_part(len(x), 2 * _COST * x.numel(), _backward, _lines(g), _lines(x), *arrays, groups, eps, relu, *made)
     return laid(out, last), of_weight, of_bias
+
+
+_gradients = custom_op("batchednodes::group_norm_gradient", gradients, mutates_args=())
 
 
 @_gradients.register_fake

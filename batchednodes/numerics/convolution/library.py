@@ -45,7 +45,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, shape: Shape, last: 
 
     def row(r: int) -> Tensor:
         own = None if bias is None else bias[r]
-        return F.conv2d(laid(x[r // m], last), laid(weight[r], last), own, *shape.arguments)
+        return laid(F.conv2d(laid(x[r // m], last), laid(weight[r], last), own, *shape.arguments), last)
 
     return _rows(row, len(weight))
 
@@ -53,13 +53,13 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, shape: Shape, last: 
 def weight_gradient(g: Tensor, x: Tensor, weight: tuple[int, ...], shape: Shape, last: bool) -> Tensor:
     """Returns the adjoint of `forward` in a weight of some shape, at g, like y."""
     m, like = g.shape[0] // x.shape[0], g.new_empty(weight[1:])
-    return _rows(lambda r: _gradients(laid(g[r], last), laid(x[r // m], last), like, shape, False), len(g))
+    return _rows(lambda r: _gradients(laid(g[r], last), laid(x[r // m], last), like, shape, False).contiguous(), len(g))
 
 
 def input_gradient(g: Tensor, weight: Tensor, size: tuple[int, int], shape: Shape, last: bool) -> Tensor:
     """Returns the adjoint of `forward` in inputs [w, b, inputs, *size], at g, like y."""
     like = blank(g, (g.shape[1], weight.shape[2] * shape.groups, *size), last)
-    return _rows(lambda r: _gradients(laid(g[r], last), like, laid(weight[r], last), shape, True), len(g))
+    return _rows(lambda r: laid(_gradients(laid(g[r], last), like, laid(weight[r], last), shape, True), last), len(g))
 
 
 def laid(images: Tensor, last: bool) -> Tensor:

@@ -1,12 +1,13 @@
 r"""Pooling of images on the CPU: the largest number of each window, and its adjoint, in place of PyTorch's kernels.
 
-They give the same numbers and the same places, but go along the channels of a pixel where these lie side by side.
+They give the same numbers and the same places, but go along the channels of a pixel, which lie side by side.
 
 Notation: n images, c channels, i j places of windows, H W pixels.
 """
 
 from typing import no_type_check
 
+import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
@@ -34,17 +35,11 @@ def _largest(x, kernel, stride, padding, dilation, y, places, first, last):  # n
                         column = j * stride[1] - padding[1] + v * dilation[1]
                         if row < 0 or row >= height or column < 0 or column >= width:
                             continue
-                        place = row * width + column
-                        if not begun:
-                            for c in range(channels):
-                                y[n, i, j, c] = x[n, row, column, c]
-                                places[n, i, j, c] = place
-                        else:
-                            for c in range(channels):
-                                value = x[n, row, column, c]
-                                larger = value > y[n, i, j, c] or value != value
-                                y[n, i, j, c] = value if larger else y[n, i, j, c]
-                                places[n, i, j, c] = place if larger else places[n, i, j, c]
+                        for c in range(channels):
+                            value = x[n, row, column, c]
+                            larger = (value > y[n, i, j, c]) | (value != value) | (not begun)
+                            y[n, i, j, c] = value if larger else y[n, i, j, c]
+                            places[n, i, j, c] = row * width + column if larger else places[n, i, j, c]
                         begun = True
 
 
@@ -59,46 +54,46 @@ def _scatter(g, places, out, first, last):  # noqa: ANN001, ANN202
                 out[n, places[n, window, c], c] += g[n, window, c]
 
 
-def _inner(images: Tensor, last: bool) -> Tensor:
-    """Returns images [n, c, H, W] as [n, H, W, c] or, where channels are not to be last, [n c, H, W, 1]."""
-    return laid(images, True).permute(0, 2, 3, 1) if last else images.contiguous().flatten(0, 1).unsqueeze(-1)
+def _pixels(images: Tensor) -> np.ndarray:
+    """Returns images [n, c, H, W] as an array [n, H, W, c], copied where their channels do not lie side by side."""
+    return laid(images.detach(), True).permute(0, 2, 3, 1).numpy()
 
 
-def _images(x: Tensor, size: list[int], last: bool, dtype: torch.dtype) -> Tensor:
-    return blank(x, (*x.shape[:2], *size), last, dtype)
-
-
-@custom_op("batchednodes::max_pool", mutates_args=())
-def max_pool(x: Tensor, size: list[int], windows: list[int], last: bool) -> tuple[Tensor, Tensor]:
+def largest(x: Tensor, size: list[int], windows: list[int]) -> tuple[Tensor, Tensor]:
     """Returns the largest number of each window of images [n, c, H, W], and its place: a pixel's number.
 
     Args:
         x: images of float32 or float64 on the CPU.
-        size: of what is returned: [n, c, *size].
+        size: of what is returned: [n, c, *size], the channels of a pixel side by side.
         windows: kernel, stride, padding and dilation, two numbers each.
-        last: whether the channels of a pixel lie side by side in what is computed.
     """
-    y, places = _max_pool_fake(x, size, windows, last)
+    y, places = _max_pool_fake(x, size, windows)
     pairs = [(windows[k], windows[k + 1]) for k in range(0, len(windows), 2)]
-    images, *out = (_inner(t.detach(), last).numpy() for t in (x, y, places))
-    each_part(len(images), y.numel() * windows[0] * windows[1], _largest, images, *pairs, *out)
+    arrays = [_pixels(t) for t in (y, places)]
+    each_part(len(x), y.numel() * windows[0] * windows[1], _largest, _pixels(x), *pairs, *arrays)
     return y, places
 
 
+max_pool = custom_op("batchednodes::max_pool", largest, mutates_args=())
+
+
 @max_pool.register_fake
-def _max_pool_fake(x: Tensor, size: list[int], windows: list[int], last: bool) -> tuple[Tensor, Tensor]:
-    return _images(x, size, last, x.dtype), _images(x, size, last, torch.int64)
+def _max_pool_fake(x: Tensor, size: list[int], windows: list[int]) -> tuple[Tensor, Tensor]:
+    shape = (*x.shape[:2], *size)
+    return blank(x, shape, True), blank(x, shape, True, torch.int64)
 
 
-@custom_op("batchednodes::max_pool_input", mutates_args=())
-def max_pool_input(g: Tensor, places: Tensor, size: list[int], last: bool) -> Tensor:
-    """Returns the gradient of images [n, c, *size] of which `max_pool` gave places, at g, like those."""
-    out = _max_pool_input_fake(g, places, size, last)
-    arrays = [_inner(t.detach(), last).flatten(1, 2).numpy() for t in (g, places, out)]
-    each_part(len(arrays[0]), out.numel(), _scatter, *arrays)
+def largest_gradient(g: Tensor, places: Tensor, size: list[int]) -> Tensor:
+    """Returns the gradient of images [n, c, *size] of which `largest` gave places, at g, like those."""
+    out = _max_pool_input_fake(g, places, size)
+    n, c = g.shape[:2]
+    each_part(n, out.numel(), _scatter, *(_pixels(t).reshape(n, -1, c) for t in (g, places, out)))
     return out
 
 
+max_pool_input = custom_op("batchednodes::max_pool_input", largest_gradient, mutates_args=())
+
+
 @max_pool_input.register_fake
-def _max_pool_input_fake(g: Tensor, places: Tensor, size: list[int], last: bool) -> Tensor:
-    return _images(g, size, last, g.dtype)
+def _max_pool_input_fake(g: Tensor, places: Tensor, size: list[int]) -> Tensor:
+    return blank(g, (*g.shape[:2], *size), True)

@@ -1,0 +1,168 @@
+"""Kernels for images of stacked models against PyTorch's operations and their gradients, and programs made of them."""
+
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+from torch.func import functional_call, grad, grad_and_value, vmap
+
+from batchednodes.numerics import fx_program
+from batchednodes.numerics.convolution import conv2d, group_norm, library, max_pool, max_pool_input, replace_
+from batchednodes.numerics.convolution.shape import Shape
+
+ROWS = 3
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-4}  # sums of up to a thousand numbers near one, in another order
+
+
+def drawn(seed: int, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def close(found, wanted, dtype=torch.float32):
+    torch.testing.assert_close(found, wanted, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+@pytest.fixture
+def wide(monkeypatch):
+    """Makes the library compute every convolution of float32."""
+    for name in ("_WORTH", "_OUTPUTS", "_INPUTS"):
+        monkeypatch.setattr(library, name, 0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("last", [False, True])
+def test_the_library_gives_each_row_what_it_gives_one_model(seed, last, wide):
+    draw = random.Random(seed)
+    groups, shared = draw.choice([1, 1, 2]), draw.choice([False, True])
+    (c, o), kernel = (groups * draw.randint(1, 3) for _ in range(2)), (draw.randint(1, 3), draw.randint(1, 3))
+    stride, dilation = ((draw.randint(1, 2), draw.randint(1, 3)) for _ in range(2))
+    shape = Shape(stride, (draw.randint(0, 2), draw.randint(0, 2)), dilation, groups)
+    x, bias = drawn(0, 1 if shared else ROWS, 2, c, 8, 9), drawn(1, ROWS, o) if draw.random() < 0.5 else None
+    weight = drawn(2, ROWS, o, c // groups, *kernel)
+    y = conv2d.outputs(x, weight, bias, shape.numbers, last)
+    g = drawn(3, *y.shape)
+    found = [
+        conv2d.input_gradient(g, weight, [8, 9], shape.numbers, last),
+        conv2d.weight_gradient(g, x, list(kernel), shape.numbers, last),
+    ]
+    for r in range(ROWS):
+        mine = (x[r % len(x)].clone().requires_grad_(), weight[r].clone().requires_grad_())
+        wanted = F.conv2d(*mine, None if bias is None else bias[r], *shape.arguments)
+        close(y[r], wanted.detach())
+        for t, expected in zip(found, torch.autograd.grad(wanted, mine, g[r]), strict=True):
+            close(t[r], expected)
+    assert (y.movedim(2, -1) if last else y).is_contiguous()
+
+
+def test_wide_convolutions_go_by_the_library_and_thin_ones_and_other_types_do_not():
+    x = torch.zeros(1)
+    assert library.takes(x, library._WORTH, 16, 8)
+    for arguments in ((x.double(), 1 << 30, 16, 8), (x, 1, 16, 8), (x, 1 << 30, 15, 8), (x, 1 << 30, 16, 7)):
+        assert not library.takes(*arguments)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_threads_change_no_bit_of_what_the_library_computes(count, wide):
+    x, weight, numbers, before = (
+        drawn(0, ROWS, 4, 8, 9, 9),
+        drawn(1, ROWS, 8, 8, 3, 3),
+        [1] * 7,
+        torch.get_num_threads(),
+    )
+    alone = [conv2d.weight_gradient(x[r : r + 1], x[r : r + 1], [3, 3], numbers) for r in range(ROWS)]
+    torch.set_num_threads(count)
+    try:
+        together = conv2d.weight_gradient(x, x, [3, 3], numbers)
+        assert torch.equal(together, torch.cat(alone))
+        assert conv2d.outputs(x, weight, None, numbers).shape == x.shape
+    finally:
+        torch.set_num_threads(before)
+
+
+def loss(module):
+    def of(weights, x):
+        return (functional_call(module, weights, (x,)).sin() * torch.linspace(0, 9, x.numel()).view(x.shape)).sum()
+
+    return of
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("groups", "shape"), [(2, (4, 6, 5, 3)), (1, (2, 3, 1, 1)), (5, (1, 5, 16, 16))], ids=str)
+def test_stacked_groups_are_normalised_as_those_of_one_model_after_the_other(groups, shape, dtype):
+    plain, own = (nn.GroupNorm(groups, shape[1], eps=1e-3, dtype=dtype) for _ in range(2))
+    replace_(own)
+    assert type(own) is group_norm.GroupNorm
+    weights = {name: drawn(k, ROWS, shape[1], dtype=dtype) for k, name in enumerate(("weight", "bias"))}
+    x = drawn(2, ROWS, *shape, dtype=dtype)
+    first = vmap(grad_and_value(loss(own), argnums=(0, 1)))(weights, x)
+    close(first, vmap(grad_and_value(loss(plain), argnums=(0, 1)))(weights, x), dtype)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda f: vmap(grad(lambda w, x: sum(g.square().sum() for g in grad(f)(w, x).values()))),
+        lambda f: lambda w, x: vmap(grad(lambda v, w: grad(f, 1)(w, v).square().sum()))(x, w),
+        lambda f: lambda w, x: vmap(vmap(grad(f), (0, None)), (None, 0))(w, x),
+        lambda f: lambda w, x: vmap(grad(f), (None, 0))({k: a[0] for k, a in w.items()}, x),
+        lambda f: lambda w, x: grad(f)({k: a[0] for k, a in w.items()}, x[0]),
+    ],
+    ids=["weights twice", "inputs twice", "nested", "shared weights", "one model"],
+)
+def test_transforms_of_normalisation_compose_as_with_the_plain_layer(function):
+    plain, own = (nn.GroupNorm(2, 6, dtype=torch.float64) for _ in range(2))
+    replace_(own)
+    weights = {name: drawn(k, ROWS, 6, dtype=torch.float64) for k, name in enumerate(("weight", "bias"))}
+    x = drawn(2, ROWS, 4, 6, 5, 3, dtype=torch.float64)
+    close(function(loss(own))(weights, x), function(loss(plain))(weights, x), torch.float64)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_pooling_gives_the_numbers_and_places_of_the_plain_operation(seed):
+    draw, dtype = random.Random(seed), [torch.float32, torch.float64][seed % 2]
+    kernel, stride, dilation = ([draw.randint(1, 3), draw.randint(1, 3)] for _ in range(3))
+    padding, ceil_mode = [draw.randint(0, k // 2) for k in kernel], draw.choice([False, True])
+    x = drawn(seed, 3, draw.choice([1, 5, 16]), 9, 8, dtype=dtype).mul(2).round()  # equal numbers, too
+    x[0, 0, 2, 3], x[1] = torch.nan, -torch.inf
+    y, places = torch.ops.aten.max_pool2d_with_indices(x, kernel, stride, padding, dilation, ceil_mode)
+    found = max_pool(x, list(y.shape[2:]), [*kernel, *stride, *padding, *dilation])
+    torch.testing.assert_close(found, (y, places), rtol=0, atol=0, equal_nan=True)
+    g = drawn(9, *y.shape, dtype=dtype).round()  # integers: sums are exact in any order
+    back = torch.ops.aten.max_pool2d_with_indices_backward(g, x, kernel, stride, padding, dilation, ceil_mode, places)
+    assert torch.equal(max_pool_input(g, found[1], [9, 8]), back)
+
+
+class Residual(nn.Module):
+    """A network with all that programs of images rewrite."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1, bias=False)
+        self.one, self.two, self.last = nn.GroupNorm(2, 8), nn.GroupNorm(4, 8), nn.Linear(72, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.one(self.first(x)))
+        x = F.max_pool2d(F.relu(self.two(self.second(x)) + x), 2)
+        return self.last(x.view(x.shape[0], -1))
+
+
+def test_programs_of_images_give_what_vmap_gives_in_fewer_operations(wide):
+    module = Residual()
+    replace_(module)
+    weights = dict(module.named_parameters())
+
+    def step(x: Tensor, rows: Tensor) -> Tensor:
+        stacked = {k: w.detach() + 0.01 * rows.view(-1, *[1] * w.ndim) for k, w in weights.items()}
+        found = vmap(grad(lambda w, x: functional_call(module, w, (x,)).square().mean()))(stacked, x)
+        return torch.cat([g.flatten(1) for g in found.values()], 1)
+
+    program = fx_program.trace(step, lambda w: (drawn(w, w, 2, 3, 6, 6), torch.arange(float(w))))
+    x = drawn(5, 5, 2, 3, 6, 6), torch.arange(5.0)
+    close(program(*x), step(*x))
+    names = [str(node.target) for node in program.graph.nodes]
+    assert not any("max_pool2d" in name for name in names)
+    assert names.count("aten.threshold_backward.default") == 1  # of the sum: the other is the normalisation's
+    assert {"aten.relu_.default", "aten.add_.Tensor"} <= set(names)
+    assert all(node.kwargs["last"] for node in program.graph.nodes if "last" in node.kwargs)
