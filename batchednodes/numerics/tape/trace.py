@@ -70,6 +70,7 @@ class _Recorder:
             raise UntraceableError("tapes are for numbers of float32 or float64 on the CPU")
         self.inputs, self.sources = inputs, []
         self.constants: list[Tensor] = []
+        self.known = dict[fx.Node, Tensor]()
         self.early = _depending_on(self.nodes, inputs[ENTRIES])
         self.results: list[fx.Node] = []
         self.translator = Translator(self.dtype)
@@ -100,9 +101,10 @@ class _Recorder:
             if node is not self.inputs[ENTRIES]:
                 self._place(node, "argument", self.inputs.index(node))
             return
-        value = getattr(self.joint, str(node.target)) if node.op == "get_attr" else constant(node)
+        value = getattr(self.joint, str(node.target)) if node.op == "get_attr" else constant(node, self.known)
         if isinstance(value, Tensor):
-            self.constants.append(value.contiguous())
+            self.known[node] = value
+            self.constants.append((value.to(self.dtype) if value.dtype == torch.bool else value).contiguous())
             self._place(node, "constant", len(self.constants) - 1)
         for source in node.all_input_nodes:
             if source in self.early and source not in self.translator.found:
@@ -111,7 +113,9 @@ class _Recorder:
 
     def _place(self, node: fx.Node, kind: Literal["argument", "ahead", "constant"], number: int) -> None:
         value, shape = node.meta["val"], shape_of(node)
-        if value.dtype not in (self.dtype, torch.int64, torch.bool) or (kind != "ahead" and value.dtype == torch.bool):
+        if value.dtype not in (self.dtype, torch.int64, torch.bool) or (
+            kind == "argument" and value.dtype == torch.bool
+        ):
             raise UntraceableError(f"{node.name} has numbers of another type")
         whole = tuple(value.shape) if shape is None else shape
         self.translator.found[node] = StridedView(len(self.sources), whole, packed(whole))
