@@ -8,7 +8,8 @@ Notation: q queries, s keys, d features of a head, V rows of a table.
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
 
@@ -110,9 +111,20 @@ def _recurrent(mode: StandIns, func: Function, *args: Any) -> Any:
     """Stands in for an LSTM, GRU or RNN: layers with dropout between them run one after the other."""
     if func is torch.lstm and mode.stacked:
         mode.used = True
-        with torch.backends.mkldnn.flags(enabled=False):  # oneDNN's LSTM takes one row at a time
+        with _without_onednn():  # whose LSTM takes one row at a time
             return _layers(mode, func, *args)
     return _layers(mode, func, *args)
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    """Lets PyTorch compose what oneDNN has whole; `torch.backends.mkldnn.flags` warns of GPUs."""
+    on = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(on)
 
 
 def _layers(mode: StandIns, func: Function, *args: Any) -> Any:
@@ -158,8 +170,9 @@ def _attention(
     if enable_gqa:
         key, value = (t.repeat_interleave(query.shape[-3] // t.shape[-3], -3) for t in (key, value))
     scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-2, -1)
-    if is_causal:
-        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if is_causal:  # each query sees the first key
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(later, -math.inf)
     weights = scores.softmax(-1) if attn_mask is None else _masked_softmax(scores, attn_mask)
     if dropout_p > 0:
         weights = drop(weights, mode.mask(weights, weights.shape, dropout_p), dropout_p)

@@ -42,6 +42,45 @@ MODELS = {
     "softplus": lambda k: nn.Sequential(nn.Linear(INPUTS, 5), nn.Softplus(), nn.Linear(5, k)),
     "norm": lambda k: nn.Sequential(nn.Linear(INPUTS, 5), nn.LayerNorm(5), nn.Linear(5, k)),
 }
+
+
+class Adapted(nn.Module):
+    """A frozen layer with an adapter."""
+
+    def __init__(self, o: int) -> None:
+        super().__init__()
+        self.base, self.down = nn.Linear(INPUTS, o).requires_grad_(False), nn.Linear(INPUTS, 2, bias=False)
+        self.up = nn.Linear(2, o, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.base(x) + self.up(self.down(x))
+
+
+class Last(nn.Module):
+    """The last output of a recurrent layer."""
+
+    def __init__(self, layer: nn.RNNBase) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x.unflatten(-1, (3, 2)))[0][:, -1]
+
+
+class Heads(nn.Module):
+    """Causal attention of two heads."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = x.unflatten(-1, (3, 2, 2)).transpose(1, 2)
+        return nn.functional.scaled_dot_product_attention(h, h.tanh(), h, is_causal=True).transpose(1, 2).flatten(1)
+
+
+DEEPER = {
+    "lora": lambda k: nn.Sequential(Adapted(5), nn.ReLU(), nn.Linear(5, k)),
+    "gru": lambda k: nn.Sequential(Last(nn.GRU(2, 5, batch_first=True)), nn.Linear(5, k)),
+    "lstm": lambda k: nn.Sequential(Last(nn.LSTM(2, 5, batch_first=True)), nn.Linear(5, k)),
+    "attention": lambda k: nn.Sequential(nn.Linear(INPUTS, 12), Heads(), nn.Linear(12, k)),
+}
 LOSSES = {
     "labels": ("cross_entropy", 3, 3),
     "one-hot": ("mse", 3, 3),
@@ -56,7 +95,7 @@ def descent(
     """Returns the descent of a model on random data, its rates of 40 nodes, and its number of parameters."""
     name, classes, outputs = LOSSES[loss]
     torch.manual_seed(0)
-    stack = Stack.of(MODELS[model](outputs), dtype, torch.device("cpu"))
+    stack = Stack.of((MODELS | DEEPER)[model](outputs), dtype, torch.device("cpu"))
     features = torch.randn(SAMPLES, INPUTS, dtype=dtype)
     targets = torch.randint(0, classes, (SAMPLES,)) if classes else torch.randn(SAMPLES, outputs, dtype=dtype)
     lr, m, d = (torch.linspace(low, 0.3, 40, dtype=dtype) for low in (0.05, 0.1, 0.0))
@@ -103,6 +142,14 @@ def test_a_tape_gives_what_vmap_gives(model, loss):
     tape = plain.taped(p, 5, rates)
     for w in (1, 7, 31):
         same(updated(tape, rates, p, w, steps=2), updated(plain, rates, p, w, steps=2))
+
+
+@pytest.mark.parametrize("model", DEEPER)
+def test_a_tape_of_deeper_models_gives_what_vmap_gives(model):
+    plain, rates, p = descent(model)
+    tape = plain.taped(p, 5, rates)
+    assert tape.tape is not None
+    same(updated(tape, rates, p, 7, steps=2), updated(plain, rates, p, 7, steps=2))
 
 
 @pytest.mark.parametrize(("momentum", "decay", "nesterov"), list(itertools.product([False, True], repeat=3)))

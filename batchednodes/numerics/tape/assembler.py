@@ -9,7 +9,7 @@ from jaxtyping import Float64, Int64
 from batchednodes.numerics.fx_program import UntraceableError
 from batchednodes.numerics.tape.interpreter import OWN
 from batchednodes.numerics.tape.opcodes import CHANGING, MORE, OUT, SIZES, WIDTH, A, B, Op
-from batchednodes.numerics.tape.strides import StridedView, favoured, loops, packed
+from batchednodes.numerics.tape.strides import RANK, StridedView, favoured, loops, packed
 
 _LINE = 16
 """Numbers that a block of a tape's own numbers begins at a multiple of: cache lines of 64 bytes or more."""
@@ -81,7 +81,15 @@ class Writer:
         used = [place for place in (out, a, b) if place is not None]
         found = loops([first, *used])
         if found is None:
-            raise UntraceableError(f"{op.name} goes through more than three loops")
+            long = [d for d, n in enumerate(first.shape) if n != 1 and first.strides[d] != 1]
+            if len(long) < RANK or more:
+                raise UntraceableError(f"{op.name} goes through more than three loops")
+            d = min(long, key=lambda d: first.shape[d])
+            for k in range(first.shape[d]):
+                one, *operands = (place and place.part(d, k, 1).without([d]) for place in (out, a, b))
+                assert one is not None
+                self.add(op, one, *operands, number=number)
+            return out
         sizes, (_, *strides) = found
         self.put(op, sizes, out, a, b, strides, number, more)
         return out
@@ -135,6 +143,25 @@ class Writer:
         if turned <= plain:  # where both are alike, examples lie side by side
             return _turned(self._tile(_turned(b), _turned(a)))
         return self._tile(a, b)
+
+    def products(self, a: StridedView, b: StridedView, lanes: int) -> StridedView:
+        """Adds the products of as many matrices [k, m, l] and [k, l, n], like `product`."""
+        pairs = [(x.without([0]), y.without([0])) for x, y in zip(_each(a), _each(b), strict=True)]
+        x, y = pairs[0]
+        if _cost(_turned(y), _turned(x), lanes) <= _cost(x, y, lanes):
+            pairs = [(_turned(y), _turned(x)) for x, y in pairs]
+            return self._tiles(pairs).permuted((0, 2, 1))
+        return self._tiles(pairs)
+
+    def _tiles(self, pairs: Sequence[tuple[StridedView, StridedView]]) -> StridedView:
+        (m, k), n = pairs[0][0].shape, pairs[0][1].shape[1]
+        out = self.new((len(pairs), m, n))
+        for place, (a, b) in zip(_each(out), pairs, strict=True):
+            b = b if b.strides[1] == 1 or n == 1 else self.copy(b, (0, 1))
+            strides = [[0, n, 1], [0, a.strides[0], 0], [0, 0, 1]]
+            more = k, a.strides[1], b.strides[0]
+            self.put(Op.PRODUCT, (1, m, n), place, a, b, strides, more=more)
+        return out
 
     def _tile(self, a: StridedView, b: StridedView) -> StridedView:
         """Adds a product whose vectors lie along the columns of its second factor."""
@@ -210,6 +237,11 @@ def _gap(taken: list[tuple[int, int]], size: int) -> int:
             break
         first = max(first, -(-b // _LINE) * _LINE)
     return first
+
+
+def _each(place: StridedView) -> list[StridedView]:
+    """Returns the views of each entry along the first dimension."""
+    return [place.part(0, k, 1) for k in range(place.shape[0])]
 
 
 def _turned(place: StridedView) -> StridedView:

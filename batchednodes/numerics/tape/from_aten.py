@@ -13,7 +13,9 @@ import torch
 from torch import fx
 
 from batchednodes.numerics.fx_program import UntraceableError
+from batchednodes.numerics.tape import pieces
 from batchednodes.numerics.tape.assembler import Writer
+from batchednodes.numerics.tape.aten_names import CHANGES, JOINS, MAPS, SOFTMAX, VIEWS
 from batchednodes.numerics.tape.fx_nodes import alpha, own_shape, row_shape, shape_of
 from batchednodes.numerics.tape.matmul import BYTES
 from batchednodes.numerics.tape.opcodes import Op
@@ -23,57 +25,6 @@ _ATEN = torch.ops.aten
 
 _Number = int | float
 """What a graph holds for a number."""
-
-_VIEWS = (
-    _ATEN.view.default,
-    _ATEN._unsafe_view.default,
-    _ATEN.reshape.default,
-    _ATEN.unsqueeze.default,
-    _ATEN.squeeze.dim,
-    _ATEN.squeeze.dims,
-    _ATEN.alias.default,
-)
-"""Other shapes of the same numbers in the same order."""
-
-_MAPS: dict[Any, Op] = {
-    _ATEN.relu.default: Op.RELU,
-    _ATEN.exp.default: Op.EXP,
-    _ATEN.log.default: Op.LOG,
-    _ATEN.expm1.default: Op.EXPM1,
-    _ATEN.log1p.default: Op.LOG1P,
-    _ATEN.erf.default: Op.ERF,
-    _ATEN.tanh.default: Op.TANH,
-    _ATEN.sigmoid.default: Op.SIGMOID,
-    _ATEN.sqrt.default: Op.SQRT,
-    _ATEN.reciprocal.default: Op.INVERT,
-    _ATEN.abs.default: Op.ABS,
-    _ATEN.clone.default: Op.COPY,
-    _ATEN.lift_fresh_copy.default: Op.COPY,
-}
-"""Operations of one operand."""
-
-_JOINS: dict[Any, Op] = {
-    _ATEN.mul.Tensor: Op.MULTIPLY,
-    _ATEN.div.Tensor: Op.DIVIDE,
-    _ATEN.tanh_backward.default: Op.TANH_BACK,
-    _ATEN.sigmoid_backward.default: Op.SIGMOID_BACK,
-}
-"""Operations of two operands."""
-
-_SOFTMAX: dict[Any, Op] = {
-    _ATEN._softmax.default: Op.SOFTMAX,
-    _ATEN._log_softmax.default: Op.LOG_SOFTMAX,
-    _ATEN._softmax_backward_data.default: Op.SOFTMAX_BACK,
-    _ATEN._log_softmax_backward_data.default: Op.LOG_SOFTMAX_BACK,
-}
-"""Operations along one dimension."""
-
-_CHANGES: dict[Any, tuple[Op, float]] = {
-    _ATEN.sub_.Tensor: (Op.ADD_TO, -1.0),
-    _ATEN.add_.Tensor: (Op.ADD_TO, 1.0),
-    _ATEN.mul_.Tensor: (Op.MULTIPLY_TO, 1.0),
-}
-"""Operations that change their first operand, and their factor."""
 
 
 @dataclass
@@ -101,15 +52,15 @@ class Translator:
 
     def _handler(self, node: fx.Node) -> Callable[..., Any] | None:
         target = node.target
-        if target in _MAPS:
-            return lambda node, a: self._mapped(_MAPS[target], 0.0, node, a)
-        if target in _JOINS:
-            return lambda node, a, b: self._joined(_JOINS[target], node, a, b)
-        if target in _SOFTMAX:
-            return lambda node, *args: self._along(_SOFTMAX[target], node, args)
-        if target in _CHANGES:
-            return lambda node, a, b: self._changed(node, *_CHANGES[target], a, b)
-        if target in _VIEWS:
+        if target in MAPS:
+            return lambda node, a: self._mapped(MAPS[target], 0.0, node, a)
+        if target in JOINS:
+            return lambda node, a, b: self._joined(JOINS[target], node, a, b)
+        if target in SOFTMAX:
+            return lambda node, *args: self._along(SOFTMAX[target], node, args)
+        if target in CHANGES:
+            return lambda node, a, b: self._changed(node, *CHANGES[target], a, b)
+        if target in VIEWS:
             return lambda node, a, *_: self._viewed(node, a)
         return _HANDLERS.get(target, lambda _: None)(self)
 
@@ -155,8 +106,10 @@ class Translator:
     def _refilled(self, _: fx.Node, a: Any, number: _Number) -> StridedView:
         return self.writer.add(Op.FILL, self._place(a), number=float(number))
 
-    def _rewritten(self, _: fx.Node, a: Any, b: Any, *__: Any) -> StridedView:
+    def _rewritten(self, node: fx.Node, a: Any, b: Any, *_: Any) -> StridedView:
         place = self._place(a)
+        if place.base < 0:  # what a block held is read no more
+            return self._mapped(Op.COPY, 0.0, node, b)
         return self.writer.add(Op.COPY, place, self._place(b).expanded(place.shape))
 
     def _lessened(self, node: fx.Node, a: Any, number: _Number, *_: Any) -> StridedView:
@@ -210,18 +163,26 @@ class Translator:
     def _item(self, _: fx.Node, source: fx.Node, k: int) -> Any:
         return self.found[source][k]
 
-    def _lined_up(self, node: fx.Node, tensors: Sequence[Any], dim: int = 0) -> StridedView:
-        d, first, out = dim % len(own_shape(node)) - 1, 0, self._result(node, ())
-        if d < 0:
-            raise UntraceableError("rows are put one after the other")
-        for place in map(self._place, tensors):
-            self.writer.add(Op.COPY, out.part(d, first, place.shape[d]), place)
-            first += place.shape[d]
-        return out
-
     def _selected(self, node: fx.Node, a: Any, dim: int, k: int) -> StridedView:
         place, d = self._place(a), self._dim(node, dim)
         return place.part(d, k % place.shape[d], 1).without([d])
+
+    def _taken_apart(self, node: fx.Node, a: Any, size: int, dim: int = 0) -> list[StridedView]:
+        return pieces.parts(self._place(a), self._dim(node, dim), size)
+
+    def _unbound(self, node: fx.Node, a: Any, dim: int = 0) -> list[StridedView]:
+        d = self._dim(node, dim)
+        return [place.without([d]) for place in pieces.parts(self._place(a), d, 1)]
+
+    def _put_together(self, join: Callable[..., StridedView]) -> Callable[..., StridedView]:
+        def add(node: fx.Node, places: Sequence[Any], dim: int = 0) -> StridedView:
+            return join(self.writer, [self._place(place) for place in places], _row_dim(node, dim))
+
+        return add
+
+    def _selected_back(self, node: fx.Node, g: Any, _: Any, dim: int, k: int) -> StridedView:
+        shape, d = row_shape(node), _row_dim(node, dim)
+        return pieces.placed(self.writer, self._place(g), shape, d, k % shape[d])
 
     def _sliced(
         self, node: fx.Node, a: Any, dim: int = 0, first: int = 0, last: int = -1, step: int = 1
@@ -233,9 +194,8 @@ class Translator:
 
     def _product(self, node: fx.Node, a: Any, b: Any) -> StridedView:
         first, second = self._place(a), self._place(b)
-        if len(first.shape) != 2 or len(second.shape) != 2:
-            raise UntraceableError("a product has more than two dimensions")
-        return self.writer.product(first, second, BYTES // self.dtype.itemsize)
+        lanes = BYTES // self.dtype.itemsize
+        return (self.writer.products if len(first.shape) == 3 else self.writer.product)(first, second, lanes)
 
     def _dims(self, node: fx.Node, dims: Sequence[int] | None) -> list[int]:
         """Returns the numbers of some dimensions of a node's first operand among those of a row; None: all."""
@@ -366,7 +326,17 @@ _HANDLERS: dict[Any, Callable[[Translator], Callable[..., Any]]] = {
     _ATEN.expand.default: lambda t: t._expanded,
     _ATEN.split_with_sizes.default: lambda t: t._split,
     operator.getitem: lambda t: t._item,
-    _ATEN.cat.default: lambda t: t._lined_up,
+    _ATEN.split.Tensor: lambda t: t._taken_apart,
+    _ATEN.unsafe_split.Tensor: lambda t: t._taken_apart,
+    _ATEN.unbind.int: lambda t: t._unbound,
+    _ATEN.cat.default: lambda t: t._put_together(pieces.joined),
+    _ATEN.stack.default: lambda t: t._put_together(pieces.stacked),
+    _ATEN.select_backward.default: lambda t: t._selected_back,
+    _ATEN.new_empty.default: lambda t: t._filled(0.0),
+    _ATEN.sigmoid_.default: lambda t: lambda node, a: t._mapped(Op.SIGMOID, 0.0, node, a),  # none reads the old values
+    _ATEN.tanh_.default: lambda t: lambda node, a: t._mapped(Op.TANH, 0.0, node, a),
+    _ATEN.t.default: lambda t: lambda node, a: t._transposed(node, a, -2, -1),
+    _ATEN.transpose_.default: lambda t: t._transposed,
     _ATEN.select.int: lambda t: t._selected,
     _ATEN.slice.Tensor: lambda t: t._sliced,
     _ATEN.bmm.default: lambda t: t._product,
@@ -383,6 +353,14 @@ _HANDLERS: dict[Any, Callable[[Translator], Callable[..., Any]]] = {
     _ATEN._to_copy.default: lambda t: t._converted,
 }
 """What adds the instructions of an operation, given the arguments of its node."""
+
+
+def _row_dim(node: fx.Node, dim: int) -> int:
+    """Returns the number of a dimension of what a node gives among those of a row."""
+    d, left = dim % len(own_shape(node)), len(own_shape(node)) - len(row_shape(node))
+    if d < left or (d == 0 and shape_of(node) is not None):
+        raise UntraceableError("an operation goes along the rows")
+    return d - left
 
 
 def _with_number(op: Op, b: float, c: float) -> tuple[Op, float]:

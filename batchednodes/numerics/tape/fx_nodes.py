@@ -1,5 +1,6 @@
 """What the nodes of the graph of a program say of their results, see `fx_program.joint`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, fx
@@ -40,10 +41,15 @@ def alpha(node: fx.Node) -> float:
     return float(factor)
 
 
-def constant(node: fx.Node) -> Tensor | None:
-    """Returns what a node gives that depends on nothing; None: it depends on something."""
-    if node.op != "call_function" or node.all_input_nodes or "shapes" not in node.meta:
+def constant(node: fx.Node, known: Mapping[fx.Node, Tensor]) -> Tensor | None:
+    """Returns what a node gives that depends on nothing; None: it depends on something.
+
+    Args:
+        node: of the graph.
+        known: what nodes before it give, where that depends on nothing.
+    """
+    if node.op != "call_function" or "shapes" not in node.meta or any(a not in known for a in node.all_input_nodes):
         return None
     assert callable(node.target)
-    result = node.target(*node.args, **node.kwargs)
+    result = node.target(*fx.map_arg(node.args, known.__getitem__), **fx.map_arg(node.kwargs, known.__getitem__))
     return result if isinstance(result, Tensor) else None

@@ -73,6 +73,7 @@ class _Recorder:
             raise UntraceableError("tapes are for numbers of float32 or float64 on the CPU")
         self.inputs, self.sources = inputs, []
         self.constants: list[Tensor] = []
+        self.known = dict[fx.Node, Tensor]()
         told = {node for node, number in zip(inputs, lists or [], strict=False) if number == 0 and node.users}
         self.told = [node for node in inputs if node in told - {inputs[ENTRIES]} and shape_of(node) is not None]
         self.early = _depending_on(self.nodes, {inputs[ENTRIES]}) | _depending_on(self.nodes, {*self.told}, narrow=True)
@@ -106,9 +107,10 @@ class _Recorder:
             if node is not self.inputs[ENTRIES] and node.users:
                 self._place(node, "argument", self.inputs.index(node))
             return
-        value = getattr(self.joint, str(node.target)) if node.op == "get_attr" else constant(node)
+        value = getattr(self.joint, str(node.target)) if node.op == "get_attr" else constant(node, self.known)
         if isinstance(value, Tensor):
-            self.constants.append(value.contiguous())
+            self.known[node] = value
+            self.constants.append((value.to(self.dtype) if value.dtype == torch.bool else value).contiguous())
             self._place(node, "constant", len(self.constants) - 1)
         for source in node.all_input_nodes:
             if source in self.early and source not in self.translator.found:
@@ -117,7 +119,9 @@ class _Recorder:
 
     def _place(self, node: fx.Node, kind: Literal["argument", "ahead", "constant"], number: int) -> None:
         value, shape = node.meta["val"], shape_of(node)
-        if value.dtype not in (self.dtype, torch.int64, torch.bool) or (kind != "ahead" and value.dtype == torch.bool):
+        if value.dtype not in (self.dtype, torch.int64, torch.bool) or (
+            kind == "argument" and value.dtype == torch.bool
+        ):
             raise UntraceableError(f"{node.name} has numbers of another type")
         whole = tuple(value.shape) if shape is None else shape
         self.translator.found[node] = StridedView(len(self.sources), whole, packed(whole))

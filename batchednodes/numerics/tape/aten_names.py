@@ -1,0 +1,60 @@
+"""Which instruction computes which operation of ATen, where one does."""
+
+from typing import Any
+
+import torch
+
+from batchednodes.numerics.tape.opcodes import Op
+
+_ATEN = torch.ops.aten
+
+VIEWS = (
+    _ATEN.view.default,
+    _ATEN._unsafe_view.default,
+    _ATEN.reshape.default,
+    _ATEN.unsqueeze.default,
+    _ATEN.squeeze.dim,
+    _ATEN.squeeze.dims,
+    _ATEN.alias.default,
+)
+"""Other shapes of the same numbers in the same order."""
+
+MAPS: dict[Any, Op] = {
+    _ATEN.relu.default: Op.RELU,
+    _ATEN.exp.default: Op.EXP,
+    _ATEN.log.default: Op.LOG,
+    _ATEN.expm1.default: Op.EXPM1,
+    _ATEN.log1p.default: Op.LOG1P,
+    _ATEN.erf.default: Op.ERF,
+    _ATEN.tanh.default: Op.TANH,
+    _ATEN.sigmoid.default: Op.SIGMOID,
+    _ATEN.sqrt.default: Op.SQRT,
+    _ATEN.reciprocal.default: Op.INVERT,
+    _ATEN.abs.default: Op.ABS,
+    _ATEN.clone.default: Op.COPY,
+    _ATEN.lift_fresh_copy.default: Op.COPY,
+}
+"""Operations of one operand."""
+
+JOINS: dict[Any, Op] = {
+    _ATEN.mul.Tensor: Op.MULTIPLY,
+    _ATEN.div.Tensor: Op.DIVIDE,
+    _ATEN.tanh_backward.default: Op.TANH_BACK,
+    _ATEN.sigmoid_backward.default: Op.SIGMOID_BACK,
+}
+"""Operations of two operands."""
+
+SOFTMAX: dict[Any, Op] = {
+    _ATEN._softmax.default: Op.SOFTMAX,
+    _ATEN._log_softmax.default: Op.LOG_SOFTMAX,
+    _ATEN._softmax_backward_data.default: Op.SOFTMAX_BACK,
+    _ATEN._log_softmax_backward_data.default: Op.LOG_SOFTMAX_BACK,
+}
+"""Operations along one dimension."""
+
+CHANGES: dict[Any, tuple[Op, float]] = {
+    _ATEN.sub_.Tensor: (Op.ADD_TO, -1.0),
+    _ATEN.add_.Tensor: (Op.ADD_TO, 1.0),
+    _ATEN.mul_.Tensor: (Op.MULTIPLY_TO, 1.0),
+}
+"""Operations that change their first operand, and their factor."""
