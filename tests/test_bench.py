@@ -48,3 +48,9 @@ def test_every_algorithm_has_a_way_in_which_it_is_measured(measure):
 
     assert zoo.ways().keys() == KINDS["algorithm"].keys()
     assert zoo.rounds(20, torch.device("cpu"), 1)["synchronous D-PSGD over a step by hand"]["median"] > 0
+
+
+def test_evaluation_is_measured_by_model(measure):
+    from measure import costs
+
+    assert costs.evaluation(1)["evaluation, us a model"]["median"] > 0
