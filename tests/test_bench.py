@@ -65,3 +65,9 @@ def test_the_loop_over_networks_makes_the_updates_of_a_wave(measure, name):
     rows = torch.stack([run.problem.stack.row(module) for module in loop.modules])
     assert not torch.equal(rows, before)
     assert torch.allclose(rows, run.state.x, rtol=1e-4, atol=1e-6)  # some hundred sums of float32
+
+
+def test_evaluation_is_measured_by_model(measure):
+    from measure import costs
+
+    assert costs.evaluation(1)["evaluation, us a model"]["median"] > 0

@@ -19,7 +19,7 @@ from typing import Any
 
 import numba
 import torch
-from measure import models, parts, whole, zoo
+from measure import costs, models, parts, whole, zoo
 from measure.limits import limits
 from measure.networks import NETWORKS
 from measure.workloads import LOGREG, MLP, WORKLOADS
@@ -45,6 +45,7 @@ SECTIONS = (
     "checkpoints",
     "million",
     "zoo",
+    "costs",
 )
 
 
@@ -79,6 +80,12 @@ def sections(
         "checkpoints": [(f"mlp n={max(nodes)}", lambda: whole.checkpoints(MLP, max(nodes), device, repeats))],
         "million": [("linear regression", lambda: whole.million(1))] if device.type == "cpu" else [],
         "zoo": [(f"n={n}", lambda n=n: zoo.rounds(n, device, repeats) | zoo.zoo(n, device, repeats)) for n in nodes],
+        "costs": [
+            ("quickstart", lambda: costs.evaluation(repeats)),
+            *((f"n={n}", lambda n=n: costs.messages(n, device, repeats)) for n in nodes),
+            *((f"n={n} t={n}", lambda n=n: costs.tracking(n, device, repeats)) for n in nodes if n <= 10_000),
+            ("n=1000000", lambda: costs.events(1_000_000, device, repeats)),
+        ],
     }
 
 

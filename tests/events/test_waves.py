@@ -85,7 +85,8 @@ def test_lines_are_the_events_wave_by_wave(exchange):
     expected, updates = [], []
     for k in range(plan.waves.size - 1):
         assert said.waves[k] == len(expected)
-        for e in plan.order[plan.waves[k] : plan.waves[k + 1]]:
+        wave = plan.order[plan.waves[k] : plan.waves[k + 1]]
+        for e in sorted(wave, key=lambda e: events.actor[e]) if plan.updates[k] else wave:  # updates row by row
             i, j, time = int(events.actor[e]), int(events.peer[e]), float(events.time[e])
             if events.kind[e] == UPDATE:
                 expected.append((i, i, i, time))

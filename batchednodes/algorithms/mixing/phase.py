@@ -55,7 +55,7 @@ class GossipPhase:
     times: Float64[Tensor, " e"]
     """Instant of each line [s]."""
     waves: Int64[np.ndarray, " W1"]
-    """On the host: wave k holds the lines waves[k]:waves[k + 1], in the order of time."""
+    """On the host: wave k holds the lines waves[k]:waves[k + 1], in the order of time; of updates, in that of rows."""
     nodes: int
     """n, rows of x that are nodes."""
     pairs: bool = False
@@ -224,21 +224,28 @@ class GossipPhase:
 def _fill(kind, actor, peer, time, count, node, wave, place, number, rows, times, counts, order):  # noqa: ANN001, ANN202
     """Writes the line of each event to the next place of its wave, and the count of each update likewise.
 
-    Where messages are under way, `order` receives the event of each line; else there is no room in it.
+    Where messages are under way, `order` receives the event of each line; else there is no room in it. Updates come in
+    the order of their rows, so that a wave goes through memory from end to end: they commute.
     """
     (receivers, senders, actors), carried = rows, order.size > 0
-    for e in range(kind.size):
+    updates, contacts = _apart(kind)
+    for e in _by_row(updates, actor):
+        k = uint64(wave[e])
+        at = place[k]
+        place[k] = at + uint64(1)
+        times[at], actors[at], receivers[at], senders[at] = time[e], node[e], actor[e], actor[e]
+        counts[number[k]] = count[e]
+        number[k] += uint64(1)
+        if carried:
+            order[at] = e
+    for e in contacts:
         i, j, k = actor[e], peer[e], uint64(wave[e])
         at = place[k]
         place[k] = at + uint64(1)
         times[at], actors[at] = time[e], node[e]
         if carried:
             order[at] = e
-        if kind[e] == UPDATE:
-            receivers[at] = senders[at] = i
-            counts[number[k]] = count[e]
-            number[k] += uint64(1)
-        elif kind[e] == PUSH or kind[e] == SPLIT:
+        if kind[e] == PUSH or kind[e] == SPLIT:
             receivers[at], senders[at] = j, i
         else:
             receivers[at], senders[at] = i, j
@@ -248,3 +255,31 @@ def _fill(kind, actor, peer, time, count, node, wave, place, number, rows, times
                 receivers[at], senders[at], actors[at], times[at] = j, i, i, time[e]
                 if carried:
                     actors[at - uint64(1)], order[at] = j, e
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _apart(kind):  # noqa: ANN001, ANN202
+    """Returns the updates among some events, and the contacts; without branches, which nobody could foresee."""
+    updates, contacts, u = np.empty(kind.size + 1, np.int64), np.empty(kind.size + 1, np.int64), 0
+    for e in range(kind.size):
+        updates[uint64(u)] = contacts[uint64(e - u)] = e
+        u += kind[e] == UPDATE
+    return updates[:u], contacts[: kind.size - u]
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _by_row(updates, actor):  # noqa: ANN001, ANN202
+    """Returns some updates in the order of their rows, those of a row in the order of time."""
+    begins = np.zeros(actor.max() + 2 if actor.size else 1, np.int64)
+    for e in updates:
+        begins[uint64(actor[e]) + uint64(1)] += 1
+    for i in range(begins.size - 1):
+        begins[i + 1] += begins[i]
+    found = np.empty(updates.size, np.int64)
+    for e in updates:
+        i = uint64(actor[e])
+        found[begins[i]] = e
+        begins[i] += 1
+    return found

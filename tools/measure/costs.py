@@ -1,0 +1,74 @@
+"""What runs cost beside the plainest ones: messages under way, tracked versions, many nodes, evaluation.
+
+Notation: n nodes.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from batchednodes import load
+from batchednodes.simulation.build import assembly
+from batchednodes.simulation.planning.plan import plan
+from measure.timing import gathered, interleaved, ratios, spread
+from measure.whole import events_a_second
+from measure.workloads import LOGREG, settings
+
+_DELAYED = 'gossip.delay={"kind": "exponential", "mean": 0.05}'
+
+
+def messages(n: int, device: torch.device, repeats: int) -> dict[str, Any]:
+    """Returns events per second of runs with small delays over those of instant gossip, and what the host makes."""
+    with settings(LOGREG, n, str(device), "1") as source:
+        until = 200_000 / n
+        works = {
+            "delayed": lambda: events_a_second(source, until, _DELAYED),
+            "instant": lambda: events_a_second(source, until),
+        }
+        speed = gathered(works, repeats)
+        laws = assembly.timeline([load(source, [_DELAYED])])
+    _, clocks = laws.window(laws.begin(), 0.5 * until)
+    events, _ = laws.window(clocks, until)
+    times = interleaved({"window": lambda: laws.window(clocks, until)}, repeats, torch.device("cpu"))["window"]
+    return {
+        "messages over instant gossip": ratios(speed["delayed"], speed["instant"]),
+        "messages, ns/event": spread([t / len(events) * 1e9 for t in times]),
+    }
+
+
+def tracking(n: int, device: torch.device, repeats: int) -> dict[str, Any]:
+    """Returns the time of an event, at capacity log n, where all versions are tracked, over that where none are."""
+    with settings(LOGREG, n, str(device)) as source:
+        until = 100_000 / n
+        works = {
+            kind: lambda kind=kind: events_a_second(source, until, f"staleness.track={kind}")
+            for kind in ("none", "all")
+        }
+        speed = gathered(works, repeats)
+    return {"track: all, cost over none": ratios(speed["none"], speed["all"])}
+
+
+def events(n: int, device: torch.device, repeats: int) -> dict[str, Any]:
+    """Returns the time of an event of rate 1 over that of a thousand nodes."""
+    with (
+        settings(LOGREG, 1_000, str(device), "1", eval_nodes=1) as few,
+        settings(LOGREG, n, str(device), "1", eval_nodes=1) as many,
+    ):
+        works = {
+            "few": lambda: events_a_second(few, 1_000.0),
+            "many": lambda: events_a_second(many, 2_000_000 / n),
+        }
+        speed = gathered(works, repeats)
+    return {f"cost an event over n = 1,000, n = {n:,}": ratios(speed["few"], speed["many"])}
+
+
+def evaluation(repeats: int) -> dict[str, Any]:
+    """Returns microseconds that the test scores of one model of the quickstart take, on the CPU."""
+    config = load(Path(__file__).parents[2] / "configs" / "quickstart.yaml", ["device=cpu"])
+    laws = assembly.timeline([config])
+    run = assembly.assemble([config], laws, plan([config], laws).chunks)
+    models = run.state.models.unsqueeze(0)
+    works = {"scores": lambda: run.problem.scores(models, run.problem.tests[0])}
+    times = interleaved(works, repeats, torch.device("cpu"))["scores"]
+    return {"evaluation, us a model": spread([t / models.shape[1] * 1e6 for t in times])}
