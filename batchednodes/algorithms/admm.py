@@ -68,7 +68,7 @@ class ADMM(Algorithm):
         return other
 
     def absorb_(self, r: Rows, mixed: Rows, k: Context) -> None:
-        r["z"] = (1 - self.relaxation) * r["z"] - self.relaxation * mixed["z"]
+        r["z"] = relaxed(r["z"], mixed["z"], self.relaxation, k)
 
     def event_(self, rows: Rows, e: Any, k: Any) -> None:
         """Does the same to one event, in plain PyTorch."""
@@ -85,6 +85,12 @@ class ADMM(Algorithm):
 def sent(z: Any, x: Any, penalty: float) -> Any:
     """Returns z - 2 rho x, what a node sends to each neighbour: of a contact [w, p]; to all of them [w, d, p]."""
     return z - 2 * penalty * (x if z.dim() == 2 else x.unsqueeze(1))
+
+
+def relaxed(z: Any, came: Any, relaxation: float, k: Context) -> Any:
+    """Returns (1 - a) z - a came; in a round [w, d, p] z itself of neighbours that W lets send nothing."""
+    new = (1 - relaxation) * z - relaxation * came
+    return new if z.dim() == 2 else new.where((k.weights != 0).unsqueeze(2), z)
 
 
 def begun(z: Any, start: Any, k: Context) -> Any:
@@ -108,13 +114,14 @@ def exchange_(rows: Rows, e: Any, penalty: float, relaxation: float, of: Mapping
         relaxation: a.
         of: names of duals -> names of the rows that are to agree.
     """
-    edges = edges_of(e)
-    lines = {PUSH: [(e.actor, e.peer)], MEET: [(e.actor, e.peer), (e.peer, e.actor)]}.get(e.kind, edges)
+    edges, first = edges_of(e), e.nodes.start
+    lines = {PUSH: [(e.actor, e.peer)], MEET: [(e.actor, e.peer), (e.peer, e.actor)]}.get(e.kind, [])
+    if e.kind == ROUND:
+        inside = [edge for edge in edges if first <= edge[0] < e.nodes.stop]
+        lines = [(origin, to) for origin, to in inside if e.matrix[to - first, origin - first]]
     for z, x in of.items():
         before = rows[z].clone()
         for origin, to in lines:
-            if e.kind == ROUND and origin not in range(e.nodes.start, e.nodes.stop):
-                continue
             there, back = edges.index((to, origin)), edges.index((origin, to))
             came = before[back] - 2 * penalty * rows[x][origin]
             rows[z][there] = (1 - relaxation) * before[there] - relaxation * came

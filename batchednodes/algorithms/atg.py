@@ -20,7 +20,7 @@ Reference:
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from batchednodes.algorithms.admm import begun, edges_of, exchange_, sent
+from batchednodes.algorithms.admm import begun, edges_of, exchange_, relaxed, sent
 from batchednodes.algorithms.base import Algorithm, Context, Field, Rows
 from batchednodes.events.timeline import UPDATE
 from batchednodes.numerics.values import number
@@ -78,7 +78,7 @@ class ATG(Algorithm):
 
     def absorb_(self, r: Rows, mixed: Rows, k: Context) -> None:
         for name in ("z", "w"):
-            r[name] = (1 - self.relaxation) * r[name] - self.relaxation * mixed[name]
+            r[name] = relaxed(r[name], mixed[name], self.relaxation, k)
 
     def event_(self, rows: Rows, e: Any, k: Any) -> None:
         """Does the same to one event, in plain PyTorch."""

@@ -15,7 +15,7 @@ Reference:
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from batchednodes.algorithms.admm import begun, edges_of, exchange_, sent
+from batchednodes.algorithms.admm import begun, edges_of, exchange_, relaxed, sent
 from batchednodes.algorithms.base import Algorithm, Context, Field, Rows
 from batchednodes.events.timeline import UPDATE
 from batchednodes.numerics.values import number
@@ -62,7 +62,7 @@ class LTADMM(Algorithm):
         return {"z": sent(r["z"], r["x"], self.penalty)}
 
     def absorb_(self, r: Rows, mixed: Rows, k: Context) -> None:
-        r["z"] = (1 - self.relaxation) * r["z"] - self.relaxation * mixed["z"]
+        r["z"] = relaxed(r["z"], mixed["z"], self.relaxation, k)
 
     def event_(self, rows: Rows, e: Any, k: Any) -> None:
         """Does the same to one event, in plain PyTorch."""

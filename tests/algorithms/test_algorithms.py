@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from test_exactness import LINEAR, SMALL
@@ -428,6 +429,15 @@ def test_algorithms_of_rounds_are_refused_at_single_contacts(kind):
 def test_settings_of_algorithms_are_refused_out_of_their_ranges(setting, rule):
     with pytest.raises(ValueError, match=rule):
         load(BASE, [*METROPOLIS, f"algorithm={{kind: {setting}}}"])
+
+
+@pytest.mark.parametrize("kind", ["admm", "atg", "lt_admm"])
+def test_no_message_comes_along_an_edge_without_weight(kind, tmp_path):
+    rows = [(i, j % 12, 0.3) for i in range(12) for j in (i - 1, i + 1) if {i, j} != {0, 1}]
+    np.savetxt(tmp_path / "weights.csv", rows, "%g", ",")
+    weights = f"network.weights={{kind: given, path: '{tmp_path / 'weights.csv'}'}}"
+    options = (*ROUNDS, f"algorithm.kind={kind}", weights, "network.topology={kind: ring}")
+    same(made(options), made(options, "serial"))
 
 
 @dataclass(frozen=True)
