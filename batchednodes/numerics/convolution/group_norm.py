@@ -240,10 +240,10 @@ class _Gradients(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        def plain(*tensors: Tensor) -> tuple[Tensor, ...]:
-            return _adjoint(*tensors, ctx.groups, ctx.eps)
+        def plain(g: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+            return _adjoint(g, x, weight, ctx.groups, ctx.eps)
 
-        _, pull = torch.func.vjp(plain, *ctx.saved_tensors)
+        pull = torch.func.vjp(plain, *ctx.saved_tensors)[1]
         return *pull(gradients), None, None, None
 
     @staticmethod

@@ -6,7 +6,6 @@ side by side from the first layer to the last, as these kernels have them, and p
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -107,7 +106,7 @@ def _pool_input_(graph: fx.Graph, node: fx.Node) -> None:
         _replace_(graph, node, _OURS.max_pool_input.default, (g, node.args[-1], list(out.shape[2:])))
 
 
-def _pair(numbers: int | Sequence[int]) -> tuple[int, int]:
+def _pair(numbers: Any) -> tuple[int, int]:
     return (numbers, numbers) if isinstance(numbers, int) else (numbers[0], numbers[-1])
 
 
