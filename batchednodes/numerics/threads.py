@@ -49,6 +49,23 @@ def run(function: Callable[[int], None], threads: int) -> None:
             raise errors[0]
 
 
+def apart(function: Callable[[int], None], threads: int) -> None:
+    """Calls a function with 0, ..., k - 1, each in a thread of its own in which operations of torch use no other.
+
+    They must not be called in torch's own threads: kernels of oneDNN wait there for threads that never come.
+
+    Args:
+        function: which should release Python's lock for most of its time.
+        threads: k; at least 1, at most as many as torch computes with.
+    """
+    if torch.get_num_threads() == 1 or team() is None:
+        for k in range(threads):
+            function(k)
+    else:
+        for done in [_alone(threads, os.getpid()).submit(function, k) for k in range(threads)]:
+            done.result()
+
+
 def each(function: Callable[[int], object]) -> None:
     """Calls a function once in each thread that torch computes with here, with its number; the caller's is 0."""
     found, errors = team(), list[BaseException]()
@@ -106,3 +123,14 @@ def pool(threads: int, process: int) -> ThreadPoolExecutor:
         process: that they belong to; a fork of it has none of them.
     """
     return ThreadPoolExecutor(threads - 1, f"batchednodes-{process}")
+
+
+@functools.cache
+def _alone(threads: int, process: int) -> ThreadPoolExecutor:
+    """Returns threads that wait for work, each with no other one of OpenMP's; arguments: see `pool`."""
+
+    def begin() -> None:
+        torch.get_num_threads()  # torch sets the number once, at the first question
+        ctypes.CDLL(torch._C.__file__).omp_set_num_threads(1)
+
+    return ThreadPoolExecutor(threads, f"batchednodes-alone-{process}", begin)

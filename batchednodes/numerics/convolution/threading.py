@@ -27,8 +27,8 @@ def each_part(rows: int, work: int, kernel: Callable[..., None], *arguments: Any
 def each_row(rows: int, work: Callable[[int, int], None]) -> None:
     """Does some work on rows first to last, in as many threads as torch uses, by operations of torch.
 
-    These compute in one thread inside of a team, so that their sums do not depend on how many there are.
+    These compute in one thread each, so that their sums do not depend on how many there are.
     """
-    k = torch.get_num_threads()
+    k = max(1, min(rows, torch.get_num_threads()))
     ends = [rows * part // k for part in range(k + 1)]
-    threads.run(lambda part: work(ends[part], ends[part + 1]), k)
+    threads.apart(lambda part: work(ends[part], ends[part + 1]), k)
