@@ -13,6 +13,7 @@ import random
 import hypothesis
 import pytest
 import torch
+from pretended_backend import register
 
 for module in ("beartype._check.code.codemain", "beartype._util.kind.integer.utilintget"):
     # Checked signatures draw which item of a list they look at: not from the generator of what they check.
@@ -24,6 +25,8 @@ if not torch.cuda.is_available():
 
 def pytest_configure() -> None:
     """Makes runs repeatable: operations without a deterministic form are refused, and examples are always the same."""
+    if not torch.cuda.is_available():
+        register()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with a fixed workspace
     torch.use_deterministic_algorithms(True)
     hypothesis.settings.register_profile("project", derandomize=True, deadline=None)

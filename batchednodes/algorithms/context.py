@@ -17,6 +17,7 @@ from batchednodes.algorithms.optim import Optimizer
 from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.models.dropout import mixed, stepped
 from batchednodes.models.problem import Problem
+from batchednodes.numerics import devices
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class OwnLoss:
     def of(self, x: Float[Tensor, "w p"], nodes: Int64[Tensor, " w"]) -> Float[Tensor, " w"]:
         """Returns the loss of each model on the examples of a node."""
         example = self.problem.features[0].numel() * self._examples.shape[1]
-        size = max(1, EXAMPLES[x.device.type] // max(1, example))
+        size = max(1, EXAMPLES[devices.kind(x.device)] // max(1, example))
         parts = zip(x.split(size), nodes.split(size), strict=True)
         return torch.cat([self._some(*part) for part in parts]) if x.shape[0] else x.new_zeros(0)
 

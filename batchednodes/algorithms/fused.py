@@ -22,6 +22,7 @@ from batchednodes.algorithms.known import Contact
 from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.rowwise import Rowwise
 from batchednodes.algorithms.state import State
+from batchednodes.numerics import devices
 from batchednodes.numerics.fx_program import UntraceableError, untraceable
 from batchednodes.numerics.tape import Tape, record
 
@@ -168,7 +169,12 @@ def fuse_(rowwise: Rowwise, state: State, pairs: bool) -> None:
         state: that contacts will change.
         pairs: whether they are meetings.
     """
-    if rowwise.algorithm.linear() or rowwise.robust is not None or state.x.is_cuda or state.x.shape[1] > LARGEST:
+    if (
+        rowwise.algorithm.linear()
+        or rowwise.robust is not None
+        or devices.is_cuda(state.x.device)
+        or state.x.shape[1] > LARGEST
+    ):
         return
     if rowwise.edges is not None and not rowwise.edges.count:
         return

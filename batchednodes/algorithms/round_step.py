@@ -22,6 +22,7 @@ from batchednodes.algorithms.mixing.rounds import RoundMatrix
 from batchednodes.algorithms.robust import NUMBERS, Robust
 from batchednodes.algorithms.rowwise import Rowwise, around
 from batchednodes.algorithms.state import State
+from batchednodes.numerics import devices
 
 
 def mix_round_(
@@ -145,7 +146,9 @@ class _Step:
             models: how many it is given for each row, which bounds the rows it gets at once; None: it gets all.
         """
         found, left, n = list[Rows](), list[Rows](), self.rows.numel()
-        bound = n if models is None else max(1, NUMBERS[self.rows.device.type] // max(1, models * self.rowwise.p))
+        bound = (
+            n if models is None else max(1, NUMBERS[devices.kind(self.rows.device)] // max(1, models * self.rowwise.p))
+        )
         size = 1 if self.apart else bound
         for part in [slice(first, first + size) for first in range(0, n, size)]:
             some = {name: value[part] for name, value in r.items()}

@@ -156,7 +156,8 @@ def test_every_kind_round_trips(file, path, kind):
     if path == "algorithm" and "events" not in KINDS[path][kind].timing:
         graph = ["timing.kind=synchronous"]
     elif path == "algorithm" and (KINDS[path][kind].mixing == "double" or KINDS[path][kind].contact != "any"):
-        graph = ["gossip.exchange=meet", "gossip.clock={kind: at_update, order: after}"]
+        peers = "all" if KINDS[path][kind].contact == "to_all" else "one"
+        graph = ["gossip.exchange=meet", f"gossip.clock={{kind: at_update, order: after, peers: {peers}}}"]
     elif kind == "noisy_linear":
         graph = ["task.data={kind: quadratics, noise: 0.1}"]
     if kind in ROUNDS_ONLY:

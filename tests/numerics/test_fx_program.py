@@ -231,14 +231,14 @@ def test_a_graph_is_recorded_on_the_device_of_its_tensors():
         assert torch.equal(there.cpu(), 2 * x)
 
 
-def test_graphs_share_memory_that_is_twice_the_largest_at_most():
+def test_graphs_share_memory_of_about_twice_the_largest():
     graphs = CudaGraphs(lambda x: x.sum(1), 1000, replayed)
     for w in range(1, 1001, 7):
         graphs(torch.zeros(w, 1))
     buffers = {
         fixed.untyped_storage().data_ptr(): fixed.untyped_storage().nbytes() for (fixed,), *_ in graphs._made.values()
     }
-    assert sum(buffers.values()) <= 2 * 4 * 1000
+    assert sum(buffers.values()) <= 4 * (1000 + 1024)  # the largest, and the powers of 2 below it
     assert len(graphs._made) > 20
 
 

@@ -20,8 +20,8 @@ from types import SimpleNamespace
 import pretended_tensors
 import pytest
 import torch
-from pretended_tensors import NAME, CaptureError, DeviceTensor, Machine, MixedError, unwrap
-from torch.utils import backend_registration
+from pretended_backend import COUNT, NAME, register
+from pretended_tensors import CaptureError, DeviceTensor, Machine, MixedError, unwrap
 
 from batchednodes.numerics import devices
 from batchednodes.simulation.planning import preflight
@@ -30,9 +30,6 @@ try:
     from triton.runtime.interpreter import InterpretedFunction
 except ImportError:  # it has no build for this platform
     InterpretedFunction = None
-
-COUNT = 2
-"""Devices that there are."""
 
 
 class Graph:
@@ -48,15 +45,10 @@ class Graph:
             again()
 
 
-class _Module(backend_registration._DummyBackendModule):
-    def device_count(self) -> int:
-        return COUNT
-
-
 @functools.cache
 def _register() -> list[torch.library.Library]:
-    """Makes PyTorch know the device, once for the process."""
-    backend_registration._setup_privateuseone_for_python_backend(NAME, _Module())
+    """Makes PyTorch know what the devices compute, once for the process."""
+    register()
     made = torch.library.Library("aten", "IMPL")
     made.impl("empty.memory_format", pretended_tensors.empty, "PrivateUse1")
     made.impl("empty_strided", pretended_tensors.empty_strided, "PrivateUse1")

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pretended_backend import NAME
 from torch._library.custom_ops import OPDEFS
 from torch.utils import _pytree as pytree
 
 import batchednodes
 
-NAME = "pretended"
 PACKAGE = f"{Path(batchednodes.__file__).parent}/"
 SHAPING = {"unsqueeze_", "squeeze_", "transpose_", "t_", "as_strided_", "swapdims_", "resize_"}
 """Operations that change what a tensor object shows, not its numbers."""

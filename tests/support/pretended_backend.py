@@ -1,0 +1,23 @@
+"""What PyTorch must know of pretended devices before the first gradient of a process: it then starts threads for them."""
+
+import functools
+
+import torch
+from torch.utils import backend_registration
+
+NAME = "pretended"
+
+COUNT = 2
+"""Devices that there are."""
+
+
+class _Module(backend_registration._DummyBackendModule):
+    def device_count(self) -> int:
+        return COUNT
+
+
+@functools.cache
+def register() -> None:
+    """Makes PyTorch know the devices, once for the process."""
+    backend_registration._setup_privateuseone_for_python_backend(NAME, _Module())
+    torch.ones(1, requires_grad=True).sum().backward()
