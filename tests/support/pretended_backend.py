@@ -1,4 +1,4 @@
-"""What PyTorch must know of pretended devices before the first gradient of a process: it then starts threads for them."""
+"""What PyTorch must know of pretended devices before its first gradient in a process: it then starts their threads."""
 
 import functools
 

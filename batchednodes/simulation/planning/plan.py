@@ -273,7 +273,7 @@ def _asked(need: MemoryBudget, where: torch.device) -> dict[str, int]:
     samples, features = sum(s.samples for s in need.sizes), math.prod(need.sizes[0].features)
     each = need.neighbours * need.p
     models = _GATHERED * need.item * min(need.nodes * each, max(NUMBERS[devices.kind(where)], each))
-    examples = min(samples, max(EXAMPLES[where.type] // max(1, features), -(-samples // need.nodes)))
+    examples = min(samples, max(EXAMPLES[devices.kind(where)] // max(1, features), -(-samples // need.nodes)))
     scored = examples * need.item * (2 * features + 3 * need.activations)
     return {"models asked for": need.nodes * need.neighbours * (25 + need.item) + models + scored + 8 * samples}
 
