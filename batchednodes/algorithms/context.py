@@ -18,6 +18,7 @@ from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.models.dropout import mixed, stepped
 from batchednodes.models.problem import Problem
 from batchednodes.numerics import devices
+from batchednodes.numerics.memory import send
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class OwnLoss:
         """The examples of each node, filled up with -1 to as many as the largest has."""
         sampler, where = self.problem.sampler, self.problem.features.device
         own = torch.from_numpy(sampler.rows).split(sampler.sizes.tolist())
-        return torch.nn.utils.rnn.pad_sequence([*own], batch_first=True, padding_value=-1).to(where)
+        return send(torch.nn.utils.rnn.pad_sequence([*own], batch_first=True, padding_value=-1), where)
 
 
 def uniforms(
