@@ -279,7 +279,6 @@ def same(a, b, tolerance=LINEAR):
     assert torch.allclose(a.evaluator.models(a.state), b.evaluator.models(b.state), rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.every_case
 @pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("way", WAYS)
 def test_batched_equals_serial(way, graph):

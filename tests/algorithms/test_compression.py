@@ -24,6 +24,7 @@ REFERENCES = Path(__file__).parents[1] / "references"
 PUBLISHED = json.loads((REFERENCES / "choco_gossip.json").read_text())["values"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_choco_in_rounds_is_the_published_consensus(name):
     _, graph, how, gamma = name.split("/")

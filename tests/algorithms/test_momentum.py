@@ -187,6 +187,7 @@ def test_swarm_sgd_is_what_it_becomes_with_a_neighbours_settings(kind, other, cl
     assert torch.allclose(one.x, two.x, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "args"),
     [("swarm_sgd", {"blocking": True}), ("quasi_global", {"nesterov": True}), ("acid", {"eta": 0.2, "alpha": 1.1})],
@@ -218,6 +219,7 @@ def test_constants_follow_from_the_graph_and_the_rates():
         chi(Ring().graph(3000, 0), [1.0] * 3000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "acid"])
 def test_consensus_by_meetings_has_the_law_of_its_second_moments(kind):
     """4.5 standard errors: of six means one is outside by chance once in 20,000 seeds."""

@@ -12,6 +12,8 @@ import pytest
 
 import batchednodes
 
+pytestmark = pytest.mark.slow
+
 REFERENCES = Path(__file__).parents[1] / "references"
 RING = ("network.topology.kind=ring",)
 METROPOLIS = (*RING, "network.weights.kind=metropolis_hastings")

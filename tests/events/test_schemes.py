@@ -223,6 +223,7 @@ def test_peak_rates_are_those_of_the_scheme():
         assert timeline(scheme).peaks() == [pytest.approx(peak)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("capacity", "n"), [("1", 8), ("log(n)", 15), ("n", 30)])
 def test_freshest_staleness_is_within_its_interval_of_the_law(capacity, n):
     result = train(

@@ -49,6 +49,7 @@ def test_each_figure_has_a_tiny_size_to_test():
     assert TINY.keys() == EXPERIMENTS.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_quick_figures_are_small_enough_and_larger_sizes_load(name):
     for part, batch in EXPERIMENTS[name]("quick").batches().items():
