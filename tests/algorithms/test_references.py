@@ -124,6 +124,9 @@ TUNED = {
     "d2/10": ("d2", 2),
     "gradient_tracking/0": ("gradient_tracking", 2),
     "gradient_tracking/0.1": ("gradient_tracking", 2),
+    "relaysum_model/0": ("relay_sgd", 2),
+    "relaysum_model/0.1": ("relay_sgd", 2),
+    "relaysum_model/10": ("relay_sgd", 2),
     "gossip/0": ("d_psgd", 1),
 }
 """Results of published searches for step sizes -> algorithm, and its step size over the one that is reported: after the
@@ -138,7 +141,8 @@ def curve(algorithm, zeta, lr, steps, path):
     slopes = np.einsum("nij,ni->nj", a, apart)
     np.savez(path, A=a, B=a @ optimum + np.sqrt(zeta / (slopes**2).sum() * 32) * apart, optimum=optimum)
     more = {"task.data": {"kind": "quadratics", "path": str(path)}, "algorithm.kind": algorithm, "local.lr": lr}
-    run = batchednodes.train(BASE, more, *METROPOLIS, f"run.until={steps}", "run.mark_every=1")
+    graph = ("network.topology.kind=chain",) if algorithm == "relay_sgd" else METROPOLIS
+    run = batchednodes.train(BASE, more, *graph, f"run.until={steps}", "run.mark_every=1")
     return run.metrics["suboptimality"].iloc[1:].to_numpy()
 
 
