@@ -49,7 +49,7 @@ class DPSGD(Algorithm):
         return self.order == "combine_while_adapt"
 
     def declared(self) -> dict[str, Field]:
-        return super().declared() if self.waits else {}
+        return {name: one for name, one in super().declared().items() if name != "d" or self.waits}
 
     def plain(self) -> bool:
         return not self.waits

@@ -62,10 +62,10 @@ COMPRESS = {
 LOSSES = "gossip.loss={kind: independent, probability: 0.3}"
 SMOOTH = "network.weights.kind=metropolis_hastings"
 WAYS_OF = {
-    "choco, meetings": ("choco", MEET),
+    "choco, meetings": ("choco", (*MEET, "algorithm.kind=d_psgd")),
     "choco, losses": ("choco", (*MEET, LOSSES, "algorithm.kind=dfedavgm", "local.momentum=0.5")),
     "choco, at updates": ("choco", (*AT_UPDATE, "algorithm.kind=ad_psgd", "local.momentum=0.5")),
-    "choco, rounds": ("choco", (*ROUNDS, SMOOTH)),
+    "choco, rounds": ("choco", (*ROUNDS, SMOOTH, "algorithm.kind=d_psgd")),
     "deep_squeeze, rounds": ("deep_squeeze", (*ROUNDS, SMOOTH)),
     "dcd, rounds": ("dcd", (*ROUNDS, SMOOTH, "local.optimizer={kind: adam}")),
     "none, pushes": ("none", ("gossip.clock.rate=2",)),
