@@ -219,6 +219,7 @@ def words(data):
     yield from [data] if isinstance(data, str) else [word for item in items for word in words(item)]
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.dictionaries(WORD, PLAIN, max_size=3))
 def test_random_arguments_round_trip(tmp_path_factory, args):

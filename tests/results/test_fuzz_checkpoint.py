@@ -110,6 +110,7 @@ def at(head, path):
     return head
 
 
+@pytest.mark.slow
 def test_what_headers_say_is_true_or_damage(halted, tmp_path):
     """Of each part of a header, with each wrong value."""
     run, target = Inside(halted / "run"), Inside(tmp_path) / "a.safetensors"

@@ -22,6 +22,8 @@ from batchednodes.figures import published
 from batchednodes.figures.published.experiment import Experiment
 from batchednodes.results.folder.inside import BorderError, Inside
 
+pytestmark = pytest.mark.slow
+
 SWEPT = TINY | {"run": TINY["run"] | {"until": 3, "baseline": "isolated"}, "sweep": {"local.lr": [0.1, 0.2]}}
 COMMANDS = {
     "resume": ["resume", "run"],

@@ -109,6 +109,7 @@ def test_the_recursion_for_two_and_three_nodes():
         )  # rounding of n terms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "capacity", "clock", "exchange"),
     [

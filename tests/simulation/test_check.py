@@ -126,6 +126,7 @@ def test_emissions_of_ones_own_travel_with_all_that_they_need():
     assert_sound("test_check:Scaled", cases=5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["NewestOfNeighbours", "Inbox", "Aged", "Noting", "Middle"])
 def test_what_is_kept_of_neighbours_and_of_what_has_come_is_sound(name):
     assert_sound(f"own_algorithms:{name}", cases=4)
@@ -136,6 +137,7 @@ def test_the_example_of_the_documents_is_sound():
     assert_sound(f"{path}:Lookahead", {"pull": 0.3}, cases=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "rule"),
     [

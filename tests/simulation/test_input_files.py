@@ -105,6 +105,7 @@ def places(path, options):
     return read
 
 
+@pytest.mark.slow
 def test_of_a_large_file_blocks_are_read_evenly_from_end_to_end(tmp_path, monkeypatch):
     for name, size in (("_WHOLE", 64), ("_END", 8), ("_BLOCK", 16)):
         monkeypatch.setattr(input_files, name, size)

@@ -16,19 +16,19 @@ from measure.whole import events_a_second
 from measure.workloads import LOGREG, built, settings
 
 _REGULAR = {"network.topology": {"kind": "k_regular", "degree": 4}}
-_ROUNDS = {
-    "timing": {"kind": "synchronous"},
-    "network.weights": {"kind": "metropolis_hastings"},
-    "gossip": {},
-    "update": {},
-}
+_OWN = {"timing": {"kind": "synchronous"}, "gossip": {}, "update": {}}
+_ROUNDS = _OWN | {"network.weights": {"kind": "metropolis_hastings"}}
 WAYS: dict[str, dict[str, Any]] = {
     "pushes": _REGULAR,
     "meetings": _REGULAR | {"gossip": {"clock": {"rate": 1}, "exchange": "meet"}},
     "meetings at updates": _REGULAR | {"gossip": {"clock": {"kind": "at_update"}, "exchange": "meet"}},
     "rounds": _REGULAR | _ROUNDS,
-    "rounds of their own": _REGULAR | {"timing": {"kind": "synchronous"}, "gossip": {}, "update": {}},
-    "rounds on a tree": _ROUNDS | {"network.topology": {"kind": "binary_tree"}},
+    "rounds of their own": _REGULAR | _OWN,
+    "rounds on a tree": _OWN | {"network.topology": {"kind": "binary_tree"}},
+    "meetings on a star": {
+        "network.topology": {"kind": "star"},
+        "gossip": {"clock": {"kind": "at_update", "order": "after"}, "exchange": "meet"},
+    },
 }
 """Where algorithms are sound; each is measured in the first of these that takes it."""
 
