@@ -22,6 +22,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "pushes": _REGULAR,
     "meetings": _REGULAR | {"gossip": {"clock": {"rate": 1}, "exchange": "meet"}},
     "meetings at updates": _REGULAR | {"gossip": {"clock": {"kind": "at_update"}, "exchange": "meet"}},
+    "pushes to all": _REGULAR | {"gossip": {"clock": {"kind": "at_update", "order": "after", "peers": "all"}}},
     "rounds": _REGULAR | _ROUNDS,
     "rounds of their own": _REGULAR | _OWN,
     "rounds on a tree": _OWN | {"network.topology": {"kind": "binary_tree"}},
