@@ -130,7 +130,7 @@ def _join_relu_(graph: fx.Graph, relu: fx.Node, norm: fx.Node) -> None:
         return
     for node in back:
         (gradient,) = node.users
-        gradient.replace_input_with(node, node.args[0])  # type: ignore[arg-type]
+        gradient.replace_input_with(node, node.all_input_nodes[0])
         gradient.kwargs = {**gradient.kwargs, "relu": True}
         graph.erase_node(node)
     norm.kwargs = {**norm.kwargs, "relu": True}
