@@ -211,9 +211,9 @@ class Rowwise(Nodes):
         return columns(self.declared, self.p)
 
     def changed(self, r: Rows, before: Rows) -> Rows:
-        """Returns the fields of some rows that a method replaced, and those that lie in the rows of x."""
+        """Returns the fields of some rows that a method replaced or wrote into, and those that lie in the rows of x."""
         return {name: value for name, value in r.items()
-                if value is not before.get(name) or name == "x" or name in self.columns}  # fmt: skip
+                if value is not before.get(name) or value._version or name == "x" or name in self.columns}  # fmt: skip
 
     def models(self, state: State, time: float | None = None) -> Float[Tensor, "n p"]:
         """Returns the models of the nodes that are scored; as a view where they are the rows themselves.

@@ -6,7 +6,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from batchednodes import config
+from batchednodes import config, train
 from batchednodes.algorithms.base import Algorithm, Field, Rows
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.engine import Unobserved
@@ -84,3 +84,29 @@ def test_what_is_written_is_read_before_and_what_no_tape_holds_goes_wave_by_wave
     assert bool(rowwise.fused) == fuses
     for name, rows in waves.items():
         torch.testing.assert_close(rows, alone[name], rtol=1e-12, atol=1e-12, msg=name)
+
+
+@dataclass(frozen=True)
+class Replacing(Algorithm):
+    """Counts updates in its model, by new tensors."""
+
+    fields: ClassVar[dict[str, Field]] = {"m": Field(width=1)}
+
+    def update_(self, r: Rows, k) -> None:
+        r["m"] = r["m"] + 1
+        r["x"] = k.descend(r["x"]) + r["m"]
+
+
+@dataclass(frozen=True)
+class Writing(Replacing):
+    """The same, written into what it is given."""
+
+    def update_(self, r: Rows, k) -> None:
+        r["m"] += 1
+        r["x"] = k.descend(r["x"]) + r["m"]
+
+
+def test_what_a_method_writes_into_its_rows_is_kept():
+    small = {"network.nodes": 4, "run.until": 4}
+    replaced, written = (train(small, {"algorithm": kind()}).x for kind in (Replacing, Writing))
+    assert torch.equal(replaced, written)
