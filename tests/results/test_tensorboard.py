@@ -9,20 +9,13 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from torch.utils.tensorboard.summary import histogram_raw, scalar, text
 
 from batchednodes.results.folder.inside import Inside
-from batchednodes.results.folder.tensorboard import Board, _checksum, _varint
+from batchednodes.results.folder.tensorboard import Board, _checksum
 
 
 @pytest.mark.parametrize("size", [0, 1, 15, 4000])
 def test_the_checksum_is_tensorboards(size):
     data = np.random.default_rng(size).bytes(size)
     assert struct.unpack("<I", _checksum(data))[0] == masked_crc32c(data)
-
-
-@pytest.mark.parametrize(
-    ("value", "groups"), [(0, [0]), (127, [127]), (128, [128, 1]), (300, [172, 2]), (2**21, [128, 128, 128, 1])]
-)
-def test_integers_are_in_groups_of_seven_bits(value, groups):
-    assert list(_varint(value)) == groups
 
 
 def test_tensorboard_reads_what_was_written(tmp_path):

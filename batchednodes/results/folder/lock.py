@@ -1,16 +1,18 @@
 """Lock: one process at a time works in the folder of a run.
 
 The operating system holds the lock and drops it with the process, however that ends: a file that a dead process left is
-not a lock any more. The file says who holds it, for people to read.
+not a lock any more. The file says who holds it, for people to read. Of filelock it takes the lock of an open file, not
+`FileLock`, which opens the file itself: it would follow links out of the folder, and empty what the file says.
 """
 
-import fcntl
 import json
 import os
 import socket
 from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
+
+from filelock import lock_descriptor
 
 from batchednodes.numerics.values import shown
 from batchednodes.results.folder.inside import BorderError, Inside
@@ -77,13 +79,11 @@ class Lock:
         return self.folder / LOCK
 
     def _take(self) -> None:
-        try:
-            fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock_descriptor(self.handle, blocking=False):
             raise ValueError(
                 f"{str(self.folder)!r} must not be in use, got a run in it by {_holder(self._file)}; wait for it or "
                 "stop it"
-            ) from None
+            )
 
     def _is_there(self) -> bool:
         """Returns whether the file that we hold is still the one with that name."""

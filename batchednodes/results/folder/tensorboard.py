@@ -1,7 +1,8 @@
 r"""Board: a file of TensorBoard events.
 
-TensorBoard's own writer has a thread for each file and computes checksums byte by byte in Python: at a mark of many
-networks that takes longer than everything else. The format is that of TensorFlow's records:
+Events and checksums are those of libraries. The file is our own, for TensorBoard's writer keeps a thread and an open
+file for each, computes checksums byte by byte in Python, and follows links; a sweep may have thousands of files. The
+format is that of TensorFlow's records:
 
     length of data [8 bytes], checksum of the length [4], data (an event) [length], checksum of the data [4]
 """
@@ -14,10 +15,10 @@ import socket
 import struct
 import time
 from contextlib import suppress
-from typing import Any, no_type_check
+from typing import Any
 
-import numpy as np
-from numba import njit
+from crc32c import crc32c
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from batchednodes.results.folder.inside import BorderError, Inside
 
@@ -47,13 +48,13 @@ class Board:
         self.late = self.now - now
         name = f"{int(self.now):010d}.{socket.gethostname()}.{os.getpid():010d}.{next(_NUMBERS):010d}"
         self.file, self.waiting, self.empty = folder / f"events.out.tfevents.{name}", bytearray(), True
-        self._write(_field(3, b"brain.Event:2"))  # the version of the format
-        self._write(_STEP + _varint(step) + _field(7, b"\x08\x01"))  # a session starts
+        self._write(file_version="brain.Event:2")
+        self._write(step=step, session_log=SessionLog(status=SessionLog.START))
 
     def add(self, summary: Any, step: int = 0) -> None:
         """Appends one summary, as `torch.utils.tensorboard.summary` makes it; step is at least 0."""
         self.empty = False
-        self._write(_STEP + _varint(step) + _field(5, summary.SerializeToString()))
+        self._write(step=step, summary=summary)
 
     def flush(self) -> None:
         """Hands what was added to the operating system, so that TensorBoard sees it.
@@ -72,9 +73,9 @@ class Board:
         """Forgets what could not be written."""
         self.waiting.clear()
 
-    def _write(self, what: bytes) -> None:
+    def _write(self, **what: Any) -> None:
         self.now = max(self.now, time.time() + self.late)
-        data = _TIME + struct.pack("<d", self.now) + what
+        data = Event(wall_time=self.now, **what).SerializeToString()
         length = struct.pack("<Q", len(data))
         self.waiting.extend(length + _checksum(length) + data + _checksum(data))
 
@@ -92,45 +93,7 @@ def _end(folder: Inside) -> float:
     return max(moment for moment in times if moment <= _LATEST)
 
 
-_TIME, _STEP = b"\x09", b"\x10"
-"""Keys of an event's fields 1 (wall time, eight bytes) and 2 (step, a varint) in the encoding of protocol buffers."""
-
-
-def _field(number: int, content: bytes) -> bytes:
-    """Returns a field of bytes of a protocol buffer."""
-    return bytes([number << 3 | 2]) + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    """Returns an integer in groups of seven bits, the lowest first; all but the last have the eighth bit set."""
-    groups = bytearray()
-    while value > 127:
-        groups.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*groups, value])
-
-
 def _checksum(data: bytes) -> bytes:
     """Returns the masked CRC-32C of TensorFlow's records."""
-    crc = int(_crc(np.frombuffer(data, np.uint8)))
+    crc = crc32c(data)
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
-def _crc(data):  # noqa: ANN001, ANN202
-    """Returns the CRC-32C (Castagnoli) of some bytes, four bits at a time."""
-    table = np.empty(16, np.uint32)
-    for k in range(16):
-        value = np.uint32(k)
-        for _ in range(4):
-            value = np.uint32(
-                (value >> np.uint32(1)) ^ (np.uint32(0x82F63B78) if value & np.uint32(1) else np.uint32(0))
-            )
-        table[k] = value
-    crc = np.uint32(0xFFFFFFFF)
-    for byte in data:
-        crc ^= np.uint32(byte)
-        for _ in range(2):
-            crc = np.uint32(table[crc & np.uint32(15)] ^ (crc >> np.uint32(4)))
-    return crc ^ np.uint32(0xFFFFFFFF)
