@@ -56,7 +56,7 @@ def named_paths() -> list[str]:
     scripts = [target.split(":")[0].replace(".", "/") + ".py" for target in project["scripts"].values()]
     return [
         *([project["readme"]] + project["license-files"] + scripts),
-        *(build["wheel"]["packages"] + build["sdist"]["include"]),
+        *(build["wheel"]["packages"] + [*build["wheel"]["force-include"]] + build["sdist"]["include"]),
         *(tool["pytest"]["ini_options"]["testpaths"] + tool["basedpyright"]["include"]),
         *(pattern.removesuffix("/**") for pattern in tool["ruff"]["lint"]["per-file-ignores"]),
     ]
@@ -129,7 +129,7 @@ def test_check_script_refuses_an_unknown_argument():
 
 def installed_closure() -> set[str]:
     """Returns the names of all that the requirements bring with them, as far as it is installed here."""
-    todo, seen = requirements("test"), set()
+    todo, seen = requirements("test", "docs"), set()
     while todo:
         requirement = todo.pop()
         applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
@@ -172,7 +172,9 @@ def test_all_that_requirements_bring_is_pinned():
     assert {name for name in unpinned if not name.startswith(("nvidia-", "cuda-", "triton"))} == set()
 
 
-@pytest.mark.parametrize("requirement", [r for r in requirements("test") if r.name != "triton"], ids=lambda r: r.name)
+@pytest.mark.parametrize(
+    "requirement", [r for r in requirements("test", "docs") if r.name != "triton"], ids=lambda r: r.name
+)
 def test_requirement_is_pinned(requirement: Requirement):
     assert requirement.specifier.contains(pins()[normal(requirement.name)])
 

@@ -4,6 +4,7 @@ YAML file -> key=value overrides -> interpolations -> Config
 """
 
 import copy
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -168,11 +169,20 @@ def _source(source: str | Path | Mapping[str, Any] | Config) -> dict[Any, Any]:
         return _nested(source)
     if not isinstance(source, str | Path):
         raise ValueError(f"a config must be a path, a mapping or a Config, got {shown(source)}")
-    tree = read_file(source)
+    tree = read_file(_shipped(Path(source)))
     if tree is not None and not isinstance(tree, dict):
         got = "a list" if isinstance(tree, list) else shown(tree)
         raise ValueError(f"config file {shown(str(source))} must hold keys and values (nodes: 50), got {got}")
     return tree or {}
+
+
+def _shipped(path: Path) -> Path:
+    """Returns the path of a config; where none is at configs/..., that of the one that comes with the package."""
+    if path.parts[:1] == ("configs",) and ".." not in path.parts and not os.path.lexists(path):
+        for home in Path(__file__).parents[1:3]:  # an installed package; a checkout
+            if (home / path).is_file():
+                return home / path
+    return path
 
 
 def _changes(given: Override) -> list[tuple[str, Any]]:

@@ -53,6 +53,18 @@ def test_an_empty_file_means_all_defaults(file, content):
     assert load(file(content)) == Config() == load({})
 
 
+def test_a_config_that_comes_with_the_package_is_found_where_none_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load("configs/quickstart.yaml").name == "quickstart"
+    assert load("configs/gossipy/push.yaml").timing == load({"timing": {"kind": "rounds", "steps": 100}}).timing
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "quickstart.yaml").write_text("name: my-own")
+    assert load("configs/quickstart.yaml").name == "my-own"
+    for path in ("configs/mine.yaml", "quickstart.yaml", "configs/../configs/million.yaml"):
+        with pytest.raises(ValueError, match="does not exist"):
+            load(path)
+
+
 def test_the_smallest_useful_config():
     config = load({"network": {"nodes": 50}})
     assert config == Config(network=Network(nodes=50))
