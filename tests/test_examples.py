@@ -14,7 +14,7 @@ from batchednodes.config.kinds import KINDS
 REPOSITORY = Path(__file__).parents[1]
 PROMPT = re.compile(r"^\s*>>> ", re.MULTILINE)
 SOURCES = sorted((REPOSITORY / "batchednodes").rglob("*.py"))
-DOCUMENTS = [*sorted((REPOSITORY / "docs").glob("*.md")), *sorted((REPOSITORY / ".github").glob("*.md"))]
+DOCUMENTS = [*sorted((REPOSITORY / "docs").rglob("*.md")), *sorted((REPOSITORY / ".github").glob("*.md"))]
 TOLD = [path for path in (*SOURCES, REPOSITORY / "README.md", *DOCUMENTS) if PROMPT.search(path.read_text())]
 """Files that show examples."""
 TYPED = {"__name__": "__main__"}

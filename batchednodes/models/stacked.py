@@ -27,7 +27,7 @@ from batchednodes.models.stand_ins import StandIns
 from batchednodes.numerics import memory
 from batchednodes.numerics.convolution import replace_, restore_
 
-REMEDY = "; see 'Any model' in README.md for what a stacked model may hold"
+REMEDY = "; see docs/how-to/model.md for what a stacked model may hold"
 """End of the message about a module that rows cannot hold."""
 
 

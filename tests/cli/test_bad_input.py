@@ -22,6 +22,7 @@ pytestmark = pytest.mark.slow  # refusals are timed, and checked signatures take
 
 REPOSITORY = Path(__file__).parents[2]
 SOURCES = sorted((REPOSITORY / "batchednodes").rglob("*.py"))
+DOCUMENTS = sorted((REPOSITORY / "docs").rglob("*.md"))
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{k}: &a{k} [*a{k - 1}, *a{k - 1}]\n" for k in range(1, 60))
 MANY = "[" + ", ".join(["0.25"] * 110_000) + "]"
 
@@ -230,15 +231,16 @@ def test_the_package_executes_no_data():
 def test_tensorboard_is_bound_to_this_machine_in_every_instruction():
     texts = {
         path: path.read_text()
-        for path in [*SOURCES, REPOSITORY / "README.md", *(REPOSITORY / "configs").rglob("*.yaml")]
+        for path in [*SOURCES, REPOSITORY / "README.md", *DOCUMENTS, *(REPOSITORY / "configs").rglob("*.yaml")]
     }
     lines = [line for text in texts.values() for line in text.splitlines() if re.search(r"tensorboard --", line)]
     assert lines
     assert [line for line in lines if "--host localhost" not in line] == []
 
 
-def test_readme_says_that_a_target_is_executed():
-    assert "**This imports and runs your code**" in (REPOSITORY / "README.md").read_text()
+@pytest.mark.parametrize("page", ["README.md", "docs/how-to/model.md", "docs/how-to/kinds.md"])
+def test_documents_say_that_a_target_is_executed(page):
+    assert "**This imports and runs your code" in (REPOSITORY / page).read_text()
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ TINY = {
     "local": {"batch_size": 4},
     "dtype": "float64",
 }
-LOOKAHEAD = str(Path(__file__).parents[2] / "docs" / "lookahead.py")
+LOOKAHEAD = str(Path(__file__).parents[2] / "docs" / "examples" / "lookahead.py")
 
 
 @dataclass(frozen=True)

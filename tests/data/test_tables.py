@@ -339,8 +339,8 @@ def test_what_is_not_installed_is_named(written, monkeypatch, kind, name):
     )
 
 
-def test_the_examples_of_the_readme_are_settings():
-    text = (Path(__file__).parents[2] / "README.md").read_text()
+def test_the_examples_of_the_documents_are_settings():
+    text = (Path(__file__).parents[2] / "docs" / "how-to" / "data.md").read_text()
     examples = re.findall(r"^\| `(\w+)` \| `(\{kind: .*\})` \|$", text, re.MULTILINE)
     files = set(KINDS["task.data"]) - {"linear_regression", "nonlinear_regression"}
     assert {kind for kind, _ in examples} == files

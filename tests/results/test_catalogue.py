@@ -1,7 +1,6 @@
-"""The table of metrics is what runs write, what README says and what every place shows."""
+"""The table of metrics is what runs write, and what every place shows."""
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,6 @@ from batchednodes.results import comparison
 from batchednodes.results.metrics import evaluator
 from batchednodes.results.metrics.catalogue import KEYS, METRICS, PANELS, SCALARS, Metric, renamed, roles
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
 SMALL = {
     "network": {"nodes": 5, "churn": {"leave": {"kind": "uniform", "low": 0, "high": 4}}},
     "task.data": {"kind": "linear_regression", "samples_per_node": 8, "features": 2},
@@ -42,12 +40,6 @@ def test_panels_and_charts_name_metrics_of_the_table():
     assert {metric.panel for metric in METRICS} - {None} == {*PANELS}
     assert all("mean" in roles(panel) for panel in PANELS)
     assert all(table[key].tag for keys in SCALARS.values() for key in keys)
-
-
-def test_readme_lists_the_keys_of_the_table():
-    part = README[README.index("Keys of `metrics.jsonl`") :]
-    named = re.findall(r"`([a-z_0-9]+)`", part[part.index("\n* ") : part.index("\n\nA metric of your own")])
-    assert sorted(named) == sorted(metric.key for metric in METRICS if metric.kept != "throughput")
 
 
 def test_list_metrics_prints_key_unit_and_meaning_without_pytorch():

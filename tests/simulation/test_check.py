@@ -133,7 +133,7 @@ def test_what_is_kept_of_neighbours_and_of_what_has_come_is_sound(name):
 
 
 def test_the_example_of_the_documents_is_sound():
-    path = Path(__file__).parents[2] / "docs" / "lookahead.py"
+    path = Path(__file__).parents[2] / "docs" / "examples" / "lookahead.py"
     assert_sound(f"{path}:Lookahead", {"pull": 0.3}, cases=2)
 
 

@@ -1,7 +1,7 @@
 """A complete algorithm of one's own: each node keeps slow weights, half way to which it returns after every update.
 
-Run it:    batchednodes train CONFIG "algorithm={kind: python, target: docs/lookahead.py:Lookahead, args: {pull: 0.3}}"
-Check it:  batchednodes check docs/lookahead.py:Lookahead pull=0.3
+Run it:    batchednodes train CONFIG "algorithm={kind: python, target: docs/examples/lookahead.py:Lookahead}"
+Check it:  batchednodes check docs/examples/lookahead.py:Lookahead pull=0.3
 
 Reference:
     M. Zhang, J. Lucas, G. Hinton, J. Ba, "Lookahead optimizer: k steps forward, 1 step back", NeurIPS 2019.
