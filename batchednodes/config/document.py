@@ -1,7 +1,8 @@
 r"""One YAML document as plain data, read in bounded time and memory whatever it holds; and plain data as a document.
 
 Numbers are decimal, 0x, 0o or 0b; what YAML 1.1 reads as octal (010), base 60 (1:30) or a date stays text, so that it
-is refused where a number is due.
+is refused where a number is due. PyYAML's parser reads it; its loader is not used, for it takes the last of equal keys
+without a word, and aliases however much they stand for.
 """
 
 import math

@@ -1,6 +1,7 @@
 """Checkpoints: the state, the clocks and the journal of a run, in one safetensors file that continues it.
 
 The file's metadata holds a checksum of everything else in it, so that damage is found when it is read.
+PyTorch's own checkpoints are pickles, which may run what they hold, and have no checksum that a reader asks for.
 
 Notation: n nodes, t tracked sources.
 """
