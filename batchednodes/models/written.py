@@ -6,7 +6,7 @@ and tensors lie beside it. To read one makes modules of those classes, and nothi
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
 

@@ -31,9 +31,9 @@ def keep(what: str, suffix: str, write: Callable[[Path], object]) -> str:
     Example:
         >>> from pathlib import Path
         >>> from batchednodes.numerics.inputs import keep, located
-        >>> name = keep("notes", ".py", lambda path: path.write_text("x = 1"))
+        >>> name = keep("notes", ".npz", lambda path: path.write_text("some"))
         >>> name, Path(located(name)).read_text()
-        ('inputs/notes-de23f86d25f5a7dd.py', 'x = 1')
+        ('inputs/notes-a6b46dd0d1ae5e86.npz', 'some')
 
     Args:
         what: it is for, in small letters.

@@ -33,7 +33,10 @@ def text_of(things: Sequence[Any], key: str) -> str:
     found = _Text(key)
     for thing in things:
         found.add(thing.__name__, thing)
-    return "\n\n".join(['"""What a run was made of, in the words of the program that made it."""', *found.parts.values()]) + "\n"
+    return (
+        "\n\n".join(['"""What a run was made of, in the words of the program that made it."""', *found.parts.values()])
+        + "\n"
+    )
 
 
 class _Text:

@@ -114,6 +114,12 @@ class Npz(Source):
             test = Rows(arrays["test_features"], arrays["test_targets"], classes)
         return dataset(rows, test, self.test_fraction, seed, self.standardize)
 
+    def rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns all features and targets of the file but those to test on, as models take them."""
+        headers = _headers(self.path, self.classes)
+        arrays = self._arrays(headers, [*_REQUIRED])
+        return arrays["features"], arrays["targets"]
+
     def _integers(self, headers: dict[str, Header]) -> bool:
         """Returns whether features stay integers."""
         kinds = [kind for name, (_, kind) in headers.items() if name.endswith("features")]

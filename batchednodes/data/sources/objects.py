@@ -16,8 +16,8 @@ from batchednodes.numerics import inputs
 from batchednodes.numerics.values import shown
 
 _FORMS = (
-    "(X, y) of arrays or tensors, (X, y, X_test, y_test), a data set of PyTorch or Hugging Face, a DataFrame whose last "
-    "column is the target, (DataFrame, name of the target), or a list with one of these for each node"
+    "(X, y) of arrays or tensors, (X, y, X_test, y_test), a data set of PyTorch or Hugging Face, a DataFrame whose "
+    "last column is the target, (DataFrame, name of the target), or a list with one of these for each node"
 )
 
 Arrays = dict[str, np.ndarray]
@@ -33,7 +33,7 @@ def from_objects(found: Any) -> Npz:
         >>> nodes = [(np.ones((8, 3)) * k, np.arange(8) % 2) for k in range(4)]  # a data set for each node
         >>> data = from_objects(nodes).load(4, seed=0)
         >>> data.features.shape, data.test_features.shape, sorted({*data.node.tolist()})
-        ((24, 3), (8, 3), [0, 1, 2, 3])
+        ((26, 3), (6, 3), [0, 1, 2, 3])
 
     Args:
         found: (X, y) of arrays or tensors, or (X, y, X_test, y_test); a `TensorDataset`, or any data set of PyTorch
@@ -48,7 +48,7 @@ def from_objects(found: Any) -> Npz:
 
     def write(path: Path) -> None:
         with path.open("wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, allow_pickle=False, **arrays)
 
     return Npz(inputs.keep("data", ".npz", write))
 
@@ -78,18 +78,14 @@ def _arrays(found: Any, key: str) -> Arrays:
         return _hugging_face(whole, target or "label", key)
     if hasattr(whole, "iloc") and hasattr(whole, "columns"):
         return _frame(whole, target, key)
-    if isinstance(getattr(whole, "tensors", None), tuple):  # a TensorDataset
-        whole = whole.tensors
-    if isinstance(whole, tuple) and len(whole) in (2, 4) and target is None:
-        return _pairs(whole, key)
-    if hasattr(whole, "__getitem__") and hasattr(whole, "__len__") and not isinstance(whole, tuple | Mapping | str):
-        if not _is_array(whole):
-            return _items(whole, key)
+    tensors = getattr(whole, "tensors", None)  # of a TensorDataset
+    parts = tensors if isinstance(tensors, tuple) else whole
+    if isinstance(parts, tuple) and len(parts) in (2, 4) and target is None:
+        return _pairs(parts, key)
+    counted = hasattr(parts, "__getitem__") and hasattr(parts, "__len__") and not hasattr(parts, "shape")
+    if counted and not isinstance(parts, tuple | Mapping | str):
+        return _items(parts, key)
     raise ValueError(f"{key} must be {_FORMS}, got {shown(found)}")
-
-
-def _is_array(found: Any) -> bool:
-    return hasattr(found, "shape")
 
 
 def _hugging_face(found: Any, target: str, key: str) -> Arrays:

@@ -217,14 +217,20 @@ class RunFolder:
         """Returns whether a checkpoint is due by the clock on the wall."""
         return self.checkpointer.overdue()
 
-    def keep(self, state: State, now: float, snapshot: Callable[[], Snapshot | None]) -> None:
-        """Writes a checkpoint if one is due at a simulated time [s]; a snapshot of None: older ones are of more use."""
+    def keep(self, state: State, now: float, snapshot: Callable[[], Snapshot | None]) -> bool:
+        """Writes a checkpoint if one is due at a simulated time [s]; a snapshot of None: older ones are of more use.
+
+        Returns:
+            Whether it does.
+        """
         if not self.checkpointer.due(now):
             self.checkpointer.prepare(state, now)
         elif (made := snapshot()) is None:
             self.checkpointer.wait(now)
         else:
             self.checkpointer.write(made)
+            return True
+        return False
 
     def save(self, snapshot: Snapshot) -> None:
         """Writes a state where its status says: a checkpoint, beside the run if it is running; the end in its own file.
