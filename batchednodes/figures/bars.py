@@ -1,10 +1,11 @@
-"""Bars: how far a run is, in a notebook, or on a terminal."""
+"""Notebooks and terminals: a bar that says how far a run is, and figures that are seen."""
 
 import html
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 from rich.console import Console
@@ -26,7 +27,7 @@ def shown(asked: bool | None, watch: Watch | None) -> Iterator[Watch | None]:
         asked: whether one is shown; None: in a notebook.
         watch: who watches, too.
     """
-    notebook = _display()
+    notebook = import_module("IPython.display") if _shell() is not None else None
     if asked is False or (asked is None and notebook is None):
         yield watch
         return
@@ -44,11 +45,18 @@ Show = Callable[[str, float, float, float | None], None]
 """Shows name, time and end [s], and loss of a run."""
 
 
-def _display() -> Any:
-    """Returns what shows things in the notebook that runs this; None: there is none."""
+def _shell() -> Any:
+    """Returns the kernel's shell of the notebook that runs this; None: there is none."""
     found = sys.modules.get("IPython")
     shell = None if found is None else found.get_ipython()
-    return sys.modules["IPython.display"] if hasattr(shell, "kernel") else None
+    return shell if hasattr(shell, "kernel") else None
+
+
+def let_figures_show() -> None:
+    """Lets a notebook show figures as pictures, which else it does only once pyplot is imported."""
+    shell = _shell()
+    if shell is not None:
+        import_module("IPython.core.pylabtools").select_figure_formats(shell, {"png"})
 
 
 @contextmanager

@@ -237,6 +237,7 @@ def plot(*runs: str | Path | Result, out: str | Path | None = None) -> "Figure":
             full = ", ".join(part for part in (label if len(runs) > 1 else "", name) if part)
             frames[full if full not in frames else f"{full} ({k})"] = frame
     figure = plots.curves(frames)
+    bars.let_figures_show()
     if out is not None:
         with Path(out).open("xb") as file:
             figure.savefig(file, format=Path(out).suffix[1:] or "png")

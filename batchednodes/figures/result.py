@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from batchednodes.config import Config, sweep
 from batchednodes.data import Dataset, Shards, from_objects
+from batchednodes.figures import bars
 from batchednodes.models import losses
 from batchednodes.models.stacked import Stack
 from batchednodes.numerics.lazy import deferred
@@ -281,9 +282,10 @@ class Result:
         ends = self.metrics.groupby("network")[[*known, "time"]].last().reset_index(drop=True)
         each = self.evaluate().melt(["node", "network"], var_name="metric").merge(ends, on="network")
         both = pd.concat([long[[*known, "node", "time", "metric", "value"]], each], ignore_index=True)
-        both["value"] = both["value"].astype(float)
-        kept = ~np.isnan(both["value"].to_numpy(float))
-        return pd.DataFrame(both.loc[kept, [*known, "node", "time", "metric", "value"]]).reset_index(drop=True)
+        values = both.pop("value").astype(float)
+        kept = ~np.isnan(values.to_numpy())
+        columns = [*known, "node", "time", "metric"]
+        return both.loc[kept, columns].assign(value=values[kept]).reset_index(drop=True)
 
     def to_csv(self, path: str | Path) -> None:
         """Writes `table` as CSV into a new file.
@@ -298,6 +300,7 @@ class Result:
 
         `figure.savefig("curves.pdf")` keeps them.
         """
+        bars.let_figures_show()
         return plots.curves(plots.frames(self.metrics.to_dict("records")))
 
     # --------------------------------------------------------------------------------------------------------- words

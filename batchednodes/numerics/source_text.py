@@ -6,6 +6,7 @@ and plain values stand as they are. The text is ordinary Python, and no pickle, 
 
 import ast
 import builtins
+import inspect
 import linecache
 import symtable
 import sys
@@ -64,10 +65,9 @@ class _Text:
         if isinstance(value, _PLAIN):
             self.check(name, value)
             return f"{name} = {value!r}"
-        code = _code(value)
-        if code is None:
+        if not isinstance(value, type | FunctionType):
             self.refuse(f"refer to what can be written down, got {name} = {shown(value)}")
-        text = self.definition(value.__name__, code)
+        text = self.definition(value)
         for other in _globals(symtable.symtable(text, "<text>", "exec")):
             scope = _scope(value)
             if other != value.__name__ and other in scope:
@@ -83,19 +83,20 @@ class _Text:
             pass
         self.refuse(f"refer to what can be written down, got {name} = {shown(value)}")
 
-    def definition(self, name: str, code: CodeType) -> str:
-        """Returns the text that defines a class or a function, some code of which is given."""
-        lines = linecache.getlines(code.co_filename)
-        try:
-            body = ast.parse("".join(lines)).body
-        except SyntaxError:
-            body = []
-        for node in body:
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
-                first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
-                if first <= code.co_firstlineno <= (node.end_lineno or 0):
-                    return "".join(lines[first - 1 : node.end_lineno]).rstrip()
-        self.refuse(f"be defined by class or def at the top of a module, a script or a cell, got {name}")
+    def definition(self, value: Any) -> str:
+        """Returns the text that defines a class or a function, which is told by the code in it."""
+        for code in _codes(value):
+            lines = linecache.getlines(code.co_filename)
+            try:
+                body = ast.parse("".join(lines)).body
+            except SyntaxError:
+                continue
+            for node in body:
+                if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == value.__name__:
+                    first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
+                    if first <= code.co_firstlineno <= (node.end_lineno or 0):
+                        return "".join(lines[first - 1 : node.end_lineno]).rstrip()
+        self.refuse(f"be defined by class or def at the top of a module, a script or a cell, got {value.__name__}")
 
     def refuse(self, rule: str) -> NoReturn:
         """Raises ValueError with what must be so, and was found."""
@@ -115,10 +116,12 @@ def _home(name: str, value: Any) -> str | None:
     return f"{min(public, key=len)}:{word}" if public else None
 
 
-def _code(value: Any) -> CodeType | None:
-    """Returns some code that is part of a definition; None where there is none to tell it by."""
-    parts = vars(value).values() if isinstance(value, type) else [value]
-    return next((part.__code__ for part in parts if isinstance(part, FunctionType)), None)
+def _codes(value: Any) -> Iterator[CodeType]:
+    """Yields the code of the functions that are part of a definition."""
+    for part in vars(value).values() if isinstance(value, type) else [value]:
+        whole = inspect.unwrap(part) if isinstance(part, FunctionType) else None
+        if isinstance(whole, FunctionType):
+            yield whole.__code__
 
 
 def _scope(value: Any) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from batchednodes.numerics.values import shown
 from batchednodes.results.callbacks import Begun, Callback, Row
 from batchednodes.results.folder.inside import Inside
 
-CSV = "metrics.csv"
-"""File in the folder of a run."""
+CSV, MLFLOW = "metrics.csv", "mlflow.db"
+"""Files in the folder of a run."""
 
 _NEEDS = {"wandb": "wandb", "mlflow": "mlflow"}
 """Logger -> the package that it needs, and the extra that brings it."""
@@ -142,7 +142,7 @@ class WandbLogger(Callback):
 
 
 class MlflowLogger(Callback):
-    """Writes one run of MLflow for each network into `mlruns` in the run's folder; a step is a millisecond."""
+    """Writes one run of MLflow for each network into `mlflow.db` in the run's folder; a step is a millisecond."""
 
     def __init__(self) -> None:
         """Begins when a run does."""
@@ -154,7 +154,7 @@ class MlflowLogger(Callback):
         if run.folder is None:
             return
         self.mlflow = import_module("mlflow")
-        self.client = self.mlflow.MlflowClient(tracking_uri=(run.folder / "mlruns").absolute().as_uri())
+        self.client = self.mlflow.MlflowClient(tracking_uri=f"sqlite:///{(run.folder / MLFLOW).absolute()}")
         found = self.client.get_experiment_by_name(run.settings.name)
         experiment = found.experiment_id if found else self.client.create_experiment(run.settings.name)
         for label, one in run.networks.items():
