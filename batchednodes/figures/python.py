@@ -207,7 +207,9 @@ def _final(run: str | Path | Result) -> list[dict[str, Any]]:
     if not isinstance(run, Result):
         return comparison.read(Path(run))[0]
     name = run.settings.name if run.folder is None else str(run.folder)
-    return [{"run": name} | comparison.checked(row) for row in run.summary["networks"]]
+    last = run.metrics.tail(len(sweep.points(run.settings)))  # of a run that has no summary yet
+    rows = run.summary.get("networks") or last.to_dict("records")
+    return [{"run": name} | comparison.checked(row) for row in rows]
 
 
 def plot(*runs: str | Path | Result, out: str | Path | None = None) -> "Figure":

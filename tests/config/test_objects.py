@@ -2,7 +2,6 @@
 
 import functools
 import linecache
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -101,13 +100,6 @@ def cell(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return main
 
 
-def again(folder: Path, work: str) -> str:
-    """Returns what another process prints, which works in another folder and knows only that of a run."""
-    code = f"import batchednodes; folder = {str(folder)!r}; {work}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/", check=True)
-    return done.stdout.strip()
-
-
 def arrays(found: Any) -> dict[str, np.ndarray]:
     with np.load(inputs.located(from_objects(found).path)) as file:
         return dict(file)
@@ -116,16 +108,29 @@ def arrays(found: Any) -> dict[str, np.ndarray]:
 # ------------------------------------------------------------------------------------------------- runs of objects
 
 
-def test_a_run_of_objects_goes_on_in_another_process_wherever_its_folder_is(cell: ModuleType, tmp_path: Path):
+def test_a_run_of_objects_is_repeated_and_goes_on_wherever_its_folder_is(
+    cell: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     graph = networkx.cycle_graph(4)
     settings = {"run.until": 2, "model": cell.Net, "loss": cell.loss, "local": {"lr": np.full(4, 0.1)}}
     half = batchednodes.train(settings, data=(X, Y), graph=graph, out=tmp_path / "run")
     whole = batchednodes.train(settings, {"run.until": 3}, data=(X, Y), graph=graph)
     moved = (tmp_path / "run").rename(tmp_path / "moved")
     assert sorted(path.name.partition("-")[0] for path in (moved / "inputs").iterdir()) == ["code", "code", "data"]
-    repeat = "r = batchednodes.train(folder + '/config.yaml'); print(r.x.sum().item())"
-    go_on = "r = batchednodes.resume(folder, 'run.until=3'); print(r.x.sum().item(), type(r.model(0)).__name__)"
-    assert again(moved, f"{repeat}; {go_on}").splitlines() == [str(half.x.sum().item()), f"{whole.x.sum().item()} Net"]
+    forget(monkeypatch)
+    monkeypatch.chdir("/")
+    assert torch.equal(batchednodes.train(moved / "config.yaml").x, half.x)
+    longer = batchednodes.resume(moved, "run.until=3")
+    assert torch.equal(longer.x, whole.x)
+    assert type(longer.model(0)).__name__ == "Net"
+
+
+def forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets this process know as little of the objects as another one does."""
+    monkeypatch.setattr(inputs, "_PLACES", {})
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
+    for name in [name for name in sys.modules if name.startswith(inputs.FOLDER)]:
+        monkeypatch.delitem(sys.modules, name)
 
 
 def test_objects_may_stand_in_mappings_and_a_plan(cell: ModuleType):
@@ -148,7 +153,7 @@ def test_an_input_with_other_content_is_refused(
     assert run.folder is not None
     (file,) = (run.folder / "inputs").glob(f"{name}-*")
     file.write_bytes(file.read_bytes() + b" ")
-    monkeypatch.setattr(inputs, "_PLACES", {})  # as in another process
+    forget(monkeypatch)
     with pytest.raises(ValueError, match=f"{file.name}' must hold what its name tells, got other content"):
         batchednodes.resume(run.folder, "run.until=2")
 
