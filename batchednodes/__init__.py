@@ -10,16 +10,18 @@ from batchednodes.numerics.release import release
 if TYPE_CHECKING:
     from batchednodes.algorithms.mixing.matrix import GossipMatrix
     from batchednodes.config import Config, load, register
-    from batchednodes.simulation.training import Result, resume, train
+    from batchednodes.figures.python import compare, plan, plot, resume, train
+    from batchednodes.figures.result import Result
+    from batchednodes.results.callbacks import Callback
 else:
     _HOMES = {
         "Config": "batchednodes.config",
         "load": "batchednodes.config",
         "register": "batchednodes.config",
         "GossipMatrix": "batchednodes.algorithms.mixing.matrix",
-        "Result": "batchednodes.simulation.training",
-        "resume": "batchednodes.simulation.training",
-        "train": "batchednodes.simulation.training",
+        "Callback": "batchednodes.results.callbacks",
+        "Result": "batchednodes.figures.result",
+        **dict.fromkeys(("compare", "plan", "plot", "resume", "train"), "batchednodes.figures.python"),
     }
 
     def __getattr__(name: str) -> Any:
@@ -38,4 +40,17 @@ forget_stale(Path(__file__).parent)
 
 __version__ = release()
 
-__all__ = ["Config", "GossipMatrix", "Result", "__version__", "load", "register", "resume", "train"]
+__all__ = [
+    "Callback",
+    "Config",
+    "GossipMatrix",
+    "Result",
+    "__version__",
+    "compare",
+    "load",
+    "plan",
+    "plot",
+    "register",
+    "resume",
+    "train",
+]

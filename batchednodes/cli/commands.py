@@ -51,7 +51,7 @@ def resume(settings: Config, made: Preflight, place: OutputFolder, limit: float 
 
 
 def _run(
-    start: Callable[[training.Watch, Interruption], training.Result],
+    start: Callable[[training.Watch, Interruption], training.Outcome],
     place: OutputFolder,
     limit: float | None,
     quiet: bool,
@@ -139,7 +139,7 @@ class _Watch:
         self.bar.update(task, completed=progress.clocks.time, status=status)
 
 
-def _report(terminal: Console, result: training.Result) -> None:
+def _report(terminal: Console, result: training.Outcome) -> None:
     networks, isolated = result.summary["networks"], result.summary["isolated"]
     if len(networks) > 1:
         terminal.print(
@@ -177,7 +177,7 @@ def _rate(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _notes(result: training.Result, networks: list[dict[str, Any]]) -> list[str]:
+def _notes(result: training.Outcome, networks: list[dict[str, Any]]) -> list[str]:
     summary = result.summary
     speed = f"{_rate(summary['events_per_second'])} events/s, {_rate(summary['updates_per_second'])} updates/s"
     wave = f", {summary['mean_wave']:.1f} events a wave" if summary["mean_wave"] else ""

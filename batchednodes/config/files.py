@@ -15,7 +15,9 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from batchednodes.config.document import parse, read_file, write
 from batchednodes.config.kinds import READER
+from batchednodes.config.objects import Implied, fill_, replaced
 from batchednodes.config.schema import Config
+from batchednodes.numerics import inputs
 from batchednodes.numerics.values import shown
 
 EXPANDED = 5_000
@@ -48,21 +50,25 @@ def load(source: str | Path | Mapping[str, Any] | Config, overrides: Sequence[Ov
         ValueError: unknown key 'network.nods'; did you mean 'network.nodes'?
 
     Args:
-        source: path of a YAML file, relative to the working directory; or a nested mapping; or a config.
+        source: path of a YAML file, relative to the working directory; or a nested mapping; or a config. Mappings may
+            hold objects in place of settings, see `batchednodes.train`.
         overrides: texts key=value, as "gossip.clock.rate=2*log(n)", whose value is read as YAML; or mappings, as
             {"gossip": {"clock": {"rate": 2}}} or {"gossip.clock.rate": 2}; the last one counts.
 
     Raises:
         ValueError: the file cannot be read, or a key or a value is wrong; the message begins with its path.
     """
+    implied: Implied = {}
     try:
-        tree, changes = _source(source), [change for given in overrides for change in _changes(given)]
+        tree = _source(source, implied)
+        changes = [change for given in overrides for change in _changes(given, implied)]
         change: dict[str, Any] = {}
         for key, value in changes:
             _change_(change, key, value)
         READER.forget_(tree, change, Config, "")
         for key, value in changes:
             _change_(tree, key, value)
+        fill_(tree, implied)
         resolved = _resolved(tree)
     except OmegaConfBaseException as error:
         raise ValueError(_unresolved(error)) from None
@@ -158,7 +164,7 @@ def _unresolved(error: OmegaConfBaseException) -> str:
 # ----------------------------------------------------------------------------------------------- source, overrides
 
 
-def _source(source: str | Path | Mapping[str, Any] | Config) -> dict[Any, Any]:
+def _source(source: str | Path | Mapping[str, Any] | Config, implied: Implied) -> dict[Any, Any]:
     if isinstance(source, Config):
         return _escape(to_dict(source))
     if isinstance(source, DictConfig):
@@ -166,10 +172,11 @@ def _source(source: str | Path | Mapping[str, Any] | Config) -> dict[Any, Any]:
         assert isinstance(plain, dict)
         return plain
     if isinstance(source, Mapping):
-        return _nested(source)
+        return _nested(replaced(source, implied))
     if not isinstance(source, str | Path):
         raise ValueError(f"a config must be a path, a mapping or a Config, got {shown(source)}")
-    tree = read_file(_shipped(Path(source)))
+    tree = read_file(path := _shipped(Path(source)))
+    inputs.find("\n".join(_texts(tree)), path.parent)
     if tree is not None and not isinstance(tree, dict):
         got = "a list" if isinstance(tree, list) else shown(tree)
         raise ValueError(f"config file {shown(str(source))} must hold keys and values (nodes: 50), got {got}")
@@ -185,7 +192,7 @@ def _shipped(path: Path) -> Path:
     return path
 
 
-def _changes(given: Override) -> list[tuple[str, Any]]:
+def _changes(given: Override, implied: Implied) -> list[tuple[str, Any]]:
     """Returns the full keys that an override sets, with their values as plain data."""
     if isinstance(given, str):
         return [assigned(given)]
@@ -196,7 +203,7 @@ def _changes(given: Override) -> list[tuple[str, Any]]:
     wrong = [key for key in given if not isinstance(key, str) or not _KEY.fullmatch(key)]
     if wrong:
         raise ValueError(f"overrides must have full keys of settings, as network.nodes, got {shown(wrong[0])}")
-    return [*_nested(given).items()]
+    return [*_nested(replaced(given, implied)).items()]
 
 
 def _nested(given: Mapping[Any, Any]) -> dict[Any, Any]:

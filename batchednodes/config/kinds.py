@@ -59,7 +59,7 @@ from batchednodes.config.registry import register_
 from batchednodes.config.synonyms import SYNONYMS
 from batchednodes.events import availability, clocks, merge, rounds, schemes, synchronous, token_accounts
 from batchednodes.events.links import delay, loss
-from batchednodes.models.criterion import Criterion
+from batchednodes.models.criterion import Criterion, FunctionLoss
 from batchednodes.numerics import values
 from batchednodes.numerics.values import shown
 
@@ -259,7 +259,7 @@ KINDS: dict[str, dict[str, type]] = {
         "python": models.PythonModule,
     },
     "run.metrics[]": {"python": PythonMetric},
-    "task.loss": {},
+    "task.loss": {"function": FunctionLoss},
     "distribution": {
         "lognormal": values.LogNormal,
         "uniform": values.Uniform,

@@ -199,6 +199,10 @@ class Run:
     metrics: Metrics = ("default",)
     """What is measured at marks: `default`, what every run measures, then metrics of your own, {kind: python, ...}."""
 
+    loggers: tuple[Literal["tensorboard", "csv", "wandb", "mlflow"], ...] = ("tensorboard",)
+    """Who writes curves into the run's folder, each once: TensorBoard; `csv`, a table of all metrics; Weights & Biases
+    and MLflow, both offline."""
+
     window: float | None = None
     """Length of the timeline that is scheduled at once [s of simulated time]; positive and finite; null: automatic. It
     changes memory and speed, never the result."""

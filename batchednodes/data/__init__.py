@@ -22,6 +22,7 @@ from batchednodes.data.sources.bundled import Digits, Sklearn
 from batchednodes.data.sources.huggingface import HuggingFace
 from batchednodes.data.sources.images import ImageFolder
 from batchednodes.data.sources.npz import Npz
+from batchednodes.data.sources.objects import from_objects
 from batchednodes.data.sources.quadratics import Quadratics
 from batchednodes.data.sources.svmlight import Libsvm
 from batchednodes.data.sources.synthetic import LinearRegression, NonlinearRegression
@@ -64,5 +65,6 @@ __all__ = [
     "Source",
     "StepCount",
     "check_dataset",
+    "from_objects",
     "shifted",
 ]

@@ -73,7 +73,7 @@ def plot(runs: Sequence[Path], out: Path | None) -> Drawn:
         ValueError: a folder holds no metrics, a file no settings with data to split, or a picture is there already.
     """
     folders = [run for run in runs if not run.is_file()]
-    frames = {
+    found = {
         ", ".join(part for part in (str(run) if len(runs) > 1 else "", name) if part): frame
         for run in folders
         for name, frame in _read(run).items()
@@ -81,10 +81,10 @@ def plot(runs: Sequence[Path], out: Path | None) -> Drawn:
     dealt = _splits(runs)
     place = Inside(folders[0]) / FIGURES if out is None and folders else Inside(out or Path(FIGURES))
     place.status()
-    names = ["curves"] * bool(frames) + ["split"] * bool(dealt)
+    names = ["curves"] * bool(found) + ["split"] * bool(dealt)
     check_absent(place.path, [f"{name}.{kind}" for name in names for kind in ("png", "pdf")])
     with matplotlib.rc_context({"pdf.fonttype": 42, "savefig.dpi": 160}):
-        figures = ([curves(frames)] if frames else []) + ([splits.draw(dealt)] if dealt else [])
+        figures = ([curves(found)] if found else []) + ([splits.draw(dealt)] if dealt else [])
         make(place.outer)
         paths = [_saved(figure, place, name) for name, figure in zip(names, figures, strict=True)]
     return Drawn([path for pair in paths for path in pair], [split.words for split in dealt])
@@ -195,8 +195,13 @@ def _read(run: Path) -> dict[str, pd.DataFrame]:
             raise ValueError(f"DIR must hold a whole metrics.jsonl, {place}: {error}") from None
     if not rows:
         raise ValueError(f"DIR must be the folder of a run with at least one mark, got {shown(str(run))} with none")
+    return frames(rows)
+
+
+def frames(rows: Iterable[Mapping[Any, Any]]) -> dict[str, pd.DataFrame]:
+    """Returns rows of metrics as what `curves` draws: for each setting, by its name, the means over its replicas."""
     settings: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
+    for row in map(comparison.checked, rows):
         name = ", ".join(f"{key.rsplit('.', 1)[-1]} = {value}" for key, value in row.items() if "." in key)
         settings.setdefault(name, []).append({key: row[key] for key in (*comparison.MEASURES, *comparison.own(row))})
     return {name: _over_replicas(pd.DataFrame(group, dtype=float)) for name, group in settings.items()}

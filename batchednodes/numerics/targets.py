@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from batchednodes.numerics.inputs import located
 from batchednodes.numerics.values import shown
 
 
@@ -57,7 +58,7 @@ def imported(target: str, key: str) -> Any:
 
 def _file(name: str) -> ModuleType:
     """Returns the module of a file, loaded once for each place that its path leads to."""
-    place, known = Path(name).resolve(), sys.modules.get(name)
+    place, known = Path(located(name)).resolve(), sys.modules.get(name)
     if known is not None and known.__file__ == str(place):
         return known
     spec = importlib.util.spec_from_file_location(name, place)
@@ -73,8 +74,8 @@ def _file(name: str) -> ModuleType:
     return module
 
 
-def name_of(thing: type) -> str | None:
-    """Returns the name by which a class can be imported again, in another process too; None: there is none.
+def name_of(thing: Any) -> str | None:
+    """Returns the name by which a class or function can be imported again, in another process too; None: by none.
 
     Example:
         >>> from collections import Counter
@@ -82,10 +83,13 @@ def name_of(thing: type) -> str | None:
         >>> name_of(Counter), name_of(type("Mine", (), {}))
         ('collections:Counter', None)
     """
-    found: Any = sys.modules.get(thing.__module__)
-    for part in thing.__qualname__.split("."):
+    module, path = getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(path, str) or module == "__main__":
+        return None
+    found: Any = sys.modules.get(module)
+    for part in path.split("."):
         found = getattr(found, part, None)
-    return f"{thing.__module__}:{thing.__qualname__}" if found is thing and thing.__module__ != "__main__" else None
+    return f"{module}:{path}" if found is thing else None
 
 
 def is_own(cls: type) -> bool:

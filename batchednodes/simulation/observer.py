@@ -18,11 +18,13 @@ from batchednodes.numerics import devices
 from batchednodes.numerics.memory import Chunks
 from batchednodes.numerics.release import release
 from batchednodes.results import theory
+from batchednodes.results.callbacks import Begun, Callback
 from batchednodes.results.checkpoints.checkpoint import Snapshot
 from batchednodes.results.checkpoints.journal import RunJournal
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.plain_json import alike
 from batchednodes.results.folder.run_folder import RunFolder
+from batchednodes.results.loggers import loggers
 from batchednodes.results.metrics.evaluator import diverged
 from batchednodes.results.metrics.staleness import StalenessAverages
 from batchednodes.simulation import divergence
@@ -50,6 +52,8 @@ class Job:
     watch: Watch | None
     stop: Callable[[], bool]
     """Whether the run should halt as soon as it can."""
+    callbacks: Sequence[Callback] = ()
+    """Who is told what happens."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ class RunObserver(Observer):
         self.journal = _journal(job, means, start, devices.label(run.state.x.device), files)
         self.files = None if folder is None else self._opened(folder, means.beside)
         self.rows: list[dict[str, Any]] = [] if self.files is None else self.files.rows(len(job.made.points))
+        self.told = [*(loggers(job.settings.run.loggers) if job.boards else ()), *job.callbacks]
         self.late = _late(self.start, job.settings.run.until)
         self.stopped = False
         self.last = time.perf_counter()
@@ -90,7 +95,8 @@ class RunObserver(Observer):
         self.progress: Progress | None = None
 
     def _opened(self, folder: Inside, beside: bool) -> RunFolder:
-        labels = sweep.labels(self.job.made.points) if self.job.boards else []
+        boards = self.job.boards and "tensorboard" in self.settings.run.loggers
+        labels = sweep.labels(self.job.made.points) if boards else []
         own = [one.metric for one in self.run.evaluator.own]
         return RunFolder(folder, self.settings, self.journal, self.start, labels, own, beside)
 
@@ -103,6 +109,10 @@ class RunObserver(Observer):
 
     def begin(self, fresh: Progress) -> Progress:
         """Returns how far the run has come; `fresh`, if it has not begun."""
+        points, folder = self.job.made.points, None if self.folder is None else self.folder.path
+        networks = dict(zip(sweep.labels(points), self.job.made.configs, strict=True))
+        for one in self.told:
+            one.start(Begun(self.settings, networks, folder, self.metrics() if self.start is not None else []))
         if self.start is None:
             if self.journal.start is not None and self.files is not None:
                 self.files.save(self._snapshot(fresh, "running"))  # the other run may go on, or go away
@@ -150,6 +160,8 @@ class RunObserver(Observer):
             self.files.log(progress.marks, observations, speed)
             self.rows.clear()  # in a long run they are many; metrics.jsonl has them
         self.rows += [o.row for o in observations]
+        for one in self.told:
+            one.mark([o.row for o in observations])
         self.last, self.progress = time.perf_counter(), progress
         self.stopped = self._hopeless()
         return self.advance(replace(progress, marks=progress.marks + 1)) and not self.stopped
@@ -162,8 +174,9 @@ class RunObserver(Observer):
     def advance(self, progress: Progress) -> bool:
         if self.job.watch is not None:
             self.job.watch(self.settings, progress, self.rows[-1])
-        if self.files is not None:
-            self.files.keep(self.run.state, progress.clocks.time, lambda: self._checkpoint(progress))
+        now = progress.clocks.time
+        if self.files is not None and self.files.keep(self.run.state, now, lambda: self._checkpoint(progress)):
+            self._tell_of_checkpoint(now)
         return not self.job.stop()
 
     def _checkpoint(self, progress: Progress) -> Snapshot | None:
@@ -247,6 +260,7 @@ class RunObserver(Observer):
         self.last = time.perf_counter()
         if self.files is not None and progress.clocks.time < self.settings.run.until:
             self.files.save(self._snapshot(progress, "interrupted"))
+            self._tell_of_checkpoint(progress.clocks.time)
         summary, now = self.summary(progress, "interrupted", None), progress.clocks.time
         alone = f"the run reached its end, t = {now:g} s, its isolated nodes halted on the way there"
         halted = f"the run halted in the window after t = {now:g} s"
@@ -258,6 +272,18 @@ class RunObserver(Observer):
         """Writes the summary, here and in TensorBoard."""
         if self.files is not None:
             self.files.finish(summary, self.job.made.configs)
+        self.tell_of_end(summary)
+
+    def tell_of_end(self, summary: dict[str, Any]) -> None:
+        """Tells callbacks that the run is over."""
+        for one in self.told:
+            one.end(summary)
+
+    def _tell_of_checkpoint(self, now: float) -> None:
+        """Tells callbacks of the checkpoint of a simulated time [s]."""
+        assert self.files is not None
+        for one in self.told:
+            one.checkpoint(now, self.files.checkpointer.path)
 
 
 def _journal(

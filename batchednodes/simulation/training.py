@@ -1,37 +1,39 @@
-r"""Training: from a config to a result, in one call.
-
-    result = batchednodes.train("configs/quickstart.yaml", "network.nodes=50")
+r"""Training: from a config to what a run leaves.
 
 Notation: n nodes, p parameters, t tracked sources.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from batchednodes import config
-from batchednodes.config import Config, Override
+from batchednodes.config import Config, Override, sweep
 from batchednodes.events.clocks import Never
 from batchednodes.events.links.loss import Independent
 from batchednodes.events.rounds import Rounds
-from batchednodes.models.stacked import Stack, named_faults
+from batchednodes.models.stacked import named_faults
 from batchednodes.numerics import devices
 from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.memory import Chunks
 from batchednodes.numerics.torch_modes import own
+from batchednodes.results import comparison
+from batchednodes.results.callbacks import Callback
 from batchednodes.results.checkpoints.checkpoint import Snapshot
-from batchednodes.results.checkpoints.checkpointer import newest
+from batchednodes.results.checkpoints.checkpointer import latest, newest
 from batchednodes.results.checkpoints.header import check_rows
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.lock import Lock
-from batchednodes.results.folder.paths import CONFIG, ISOLATED, OutputFolder, checkpoints
+from batchednodes.results.folder.paths import CONFIG, ISOLATED, METRICS, SUMMARY, OutputFolder, checkpoints
+from batchednodes.results.folder.plain_json import parsed
 from batchednodes.results.folder.run_folder import begin, new_folder, reopen
+from batchednodes.results.metrics.catalogue import renamed
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.build.assembly import Simulation
 from batchednodes.simulation.engine import Pause, Progress, never
@@ -49,23 +51,11 @@ else:
 
 
 @dataclass(frozen=True)
-class Result:
-    """What a run leaves in memory.
+class Outcome:
+    """What a run leaves in memory; see `batchednodes.Result`."""
 
-    Example:
-        >>> import batchednodes
-        >>> run = batchednodes.train({"network.nodes": 3, "run.until": 2})
-        >>> run.x.shape, run.versions.shape  # models, and how many updates of each node each other knows
-        (torch.Size([3, 11]), torch.Size([3, 3]))
-        >>> run.metrics[["time", "updates"]].to_dict("list")
-        {'time': [0.0, 1.0, 2.0], 'updates': [0, 2, 4]}
-        >>> run.model(0)
-        Sequential(
-          (0): Flatten(start_dim=1, end_dim=-1)
-          (1): Linear(in_features=10, out_features=1, bias=True)
-        )
-    """
-
+    settings: Config
+    """Of the run."""
     metrics: "pd.DataFrame"
     """One row for each mark and network, with the keys of metrics.jsonl; read from there, where there is a folder, so
     that numbers which are not finite are None or NaN."""
@@ -77,27 +67,6 @@ class Result:
     """Final versions of each network: a row for each of its nodes, a column for each of its tracked sources."""
     folder: Path | None
     """Where the files lie; None if none were asked for."""
-    stack: Stack = field(repr=False)
-    """Layout of a row of x."""
-
-    @property
-    def versions(self) -> Int[Tensor, "n t"]:
-        """Final versions of the tracked sources, networks one after the other.
-
-        Raises:
-            ValueError: networks have different numbers of tracked sources.
-        """
-        widths = [table.shape[1] for table in self.tables]
-        if len(set(widths)) > 1:
-            raise ValueError(f"versions must have one width, got networks with {widths} tracked sources; use tables")
-        return self.tables[0] if len(widths) == 1 else torch.cat(self.tables)
-
-    def model(self, i: int) -> nn.Module:
-        """Returns a module with the weights of node i, 0 <= i < n."""
-        with own():
-            if not 0 <= i < self.x.shape[0]:
-                raise ValueError(f"i must be a node, 0 <= i < {self.x.shape[0]}, got {i}")
-            return self.stack.module(self.x[i])
 
 
 def train(
@@ -106,91 +75,88 @@ def train(
     out: str | Path | None = None,
     watch: Watch | None = None,
     stop: Pause = never,
-) -> Result:
-    """Runs a config to its end.
-
-    PyTorch's and NumPy's modes (default type and device, gradients, autocast, ...) are the run's own meanwhile, in
-    `watch` and `stop` too, and the caller's again on return.
-
-    Example:
-        >>> import batchednodes
-        >>> run = batchednodes.train({"network": {"nodes": 10}}, "run.until=5", {"gossip.clock.rate": "2*log(n)"})
-        >>> run.metrics[["time", "loss_mean", "staleness_mean", "staleness_theory"]].round(2).iloc[-1].to_dict()
-        {'time': 5.0, 'loss_mean': 0.18, 'staleness_mean': 0.73, 'staleness_theory': 0.61}
-
-    Args:
-        source: path of a YAML file, a nested mapping, or a `Config`.
-        overrides: settings as "key=value", for example "gossip.clock.rate=2*log(n)", or in mappings, nested or by full
-            keys: {"network": {"nodes": 50}, "gossip.clock.rate": 2}.
-        out: new folder for the files of the run; None: nothing is written.
-        watch: called after each window and mark.
-        stop: asked often; once it returns True, the run halts within a wave, leaves a checkpoint, and its status is
-            "interrupted".
-
-    Raises:
-        ValueError: a setting, the data, the model, the device or the folder is not usable, or the run does not fit in
-            memory; the message names the key, the rule and the value. Nothing has been written then.
-        OSError: a file cannot be written; what was written before is whole, and `resume` goes on from it.
-    """
+    callbacks: Sequence[Callback] = (),
+) -> Outcome:
+    """Runs a config to its end; arguments, modes and errors as of `batchednodes.train`."""
     with own():
         settings = config.load(source, overrides)
         made = fresh(settings, out)
-    return start(settings, made, None if out is None else OutputFolder(Path(out)), watch, stop)
+    return start(settings, made, None if out is None else OutputFolder(Path(out)), watch, stop, callbacks)
 
 
 def start(
-    settings: Config, made: Preflight, out: OutputFolder | None = None, watch: Watch | None = None, stop: Pause = never
-) -> Result:
+    settings: Config,
+    made: Preflight,
+    out: OutputFolder | None = None,
+    watch: Watch | None = None,
+    stop: Pause = never,
+    callbacks: Sequence[Callback] = (),
+) -> Outcome:
     """Runs settings that have been read to their end.
 
     Args:
         settings: of the run.
         made: the networks that they stand for.
         out: where the files of the run go; None: nothing is written.
-        watch, stop: as of `train`, and so are errors.
+        watch, stop, callbacks: as of `train`, and so are errors.
     """
     with own():
-        return _new(Job(settings, made, True, watch, stop), out)
+        return _new(Job(settings, made, True, watch, stop, callbacks), out)
 
 
-def resume(folder: str | Path, *overrides: Override, watch: Watch | None = None, stop: Pause = never) -> Result:
-    """Goes on with a run that was killed or interrupted, in place; or extends one that is finished.
-
-    On one device the result is bit for bit that of a run without a pause.
-
-    Example:
-        >>> import batchednodes
-        >>> settings = {"network.nodes": 3, "run": {"mark_every": 1}}
-        >>> batchednodes.train(settings, "run.until=2", out="run").metrics["time"].tolist()
-        [0.0, 1.0, 2.0]
-        >>> longer = batchednodes.resume("run", "run.until=4")
-        >>> bool((longer.x == batchednodes.train(settings, "run.until=4").x).all())
-        True
-
-    Args:
-        folder: of the run.
-        overrides: settings to change, "run.until=200" or {"run.until": 200}; few can, see `changes.check_resumed`.
-        watch: called after each window and mark.
-        stop: as in `train`.
-
-    Raises:
-        ValueError: the folder holds no run, or one that diverged, another process works in it, or a setting must not
-            change.
-        OSError: a file cannot be written.
-    """
+def resume(
+    folder: str | Path,
+    *overrides: Override,
+    watch: Watch | None = None,
+    stop: Pause = never,
+    callbacks: Sequence[Callback] = (),
+) -> Outcome:
+    """Goes on with the run in a folder; arguments and errors as of `batchednodes.resume`."""
     with own():
         place, settings = Path(folder), reopened(folder, overrides)
         with Lock(Inside(place)):
-            return go_on(settings, resumable(place, settings), place, watch, stop)
+            return go_on(settings, resumable(place, settings), place, watch, stop, callbacks)
 
 
-def go_on(settings: Config, made: Preflight, folder: Path, watch: Watch | None = None, stop: Pause = never) -> Result:
+def go_on(
+    settings: Config,
+    made: Preflight,
+    folder: Path,
+    watch: Watch | None = None,
+    stop: Pause = never,
+    callbacks: Sequence[Callback] = (),
+) -> Outcome:
     """Goes on with the run in a folder, which is locked, with settings that have been read; see `resume`."""
     with own():
-        return _continued(Job(settings, made, True, watch, stop), Inside(folder))
+        return _continued(Job(settings, made, True, watch, stop, callbacks), Inside(folder))
 
 
-def _new(job: Job, out: OutputFolder | Inside | None) -> Result:
+def left(folder: str | Path) -> Outcome:
+    """Returns what the run in a folder has left so far; changes nothing.
+
+    Raises:
+        ValueError: the folder holds no run, or none with models.
+    """
+    with own():
+        place = Inside(Path(folder))
+        settings = reopened(folder, ())
+        try:
+            found = latest(place, torch.device("cpu"))
+        except ValueError as error:
+            raise ValueError(f"DIR must be the folder of a run with models, {error}") from None
+        rows = [renamed(parsed(line)) for line in comparison.text_of(place.path, METRICS, "run").splitlines()]
+        summary = parsed((place / SUMMARY).read()) if (place / SUMMARY).is_file() else {"status": "running"}
+        if settings.method.flows():  # up to now, which needs all that a run is
+            settings = replace(settings, device="cpu")
+            with _assembled(Job(settings, prepare(sweep.points(settings)), False, None, never), found) as (run, *_):
+                models = run.evaluator.models(run.state, found.clocks.time)
+        else:
+            models = warm_start.models(found)
+        tables = tuple(found.layout.block(found.state.versions, g) for g in range(found.layout.sizes.size))
+        return Outcome(settings, pd.DataFrame(rows), summary, models, tables, place.path)
+
+
+def _new(job: Job, out: OutputFolder | Inside | None) -> Outcome:
     """Runs a task from its start, in a new folder, or one that is empty."""
     with _assembled(job, None) as (run, means, origin):
         if out is None:
@@ -200,7 +166,7 @@ def _new(job: Job, out: OutputFolder | Inside | None) -> Result:
             return _run(job, run, RunObserver(job, run, means, lock.folder, origin))
 
 
-def _continued(job: Job, folder: Inside) -> Result:
+def _continued(job: Job, folder: Inside) -> Outcome:
     """Runs a task from where it is in its folder, which is locked."""
     start = newest(folder, assembly.device(job.settings), lambda s: check_rows(folder, s.header))
     if start is not None:
@@ -243,7 +209,7 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _run(job: Job, run: Simulation, observer: RunObserver) -> Result:
+def _run(job: Job, run: Simulation, observer: RunObserver) -> Outcome:
     """Runs to the end, then the isolated nodes if they are asked for, each from where it is."""
     with observer, named_faults():
         progress = observer.begin(run.engine.begin())
@@ -254,6 +220,7 @@ def _run(job: Job, run: Simulation, observer: RunObserver) -> Result:
         observer.save(progress)
         known = observer.known()
         if known is not None:
+            observer.tell_of_end(known)
             return _result(run, observer, progress, known)
         isolated = None
         if job.settings.run.baseline == "isolated" and not observer.stopped:
@@ -266,13 +233,13 @@ def _run(job: Job, run: Simulation, observer: RunObserver) -> Result:
         return _result(run, observer, progress, summary)
 
 
-def _result(run: Simulation, observer: RunObserver, progress: Progress, summary: dict[str, Any]) -> Result:
+def _result(run: Simulation, observer: RunObserver, progress: Progress, summary: dict[str, Any]) -> Outcome:
     layout, versions = run.evaluator.tracking.layout, run.state.versions
     tables = tuple(layout.block(versions, g) for g in range(layout.sizes.size))
     metrics = pd.DataFrame(observer.metrics())
     folder = None if observer.folder is None else observer.folder.path
     models = run.evaluator.models(run.state, progress.clocks.time)
-    return Result(metrics, summary, models, tables, folder, run.problem.stack)
+    return Outcome(observer.settings, metrics, summary, models, tables, folder)
 
 
 def _isolated(job: Job, folder: Inside | None) -> dict[str, Any]:
@@ -282,7 +249,7 @@ def _isolated(job: Job, folder: Inside | None) -> dict[str, Any]:
     """
     settings = _silent(replace(job.settings, name=f"{job.settings.name[:90]}-isolated"))
     made = prepare([replace(p, config=_silent(p.config)) for p in job.made.points])
-    alone = replace(job, settings=settings, made=made, boards=False)
+    alone = replace(job, settings=settings, made=made, boards=False, callbacks=())
     if folder is None:
         return _new(alone, None).summary
     made.summed = job.made.files

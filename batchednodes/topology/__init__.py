@@ -8,7 +8,7 @@ says who is contacted; likewise where weights do.
 from batchednodes.topology.base import Changing, Topology
 from batchednodes.topology.communities import RandomGeometric, StochasticBlock, TwoCliques
 from batchednodes.topology.deterministic import Chain, Complete, Exponential, Hypercube, Ring, Star
-from batchednodes.topology.from_networkx import Davis, Karate, NetworkX, from_networkx
+from batchednodes.topology.from_networkx import Davis, Karate, NetworkX, from_matrix, from_networkx
 from batchednodes.topology.given import Adjacency, EdgeList, Edges
 from batchednodes.topology.global_mean import GlobalMean
 from batchednodes.topology.graph import Graph
@@ -82,6 +82,7 @@ __all__ = [
     "choice",
     "choices",
     "chosen",
+    "from_matrix",
     "from_networkx",
     "peer",
     "peers",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy
 
 from batchednodes.numerics import rng
 from batchednodes.numerics.lazy import deferred
@@ -266,3 +267,35 @@ def from_networkx(found: Any) -> Adjacency:
             `found.nodes`. Weights and loops are left out, parallel edges merged.
     """
     return Adjacency.of(stored(found))
+
+
+def from_matrix(found: Any) -> Adjacency:
+    """Returns the setting `network.topology` that stands for an adjacency matrix, of NumPy, PyTorch or SciPy.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.topology import from_matrix
+        >>> from_matrix(np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]]))
+        Adjacency(lists='0 1, 1 2', directed=False)
+
+    Args:
+        found: square, of zeros and ones; entry [i, j] says whether i may contact j. One that is not symmetric is a
+            directed graph. The diagonal is left out.
+
+    Raises:
+        ValueError: it is not square, or has other entries.
+    """
+    matrix = found if hasattr(found, "tocoo") else np.asarray(found)
+    shape = tuple(matrix.shape)
+    if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
+        raise ValueError(f"graph must be a square matrix, one row for each node, got shape {list(shape)}")
+    entries = scipy.sparse.coo_array(matrix)
+    entries.eliminate_zeros()
+    other = entries.data[entries.data != 1]
+    if other.size:
+        rule = "graph must be a matrix of zeros and ones"
+        fix = "probabilities of contacts belong into network.weights={kind: given}"
+        raise ValueError(f"{rule}, got an entry {shown(other[0].item())}; {fix}")
+    i, j = entries.row.astype(np.int64), entries.col.astype(np.int64)
+    directed = abs(entries - entries.T).nnz > 0
+    return Adjacency.of(Graph.of(shape[0], i, j, directed=directed))

@@ -10,14 +10,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_exactness import LINEAR, finish
 from test_mixing import one_network, phase
 
-from batchednodes import load, resume, train
+from batchednodes import Result, load, resume, train
 from batchednodes.algorithms.mixing import cpu, cuda, sparse
 from batchednodes.data import LinearRegression
 from batchednodes.numerics import devices
 from batchednodes.simulation import divergence
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.planning.plan import plan
-from batchednodes.simulation.training import Result
 
 N, BAD = 10, [2, 7]
 TINY = {

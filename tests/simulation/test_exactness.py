@@ -11,7 +11,7 @@ import pytest
 import torch
 from observers import Watching
 
-from batchednodes import Config, load, train
+from batchednodes import Config, Result, load, train
 from batchednodes.algorithms.state import State
 from batchednodes.algorithms.versions import Layout
 from batchednodes.numerics.memory import Chunks
@@ -22,7 +22,6 @@ from batchednodes.results.folder.inside import Inside
 from batchednodes.simulation.build import assembly, local
 from batchednodes.simulation.engine import Batched, Progress, Unobserved
 from batchednodes.simulation.planning import memory_plan, plan
-from batchednodes.simulation.training import Result
 
 LINEAR = 1e-12  # relative, float64: the same sums in another order, a few hundred of them
 SMALL = [

@@ -16,14 +16,13 @@ import torch
 from numba import njit
 from safetensors.torch import load_file
 
-from batchednodes import load, train
+from batchednodes import Result, load, train
 from batchednodes.numerics.fx_program import Function
 from batchednodes.numerics.memory import Chunk, Chunks, exhausted, gib, reason
 from batchednodes.results.checkpoints import checkpoint
 from batchednodes.results.folder.inside import Inside
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.engine import Batched, Unobserved
-from batchednodes.simulation.training import Result
 
 pytestmark = pytest.mark.slow
 

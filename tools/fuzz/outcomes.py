@@ -15,11 +15,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from batchednodes import load, train
+from batchednodes import Result, load, train
 from batchednodes.config import Config, sweep
 from batchednodes.simulation.build import datasets
 from batchednodes.simulation.planning import memory_plan
-from batchednodes.simulation.training import Result
 from fuzz import data as sets
 from fuzz.cases import HOST_ONLY, Case
 

@@ -127,9 +127,21 @@ class HuggingFace(Source):
         chosen = seed if self.test_seed is None else self.test_seed
         return dataset(made[0], made[1] if len(made) > 1 else None, self.test_fraction, chosen, self.standardize)
 
-    def _parts(self) -> "list[_Part]":
+    def arrays(self, splits: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Returns the rows of splits that are there already as the arrays of an .npz file."""
+        parts = self._parts(splits)
+        learned = _learned(parts, self.target, self.classes)
+        shape, integers, made = self._shape(parts[0]), self._integers(parts), dict[str, np.ndarray]()
+        for part, y, prefix in zip(parts, learned.values, ("", "test_"), strict=False):
+            made |= {
+                f"{prefix}features": _read(part, shape, self._frame(parts[0]), integers),
+                f"{prefix}targets": np.asarray(y),
+            }
+        return made
+
+    def _parts(self, splits: Mapping[str, Any] | None = None) -> "list[_Part]":
         """Returns the rows to train on and, where they have a split of their own, to test on."""
-        splits, found = _splits(self.path, self.subset), list[_Part]()
+        splits, found = _splits(self.path, self.subset) if splits is None else splits, list[_Part]()
         for key, name in {"split": self.split, "test_split": self.test_split}.items():
             if name is None:
                 continue

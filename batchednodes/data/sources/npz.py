@@ -16,6 +16,7 @@ from batchednodes.data.paths import check_file
 from batchednodes.data.sources.base import Classes, Dataset, DataSizes, FeaturesAs, Source, check_rows, stay_integers
 from batchednodes.data.sources.holdout import Rows, Standardize, check_fraction, dataset, held_out
 from batchednodes.data.sources.labels import from_one, unseen, whole
+from batchednodes.numerics.inputs import located
 from batchednodes.numerics.quiet import filtered
 from batchednodes.numerics.values import LARGEST, shown
 
@@ -113,6 +114,12 @@ class Npz(Source):
             test = Rows(arrays["test_features"], arrays["test_targets"], classes)
         return dataset(rows, test, self.test_fraction, seed, self.standardize)
 
+    def rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns all features and targets of the file but those to test on, as models take them."""
+        headers = _headers(self.path, self.classes)
+        arrays = self._arrays(headers, [*_REQUIRED])
+        return arrays["features"], arrays["targets"]
+
     def _integers(self, headers: dict[str, Header]) -> bool:
         """Returns whether features stay integers."""
         kinds = [kind for name, (_, kind) in headers.items() if name.endswith("features")]
@@ -121,7 +128,7 @@ class Npz(Source):
     def _arrays(self, headers: dict[str, Header], names: list[str]) -> dict[str, np.ndarray]:
         """Returns the named arrays, converted to the types of a `Dataset`."""
         integers, labelled, made = self._integers(headers), _labelled(headers, self.classes), dict[str, np.ndarray]()
-        with zipfile.ZipFile(self.path) as archive:
+        with zipfile.ZipFile(located(self.path)) as archive:
             for name in names:
                 stays = integers if name.endswith("features") else labelled or name == "node"
                 made[name] = (_whole if stays else _real)(self.path, name, array(self.path, archive, name))
@@ -151,9 +158,9 @@ def opened(path: str, write: str) -> zipfile.ZipFile:
     Raises:
         ValueError: there is no such file, or it is no archive.
     """
-    check_file(path, ".npz", "path", write)
+    check_file(located(path), ".npz", "path", write)
     try:
-        return zipfile.ZipFile(path)
+        return zipfile.ZipFile(located(path))
     except Exception:  # as above
         raise ValueError(f"path must be an .npz file, got {shown(path)}, which is not a zip archive: {write}") from None
 
@@ -203,7 +210,7 @@ def header(path: str, archive: zipfile.ZipFile, name: str) -> Header:
             f"the object array {shown(name)}",
             "convert it to one number type (no pickle)",
         )
-    if promised != held or info.compress_size > os.path.getsize(path):
+    if promised != held or info.compress_size > os.path.getsize(located(path)):
         fail(path, "whole arrays", f"{held} of the {shown(promised)} bytes of {shown(name)}", "write the file again")
     if held > max(_LOOSE, _DENSE * info.compress_size):
         got = f"{shown(name)} of {held >> 20} MiB in {info.compress_size >> 10} KiB"
@@ -259,7 +266,7 @@ def array(path: str, archive: zipfile.ZipFile, name: str) -> np.ndarray:
 
 def _first(path: str) -> np.ndarray:
     """Returns the first sample's features [1, ...]."""
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(located(path)) as archive:
         try:
             with archive.open("features.npy") as file:
                 shape, is_turned, dtype = _HEADERS[np.lib.format.read_magic(file)](file)

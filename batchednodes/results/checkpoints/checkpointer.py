@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -70,6 +71,11 @@ class Checkpointer:
         self.writer = BackgroundWorker(_yield_to_others)
         self.writing: Callable[[], None] | None = None
         self.wait(now)
+
+    @property
+    def path(self) -> Path:
+        """Of the latest checkpoint, or of the one that is being written."""
+        return (self.folder / f"{self.number:06}.safetensors").path
 
     def wait(self, now: float) -> None:
         """Lets the next checkpoint be due after a whole interval; now is the simulated time [s]."""

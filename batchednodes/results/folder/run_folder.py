@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from batchednodes import config
 from batchednodes.algorithms.state import State
 from batchednodes.config import Config
+from batchednodes.numerics import inputs
 from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.values import shown
 from batchednodes.results.checkpoints.checkpoint import Snapshot
@@ -88,7 +89,7 @@ def new_folder(where: OutputFolder, settings: str, nodes: str | None = None) -> 
 
 
 def begin(folder: Inside, settings: str, nodes: str | None = None) -> Lock:
-    """Locks a folder that is empty, and writes the settings of a run, and the names of its nodes, if any, into it.
+    """Locks a folder that is empty, and writes the settings of a run, its inputs, and the names of its nodes into it.
 
     Raises:
         OSError: they cannot be written.
@@ -98,6 +99,10 @@ def begin(folder: Inside, settings: str, nodes: str | None = None) -> Lock:
         (folder / CONFIG).replace([settings.encode()])
         if nodes is not None:
             (folder / NODES).replace([nodes.encode()])
+        if names := inputs.named(settings):
+            (folder / inputs.FOLDER).make()
+        for name in names:
+            (folder / name).replace(inputs.blocks(name))
     except BaseException:
         lock.close()
         raise
@@ -123,8 +128,10 @@ def _new_place(parent: Path) -> Inside:
 
 def _unmake(place: Inside) -> None:
     """Removes a folder that is being made; one that holds anything else stays."""
-    if {*place.names()} <= {LOCK, CONFIG, CONFIG + PARTIAL, NODES, NODES + PARTIAL}:
+    if {*place.names()} <= {LOCK, CONFIG, CONFIG + PARTIAL, NODES, NODES + PARTIAL, inputs.FOLDER}:
         with suppress(OSError, BorderError):
+            if (place / inputs.FOLDER).is_folder():
+                (place / inputs.FOLDER).remove_folder(whole=True)
             for name in place.names():
                 (place / name).remove()
             place.remove_folder()
@@ -210,14 +217,20 @@ class RunFolder:
         """Returns whether a checkpoint is due by the clock on the wall."""
         return self.checkpointer.overdue()
 
-    def keep(self, state: State, now: float, snapshot: Callable[[], Snapshot | None]) -> None:
-        """Writes a checkpoint if one is due at a simulated time [s]; a snapshot of None: older ones are of more use."""
+    def keep(self, state: State, now: float, snapshot: Callable[[], Snapshot | None]) -> bool:
+        """Writes a checkpoint if one is due at a simulated time [s]; a snapshot of None: older ones are of more use.
+
+        Returns:
+            Whether it does.
+        """
         if not self.checkpointer.due(now):
             self.checkpointer.prepare(state, now)
         elif (made := snapshot()) is None:
             self.checkpointer.wait(now)
         else:
             self.checkpointer.write(made)
+            return True
+        return False
 
     def save(self, snapshot: Snapshot) -> None:
         """Writes a state where its status says: a checkpoint, beside the run if it is running; the end in its own file.

@@ -18,7 +18,7 @@ from batchednodes.algorithms.rowwise import Rowwise
 from batchednodes.algorithms.state import State
 from batchednodes.config import Config
 from batchednodes.events.merge import Gathering
-from batchednodes.models.criterion import Criterion
+from batchednodes.models.criterion import Criterion, FunctionLoss
 from batchednodes.models.problem import Problem
 from batchednodes.numerics.targets import is_own
 
@@ -121,7 +121,13 @@ def _is(value: object, shape: tuple[int, ...]) -> bool:
 
 def _try_loss(criterion: Criterion, targets: Tensor, classes: int | None, dtype: torch.dtype) -> None:
     shape = targets.shape if classes is None else (*targets.shape, classes)
-    each = criterion.each(torch.zeros(shape, dtype=dtype, device=targets.device), targets)
+    try:
+        each = criterion.each(torch.zeros(shape, dtype=dtype, device=targets.device), targets)
+    except Exception as error:  # whatever a function of the user's raises
+        if not isinstance(criterion, FunctionLoss):
+            raise
+        rule = f"task.loss.target must take outputs of shape {[*shape]} and targets of shape {[*targets.shape]}"
+        raise ValueError(f"{rule}, got {type(error).__name__}: {error}, by {criterion.target}") from error
     if not _is(each, (len(targets),)):
         got = f"a tensor of shape {list(each.shape)}" if isinstance(each, Tensor) else type(each).__name__
         raise _refuse("task.loss", criterion, "each", f"return a loss for each of {len(targets)} examples, got {got}")

@@ -30,6 +30,7 @@ from batchednodes.events.synchronous import Barriers, Synchronous
 from batchednodes.events.timeline import AFTER, ALONE, BEFORE, Timeline
 from batchednodes.numerics.targets import is_own, returned
 from batchednodes.numerics.values import shown
+from batchednodes.results import loggers
 from batchednodes.results.checkpoints.header import DamageError, believing, finite
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.paths import check_elsewhere, check_new, check_origin, check_own
@@ -113,6 +114,7 @@ def _prepared(points: Sequence[NetworkSpec]) -> Preflight:
     configs = [p.config for p in points]
     first = configs[0]
     own_metrics.load(first.run.metrics)
+    loggers.check(first)
     sizes, where = datasets.sizes(configs), _device(first)
     known = first.task.model.count(sizes[0].features, sizes[0].outputs)
     need = MemoryBudget(configs, known or 0, sizes)

@@ -29,6 +29,7 @@ _GOES_ON = (
     "run.keep_checkpoints",
     "run.checkpoint_folder",
     "run.baseline",
+    "run.loggers",
     "device",
 )
 """Settings, and sections, that may change when a run is resumed: the events so far stay what they were."""

@@ -54,11 +54,11 @@ def start_(state: State, declared: Mapping[str, Field], sizes: Int64[np.ndarray,
         found = latest(Inside(Path(folder)), torch.device("cpu"))
     except ValueError as error:
         raise ValueError(f"run.start_from must be the folder of a run, {error}") from None
-    changed, models = check_start(settings, sizes.tolist(), state.p, found.header), _models(found)
+    changed, begun = check_start(settings, sizes.tolist(), state.p, found.header), models(found)
     if np.array_equal(sizes, found.layout.sizes):
-        state.models.copy_(models)
+        state.models.copy_(begun)
     else:
-        state.models.view(sizes.size, *models.shape).copy_(models)
+        state.models.view(sizes.size, *begun.shape).copy_(begun)
     for name in (name for name, one in declared.items() if one.start == "model"):
         rows = state.x[:, state.columns[name]] if name in state.columns else state.fields[name]
         rows[: state.nodes] = state.models
@@ -67,7 +67,7 @@ def start_(state: State, declared: Mapping[str, Field], sizes: Int64[np.ndarray,
     return Origin(folder, found.clocks.time, changed)
 
 
-def _models(found: Snapshot) -> Float[Tensor, "n p"]:
+def models(found: Snapshot) -> Float[Tensor, "n p"]:
     """Returns the models of a run as its algorithm scores them: of push-sum the numerators over the weights."""
     state, said = found.state, found.journal.config.get("algorithm", {})
     algorithm = READER.read(said, Algorithm, "algorithm", next(f for f in fields(Config) if f.name == "algorithm"))

@@ -1,0 +1,255 @@
+"""The package from Python: what the commands do, as functions that take objects and return them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchednodes import config
+from batchednodes.config import Config, Override, sweep
+from batchednodes.figures import bars
+from batchednodes.figures.result import Result
+from batchednodes.numerics.lazy import deferred
+from batchednodes.numerics.torch_modes import own
+from batchednodes.numerics.values import shown
+from batchednodes.results import comparison
+from batchednodes.results.callbacks import Callback
+from batchednodes.results.metrics import catalogue
+from batchednodes.simulation import training
+from batchednodes.simulation.build import assembly
+from batchednodes.simulation.engine import Pause, never
+from batchednodes.simulation.observer import Watch
+from batchednodes.simulation.planning import plan as planning
+from batchednodes.simulation.planning.plan import Plan
+from batchednodes.simulation.planning.preflight import prepare
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from batchednodes.figures import plots
+else:
+    pd = deferred("pandas")
+    plots = deferred("batchednodes.figures.plots")
+
+Source = str | Path | Mapping[str, Any] | Config
+"""Settings: path of a YAML file, a mapping, nested or by full keys, or a `Config`."""
+
+
+def train(
+    source: Source | None = None,
+    *overrides: Override,
+    model: Any = None,
+    data: Any = None,
+    graph: Any = None,
+    loss: Any = None,
+    out: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
+    progress: bool | None = None,
+    watch: Watch | None = None,
+    stop: Pause = never,
+) -> Result:
+    """Runs a config to its end.
+
+    Objects may stand in place of settings, here or in mappings, {"task": {"model": Net}} or {"model": Net}. Each
+    becomes a setting; arrays and weights, and the text of classes and functions that were defined in a notebook or a
+    script, lie in the folder `inputs` of the run, beside its config.yaml, so that it is repeated and resumed wherever
+    its folder is.
+
+    PyTorch's and NumPy's modes (default type and device, gradients, autocast, ...) are the run's own meanwhile, in
+    `watch`, `stop` and `callbacks` too, and the caller's again on return.
+
+    Example:
+        >>> import batchednodes
+        >>> run = batchednodes.train({"network": {"nodes": 10}}, "run.until=5", {"gossip.clock.rate": "2*log(n)"})
+        >>> run.metrics[["time", "loss_mean", "staleness_mean", "staleness_theory"]].round(2).iloc[-1].to_dict()
+        {'time': 5.0, 'loss_mean': 0.18, 'staleness_mean': 0.73, 'staleness_theory': 0.61}
+        >>> import networkx
+        >>> from sklearn.datasets import load_iris
+        >>> from torch import nn
+        >>> ring, iris = networkx.cycle_graph(6), load_iris(return_X_y=True)
+        >>> batchednodes.train({"run.until": 3}, model=nn.Linear(4, 3), data=iris, graph=ring).x.shape
+        torch.Size([6, 15])
+
+    Args:
+        source: path of a YAML file, a nested mapping, or a `Config`; None: all defaults.
+        overrides: settings as "key=value", for example "gossip.clock.rate=2*log(n)", or in mappings, nested or by full
+            keys: {"network": {"nodes": 50}, "gossip.clock.rate": 2}.
+        model: of each node: an `nn.Module`, with whose weights all begin, or a class or function that makes one.
+        data: (X, y) of arrays or tensors, or (X, y, X_test, y_test); a `TensorDataset`, or any data set of PyTorch with
+            a length; a DataFrame whose last column is the target, or (DataFrame, name of the target); a data set of
+            Hugging Face; or a list of these, one for each node.
+        graph: of networkx, a sparse matrix of SciPy or an adjacency matrix; there are as many nodes as it has.
+        loss: a function of outputs and targets that returns the loss of each example, or their mean.
+        out: new folder for the files of the run; None: nothing is written but temporary files.
+        callbacks: are told of the start, marks, checkpoints and the end, see `batchednodes.Callback`.
+        progress: whether a bar is shown; None: in notebooks.
+        watch: called after each window and mark.
+        stop: asked often; once it returns True, the run halts within a wave, leaves a checkpoint, and its status is
+            "interrupted".
+
+    Raises:
+        ValueError: a setting, the data, the model, the device or the folder is not usable, an object cannot be written
+            down, as a lambda, or the run does not fit in memory; the message names the key, the rule and the value.
+            Nothing has been written then.
+        OSError: a file cannot be written; what was written before is whole, and `resume` goes on from it.
+    """
+    changes = _with_objects(overrides, model, data, graph, loss)
+    with ExitStack() as stack:
+        shown_ = stack.enter_context(bars.shown(progress, watch))
+        run = training.train(source or {}, *changes, out=out, watch=shown_, stop=stop, callbacks=callbacks)
+    return Result.of(run)
+
+
+def resume(
+    folder: str | Path,
+    *overrides: Override,
+    callbacks: Sequence[Callback] = (),
+    progress: bool | None = None,
+    watch: Watch | None = None,
+    stop: Pause = never,
+) -> Result:
+    """Goes on with a run that was killed or interrupted, in place; or extends one that is finished.
+
+    On one device the result is bit for bit that of a run without a pause.
+
+    Example:
+        >>> import batchednodes
+        >>> settings = {"network.nodes": 3, "run": {"mark_every": 1}}
+        >>> batchednodes.train(settings, "run.until=2", out="run").metrics["time"].tolist()
+        [0.0, 1.0, 2.0]
+        >>> longer = batchednodes.resume("run", "run.until=4")
+        >>> bool((longer.x == batchednodes.train(settings, "run.until=4").x).all())
+        True
+
+    Args:
+        folder: of the run.
+        overrides: settings to change, "run.until=200" or {"run.until": 200}; few can, see `changes.check_resumed`.
+        callbacks, progress, watch, stop: as in `train`.
+
+    Raises:
+        ValueError: the folder holds no run, or one that diverged, another process works in it, or a setting must not
+            change.
+        OSError: a file cannot be written.
+    """
+    with ExitStack() as stack:
+        shown_ = stack.enter_context(bars.shown(progress, watch))
+        run = training.resume(folder, *overrides, watch=shown_, stop=stop, callbacks=callbacks)
+    return Result.of(run)
+
+
+def plan(
+    source: Source | None = None,
+    *overrides: Override,
+    model: Any = None,
+    data: Any = None,
+    graph: Any = None,
+    loss: Any = None,
+) -> Plan:
+    """Returns what a run would do and need: events, waves, memory; runs nothing.
+
+    Example:
+        >>> import batchednodes
+        >>> plan = batchednodes.plan({"network.nodes": 50}, "run.until=20")
+        >>> plan.parameters, round(plan.updates), plan.fits
+        (11, 1000, True)
+
+    Args:
+        source, overrides, model, data, graph, loss: as in `train`.
+
+    Raises:
+        ValueError: as of `train`, but that the run may be one that does not fit: see `Plan.fits`.
+    """
+    with own():
+        chosen = config.load(source or {}, _with_objects(overrides, model, data, graph, loss))
+        made = prepare(sweep.points(chosen))
+        planning.screen(made.configs, made.sizes)
+        return planning.plan(made.configs, made.events or assembly.timeline(made.configs), made.sizes)
+
+
+def compare(*runs: str | Path | Result) -> "pd.DataFrame":
+    """Returns the final metrics of runs side by side: a row for each setting, means over its replicas.
+
+    Beside each metric of several replicas stands the half-width of its 95% interval, `<metric>_half_width`.
+
+    Example:
+        >>> import batchednodes
+        >>> run = batchednodes.train({"network.nodes": 3, "run.until": 2}, {"sweep": {"local.lr": [0.1, 0.2]}})
+        >>> batchednodes.compare(run)[["local.lr", "replicas", "loss_mean"]].round(3).to_dict("list")
+        {'local.lr': ['0.1', '0.2'], 'replicas': [1, 1], 'loss_mean': [0.663, 0.488]}
+
+    Args:
+        runs: folders of runs, or results.
+
+    Raises:
+        ValueError: there is no run, or a folder holds none that is finished.
+    """
+    if not runs:
+        raise ValueError("runs must be folders of runs, or results, got none")
+    rows = [row for run in runs for row in _final(run)]
+    keys, found = comparison.swept(rows), list[dict[str, Any]]()
+    own_ = dict.fromkeys(key for row in rows for key in comparison.own(row))
+    measures = [*dict.fromkeys([metric.key for metric in catalogue.METRICS if metric.column] + [*own_])]
+    for names, members in comparison.groups(rows, keys).items():
+        line: dict[str, Any] = dict(zip(keys, names, strict=True)) | {"replicas": len(members)}
+        for key in measures:
+            values = comparison.known([rows[k] for k in members], key)
+            half = comparison.half_width(values)
+            line[key] = float(values.mean()) if values.size else math.nan
+            line |= {} if half is None else {f"{key}_half_width": half}
+        found.append(line)
+    return pd.DataFrame(found).dropna(axis="columns", how="all")
+
+
+def _final(run: str | Path | Result) -> list[dict[str, Any]]:
+    """Returns the final rows of the networks of a run."""
+    if not isinstance(run, Result):
+        return comparison.read(Path(run))[0]
+    name = run.settings.name if run.folder is None else str(run.folder)
+    last = run.metrics.tail(len(sweep.points(run.settings)))  # of a run that has no summary yet
+    rows = run.summary.get("networks") or last.to_dict("records")
+    return [{"run": name} | comparison.checked(row) for row in rows]
+
+
+def plot(*runs: str | Path | Result, out: str | Path | None = None) -> "Figure":
+    """Returns the curves of runs in one picture: loss, accuracy, consensus and staleness against time.
+
+    Example:
+        >>> import batchednodes
+        >>> run = batchednodes.train({"network.nodes": 3, "run.until": 2})
+        >>> [axes.get_ylabel() for axes in batchednodes.plot(run).axes]
+        ['test loss', 'consensus distance', 'staleness [updates]']
+
+    Args:
+        runs: folders of runs, or results.
+        out: a new file, for example "curves.pdf", into which the picture is written, too.
+
+    Raises:
+        ValueError: there is no run, or a folder holds no metrics.
+        OSError: there is a file of this name, or it cannot be written.
+    """
+    if not runs:
+        raise ValueError("runs must be folders of runs, or results, got none")
+    frames = dict[str, "pd.DataFrame"]()
+    for k, run in enumerate(runs):
+        found = run if isinstance(run, Result) else Result.load(run)
+        label = found.settings.name if found.folder is None else found.folder.name
+        for name, frame in plots.frames(found.metrics.to_dict("records")).items():
+            full = ", ".join(part for part in (label if len(runs) > 1 else "", name) if part)
+            frames[full if full not in frames else f"{full} ({k})"] = frame
+    figure = plots.curves(frames)
+    bars.let_figures_show()
+    if out is not None:
+        with Path(out).open("xb") as file:
+            figure.savefig(file, format=Path(out).suffix[1:] or "png")
+    return figure
+
+
+def _with_objects(overrides: Sequence[Override], model: Any, data: Any, graph: Any, loss: Any) -> list[Override]:
+    """Returns overrides, before which objects stand as settings."""
+    given = {"model": model, "data": data, "graph": graph, "loss": loss}
+    for one in overrides:
+        if not isinstance(one, str | Mapping):
+            raise ValueError(f"overrides must be texts key=value or mappings, got {shown(one)}")
+    return [{word: value for word, value in given.items() if value is not None}, *overrides]

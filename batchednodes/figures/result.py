@@ -1,0 +1,394 @@
+r"""Results: what a run has found, as a person looks at it: numbers, models, tables, curves.
+
+Notation: n nodes, p parameters, t tracked sources, i node.
+"""
+
+import base64
+import html
+import io
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from batchednodes.config import Config, sweep
+from batchednodes.data import Dataset, Shards, from_objects
+from batchednodes.figures import bars
+from batchednodes.models import losses
+from batchednodes.models.stacked import Stack
+from batchednodes.numerics.lazy import deferred
+from batchednodes.numerics.torch_modes import own
+from batchednodes.numerics.values import shown
+from batchednodes.results import comparison
+from batchednodes.simulation import training
+from batchednodes.simulation.build import datasets, learning
+from batchednodes.simulation.training import Outcome
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from batchednodes.figures import plots
+else:
+    pd = deferred("pandas")
+    plots = deferred("batchednodes.figures.plots")
+
+Rows = tuple[np.ndarray, np.ndarray]
+"""Features and targets of some examples."""
+
+_OVER_NODES = re.compile(r"(loss|accuracy)_(mean_model|mean|max|min|median)")
+"""Keys of metrics that are one number of all nodes -> what is measured, and which number."""
+
+_BATCH = 4096
+"""Examples that a model sees at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """What the nodes of a run have learned from, as they saw it: standardised and shifted, if the settings say so."""
+
+    sets: tuple[tuple[Dataset, Shards], ...] = field(repr=False)
+    """Data of each network, and who owns which rows."""
+
+    @property
+    def train(self) -> "Owned":
+        """The training rows of each node: `train[i]` is (features, targets) of node i."""
+        return Owned(self.sets)
+
+    @property
+    def test(self) -> Rows:
+        """The test rows (features, targets) of the first network; `tests` has those of all."""
+        return self.tests[0]
+
+    @property
+    def tests(self) -> tuple[Rows, ...]:
+        """The test rows of each network."""
+        return tuple((data.test_features, data.test_targets) for data, _ in self.sets)
+
+
+@dataclass(frozen=True, eq=False)
+class Owned(Sequence[Rows]):
+    """The training rows of each node, networks one after the other."""
+
+    sets: tuple[tuple[Dataset, Shards], ...] = field(repr=False)
+
+    def __len__(self) -> int:
+        return sum(shards.sizes.size for _, shards in self.sets)
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(len(self)))]
+        k = range(len(self))[i]  # IndexError where there is no such node
+        for data, shards in self.sets:
+            if k < shards.sizes.size:
+                rows = shards.rows[shards.offsets[k] : shards.offsets[k + 1]]
+                return data.features[rows], data.targets[rows]
+            k -= shards.sizes.size
+        raise AssertionError
+
+
+@dataclass(frozen=True, repr=False)
+class Result:
+    """What a run has found: metrics, models, curves; `Result.load(folder)` reads it in another process.
+
+    Example:
+        >>> import batchednodes
+        >>> run = batchednodes.train({"network.nodes": 3, "run.until": 2})
+        >>> run
+        <Result 'run': finished, n = 3, t = 2 s, loss_mean 0.663>
+        >>> run.x.shape, run.versions.shape  # models, and how many updates of each node each other knows
+        (torch.Size([3, 11]), torch.Size([3, 3]))
+        >>> run.metrics[["time", "updates"]].to_dict("list")
+        {'time': [0.0, 1.0, 2.0], 'updates': [0, 2, 4]}
+        >>> run.model(0)
+        Sequential(
+          (0): Flatten(start_dim=1, end_dim=-1)
+          (1): Linear(in_features=10, out_features=1, bias=True)
+        )
+    """
+
+    settings: Config
+    """Of the run."""
+    metrics: "pd.DataFrame"
+    """One row for each mark and network, with the keys of metrics.jsonl; read from there, where there is a folder, so
+    that numbers which are not finite are None or NaN."""
+    summary: dict[str, Any]
+    """The content of summary.json: final metrics, speed, status."""
+    x: Float[Tensor, "n p"]
+    """Final models, networks one after the other."""
+    tables: tuple[Int[Tensor, "_ _"], ...]
+    """Final versions of each network: a row for each of its nodes, a column for each of its tracked sources."""
+    folder: Path | None
+    """Where the files lie; None if none were asked for."""
+
+    @staticmethod
+    def of(outcome: Outcome) -> "Result":
+        """Returns the result of a run that has just ended."""
+        return Result(**{one.name: getattr(outcome, one.name) for one in fields(outcome)})
+
+    @staticmethod
+    def load(folder: str | Path) -> "Result":
+        """Returns the result of the run in a folder; of one that is not at its end, what it has left so far.
+
+        Example:
+            >>> import batchednodes
+            >>> run = batchednodes.train({"network.nodes": 3, "run.until": 2}, out="run")
+            >>> bool((batchednodes.Result.load("run").x == run.x).all())
+            True
+
+        Args:
+            folder: of the run; it stays as it is.
+
+        Raises:
+            ValueError: the folder holds no run, or none with models.
+        """
+        return Result.of(training.left(folder))
+
+    # -------------------------------------------------------------------------------------------------------- models
+
+    @property
+    def versions(self) -> Int[Tensor, "n t"]:
+        """Final versions of the tracked sources, networks one after the other.
+
+        Raises:
+            ValueError: networks have different numbers of tracked sources.
+        """
+        widths = [table.shape[1] for table in self.tables]
+        if len(set(widths)) > 1:
+            raise ValueError(f"versions must have one width, got networks with {widths} tracked sources; use tables")
+        return self.tables[0] if len(widths) == 1 else torch.cat(self.tables)
+
+    def model(self, i: int) -> nn.Module:
+        """Returns a module with the weights of node i, 0 <= i < n."""
+        with own():
+            return self.stack.module(self.x[self._node(i)])
+
+    def mean_model(self, network: int = 0) -> nn.Module:
+        """Returns a module whose weights are the mean over the nodes of a network."""
+        with own():
+            if not 0 <= network < len(self._configs):
+                raise ValueError(f"network must be one of 0 .. {len(self._configs) - 1}, got {network}")
+            first = sum(c.network.nodes for c in self._configs[:network])
+            rows = self.x[first : first + self._configs[network].network.nodes]
+            return self.stack.module(rows.double().mean(0).to(self.x.dtype))
+
+    def evaluate(self, data: Any = None, nodes: Iterable[int] | None = None) -> "pd.DataFrame":
+        """Returns loss and accuracy of the models of nodes, a row for each.
+
+        Example:
+            >>> import batchednodes
+            >>> run = batchednodes.train({"network.nodes": 3, "run.until": 2})
+            >>> run.evaluate(nodes=[0, 2]).round(3).to_dict("list")
+            {'node': [0, 2], 'network': [0, 0], 'loss': [0.481, 0.996], 'accuracy': [nan, nan]}
+
+        Args:
+            data: what the models are to be tried on, in any form that `train` takes; None: the run's own test rows.
+                Rows are taken as the nodes see theirs: standardised, if the run's are.
+            nodes: their numbers; None: all.
+
+        Raises:
+            ValueError: a node is none of the run's, or data are of no use.
+        """
+        chosen = range(len(self.x)) if nodes is None else [self._node(i) for i in nodes]
+        given = None if data is None else _rows(data)
+        criterion = losses.choose(self._configs[0].task.loss, self._classes)
+        with own(), torch.no_grad():
+            scores = [self._score(i, given or self._tests(i), criterion) for i in chosen]
+        loss, accuracy = ([pair[k] for pair in scores] for k in (0, 1))
+        networks = [self._network(i) for i in chosen]
+        return pd.DataFrame({"node": [*chosen], "network": networks, "loss": loss, "accuracy": accuracy})
+
+    def predictions(self, i: int, data: Any = None) -> np.ndarray:
+        """Returns what the model of node i says of each row: its label, or of real targets the numbers.
+
+        Args:
+            i: the node.
+            data: features, or data in any form that `train` takes; None: the run's own test rows.
+        """
+        with own(), torch.no_grad():
+            features = self._tests(self._node(i))[0] if data is None else _features(data)
+            outputs = self._outputs(i, features)
+            return (outputs if self._classes is None else outputs.argmax(-1)).numpy()
+
+    def confusion(self, i: int, data: Any = None) -> "pd.DataFrame":
+        """Returns how often the model of node i takes each label, in rows, for each label, in columns.
+
+        Args:
+            i: the node.
+            data: in any form that `train` takes; None: the run's own test rows.
+
+        Raises:
+            ValueError: there are no labels.
+        """
+        if self._classes is None:
+            raise ValueError("confusion must be asked of a run with labels, got one with real targets")
+        targets = (self._tests(self._node(i)) if data is None else _rows(data))[1].ravel()
+        counts = np.zeros((self._classes, self._classes), np.int64)
+        np.add.at(counts, (targets, self.predictions(i, data).ravel()), 1)
+        labels = pd.RangeIndex(self._classes)
+        return pd.DataFrame(counts, labels.rename("label"), labels.rename("predicted"))
+
+    # ---------------------------------------------------------------------------------------------- data and tables
+
+    @property
+    def data(self) -> Data:
+        """What the nodes learned from: `data.train[i]` and `data.test` are (features, targets).
+
+        Example:
+            >>> import batchednodes
+            >>> run = batchednodes.train({"network.nodes": 3, "run.until": 1, "task.data.samples_per_node": 10})
+            >>> len(run.data.train), run.data.train[0][0].shape, run.data.test[1].shape
+            (3, (10, 10), (1000, 1))
+        """
+        return self._data
+
+    @property
+    def table(self) -> "pd.DataFrame":
+        """All numbers one a row, as plotting libraries want them: network, settings, node, time, metric, value.
+
+        `node` says of whom a number is: "mean", "max", "min" and "median" are over nodes, "mean_model" is of the mean
+        of their models, "all" of the whole network; at the end loss and accuracy of each node stand beside, by its
+        number, which are computed when the table is first asked for.
+
+        Example:
+            >>> import batchednodes
+            >>> run = batchednodes.train({"network.nodes": 3, "run.until": 2})
+            >>> part = run.table.query("metric == 'loss' and node == 'mean'")
+            >>> part[["network", "time", "value"]].round(3).to_dict("list")
+            {'network': [0, 0, 0], 'time': [0.0, 1.0, 2.0], 'value': [0.996, 0.825, 0.663]}
+        """
+        return self._table
+
+    @cached_property
+    def _data(self) -> Data:
+        with own():
+            return Data(tuple(datasets.split(c) for c in self._configs))
+
+    @cached_property
+    def _table(self) -> "pd.DataFrame":
+        who = ["network", "replica", "seed", "n", *(key for key in self.metrics if "." in str(key))]
+        known = [key for key in who if key in self.metrics]
+        long = self.metrics.melt([*known, "time"], var_name="key", value_name="value")
+        found = [_OVER_NODES.fullmatch(key) for key in long["key"]]
+        long["metric"] = [key if one is None else one[1] for key, one in zip(long["key"], found, strict=True)]
+        long["node"] = ["all" if one is None else one[2] for one in found]
+        ends = self.metrics.groupby("network")[[*known, "time"]].last().reset_index(drop=True)
+        each = self.evaluate().melt(["node", "network"], var_name="metric").merge(ends, on="network")
+        both = pd.concat([long[[*known, "node", "time", "metric", "value"]], each], ignore_index=True)
+        values = both.pop("value").astype(float)
+        kept = ~np.isnan(values.to_numpy())
+        columns = [*known, "node", "time", "metric"]
+        return both.loc[kept, columns].assign(value=values[kept]).reset_index(drop=True)
+
+    def to_csv(self, path: str | Path) -> None:
+        """Writes `table` as CSV into a new file.
+
+        Raises:
+            OSError: there is a file of this name, or it cannot be written.
+        """
+        self.table.to_csv(path, index=False, mode="x")
+
+    def plot(self) -> "Figure":
+        """Returns the curves of the run: loss, accuracy, consensus and staleness against time, as `batchednodes.plot`.
+
+        `figure.savefig("curves.pdf")` keeps them.
+        """
+        bars.let_figures_show()
+        return plots.curves(plots.frames(self.metrics.to_dict("records")))
+
+    # --------------------------------------------------------------------------------------------------------- words
+
+    def __repr__(self) -> str:
+        return f"<Result {self.settings.name!r}: {', '.join(self._words())}>"
+
+    def _repr_html_(self) -> str:
+        drawn = io.BytesIO()
+        self.plot().savefig(drawn, format="png", dpi=90)
+        picture = base64.b64encode(drawn.getvalue()).decode()
+        title = f"<b>{html.escape(self.settings.name)}</b>: {html.escape(', '.join(self._words()))}"
+        return f'<div>{title}<br><img alt="curves of the run" src="data:image/png;base64,{picture}"></div>'
+
+    def _words(self) -> Iterator[str]:
+        last = self.metrics.iloc[-1]
+        yield str(self.summary.get("status", "running"))
+        yield f"{len(self._configs)} networks" if len(self._configs) > 1 else f"n = {len(self.x)}"
+        yield f"t = {last['time']:g} s"
+        for key in ("loss_mean", "accuracy_mean"):
+            values = comparison.known(self.metrics.tail(len(self._configs)).to_dict("records"), key)
+            if values.size:
+                yield f"{key} {values.mean():.4g}"
+        if self.folder is not None:
+            yield f"in {self.folder}"
+
+    # ---------------------------------------------------------------------------------------------------- underneath
+
+    @cached_property
+    def _configs(self) -> list[Config]:
+        """Settings of each network."""
+        return [point.config for point in sweep.points(self.settings)]
+
+    @cached_property
+    def stack(self) -> Stack:
+        """Layout of a row of x."""
+        with own():
+            sizes = datasets.sizes(self._configs[:1])[0]
+            return learning.skeleton(self._configs[0], sizes, self.x.dtype, self.x.device)
+
+    @cached_property
+    def _kind(self) -> torch.dtype:
+        """Type in which models take features."""
+        return learning.feature_type(self._configs[0], self.data.sets[0][0].sizes, self.stack)
+
+    @property
+    def _classes(self) -> int | None:
+        return self.data.sets[0][0].classes
+
+    def _node(self, i: int) -> int:
+        if not 0 <= i < self.x.shape[0]:
+            raise ValueError(f"i must be a node, 0 <= i < {self.x.shape[0]}, got {i}")
+        return int(i)
+
+    def _network(self, i: int) -> int:
+        """Returns the network of a node."""
+        ends = np.cumsum([c.network.nodes for c in self._configs])
+        return int(np.searchsorted(ends, i, side="right"))
+
+    def _tests(self, i: int) -> Rows:
+        """Returns the test rows of a node."""
+        return self.data.tests[self._network(i)]
+
+    def _outputs(self, i: int, features: np.ndarray) -> Tensor:
+        """Returns what the model of a node puts out for some rows, on the host."""
+        module, rows = self.model(i).eval(), torch.from_numpy(features).to(self.x.device, self._kind)
+        return torch.cat([module(part) for part in rows.split(_BATCH)]).cpu()
+
+    def _score(self, i: int, rows: Rows, criterion: losses.Loss) -> tuple[float, float]:
+        """Returns loss and accuracy (NaN where there are no labels) of the model of a node."""
+        outputs, targets = self._outputs(i, rows[0]), torch.from_numpy(rows[1])
+        if self._classes is None:
+            return float(criterion.mean(outputs, targets.to(outputs.dtype))), float("nan")
+        return float(criterion.mean(outputs, targets)), float((outputs.argmax(-1) == targets).double().mean())
+
+
+def _rows(data: Any) -> Rows:
+    """Returns features and targets of data in any form that `train` takes."""
+    with own():
+        return from_objects(data).rows()
+
+
+def _features(data: Any) -> np.ndarray:
+    """Returns features of data in any form that `train` takes, or that are given alone."""
+    if isinstance(data, Tensor):
+        return data.detach().cpu().numpy()
+    if isinstance(data, np.ndarray):
+        return data
+    if not hasattr(data, "__len__"):
+        raise ValueError(f"data must be features, or data that train takes, got {shown(data)}")
+    return _rows(data)[0]
