@@ -20,7 +20,7 @@ from torch import Tensor
 
 from batchednodes.algorithms.base import Rows
 from batchednodes.algorithms.local_sgd import LocalSGD
-from batchednodes.algorithms.mixing import Ages, Entries, Kernel, merge_, partial
+from batchednodes.algorithms.mixing import Ages, Entries, Kernel, follow_, follows, merge_, partial
 from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.mixing.rounds import RoundMatrices, RoundMatrix
 from batchednodes.algorithms.rates import Hyperparameters
@@ -256,6 +256,15 @@ class Waves:
                     _carry_(state.fields[name], phase, self.replaces)
         if state.versions.numel():
             merge_(state.versions, state.gained, phase, self.layout, self.kernel)
+
+    def follows(self, state: State, lines: GossipPhase) -> bool:
+        """Returns whether versions had better follow at the end of a window's lines, see `follow_`."""
+        later = self.kernel == "auto" and not self.quarantine and self.rounds is None
+        return later and state.versions.numel() > 0 and follows(state.versions, lines)
+
+    def follow_(self, state: State, lines: GossipPhase) -> None:
+        """Makes versions what they are after some lines, which have been applied to all else."""
+        follow_(state.versions, state.gained, state.updated, lines, self.layout, self.own)
 
     def round_(self, state: State, phase: Round) -> None:
         """Mixes all rows of the networks whose rounds end."""

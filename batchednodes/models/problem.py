@@ -5,7 +5,8 @@ examples, k outputs.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,7 +16,10 @@ from torch.func import vjp, vmap
 
 from batchednodes.data import Sampler
 from batchednodes.models.losses import Loss
+from batchednodes.models.scoring import Scorer
 from batchednodes.models.stacked import Stack
+from batchednodes.numerics import devices
+from batchednodes.numerics.fx_program import UntraceableError
 from batchednodes.numerics.memory import sendable
 
 
@@ -31,11 +35,13 @@ class Tests:
     """Test labels [g, t] or [g, t, ...], or values [g, t, k]."""
     optima: Float64[Tensor, "g p"] | None = None
     """Of quadratic losses, the models at which the test losses are least; None: they are not known."""
+    scorer: Scorer | None = None
+    """Scores models on these test sets in one compiled loop; None: they are scored by vmap."""
 
     def of(self, part: slice) -> "Tests":
         """Returns the test sets of some of the networks, without a copy."""
         optima = None if self.optima is None else self.optima[part]
-        return Tests(self.networks[part], self.features[part], self.targets[part], optima)
+        return Tests(self.networks[part], self.features[part], self.targets[part], optima, self.scorer)
 
     def excess(self, mean: Float64[Tensor, "g p"]) -> Float64[Tensor, " g"]:
         """Returns twice what a model of each network costs more than the optimum, without cancellation; or NaN."""
@@ -128,6 +134,8 @@ class Problem:
             models: of each network.
             tests: their test sets.
         """
+        if tests.scorer is not None:
+            return tests.scorer.scores(models, tests.features, tests.targets)
         count, score = models.shape[1], self._composed if self.stack.ways.composed else self.score
         own, features, targets = None, tests.features, tests.targets
         if self.stack.ways.anchored:  # each model gets features of its own
@@ -137,6 +145,18 @@ class Problem:
             return loss.unsqueeze(0), accuracy.unsqueeze(0)
         targets = targets.unsqueeze(1).expand(len(targets), count, *targets.shape[1:])
         return vmap(vmap(score, in_dims=(0, own, 0)))(models, features, targets)
+
+    def with_scorers(self) -> "Problem":
+        """Returns the same with test sets that are scored in compiled loops, where the model allows it."""
+        if devices.is_cuda(self.features.device) or self.stack.ways.anchored or self.stack.ways.composed:
+            return self
+        return replace(self, tests=tuple(self._with_scorer(tests) for tests in self.tests))
+
+    def _with_scorer(self, tests: Tests) -> Tests:
+        like = self.stack.start(self.features.device), tests.features[0], tests.targets[0]
+        with suppress(UntraceableError):
+            return replace(tests, scorer=Scorer.of(self.stack.score, self.criterion, self.classes is not None, like))
+        return tests
 
     def losses(
         self, models: Float[Tensor, "w p"], features: Tensor, targets: Tensor, weights: Float[Tensor, "w b"]

@@ -135,6 +135,8 @@ class Chunks:
     """Temporaries of a row of local SGD, as far as they are known [B]."""
     evaluate_row: int | None = None
     """Temporaries of a model that is scored, likewise [B]."""
+    scored: bool = False
+    """Whether models are scored in a compiled loop, one after the other, where theirs can be."""
 
 
 class Chunk:

@@ -163,6 +163,15 @@ class Batched(Executor):
     def run_(self, state: State, window: Window, done: int = 0, pause: Pause = never) -> int:
         assert window.lines is not None
         lines = window.lines.on(state.x.device, self.algorithm.weight)
+        if not self.algorithm.follows(state, lines):
+            return self._run_(state, window, lines, done, pause)
+        reached = self._run_(replace(state, versions=state.versions[:0]), window, lines, done, pause)
+        first, last = (sum(_waves(phase) for phase in window.phases[:step]) for step in (done, reached))
+        self.algorithm.follow_(state, lines.between(first, last))
+        return reached
+
+    def _run_(self, state: State, window: Window, lines: GossipPhase, done: int, pause: Pause) -> int:
+        """Does so with the lines of the window where the models are; of a state without versions, without these."""
         at, first, waves = lines.waves.tolist(), 0, itertools.count()
         for step, phase in enumerate(window.phases):
             part, wave = slice(0), 0
@@ -184,6 +193,11 @@ class Batched(Executor):
             else:
                 self.algorithm.mix_(state, lines.between(phase.start, phase.stop))
         return window.steps
+
+
+def _waves(phase: UpdateWave | slice | Round) -> int:
+    """Returns how many waves of lines a phase has."""
+    return phase.stop - phase.start if isinstance(phase, slice) else 1
 
 
 def slots(clocks: Clocks) -> int:

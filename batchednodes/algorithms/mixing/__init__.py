@@ -6,11 +6,12 @@ from typing import Literal
 from torch import Tensor
 
 from batchednodes.algorithms.mixing import cpu, cuda, sparse
+from batchednodes.algorithms.mixing.followed import follow_, follows
 from batchednodes.algorithms.mixing.partial import Ages, Entries, parts
 from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.versions import Layout
 
-__all__ = ["Ages", "Entries", "Kernel", "merge_", "mix_", "parts", "takes_all"]
+__all__ = ["Ages", "Entries", "Kernel", "follow_", "follows", "merge_", "mix_", "parts", "takes_all"]
 
 Kernel = Literal["auto", "sparse"]
 

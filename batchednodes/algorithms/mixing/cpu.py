@@ -80,7 +80,7 @@ def merge_(
     """
     writes = phase.receivers.numel()
     threads = _threads(writes * versions.numel() // gained.numel(), _WORTH_MERGED)  # if all gossip alike
-    blocks, (order, ends) = _blocks(layout, versions.element_size(), threads), _by_network(layout, phase.actors.numpy())
+    blocks, (order, ends) = _blocks(layout, versions.element_size(), threads), by_network(layout, phase.actors.numpy())
     senders = marked(phase)
     assert all(a.is_contiguous() for a in (phase.receivers, senders, layout.place))
     gains = torch.zeros(threads + 1, writes, dtype=torch.int64)  # one for what is left
@@ -106,7 +106,7 @@ def _blocks(layout: Layout, size: int, threads: int) -> Int64[np.ndarray, "block
     return _cut(layout.widths, np.array([_width(n, t, size, threads) for n, t in shapes]))
 
 
-def _by_network(layout: Layout, rows: Int64[np.ndarray, " e"]) -> tuple[np.ndarray, np.ndarray]:
+def by_network(layout: Layout, rows: Int64[np.ndarray, " e"]) -> tuple[np.ndarray, np.ndarray]:
     """Returns the order of writes by network, stably, and where each network's begin in it; the last entry ends it."""
     if layout.sizes.size == 1:
         return np.arange(rows.size), np.array([0, rows.size])

@@ -6,6 +6,6 @@ stays in the core's cache, models are changed where they lie, and each thread la
 """
 
 from batchednodes.numerics.tape.tape import Tape
-from batchednodes.numerics.tape.trace import record
+from batchednodes.numerics.tape.trace import record, translated
 
-__all__ = ["Tape", "record"]
+__all__ = ["Tape", "record", "translated"]

@@ -238,6 +238,16 @@ class Translator:
         self.writer.add(Op.SPREAD, to, source, where, more=more)
         return out
 
+    def _argmax(self, node: fx.Node, a: Any, dim: int | None = None, keep: bool = False) -> StridedView:
+        if dim is None or keep:
+            raise UntraceableError("the largest of all numbers is asked for, or its dimension is kept")
+        place, d = self._place(a), self._dim(node, dim)
+        order = [d, *(k for k in range(len(place.shape)) if k != d)]
+        laid, out = self.writer.laid(place, order), self.writer.new(row_shape(node), integer=True)
+        more = (place.shape[d], place.size // max(1, place.shape[d]))
+        self.writer.put(Op.ARGMAX, (1, 1, 1), out, laid, None, [[0, 0, 0]] * 2, more=more)
+        return out
+
     def _rows(self, node: fx.Node, a: Any, dim: int, index: Any) -> StridedView:
         place, where = self._place(a), self._place(index)
         if dim != 0 or shape_of(a) is not None or where.strides != (1,):
@@ -343,6 +353,7 @@ _HANDLERS: dict[Any, Callable[[Translator], Callable[..., Any]]] = {
     _ATEN.mm.default: lambda t: t._product,
     _ATEN.sum.dim_IntList: lambda t: t._totalled,
     _ATEN.mean.dim: lambda t: t._mean,
+    _ATEN.argmax.default: lambda t: t._argmax,
     _ATEN.gather.default: lambda t: t._picked,
     _ATEN.scatter_add.default: lambda t: t._spread,
     _ATEN.index_select.default: lambda t: t._rows,

@@ -17,7 +17,7 @@ from batchednodes.numerics.intrinsics import claim, fetch, pointer
 from batchednodes.numerics.tape.elementwise import OPTIONS, add_up, apply, change, gather, join
 from batchednodes.numerics.tape.matmul import multiply
 from batchednodes.numerics.tape.opcodes import BINARY, CHANGING, MORE, OUT, SIZES, WIDTH, A, B, Op
-from batchednodes.numerics.tape.softmax import softmax, softmax_back
+from batchednodes.numerics.tape.softmax import argmax, softmax, softmax_back
 from batchednodes.numerics.work_queue import LINE, home, piece
 
 PIECE = 1024
@@ -170,6 +170,10 @@ def _step(codes, numbers, bases, spares, number):  # noqa: ANN001, ANN202
             _take(code, bases, size, number)
         elif op == Op.INDICES:
             _take(code, bases, 8, np.int64)
+        elif op == Op.ARGMAX:
+            d, m = code[MORE], code[MORE + 1]
+            places = carray(pointer(_at(code, OUT, bases, 8)), m, np.int64)
+            argmax(places, carray(pointer(a), d * m, number), d, m, spares)
         else:
             _indexed(op, code, bases, size, number)
 

@@ -65,6 +65,9 @@ class Op(IntEnum):
     ROWS = auto()  # o = row b of a; MORE: size of a row, and how many there are
     INDICES = auto()  # the same for integers
     SAME = auto()  # 1 where the integers a and b are equal, else 0
+    ARGMAX = (
+        auto()
+    )  # o = number of the largest of a along the outer of two dimensions, an integer; MORE: as LOG_SOFTMAX
 
 
 BINARY, CHANGING = Op.ADD, Op.ADD_TO

@@ -1,4 +1,4 @@
-"""Softmax of columns, its logarithm, and the adjoints of both, in compiled code.
+"""Softmax of columns, its logarithm, the adjoints of both, and which number is the largest, in compiled code.
 
 Notation: o result, a b operands, d numbers of a column, m columns.
 """
@@ -79,3 +79,22 @@ def softmax_back(plain, o, a, b, d, m, spares):  # noqa: ANN001, ANN201
             else:
                 for i in range(n):
                     line[np.uintp(i)] = g[np.uintp(i)] - exp(y[np.uintp(i)]) * total[np.uintp(i)]
+
+
+@njit(**OPTIONS)
+@no_type_check
+def argmax(o, a, d, m, spares):  # noqa: ANN001, ANN201
+    """Writes which number of each column is the largest, the first of equal ones; a NaN counts as larger than all."""
+    for first in range(0, m, spares.shape[1]):
+        n = min(spares.shape[1], m - first)
+        top, out = spares[0, :n], o[first : first + n]
+        for i in range(n):
+            top[np.uintp(i)] = a[np.uintp(first + i)]
+            out[np.uintp(i)] = 0
+        for k in range(1, d):
+            line = a[k * m + first : k * m + first + n]
+            for i in range(n):
+                x, y = line[np.uintp(i)], top[np.uintp(i)]
+                if x > y or (x != x and y == y):
+                    top[np.uintp(i)] = x
+                    out[np.uintp(i)] = k

@@ -56,10 +56,15 @@ def record(function: Function, arguments: Arguments, lists: Sequence[int] | None
     Raises:
         UntraceableError: some operation has no instruction, or the tape gives other values than the function.
     """
-    with fx_program.untraceable():
-        tape = _Recorder(fx_program.joint(function, arguments, _APART), lists).tape()
+    tape = translated(function, arguments, lists)
     fx_program.compare(function, tape.step_, arguments)
     return tape
+
+
+def translated(function: Function, arguments: Arguments, lists: Sequence[int] | None = None) -> Tape:
+    """Returns a tape likewise, which nobody has compared with the function yet."""
+    with fx_program.untraceable():
+        return _Recorder(fx_program.joint(function, arguments, _APART), lists).tape()
 
 
 class _Recorder:

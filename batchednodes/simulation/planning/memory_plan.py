@@ -42,6 +42,13 @@ _CACHE = 16 << 20
 """Temporaries of models of several networks that are scored in one call on the CPU [B]: more are slower than one call
 for each network, since caches do not hold them."""
 
+_SCORED = 2_000
+"""Models scored in a run above which a tape of their scores pays: to trace it takes as long as hundreds of them."""
+
+_LOOPED = 4 << 20
+"""Temporaries of a model that is scored [B] up to which its scores are traced: more are long in their products, and the
+trace takes two dozen times as much."""
+
 _WORKSPACE = {"cpu": 64 << 20, "cuda": 2 << 30}
 """Memory that the temporaries of one vmap call may take [B]."""
 
@@ -136,7 +143,15 @@ class MemoryBudget:
         scored = max(1, min(n, budget // self.evaluated_row))
         calls = self.minibatches[0] * updates / min(rows, max(1, n // 8))  # a wave updates about n/8 nodes
         together = scored if cuda else max(1, _CACHE // self.evaluated_row)
-        return Chunks(rows, scored, together, calls >= _PROGRAMS, self.update_row, self.evaluated_row)
+        looped = self.config.local.compile != "off" and self.models_scored >= _SCORED
+        looped = looped and self.evaluated_row <= _LOOPED
+        return Chunks(rows, scored, together, calls >= _PROGRAMS, self.update_row, self.evaluated_row, looped)
+
+    @property
+    def models_scored(self) -> float:
+        """Models that are scored in a run, the mean models too."""
+        each = sum(1 + min(c.run.eval_nodes or c.network.nodes, c.network.nodes) for c in self.configs)
+        return each * (1 + self.config.run.until / self.config.run.mark_every)
 
     def threads(self, rows: int, most: int) -> int:
         """Returns how many threads pay for waves of some rows: the most there are, or one.

@@ -36,6 +36,9 @@ from batchednodes.simulation.prefetch import ALIVE, PART
 _EVENT_BYTES = 160
 """Host memory of one event while a window is made and scheduled [B]: columns, their sorted copies, places, order."""
 
+_FOLLOWED_BYTES, _BESIDE = 64, 1024
+"""Host memory of one event while versions follow at the end of its window, and of one node meanwhile [B]."""
+
 _GATHERED = 6
 """Copies of neighbours' rows in the work of a merge rule: they are sorted, with their places, counts and sums."""
 
@@ -241,8 +244,10 @@ def _ahead(need: MemoryBudget, events: Timeline, where: torch.device) -> dict[st
     run, (updates, gossips) = need.config.run, events.expected(1.0)
     span = min(run.until, run.window or automatic_window(events))
     part = min(PART, int(need.most * span * updates))
+    made, tracked = span * (updates + gossips), any(c.staleness.track != "none" for c in need.configs)
+    followed = made * _FOLLOWED_BYTES + need.nodes * _BESIDE if tracked else 0
     return {
-        "timeline and schedule (host)": int(2 * span * (updates + gossips) * _EVENT_BYTES),  # one runs, one is made
+        "timeline and schedule (host)": int(2 * made * _EVENT_BYTES + followed),  # one runs, one is made
         "minibatches drawn ahead (host)": ALIVE * part,
         "minibatches": part if devices.is_cuda(where) else 0,
     }
