@@ -1,25 +1,32 @@
-r"""Convolutions of stacked models by PyTorch's own kernels, one row after the other: on the CPU those of oneDNN.
+r"""Wide convolutions of stacked models, one row after the other, each by the fastest way there is for its sizes.
 
-Where a row has much to do, a call of its own costs nothing beside it, and these kernels come near the peak of a core.
-Which rows go this way is decided by sizes alone, so that a run gives the same bits whenever and wherever it is resumed.
+Where a row has much to do, a call of its own costs nothing beside it. Square kernels that go pixel by pixel are computed
+with fewer products (winograd.py), those of one place, or of more weights than places, as a product of matrices, all others
+by PyTorch's kernels, on the CPU those of oneDNN, which come near the peak of a core. Which rows go this way is decided by sizes alone, so that a run gives the same bits whenever and wherever it is resumed.
 
 Notation: w rows, m rows that share their inputs (r' = r // m), b examples, g gradient of the outputs.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from batchednodes.numerics.convolution.shape import Shape
-from batchednodes.numerics.convolution.threading import each_row
+from batchednodes.numerics.convolution import winograd
+from batchednodes.numerics.convolution.shape import Pair, Shape
+from batchednodes.numerics.convolution.threading import each_part, each_row
 
 _WORTH = 1 << 20
 """Multiply-adds of a row above which its call costs little: some tens of microseconds beside about as many."""
 
 _OUTPUTS, _INPUTS = 16, 8
 """Channels that fill a vector: with fewer outputs, or fewer inputs of whose gradient is asked, ours are faster."""
+
+_FEW = 8
+"""Numbers of a column for each place from which on weights, of which oneDNN makes copies, are the larger part."""
 
 
 def takes(x: Tensor, work: int, outputs: int, inputs: int = _INPUTS) -> bool:
@@ -41,10 +48,18 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, shape: Shape, last: 
     Args:
         last: whether the numbers of a pixel lie side by side in what is computed, see `laid`; so in all functions.
     """
-    m = weight.shape[0] // x.shape[0]
+    places = shape.outputs(x.shape[3:], weight.shape[3:])
+    if winograd.fits(shape, weight.shape[1:], places, x.shape[1]):
+        start = weight.new_zeros(weight.shape[:2]) if bias is None else bias.contiguous()
+        return _by_tiles(x, weight, start, (shape.padding, False), (weight.shape[1], *places), last)
+    m, products = weight.shape[0] // x.shape[0], _by_products(shape, weight.shape[1:], x.shape[1] * math.prod(places))
 
     def row(r: int) -> Tensor:
         own = None if bias is None else bias[r]
+        if products:
+            matrix, columns = weight[r].flatten(1), _columns(x[r // m], shape, weight.shape[3:])
+            y = columns @ matrix.T if own is None else torch.addmm(own, columns, matrix.T)
+            return laid(y.unflatten(0, (-1, *places)).permute(0, 3, 1, 2), last)
         return laid(F.conv2d(laid(x[r // m], last), laid(weight[r], last), own, *shape.arguments), last)
 
     return _rows(row, len(weight))
@@ -53,13 +68,86 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, shape: Shape, last: 
 def weight_gradient(g: Tensor, x: Tensor, weight: tuple[int, ...], shape: Shape, last: bool) -> Tensor:
     """Returns the adjoint of `forward` in a weight of some shape, at g, like y."""
     m, like = g.shape[0] // x.shape[0], g.new_empty(weight[1:])
-    return _rows(lambda r: _gradients(laid(g[r], last), laid(x[r // m], last), like, shape, False).contiguous(), len(g))
+    if winograd.fits(shape, weight[1:], g.shape[3:], g.shape[1]):
+        out, arrays = g.new_empty(weight), [_pixels(t) for t in (g, x)]
+        work = g.numel() * like[0].numel()
+        each_part(len(g), work, winograd.weight_gradient, *arrays, shape.padding, out.flatten(3).numpy())
+        return out
+    products = _by_products(shape, weight[1:], g[0, :, 0].numel())
+
+    def row(r: int) -> Tensor:
+        if products:
+            outputs = g[r].permute(0, 2, 3, 1).reshape(-1, weight[1])
+            return (outputs.T @ _columns(x[r // m], shape, weight[3:])).view(weight[1:])
+        return _gradients(laid(g[r], last), laid(x[r // m], last), like, shape, False).contiguous()
+
+    return _rows(row, len(g))
 
 
 def input_gradient(g: Tensor, weight: Tensor, size: tuple[int, int], shape: Shape, last: bool) -> Tensor:
     """Returns the adjoint of `forward` in inputs [w, b, inputs, *size], at g, like y."""
+    if winograd.fits(shape, weight.shape[1:], g.shape[3:], g.shape[1]):
+        padding = weight.shape[3] - 1 - shape.padding[0], weight.shape[4] - 1 - shape.padding[1]
+        start = weight.new_zeros(len(weight), weight.shape[2])
+        return _by_tiles(g, weight, start, (padding, True), (weight.shape[2], *size), last)
     like = blank(g, (g.shape[1], weight.shape[2] * shape.groups, *size), last)
-    return _rows(lambda r: laid(_gradients(laid(g[r], last), like, laid(weight[r], last), shape, True), last), len(g))
+    products = _by_products(shape, weight.shape[1:], g[0, :, 0].numel())
+
+    def row(r: int) -> Tensor:
+        if products:
+            columns = g[r].permute(0, 2, 3, 1).reshape(-1, g.shape[2]) @ weight[r].flatten(1)
+            return laid(_images(columns, like, shape, weight.shape[3:]), last)
+        return laid(_gradients(laid(g[r], last), like, laid(weight[r], last), shape, True), last)
+
+    return _rows(row, len(g))
+
+
+def _by_tiles(
+    x: Tensor, weight: Tensor, bias: Tensor, how: tuple[Pair, bool], size: tuple[int, int, int], last: bool
+) -> Tensor:
+    """Returns the outputs [w, b, *size] by the kernels of Winograd; how: padding, and whether kernels are turned."""
+    y = blank(x, (len(weight), x.shape[1], *size), True)
+    work, kernels = y.numel() * weight[0, 0].numel(), weight.contiguous().flatten(3).numpy()
+    each_part(len(y), work, winograd.forward, _pixels(x), kernels, bias.numpy(), *how, _pixels(y))
+    return laid(y, last)
+
+
+def _pixels(images: Tensor) -> np.ndarray:
+    """Returns images [w, b, c, H, W] as an array [w, b, H, W, c], copied where channels do not lie side by side."""
+    return laid(images, True).permute(0, 1, 3, 4, 2).numpy()
+
+
+def _by_products(shape: Shape, weight: Sequence[int], places: int) -> bool:
+    """Returns whether a product of matrices computes a row: where a place is its column, or weights outnumber places.
+
+    Args:
+        shape: settings.
+        weight: sizes of a row's weight, o c k k.
+        places: of outputs of all examples.
+    """
+    _, c, *kernel = weight
+    narrow = kernel == [1, 1] and shape.padding == (0, 0)
+    return shape.groups == 1 and (narrow or _FEW * places <= c * math.prod(kernel))
+
+
+def _columns(x: Tensor, shape: Shape, kernel: Sequence[int]) -> Tensor:
+    """Returns the columns [places, c u v] of images [b, c, H, W]."""
+    if tuple(kernel) == (1, 1) and shape.padding == (0, 0):
+        return x[:, :, :: shape.stride[0], :: shape.stride[1]].permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+    found = F.unfold(x, list(kernel), shape.dilation, shape.padding, shape.stride)
+    return found.transpose(1, 2).flatten(0, 1)
+
+
+def _images(columns: Tensor, like: Tensor, shape: Shape, kernel: Sequence[int]) -> Tensor:
+    """Returns the adjoint of `_columns` in images like some."""
+    (b, c, *size), stride = like.shape, shape.stride
+    if tuple(kernel) == (1, 1) and shape.padding == (0, 0):
+        out = torch.zeros_like(like)
+        some = out[:, :, :: stride[0], :: stride[1]]
+        some.copy_(columns.view(b, *some.shape[2:], c).permute(0, 3, 1, 2))
+        return out
+    found = columns.unflatten(0, (b, -1)).transpose(1, 2)
+    return F.fold(found, size, list(kernel), shape.dilation, shape.padding, stride)
 
 
 def laid(images: Tensor, last: bool) -> Tensor:

@@ -22,6 +22,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
+from batchednodes.numerics.convolution.shape import Shape
 from batchednodes.numerics.simd import INT, Emitter, ir
 
 LANES = 16
@@ -33,8 +34,14 @@ _ROWS = 8
 _SCRATCH = 1 << 17
 """Numbers of the tiles taken at a time, in and out: half of a common core's own cache."""
 
-_MOST = 64
+_MOST = 32
 """Tiles taken at a time, at most."""
+
+_TILES = 64
+"""Tiles of a row below which to transform its weights costs more than is won."""
+
+_CHANNELS = 256
+"""Channels above which the transformed weights of a row do not fit into the second cache, nor its tiles beside them."""
 
 Matrix = tuple[tuple[float, ...], ...]
 """Rows of numbers."""
@@ -58,6 +65,22 @@ _OUT = {
     5: ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 1)),
 }
 """A' by k; the second entry of a row is 1, so that what is added to the entry (1, 1) of N x N is added to all outputs."""
+
+
+def fits(shape: Shape, weight: Sequence[int], outputs: Sequence[int], b: int) -> bool:
+    """Returns whether these kernels compute a convolution faster than others would, by its sizes.
+
+    Args:
+        shape: its settings.
+        weight: sizes of a row's weight, o c k k.
+        outputs: height and width of outputs; even numbers of pixels, as then those of the inputs are.
+        b: examples.
+    """
+    o, c, k, across = weight
+    plain = shape == Shape((1, 1), shape.padding, (1, 1), 1) and k == across and k in _IN and max(shape.padding) < k
+    wide = o % LANES == 0 and c % LANES == 0 and max(o, c) <= _CHANNELS
+    even = all(n % 2 == 0 for n in outputs)
+    return plain and wide and even and b * outputs[0] * outputs[1] >= 4 * _TILES
 
 
 def _sums(emit: Emitter, matrix: Matrix, vectors: Sequence[Any]) -> list[Any]:
@@ -256,20 +279,20 @@ def _inputs(x, at, size, k, top, left, patch, out, apart):  # noqa: ANN001, ANN2
 @njit(nogil=True, cache=True)
 @no_type_check
 def _weights(weight, turned, packed, out, apart):  # noqa: ANN001, ANN202
-    """Writes C w C' of weights [o, c, k, k] to out, entries [o / LANES, c, LANES] `apart` numbers apart.
+    """Writes C w C' of weights [o, c, k k] to out, entries [o / LANES, c, LANES] `apart` numbers apart.
 
-    Turned: of the kernels upside down [c, o, k, k].
+    Turned: of the kernels upside down [c, o, k k].
     """
-    k, c, o = weight.shape[2], packed.shape[2], packed.shape[1] * LANES
+    squares, k = weight.shape[2], 3 if weight.shape[2] == 9 else 5
     for f in range(0, weight.shape[0], LANES):
         for g in range(weight.shape[1]):
-            for q in range(k * k):
+            for q in range(squares):
                 for i in range(LANES):
                     if turned:
-                        packed[k * k - 1 - q, g // LANES, f + i, g % LANES] = weight[f + i, g, q // k, q % k]
+                        packed[squares - 1 - q, g // LANES, f + i, g % LANES] = weight[f + i, g, q]
                     else:
-                        packed[q, f // LANES, g, i] = weight[f + i, g, q // k, q % k]
-    source, size = packed.ctypes.data, o * c
+                        packed[q, f // LANES, g, i] = weight[f + i, g, q]
+    source, size = packed.ctypes.data, packed[0].size
     if k == 3:
         _weight_3(source, k * size, size, out, (k + 1) * apart, apart, size // LANES, packed[0, 0, 0, 0])
     else:
@@ -282,11 +305,11 @@ def forward(x, weight, bias, padding, turned, y, first, last):  # noqa: ANN001, 
     """Writes rows first to last of y [w, b, H', W', o] of x [w / m, b, H, W, c] and bias [w, o].
 
     Args:
-        weight: [w, o, c, k, k]; turned: [w, c, o, k, k], of kernels upside down, which gives the gradient of inputs.
+        weight: [w, o, c, k k]; turned: [w, c, o, k k], of kernels upside down, which gives the gradient of inputs.
         padding: zeros above and to the left of images.
         turned: whether it is so.
     """
-    k, m, (_, b, height, width, o) = weight.shape[3], weight.shape[0] // x.shape[0], y.shape
+    k, m, (_, b, height, width, o) = 3 if weight.shape[3] == 9 else 5, weight.shape[0] // x.shape[0], y.shape
     side, entries, c, flat = k + 1, (k + 1) ** 2, x.shape[4], x.reshape(-1)
     places, image = _places(b, height // 2, width // 2), x.shape[2] * x.shape[3] * c
     most = _together(len(places), side, c + o)
@@ -303,7 +326,8 @@ def forward(x, weight, bias, padding, turned, y, first, last):  # noqa: ANN001, 
             for s in range(some):
                 e, i, j = places[t + s]
                 at = (r // m * b + e) * image
-                _inputs(flat, at, (x.shape[2], x.shape[3], c), k, i - padding[0], j - padding[1], patch, ins + s * c * 4, in_apart)
+                _inputs(flat, at, (x.shape[2], x.shape[3], c), k, i - padding[0], j - padding[1], patch, ins + s * c * 4,
+                        in_apart)  # fmt: skip
             for n in range(entries):
                 begin = start.ctypes.data + (o * 4 if n == side + 1 else 0)
                 _multiply(outs + n * out_apart * 4, begin, 0, ins + n * in_apart * 4, c, 1, weights + n * w_apart * 4,
@@ -321,8 +345,8 @@ def forward(x, weight, bias, padding, turned, y, first, last):  # noqa: ANN001, 
 @njit(nogil=True, cache=True)
 @no_type_check
 def weight_gradient(g, x, padding, out, first, last):  # noqa: ANN001, ANN201
-    """Writes rows first to last of out [w, o, c, k, k], the adjoint of `forward` in weight, at g [w, b, H', W', o]."""
-    k, m, (_, b, height, width, o) = out.shape[3], g.shape[0] // x.shape[0], g.shape
+    """Writes rows first to last of out [w, o, c, k k], the adjoint of `forward` in weight, at g [w, b, H', W', o]."""
+    k, m, (_, b, height, width, o) = 3 if out.shape[3] == 9 else 5, g.shape[0] // x.shape[0], g.shape
     side, entries, c, flat = k + 1, (k + 1) ** 2, x.shape[4], x.reshape(-1)
     places, image = _places(b, height // 2, width // 2), x.shape[2] * x.shape[3] * c
     most = _together(len(places), side, c + o)
@@ -338,7 +362,8 @@ def weight_gradient(g, x, padding, out, first, last):  # noqa: ANN001, ANN201
             for s in range(some):
                 e, i, j = places[t + s]
                 at = (r // m * b + e) * image
-                _inputs(flat, at, (x.shape[2], x.shape[3], c), k, i - padding[0], j - padding[1], patch, ins + s * c * 4, in_apart)
+                _inputs(flat, at, (x.shape[2], x.shape[3], c), k, i - padding[0], j - padding[1], patch, ins + s * c * 4,
+                        in_apart)  # fmt: skip
                 source = g.ctypes.data + (((r * b + e) * height + i) * width + j) * o * 4
                 if k == 3:
                     _back_3(source, width * o, o, backs + s * o * 4, side * out_apart, out_apart, o // LANES, patch[0])
@@ -353,8 +378,9 @@ def weight_gradient(g, x, padding, out, first, last):  # noqa: ANN001, ANN201
             _sum_3(sums, side * w_apart, w_apart, to, k * size, size, size // LANES, patch[0])
         else:
             _sum_5(sums, side * w_apart, w_apart, to, k * size, size, size // LANES, patch[0])
-        for i in range(o):
-            for f in range(c):
-                for q in range(k * k):
-                    out[r, i, f, q // k, q % k] = packed[q, f, i]
+        for f in range(0, o, LANES):
+            for h in range(c):
+                for i in range(f, f + LANES):
+                    for q in range(k * k):
+                        out[r, i, h, q] = packed[q, h, i]
     return kept_w.size + kept_i.size + kept_o.size
