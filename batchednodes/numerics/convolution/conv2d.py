@@ -44,11 +44,11 @@ def outputs(x: Tensor, weight: Tensor, bias: Tensor | None, numbers: list[int], 
     if not _is_direct(x):
         return library.laid(matmul.forward(x, weight, bias, shape), last)
     work = y.numel() * weight[0, 0].numel()
-    if len(y) and library.takes(x, work // len(y), y.shape[2]):
+    if y.shape[0] and library.takes(x, work // y.shape[0], y.shape[2]):
         return library.forward(x.detach(), weight.detach(), bias, shape, last)
     start = weight.new_zeros(weight.shape[:2]) if bias is None else bias
     arrays = [t.detach().contiguous().numpy() for t in (x, weight, start)]
-    each_part(len(y), work, direct.forward, *arrays, *shape.arguments, y.numpy())
+    each_part(y.shape[0], work, direct.forward, *arrays, *shape.arguments, y.numpy())
     return library.laid(y, last)
 
 
@@ -67,10 +67,10 @@ def input_gradient(g: Tensor, weight: Tensor, size: list[int], numbers: list[int
     if not _is_direct(g):
         return library.laid(matmul.input_gradient(g, weight, (size[0], size[1]), shape), last)
     work = g.numel() * weight[0, 0].numel()
-    if len(out) and library.takes(g, work // len(out), g.shape[2], out.shape[2]):
+    if out.shape[0] and library.takes(g, work // out.shape[0], g.shape[2], out.shape[2]):
         return library.input_gradient(g.detach(), weight.detach(), (size[0], size[1]), shape, last)
     arrays = [t.detach().contiguous().numpy() for t in (g, weight)]
-    each_part(len(out), work, direct.input_gradient, *arrays, *shape.arguments, out.numpy())
+    each_part(out.shape[0], work, direct.input_gradient, *arrays, *shape.arguments, out.numpy())
     return library.laid(out, last)
 
 
@@ -88,10 +88,10 @@ def weight_gradient(g: Tensor, x: Tensor, size: list[int], numbers: list[int], l
     if not _is_direct(g):
         return matmul.weight_gradient(g, x, tuple(out.shape), shape)
     work = g.numel() * out[0, 0].numel()
-    if len(out) and library.takes(g, work // len(out), g.shape[2]):
+    if out.shape[0] and library.takes(g, work // out.shape[0], g.shape[2]):
         return library.weight_gradient(g.detach(), x.detach(), tuple(out.shape), shape, last)
     arrays = [t.detach().contiguous().numpy() for t in (g, x)]
-    each_part(len(out), work, direct.weight_gradient, *arrays, *shape.arguments, out.numpy())
+    each_part(out.shape[0], work, direct.weight_gradient, *arrays, *shape.arguments, out.numpy())
     return out
 
 

@@ -62,7 +62,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, shape: Shape, last: 
             return laid(y.unflatten(0, (-1, *places)).permute(0, 3, 1, 2), last)
         return laid(F.conv2d(laid(x[r // m], last), laid(weight[r], last), own, *shape.arguments), last)
 
-    return _rows(row, len(weight))
+    return _rows(row, weight.shape[0])
 
 
 def weight_gradient(g: Tensor, x: Tensor, weight: tuple[int, ...], shape: Shape, last: bool) -> Tensor:
@@ -71,7 +71,7 @@ def weight_gradient(g: Tensor, x: Tensor, weight: tuple[int, ...], shape: Shape,
     if winograd.fits(shape, weight[1:], g.shape[3:], g.shape[1]):
         out, arrays = g.new_empty(weight), [_pixels(t) for t in (g, x)]
         work = g.numel() * like[0].numel()
-        each_part(len(g), work, winograd.weight_gradient, *arrays, shape.padding, out.flatten(3).numpy())
+        each_part(g.shape[0], work, winograd.weight_gradient, *arrays, shape.padding, out.flatten(3).numpy())
         return out
     products = _by_products(shape, weight[1:], g[0, :, 0].numel())
 
@@ -81,14 +81,14 @@ def weight_gradient(g: Tensor, x: Tensor, weight: tuple[int, ...], shape: Shape,
             return (outputs.T @ _columns(x[r // m], shape, weight[3:])).view(weight[1:])
         return _gradients(laid(g[r], last), laid(x[r // m], last), like, shape, False).contiguous()
 
-    return _rows(row, len(g))
+    return _rows(row, g.shape[0])
 
 
 def input_gradient(g: Tensor, weight: Tensor, size: tuple[int, int], shape: Shape, last: bool) -> Tensor:
     """Returns the adjoint of `forward` in inputs [w, b, inputs, *size], at g, like y."""
     if winograd.fits(shape, weight.shape[1:], g.shape[3:], g.shape[1]):
         padding = weight.shape[3] - 1 - shape.padding[0], weight.shape[4] - 1 - shape.padding[1]
-        start = weight.new_zeros(len(weight), weight.shape[2])
+        start = weight.new_zeros(weight.shape[0], weight.shape[2])
         return _by_tiles(g, weight, start, (padding, True), (weight.shape[2], *size), last)
     like = blank(g, (g.shape[1], weight.shape[2] * shape.groups, *size), last)
     products = _by_products(shape, weight.shape[1:], g[0, :, 0].numel())
@@ -99,22 +99,22 @@ def input_gradient(g: Tensor, weight: Tensor, size: tuple[int, int], shape: Shap
             return laid(_images(columns, like, shape, weight.shape[3:]), last)
         return laid(_gradients(laid(g[r], last), like, laid(weight[r], last), shape, True), last)
 
-    return _rows(row, len(g))
+    return _rows(row, g.shape[0])
 
 
 def _by_tiles(
     x: Tensor, weight: Tensor, bias: Tensor, how: tuple[Pair, bool], size: tuple[int, int, int], last: bool
 ) -> Tensor:
     """Returns the outputs [w, b, *size] by the kernels of Winograd; how: padding, and whether kernels are turned."""
-    y = blank(x, (len(weight), x.shape[1], *size), True)
+    y = blank(x, (weight.shape[0], x.shape[1], *size), True)
     work, kernels = y.numel() * weight[0, 0].numel(), weight.contiguous().flatten(3).numpy()
-    each_part(len(y), work, winograd.forward, _pixels(x), kernels, bias.numpy(), *how, _pixels(y))
+    each_part(y.shape[0], work, winograd.forward, _pixels(x), kernels, bias.numpy(), *how, _pixels(y))
     return laid(y, last)
 
 
 def _pixels(images: Tensor) -> np.ndarray:
     """Returns images [w, b, c, H, W] as an array [w, b, H, W, c], copied where channels do not lie side by side."""
-    return laid(images, True).permute(0, 1, 3, 4, 2).numpy()
+    return images.permute(0, 1, 3, 4, 2).contiguous().numpy()
 
 
 def _by_products(shape: Shape, weight: Sequence[int], places: int) -> bool:
@@ -154,7 +154,8 @@ def laid(images: Tensor, last: bool) -> Tensor:
     """Returns images [..., channels, H, W] of which the channels of a pixel lie side by side, or all of a channel."""
     if not last:
         return images.contiguous()
-    return images.movedim(-3, -1).contiguous().movedim(-1, -3)
+    turned = images.movedim(-3, -1)
+    return images if turned.is_contiguous() else turned.contiguous().movedim(-1, -3)
 
 
 def blank(like: Tensor, shape: Sequence[int], last: bool, dtype: torch.dtype | None = None) -> Tensor:
