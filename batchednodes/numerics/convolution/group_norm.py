@@ -8,6 +8,7 @@ what lies between. ReLU belongs to it where a program finds that nothing else re
 Notation: w rows, b examples, c channels, d channels of a group, g gradient of y, l lines of an image of W pixels each.
 """
 
+import functools
 from typing import Any, no_type_check
 
 import numpy as np
@@ -149,8 +150,15 @@ def _lines(images: Tensor) -> np.ndarray:
     What a line needs stays in the first cache, and is long enough for vectors.
     """
     w, b, c, height, width = images.shape
-    pixels = next((k for k in range(max(1, _LINE // c), 1, -1) if height * width % k == 0), 1)
-    return images.detach().permute(0, 1, 3, 4, 2).contiguous().numpy().reshape(w, b, height * width // pixels, pixels * c)
+    pixels = _pixels(c, height * width)
+    lines = images.detach().permute(0, 1, 3, 4, 2).contiguous().numpy()
+    return lines.reshape(w, b, height * width // pixels, pixels * c)
+
+
+@functools.lru_cache(1024)
+def _pixels(channels: int, places: int) -> int:
+    """Returns how many pixels make a line, of so many in an image."""
+    return next((k for k in range(max(1, _LINE // channels), 1, -1) if places % k == 0), 1)
 
 
 def normalised(

@@ -7,8 +7,10 @@ by PyTorch's kernels, on the CPU those of oneDNN, which come near the peak of a 
 Notation: w rows, m rows that share their inputs (r' = r // m), b examples, g gradient of the outputs.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +20,9 @@ from torch import Tensor
 from batchednodes.numerics.convolution import winograd
 from batchednodes.numerics.convolution.shape import Pair, Shape
 from batchednodes.numerics.convolution.threading import each_part, each_row
+
+Way = Literal["tiles", "products", "library"]
+"""How a row is computed: by fewer products (winograd.py), by one of matrices, or by PyTorch's kernels."""
 
 _WORTH = 1 << 20
 """Multiply-adds of a row above which its call costs little: some tens of microseconds beside about as many."""
@@ -42,92 +47,91 @@ def takes(x: Tensor, work: int, outputs: int, inputs: int = _INPUTS) -> bool:
     return wide and work >= _WORTH and x.device.type == "cpu" and x.dtype == torch.float32
 
 
+@functools.lru_cache(4096)
+def way(shape: Shape, weight: tuple[int, ...], outputs: tuple[int, ...], b: int) -> Way:
+    """Returns how a row is computed, by sizes alone: those of its weight, o c k k, of its outputs, H' W', and examples."""
+    _, c, *kernel = weight
+    if winograd.fits(shape, weight, outputs, b):
+        return "tiles"
+    narrow = kernel == [1, 1] and shape.padding == (0, 0)
+    few = _FEW * b * math.prod(outputs) <= c * math.prod(kernel)
+    return "products" if shape.groups == 1 and (narrow or few) else "library"
+
+
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, shape: Shape, last: bool) -> Tensor:
     """Returns y [w, b, outputs, H', W'] of x [w / m, b, inputs, H, W] and weight [w, outputs, c, u, v].
 
     Args:
         last: whether the numbers of a pixel lie side by side in what is computed, see `laid`; so in all functions.
     """
-    places = shape.outputs(x.shape[3:], weight.shape[3:])
-    if winograd.fits(shape, weight.shape[1:], places, x.shape[1]):
-        start = weight.new_zeros(weight.shape[:2]) if bias is None else bias.contiguous()
-        return _by_tiles(x, weight, start, (shape.padding, False), (weight.shape[1], *places), last)
-    m, products = weight.shape[0] // x.shape[0], _by_products(shape, weight.shape[1:], x.shape[1] * math.prod(places))
+    (w, *sizes), places = weight.shape, shape.outputs(x.shape[3:], weight.shape[3:])
+    m, how = w // x.shape[0], way(shape, tuple(sizes), places, x.shape[1])
+    if how == "tiles":
+        start = weight.new_zeros(weight.shape[:2]) if bias is None else bias.detach().contiguous()
+        return _by_tiles(x, weight, start, (shape.padding, False), (sizes[0], *places), last)
 
     def row(r: int) -> Tensor:
         own = None if bias is None else bias[r]
-        if products:
-            matrix, columns = weight[r].flatten(1), _columns(x[r // m], shape, weight.shape[3:])
+        if how == "products":
+            matrix, columns = weight[r].flatten(1), _columns(x[r // m], shape, sizes[2:])
             y = columns @ matrix.T if own is None else torch.addmm(own, columns, matrix.T)
             return laid(y.unflatten(0, (-1, *places)).permute(0, 3, 1, 2), last)
         return laid(F.conv2d(laid(x[r // m], last), laid(weight[r], last), own, *shape.arguments), last)
 
-    return _rows(row, weight.shape[0])
+    return _rows(row, w)
 
 
 def weight_gradient(g: Tensor, x: Tensor, weight: tuple[int, ...], shape: Shape, last: bool) -> Tensor:
     """Returns the adjoint of `forward` in a weight of some shape, at g, like y."""
-    m, like = g.shape[0] // x.shape[0], g.new_empty(weight[1:])
-    if winograd.fits(shape, weight[1:], g.shape[3:], g.shape[1]):
-        out, arrays = g.new_empty(weight), [_pixels(t) for t in (g, x)]
-        work = g.numel() * like[0].numel()
-        each_part(g.shape[0], work, winograd.weight_gradient, *arrays, shape.padding, out.flatten(3).numpy())
-        return out
-    products = _by_products(shape, weight[1:], g[0, :, 0].numel())
+    w, o, *_ = weight
+    m, how = w // x.shape[0], way(shape, weight[1:], tuple(g.shape[3:]), g.shape[1])
+    like = g.new_empty(weight if how == "tiles" else weight[1:])
+    if how == "tiles":
+        work, arrays = g.numel() * math.prod(weight[2:]), [_pixels(t) for t in (g, x)]
+        each_part(w, work, winograd.weight_gradient, *arrays, shape.padding, like.view(*weight[:3], -1).numpy())
+        return like
 
     def row(r: int) -> Tensor:
-        if products:
-            outputs = g[r].permute(0, 2, 3, 1).reshape(-1, weight[1])
+        if how == "products":
+            outputs = g[r].permute(0, 2, 3, 1).reshape(-1, o)
             return (outputs.T @ _columns(x[r // m], shape, weight[3:])).view(weight[1:])
         return _gradients(laid(g[r], last), laid(x[r // m], last), like, shape, False).contiguous()
 
-    return _rows(row, g.shape[0])
+    return _rows(row, w)
 
 
 def input_gradient(g: Tensor, weight: Tensor, size: tuple[int, int], shape: Shape, last: bool) -> Tensor:
     """Returns the adjoint of `forward` in inputs [w, b, inputs, *size], at g, like y."""
-    if winograd.fits(shape, weight.shape[1:], g.shape[3:], g.shape[1]):
-        padding = weight.shape[3] - 1 - shape.padding[0], weight.shape[4] - 1 - shape.padding[1]
-        start = weight.new_zeros(weight.shape[0], weight.shape[2])
-        return _by_tiles(g, weight, start, (padding, True), (weight.shape[2], *size), last)
-    like = blank(g, (g.shape[1], weight.shape[2] * shape.groups, *size), last)
-    products = _by_products(shape, weight.shape[1:], g[0, :, 0].numel())
+    w, o, c, *kernel = weight.shape
+    how = way(shape, tuple(weight.shape[1:]), tuple(g.shape[3:]), g.shape[1])
+    if how == "tiles":
+        padding, start = (kernel[0] - 1 - shape.padding[0], kernel[1] - 1 - shape.padding[1]), weight.new_zeros(w, c)
+        return _by_tiles(g, weight, start, (padding, True), (c, *size), last)
+    like = blank(g, (g.shape[1], c * shape.groups, *size), last)
 
     def row(r: int) -> Tensor:
-        if products:
-            columns = g[r].permute(0, 2, 3, 1).reshape(-1, g.shape[2]) @ weight[r].flatten(1)
-            return laid(_images(columns, like, shape, weight.shape[3:]), last)
+        if how == "products":
+            columns = g[r].permute(0, 2, 3, 1).reshape(-1, o) @ weight[r].flatten(1)
+            return laid(_images(columns, like, shape, kernel), last)
         return laid(_gradients(laid(g[r], last), like, laid(weight[r], last), shape, True), last)
 
-    return _rows(row, g.shape[0])
+    return _rows(row, w)
 
 
 def _by_tiles(
     x: Tensor, weight: Tensor, bias: Tensor, how: tuple[Pair, bool], size: tuple[int, int, int], last: bool
 ) -> Tensor:
     """Returns the outputs [w, b, *size] by the kernels of Winograd; how: padding, and whether kernels are turned."""
-    y = blank(x, (weight.shape[0], x.shape[1], *size), True)
-    work, kernels = y.numel() * weight[0, 0].numel(), weight.contiguous().flatten(3).numpy()
-    each_part(y.shape[0], work, winograd.forward, _pixels(x), kernels, bias.numpy(), *how, _pixels(y))
-    return laid(y, last)
+    (w, *sizes), (o, height, width), b = weight.shape, size, x.shape[1]
+    y, kernels = torch.empty(w, b, height, width, o), weight.contiguous().view(w, *sizes[:2], -1)
+    work = y.numel() * math.prod(sizes[1:])
+    each_part(w, work, winograd.forward, _pixels(x), kernels.numpy(), bias.numpy(), *how, y.numpy())
+    return laid(y.permute(0, 1, 4, 2, 3), last)
 
 
 def _pixels(images: Tensor) -> np.ndarray:
     """Returns images [w, b, c, H, W] as an array [w, b, H, W, c], copied where channels do not lie side by side."""
     return images.permute(0, 1, 3, 4, 2).contiguous().numpy()
-
-
-def _by_products(shape: Shape, weight: Sequence[int], places: int) -> bool:
-    """Returns whether a product of matrices computes a row: where a place is its column, or weights outnumber places.
-
-    Args:
-        shape: settings.
-        weight: sizes of a row's weight, o c k k.
-        places: of outputs of all examples.
-    """
-    _, c, *kernel = weight
-    narrow = kernel == [1, 1] and shape.padding == (0, 0)
-    return shape.groups == 1 and (narrow or _FEW * places <= c * math.prod(kernel))
 
 
 def _columns(x: Tensor, shape: Shape, kernel: Sequence[int]) -> Tensor:
@@ -163,7 +167,8 @@ def blank(like: Tensor, shape: Sequence[int], last: bool, dtype: torch.dtype | N
     *others, c, height, width = shape
     if not last:
         return like.new_empty(tuple(shape), dtype=dtype)
-    return like.new_empty((*others, height, width, c), dtype=dtype).movedim(-1, -3)
+    made = torch.empty((*others, height, width, c), dtype=dtype or like.dtype, device=like.device)
+    return made.movedim(-1, -3)
 
 
 def _gradients(g: Tensor, x: Tensor, weight: Tensor, shape: Shape, of_inputs: bool) -> Tensor:
