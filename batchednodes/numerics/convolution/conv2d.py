@@ -12,6 +12,7 @@ On the CPU in float32 and float64 they are computed directly (direct.py), wide o
 Notation: w rows, b examples, y outputs, x inputs, g gradient of the outputs.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,15 +41,17 @@ def _is_direct(x: Tensor) -> bool:
 
 def outputs(x: Tensor, weight: Tensor, bias: Tensor | None, numbers: list[int], last: bool = False) -> Tensor:
     """Returns stacked outputs [w, b, ...] of stacked inputs and weights; `last`: laid out as `library.laid` says."""
-    shape, y = Shape.of(numbers), _convolve_fake(x, weight, bias, numbers)
+    shape = Shape.of(numbers)
     if not _is_direct(x):
         return library.laid(matmul.forward(x, weight, bias, shape), last)
-    work = y.numel() * weight[0, 0].numel()
-    if len(y) and library.takes(x, work // len(y), y.shape[2]):
+    w, o, *kernel = weight.shape
+    row = x.shape[1] * math.prod(shape.outputs(x.shape[3:], kernel[1:])) * o * math.prod(kernel)
+    if w and library.takes(x, row, o):
         return library.forward(x.detach(), weight.detach(), bias, shape, last)
+    y, work = _convolve_fake(x, weight, bias, numbers), w * row
     start = weight.new_zeros(weight.shape[:2]) if bias is None else bias
     arrays = [t.detach().contiguous().numpy() for t in (x, weight, start)]
-    each_part(len(y), work, direct.forward, *arrays, *shape.arguments, y.numpy())
+    each_part(y.shape[0], work, direct.forward, *arrays, *shape.arguments, y.numpy())
     return library.laid(y, last)
 
 
@@ -63,14 +66,14 @@ def _convolve_fake(x: Tensor, weight: Tensor, bias: Tensor | None, numbers: list
 
 def input_gradient(g: Tensor, weight: Tensor, size: list[int], numbers: list[int], last: bool = False) -> Tensor:
     """Returns the gradient of inputs [w, b, channels, *size]."""
-    shape, out = Shape.of(numbers), _input_fake(g, weight, size, numbers)
+    shape = Shape.of(numbers)
     if not _is_direct(g):
         return library.laid(matmul.input_gradient(g, weight, (size[0], size[1]), shape), last)
-    work = g.numel() * weight[0, 0].numel()
-    if len(out) and library.takes(g, work // len(out), g.shape[2], out.shape[2]):
+    w, work = g.shape[0], g.numel() * math.prod(weight.shape[2:])
+    if w and library.takes(g, work // w, g.shape[2], weight.shape[2] * shape.groups):
         return library.input_gradient(g.detach(), weight.detach(), (size[0], size[1]), shape, last)
-    arrays = [t.detach().contiguous().numpy() for t in (g, weight)]
-    each_part(len(out), work, direct.input_gradient, *arrays, *shape.arguments, out.numpy())
+    out, arrays = _input_fake(g, weight, size, numbers), [t.detach().contiguous().numpy() for t in (g, weight)]
+    each_part(out.shape[0], work, direct.input_gradient, *arrays, *shape.arguments, out.numpy())
     return library.laid(out, last)
 
 
@@ -84,14 +87,16 @@ def _input_fake(g: Tensor, weight: Tensor, size: list[int], numbers: list[int], 
 
 def weight_gradient(g: Tensor, x: Tensor, size: list[int], numbers: list[int], last: bool = False) -> Tensor:
     """Returns the gradient of weights [w, outputs, c, *size], which are laid out as ever."""
-    shape, out = Shape.of(numbers), _weight_fake(g, x, size, numbers)
+    shape = Shape.of(numbers)
+    w, o, weights = g.shape[0], g.shape[2], (g.shape[0], g.shape[2], x.shape[2] // shape.groups, *size)
     if not _is_direct(g):
-        return matmul.weight_gradient(g, x, tuple(out.shape), shape)
-    work = g.numel() * out[0, 0].numel()
-    if len(out) and library.takes(g, work // len(out), g.shape[2]):
-        return library.weight_gradient(g.detach(), x.detach(), tuple(out.shape), shape, last)
+        return matmul.weight_gradient(g, x, weights, shape)
+    work = g.numel() * math.prod(weights[2:])
+    if w and library.takes(g, work // w, o):
+        return library.weight_gradient(g.detach(), x.detach(), weights, shape, last)
+    out = g.new_empty(weights)
     arrays = [t.detach().contiguous().numpy() for t in (g, x)]
-    each_part(len(out), work, direct.weight_gradient, *arrays, *shape.arguments, out.numpy())
+    each_part(out.shape[0], work, direct.weight_gradient, *arrays, *shape.arguments, out.numpy())
     return out
 
 

@@ -8,6 +8,7 @@ what lies between. ReLU belongs to it where a program finds that nothing else re
 Notation: w rows, b examples, c channels, d channels of a group, g gradient of y, l lines of an image of W pixels each.
 """
 
+import functools
 from typing import Any, no_type_check
 
 import numpy as np
@@ -19,6 +20,13 @@ from torch.autograd import Function
 from torch.library import custom_op
 
 from batchednodes.numerics.convolution.library import blank, laid
+from batchednodes.numerics.convolution.norm_columns import (
+    gradient,
+    gradient_relu,
+    moments,
+    products,
+    products_relu,
+)
 from batchednodes.numerics.convolution.stacking import apart, rows
 from batchednodes.numerics.convolution.threading import each_part
 
@@ -44,37 +52,44 @@ def _folded(line, channels, out):  # noqa: ANN001, ANN202
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _coefficients(x, weight, bias, groups, eps, lines, sums):  # noqa: ANN001, ANN202
-    """Writes mean, a and s of one example x [l, W c] to lines [at least 3, W c], 1 / sqrt(var + eps) to sums[2] [c].
+def _moments(x, groups, lines, sums):  # noqa: ANN001, ANN202
+    """Writes mean and variance of each group of one example x [l, W c] to sums[:2] [c], for its channels.
 
-    Sums go along lines in the type of x, and on in float64.
+    Sums of differences from the first line go along columns in the type of x, and on in float64: so one pass is enough.
+
+    Args:
+        lines: room for two lines.
     """
-    channels, (height, width) = weight.size, x.shape
-    d, mean, total = channels // groups, lines[0], lines[1]
-    for squares in (False, True):
-        total[:] = 0
-        for i in range(height):
-            line = x[i]
-            if squares:
-                for k in range(width):
-                    total[k] += (line[k] - mean[k]) * (line[k] - mean[k])
-            else:
-                for k in range(width):
-                    total[k] += line[k]
-        _folded(total, channels, sums[int(squares)])
-        for k in range(groups):
-            part = slice(k * d, (k + 1) * d)
-            average = sums[int(squares), part].sum() * channels / (d * height * width)
-            sums[int(squares), part] = average
-        if not squares:
-            for k in range(width):
-                mean[k] = sums[0, k % channels]
-    for c in range(channels):
-        sums[2, c] = 1 / np.sqrt(sums[1, c] + eps)
+    channels, (height, width), base, first, second = sums.shape[1], x.shape, x[0], lines[0], lines[1]
+    d = channels // groups
+    moments(x.ctypes.data, height, width, lines.ctypes.data, x[0, 0])
+    sums[:2] = 0
     for k in range(0, width, channels):
         for c in range(channels):
+            sums[0, c] += np.float64(base[k + c]) + np.float64(first[k + c]) / height
+    for j in range(groups):
+        sums[0, j * d : (j + 1) * d] = sums[0, j * d : (j + 1) * d].sum() * channels / (d * width)
+    for k in range(0, width, channels):
+        for c in range(channels):
+            total, apart = np.float64(first[k + c]), np.float64(base[k + c]) - sums[0, c]
+            sums[1, c] += second[k + c] + 2 * total * apart + height * apart * apart
+    for j in range(groups):
+        sums[1, j * d : (j + 1) * d] = sums[1, j * d : (j + 1) * d].sum() * channels / (d * width * height)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _coefficients(x, weight, bias, groups, eps, lines, sums):  # noqa: ANN001, ANN202
+    """Writes mean, a and s of one example x [l, W c] to lines [at least 3, W c], 1 / sqrt(var + eps) to sums[2] [c]."""
+    _moments(x, groups, lines, sums)
+    for c in range(weight.size):
+        sums[2, c] = 1 / np.sqrt(sums[1, c] + eps)
+        sums[1, c] = bias[c] - sums[0, c] * weight[c] * sums[2, c]
+    for k in range(0, x.shape[1], weight.size):
+        for c in range(weight.size):
+            lines[0, k + c] = sums[0, c]
             lines[1, k + c] = weight[c] * sums[2, c]
-            lines[2, k + c] = bias[c] - sums[0, c] * weight[c] * sums[2, c]
+            lines[2, k + c] = sums[1, c]
 
 
 @njit(nogil=True, cache=True)
@@ -98,14 +113,20 @@ def _forward(x, weight, bias, groups, eps, relu, y, first, last):  # noqa: ANN00
 @no_type_check
 def _backward(g, x, weight, bias, groups, eps, relu, out, of_weight, of_bias, first, last):  # noqa: ANN001, ANN202
     """Writes rows first to last of the gradients of x, weight and bias, at g, like y."""
-    (_, b, height, width), channels = x.shape, weight.shape[1]
+    (_, b, height, width), channels, item = x.shape, weight.shape[1], x.itemsize
     lines, sums, d = np.empty((5, width), x.dtype), np.empty((3, channels)), channels // groups
-    mean, a, slope, shift = lines[0], lines[1], lines[3], lines[4]
+    slope, shift, number, example = lines[3], lines[4], lines[0, 0], height * width * item
     for r in range(first, last):
         total = np.zeros((2, channels))
         for e in range(b):
+            at, source, to = (r * b + e) * example, lines.ctypes.data, out.ctypes.data
             _coefficients(x[r, e], weight[r], bias[r], groups, eps, lines, sums)
-            _products(g[r, e], x[r, e], lines, relu, out[r, e], channels, sums)
+            if relu:
+                products_relu(g.ctypes.data + at, x.ctypes.data + at, height, width, source, number)
+            else:
+                products(g.ctypes.data + at, x.ctypes.data + at, height, width, source, number)
+            _folded(slope, channels, sums[0])
+            _folded(shift, channels, sums[1])
             total[0] += sums[0] * sums[2]
             total[1] += sums[1]
             for k in range(groups):
@@ -113,38 +134,14 @@ def _backward(g, x, weight, bias, groups, eps, relu, out, of_weight, of_bias, fi
                 along = inverse * (weight[r, part] * sums[0, part]).sum() * sums[2, k * d] * sums[2, k * d]
                 sums[1, part] = inverse * (weight[r, part] * sums[1, part]).sum()
                 sums[0, part] = along
-            for k in range(width):
-                slope[k], shift[k] = sums[0, k % channels], sums[1, k % channels]
-            for i in range(height):
-                line, to = x[r, e, i], out[r, e, i]
-                for k in range(width):
-                    to[k] = a[k] * to[k] - slope[k] * (line[k] - mean[k]) - shift[k]
+            for k in range(0, width, channels):
+                for c in range(channels):
+                    slope[k + c], shift[k + c] = sums[0, c], sums[1, c]
+            if relu:
+                gradient_relu(g.ctypes.data + at, x.ctypes.data + at, height, width, source, to + at, number)
+            else:
+                gradient(g.ctypes.data + at, x.ctypes.data + at, height, width, source, to + at, number)
         of_weight[r], of_bias[r] = total[0], total[1]
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
-def _products(g, x, lines, relu, out, channels, sums):  # noqa: ANN001, ANN202
-    """Writes what ReLU lets through of g to out, its sum (x - mean) out and sum out to sums [2, c].
-
-    Args:
-        lines: mean, a and s, and room for two more.
-    """
-    mean, a, s, first, second = lines[0], lines[1], lines[2], lines[3], lines[4]
-    first[:], second[:] = 0, 0
-    for i in range(x.shape[0]):
-        line, source, to = x[i], g[i], out[i]
-        if relu:
-            for k in range(line.size):
-                to[k] = 0 if line[k] * a[k] + s[k] <= 0 else source[k]
-        else:
-            to[:] = source
-        for k in range(line.size):
-            first[k] += to[k] * (line[k] - mean[k])
-        for k in range(line.size):
-            second[k] += to[k]
-    _folded(first, channels, sums[0])
-    _folded(second, channels, sums[1])
 
 
 def _lines(images: Tensor) -> np.ndarray:
@@ -153,17 +150,23 @@ def _lines(images: Tensor) -> np.ndarray:
     What a line needs stays in the first cache, and is long enough for vectors.
     """
     w, b, c, height, width = images.shape
-    pixels = next((k for k in range(max(1, _LINE // c), 1, -1) if height * width % k == 0), 1)
-    array = laid(images.detach(), True).permute(0, 1, 3, 4, 2).numpy()
-    return array.reshape(w, b, height * width // pixels, pixels * c)
+    pixels = _pixels(c, height * width)
+    lines = images.detach().permute(0, 1, 3, 4, 2).contiguous().numpy()
+    return lines.reshape(w, b, height * width // pixels, pixels * c)
+
+
+@functools.lru_cache(1024)
+def _pixels(channels: int, places: int) -> int:
+    """Returns how many pixels make a line, of so many in an image."""
+    return next((k for k in range(max(1, _LINE // channels), 1, -1) if places % k == 0), 1)
 
 
 def normalised(
     x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, relu: bool = False, last: bool = False
 ) -> Tensor:
     """Returns y [w, b, c, H, W] of stacked x, weight and bias [w, c]; `last`: laid out as `library.laid` says."""
-    y, arrays = blank(x, x.shape, True), [t.detach().contiguous().numpy() for t in (weight, bias)]
-    each_part(len(x), _COST * x.numel(), _forward, _lines(x), *arrays, groups, eps, relu, _lines(y))
+    w, y, arrays = x.shape[0], blank(x, x.shape, True), [t.detach().contiguous().numpy() for t in (weight, bias)]
+    each_part(w, _COST * x.numel(), _forward, _lines(x), *arrays, groups, eps, relu, _lines(y))
     return laid(y, last)
 
 
@@ -181,10 +184,10 @@ def gradients(
     g: Tensor, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, relu: bool = False, last: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the gradients of x, weight and bias."""
-    out, of_weight, of_bias = blank(x, x.shape, True), torch.empty_like(weight), torch.empty_like(bias)
+    w, out, of_weight, of_bias = x.shape[0], blank(x, x.shape, True), torch.empty_like(weight), torch.empty_like(bias)
     arrays = [t.detach().contiguous().numpy() for t in (weight, bias)]
     made = [_lines(out), of_weight.numpy(), of_bias.numpy()]
-    each_part(len(x), 2 * _COST * x.numel(), _backward, _lines(g), _lines(x), *arrays, groups, eps, relu, *made)
+    each_part(w, 2 * _COST * x.numel(), _backward, _lines(g), _lines(x), *arrays, groups, eps, relu, *made)
     return laid(out, last), of_weight, of_bias
 
 

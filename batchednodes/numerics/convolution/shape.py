@@ -1,5 +1,6 @@
 """The shape of a convolution: all settings that it has beside its weights."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,11 +35,16 @@ class Shape:
     @staticmethod
     def of(numbers: Sequence[int]) -> "Shape":
         """Returns the shape that has these `numbers`."""
-        a, b, c, d, e, f, groups = numbers
-        return Shape((a, b), (c, d), (e, f), groups)
+        return _shape(*numbers)
 
     def outputs(self, inputs: Sequence[int], kernel: Sequence[int]) -> Pair:
         """Returns height and width of the output for those of the input and of the kernel [pixels]."""
         sizes = zip(inputs, kernel, self.stride, self.padding, self.dilation, strict=True)
         height, width = ((n + 2 * p - (k - 1) * d - 1) // s + 1 for n, k, s, p, d in sizes)
         return height, width
+
+
+@functools.lru_cache(1024)
+def _shape(a: int, b: int, c: int, d: int, e: int, f: int, groups: int) -> Shape:
+    """Returns the shape of seven numbers: the same object again, since each step asks for those of all layers."""
+    return Shape((a, b), (c, d), (e, f), groups)

@@ -20,6 +20,9 @@ def each_part(rows: int, work: int, kernel: Callable[..., None], *arguments: Any
         kernel: of the arguments, first and last; works on rows first to last.
     """
     k = min(rows, torch.get_num_threads()) if work > _WORTH else 1
+    if k == 1:
+        kernel(*arguments, 0, rows)
+        return
     ends = [rows * part // k for part in range(k + 1)]
     threads.run(lambda part: kernel(*arguments, ends[part], ends[part + 1]), k)
 
