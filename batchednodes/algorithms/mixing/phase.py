@@ -203,7 +203,9 @@ class GossipPhase:
             idle = off[self.receivers.clamp(max=self.nodes - 1)] | (since[self.actors] <= self.sent)
             idle &= ~self.copies()
         senders = torch.where(idle, self.receivers, self.senders)
-        return replace(self, senders=senders, weights=torch.where(idle, 0.0, self.weights), idle=idle, before=self.senders)
+        return replace(
+            self, senders=senders, weights=torch.where(idle, 0.0, self.weights), idle=idle, before=self.senders
+        )
 
     def by_table(self, table: Int32[np.ndarray, " n"], count: int, updates: Bool[np.ndarray, " W"]) -> "GossipPhase":
         """Sorts the lines of each wave of gossip, on the host, by the table in which the versions of their rows lie.
