@@ -118,7 +118,7 @@ class Tracking:
     layout: Layout
     own: Int64[Tensor, " n"]
     """Place of each node's count of its own updates among the versions; -1: not tracked."""
-    stacks: tuple[tuple[Int64[np.ndarray, " g"], Int64[Tensor, "g t"]], ...]
+    stacks: tuple[tuple[Int64[np.ndarray, " _"], Int64[Tensor, "_ _"]], ...]
     """Networks of one shape that have staleness, and the places of these counts of their sources."""
 
     @staticmethod
