@@ -7,7 +7,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network; read when datase
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as many processes as cores; read when torch is imported
 
-import importlib
+import importlib.util
 import random
 
 import hypothesis
@@ -15,9 +15,10 @@ import pytest
 import torch
 from pretended_backend import register
 
-for module in ("beartype._check.code.codemain", "beartype._util.kind.integer.utilintget"):
-    # Checked signatures draw which item of a list they look at: not from the generator of what they check.
-    vars(importlib.import_module(module))["getrandbits"] = random.Random(0).getrandbits
+if importlib.util.find_spec("beartype") is not None:  # machines that are lent may lack it
+    for module in ("beartype._check.code.codemain", "beartype._util.kind.integer.utilintget"):
+        # Checked signatures draw which item of a list they look at: not from the generator of what they check.
+        vars(importlib.import_module(module))["getrandbits"] = random.Random(0).getrandbits
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel is defined: before the package is imported

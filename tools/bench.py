@@ -4,6 +4,8 @@
     python tools/bench.py [--device cpu|cuda] [--only SECTION ...] [--nodes 100 1000 10000]
         [--models NAME ...] [--repeats 5] [--json FILE]
 
+With --json the figures are also written as a table, with the same name and the suffix .md.
+
 Absolute times differ from machine to machine: what counts are the ratios, each from interleaved repeats of one run.
 """
 
@@ -39,6 +41,7 @@ SECTIONS = (
     "merging",
     "local",
     "models",
+    "waves",
     "whole",
     "memory",
     "growth",
@@ -67,6 +70,12 @@ def sections(
         "merging": [(f"n={n} t={n}", lambda n=n: parts.merging(n, min(n, 10_000), device, repeats)) for n in nodes],
         "local": [(f"{w.name} n={n}", lambda w=w, n=n: parts.local(w, n, device, repeats)) for w, n in pairs],
         "models": [(name, lambda name=name: models.models(name, repeats)) for name in networks if device.type == "cpu"],
+        "waves": [
+            (f"{name} n={n}", lambda name=name, n=n: models.on_device(name, n, device, repeats))
+            for n in nodes
+            for name in networks
+            if device.type != "cpu"
+        ],
         "whole": [
             (f"{w.name} n={n} rate={rate}", lambda w=w, n=n, rate=rate: whole.against(w, n, rate, device, repeats))
             for w, n in pairs
@@ -99,6 +108,18 @@ def table(report: dict[str, Any]) -> Table:
             for name, spread in found.items():
                 shown.add_row(section, case, name, *(f"{spread[key]:,.4g}" for key in ("median", "min", "max")))
     return shown
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """Returns the report as a table for documents, below what was measured where and when."""
+    made = ", ".join(f"{name} {report[name]}" for name in ("date", "device", "cores", "python", "torch", "repeats"))
+    lines = [f"{made}\n", "| case | measured | median | min | max |", "|---|---|---:|---:|---:|"]
+    for section in SECTIONS:
+        for case, found in report.get(section, {}).items():
+            for name, spread in found.items():
+                figures = " | ".join(f"{spread[key]:,.4g}" for key in ("median", "min", "max"))
+                lines.append(f"| {section} {case} | {name} | {figures} |")
+    return "\n".join(lines) + "\n"
 
 
 def header(device: torch.device) -> dict[str, Any]:
@@ -142,6 +163,7 @@ def main() -> None:
             if chosen.json:  # as figures come: a run that is killed leaves what it had
                 chosen.json.parent.mkdir(parents=True, exist_ok=True)
                 chosen.json.write_text(json.dumps(report, indent=2) + "\n")
+                chosen.json.with_suffix(".md").write_text(markdown(report))
     Console(width=140).print(table(report))
 
 

@@ -5,10 +5,11 @@
 #
 #   works.json     within a minute: whether short runs work at all, and are those of the CPU
 #   tests.txt      the tests marked cuda, in processes side by side
-#   figures.json   the benchmark, case by case
+#   figures.json   the benchmark, case by case; figures.md is the same as a table
 #   check.json     which of these passed
 #
 # --pretend: on pretended devices, with tiny sizes, where there is no GPU: tries this script, and measures nothing.
+# No network is needed: what is not installed is named at once, and of the tests' packages only pytest must be there.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 pretend=
@@ -37,6 +38,22 @@ with pretended():
 PYTHON
 }
 
+missing=$("$python" - <<'PYTHON'
+import importlib.metadata as metadata, re, tomllib
+def there(name):
+    try:
+        return bool(metadata.version(name))
+    except metadata.PackageNotFoundError:
+        return False
+with open("pyproject.toml", "rb") as file:
+    needed = [re.match(r"[\w.-]+", line)[0] for line in tomllib.load(file)["project"]["dependencies"]]
+print(*(name for name in [*needed, "pytest"] if not there(name)))
+PYTHON
+)
+if [ -n "$missing" ]; then
+  echo "tools/gpu_check.sh: not installed here: $missing" >&2
+  exit 2
+fi
 if [ -z "$pretend" ] && ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
   echo "tools/gpu_check.sh: PyTorch sees no CUDA device here" >&2
   exit 2
@@ -63,10 +80,11 @@ tests() {
 
 figures() {
   if [ -n "$pretend" ]; then
-    run tools/bench.py --device cuda --only merging local --nodes 8 --repeats 1 --json "$out/figures.json"
+    run tools/bench.py --device cuda --only merging local waves --nodes 8 --repeats 1 --json "$out/figures.json" \
+      --models logreg mlp_64 gn_lenet lora
   else
-    run tools/bench.py --device cuda --only limits mixing merging local whole growth --nodes 1000 100000 --repeats 2 \
-      --json "$out/figures.json"
+    run tools/bench.py --device cuda --only limits waves mixing merging local whole growth --nodes 1000 100000 \
+      --repeats 2 --json "$out/figures.json" --models logreg mlp_64 gn_lenet lora
   fi
 }
 

@@ -76,8 +76,8 @@ class Rowwise(Nodes):
         """Applies a phase of gossip."""
         if self.robust is not None or not self.algorithm.linear():
             here = phase.here
-            all_live = phase.sent is None and not phase.idle and not bool((here.senders == here.receivers).any())
-            if all_live and phase.pairs in self.fused:
+            all_live = phase.sent is None and not bool((here.contacted == here.receivers).any())
+            if all_live and phase.idle is None and phase.pairs in self.fused:
                 self.fused[phase.pairs](state, phase)
                 return
             for a, b in phase.spans():
@@ -89,9 +89,12 @@ class Rowwise(Nodes):
             self._copy_(state, phase)
 
     def _wave_(self, state: State, phase: GossipPhase, part: slice, all_live: bool) -> None:
-        """Applies one wave: emissions of both sides, their mean, and what its receivers make of it."""
+        """Applies one wave: emissions of both sides, their mean, and what its receivers make of it.
+
+        Nodes that are cut off, the device knows which, do all that too; then they keep what they had.
+        """
         into = None if all_live or phase.sent is None else _into(phase, part)
-        i, j, w, times, origins = _live(phase, part, all_live)
+        i, j, w, times, origins, idle = _live(phase, part, all_live)
         ij, ji = (None, None) if self.edges is None else (self.edges.number(*e) for e in ((origins, j), (j, origins)))
         mine = self.rows(state, j, ji)
         theirs = {} if phase.pairs else self.rows(state, i, ij)
@@ -107,7 +110,7 @@ class Rowwise(Nodes):
             self.flow_(theirs, self.contact(theirs, origins, times))
             sent = self.emitted(theirs, self.contact(theirs, origins, times))
         for name in self.algorithm.living("inbox"):
-            state.fields[name].index_add_(0, j, sent.pop(name).to(state.fields[name].dtype))
+            state.fields[name].index_add_(0, j, _but(idle, sent.pop(name), 0).to(state.fields[name].dtype))
             del own[name]
         if self.robust is None:
             mixed = self.algorithm.combine(own, sent, w.unsqueeze(1))
@@ -118,10 +121,12 @@ class Rowwise(Nodes):
         self.algorithm.absorb_(mine, mixed, self.contact(mine, j, times))
         self.check(mine, gathered, "absorb_")
         self.note(mine, times)
+        kept = {} if idle is None else self.rows(state, j, ji)
         if self.algorithm.writes_sender and not phase.pairs:  # of a meeting each side is a receiver, too
             self.note(theirs, times)
-            self.write_(state, i, theirs, ij)
-        self.write_(state, j, mine, ji)
+            before = {} if idle is None else self.rows(state, i, ij)
+            self.write_(state, i, {name: _but(idle, value, before.get(name, 0)) for name, value in theirs.items()}, ij)
+        self.write_(state, j, {name: _but(idle, value, kept.get(name, 0)) for name, value in mine.items()}, ji)
 
     def _copy_(self, state: State, phase: GossipPhase) -> None:
         """Lets fields that are not mixed follow their models into slots."""
@@ -279,16 +284,26 @@ def _into(phase: GossipPhase, part: slice) -> tuple[Tensor, Tensor]:
     return phase.senders[part][copies], phase.receivers[part][copies]
 
 
-def _live(phase: GossipPhase, part: slice, all_live: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Returns senders, receivers, weights, times and origins of some lines, but of copies and contacts with oneself."""
-    i, j, w, times = (column[part] for column in (phase.senders, phase.receivers, phase.weights, phase.times))
-    origins = i if phase.sent is None else phase.actors[part]
+def _live(
+    phase: GossipPhase, part: slice, all_live: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Bool[Tensor, " w"] | None]:
+    """Returns senders, receivers, weights, times and origins of some lines, but of copies and contacts with oneself.
+
+    With them, which of them do nothing since a node is cut off; None: none.
+    """
+    i, j, w, times = (column[part] for column in (phase.contacted, phase.receivers, phase.weights, phase.times))
+    origins, idle = i if phase.sent is None else phase.actors[part], None if phase.idle is None else phase.idle[part]
     if all_live:
-        return i, j, w, times, origins
-    known = phase if phase.idle else phase.here  # a node that is cut off, the device knows when, contacts itself
-    apart = (known.receivers[part] < phase.nodes) & (known.senders[part] != known.receivers[part])
+        return i, j, w, times, origins, idle
+    here = phase.here
+    apart = (here.receivers[part] < phase.nodes) & (here.contacted[part] != here.receivers[part])
     live = send(apart.nonzero().flatten(), i.device)
-    return i[live], j[live], w[live], times[live], origins[live]
+    return i[live], j[live], w[live], times[live], origins[live], None if idle is None else idle[live]
+
+
+def _but(idle: Bool[Tensor, " w"] | None, value: Tensor, kept: Tensor | int) -> Tensor:
+    """Returns what rows become, with what they had in those that do nothing."""
+    return value if idle is None else torch.where(idle.unsqueeze(1), kept, value)
 
 
 def around(

@@ -4,6 +4,7 @@ Other modules name neither `torch.cuda` nor "cuda" where they compute, so that t
 another name and finds what a real one would refuse, or wait for.
 """
 
+import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Literal
 
@@ -91,6 +92,29 @@ def synchronize(device: "torch.device") -> None:
     """Waits until a device has done all that it was given; the CPU has."""
     if is_cuda(device):
         torch.cuda.synchronize(device)
+
+
+class Moment:
+    """The instant when a device has done all that it was given before."""
+
+    def __init__(self, device: "torch.device") -> None:
+        """Lets the device take note of it; the host goes on."""
+        self._event, self._time = None, time.perf_counter()
+        if is_cuda(device):
+            with using(device):
+                self._event = torch.cuda.Event(enable_timing=True)
+                self._event.record()
+
+    def wait(self) -> None:
+        """Waits until it has come; on the CPU it has."""
+        if self._event is not None:
+            self._event.synchronize()
+
+    def since(self, earlier: "Moment") -> float:
+        """Returns the time from an earlier moment until this one, both of which have come [s]."""
+        if self._event is None or earlier._event is None:
+            return self._time - earlier._time
+        return earlier._event.elapsed_time(self._event) / 1000
 
 
 def using(device: "torch.device") -> AbstractContextManager[object]:

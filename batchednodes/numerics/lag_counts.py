@@ -7,6 +7,7 @@ A table is read twice, and nothing of its size is allocated but, on CUDA, for so
 Notation: g networks, n nodes, t sources of a network, b bins.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import no_type_check
 
@@ -21,6 +22,10 @@ _BINS = 1 << 20
 
 _BLOCK = 1 << 24
 """Numbers of tables that the reference works on at a time."""
+
+
+_SPREAD = 1 << 16
+"""Bins of all histograms that rows share among them on CUDA, about: additions to one number wait for each other."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,33 +43,41 @@ class LagCounts:
     shift: int
     """Logarithm of the width of a bin; 0, each value has its own, while the largest S is below 2^20."""
 
+    @staticmethod
+    def of(found: Sequence[Tensor]) -> "LagCounts":
+        """Returns what `tally` has found, once it is on the host, without the bins that are too high for any S."""
+        of_row, of_column, largest, pairs = (t.numpy() for t in found)
+        shift, bins = _bins(int(largest.max()))
+        return LagCounts(of_row, of_column, largest, pairs[:, :bins], shift)
 
-def tally(tables: Int[Tensor, "g n t"], own: Int[Tensor, "g t"]) -> LagCounts:
-    """Returns the tally of some tables.
+
+def tally(tables: Int[Tensor, "g n t"], own: Int[Tensor, "g t"], most: int) -> list[Tensor]:
+    """Returns sums by row and by column, largest S and histogram of some tables, on their device; nobody waits for it.
 
     Example:
         >>> import torch
-        >>> from batchednodes.numerics.lag_counts import tally
+        >>> from batchednodes.numerics.lag_counts import LagCounts, tally
         >>> versions = torch.tensor([[[5, 0], [3, 2]]])  # of sources 0 and 1, at two nodes
-        >>> counts = tally(versions, torch.tensor([[5, 2]]))
+        >>> counts = LagCounts.of(tally(versions, torch.tensor([[5, 2]]), most=5))
         >>> counts.of_row.tolist()  # node 0 lacks two updates of source 1, node 1 two of source 0
         [[2, 2]]
 
     Args:
         tables: versions of networks of one shape; t is at least 1.
         own: number of updates of each source, at least all of its column.
+        most: no source has made more.
     """
-    return by_loops(tables, own) if tables.device.type == "cpu" else by_blocks(tables, own)
+    return by_loops(tables, own) if tables.device.type == "cpu" else by_blocks(tables, own, most)
 
 
-def by_loops(tables: Int[Tensor, "g n t"], own: Int[Tensor, "g t"]) -> LagCounts:
+def by_loops(tables: Int[Tensor, "g n t"], own: Int[Tensor, "g t"]) -> list[Tensor]:
     """Returns the tally by compiled loops on the CPU."""
     of_row, of_column, largest = _sums(tables.numpy(), own.numpy())
-    shift, bins = _bins(int(largest.max()))
-    return LagCounts(of_row, of_column, largest, _counts(tables.numpy(), own.numpy(), shift, bins), shift)
+    pairs = _counts(tables.numpy(), own.numpy(), *_bins(int(largest.max())))
+    return [torch.from_numpy(array) for array in (of_row, of_column, largest, pairs)]
 
 
-def by_blocks(tables: Int[Tensor, "g n t"], own: Int[Tensor, "g t"]) -> LagCounts:
+def by_blocks(tables: Int[Tensor, "g n t"], own: Int[Tensor, "g t"], most: int) -> list[Tensor]:
     """Returns the tally by operations on blocks of rows, on any device: the reference."""
     networks, n, t = tables.shape
     counts, blocks = own.long(), tables.split(max(1, _BLOCK // (networks * t)), dim=1)
@@ -72,17 +85,18 @@ def by_blocks(tables: Int[Tensor, "g n t"], own: Int[Tensor, "g t"]) -> LagCount
     of_column = n * counts  # block by block: sums of another type than their table's begin with a copy of it
     for block in blocks:
         of_column -= block.sum(1, dtype=torch.int64)
-    highest = (own - tables.amin(1)).amax(1)
-    sums = torch.cat([highest.long(), of_row.flatten(), of_column.flatten()]).cpu().numpy()
-    largest, rows, columns = np.split(sums, [networks, networks + networks * n])
-    shift, bins = _bins(int(largest.max()))
-    first = bins * torch.arange(networks, device=tables.device).view(-1, 1, 1)
-    pairs = torch.zeros(networks * bins, dtype=torch.int64, device=tables.device)
+    largest = (own - tables.amin(1)).amax(1).long()
+    widest, bins = _bins(most)
+    shift = sum((largest.amax() >= _BINS << k).long() for k in range(widest)) if widest else 0  # the device knows it
+    bins = _BINS if widest else bins
+    copies = max(1, min(n, _SPREAD // (networks * bins)))
+    pairs, one = torch.zeros(copies * networks * bins, dtype=torch.int64, device=tables.device), counts.new_ones(1)
+    network = torch.arange(networks, device=tables.device).view(-1, 1, 1)
     for block in blocks:
-        places = first + ((own.unsqueeze(1) - block) >> shift)
-        pairs += torch.bincount(places.flatten(), minlength=networks * bins)
-    counted = pairs.view(networks, bins).cpu().numpy()
-    return LagCounts(rows.reshape(networks, n), columns.reshape(networks, t), largest, counted, shift)
+        copy = torch.arange(block.shape[1], device=tables.device).view(1, -1, 1) % copies
+        places = (copy * networks + network) * bins + ((own.unsqueeze(1) - block) >> shift)
+        pairs.index_add_(0, places.flatten(), one.expand(places.numel()))
+    return [of_row, of_column, largest, pairs.view(copies, networks, bins).sum(0)]
 
 
 def _bins(largest: int) -> tuple[int, int]:

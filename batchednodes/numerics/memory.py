@@ -6,7 +6,7 @@ import mmap
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -79,6 +79,20 @@ def send(array: "np.ndarray | torch.Tensor", device: "torch.device") -> "torch.T
     if found.device.type == device.type:
         return found
     return sendable(tuple(found.shape), found.dtype, device).copy_(found).to(device, non_blocking=True)
+
+
+def arriving(tensors: "Sequence[torch.Tensor]") -> "list[torch.Tensor]":
+    """Returns tensors of one device in memory of the host, as float64 or int64; they come in one copy.
+
+    They are there once the host has waited for the device; those of the CPU are there at once.
+    """
+    wide = [t.double() if t.is_floating_point() else t.long() for t in tensors]
+    if not (wide and devices.is_cuda(wide[0].device)):
+        return wide
+    flat = torch.cat([t.flatten().view(torch.int64) for t in wide])
+    parts = sendable((flat.numel(),), torch.int64, flat.device).copy_(flat, non_blocking=True)
+    whole = zip(parts.split([t.numel() for t in wide]), wide, strict=True)
+    return [part.view(t.dtype).view(t.shape) for part, t in whole]
 
 
 class BackgroundWorker:

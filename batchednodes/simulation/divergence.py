@@ -25,7 +25,7 @@ from torch.func import grad, vjp
 
 from batchednodes.config import Config
 from batchednodes.numerics.values import per_node
-from batchednodes.results.metrics.evaluator import finite
+from batchednodes.results.metrics.consensus import finite
 from batchednodes.simulation.build.assembly import Simulation
 
 Nodes = Sequence[tuple[int, float]]

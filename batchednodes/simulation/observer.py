@@ -25,7 +25,7 @@ from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.plain_json import alike
 from batchednodes.results.folder.run_folder import RunFolder
 from batchednodes.results.loggers import loggers
-from batchednodes.results.metrics.evaluator import diverged
+from batchednodes.results.metrics.consensus import diverged
 from batchednodes.results.metrics.staleness import StalenessAverages
 from batchednodes.simulation import divergence
 from batchednodes.simulation.build.assembly import Simulation
@@ -144,9 +144,8 @@ class RunObserver(Observer):
         return self.job.stop() or (self.files is not None and self.files.overdue())
 
     def observe(self, progress: Progress) -> bool:
-        devices.synchronize(self.run.state.x.device)  # speed is that of work which is done
-        speed = self._speed(progress)
-        observations = self.run.evaluator.observe(self.run.state, progress.clocks)
+        observed = self.run.evaluator.observe(self.run.state, progress.clocks)
+        observations, speed = observed.networks, self._speed(progress, observed.done)
         for observation, before in zip_longest(observations, self.rows[-len(observations) :]):
             point = self.job.made.points[observation.row["network"]]
             observation.row["staleness_mean"] = _time_mean(observation.row, before)
@@ -163,29 +162,35 @@ class RunObserver(Observer):
         for one in self.told:
             one.mark([o.row for o in observations])
         self.last, self.progress = time.perf_counter(), progress
-        self.stopped = self._hopeless()
-        return self.advance(replace(progress, marks=progress.marks + 1)) and not self.stopped
+        self.stopped = self._hopeless(observed.diverged)
+        return self.advance(replace(progress, marks=progress.marks + 1), observed.diverged) and not self.stopped
 
-    def _hopeless(self) -> bool:
+    def _hopeless(self, nodes: divergence.Nodes) -> bool:
         """Returns whether the run is to stop because of nodes that are not finite."""
-        state = self.run.state
-        return divergence.stops(self.settings.run.on_divergence, diverged(state), state.nodes)
+        return divergence.stops(self.settings.run.on_divergence, nodes, self.run.state.nodes)
 
-    def advance(self, progress: Progress) -> bool:
+    def advance(self, progress: Progress, nodes: divergence.Nodes | None = None) -> bool:
+        """Takes note of progress; nodes: those that are not finite, at a mark, which has asked for them."""
         if self.job.watch is not None:
             self.job.watch(self.settings, progress, self.rows[-1])
         now = progress.clocks.time
-        if self.files is not None and self.files.keep(self.run.state, now, lambda: self._checkpoint(progress)):
+        if self.files is not None and self.files.keep(self.run.state, now, lambda: self._checkpoint(progress, nodes)):
             self._tell_of_checkpoint(now)
         return not self.job.stop()
 
-    def _checkpoint(self, progress: Progress) -> Snapshot | None:
+    def _checkpoint(self, progress: Progress, nodes: divergence.Nodes | None) -> Snapshot | None:
         """Returns what a checkpoint holds; None where models are lost, so that older checkpoints are of more use."""
-        return None if self._hopeless() else self._snapshot(progress, "running")
+        lost = self._hopeless(diverged(self.run.state) if nodes is None else nodes)
+        return None if lost else self._snapshot(progress, "running")
 
-    def _speed(self, progress: Progress) -> dict[str, float]:
-        """Returns events and updates per wall second since the last mark; nothing at the first mark."""
-        before, seconds = self.progress, time.perf_counter() - self.last
+    def _speed(self, progress: Progress, done: float) -> dict[str, float]:
+        """Returns events and updates per wall second from the last mark until they were done; none at the first mark.
+
+        Args:
+            progress: at this mark.
+            done: when the device had done them, by `time.perf_counter` [s].
+        """
+        before, seconds = self.progress, done - self.last
         if before is None:
             return {}
         updates = progress.clocks.updates.sum() - before.clocks.updates.sum()

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from batchednodes.numerics import devices, lag_counts
-from batchednodes.numerics.lag_counts import by_blocks, by_loops
+from batchednodes.numerics.lag_counts import LagCounts, by_blocks, by_loops
 
 
 def example(networks: int, n: int, t: int, dtype: torch.dtype, high: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -20,7 +20,8 @@ def test_both_ways_give_the_definition(dtype, shape, block, monkeypatch):
     monkeypatch.setattr(lag_counts, "_BLOCK", block)
     tables, own = example(*shape, dtype, 90)
     s = (own.unsqueeze(1) - tables).long().numpy()
-    for found in (by_loops(tables, own), by_blocks(tables, own)):
+    for way in (by_loops(tables, own), by_blocks(tables, own, int(own.max()))):
+        found = LagCounts.of(way)
         assert (found.of_row == s.sum(2)).all()
         assert (found.of_column == s.sum(1)).all()
         assert (found.largest == s.max((1, 2))).all()
@@ -34,7 +35,8 @@ def test_few_bins_hold_large_values(monkeypatch):
     tables, own = example(2, 9, 5, torch.int32, 1000)
     s = (own.unsqueeze(1) - tables).long().numpy()
     assert s.max() >= 512  # ten bits, where 64 bins take six
-    for found in (by_loops(tables, own), by_blocks(tables, own)):
+    for way in (by_loops(tables, own), by_blocks(tables, own, 1500), by_blocks(tables, own, 100_000)):
+        found = LagCounts.of(way)
         assert found.shift == 4
         assert found.pairs.shape[1] <= 64
         for counts, one in zip(found.pairs, s, strict=True):
@@ -44,6 +46,7 @@ def test_few_bins_hold_large_values(monkeypatch):
 @pytest.mark.cuda
 def test_both_ways_agree_on_cuda():
     tables, own = example(3, 50, 40, torch.int16, 90)
-    here, there = lag_counts.tally(tables, own), lag_counts.tally(*(t.to(devices.named("cuda")) for t in (tables, own)))
+    both = [lag_counts.tally(*(t.to(where) for t in (tables, own)), 130) for where in ("cpu", devices.named("cuda"))]
+    here, there = (LagCounts.of([t.cpu() for t in found]) for found in both)
     for name in ("of_row", "of_column", "largest", "pairs"):
         assert (getattr(here, name) == getattr(there, name)).all()

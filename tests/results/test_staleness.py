@@ -47,8 +47,8 @@ def versions_of(tracking: staleness.Tracking, seed: int) -> torch.Tensor:
 def test_measure_is_the_definition(tracks):
     networks = two_networks()
     tracking = staleness.Tracking.of(networks, list(tracks), torch.device("cpu"))
-    versions, zeros = versions_of(tracking, 0), torch.zeros(10, dtype=torch.float64)
-    measured = tracking.measure(versions, zeros, zeros, 2.0)
+    versions = versions_of(tracking, 0)
+    measured = tracking.measured(tracking.tally(versions, int(versions.max())), np.zeros((2, 10)), 2.0)
     for g, nodes in enumerate(tracking.sources.nodes):
         table, found, first = tracking.layout.block(versions, g), measured[g], networks.offsets[g]
         pairs = {
@@ -77,9 +77,10 @@ def test_measure_is_the_definition(tracks):
 
 
 def test_nothing_to_measure():
-    lone, zeros = Networks(np.array([0, 1]), np.array([0], np.uint64)), torch.zeros(1, dtype=torch.float64)
+    lone = Networks(np.array([0, 1]), np.array([0], np.uint64))
     tracking = staleness.Tracking.of(lone, ["all"], torch.device("cpu"))
-    assert tracking.measure(tracking.layout.zeros(torch.int32), zeros, zeros, 0.0) == [None]
+    assert tracking.tally(tracking.layout.zeros(torch.int32), 0) == []
+    assert tracking.measured([], np.zeros((2, 1)), 0.0) == [None]
 
 
 def test_counting_leaves_untracked_nodes_alone():

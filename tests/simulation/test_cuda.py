@@ -8,13 +8,14 @@ import itertools
 import pytest
 import torch
 from test_algorithms import WAYS
+from test_compression import WAYS_OF, way
 from test_exactness import LINEAR, SMALL, same
+from test_robust import WAYS as ROBUST
 
 from batchednodes import resume, train
 from batchednodes.numerics import cuda_graphs
-from batchednodes.results.checkpoints.checkpointer import Checkpointer
-from batchednodes.results.metrics.evaluator import Evaluator
-from batchednodes.simulation import engine, prefetch
+from batchednodes.results.checkpoints import checkpoint
+from batchednodes.simulation import engine, observer, prefetch
 from batchednodes.simulation.planning import memory_plan
 
 BASE = {"run": {"until": 1.5}, "network": {"nodes": 7}, "gossip": {"clock": {"rate": 2.0}}, "local": {"lr": 0.05}}
@@ -70,16 +71,17 @@ def placed(machine, monkeypatch):
     if machine is not None:
         within(engine.Batched, "run_", "window")
         within(cuda_graphs.CudaGraphs, "_graph", "recording")  # once for each number of rows
-        within(Evaluator, "observe", "mark")
+        within(observer.RunObserver, "observe", "mark")
     return machine
 
 
-def nothing_waits(machine):
-    """Checks that no line waited for a device, or sent memory that is not pinned, within windows."""
+def nothing_waits(machine, marks):
+    """Checks that no line waited for a device, or sent memory that is not pinned, within windows; once at each mark."""
     if machine is not None:
         assert [key[1:] for key in machine.waits if key[0] == "window"] == []
-        assert [key[1:] for key in machine.pageable if key[0] == "window"] == []
+        assert [key[1:] for key in machine.pageable if key[0] in ("window", "mark")] == []
         assert machine.launches
+        assert sum(count for key, count in machine.waits.items() if key[0] == "mark") == marks
 
 
 @pytest.mark.cuda
@@ -87,19 +89,50 @@ def nothing_waits(machine):
 def test_runs_on_cuda_are_those_of_the_serial_executor_and_nothing_waits(name, placed, monkeypatch):
     monkeypatch.setattr(memory_plan, "_PROGRAMS", 0)  # as in a long run: of CUDA graphs
     run = train(BASE, *SMALL, *OPTIONS[name], "device=cuda")
-    nothing_waits(placed)
+    nothing_waits(placed, run.metrics["time"].nunique())
     serial = [option for option in OPTIONS[name] if not option.startswith("run.mixing")]
     same(run, train(BASE, *SMALL, *serial, "executor=serial", "device=cpu"), 1e-9 if "mlp" in name else LINEAR)
 
 
+COMPRESSED = {
+    "choco, meetings": "top_k",
+    "choco, losses": "random_k",
+    "choco, rounds": "sign",
+    "deep_squeeze, rounds": "qsgd",
+    "dcd, rounds": "low_rank",
+    "none, pushes": "float8",
+    "none, delays": "float16",
+}
+LIKE_ANOTHER = ("clipped", "sign_flip, rounds", "sign_flip, pulls", "noise, tracking, rounds", "own, rounds")
+METHODS = {name: WAYS[name] for name in WAYS if "steps by a law" not in name}
+METHODS |= {f"robust: {name}": ROBUST[name] for name in ROBUST if name not in LIKE_ANOTHER}
+METHODS |= {
+    f"compressed: {name}": (*WAYS_OF[name][1], way(WAYS_OF[name][0], kind)) for name, kind in COMPRESSED.items()
+}
+
+
 @pytest.mark.cuda
-@pytest.mark.parametrize("way", [way for way in WAYS if "steps by a law" not in way])
-def test_algorithms_on_cuda_are_those_on_the_cpu_and_nothing_waits(way, placed):
+@pytest.mark.parametrize("name", METHODS)
+def test_algorithms_on_cuda_are_those_on_the_cpu_and_nothing_waits(name, placed):
     base = {"run": {"until": 1.5}, "network": {"nodes": 6}, "local": {"lr": 0.05}}
-    graph = ("network.topology.kind=ring",) if any("weights" in option for option in WAYS[way]) else ()
-    run = train(base, *SMALL, *graph, *WAYS[way], "device=cuda")
-    nothing_waits(placed)
-    same(run, train(base, *SMALL, *graph, *WAYS[way], "device=cpu"))
+    some = ("weights", "feedback")
+    graph = ("network.topology.kind=ring",) if any(word in option for option in METHODS[name] for word in some) else ()
+    run = train(base, *SMALL, *graph, *METHODS[name], "device=cuda")
+    nothing_waits(placed, run.metrics["time"].nunique())
+    same(run, train(base, *SMALL, *graph, *METHODS[name], "device=cpu"))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", ["acid", "swift, delays", "inbox, delays", "push_sum", "compressed: choco, meetings"])
+def test_nodes_are_cut_off_on_cuda_as_on_the_cpu_and_nothing_waits(name, placed):
+    lr, decay = [0.05, 0.05, 1e200, 0.05, 0.05, 0.05], [0, 0, 1e200, 0, 0, 0]  # one node's first step is too large
+    options = (*SMALL, "network.nodes=6", "network.topology.kind=ring", "run.until=3", "run.on_divergence=quarantine")
+    options = (*options, *METHODS[name], f"local.lr={lr}", f"local.weight_decay={decay}")
+    run, here = (train({}, *options, f"device={device}") for device in ("cuda", "cpu"))
+    nothing_waits(placed, run.metrics["time"].nunique())
+    assert run.summary["diverged"] == here.summary["diverged"]
+    assert run.summary["diverged"]["count"] == 1
+    assert torch.allclose(run.x.cpu(), here.x, rtol=0, atol=LINEAR, equal_nan=True)
 
 
 @pytest.mark.cuda
@@ -121,18 +154,17 @@ def test_the_serial_executor_runs_on_cuda():
 def test_a_run_on_cuda_that_halts_goes_on_bit_for_bit(placed, tmp_path, monkeypatch):
     monkeypatch.setattr(prefetch, "PART", 150)  # minibatches of few waves are drawn ahead, those of larger ones later
     options = (*SMALL, "device=cuda", "run.checkpoint_every={time: 0.3}")
-    whole, calls, plain, copied = train(BASE, *options), itertools.count(), Checkpointer._copy, list[bool]()
+    whole, calls, plain, copied = train(BASE, *options), itertools.count(), checkpoint.save, list[bool]()
 
-    def copy(self, state):
-        made = plain(self, state)
-        there = made.x.clone()  # as whoever writes the file finds it
-        copied.append(torch.equal(there, state.x.cpu()))
-        return made
+    def save(path, snapshot):
+        copied.append(bool(snapshot.state.x.isfinite().all()))  # what has not come yet is NaN
+        plain(path, snapshot)
 
-    monkeypatch.setattr(Checkpointer, "_copy", copy)
+    monkeypatch.setattr(checkpoint, "save", save)
     train(BASE, *options, out=tmp_path / "run", stop=lambda: next(calls) >= 12)
-    assert resume(tmp_path / "run").summary["status"] == "finished"
-    nothing_waits(placed)
+    run = resume(tmp_path / "run")
+    assert run.summary["status"] == "finished"
+    nothing_waits(placed, whole.metrics["time"].nunique() + run.metrics["time"].nunique())
     moved = resume(tmp_path / "run")
     assert torch.equal(moved.x, whole.x)
     assert torch.equal(moved.versions, whole.versions)

@@ -320,7 +320,9 @@ def test_staleness_by_node_and_source_over_the_second_half(tmp_path):
     assert average == pytest.approx(result.summary["networks"][0]["staleness_average"], rel=1e-12)
     marks, events = assembly_of(*options, "run.mark_every=0.005"), []
     watching = Watching(
-        lambda p: events.append((p.clocks.time, marks.evaluator.observe(marks.state, p.clocks)[0].staleness)) or True
+        lambda p: (
+            events.append((p.clocks.time, marks.evaluator.observe(marks.state, p.clocks).networks[0].staleness)) or True
+        )
     )
     marks.engine.run_(marks.state, marks.engine.begin(), watching)
     sampled = np.mean([s.of_node for time, s in events if time > 4], axis=0)
@@ -369,13 +371,13 @@ def test_networks_are_measured_alike_alone_and_together(together):
     events = assembly.timeline(configs)
     run = assembly.assemble(configs, events, assembly.Chunks(update=9, evaluate=5, together=together))
     run.state.x.copy_(torch.randn(run.state.x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
-    observed = run.evaluator.observe(run.state, events.begin())
+    observed = run.evaluator.observe(run.state, events.begin()).networks
     assert [o.row["network"] for o in observed] == list(range(6))
     for g, (config, seen) in enumerate(zip(configs, observed, strict=True)):
         laws = assembly.timeline([config])
         alone = assembly.assemble([config], laws, assembly.Chunks(update=9, evaluate=64))
         alone.state.x.copy_(run.state.x[events.networks.slice(g)])
-        (expected,) = alone.evaluator.observe(alone.state, laws.begin())
+        (expected,) = alone.evaluator.observe(alone.state, laws.begin()).networks
         for key, value in expected.row.items():
             near = value if value is None else pytest.approx(value, rel=1e-12)  # the same sums in another order
             assert key == "network" or seen.row[key] == near, key

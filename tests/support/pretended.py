@@ -45,6 +45,22 @@ class Graph:
             again()
 
 
+class Event:
+    """Stands for `torch.cuda.Event`."""
+
+    def __init__(self, **_: bool) -> None:
+        pass
+
+    def record(self) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        pretended_tensors.MACHINE.wait("an event")
+
+    def elapsed_time(self, other: "Event") -> float:
+        return 0.0
+
+
 @functools.cache
 def _register() -> list[torch.library.Library]:
     """Makes PyTorch know what the devices compute, once for the process."""
@@ -110,6 +126,7 @@ def _cuda(machine: Machine) -> dict[str, object]:
         "stream": lambda *_: contextlib.nullcontext(),
         "graph_pool_handle": lambda: (0, 1),
         "CUDAGraph": Graph,
+        "Event": Event,
         "graph": graph,
     }
 

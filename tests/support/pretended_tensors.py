@@ -24,8 +24,9 @@ PACKAGE = f"{Path(batchednodes.__file__).parent}/"
 SHAPING = {"unsqueeze_", "squeeze_", "transpose_", "t_", "as_strided_", "swapdims_", "resize_"}
 """Operations that change what a tensor object shows, not its numbers."""
 WAITING = {
-    "_local_scalar_dense", "_unique2", "allclose", "bincount", "equal", "is_nonzero", "masked_select", "nonzero",
-    "repeat_interleave", "unique_consecutive", "unique_dim",
+    "_coalesce", "_linalg_check_errors", "_linalg_eigh", "_linalg_svd", "_local_scalar_dense", "_to_sparse",
+    "_to_sparse_csr", "_unique2", "allclose", "bincount", "equal", "is_nonzero", "linalg_eig", "linalg_lstsq",
+    "masked_select", "nonzero", "repeat_interleave", "unique_consecutive", "unique_dim",
 }  # fmt: skip
 """Operations for whose result the host waits on CUDA: a number, or a size that depends on numbers."""
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
@@ -64,10 +65,14 @@ class Machine:
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def wait(self, what: str) -> None:
-        """Takes note that the host waits here; then all copies have been made."""
-        if self.recording is not None:
+        """Takes note that the host waits here; then all copies have been made.
+
+        A thread of Python's own waits beside the run; those of autograd are the run's.
+        """
+        beside = type(threading.current_thread()) is threading.Thread and threading.get_ident() != self.main
+        if self.recording is not None and not beside:
             raise CaptureError(f"{what} at {self.line()} while a graph is recorded")
-        self.waits[self.place, what, self.line()] += 1
+        self.waits["beside" if beside else self.place, what, self.line()] += 1
         with self.lock:
             for host, content, sent in self.pending:
                 if sent is None:

@@ -3,10 +3,12 @@
 Notation: w rows of a wave, b examples of a minibatch.
 """
 
+import math
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,26 +16,38 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from torch.func import functional_call, grad, vmap
 from torch.utils.flop_counter import FlopCounterMode
 
 from batchednodes.algorithms.waves import UpdateWave
+from batchednodes.numerics import devices
 from batchednodes.simulation.build.assembly import Simulation
 from batchednodes.simulation.engine import Batched
 from measure.networks import NETWORKS, Network
-from measure.timing import Work, gathered, ratios, spread
+from measure.timing import Work, gathered, interleaved, ratios, spread
 from measure.workloads import built
 
 SAMPLES = 32
-"""Examples that each node owns."""
+"""Examples that each node owns, but where that would be more numbers than"""
+
+NUMBERS = 1 << 28
+"""of all data."""
+
+ONE_BY_ONE = 30
+"""Rows of the Python loop on another device than the CPU, where it is slow whatever there is to compute."""
+
+BY_HAND = 1 << 26
+"""Parameters of the models that the step by hand updates at once there."""
 
 
 @contextmanager
-def settings(network: Network, compile: str) -> Iterator[dict[str, Any]]:
+def settings(network: Network, compile: str, device: str = "cpu") -> Iterator[dict[str, Any]]:
     """Gives settings of as many nodes as rows, with random data in a temporary file, of a run long enough to trace."""
     draw, n = np.random.default_rng(0), network.rows
-    shape = n * SAMPLES, *network.features
+    samples = max(1, min(SAMPLES, NUMBERS // (n * math.prod(network.features))))
+    shape = n * samples, *network.features
     if network.tokens is None:
-        features, targets = draw.standard_normal(shape, np.float32), draw.integers(0, 10, n * SAMPLES)
+        features, targets = draw.standard_normal(shape, np.float32), draw.integers(0, 10, n * samples)
         targets[:10] = np.arange(10)
     else:
         features = draw.integers(0, network.tokens, shape)
@@ -44,7 +58,7 @@ def settings(network: Network, compile: str) -> Iterator[dict[str, Any]]:
         np.savez(path, features=features, targets=targets, test_features=features[:8], test_targets=targets[:8])
         yield {
             "network": {"nodes": n},
-            "device": "cpu",
+            "device": device,
             "local": {"batch_size": network.batch, "lr": 0.01, "compile": compile},
             "task": {
                 "data": {"kind": "npz", "path": str(path)},
@@ -67,7 +81,7 @@ def updates(run: Simulation, index: np.ndarray) -> Work:
     n = run.state.x.shape[0]
     nodes, times = np.arange(n), np.zeros(n)
     wave = UpdateWave(nodes, np.zeros(n, np.int64), times)
-    parts = (*2 * (torch.from_numpy(nodes),), torch.from_numpy(times), torch.from_numpy(index))
+    parts = (torch.from_numpy(part).to(run.state.x.device) for part in (nodes, nodes, times, index))
     return partial(run.engine.executor.algorithm.update_, run.state, wave, *parts)
 
 
@@ -75,9 +89,9 @@ class Loop:
     """The same updates by one module and one optimizer a row."""
 
     def __init__(self, run: Simulation, index: torch.Tensor, features: torch.Tensor, targets: torch.Tensor) -> None:
-        """Makes the modules; index: of the examples of each [w, 1, b], among all features and targets."""
+        """Makes the modules; index: of the examples of each [k, 1, b], among all features and targets."""
         self.index, self.features, self.targets = index, features, targets
-        self.modules = [run.problem.stack.module(row) for row in run.state.x]
+        self.modules = [run.problem.stack.module(row) for row in run.state.x[: len(index)]]
         trained = [[w for w in module.parameters() if w.requires_grad] for module in self.modules]
         self.optimizers = [torch.optim.SGD(parameters, lr=0.01) for parameters in trained]
 
@@ -88,6 +102,31 @@ class Loop:
             features, targets = self.features[examples], self.targets[examples]
             F.cross_entropy(module(features).flatten(0, -2), targets.flatten()).backward()
             optimizer.step()
+
+
+class Stacked:
+    """The same updates by one vmapped step that is written by hand, on parameters that are stacked by hand."""
+
+    def __init__(self, run: Simulation, index: torch.Tensor, features: torch.Tensor, targets: torch.Tensor) -> None:
+        """Stacks the models; index: of the examples of each [w, 1, b], among all features and targets."""
+        self.index, self.features, self.targets = index, features, targets
+        module, w = run.problem.stack.module(run.state.x[0]), len(index)
+        trained = {name: value for name, value in module.named_parameters() if value.requires_grad}
+        self.rows = max(1, BY_HAND // sum(value.numel() for value in trained.values()))
+        self.models = {name: value.detach().expand(w, *value.shape).clone() for name, value in trained.items()}
+
+        def loss(own: dict[str, torch.Tensor], inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            return F.cross_entropy(functional_call(module, own, (inputs,)).flatten(0, -2), labels.flatten())
+
+        self.gradient = vmap(grad(loss))
+
+    def work(self) -> None:
+        """Makes an update of each."""
+        for first in range(0, len(self.index), self.rows):
+            part = slice(first, first + self.rows)
+            own, examples = {name: value[part] for name, value in self.models.items()}, self.index[part, 0]
+            for name, slope in self.gradient(own, self.features[examples], self.targets[examples]).items():
+                own[name].sub_(slope, alpha=0.01)
 
 
 def operations(work: Work) -> float:
@@ -136,3 +175,38 @@ def models(name: str, repeats: int, ways: tuple[str, ...] = ("auto",)) -> dict[s
         share = [counted / 2.0 / 1024**3 * p / t for p, t in zip(times["product"], times[way], strict=True)]
         found[f"updates ({way}), share of the peak of products"] = spread(share)
     return found
+
+
+def on_device(name: str, n: int, device: torch.device, repeats: int) -> dict[str, Any]:
+    """Returns updates of a wave by the package, of n / 8 of n nodes, over those by other ways and by the limit.
+
+    Args:
+        name: of the network.
+        n: nodes of the run that such a wave would be of.
+        device: other than the CPU, where `models` measures.
+        repeats: interleaved rounds.
+    """
+    network = replace(NETWORKS[name], rows=max(1, n // 8))
+    with settings(network, "auto", str(device).replace(devices.CUDA, "cuda")) as source:
+        run, data = built(source), [part.to(device) for part in given(source)]
+    drawn = run.problem.sampler.draw(np.arange(network.rows), np.zeros(network.rows, np.int64))
+    index = torch.from_numpy(drawn).to(device)
+    some, size = index[:ONE_BY_ONE], 1024 if n < 1000 else 8192
+    loop, stacked = Loop(run, some, *data), Stacked(run, index, *data)
+    a, c = torch.randn(2, size, size, device=device)
+    out = torch.empty_like(a)
+    works: dict[str, Work] = {"package": updates(run, drawn), "by hand": stacked.work, "loop": loop.work}
+    works["product"] = lambda: torch.mm(a, c, out=out)
+    times = interleaved(works, repeats, device)
+    each = {key: [network.rows / t for t in times[key]] for key in ("package", "by hand")}
+    each["loop"] = [len(some) / t for t in times["loop"]]
+    with settings(replace(network, rows=1), "off") as source:
+        one = built(source)
+        counted = operations(Loop(one, torch.from_numpy(drawn[:1] % SAMPLES), *given(source)).work)
+    most = [2.0 * size**3 / t for t in times["product"]]
+    return {
+        "updates in a wave, rows/s": spread(each["package"]),
+        "updates over a vmapped step by hand": ratios(each["package"], each["by hand"]),
+        "updates over a Python loop": ratios(each["package"], each["loop"]),
+        "updates, share of the peak of products": ratios([counted * r for r in each["package"]], most),
+    }

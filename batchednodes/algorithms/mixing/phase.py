@@ -73,13 +73,20 @@ class GossipPhase:
     """`waves` where the lines are, or will be, but on the host; None there."""
     host: "GossipPhase | None" = None
     """The same lines on the host, of lines on another device; it does not know of contacts that do nothing since."""
-    idle: bool = False
-    """Whether some contacts may have been made to do nothing, see `without`."""
+    idle: Bool[Tensor, " e"] | None = None
+    """Lines of contacts that were made to do nothing, see `without`; None: there are none."""
+    before: Int64[Tensor, " e"] | None = None
+    """`senders` before that; None likewise."""
 
     @property
     def here(self) -> "GossipPhase":
         """The same lines on the host, but for what `without` changes: what is asked of them waits for no device."""
         return self if self.host is None else self.host
+
+    @property
+    def contacted(self) -> Int64[Tensor, " e"]:
+        """Row that each line is a contact with, also where it does nothing."""
+        return self.senders if self.before is None else self.before
 
     @property
     def cuts(self) -> Int64[np.ndarray, " c1"]:
@@ -168,7 +175,8 @@ class GossipPhase:
             self.waves[first : last + 1] - a, self.nodes, self.pairs,
             None if self.sent is None else self.sent[a:b], None if self.part is None else self.part[a:b],
             self.tables, cut, None if self.begins is None else self.begins[first : last + 1] - a,
-            None if self.host is None else self.host.between(first, last), self.idle,
+            None if self.host is None else self.host.between(first, last),
+            None if self.idle is None else self.idle[a:b], None if self.before is None else self.before[a:b],
         )  # fmt: skip
 
     def spans(self) -> Iterator[tuple[int, int]]:
@@ -195,7 +203,9 @@ class GossipPhase:
             idle = off[self.receivers.clamp(max=self.nodes - 1)] | (since[self.actors] <= self.sent)
             idle &= ~self.copies()
         senders = torch.where(idle, self.receivers, self.senders)
-        return replace(self, senders=senders, weights=torch.where(idle, 0.0, self.weights), idle=True)
+        return replace(
+            self, senders=senders, weights=torch.where(idle, 0.0, self.weights), idle=idle, before=self.senders
+        )
 
     def by_table(self, table: Int32[np.ndarray, " n"], count: int, updates: Bool[np.ndarray, " W"]) -> "GossipPhase":
         """Sorts the lines of each wave of gossip, on the host, by the table in which the versions of their rows lie.

@@ -118,7 +118,8 @@ class Checkpointer:
             if copy is None:
                 self._write(path, snapshot)
             else:
-                self.writing = self.writer.submit(self._write, path, replace(snapshot, state=copy))
+                copied = devices.Moment(snapshot.state.x.device)  # the writer waits for it, and the run goes on
+                self.writing = self.writer.submit(self._write, path, replace(snapshot, state=copy), copied)
         except _FAILURES as error:
             self._warn_of(error)
 
@@ -168,7 +169,9 @@ class Checkpointer:
             raise OSError(f"{path} cannot be written: metrics.jsonl: {error.strerror}") from error
         checkpoint.save(path, snapshot)
 
-    def _write(self, path: Inside, snapshot: Snapshot) -> None:
+    def _write(self, path: Inside, snapshot: Snapshot, copied: devices.Moment | None = None) -> None:
+        if copied is not None:
+            copied.wait()
         self._save(path, snapshot)
         named = [name for name in self.folder.names() if _NUMBERED.fullmatch(name) and number(name) > self.others]
         ours = [name for name in named if (self.folder / name).is_file()]
@@ -199,13 +202,15 @@ class Checkpointer:
             self.beside, self.copies = False, {}
 
     def _copy(self, state: State) -> State | None:
-        """Returns a copy of the state on the host, in memory that the next one will reuse; None: there is no memory."""
+        """Returns a copy of the state on the host, in memory that the next one will reuse; None: there is no memory.
+
+        A device has made it when it has done all that came before.
+        """
         self._reserve(state)
         if not self.beside:
             return None
         for name, tensor in state.tensors().items():
             self.copies[name].copy_(tensor, non_blocking=True)
-        devices.synchronize(state.x.device)
         own = [self.copies[name] for name in OWN]
         apart = {name: copy for name, copy in self.copies.items() if name not in OWN}
         travels = frozenset(state.travelling())

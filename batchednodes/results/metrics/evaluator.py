@@ -7,6 +7,7 @@ Notation: g networks, n nodes, p parameters, k nodes evaluated, x models [n, p],
 """
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
@@ -24,18 +25,16 @@ from batchednodes.events.messages.timeline import accounts
 from batchednodes.events.timeline import Clocks
 from batchednodes.models.problem import Problem, Tests
 from batchednodes.numerics import devices
-from batchednodes.numerics.memory import Chunk
+from batchednodes.numerics.memory import Chunk, arriving, send
 from batchednodes.results.metrics.base import Measured
 from batchednodes.results.metrics.catalogue import KEYS
+from batchednodes.results.metrics.consensus import consensus, distances, finite, lengths, norms, unsound
 from batchednodes.results.metrics.staleness import Staleness, Tracking
 from batchednodes.results.metrics.view import View
 from batchednodes.topology import Networks
 
 _ROWS = 1 << 24
 """Numbers handled at once where a reduction over x needs a copy in float64."""
-
-_BLOCK = {"cpu": 1 << 20, "cuda": 1 << 24}
-"""Numbers of models whose sums are taken at once: on the CPU so few that caches hold them in float64."""
 
 
 def as_they_are(state: State, time: float | None = None) -> Float[Tensor, "n p"]:
@@ -73,29 +72,37 @@ class Evaluator:
     bytes: tuple[int, ...] = ()
     """Bytes that a contact of each network sends, or a message, where there are such [B]."""
 
-    def observe(self, state: State, clocks: Clocks) -> "list[Observation]":
-        """Returns what holds now for each network; the numbers of all models come to the host at once."""
-        away = self._away(clocks.time)
+    def observe(self, state: State, clocks: Clocks) -> "Observed":
+        """Returns what holds now; all numbers come to the host at once, and it waits for the device once."""
+        begun, away, x = devices.Moment(state.x.device), self._away(clocks.time), self.models(state, clocks.time)
         unseen = self._unseen(away)
         out = state.diverged_at.isfinite() if self.quarantine else None
         if unseen is not None:
-            gone = torch.from_numpy(unseen).to(state.x.device)
+            gone = send(unseen, x.device)
             out = gone if out is None else out | gone
-        x = self.models(state, clocks.time)
         most = (1 + max(rows.size for rows in self.evaluated)) * self.networks.count
         parts, scores = self.chunk.attempt(most, lambda size: self._scores(x, out, size))
-        cut = np.zeros(self.networks.n, bool) if out is None else out.cpu().numpy()
-        models = {g: own for p, score in zip(parts, scores, strict=True) for g, own in self._models(p, score, cut)}
-        stale = self.tracking.measure(state.versions, state.updated, state.gained, clocks.time)
-        norms = _norms(x, self.networks, unseen)
+        stale = self.tracking.tally(state.versions, int(clocks.updates.max()))
+        asked = [*scores, *stale, lengths(x), state.updated, state.gained, state.diverged_at, finite(state.models)]
+        found, ended = arriving(asked), devices.Moment(x.device)
+        ended.wait()
+        done = time.perf_counter() - ended.since(begun)
+        norm, updated, gained, since, sound = found[-5:]
+        diverged = since.isfinite().numpy() if self.quarantine else np.zeros(self.networks.n, bool)
+        cut = diverged if unseen is None else diverged | unseen
+        scored = [_Scores(*found[k : k + 5]) for k in range(0, len(scores), 5)]
+        models = {g: own for p, score in zip(parts, scored, strict=True) for g, own in self._models(p, score, cut)}
+        moments = np.stack([updated.numpy(), gained.numpy()])
+        measured = self.tracking.measured(found[len(scores) : -5], moments, clocks.time)
+        mean = norms(norm.numpy(), self.networks, unseen)
         posts: list[dict[str, int]] = [{}] * self.networks.count
         if clocks.in_flight is not None and self.laws is not None:
             posts = accounts(clocks.in_flight, self.laws)
-        diverged = state.diverged_at.isfinite().cpu().numpy() if self.quarantine else np.zeros(self.networks.n, bool)
-        rows = (self._network(clocks, g, *models[g], stale[g], diverged) for g in range(self.networks.count))
-        seen = [self._with(row, norms[g], posts[g], clocks, away, g) for g, row in enumerate(rows)]
+        rows = (self._network(clocks, g, *models[g], measured[g], diverged) for g in range(self.networks.count))
+        seen = [self._with(row, mean[g], posts[g], clocks, away, g) for g, row in enumerate(rows)]
         own = self.measured(state, clocks.time, cut)
-        return [replace(one, row=one.row | more) for one, more in zip(seen, own, strict=True)]
+        each = [replace(one, row=one.row | more) for one, more in zip(seen, own, strict=True)]
+        return Observed(each, unsound(since, sound), done)
 
     def measured(self, state: State, time: float, cut: Bool[np.ndarray, " n"]) -> list[dict[str, float | None]]:
         """Returns what the user's own metrics say of each network, without some nodes.
@@ -103,13 +110,13 @@ class Evaluator:
         Raises:
             ValueError: the user's code fails.
         """
-        found = []
-        for g, rows in enumerate(self.evaluated):
+        found: list[dict[str, float | None]] = [{}] * self.networks.count
+        for g, rows in enumerate(self.evaluated if self.own else ()):
             kept, row = torch.from_numpy(rows[~cut[rows]]).to(state.x.device), dict[str, float | None]()
             view = View(g, time, self.networks.slice(g), self.problem)
             for one in self.own:
                 row[one.metric.key] = one.value(self.models(state, time)[kept], view) if len(kept) else None
-            found.append(row)
+            found[g] = row
         return found
 
     def _away(self, time: float) -> Bool[np.ndarray, " n"] | None:
@@ -159,8 +166,8 @@ class Evaluator:
 
     def _scores(
         self, x: Float[Tensor, "n p"], out: Bool[Tensor, " n"] | None, size: int
-    ) -> tuple[list[Tests], "list[_Scores]"]:
-        """Returns the test sets of networks that are measured together, and how the models do on them.
+    ) -> tuple[list[Tests], list[Tensor]]:
+        """Returns the test sets of networks that are measured together, and five tensors of `_Scores` for each.
 
         Args:
             x: models.
@@ -168,7 +175,7 @@ class Evaluator:
             size: models scored at once, at most.
         """
         parts = list(self._parts(x.shape[1], size))
-        return parts, _to_host([self._score(x, out, part, size) for part in parts])
+        return parts, [t for part in parts for t in self._score(x, out, part, size)]
 
     def _parts(self, p: int, size: int) -> Iterator[Tests]:
         """Yields the test sets of as many networks as are measured together."""
@@ -191,19 +198,19 @@ class Evaluator:
                 else (g, known)
             )
 
-    def _score(self, x: Float[Tensor, "n p"], out: Bool[Tensor, " n"] | None, tests: Tests, size: int) -> "_Scores":
-        """Returns how some networks' models, and the mean of each network's, do on the test sets."""
+    def _score(self, x: Float[Tensor, "n p"], out: Bool[Tensor, " n"] | None, tests: Tests, size: int) -> list[Tensor]:
+        """Returns how some networks' models, and the mean of each network's, do on the test sets, as `_Scores`."""
         parts = [self.networks.slice(int(g)) for g in tests.networks]
         kept = None if out is None else torch.stack([~out[part] for part in parts])
-        mean, distances = consensus(_models(x, parts), kept)
-        rows = torch.from_numpy(np.stack([self.evaluated[g] for g in tests.networks])).to(x.device)
+        mean, apart = consensus(_models(x, parts), kept)
+        rows = send(np.stack([self.evaluated[g] for g in tests.networks]), x.device)
         models = (x[some] for some in rows.split(max(1, size // len(rows)), dim=1))
         first = torch.cat([mean.to(x.dtype).unsqueeze(1), next(models)], 1)
         with torch.no_grad():
             scores = [self.problem.scores(some, tests) for some in chain([first], models)]
         loss, accuracy = (torch.cat(parts, 1) for parts in zip(*scores, strict=True))
-        away = distances[:, :0] if tests.optima is None else _distances(_models(x, parts), tests.optima)
-        return _Scores(loss, accuracy, distances, away, tests.excess(mean).unsqueeze(1))
+        away = apart[:, :0] if tests.optima is None else distances(_models(x, parts), tests.optima)
+        return [loss, accuracy, apart, away, tests.excess(mean).unsqueeze(1)]
 
     def _network(
         self,
@@ -244,11 +251,11 @@ class Evaluator:
 
 @dataclass(frozen=True, eq=False)
 class _Scores:
-    """Numbers of the models of some networks of one size."""
+    """Numbers of the models of some networks of one size, on the host."""
 
-    loss: Float[Tensor, "g k1"]
+    loss: Float64[Tensor, "g k1"]
     """Test loss, first of the mean model."""
-    accuracy: Float[Tensor, "g k1"]
+    accuracy: Float64[Tensor, "g k1"]
     """Test accuracy, first of the mean model; NaN where there are no labels."""
     distances: Float64[Tensor, "g n"]
     """Distance of each model from the mean model."""
@@ -312,13 +319,15 @@ class Observation:
     """Staleness in full; None where nothing is tracked."""
 
 
-def _to_host(scores: list[_Scores]) -> list[_Scores]:
-    """Returns the same numbers on the host, in float64; they wait for the device once."""
-    tensors = [t for s in scores for t in (s.loss, s.accuracy, s.distances, s.away, s.excess)]
-    flat = torch.cat([t.double().flatten() for t in tensors]).cpu()
-    parts = iter(flat.split([t.numel() for t in tensors]))
-    host = [next(parts).view(t.shape) for t in tensors]
-    return [_Scores(*host[k : k + 5]) for k in range(0, len(host), 5)]
+@dataclass(frozen=True)
+class Observed:
+    """All networks at one mark."""
+
+    networks: list[Observation]
+    diverged: list[tuple[int, float]]
+    """Nodes whose loss or model is not finite, with the time when that was first seen (inf: just now)."""
+    done: float
+    """When the device had done all that came before, by `time.perf_counter` [s]."""
 
 
 def _models(x: Float[Tensor, "rows p"], parts: list[slice]) -> Float[Tensor, "g n p"]:
@@ -326,63 +335,6 @@ def _models(x: Float[Tensor, "rows p"], parts: list[slice]) -> Float[Tensor, "g 
     if all(a.stop == b.start for a, b in pairwise(parts)):
         return x[parts[0].start : parts[-1].stop].view(len(parts), -1, x.shape[1])
     return torch.stack([x[part] for part in parts])
-
-
-def consensus(
-    x: Float[Tensor, "g n p"], kept: Bool[Tensor, "g n"] | None = None
-) -> tuple[Float64[Tensor, "g p"], Float64[Tensor, "g n"]]:
-    """Returns the mean model of each network and the distance of each model from it, summed in float64.
-
-    Args:
-        x: models.
-        kept: nodes that count for the mean; None: all.
-    """
-    blocks = _blocks(x)
-    if kept is None:
-        mean = torch.stack([b.sum(1, dtype=torch.float64) for b in blocks]).sum(0) / x.shape[1]
-    else:
-        pairs = zip(blocks, kept.unsqueeze(2).split(blocks[0].shape[1], dim=1), strict=True)
-        sums = [torch.where(some, b, 0.0).sum(1, dtype=torch.float64) for b, some in pairs]
-        mean = torch.stack(sums).sum(0) / kept.sum(1, keepdim=True)
-    return mean, _distances(x, mean)
-
-
-def _blocks(x: Float[Tensor, "g n p"]) -> tuple[Float[Tensor, "g n1 p"], ...]:
-    """Returns the models of some nodes after those of others, as many at once as caches hold."""
-    return x.split(max(1, _BLOCK[devices.kind(x.device)] // (x.shape[0] * x.shape[2])), dim=1)
-
-
-def _distances(x: Float[Tensor, "g n p"], point: Float64[Tensor, "g p"]) -> Float64[Tensor, "g n"]:
-    """Returns the distance of each model from a point of its network."""
-    return torch.cat([(b.double() - point.unsqueeze(1)).norm(dim=2) for b in _blocks(x)], 1)
-
-
-def _norms(x: Float[Tensor, "n p"], networks: Networks, away: Bool[np.ndarray, " n"] | None) -> list[float]:
-    """Returns the mean over the nodes of each network, but those that are away, of the length of a model."""
-    blocks = x.split(max(1, _BLOCK[devices.kind(x.device)] // x.shape[1]))
-    lengths = torch.cat([b.double().norm(dim=1) for b in blocks]).cpu().numpy()
-    if away is None:
-        return (np.add.reduceat(lengths, networks.offsets[:-1]) / networks.sizes).tolist()
-    counted = np.where(away, 0.0, lengths), ~away
-    sums, sizes = (np.add.reduceat(a, networks.offsets[:-1], dtype=np.float64) for a in counted)
-    return (sums / sizes).tolist()
-
-
-def finite(x: Float[Tensor, "n p"]) -> Bool[Tensor, " n"]:
-    """Returns whether all numbers of each row are finite."""
-    blocks = x.split(max(1, _BLOCK[devices.kind(x.device)] // x.shape[1]))
-    return torch.cat([b.isfinite().all(1) for b in blocks])
-
-
-def diverged(state: State) -> list[tuple[int, float]]:
-    """Returns the nodes whose loss or model is not finite, with the time when that was first seen (inf: just now)."""
-    bad = torch.nonzero(state.diverged_at.isfinite() | ~finite(state.models))[:, 0].cpu()
-    return list(zip(bad.tolist(), state.diverged_at.cpu()[bad].tolist(), strict=True))
-
-
-def quarantine_(state: State) -> None:
-    """Takes note of the nodes whose models are not finite before the first update."""
-    state.diverged_at[~finite(state.models)] = 0.0
 
 
 def _per_second(contacts: float, time: float) -> float | None:

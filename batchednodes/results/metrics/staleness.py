@@ -118,6 +118,8 @@ class Tracking:
     layout: Layout
     own: Int64[Tensor, " n"]
     """Place of each node's count of its own updates among the versions; -1: not tracked."""
+    stacks: tuple[tuple[Int64[np.ndarray, " _"], Int64[Tensor, "_ _"]], ...]
+    """Networks of one shape that have staleness, and the places of these counts of their sources."""
 
     @staticmethod
     def of(networks: Networks, tracks: Sequence[Track], device: torch.device) -> "Tracking":
@@ -125,33 +127,34 @@ class Tracking:
         sources = choose(networks, tracks)
         layout = Layout.of(networks.sizes, sources.widths, device)
         column = torch.as_tensor(sources.column, device=device)
-        return Tracking(networks, sources, layout, torch.where(column >= 0, layout.place + column, -1))
+        own, stacks = torch.where(column >= 0, layout.place + column, -1), []
+        for stack in layout.stacks:
+            if layout.sizes[stack[0]] > 1 and layout.widths[stack[0]] > 0:
+                rows = torch.as_tensor(np.stack([sources.nodes[g] for g in stack]), device=device)
+                stacks.append((stack, own[rows]))
+        return Tracking(networks, sources, layout, own, tuple(stacks))
 
-    def measure(
-        self,
-        versions: Int[Tensor, " numbers"],
-        updated: Float64[Tensor, " n"],
-        gained: Float64[Tensor, " n"],
-        time: float,
+    def tally(self, versions: Int[Tensor, " numbers"], most: int) -> list[Tensor]:
+        """Returns what `measured` needs to know of the versions of a state; no node has made more updates than most."""
+        return [t for stack, own in self.stacks for t in tally(self.layout.view(versions, stack), versions[own], most)]
+
+    def measured(
+        self, found: Sequence[Tensor], moments: Float64[np.ndarray, "2 n"], time: float
     ) -> list[Staleness | None]:
         """Returns the staleness of each network; None where nothing is tracked or the network is a lone node.
 
         Args:
-            versions: of the state.
-            updated: of the state.
-            gained: of the state.
+            found: what `tally` returned, on the host.
+            moments: `updated` and `gained` of the state.
             time: now [s].
         """
-        found: list[Staleness | None] = [None] * self.networks.count
-        moments = torch.stack([updated, gained]).cpu().numpy()
-        for stack in self.layout.stacks:
-            if self.layout.sizes[stack[0]] < 2 or self.layout.widths[stack[0]] == 0:
-                continue
-            rows = torch.as_tensor(np.stack([self.sources.nodes[g] for g in stack]), device=versions.device)
-            sums = tally(self.layout.view(versions, stack), versions[self.own[rows]])
+        measured: list[Staleness | None] = [None] * self.networks.count
+        fours = [found[k : k + 4] for k in range(0, len(found), 4)]
+        for (stack, _), four in zip(self.stacks, fours, strict=True):
+            sums = LagCounts.of(four)
             for k, g in enumerate(stack):
-                found[g] = self._staleness(sums, k, moments[:, self.networks.slice(int(g))], time, int(g))
-        return found
+                measured[g] = self._staleness(sums, k, moments[:, self.networks.slice(int(g))], time, int(g))
+        return measured
 
     def _staleness(
         self, sums: LagCounts, k: int, moments: Float64[np.ndarray, "2 n"], time: float, g: int

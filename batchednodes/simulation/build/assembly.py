@@ -41,7 +41,8 @@ from batchednodes.numerics.memory import Chunk, Chunks
 from batchednodes.numerics.values import shown
 from batchednodes.results import theory
 from batchednodes.results.metrics import base as own_metrics
-from batchednodes.results.metrics.evaluator import Evaluator, quarantine_
+from batchednodes.results.metrics.consensus import quarantine_
+from batchednodes.results.metrics.evaluator import Evaluator
 from batchednodes.results.metrics.staleness import Sources, Tracking, sample
 from batchednodes.simulation.build import datasets, fields, learning, local, trials
 from batchednodes.simulation.build import robust as robustness

@@ -20,7 +20,7 @@ from batchednodes.config import READER, Config
 from batchednodes.results.checkpoints.checkpoint import Snapshot
 from batchednodes.results.checkpoints.checkpointer import latest
 from batchednodes.results.folder.inside import Inside
-from batchednodes.results.metrics.evaluator import quarantine_
+from batchednodes.results.metrics.consensus import quarantine_
 from batchednodes.simulation.resume.rules import check_start
 
 

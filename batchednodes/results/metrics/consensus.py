@@ -1,0 +1,85 @@
+r"""Models of networks together: their means, how far apart they are, how long, and which are not finite.
+
+Notation: g networks, n nodes, p parameters, x models.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor
+
+from batchednodes.algorithms.state import State
+from batchednodes.numerics import devices
+from batchednodes.numerics.memory import arriving
+from batchednodes.topology import Networks
+
+_BLOCK = {"cpu": 1 << 20, "cuda": 1 << 24}
+"""Numbers of models whose sums are taken at once: on the CPU so few that caches hold them in float64."""
+
+
+def consensus(
+    x: Float[Tensor, "g n p"], kept: Bool[Tensor, "g n"] | None = None
+) -> tuple[Float64[Tensor, "g p"], Float64[Tensor, "g n"]]:
+    """Returns the mean model of each network and the distance of each model from it, summed in float64.
+
+    Args:
+        x: models.
+        kept: nodes that count for the mean; None: all.
+    """
+    blocks = _blocks(x)
+    if kept is None:
+        mean = torch.stack([b.sum(1, dtype=torch.float64) for b in blocks]).sum(0) / x.shape[1]
+    else:
+        pairs = zip(blocks, kept.unsqueeze(2).split(blocks[0].shape[1], dim=1), strict=True)
+        sums = [torch.where(some, b, 0.0).sum(1, dtype=torch.float64) for b, some in pairs]
+        mean = torch.stack(sums).sum(0) / kept.sum(1, keepdim=True)
+    return mean, distances(x, mean)
+
+
+def _blocks(x: Float[Tensor, "g n p"]) -> tuple[Float[Tensor, "g n1 p"], ...]:
+    """Returns the models of some nodes after those of others, as many at once as caches hold."""
+    return x.split(max(1, _BLOCK[devices.kind(x.device)] // (x.shape[0] * x.shape[2])), dim=1)
+
+
+def distances(x: Float[Tensor, "g n p"], point: Float64[Tensor, "g p"]) -> Float64[Tensor, "g n"]:
+    """Returns the distance of each model from a point of its network."""
+    return torch.cat([(b.double() - point.unsqueeze(1)).norm(dim=2) for b in _blocks(x)], 1)
+
+
+def lengths(x: Float[Tensor, "n p"]) -> Float64[Tensor, " n"]:
+    """Returns the length of each model."""
+    blocks = x.split(max(1, _BLOCK[devices.kind(x.device)] // x.shape[1]))
+    return torch.cat([b.double().norm(dim=1) for b in blocks])
+
+
+def norms(found: Float64[np.ndarray, " n"], networks: Networks, away: Bool[np.ndarray, " n"] | None) -> list[float]:
+    """Returns the mean over the nodes of each network, but those that are away, of some lengths of models."""
+    if away is None:
+        return (np.add.reduceat(found, networks.offsets[:-1]) / networks.sizes).tolist()
+    counted = np.where(away, 0.0, found), ~away
+    sums, sizes = (np.add.reduceat(a, networks.offsets[:-1], dtype=np.float64) for a in counted)
+    return (sums / sizes).tolist()
+
+
+def finite(x: Float[Tensor, "n p"]) -> Bool[Tensor, " n"]:
+    """Returns whether all numbers of each row are finite."""
+    blocks = x.split(max(1, _BLOCK[devices.kind(x.device)] // x.shape[1]))
+    return torch.cat([b.isfinite().all(1) for b in blocks])
+
+
+def diverged(state: State) -> list[tuple[int, float]]:
+    """Returns the nodes whose loss or model is not finite, with the time when that was first seen (inf: just now)."""
+    found = arriving([state.diverged_at, finite(state.models)])
+    devices.synchronize(state.x.device)
+    return unsound(*found)
+
+
+def unsound(since: Float64[Tensor, " n"], sound: Int64[Tensor, " n"]) -> list[tuple[int, float]]:
+    """Returns the same of when losses of each node were first not finite, and whether its model is, on the host."""
+    bad = torch.nonzero(since.isfinite() | (sound == 0))[:, 0]
+    return list(zip(bad.tolist(), since[bad].tolist(), strict=True))
+
+
+def quarantine_(state: State) -> None:
+    """Takes note of the nodes whose models are not finite before the first update."""
+    state.diverged_at[~finite(state.models)] = 0.0
