@@ -22,20 +22,45 @@ WHERE = devices.named("auto")
 COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
-from batchednodes.algorithms.mixing import cuda as c
+from batchednodes.algorithms import completions
+from batchednodes.algorithms.mixing import cuda
+from batchednodes.numerics import rows
 
-def build(kernel, tables, more):
-    places = {name: "*i64" for name in ("rows", "others", "waves")}
-    source = triton.compiler.ASTSource(kernel, tables | places | more, {"group": c.GROUP, "block": c.BLOCK})
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"]
+WHOLE = ("receivers", "senders", "actors", "nodes", "place", "own", "width", "rows", "gains", "waves")
+REAL = ("gained", "times", "diverged_at", "updated")
+NUMBERS = ("count", "n", "p", "w", "apart", "new_apart")
 
-for real in ("fp32", "fp64"):
-    ptx = build(c._MIX, {name: f"*{real}" for name in ("x", "keep", "take")}, {"count": "i32", "p": "i32"})
-    print(real, ptx.count("bar.sync"))
-for whole in ("i16", "i32"):
-    ptx = build(c._MERGE, {"versions": f"*{whole}", "widths": "*i64", "gains": "*i64"}, {"count": "i32"})
-    print(whole, ptx.count("bar.sync"))
+def build(kernel, typed, fixed, warps=4):
+    types = dict.fromkeys(WHOLE, "*i64") | dict.fromkeys(REAL, "*fp64") | dict.fromkeys(NUMBERS, "i32") | typed
+    types |= dict.fromkeys(fixed, "constexpr")
+    signature = {name: types[name] for name in kernel.arg_names}
+    source = triton.compiler.ASTSource(kernel, signature, fixed)
+    target = GPUTarget("cuda", 90, 32)
+    return triton.compile(source, target=target, options={"num_warps": warps}).asm["ptx"].count("bar.sync")
+
+def show(kernel, name, *arguments):
+    print(f"{kernel}-{name}", build(*arguments))
+
+for real, size in (("fp32", 4), ("fp64", 8)):
+    typed, fixed = {"x": f"*{real}", "weights": f"*{real}"}, {"group": cuda.GROUP, "block": cuda.block(100, size, 132)}
+    show("mix", real, cuda._MIX, typed, fixed, cuda.WARPS)
+for whole, size in (("i16", 2), ("i32", 4)):
+    typed, fixed = {"x": f"*{whole}"}, {"group": cuda.GROUP, "block": cuda.block(100, size, 132)}
+    show("merge", whole, cuda._MERGE, typed, fixed, cuda.WARPS)
+for real, whole in (("bf16", "i16"), ("fp64", "i32")):
+    typed, fixed = {"losses": f"*{real}", "versions": f"*{whole}"}, {"tracked": True, "block": completions._BLOCK}
+    show("complete", real, completions._COMPLETE, typed, fixed)
+show("gain", "fp64", cuda._GAIN, {}, {"group": cuda._GAINS})
+for kind in ("bf16", "fp64", "i1"):
+    show("write", kind, rows._WRITE, {"x": f"*{kind}", "new": f"*{kind}"}, {"group": 4, "block": 256})
 """
+
+
+@pytest.fixture(autouse=True)
+def _small_groups(monkeypatch):
+    """Lets few nodes have waves of several groups."""
+    monkeypatch.setattr(cuda, "GROUP", 16)
+    monkeypatch.setattr(cuda, "_GAINS", 16)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -46,7 +71,7 @@ def test_blocks_of_columns_mix_as_sparse_products_do(exchange, dtype):
     mixing, contacts = phase(60, exchange, 3, weight)
     assert np.diff(mixing.waves).max() > cuda.GROUP
     assert len(contacts) > 100
-    x = torch.randn(60, 2 * cuda.BLOCK + 5, generator=generator, dtype=dtype)
+    x = torch.randn(60, 2 * 64 + 5, generator=generator, dtype=dtype)
     expected = x.clone()
     there = x.to(WHERE)
     cuda.mix_(there, mixing.on(WHERE, weight.to(WHERE)))
@@ -61,7 +86,7 @@ def test_blocks_of_columns_merge_as_tables_do(exchange, dtype):
     generator = torch.Generator().manual_seed(2)
     weight = torch.full((40,), 0.5)
     mixing, _ = phase(40, exchange, 5, weight)
-    layout, moved = (Layout.of([40], [cuda.BLOCK + 3], device) for device in (torch.device("cpu"), WHERE))
+    layout, moved = (Layout.of([40], [64 + 3], device) for device in (torch.device("cpu"), WHERE))
     versions = torch.randint(0, 30_000, (layout.numbers,), generator=generator, dtype=dtype)
     expected, gained = versions.clone(), torch.zeros(2, 40, dtype=torch.float64)
     there, gained_there = versions.to(WHERE), gained[0].to(WHERE)
@@ -74,7 +99,7 @@ def test_blocks_of_columns_merge_as_tables_do(exchange, dtype):
 
 
 def test_networks_of_several_widths_stay_in_their_rows():
-    layout = Layout.of([2, 3], [3, cuda.BLOCK + 2], WHERE)
+    layout = Layout.of([2, 3], [3, 64 + 2], WHERE)
     versions = torch.arange(layout.numbers, dtype=torch.int32, device=WHERE)
     before = versions.clone()
     j, i = torch.tensor([0, 2], device=WHERE), torch.tensor([1, 4], device=WHERE)
@@ -90,9 +115,10 @@ def test_networks_of_several_widths_stay_in_their_rows():
 def test_kernels_compile_for_a_gpu_and_keep_their_barriers():
     real = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     said = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, check=True, env=real).stdout
-    barriers = dict(line.split() for line in said.splitlines())
-    assert barriers.keys() == {"fp32", "fp64", "i16", "i32"}
-    assert all(int(count) >= 2 for count in barriers.values())
+    barriers = {name: int(count) for name, count in (line.split() for line in said.splitlines())}
+    assert len(barriers) == 10
+    assert all(count >= 2 for name, count in barriers.items() if name.startswith(("mix", "merge")))
+    assert barriers["gain-fp64"] >= 1
 
 
 def test_the_choice_depends_on_sizes():
