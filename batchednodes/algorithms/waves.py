@@ -250,7 +250,7 @@ class Waves:
         for wave, joining in self._joins(state, phase):
             self._mix_(state, phase.between(first, wave + 1))
             assert state.read is not None
-            state.read.index_copy_(0, joining, state.x.index_select(0, joining))
+            write_(state.read, joining, state.x.index_select(0, joining))
             first = wave + 1
         if first < phase.waves.size - 1:
             self._mix_(state, phase.between(first, phase.waves.size - 1) if first else phase)
@@ -330,4 +330,4 @@ def _carry_(v: Float[Tensor, "rows p"], phase: GossipPhase, replaces: bool) -> N
     for a, b in phase.spans():
         j, i = phase.receivers[a:b], phase.senders[a:b]
         kept = (j < phase.nodes) & (not replaces)
-        v.index_copy_(0, j, torch.where(kept.unsqueeze(1), v[j], v[i]))
+        write_(v, j, torch.where(kept.unsqueeze(1), v[j], v[i]))

@@ -33,18 +33,23 @@ def write_(x: Shaped[Tensor, "rows p"], rows: Int64[Tensor, " w"], new: Shaped[T
     if not takes(x) or not along or x.dtype != new.dtype:
         x.index_copy_(0, rows, new)
     elif new.numel():
-        block = min(_TILE, triton.next_power_of_2(p))
-        grid = (-(-w // (_TILE // block)) * -(-p // block),)
+        programs, *tile = tiles(w, p)
         with devices.using(x.device):
-            _WRITE[grid](x, rows, new, w, p, x.stride(0), new.stride(0), _TILE // block, block)
+            _WRITE[(programs,)](x, rows, new, w, p, x.stride(0), new.stride(0), *tile)
+
+
+def tiles(w: int, p: int) -> tuple[int, int, int]:
+    """Returns how many tiles cover w rows of p numbers, and the rows and columns of each, powers of two."""
+    block = min(_TILE, triton.next_power_of_2(p))
+    return -(-w // (_TILE // block)) * -(-p // block), _TILE // block, block
 
 
 @no_type_check
 def _write(x, rows, new, w, p, apart, new_apart, group: constexpr, block: constexpr):  # noqa: ANN001, ANN202
     """Writes some columns of some rows, as many as a tile has; rows lie `apart`."""
-    tiles = tl.cdiv(p, block)
-    k = tl.program_id(0) // tiles * group + tl.arange(0, group)
-    columns = tl.program_id(0) % tiles * block + tl.arange(0, block)
+    across = tl.cdiv(p, block)
+    k = tl.program_id(0) // across * group + tl.arange(0, group)
+    columns = tl.program_id(0) % across * block + tl.arange(0, block)
     mask = (k < w)[:, None] & (columns < p)[None, :]
     j = tl.load(rows + k, mask=k < w, other=0)
     source = new + k.to(tl.int64)[:, None] * new_apart + columns[None, :]

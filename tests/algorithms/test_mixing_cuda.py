@@ -28,7 +28,7 @@ from batchednodes.numerics import rows
 
 WHOLE = ("receivers", "senders", "actors", "nodes", "place", "own", "width", "rows", "gains", "waves")
 REAL = ("gained", "times", "diverged_at", "updated")
-NUMBERS = ("count", "n", "p", "w", "apart", "new_apart")
+NUMBERS = ("count", "n", "p", "t", "w", "apart", "new_apart")
 
 def build(kernel, typed, fixed, warps=4):
     types = dict.fromkeys(WHOLE, "*i64") | dict.fromkeys(REAL, "*fp64") | dict.fromkeys(NUMBERS, "i32") | typed
@@ -50,22 +50,28 @@ for whole, size in (("i16", 2), ("i32", 4)):
 for real, whole in (("bf16", "i16"), ("fp64", "i32")):
     typed, fixed = {"losses": f"*{real}", "versions": f"*{whole}"}, {"tracked": True, "block": completions._BLOCK}
     show("complete", real, completions._COMPLETE, typed, fixed)
+show("means", "fp32", cuda._MEANS, {"x": "*fp32", "aside": "*fp32", "weights": "*fp32"}, {"group": 4, "block": 256})
+typed, fixed = {"x": "*i16", "aside": "*i16"}, {"group": 4, "block": 256}
+for writes in (False, True):
+    show("newest", writes, cuda._NEWEST, typed, fixed | {"writes": writes})
 show("gain", "fp64", cuda._GAIN, {}, {"group": cuda._GAINS})
 for kind in ("bf16", "fp64", "i1"):
     show("write", kind, rows._WRITE, {"x": f"*{kind}", "new": f"*{kind}"}, {"group": 4, "block": 256})
 """
 
 
-@pytest.fixture(autouse=True)
-def _small_groups(monkeypatch):
-    """Lets few nodes have waves of several groups."""
+@pytest.fixture(params=[True, False], ids=["at once", "wave by wave"])
+def _small_groups(request, monkeypatch):
+    """Lets few nodes have waves of several groups, which are applied at once or wave by wave."""
     monkeypatch.setattr(cuda, "GROUP", 16)
     monkeypatch.setattr(cuda, "_GAINS", 16)
+    monkeypatch.setattr(cuda, "worth", lambda *_: request.param)
 
 
+@pytest.mark.usefixtures("_small_groups")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("exchange", ["push", "pull", "meet"])
-def test_blocks_of_columns_mix_as_sparse_products_do(exchange, dtype):
+def test_kernels_mix_as_sparse_products_do(exchange, dtype):
     generator = torch.Generator().manual_seed(1)
     weight = torch.rand(60, generator=generator, dtype=dtype)
     mixing, contacts = phase(60, exchange, 3, weight)
@@ -80,9 +86,10 @@ def test_blocks_of_columns_mix_as_sparse_products_do(exchange, dtype):
     assert (there.cpu() - expected).abs().max() <= most
 
 
+@pytest.mark.usefixtures("_small_groups")
 @pytest.mark.parametrize("dtype", [torch.int16, torch.int32])
 @pytest.mark.parametrize("exchange", ["push", "meet"])
-def test_blocks_of_columns_merge_as_tables_do(exchange, dtype):
+def test_kernels_merge_as_tables_do(exchange, dtype):
     generator = torch.Generator().manual_seed(2)
     weight = torch.full((40,), 0.5)
     mixing, _ = phase(40, exchange, 5, weight)
@@ -98,6 +105,7 @@ def test_blocks_of_columns_merge_as_tables_do(exchange, dtype):
     assert (gained[0] > 0).any()
 
 
+@pytest.mark.usefixtures("_small_groups")
 def test_networks_of_several_widths_stay_in_their_rows():
     layout = Layout.of([2, 3], [3, 64 + 2], WHERE)
     versions = torch.arange(layout.numbers, dtype=torch.int32, device=WHERE)
@@ -116,8 +124,8 @@ def test_kernels_compile_for_a_gpu_and_keep_their_barriers():
     real = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     said = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, check=True, env=real).stdout
     barriers = {name: int(count) for name, count in (line.split() for line in said.splitlines())}
-    assert len(barriers) == 10
-    assert all(count >= 2 for name, count in barriers.items() if name.startswith(("mix", "merge")))
+    assert len(barriers) == 13
+    assert all(count >= 2 for name, count in barriers.items() if name.startswith(("mix", "merge-")))
     assert barriers["gain-fp64"] >= 1
 
 
@@ -125,4 +133,4 @@ def test_the_choice_depends_on_sizes():
     assert cuda.worth(writes=900, waves=15, p=1_000, size=4, cores=132)
     assert cuda.worth(writes=900, waves=15, p=100_000, size=4, cores=132)
     assert not cuda.worth(writes=2_000_000, waves=20, p=10, size=4, cores=132)  # many nodes, tiny models
-    assert not cuda.takes(torch.zeros(3, 3), 3, phase(3, "push", 0, torch.full((3,), 0.5))[0])  # no CUDA here
+    assert not cuda.takes(torch.zeros(3, 3))  # no CUDA here
