@@ -29,6 +29,7 @@ from batchednodes.algorithms.round_step import mix_round_
 from batchednodes.algorithms.rowwise import Rowwise
 from batchednodes.algorithms.state import State
 from batchednodes.algorithms.versions import Layout
+from batchednodes.data.minibatches_cuda import DeviceSampler
 from batchednodes.events.messages.records import JOINED
 from batchednodes.models.problem import Problem
 from batchednodes.numerics.memory import Chunk, send
@@ -89,6 +90,8 @@ class Waves:
     """How step sizes are divided by ages; None: they are not."""
     rounds: RoundMatrices | None = None
     """How rows are mixed in synchronous rounds; None: there are none."""
+    drawing: DeviceSampler | None = None
+    """What draws minibatches on the device; None: the host does."""
 
     def update_(
         self,
@@ -112,6 +115,8 @@ class Waves:
         counts = send(wave.counts, rows.device) if self.counts else nodes  # else any will do
 
         def drawn(part: slice) -> Tensor:
+            if self.drawing is not None:
+                return self.drawing.draw(nodes[part], counts[part])
             return self.problem.draw(wave.nodes[part], wave.counts[part]) if examples is None else examples[part]
 
         if self.rowwise.fused_update:
@@ -166,7 +171,8 @@ class Waves:
     @property
     def counts(self) -> bool:
         """Whether it matters how many updates a node has made."""
-        return not self.plain or (self.rates.schedule is not None and self.rates.schedule.by == "updates")
+        scheduled = self.rates.schedule is not None and self.rates.schedule.by == "updates"
+        return not self.plain or scheduled or self.drawing is not None
 
     @property
     def kept(self) -> tuple[str, ...]:

@@ -24,11 +24,15 @@ import triton
 from triton.backends.compiler import GPUTarget
 from batchednodes.algorithms import completions
 from batchednodes.algorithms.mixing import cuda
+from batchednodes.data import minibatches_cuda
 from batchednodes.numerics import rows
 
-WHOLE = ("receivers", "senders", "actors", "nodes", "place", "own", "width", "rows", "gains", "waves")
+WHOLE = (
+    "receivers", "senders", "actors", "nodes", "place", "own", "width", "rows", "gains", "waves", "seeds", "index",
+    "offsets", "order", "dealt", "counts", "drawn",
+)
 REAL = ("gained", "times", "diverged_at", "updated")
-NUMBERS = ("count", "n", "p", "t", "w", "apart", "new_apart")
+NUMBERS = ("count", "n", "p", "t", "w", "size", "apart", "new_apart")
 
 def build(kernel, typed, fixed, warps=4):
     types = dict.fromkeys(WHOLE, "*i64") | dict.fromkeys(REAL, "*fp64") | dict.fromkeys(NUMBERS, "i32") | typed
@@ -55,6 +59,9 @@ typed, fixed = {"x": "*i16", "aside": "*i16"}, {"group": 4, "block": 256}
 for writes in (False, True):
     show("newest", writes, cuda._NEWEST, typed, fixed | {"writes": writes})
 show("gain", "fp64", cuda._GAIN, {}, {"group": cuda._GAINS})
+for shuffles in (True, False):
+    fixed = {"shuffles": shuffles, "stream": 3, "lanes": 32}
+    show("draw", shuffles, minibatches_cuda._DRAW, {}, fixed, 1)
 for kind in ("bf16", "fp64", "i1"):
     show("write", kind, rows._WRITE, {"x": f"*{kind}", "new": f"*{kind}"}, {"group": 4, "block": 256})
 """
@@ -124,7 +131,7 @@ def test_kernels_compile_for_a_gpu_and_keep_their_barriers():
     real = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     said = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, check=True, env=real).stdout
     barriers = {name: int(count) for name, count in (line.split() for line in said.splitlines())}
-    assert len(barriers) == 13
+    assert len(barriers) == 15
     assert all(count >= 2 for name, count in barriers.items() if name.startswith(("mix", "merge-")))
     assert barriers["gain-fp64"] >= 1
 

@@ -3,9 +3,11 @@
 from collections import Counter
 
 import pytest
+import torch
 
 from batchednodes import train
 from batchednodes.algorithms.waves import Waves
+from batchednodes.data import minibatches_cuda
 from batchednodes.numerics.cuda_graphs import CudaGraphs
 from batchednodes.simulation.planning import memory_plan
 
@@ -60,3 +62,13 @@ def test_an_update_wave_takes_ten_launches_at_most_and_a_gossip_phase_six(
     assert asked["update"] == update * visits["update"] > 0
     assert asked["gossip"] == gossip * visits["gossip"] > 0
     assert machine.replayed["update"] == graph * visits["update"]
+
+
+@pytest.mark.cuda
+def test_minibatches_that_the_device_draws_are_those_of_the_host_and_nothing_waits(machine, visits, monkeypatch):
+    host = train(MLP, "local.batch_size=4", "device=cuda")
+    monkeypatch.setattr(minibatches_cuda, "NODES", 1)
+    found = train(MLP, "local.batch_size=4", "device=cuda")
+    assert 2 * machine.launches["update", "_draw"] == visits["update"]
+    assert torch.equal(found.x, host.x)
+    assert not [key for key in (*machine.waits, *machine.pageable) if key[0] == "update"]

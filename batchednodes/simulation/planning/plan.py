@@ -16,6 +16,7 @@ from batchednodes.algorithms.robust import NUMBERS
 from batchednodes.config import Config
 from batchednodes.config.robust import gathers
 from batchednodes.data import DataSizes
+from batchednodes.data.minibatches_cuda import held
 from batchednodes.events.messages.timeline import MessageTimeline
 from batchednodes.events.synchronous import Barriers
 from batchednodes.events.timeline import MEET, Timeline
@@ -241,10 +242,11 @@ def _ahead(need: MemoryBudget, events: Timeline, where: torch.device) -> dict[st
     run, (updates, gossips) = need.config.run, events.expected(1.0)
     span = min(run.until, run.window or automatic_window(events))
     part = min(PART, int(need.most * span * updates))
+    drawing = held(need.nodes, sum(s.samples for s in need.sizes))
     return {
         "timeline and schedule (host)": int(2 * span * (updates + gossips) * _EVENT_BYTES),  # one runs, one is made
         "minibatches drawn ahead (host)": ALIVE * part,
-        "minibatches": part if devices.is_cuda(where) else 0,
+        "minibatches": part + drawing if devices.is_cuda(where) else 0,
     }
 
 
