@@ -133,7 +133,7 @@ class LocalSGD:
             declared = {} if optimizer is None else type(optimizer).fields
             some = rates.of(some, kept={name: started(one, x, w).abs() for name, one in declared.items()})
             some = _from(0.5 * x, some)
-            x, examples, *more = _tensors(x, None if rates.momentum is None else 0.1 * x, examples, some)
+            x, examples, *more = taken(x, None if rates.momentum is None else 0.1 * x, examples, some)
             return (x, examples, self.features, self.targets, *more)
 
         return arguments
@@ -165,7 +165,7 @@ class LocalSGD:
             if self.tape is not None:
                 return self.run_at_(x, v, None, examples, rates)
             steps_ = self.graphs or (self._own_steps_ if self.uneven == "skip" else self._steps_)
-            return steps_(*_tensors(x, v, examples, rates))
+            return steps_(*taken(x, v, examples, rates))
 
     def run_at_(
         self,
@@ -185,7 +185,7 @@ class LocalSGD:
             rates: coefficients of these rows.
         """
         assert self.tape is not None
-        x, examples, *more = _tensors(x, v, examples, rates)
+        x, examples, *more = taken(x, v, examples, rates)
         return self.tape.run_((x, examples, self.features, self.targets, *more), rows, self.uneven != "none")
 
     def _steps_(self, x: Tensor, examples: Tensor, *more: Tensor) -> Tensor:
@@ -229,8 +229,11 @@ def _from(x: Tensor, rates: Hyperparameters) -> Hyperparameters:
     return rates if rates.proximal is None else replace(rates, start=x.clone())
 
 
-def _tensors(x: Tensor, v: Tensor | None, examples: Tensor, rates: Hyperparameters) -> list[Tensor]:
-    """Returns what a step takes for each row, without what these nodes do not have."""
+def taken(x: Tensor, v: Tensor | None, examples: Tensor, rates: Hyperparameters) -> list[Tensor]:
+    """Returns what a step takes for each row, without what these nodes do not have.
+
+    First x, examples, lr; where there are momentum buffers v, they are at place 4; what is kept comes last but ages.
+    """
     first = (x, examples, rates.lr, rates.momentum, v, rates.weight_decay, rates.clip, rates.proximal, rates.start)
     return [t for t in (*first, *rates.own.values(), *rates.kept.values(), rates.age) if t is not None]
 

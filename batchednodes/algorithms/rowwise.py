@@ -23,6 +23,7 @@ from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.robust import Robust
 from batchednodes.algorithms.state import State
 from batchednodes.numerics.memory import send
+from batchednodes.numerics.rows import write_
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,10 +139,10 @@ class Rowwise(Nodes):
 
     def _copies_(self, state: State, i: Tensor, j: Tensor, models: bool = True) -> None:
         if models:
-            state.x.index_copy_(0, j, state.x.index_select(0, i))
+            write_(state.x, j, state.x.index_select(0, i))
         for name, one in self.declared.items():
             if one.travels and name in state.fields:
-                state.fields[name].index_copy_(0, j, state.fields[name].index_select(0, i))
+                write_(state.fields[name], j, state.fields[name].index_select(0, i))
 
     # ---------------------------------------------------------------------------------------------------------- rows
 
@@ -183,10 +184,10 @@ class Rowwise(Nodes):
             updated: the nodes, on the host, after an update: they have those of all their neighbours.
         """
         mixed = [r["x"], *(r[name] for name in self.columns)]
-        state.x.index_copy_(0, rows, mixed[0] if len(mixed) == 1 else torch.cat(mixed, 1))
+        write_(state.x, rows, mixed[0] if len(mixed) == 1 else torch.cat(mixed, 1))
         for name, all_ in state.fields.items():
             if name not in state.on_edges and name in r:
-                all_.index_copy_(0, rows, r[name].to(all_.dtype))
+                write_(all_, rows, r[name].to(all_.dtype))
         kept = {name: r[name].to(state.fields[name].dtype) for name in state.on_edges & r.keys()}
         if kept and self.edges is not None and updated is not None:
             number, here = self.edges.here.around(torch.from_numpy(updated))
@@ -198,7 +199,7 @@ class Rowwise(Nodes):
                 kept = {name: value.index_select(0, taken) for name, value in kept.items()}
         if edges is not None:
             for name, value in kept.items():
-                state.fields[name].index_copy_(0, edges, value)
+                write_(state.fields[name], edges, value)
 
     @property
     def p(self) -> int:

@@ -15,11 +15,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int32, Int64
+from jaxtyping import Float, Float64, Int32, Int64
 from torch import Tensor
 
 from batchednodes.algorithms.base import Rows
-from batchednodes.algorithms.local_sgd import LocalSGD
+from batchednodes.algorithms.completions import complete_
+from batchednodes.algorithms.local_sgd import LocalSGD, taken
 from batchednodes.algorithms.mixing import Ages, Entries, Kernel, follow_, follows, merge_, partial
 from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.mixing.rounds import RoundMatrices, RoundMatrix
@@ -27,10 +28,12 @@ from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.algorithms.round_step import mix_round_
 from batchednodes.algorithms.rowwise import Rowwise
 from batchednodes.algorithms.state import State
-from batchednodes.algorithms.versions import Layout, count_
+from batchednodes.algorithms.versions import Layout
+from batchednodes.data.minibatches_cuda import DeviceSampler
 from batchednodes.events.messages.records import JOINED
 from batchednodes.models.problem import Problem
 from batchednodes.numerics.memory import Chunk, send
+from batchednodes.numerics.rows import write_
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ class Waves:
     """How step sizes are divided by ages; None: they are not."""
     rounds: RoundMatrices | None = None
     """How rows are mixed in synchronous rounds; None: there are none."""
+    drawing: DeviceSampler | None = None
+    """What draws minibatches on the device; None: the host does."""
 
     def update_(
         self,
@@ -110,6 +115,8 @@ class Waves:
         counts = send(wave.counts, rows.device) if self.counts else nodes  # else any will do
 
         def drawn(part: slice) -> Tensor:
+            if self.drawing is not None:
+                return self.drawing.draw(nodes[part], counts[part])
             return self.problem.draw(wave.nodes[part], wave.counts[part]) if examples is None else examples[part]
 
         if self.rowwise.fused_update:
@@ -126,10 +133,6 @@ class Waves:
             )
         if self.ages is not None and state.age is not None:
             state.age.index_add_(0, rows, self.ages.steps[nodes].unsqueeze(1).expand(-1, state.age.shape[1]))
-        if state.versions.numel():
-            own = self.own.index_select(0, nodes)
-            count_(state.versions, own)
-            state.updated.index_add_(0, nodes, torch.where(own >= 0, times, 0.0))
 
     def _train_(
         self, state: State, rows: Tensor, nodes: Tensor, times: Tensor, counts: Tensor, drawn: Callable[[slice], Tensor]
@@ -141,7 +144,9 @@ class Waves:
             kept = {name: state.fields[name].index_select(0, rows[part]) for name in self.kept}
             return self.rates.of(nodes[part], None if factor is None else factor[part], kept)
 
-        if self.descent.tape is not None and state.read is None and self.rates.proximal is None:
+        lie = state.read is None and self.rates.proximal is None  # updates begin from rows where they lie
+        replays = lie and self.descent.graphs is not None and factor is None
+        if lie and self.descent.tape is not None:
             self.chunk.run_(
                 rows.numel(),
                 drawn,
@@ -150,8 +155,12 @@ class Waves:
         else:
             self.chunk.run_(
                 rows.numel(),
-                lambda k: self._descended(state, rows[k], nodes[k], drawn(k), rates(k)),
-                lambda k, new: _write_(state, rows[k], nodes[k], times[k], new),
+                lambda k: (
+                    self._replayed(state, rows[k], nodes[k], drawn(k))
+                    if replays
+                    else self._descended(state, rows[k], nodes[k], drawn(k), rates(k))
+                ),
+                lambda k, new: self._write_(state, rows[k], nodes[k], times[k], new),
             )
 
     @property
@@ -162,7 +171,8 @@ class Waves:
     @property
     def counts(self) -> bool:
         """Whether it matters how many updates a node has made."""
-        return not self.plain or (self.rates.schedule is not None and self.rates.schedule.by == "updates")
+        scheduled = self.rates.schedule is not None and self.rates.schedule.by == "updates"
+        return not self.plain or scheduled or self.drawing is not None
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -171,8 +181,8 @@ class Waves:
 
     def _fused_(self, state: State, rows: Tensor, nodes: Tensor, times: Tensor, counts: Tensor, index: Tensor) -> None:
         """Updates some rows where they lie, by the algorithm's tape."""
-        loss = self.rowwise.fused_update[0](state, rows, nodes, times, counts, index)
-        _note_(state, nodes, times, self._sound(loss, state.x.index_select(0, rows) if self.quarantine else state.x))
+        losses = self.rowwise.fused_update[0](state, rows, nodes, times, counts, index)
+        self._complete_(state, rows, nodes, times, losses)
 
     def _replace_(
         self, state: State, rows: Tensor, nodes: Tensor, times: Tensor, updated: np.ndarray, r: Rows,
@@ -180,8 +190,7 @@ class Waves:
     ) -> None:  # fmt: skip
         """Writes what an update made of some rows; updated: the nodes, on the host."""
         self.rowwise.write_(state, rows, r, updated=updated)
-        x = state.x.index_select(0, rows) if self.quarantine else r["x"]  # with the fields beside the models
-        _note_(state, nodes, times, self._sound(losses, x))
+        self._complete_(state, rows, nodes, times, losses)
 
     def _descended(
         self, state: State, rows: Tensor, nodes: Tensor, index: Int64[Tensor, "w s b"], rates: Hyperparameters
@@ -195,7 +204,18 @@ class Waves:
         loss = self.descent.run_(x, v, index, rates)
         if start is not None:
             x = state.x[rows] + (x - start)
-        return _Descended(x, v, rates.kept, self._sound(loss, x))
+        return _Descended(x, v, rates.kept, loss)
+
+    def _replayed(self, state: State, rows: Tensor, nodes: Tensor, index: Int64[Tensor, "w s b"]) -> "_Descended":
+        """Returns the same by CUDA graphs, which take rows where they lie; it holds until the next call."""
+        assert self.descent.graphs is not None
+        whole = replace(self.rates, kept={name: state.fields[name] for name in self.kept})
+        tensors = taken(state.x, state.v, index, whole)
+        where = [None if t is index else rows if t.ndim == 2 else nodes for t in tensors]
+        with torch.no_grad():
+            made, losses = self.descent.graphs.of(tensors, where)
+        kept = dict(zip(self.kept, made[len(made) - len(self.kept) :], strict=True))
+        return _Descended(made[0], None if state.v is None else made[4], kept, losses)
 
     def _descend_(
         self,
@@ -207,17 +227,26 @@ class Waves:
         rates: Hyperparameters,
     ) -> None:
         """Updates some rows where they lie."""
-        loss = self.descent.run_at_(state.x, state.v, rows, index, rates)
-        sound = self._sound(loss, state.x.index_select(0, rows) if self.quarantine else state.x)
-        _note_(state, nodes, times, sound)
+        losses = self.descent.run_at_(state.x, state.v, rows, index, rates)
+        self._complete_(state, rows, nodes, times, losses)
 
-    def _sound(self, loss: Float[Tensor, " w"], x: Tensor) -> Bool[Tensor, " w"]:
-        """Returns which rows x have finite losses and, where nodes are quarantined, finite models."""
-        sound = loss.isfinite()
+    def _write_(self, state: State, rows: Tensor, nodes: Tensor, times: Tensor, new: "_Descended") -> None:
+        """Writes what an update made of some rows."""
+        if state.read is not None:
+            write_(state.read, rows, new.x)
+        write_(state.x, rows, new.x)
+        if state.v is not None and new.v is not None:
+            write_(state.v, rows, new.v)
+        for name, value in new.kept.items():
+            write_(state.fields[name], rows, value)
+        self._complete_(state, rows, nodes, times, new.losses)
+
+    def _complete_(self, state: State, rows: Tensor, nodes: Tensor, times: Tensor, losses: Float[Tensor, " w"]) -> None:
+        """Takes note of updates whose rows are written: in quarantine a model that is not finite counts as a loss."""
         if self.quarantine:
-            low, high = x.aminmax(dim=1)
-            sound &= low.isfinite() & high.isfinite()
-        return sound
+            low, high = state.x.index_select(0, rows).aminmax(dim=1)  # with the fields beside the models
+            losses = torch.where(low.isfinite() & high.isfinite(), losses, torch.nan)
+        complete_(state, nodes, times, losses, self.own)
 
     def mix_(self, state: State, phase: GossipPhase) -> None:
         """Applies a phase of gossip to models and versions."""
@@ -227,7 +256,7 @@ class Waves:
         for wave, joining in self._joins(state, phase):
             self._mix_(state, phase.between(first, wave + 1))
             assert state.read is not None
-            state.read.index_copy_(0, joining, state.x.index_select(0, joining))
+            write_(state.read, joining, state.x.index_select(0, joining))
             first = wave + 1
         if first < phase.waves.size - 1:
             self._mix_(state, phase.between(first, phase.waves.size - 1) if first else phase)
@@ -307,8 +336,8 @@ class _Descended:
     """New momentum buffers; None without momentum."""
     kept: Mapping[str, Tensor]
     """What the optimizer keeps."""
-    sound: Bool[Tensor, " w"]
-    """Whether the loss was finite and, where nodes are quarantined, whether the new model is."""
+    losses: Float[Tensor, " w"]
+    """What they saw."""
 
 
 def _carry_(v: Float[Tensor, "rows p"], phase: GossipPhase, replaces: bool) -> None:
@@ -316,20 +345,4 @@ def _carry_(v: Float[Tensor, "rows p"], phase: GossipPhase, replaces: bool) -> N
     for a, b in phase.spans():
         j, i = phase.receivers[a:b], phase.senders[a:b]
         kept = (j < phase.nodes) & (not replaces)
-        v.index_copy_(0, j, torch.where(kept.unsqueeze(1), v[j], v[i]))
-
-
-def _write_(state: State, rows: Tensor, nodes: Tensor, times: Tensor, new: _Descended) -> None:
-    if state.read is not None:
-        state.read.index_copy_(0, rows, new.x)
-    state.x.index_copy_(0, rows, new.x)
-    if state.v is not None and new.v is not None:
-        state.v.index_copy_(0, rows, new.v)
-    for name, value in new.kept.items():
-        state.fields[name].index_copy_(0, rows, value)
-    _note_(state, nodes, times, new.sound)
-
-
-def _note_(state: State, nodes: Tensor, times: Tensor, sound: Tensor) -> None:
-    """Takes note of the nodes that diverge."""
-    state.diverged_at.scatter_reduce_(0, nodes, torch.where(sound, torch.inf, times), "amin")
+        write_(v, j, torch.where(kept.unsqueeze(1), v[j], v[i]))

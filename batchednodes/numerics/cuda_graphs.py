@@ -57,15 +57,30 @@ class CudaGraphs:
 
     def __call__(self, *tensors: Tensor) -> Tensor:
         """Runs the function; the result holds until the next call."""
-        w = tensors[0].shape[0]
-        fixed, replay, result = self._graph(min(padded(w), self.largest), tensors)
-        for mine, theirs in zip(fixed, tensors, strict=True):
-            mine[:w].copy_(theirs)
-        replay()
-        for mine, theirs in zip(fixed, tensors, strict=True):
+        made, result = self.of(tensors, [None] * len(tensors))
+        for mine, theirs in zip(made, tensors, strict=True):
             if theirs.ndim == 2:
-                theirs.copy_(mine[:w])
-        return result[:w]
+                theirs.copy_(mine)
+        return result
+
+    def of(self, tensors: Sequence[Tensor], indices: Sequence[Tensor | None]) -> tuple[list[Tensor], Tensor]:
+        """Returns what the function makes of rows of some tensors, which stay as they are, and its result.
+
+        All holds until the next call.
+
+        Args:
+            tensors: as the function takes them.
+            indices: rows [w] of each, different ones or not; None: it has just those that count.
+        """
+        w = len(tensors[0] if indices[0] is None else indices[0])
+        fixed, replay, result = self._graph(min(padded(w), self.largest), tensors)
+        for mine, theirs, rows in zip(fixed, tensors, indices, strict=True):
+            if rows is None:
+                mine[:w].copy_(theirs)
+            else:
+                torch.index_select(theirs, 0, rows, out=mine[:w])
+        replay()
+        return [mine[:w] for mine in fixed], result[:w]
 
     def _graph(self, rows: int, like: Sequence[Tensor]) -> tuple[list[Tensor], Callable[[], None], Tensor]:
         if rows not in self._made:

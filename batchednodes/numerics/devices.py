@@ -79,8 +79,8 @@ def release() -> None:
 
 
 def cores(device: "torch.device") -> int:
-    """Returns the multiprocessors of a CUDA device."""
-    return torch.cuda.get_device_properties(device).multi_processor_count
+    """Returns the multiprocessors of a CUDA device; 1 for the CPU."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if is_cuda(device) else 1
 
 
 def pinned(shape: tuple[int, ...], dtype: "torch.dtype") -> "torch.Tensor":

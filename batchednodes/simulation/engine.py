@@ -157,7 +157,9 @@ class Batched(Executor):
         state: State, host: BackgroundWorker,
     ) -> Window:  # fmt: skip
         updates = [phase for phase in phases if isinstance(phase, UpdateWave)]
-        minibatches = Minibatches(self.algorithm.problem.sampler, updates, state.x.device, host)
+        minibatches = None
+        if self.algorithm.drawing is None:
+            minibatches = Minibatches(self.algorithm.problem.sampler, updates, state.x.device, host)
         return Window(events, clocks, tuple(phases), len(phases), waves, lines, minibatches)
 
     def run_(self, state: State, window: Window, done: int = 0, pause: Pause = never) -> int:

@@ -41,6 +41,7 @@ class Graph:
     def replay(self) -> None:
         machine = pretended_tensors.MACHINE
         machine.launches[machine.place, "graph"] += 1
+        machine.replayed[machine.place] += len(self.operations)
         for again in self.operations:
             again()
 

@@ -52,6 +52,8 @@ class Machine:
     """Copies of memory that is not pinned, by place and line."""
     launches: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Operations on a device, by place and name; a graph counts as one."""
+    replayed: Counter[str] = field(default_factory=Counter)
+    """Operations of the graphs that were replayed, by place."""
     races: list[str] = field(default_factory=list)
     """Lines that sent pinned memory which was written again before the device had surely read it."""
     pending: list[tuple[torch.Tensor, torch.Tensor, str | None]] = field(default_factory=list)

@@ -23,16 +23,16 @@ def takes_all(x: Tensor, kernel: Kernel) -> bool:
 
 def mix_(x: Tensor, phase: GossipPhase, kernel: Kernel) -> None:
     """Applies a phase of gossip to the models [n, p] in place, by the fastest kernel or by the reference."""
-    _choose(x, x.shape[1], phase, kernel).mix_(x, phase)
+    _choose(x, kernel).mix_(x, phase)
 
 
 def merge_(versions: Tensor, gained: Tensor, phase: GossipPhase, layout: Layout, kernel: Kernel) -> None:
     """Merges versions, one flat tensor, and the moments [n] of gains in place as models are mixed, likewise."""
-    _choose(versions, int(layout.kinds.max()), phase, kernel).merge_(versions, gained, phase, layout)
+    _choose(versions, kernel).merge_(versions, gained, phase, layout)
 
 
-def _choose(x: Tensor, p: int, phase: GossipPhase, kernel: Kernel) -> ModuleType:
-    """Returns the module that applies a phase to a tensor with rows of p numbers, at most."""
+def _choose(x: Tensor, kernel: Kernel) -> ModuleType:
+    """Returns the module that applies phases to a tensor."""
     if takes_all(x, kernel):
         return cpu
-    return cuda if kernel == "auto" and cuda.takes(x, p, phase) else sparse
+    return cuda if kernel == "auto" and cuda.takes(x) else sparse

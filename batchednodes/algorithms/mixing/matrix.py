@@ -19,6 +19,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from batchednodes.algorithms.mixing.phase import GossipPhase
+from batchednodes.numerics.rows import write_
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class GossipMatrix:
 
     def apply_(self, x: Float[Tensor, "n p"]) -> None:
         """Writes W x into x."""
-        x.index_copy_(0, self.rows, self.matrix @ x)
+        write_(x, self.rows, self.matrix @ x)
 
     def dense(self) -> Float[Tensor, "n n"]:
         """Returns all of W, with the identity where nothing changes; O(n^2), for small n."""

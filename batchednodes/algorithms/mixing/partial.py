@@ -19,6 +19,7 @@ from torch import Tensor
 from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.numerics import rng
 from batchednodes.numerics.memory import send
+from batchednodes.numerics.rows import write_
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +75,7 @@ class Ages:
             own, other = age[j], age[i]
             merged = torch.where((number == part) | (part < 0), torch.maximum(own, other), own)
             copy = (part < 0) & (phase.weights[a:b] == 1).unsqueeze(1)
-            age.index_copy_(0, j, torch.where(copy, other, merged))
+            write_(age, j, torch.where(copy, other, merged))
 
 
 def parts(p: int, q: int, device: torch.device) -> Int64[Tensor, " p"]:
@@ -102,4 +103,4 @@ def mix_(x: Float[Tensor, "rows p"], phase: GossipPhase, entries: Entries) -> No
             assert here.part is not None
             kept = send(entries.of(here.receivers[a:b], here.part[a:b]), x.device)
         new = torch.where(kept, (1 - w) * own + w * other, own)
-        x.index_copy_(0, j, torch.where((j >= phase.nodes).unsqueeze(1), other, new))
+        write_(x, j, torch.where((j >= phase.nodes).unsqueeze(1), other, new))

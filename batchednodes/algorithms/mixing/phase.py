@@ -70,7 +70,7 @@ class GossipPhase:
     cut: Int64[np.ndarray, " c1"] | None = None
     """On the host: where these parts of waves begin; None: `waves`."""
     begins: Int64[Tensor, " W1"] | None = None
-    """`waves` where the lines are, or will be, but on the host; None there."""
+    """`waves` but for a constant, where the lines are, or will be, but on the host; None there."""
     host: "GossipPhase | None" = None
     """The same lines on the host, of lines on another device; it does not know of contacts that do nothing since."""
     idle: Bool[Tensor, " e"] | None = None
@@ -174,7 +174,7 @@ class GossipPhase:
             self.receivers[a:b], self.senders[a:b], self.actors[a:b], self.weights[a:b], self.times[a:b],
             self.waves[first : last + 1] - a, self.nodes, self.pairs,
             None if self.sent is None else self.sent[a:b], None if self.part is None else self.part[a:b],
-            self.tables, cut, None if self.begins is None else self.begins[first : last + 1] - a,
+            self.tables, cut, None if self.begins is None else self.begins[first : last + 1],
             None if self.host is None else self.host.between(first, last),
             None if self.idle is None else self.idle[a:b], None if self.before is None else self.before[a:b],
         )  # fmt: skip

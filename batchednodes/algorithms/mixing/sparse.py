@@ -12,6 +12,7 @@ from torch import Tensor
 from batchednodes.algorithms.mixing.matrix import matrices
 from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.versions import Layout
+from batchednodes.numerics.rows import write_
 
 
 def mix_(x: Float[Tensor, "n p"], phase: GossipPhase) -> None:
@@ -24,7 +25,7 @@ def mix_(x: Float[Tensor, "n p"], phase: GossipPhase) -> None:
         for a, b in phase.spans():
             j, i, w = phase.receivers[a:b], phase.senders[a:b], phase.weights[a:b].unsqueeze(1)
             mean = (1 - w) * x[j] + w * x[i]
-            x.index_copy_(0, j, torch.where((j >= phase.nodes).unsqueeze(1), x[i], mean))
+            write_(x, j, torch.where((j >= phase.nodes).unsqueeze(1), x[i], mean))
         return
     for matrix in matrices(phase, x.shape[0]):
         matrix.apply_(x)
@@ -50,7 +51,7 @@ def merge_(
         if b > a and table.shape[1]:
             old = table[j]
             new = torch.maximum(old, table[i])
-            table.index_copy_(0, j, new)
+            write_(table, j, new)
             gain = (new - old).sum(1, dtype=torch.int64)
             gained.index_add_(0, phase.receivers[a:b], gain * phase.times[a:b])
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from batchednodes.algorithms.mixing.phase import GossipPhase
+from batchednodes.numerics.rows import write_
 
 
 def mix_(x: Tensor, phase: GossipPhase) -> None:
@@ -23,5 +24,5 @@ def mix_(x: Tensor, phase: GossipPhase) -> None:
         given = x.index_select(0, i)
         moved = w * given
         new = torch.where((j < phase.nodes).unsqueeze(1), x.index_select(0, j) + moved, moved)
-        x.index_copy_(0, i, (1 - w) * given)
-        x.index_copy_(0, j, new)
+        write_(x, i, (1 - w) * given)
+        write_(x, j, new)

@@ -31,6 +31,7 @@ from batchednodes.algorithms.versions import Layout, dtype_for
 from batchednodes.algorithms.waves import Waves
 from batchednodes.config import Config, has_messages
 from batchednodes.data import Dataset, Heterogeneity, Sampler, Shards
+from batchednodes.data.minibatches_cuda import DeviceSampler
 from batchednodes.events.messages.timeline import MessageTimeline
 from batchednodes.events.schemes import Freshest, Uniform
 from batchednodes.events.synchronous import Barriers
@@ -183,7 +184,8 @@ def _executor(
     if not type(config.method).descends:
         _ = gradient.steps  # made before the run
     rowwise = _rowwise(configs, events, gradient, descent, rates)
-    choices = (rows[1], config.run.mixing, quarantine, entries, carries, replaces, ages, rounds)
+    drawing = DeviceSampler.of(problem.sampler, where)
+    choices = (rows[1], config.run.mixing, quarantine, entries, carries, replaces, ages, rounds, drawing)
     return Batched(Waves(rowwise, problem, descent, *laws, *choices)), rowwise, declared
 
 

@@ -16,6 +16,7 @@ from batchednodes.algorithms.robust import NUMBERS
 from batchednodes.config import Config
 from batchednodes.config.robust import gathers
 from batchednodes.data import DataSizes
+from batchednodes.data.minibatches_cuda import held
 from batchednodes.events.messages.timeline import MessageTimeline
 from batchednodes.events.synchronous import Barriers
 from batchednodes.events.timeline import MEET, Timeline
@@ -246,10 +247,11 @@ def _ahead(need: MemoryBudget, events: Timeline, where: torch.device) -> dict[st
     part = min(PART, int(need.most * span * updates))
     made, tracked = span * (updates + gossips), any(c.staleness.track != "none" for c in need.configs)
     followed = made * _FOLLOWED_BYTES + need.nodes * _BESIDE if tracked else 0
+    drawing = held(need.nodes, sum(s.samples for s in need.sizes))
     return {
         "timeline and schedule (host)": int(2 * made * _EVENT_BYTES + followed),  # one runs, one is made
         "minibatches drawn ahead (host)": ALIVE * part,
-        "minibatches": part if devices.is_cuda(where) else 0,
+        "minibatches": part + drawing if devices.is_cuda(where) else 0,
     }
 
 
