@@ -30,7 +30,7 @@ from batchednodes.results.checkpoints.checkpointer import newest
 from batchednodes.results.checkpoints.header import check_rows
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.lock import Lock
-from batchednodes.results.folder.paths import CONFIG, ISOLATED, OutputFolder, checkpoints
+from batchednodes.results.folder.paths import ALONE, CONFIG, ISOLATED, METRICS, OutputFolder, checkpoints
 from batchednodes.results.folder.run_folder import begin, new_folder, reopen
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.build.assembly import Simulation
@@ -278,7 +278,8 @@ def _result(run: Simulation, observer: RunObserver, progress: Progress, summary:
 def _isolated(job: Job, folder: Inside | None) -> dict[str, Any]:
     """Returns the summary of the same nodes when none of them ever gossips.
 
-    It is a run of its own, in a folder among the checkpoints until it is finished, so that it can go on too.
+    It is a run of its own, in a folder among the checkpoints until it is finished, so that it can go on too; its
+    rows of metrics stay.
     """
     settings = _silent(replace(job.settings, name=f"{job.settings.name[:90]}-isolated"))
     made = prepare([replace(p, config=_silent(p.config)) for p in job.made.points])
@@ -294,6 +295,7 @@ def _isolated(job: Job, folder: Inside | None) -> dict[str, Any]:
         place.make()
         summary = _new(alone, place).summary
     if summary["status"] != "interrupted":
+        (folder / ALONE).replace([(place / METRICS).read()])
         place.remove_folder(whole=True)
     return summary
 
@@ -322,6 +324,6 @@ def _silent(c: Config) -> Config:
         c,
         gossip=gossip,
         network=replace(c.network, churn=replace(c.network.churn, start="fresh")),
-        run=replace(c.run, baseline="none", mark_every=c.run.until, checkpoint_folder=None),
+        run=replace(c.run, baseline="none", checkpoint_folder=None),
         staleness=replace(c.staleness, track="none"),
     )
