@@ -24,7 +24,7 @@ from batchednodes.figures.published import EXPERIMENTS
 from batchednodes.numerics import memory, start
 from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.values import shown
-from batchednodes.results import comparison
+from batchednodes.results import comparison, tables
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.lock import Lock
 from batchednodes.results.folder.paths import FIGURES, METRICS, OutputFolder, check_absent, check_writable
@@ -205,15 +205,31 @@ def plot(
 @app.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="DIR")],
+    csv: Annotated[bool, typer.Option("--csv", help="Print numbers as CSV, with the ends of intervals.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
+    latex: Annotated[bool, typer.Option("--latex", help="Print a table for LaTeX.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a table in Markdown.")] = False,
 ) -> None:
-    """Prints the final metrics of runs side by side, with 95% intervals over replicas."""
+    """Prints the final metrics of runs side by side, with 95% intervals over replicas.
+
+    Example: `batchednodes compare runs/mine-1 runs/mine-2 --latex > table.tex`
+    """
+    if csv + as_json + latex + markdown > 1:
+        raise ValueError("compare must get one of --csv, --json, --latex and --markdown, got several; leave one")
     once = {os.path.realpath(run): run for run in runs}  # else a run named twice would count as two replicas
     found = {run: comparison.read(run) for run in once.values()}
     for run, (_, why) in found.items():
         if why is not None:
             say("warning", f"{run} is not finished: {why}")
     rows = [row for networks, _ in found.values() for row in networks]
-    console().print(comparison.table(rows, None, "final metrics"))
+    if csv or as_json:
+        print(tables.frame(rows).to_csv(index=False).rstrip() if csv else tables.records(rows))
+    elif latex or markdown:
+        print((tables.latex if latex else tables.markdown)(tables.cells(rows, None)))
+    else:
+        terminal = console()
+        for table in tables.tables(tables.cells(rows, None), "final metrics", terminal.width):
+            terminal.print(table)
 
 
 @app.command()

@@ -20,7 +20,7 @@ from batchednodes.figures.published import EXPERIMENTS
 from batchednodes.numerics import devices
 from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.memory import gib
-from batchednodes.results import comparison
+from batchednodes.results import tables
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.paths import OutputFolder, states
 from batchednodes.results.metrics import catalogue
@@ -142,9 +142,9 @@ class _Watch:
 def _report(terminal: Console, result: training.Result) -> None:
     networks, isolated = result.summary["networks"], result.summary["isolated"]
     if len(networks) > 1:
-        terminal.print(
-            comparison.table(networks, isolated, f"{len(networks)} networks at t = {networks[0]['time']:g} s")
-        )
+        title = f"{len(networks)} networks at t = {networks[0]['time']:g} s"
+        for table in tables.tables(tables.cells(networks, isolated), title, terminal.width):
+            terminal.print(table)
     else:
         terminal.print(_network_table(networks[0], isolated[0] if isolated else None))
     for line in _notes(result, networks):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from batchednodes import config
 from batchednodes.config import Config, Override
+from batchednodes.config.names import Section
 from batchednodes.events.clocks import Never
 from batchednodes.events.links.loss import Independent
 from batchednodes.events.rounds import Rounds
@@ -269,7 +270,8 @@ def _run(job: Job, run: Simulation, observer: RunObserver) -> Result:
 def _result(run: Simulation, observer: RunObserver, progress: Progress, summary: dict[str, Any]) -> Result:
     layout, versions = run.evaluator.tracking.layout, run.state.versions
     tables = tuple(layout.block(versions, g) for g in range(layout.sizes.size))
-    metrics = pd.DataFrame(observer.metrics())
+    rows = [{key: Section(v) if isinstance(v, dict) else v for key, v in row.items()} for row in observer.metrics()]
+    metrics = pd.DataFrame(rows)
     folder = None if observer.folder is None else observer.folder.path
     models = run.evaluator.models(run.state, progress.clocks.time)
     return Result(metrics, summary, models, tables, folder, run.problem.stack)

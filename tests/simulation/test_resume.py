@@ -154,7 +154,7 @@ def test_tensorboard_shows_each_mark_once(tmp_path):
     resume(parts)
     assert len([p for p in parts.iterdir() if "tfevents" in p.name]) == len(board) + 1
     shown, whole = (EventAccumulator(str(tmp_path / name), {"tensors": 0}).Reload() for name in ("parts", "whole"))
-    for tag in ("loss/node_mean", "by_updates/loss_node_mean"):
+    for tag in ("loss/node_mean", "vs_updates/loss_node_mean"):
         assert [(e.step, e.value) for e in shown.Scalars(tag)] == [(e.step, e.value) for e in whole.Scalars(tag)]
 
 

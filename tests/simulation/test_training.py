@@ -77,7 +77,9 @@ def test_tensorboard_shows_curves_histograms_config_and_hyperparameters(tmp_path
         assert {f"{kind}/{who}" for who in ("node_mean", "node_worst", "node_best", "average_model")} <= set(
             tags["scalars"]
         )
-    assert {"models/consensus_distance", "staleness/mean", "staleness/max", "staleness/exact_law"} <= set(tags["scalars"])
+    assert {"models/consensus_distance", "staleness/mean", "staleness/max", "staleness/exact_law"} <= set(
+        tags["scalars"]
+    )
     assert {"run/events_per_second", "run/updates_per_second"} <= set(tags["scalars"])
     assert {"nodes/loss", "nodes/accuracy", "nodes/distance_from_mean", "nodes/staleness"} <= set(tags["histograms"])
     assert [e.step for e in board.Scalars("loss/node_mean")] == [0, 1000, 2000, 3000]  # milliseconds

@@ -3,7 +3,7 @@ r"""Curves: what TensorBoard shows of a row of metrics, and where on its axis.
 A step of TensorBoard is a whole number, and here a time, so that runs lie on each other whenever they were observed:
 
     step = 1000 t              of all curves and histograms: simulated time t [ms]
-    step = 1000 updates / n    of curves in the group by_updates: thousandths of an update of each node
+    step = 1000 updates / n    of curves in the group vs_updates: thousandths of an update of each node
 
 Notation: n nodes, t simulated time.
 """
@@ -32,11 +32,11 @@ _LEARNED = tuple(
 )
 """Keys of what nodes have learned."""
 
-_BY_UPDATES = {key: f"by_updates/{_TAGS[key].replace('/', '_')}" for key in _LEARNED}
+_BY_UPDATES = {key: f"vs_updates/{_TAGS[key].replace('/', '_')}" for key in _LEARNED}
 """The same and their curves against updates."""
 
-FINAL = (*_LEARNED, "staleness_now")
-"""Keys of the metrics beside hyperparameters, which TensorBoard shows in the order of their curves: accuracy first."""
+FINAL = (*sorted(_LEARNED, key=lambda key: not key.startswith("accuracy")), "staleness_now")
+"""Keys of the metrics beside hyperparameters, in the order in which TensorBoard shows them."""
 
 _LAYOUT = {
     "batchednodes": {
@@ -105,23 +105,23 @@ def histograms(observation: Observation) -> Iterator[Any]:
 
 
 def varied(networks: Sequence[dict[str, Any]]) -> list[dict[str, str | int | float]]:
-    """Returns the settings of each network that tell runs apart: seeds, and what differs from the defaults or others.
+    """Returns the settings of each network that tell it from others; of one alone, its seed and what is not by default.
 
     Example:
         >>> import batchednodes
         >>> from batchednodes.config import to_dict
         >>> from batchednodes.results.folder.curves import varied
-        >>> made = [batchednodes.load({"gossip": {"clock": {"rate": rate}}}) for rate in (1, 2)]
-        >>> varied([to_dict(one) for one in made])  # 1 is the default
-        [{'seed': 0, 'network.nodes': 100, 'gossip.clock.rate': 1}, {'seed': 0, 'network.nodes': 100, ...
+        >>> made = [to_dict(batchednodes.load({"gossip": {"clock": {"rate": rate}}})) for rate in ("n", 2)]
+        >>> varied(made), varied(made[1:])
+        ([{'gossip.clock.rate': 'n'}, {'gossip.clock.rate': 2.0}], [{'seed': 0, 'gossip.clock.rate': 2.0}])
 
     Args:
         networks: all settings of each, nested.
     """
     flat, usual = [_flat(one) for one in networks], _flat(config.to_dict(config.load({})))
-    keys = dict.fromkeys(key for one in flat for key, value in one.items() if usual.get(key) != value)
-    kept = [key for key in dict.fromkeys(("seed", "network.nodes", *keys)) if key not in _UNTOLD]
-    return [{key: one[key] for key in kept if key in one} for one in flat]
+    other = flat[0] if len(flat) > 1 else usual | {"seed": None}
+    keys = dict.fromkeys(key for one in flat for key in (*one, *flat[0]) if one.get(key) != other.get(key))
+    return [{key: one[key] for key in keys if key in one and key not in _UNTOLD} for one in flat]
 
 
 def _of_values(tag: str, values: np.ndarray) -> Any:

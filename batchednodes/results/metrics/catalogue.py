@@ -74,7 +74,7 @@ METRICS = (
     ),
     Metric(
         "staleness_average", "updates", "staleness, exact mean over the second half of the run", column="staleness",
-        chart="staleness [updates], \N{EM DASH} exact law", kept="summary",
+        chart="staleness [updates]", kept="summary",
     ),
     Metric("staleness_average_half_width", "updates", "half-width of its 95% interval", kept="summary"),
     Metric("staleness_max", "updates", "largest staleness of any pair at the mark", "staleness/max"),
