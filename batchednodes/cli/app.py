@@ -64,6 +64,11 @@ TimeLimit = Annotated[
     typer.Option(help="Wall time after which to halt with a checkpoint: `2h`, `90min`; exit code 124.", metavar="TIME"),
 ]
 
+Formats = Annotated[
+    list[str] | None,
+    typer.Option("--format", help="Of the pictures: png, pdf or svg; may be repeated.", show_default="png and pdf"),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 
 
@@ -184,18 +189,24 @@ def plot(
         typer.Argument(help="Folders of runs, drawn together; or configs, whose split is drawn.", metavar="DIR|CONFIG"),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the pictures.", show_default="DIR/figures, or figures")
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for the pictures.", show_default="DIR/figures, or figures/DIR+DIR"),
     ] = None,
+    formats: Formats = None,
+    force: Force = False,
 ) -> None:
-    """Draws the curves of runs (loss, accuracy, consensus, staleness), and the labels of each node, as PNG and PDF."""
+    """Draws the curves of runs (loss, accuracy, consensus, staleness), and the labels of each node.
+
+    Example: `batchednodes plot runs/mine-1 runs/mine-2 --out both --format svg`
+    """
     for run in runs:
         if not run.is_file():
             comparison.check_file(run, METRICS, "run")
     if out is not None:
         check_absent(out, [])
-    elif (first := next((run for run in runs if not run.is_file()), None)) is not None:
-        (Inside(first) / FIGURES).status()
-    drawn = plots.plot(runs, out)
+    elif len(folders := [run for run in runs if not run.is_file()]) == 1:
+        (Inside(folders[0]) / FIGURES).status()
+    drawn = plots.plot(runs, out, formats or ["png", "pdf"], force)
     for path in drawn.paths:
         print(path)
     for words in drawn.splits:
@@ -238,14 +249,22 @@ def figure(
     quick: Annotated[
         bool, typer.Option("--quick", help="Smaller networks: two or three minutes on two cores.")
     ] = False,
-    out: Annotated[Path, typer.Option(help="Folder for the picture, its numbers and settings.")] = Path("figures"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the picture, its numbers and settings.")] = Path(
+        "figures"
+    ),
+    formats: Formats = None,
+    force: Force = False,
 ) -> None:
-    """Runs and draws a published figure: PNG, PDF, the plotted numbers as CSV, the settings of its runs as YAML."""
+    """Runs and draws a published figure: PNG, PDF, the plotted numbers as CSV, the settings of its runs as YAML.
+
+    Example: `batchednodes figure staleness-scaling --quick`
+    """
     if name not in EXPERIMENTS:
         raise ValueError(f"NAME must be one of {', '.join(EXPERIMENTS)}, got {shown(name)}")
-    check_absent(out, [f"{name}.{kind}" for kind in ("png", "pdf", "csv")])
+    kinds = formats or ["png", "pdf"]
+    check_absent(out, [] if force else [f"{name}.{kind}" for kind in (*kinds, "csv")])
     start.check_torch()
-    commands.figure(name, quick, out)
+    commands.figure(name, quick, out, kinds, force)
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 import math
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,12 +99,12 @@ def show_plan(prepared: Preflight) -> None:
     _show_plan(console(), made, graph, prepared.sizes[0], labels)
 
 
-def figure(name: str, quick: bool, out: Path) -> None:
+def figure(name: str, quick: bool, out: Path, formats: Sequence[str], force: bool) -> None:
     """Runs and draws a published figure, and prints what it found, and where it is."""
     size = "quick" if quick else "cuda" if devices.count() else "cpu"
     terminal = console()
     with _bar(terminal) as bar:
-        published = experiment.publish(name, EXPERIMENTS[name](size), out, _Watch(bar))
+        published = experiment.publish(name, EXPERIMENTS[name](size), out, _Watch(bar), formats, force)
     for table in published.findings:
         terminal.print(table)
     for path in published.paths:
