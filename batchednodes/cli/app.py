@@ -134,12 +134,21 @@ def resume(
 
 
 @app.command("plan")
-def plan_command(settings: ConfigFile, overrides: Overrides = None) -> None:
-    """Shows the graph, expected events, waves and memory of a config, and whether it fits; runs nothing."""
+def plan_command(
+    settings: ConfigFile,
+    overrides: Overrides = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Run a few waves and a mark, and say how long the whole run would take.")
+    ] = False,
+) -> None:
+    """Shows the data, graph, expected events, waves and memory of a config, and whether it fits; leaves nothing.
+
+    Example: `batchednodes plan mine.yaml network.nodes=1000 --measure`
+    """
     chosen = config.load(settings, overrides or [])
     start.check_torch()
     made = prepare(sweep.points(chosen))
-    commands.show_plan(made)
+    commands.show_plan(made, measure)
 
 
 @app.command("list")

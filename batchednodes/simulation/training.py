@@ -223,7 +223,7 @@ def _assembled(job: Job, start: Snapshot | None) -> Iterator[tuple[Simulation, C
     means = ComputePlan(need.chunks, need.threads, need.copies)
     if start is not None and start.journal.devices[-1] == devices.label(start.state.x.device):
         means = replace(means, chunks=Chunks(**start.journal.chunks), threads=start.journal.threads)
-    with _threads(means.threads):
+    with threads(means.threads):
         run = assembly.assemble(configs, events, means.chunks, None if start is None else start.state, made.take())
         branched = start is None and job.settings.run.start_from is not None
         yield (
@@ -234,7 +234,7 @@ def _assembled(job: Job, start: Snapshot | None) -> Iterator[tuple[Simulation, C
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
     """Lets torch compute with some threads of the CPU, and afterwards with as many as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
