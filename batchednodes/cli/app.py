@@ -24,7 +24,7 @@ from batchednodes.figures.published import EXPERIMENTS
 from batchednodes.numerics import memory, start
 from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.values import shown
-from batchednodes.results import comparison
+from batchednodes.results import comparison, tables
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.lock import Lock
 from batchednodes.results.folder.paths import FIGURES, METRICS, OutputFolder, check_absent, check_writable
@@ -64,6 +64,11 @@ TimeLimit = Annotated[
     typer.Option(help="Wall time after which to halt with a checkpoint: `2h`, `90min`; exit code 124.", metavar="TIME"),
 ]
 
+Formats = Annotated[
+    list[str] | None,
+    typer.Option("--format", help="Of the pictures: png, pdf or svg; may be repeated.", show_default="png and pdf"),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 
 
@@ -129,12 +134,21 @@ def resume(
 
 
 @app.command("plan")
-def plan_command(settings: ConfigFile, overrides: Overrides = None) -> None:
-    """Shows the graph, expected events, waves and memory of a config, and whether it fits; runs nothing."""
+def plan_command(
+    settings: ConfigFile,
+    overrides: Overrides = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Run a few waves and a mark, and say how long the whole run would take.")
+    ] = False,
+) -> None:
+    """Shows the data, graph, expected events, waves and memory of a config, and whether it fits; leaves nothing.
+
+    Example: `batchednodes plan mine.yaml network.nodes=1000 --measure`
+    """
     chosen = config.load(settings, overrides or [])
     start.check_torch()
     made = prepare(sweep.points(chosen))
-    commands.show_plan(made)
+    commands.show_plan(made, measure)
 
 
 @app.command("list")
@@ -184,18 +198,24 @@ def plot(
         typer.Argument(help="Folders of runs, drawn together; or configs, whose split is drawn.", metavar="DIR|CONFIG"),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the pictures.", show_default="DIR/figures, or figures")
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for the pictures.", show_default="DIR/figures, or figures/DIR+DIR"),
     ] = None,
+    formats: Formats = None,
+    force: Force = False,
 ) -> None:
-    """Draws the curves of runs (loss, accuracy, consensus, staleness), and the labels of each node, as PNG and PDF."""
+    """Draws the curves of runs (loss, accuracy, consensus, staleness), and the labels of each node.
+
+    Example: `batchednodes plot runs/mine-1 runs/mine-2 --out both --format svg`
+    """
     for run in runs:
         if not run.is_file():
             comparison.check_file(run, METRICS, "run")
     if out is not None:
         check_absent(out, [])
-    elif (first := next((run for run in runs if not run.is_file()), None)) is not None:
-        (Inside(first) / FIGURES).status()
-    drawn = plots.plot(runs, out)
+    elif len(folders := [run for run in runs if not run.is_file()]) == 1:
+        (Inside(folders[0]) / FIGURES).status()
+    drawn = plots.plot(runs, out, formats or ["png", "pdf"], force)
     for path in drawn.paths:
         print(path)
     for words in drawn.splits:
@@ -205,15 +225,31 @@ def plot(
 @app.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="DIR")],
+    csv: Annotated[bool, typer.Option("--csv", help="Print numbers as CSV, with the ends of intervals.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
+    latex: Annotated[bool, typer.Option("--latex", help="Print a table for LaTeX.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a table in Markdown.")] = False,
 ) -> None:
-    """Prints the final metrics of runs side by side, with 95% intervals over replicas."""
+    """Prints the final metrics of runs side by side, with 95% intervals over replicas.
+
+    Example: `batchednodes compare runs/mine-1 runs/mine-2 --latex > table.tex`
+    """
+    if csv + as_json + latex + markdown > 1:
+        raise ValueError("compare must get one of --csv, --json, --latex and --markdown, got several; leave one")
     once = {os.path.realpath(run): run for run in runs}  # else a run named twice would count as two replicas
     found = {run: comparison.read(run) for run in once.values()}
     for run, (_, why) in found.items():
         if why is not None:
             say("warning", f"{run} is not finished: {why}")
     rows = [row for networks, _ in found.values() for row in networks]
-    console().print(comparison.table(rows, None, "final metrics"))
+    if csv or as_json:
+        print(tables.frame(rows).to_csv(index=False).rstrip() if csv else tables.records(rows))
+    elif latex or markdown:
+        print((tables.latex if latex else tables.markdown)(tables.cells(rows, None)))
+    else:
+        terminal = console()
+        for table in tables.tables(tables.cells(rows, None), "final metrics", terminal.width):
+            terminal.print(table)
 
 
 @app.command()
@@ -222,14 +258,22 @@ def figure(
     quick: Annotated[
         bool, typer.Option("--quick", help="Smaller networks: two or three minutes on two cores.")
     ] = False,
-    out: Annotated[Path, typer.Option(help="Folder for the picture, its numbers and settings.")] = Path("figures"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the picture, its numbers and settings.")] = Path(
+        "figures"
+    ),
+    formats: Formats = None,
+    force: Force = False,
 ) -> None:
-    """Runs and draws a published figure: PNG, PDF, the plotted numbers as CSV, the settings of its runs as YAML."""
+    """Runs and draws a published figure: PNG, PDF, the plotted numbers as CSV, the settings of its runs as YAML.
+
+    Example: `batchednodes figure staleness-scaling --quick`
+    """
     if name not in EXPERIMENTS:
         raise ValueError(f"NAME must be one of {', '.join(EXPERIMENTS)}, got {shown(name)}")
-    check_absent(out, [f"{name}.{kind}" for kind in ("png", "pdf", "csv")])
+    kinds = formats or ["png", "pdf"]
+    check_absent(out, [] if force else [f"{name}.{kind}" for kind in (*kinds, "csv")])
     start.check_torch()
-    commands.figure(name, quick, out)
+    commands.figure(name, quick, out, kinds, force)
 
 
 def main() -> None:

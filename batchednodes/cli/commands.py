@@ -3,7 +3,7 @@
 import math
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from batchednodes.figures.published import EXPERIMENTS
 from batchednodes.numerics import devices
 from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.memory import gib
-from batchednodes.results import comparison
+from batchednodes.results import tables
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.paths import OutputFolder, states
 from batchednodes.results.metrics import catalogue
@@ -30,13 +30,16 @@ from batchednodes.simulation.build import assembly, datasets, learning
 from batchednodes.simulation.engine import Progress as Advance
 from batchednodes.simulation.planning import plan
 from batchednodes.simulation.planning.connectivity import Connectivity, connectivity
+from batchednodes.simulation.planning.loaded import facts
 from batchednodes.simulation.planning.plan import Plan
 from batchednodes.simulation.planning.preflight import Preflight
 from batchednodes.simulation.resume import rules
 
 if TYPE_CHECKING:
     from batchednodes.figures.published import experiment
+    from batchednodes.simulation import measure
 else:
+    measure = deferred("batchednodes.simulation.measure")
     experiment = deferred("batchednodes.figures.published.experiment")
 
 
@@ -85,8 +88,8 @@ def _to_go_on(place: OutputFolder) -> str:
     return f"to go on: batchednodes resume {shlex.quote(str(place.folder))}"
 
 
-def show_plan(prepared: Preflight) -> None:
-    """Prints the graph and the plan of a batch of networks."""
+def show_plan(prepared: Preflight, measured: bool) -> None:
+    """Prints the graph, the data and the plan of a batch of networks; measured: and how long it would take."""
     configs = prepared.configs
     plan.screen(configs, prepared.sizes)
     events = prepared.events or assembly.timeline(configs)
@@ -96,15 +99,28 @@ def show_plan(prepared: Preflight) -> None:
         learning.check_lookups(configs, dealt)
     labels = (datasets.heterogeneity(*one) for one in dealt)
     labels = [one for one in labels if one is not None] if made.fits else []
-    _show_plan(console(), made, graph, prepared.sizes[0], labels)
+    known = facts(prepared.sizes[0], dealt[0] if dealt else None) | {"marks": _marks(configs, prepared.sizes)}
+    time_of = measure.measure(prepared, made, events) if measured and made.fits else None
+    _show_plan(console(), made, graph, known, labels, time_of)
 
 
-def figure(name: str, quick: bool, out: Path) -> None:
+def _marks(configs: Sequence[Config], sizes: Sequence[DataSizes]) -> str:
+    """Returns how many marks a run has, and how much they score beside what updates learn from."""
+    run = configs[0].run
+    count = 1 + math.ceil(run.until / run.mark_every)
+    scored = sum(
+        min(c.network.nodes, run.eval_nodes or c.network.nodes) * s.test_samples
+        for c, s in zip(configs, sizes, strict=True)
+    )
+    return f"{count:,}, each scores {scored:,} examples"
+
+
+def figure(name: str, quick: bool, out: Path, formats: Sequence[str], force: bool) -> None:
     """Runs and draws a published figure, and prints what it found, and where it is."""
     size = "quick" if quick else "cuda" if devices.count() else "cpu"
     terminal = console()
     with _bar(terminal) as bar:
-        published = experiment.publish(name, EXPERIMENTS[name](size), out, _Watch(bar))
+        published = experiment.publish(name, EXPERIMENTS[name](size), out, _Watch(bar), formats, force)
     for table in published.findings:
         terminal.print(table)
     for path in published.paths:
@@ -142,9 +158,9 @@ class _Watch:
 def _report(terminal: Console, result: training.Outcome) -> None:
     networks, isolated = result.summary["networks"], result.summary["isolated"]
     if len(networks) > 1:
-        terminal.print(
-            comparison.table(networks, isolated, f"{len(networks)} networks at t = {networks[0]['time']:g} s")
-        )
+        title = f"{len(networks)} networks at t = {networks[0]['time']:g} s"
+        for table in tables.tables(tables.cells(networks, isolated), title, terminal.width):
+            terminal.print(table)
     else:
         terminal.print(_network_table(networks[0], isolated[0] if isolated else None))
     for line in _notes(result, networks):
@@ -226,13 +242,6 @@ def _diverged(found: dict[str, Any], quarantined: bool) -> list[str]:
     return [f"divergence  {count} {'quarantined' if quarantined else 'not finite'}; summary.json names {it}"]
 
 
-def _targets(data: DataSizes) -> str:
-    """Returns what the targets of an example are, in words."""
-    if not data.is_classes:
-        return f"{data.outputs:,} real"
-    return f"{list(data.target_shape) if data.target_shape else 'one'} of {data.outputs:,} labels"
-
-
 def _counts(made: Plan) -> dict[str, str]:
     """Returns what a plan expects, and how it would be computed, in words."""
     found = {
@@ -252,16 +261,21 @@ def _counts(made: Plan) -> dict[str, str]:
 
 
 def _show_plan(
-    terminal: Console, made: Plan, graph: Connectivity, data: DataSizes, labels: list[Heterogeneity]
+    terminal: Console,
+    made: Plan,
+    graph: Connectivity,
+    known: dict[str, str],
+    labels: list[Heterogeneity],
+    measured: "measure.WallTime | None",
 ) -> None:
     table = Table("", "", title=f"plan on {made.device}", show_header=False)
     table.columns[1].justify = "right"
     for label, value in _counts(made).items():
         table.add_row(label, value)
+    table.add_section()
     table.add_row("features of an example", made.features)
-    table.add_row("targets of an example", _targets(data))
-    for note in data.notes:
-        table.add_row("note on targets", note)
+    for label, value in known.items():
+        table.add_row(label, value)
     for label, values in {
         "label heterogeneity": [one.distance for one in labels],
         "label heterogeneity, by chance": [one.chance for one in labels],
@@ -280,7 +294,20 @@ def _show_plan(
     table.add_row("total", gib(made.total))
     table.add_row("free", gib(made.available))
     table.add_row("fits", "yes" if made.fits else "no")
+    if measured is not None:
+        table.add_section()
+        for label, value in _times(measured).items():
+            table.add_row(label, value)
     terminal.print(table)
+    if measured is not None and measured.marks_dominate:
+        terminal.print("marks take most of the time: raise run.mark_every, or score fewer nodes by run.eval_nodes")
+
+
+def _times(measured: "measure.WallTime") -> dict[str, str]:
+    """Returns the wall time of the parts of a run, in words."""
+    parts = {"start, with compiling": measured.start, "updates": measured.updates, "mixing": measured.mixing}
+    parts |= {"marks": measured.marks} | ({"isolated nodes": measured.isolated} if measured.isolated else {})
+    return {f"wall time, {part}": f"{seconds:,.3g} s" for part, seconds in (parts | {"total": measured.total}).items()}
 
 
 def check(target: str, args: dict[str, Any], cases: int, seed: int) -> None:

@@ -12,12 +12,16 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+_WIDE = 10_000
+"""Width of what goes into a file or another program, where no line is broken."""
+
 _STYLES = {"error": "bold red", "warning": "yellow", "interrupted": "yellow"}
 
 
 def console(stderr: bool = False, quiet: bool = False) -> Console:
-    """Returns a console of a standard stream as it is when something is printed."""
-    return Console(stderr=stderr, quiet=quiet, markup=False, emoji=False, soft_wrap=stderr)
+    """Returns a console of a standard stream as it is when something is printed; wide where that is no terminal."""
+    width = None if stderr or "COLUMNS" in os.environ or sys.stdout.isatty() else _WIDE
+    return Console(stderr=stderr, quiet=quiet, markup=False, emoji=False, soft_wrap=stderr, width=width)
 
 
 class Output:

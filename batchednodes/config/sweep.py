@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from batchednodes.config import Config, load, reseeded
+from batchednodes.config import Config, load, names, reseeded
 from batchednodes.numerics.values import shown
 
 _MAY_DIFFER = (
@@ -65,9 +65,7 @@ class NetworkSpec:
 
         A long one is cut, and told apart by its checksum.
         """
-        named = [
-            f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in self.settings.items()
-        ]
+        named = [f"{key}={names.in_path(value)}" for key, value in self.settings.items()]
         label = ",".join(named).replace("/", "|").replace(" ", "") or "all"
         plain = "".join(letter if letter.isprintable() else "?" for letter in label)
         if len(plain.encode()) <= LABEL and plain == label:

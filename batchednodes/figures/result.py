@@ -301,7 +301,7 @@ class Result:
         `figure.savefig("curves.pdf")` keeps them.
         """
         bars.let_figures_show()
-        return plots.curves(plots.frames(self.metrics.to_dict("records")))
+        return plots.figure(self.metrics)
 
     # --------------------------------------------------------------------------------------------------------- words
 

@@ -1,19 +1,18 @@
-"""Comparison: final metrics of networks in one table, replicas gathered with their intervals.
+"""Comparison: final metrics of runs, read from their folders, and replicas gathered with their intervals.
 
 Notation: r replicas.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy
 from jaxtyping import Float64
-from rich.table import Table
 
+from batchednodes.config.names import words
 from batchednodes.numerics.values import shown
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.paths import SUMMARY
@@ -25,9 +24,6 @@ MEASURES = catalogue.shown()
 
 _HUGE, _LARGEST = 1e150, 1 << 30
 """The largest number that is shown, far from where its square is infinite, and the largest file that is read [B]."""
-
-_LEARNED = ("loss", "accuracy")
-"""What is learned, of which a table shows one."""
 
 _NAMED = {"run", "replica", *(metric.key for metric in catalogue.METRICS)}
 """Keys of rows that are not of the user's own metrics."""
@@ -126,79 +122,6 @@ def _finite(value: float | int | None) -> float | int | None:
     return None if value is None or not abs(value) <= _HUGE else value
 
 
-@dataclass(frozen=True)
-class Cells:
-    """A table in words: a line for each setting, means over its replicas with 95% half-widths."""
-
-    settings: list[str]
-    """Heads of the columns that tell settings apart."""
-    columns: list[str]
-    """Heads of all other columns."""
-    lines: list[list[str]]
-    """The cells of each line, in the order of both."""
-
-
-def cells(networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, Any]] | None) -> Cells:
-    """Returns the final metrics of networks in words.
-
-    Example:
-        >>> import batchednodes
-        >>> from batchednodes.results.comparison import cells
-        >>> settings = {"network.nodes": 3, "run": {"until": 2, "mark_every": 2}, "replicas": 2}
-        >>> run = batchednodes.train(settings, {"sweep": {"gossip.clock.rate": [1, 4]}})
-        >>> found = cells(run.summary["networks"], None)
-        >>> found.settings, [line[:2] for line in found.lines]  # a line for each rate, over two replicas
-        (['rate'], [['1', '2'], ['4', '2']])
-
-    Args:
-        networks: final metrics of each network.
-        isolated: those of the same networks without gossip, of which the mean node is shown; None: no such column.
-    """
-    keys = swept(networks)
-    measure = "loss" if all(row["accuracy_mean"] is None for row in networks) else "accuracy"
-    columns = dict(_columns(networks, measure))
-    last = [key.rsplit(".", 1)[-1] for key in keys]
-    heads = [short if last.count(short) == 1 else key for short, key in zip(last, keys, strict=True)]
-    lines = []
-    for names, members in groups(networks, keys).items():
-        values = [known([networks[k] for k in members], key) for key in columns.values()]
-        if isolated:
-            values.append(known([isolated[k] for k in members], f"{measure}_mean"))
-        lines.append([*names, str(len(members)), *map(_words, values)])
-    return Cells(heads, ["replicas", *columns, *(["isolated"] if isolated else [])], lines)
-
-
-def _columns(networks: Sequence[dict[str, Any]], measure: str) -> Iterator[tuple[str, str]]:
-    """Yields head and key of each column but settings: what is learned, by one measure, and what any network has."""
-    for metric in catalogue.METRICS:
-        values = {row.get(metric.key) for row in networks}
-        known_ = len(values) > 1 if metric.key == "time" else values != {None}
-        if metric.column and (metric.panel == measure or (metric.panel not in _LEARNED and known_)):
-            yield metric.column, metric.key
-    for key in dict.fromkeys(key for row in networks for key in own(row)):
-        if any(row.get(key) is not None for row in networks):
-            yield key, key
-
-
-def table(networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, Any]] | None, title: str) -> Table:
-    """Returns the same as a table for the terminal, with a title above."""
-    found = cells(networks, isolated)
-    shown = Table(*found.settings, *found.columns, title=title)
-    for line in found.lines:
-        shown.add_row(*line)
-    for column in shown.columns[len(found.settings) :]:
-        column.justify = "right"
-    return shown
-
-
-def markdown(networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, Any]] | None) -> str:
-    """Returns the same as a table in Markdown."""
-    found = cells(networks, isolated)
-    heads = [found.settings + found.columns, ["---"] * len(found.settings) + ["---:"] * len(found.columns)]
-    lines = heads + [[cell.replace("|", "\\|") for cell in line] for line in found.lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def groups(networks: Sequence[dict[str, Any]], keys: Sequence[str]) -> dict[tuple[str, ...], list[int]]:
     """Returns the numbers of the networks that agree in some settings, by the words for these.
 
@@ -209,7 +132,7 @@ def groups(networks: Sequence[dict[str, Any]], keys: Sequence[str]) -> dict[tupl
     """
     found: dict[tuple[str, ...], list[int]] = {}
     for k, row in enumerate(networks):
-        found.setdefault(tuple(str(row.get(key, "")) for key in keys), []).append(k)
+        found.setdefault(tuple(words(row.get(key, "")) for key in keys), []).append(k)
     return found
 
 
@@ -254,9 +177,28 @@ def half_width(values: Float64[np.ndarray, " r"]) -> float | None:
     return float(scipy.special.stdtrit(values.size - 1, 0.975) * values.std(ddof=1) / math.sqrt(values.size))
 
 
-def _words(values: Float64[np.ndarray, " r"]) -> str:
-    """Returns their mean and half-width in words; nothing if there is no value."""
-    if values.size == 0:
-        return ""
+def interval(values: Float64[np.ndarray, " r"], key: str) -> tuple[float, float] | None:
+    r"""Returns the ends of their mean's 95% interval, inside what the metric can be; None as of `half_width`.
+
+    They are m -+ h, of mean m and half-width h by Student's t. Where an accuracy would leave 0..1 so, the interval is
+    that of its logit, log m/(1-m) -+ h/(m (1-m)); where another metric that cannot be negative would, that of its
+    logarithm, log m -+ h/m.
+
+    Example:
+        >>> import numpy as np
+        >>> from batchednodes.results.comparison import interval
+        >>> low, high = interval(np.array([0.9, 0.99, 1.0]), "accuracy_mean")  # 0.963 -+ 0.137
+        >>> round(low, 3), round(high, 3)
+        (0.364, 0.999)
+    """
     half = half_width(values)
-    return f"{values.mean():.4g}" + ("" if half is None else f" ± {half:.2g}")
+    if half is None:
+        return None
+    mean, share = float(values.mean()), key.startswith("accuracy_")
+    low, high = mean - half, mean + half
+    if share and (low < 0 or high > 1):
+        ends = np.log(mean / (1 - mean)) + half / (mean * (1 - mean)) * np.array([-1.0, 1.0])
+        low, high = scipy.special.expit(ends).tolist()
+    elif key in MEASURES and low < 0 <= values.min():
+        low, high = mean * math.exp(-half / mean), mean * math.exp(half / mean)
+    return low, high

@@ -156,7 +156,7 @@ class RunObserver(Observer):
             )
             self.late = now if self.late is None else self.late.then(now)
         if self.files is not None:
-            self.files.log(progress.marks, observations, speed)
+            self.files.log(observations, speed)
             self.rows.clear()  # in a long run they are many; metrics.jsonl has them
         self.rows += [o.row for o in observations]
         for one in self.told:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from batchednodes import config
 from batchednodes.config import Config, Override, sweep
+from batchednodes.config.names import Section
 from batchednodes.events.clocks import Never
 from batchednodes.events.links.loss import Independent
 from batchednodes.events.rounds import Rounds
@@ -30,7 +31,7 @@ from batchednodes.results.checkpoints.checkpointer import latest, newest
 from batchednodes.results.checkpoints.header import check_rows
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.lock import Lock
-from batchednodes.results.folder.paths import CONFIG, ISOLATED, METRICS, SUMMARY, OutputFolder, checkpoints
+from batchednodes.results.folder.paths import ALONE, CONFIG, ISOLATED, METRICS, SUMMARY, OutputFolder, checkpoints
 from batchednodes.results.folder.plain_json import parsed
 from batchednodes.results.folder.run_folder import begin, new_folder, reopen
 from batchednodes.results.metrics.catalogue import renamed
@@ -188,7 +189,7 @@ def _assembled(job: Job, start: Snapshot | None) -> Iterator[tuple[Simulation, C
     means = ComputePlan(need.chunks, need.threads, need.copies)
     if start is not None and start.journal.devices[-1] == devices.label(start.state.x.device):
         means = replace(means, chunks=Chunks(**start.journal.chunks), threads=start.journal.threads)
-    with _threads(means.threads):
+    with threads(means.threads):
         run = assembly.assemble(configs, events, means.chunks, None if start is None else start.state, made.take())
         branched = start is None and job.settings.run.start_from is not None
         yield (
@@ -199,7 +200,7 @@ def _assembled(job: Job, start: Snapshot | None) -> Iterator[tuple[Simulation, C
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
     """Lets torch compute with some threads of the CPU, and afterwards with as many as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
@@ -236,7 +237,8 @@ def _run(job: Job, run: Simulation, observer: RunObserver) -> Outcome:
 def _result(run: Simulation, observer: RunObserver, progress: Progress, summary: dict[str, Any]) -> Outcome:
     layout, versions = run.evaluator.tracking.layout, run.state.versions
     tables = tuple(layout.block(versions, g) for g in range(layout.sizes.size))
-    metrics = pd.DataFrame(observer.metrics())
+    rows = [{key: Section(v) if isinstance(v, dict) else v for key, v in row.items()} for row in observer.metrics()]
+    metrics = pd.DataFrame(rows)
     folder = None if observer.folder is None else observer.folder.path
     models = run.evaluator.models(run.state, progress.clocks.time)
     return Outcome(observer.settings, metrics, summary, models, tables, folder)
@@ -245,7 +247,8 @@ def _result(run: Simulation, observer: RunObserver, progress: Progress, summary:
 def _isolated(job: Job, folder: Inside | None) -> dict[str, Any]:
     """Returns the summary of the same nodes when none of them ever gossips.
 
-    It is a run of its own, in a folder among the checkpoints until it is finished, so that it can go on too.
+    It is a run of its own, in a folder among the checkpoints until it is finished, so that it can go on too; its
+    rows of metrics stay.
     """
     settings = _silent(replace(job.settings, name=f"{job.settings.name[:90]}-isolated"))
     made = prepare([replace(p, config=_silent(p.config)) for p in job.made.points])
@@ -261,6 +264,7 @@ def _isolated(job: Job, folder: Inside | None) -> dict[str, Any]:
         place.make()
         summary = _new(alone, place).summary
     if summary["status"] != "interrupted":
+        (folder / ALONE).replace([(place / METRICS).read()])
         place.remove_folder(whole=True)
     return summary
 
@@ -289,6 +293,6 @@ def _silent(c: Config) -> Config:
         c,
         gossip=gossip,
         network=replace(c.network, churn=replace(c.network.churn, start="fresh")),
-        run=replace(c.run, baseline="none", mark_every=c.run.until, checkpoint_folder=None),
+        run=replace(c.run, baseline="none", checkpoint_folder=None),
         staleness=replace(c.staleness, track="none"),
     )

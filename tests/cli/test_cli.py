@@ -141,13 +141,20 @@ def test_plot_draws_runs_together(monkeypatch, capsys):
         call(monkeypatch, capsys, "train", "tiny.yaml", f"seed={seed}", "--out", f"run{seed}", "--quiet")
     code, out, _ = call(monkeypatch, capsys, "plot", "run1", "run2")
     assert code == 0
-    assert out.split() == ["run1/figures/curves.png", "run1/figures/curves.pdf"]
+    assert out.split() == ["figures/run1+run2/curves.png", "figures/run1+run2/curves.pdf"]  # a folder of their own
     for path in out.split():
         assert Path(path).stat().st_size > 10_000
-    code, _, err = call(monkeypatch, capsys, "plot", "run1")
+    code, _, err = call(monkeypatch, capsys, "plot", "run2", "run1", "-o", "figures/run1+run2")
     assert code == 2
     assert "nothing is ever overwritten" in err
-    assert call(monkeypatch, capsys, "plot", "run1", "--out", "elsewhere")[0] == 0
+    Path("figures/run1+run2/curves.png").write_text("old")
+    code, out, _ = call(monkeypatch, capsys, "plot", "run1", "run2", "--force", "--format", "png")
+    assert (code, out) == (0, "figures/run1+run2/curves.png\n")
+    assert Path("figures/run1+run2/curves.png").stat().st_size > 10_000
+    code, _, err = call(monkeypatch, capsys, "plot", "run1", "--format", "gif")
+    assert (code, err) == (2, "error: --format must be one of png, pdf, svg, got 'gif'\n")
+    assert call(monkeypatch, capsys, "plot", "run1", "--out", "elsewhere", "--format", "svg")[0] == 0
+    assert [path.name for path in Path("elsewhere").iterdir()] == ["curves.svg"]
     code, _, err = call(monkeypatch, capsys, "plot", "elsewhere")
     assert code == 2
     assert "DIR must be the folder of a run, got 'elsewhere' without metrics.jsonl" in err

@@ -125,7 +125,8 @@ def test_rows_carry_their_settings_and_networks_have_their_own_curves(tmp_path):
     }  # fmt: skip
     folders = sorted(str(p.parent.relative_to(tmp_path / "run")) for p in Path(tmp_path).rglob("*tfevents*"))
     assert folders.pop() == "summary"
-    assert folders == [f"gossip.clock.rate={rate}/replica-{r}" for rate in ("1", "n|4") for r in (0, 1)]
+    names = [f"gossip.clock.rate={rate}/replica-{r}" for rate in ("1", "n|4") for r in (0, 1)]
+    assert folders == names + [f"isolated/{name}" for name in names]
     board = EventAccumulator(str(tmp_path / "run" / folders[2]))
     board.Reload()
     assert [e.value for e in board.Scalars("loss/node_mean")] == pytest.approx(

@@ -22,7 +22,7 @@ DIGITS = {
 @pytest.fixture
 def unsaved(monkeypatch):
     """Pictures are drawn, but not written, which takes seconds."""
-    monkeypatch.setattr(plots, "save", lambda figure, paths: None)
+    monkeypatch.setattr(plots, "save", lambda figure, *_: None)
 
 
 def counted(samples, n, classes, alpha=0.5):
@@ -103,7 +103,7 @@ def test_a_run_has_its_curves_its_split_and_the_number_in_its_summary(tmp_path):
     found = result.summary["heterogeneity"]
     assert len(found) == 4
     first = config.load(DIGITS, ["network.nodes=5"])
-    alone = splits.deal(first, "nodes = 5")
+    alone = splits.deal(first, "nodes 5")
     assert found[0] == {
         "distance": alone.labels.heterogeneity().distance,
         "chance": alone.labels.heterogeneity().chance,

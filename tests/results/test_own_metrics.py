@@ -13,7 +13,7 @@ from batchednodes import config
 from batchednodes.config import sweep
 from batchednodes.config.reference import catalogue
 from batchednodes.figures import plots
-from batchednodes.results import comparison
+from batchednodes.results import comparison, tables
 from batchednodes.results.metrics.catalogue import KEYS
 from batchednodes.simulation.planning.preflight import prepare
 from batchednodes.simulation.resume import rules
@@ -113,8 +113,8 @@ def test_it_is_drawn_compared_and_shown_in_tensorboard():
     rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     assert [c.value for c in curves] == pytest.approx([row["gradient_norm"] for row in rows], rel=1e-6)  # float32
     found, _ = comparison.read(Path("run"))
-    assert "gradient_norm" in comparison.cells(found, None).columns
-    axes = plots.curves(plots._read(Path("run"))).axes
+    assert "gradient_norm" in tables.cells(found, None).columns
+    axes = plots.figure("run").axes
     assert "gradient_norm" in [one.get_ylabel() for one in axes]
 
 

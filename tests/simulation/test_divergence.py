@@ -188,7 +188,7 @@ def test_statistics_are_of_the_nodes_that_are_left(tmp_path):
     assert np.isfinite(row["loss_mean_model"])
     board = EventAccumulator(str(tmp_path / "run"))
     board.Reload()
-    assert [e.value for e in board.Scalars("divergence/quarantined")] == result.metrics["quarantined"].tolist()
+    assert [e.value for e in board.Scalars("run/quarantined")] == result.metrics["quarantined"].tolist()
     final = load_file(tmp_path / "run" / "final.safetensors")
     assert final["diverged_at"].isfinite().nonzero()[:, 0].tolist() == BAD
 

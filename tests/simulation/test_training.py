@@ -77,10 +77,12 @@ def test_tensorboard_shows_curves_histograms_config_and_hyperparameters(tmp_path
         assert {f"{kind}/{who}" for who in ("node_mean", "node_worst", "node_best", "average_model")} <= set(
             tags["scalars"]
         )
-    assert {"consensus/distance", "staleness/mean", "staleness/max", "staleness/exact_law"} <= set(tags["scalars"])
-    assert {"throughput/events_per_second", "throughput/updates_per_second"} <= set(tags["scalars"])
+    assert {"models/consensus_distance", "staleness/mean", "staleness/max", "staleness/exact_law"} <= set(
+        tags["scalars"]
+    )
+    assert {"run/events_per_second", "run/updates_per_second"} <= set(tags["scalars"])
     assert {"nodes/loss", "nodes/accuracy", "nodes/distance_from_mean", "nodes/staleness"} <= set(tags["histograms"])
-    assert [e.step for e in board.Scalars("loss/node_mean")] == [0, 1, 2, 3]
+    assert [e.step for e in board.Scalars("loss/node_mean")] == [0, 1000, 2000, 3000]  # milliseconds
     assert "config/text_summary" in tags["tensors"]
     assert "custom_scalars__config__" in tags["tensors"]
     assert any("hparams" in tag for tag in board.summary_metadata)
@@ -358,7 +360,7 @@ def test_quantiles_of_staleness_are_in_order_and_shown(tmp_path):
     assert pairs.bucket_limit[:2] == [0.5, 1.5]  # each small number has its own bucket
     assert sum(pairs.bucket) == 20 * 19
     assert pairs.sum == pytest.approx(last["staleness_now"] * 20 * 19)
-    for tag in ("nodes/staleness", "sources/staleness"):
+    for tag in ("nodes/staleness", "nodes/staleness_as_source"):
         spread = board.Histograms(tag)[-1].histogram_value
         assert (spread.num, sum(spread.bucket)) == (20, 20)
         assert spread.sum == pytest.approx(last["staleness_now"] * 20)

@@ -6,7 +6,7 @@ The drawing and the findings need the table only, so both can be made again from
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -57,11 +57,18 @@ class Published:
     findings: list[Table]
     """What they say."""
     paths: list[Path]
-    """PNG, PDF, CSV, and the settings of each run."""
+    """Pictures, CSV, and the settings of each run."""
 
 
 @own()
-def publish(name: str, experiment: Experiment, out: Path, watch: Watch | None = None) -> Published:
+def publish(
+    name: str,
+    experiment: Experiment,
+    out: Path,
+    watch: Watch | None = None,
+    formats: Sequence[str] = ("png", "pdf"),
+    force: bool = False,
+) -> Published:
     """Runs an experiment and leaves its picture, its numbers and the settings of its runs.
 
     Args:
@@ -69,15 +76,19 @@ def publish(name: str, experiment: Experiment, out: Path, watch: Watch | None = 
         experiment: what is run and drawn.
         out: folder of the files; made where there is none.
         watch: called after each window and mark of each run.
+        formats: of the picture, of `plots.FORMATS`.
+        force: whether files that are there are replaced.
 
     Raises:
-        ValueError: a file is there already, the folder cannot be made, a run does not fit in memory, or diverged.
+        ValueError: a format is none, a file is there already, the folder cannot be made, a run does not fit in memory,
+            or it diverged.
     """
     batches = experiment.batches()
     stems = {part: f"{name}-{part}" if len(batches) > 1 else name for part in batches}
-    place, numbers, pictures = Inside(out), f"{name}.csv", [f"{name}.{kind}" for kind in ("png", "pdf")]
+    place, numbers, pictures = Inside(out), f"{name}.csv", [f"{name}.{kind}" for kind in formats]
     settings = [f"{stem}.yaml" for stem in stems.values()]
-    check_absent(out, [*pictures, numbers, *settings])
+    plots.check_formats(formats)
+    check_absent(out, [] if force else [*pictures, numbers, *settings])
     made = make(out)
     try:
         chosen = {part: config.load(batch | {"name": stems[part]}) for part, batch in batches.items()}
@@ -85,11 +96,11 @@ def publish(name: str, experiment: Experiment, out: Path, watch: Watch | None = 
     except BaseException:
         unmake(made)
         raise
-    for file, one in zip(settings, chosen.values(), strict=True):
-        (place / file).create(config.dump(one).encode())
-    (place / numbers).create(table.to_csv(index=False).encode())
+    texts = {file: config.dump(one) for file, one in zip(settings, chosen.values(), strict=True)}
+    for file, text in (texts | {numbers: table.to_csv(index=False)}).items():
+        plots.write(place / file, text.encode(), force)
     with matplotlib.rc_context(plots.PAPER):
-        plots.save(experiment.draw(table), [place / file for file in pictures])
+        plots.save(experiment.draw(table), [place / file for file in pictures], force)
     return Published(table, experiment.findings(table), [out / file for file in (*pictures, numbers, *settings)])
 
 

@@ -11,7 +11,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from batchednodes.figures import plots
+from batchednodes.figures import curves
+from batchednodes.figures.curves import Curve
 from batchednodes.figures.published.experiment import Experiment, Size
 
 _KEPT = (
@@ -52,7 +53,7 @@ class Quickstart(Experiment):
         return metrics["all"].filter(items=_KEPT)
 
     def draw(self, table: pd.DataFrame) -> Figure:
-        return plots.curves({"": table})
+        return curves.draw([Curve({}, table)])
 
     def findings(self, table: pd.DataFrame) -> list[Table]:
         last, late = table.iloc[-1], table[table["time"] > table["time"].max() / 2]

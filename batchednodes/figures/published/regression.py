@@ -24,11 +24,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from rich.table import Table
 
 from batchednodes.figures.published.experiment import Experiment, Size
 from batchednodes.figures.published.frames import column, groups, where
 from batchednodes.figures.published.regimes import REGIMES, Regime, zipped
+from batchednodes.results import ticks
 
 _USERS = {"average model": "loss_mean_model", "median user": "loss_median", "worst user": "loss_max"}
 """What is drawn, and its metric."""
@@ -37,7 +39,13 @@ _NOISE = 0.1
 """Standard deviation sigma of the noise of training and test targets; sigma^2 is the least expected test loss."""
 
 _TOP = 30.0
-"""Upper end of the axis of test loss: losses that grow without bound leave it."""
+"""Upper end of the axis of test loss: losses that grow without bound end there, at an arrow."""
+
+_EDGE, _ARROW = 0.75 * _TOP, r"$\uparrow$"
+"""Where a line ends that leaves the frame, and its marker there."""
+
+_LONE: dict[str, Any] = {"linestyle": "none", "markersize": 6}
+"""How a marker without a line is drawn."""
 
 _SAMPLES = 2
 """Training samples of a node, and of its minibatch."""
@@ -106,18 +114,25 @@ class Regression(Experiment):
         for axes in panels[-1]:
             axes.set_xlabel("simulated time [s]")
         handles, labels = panels[0][0].get_legend_handles_labels()
+        handles += [Line2D([], [], color="0.3", marker=marker, **_LONE) for marker in ("|", _ARROW)]
+        labels += [f"range of {int(table['replicas'].max())} replicas", f"beyond {_TOP:g}"]
         figure.legend(handles, labels, loc="outside lower center", ncols=3)
         return figure
 
     def _panel(self, axes: Axes, table: pd.DataFrame) -> None:
         for k, regime in enumerate(self.regimes):
             own = where(table, scheme=regime.kind, capacity=regime.capacity)
-            axes.plot(own["time"], own["loss"], **regime.style, label=regime.label, markevery=(k % 5, 5))
-            axes.fill_between(
-                own["time"], own["loss_lowest"], own["loss_highest"], color=regime.colour, alpha=0.12, linewidth=0
-            )
+            time, loss, every = column(own, "time"), column(own, "loss"), slice(k % 5, None, 5)
+            far = ~(loss <= _TOP)
+            leaves = far & ~np.concatenate([[False], far[:-1]])
+            line = np.where(far, np.where(leaves, _EDGE, np.nan), loss)
+            axes.plot(time, line, **regime.style, label=regime.label, markevery=np.flatnonzero(~far)[every].tolist())
+            low, high = (np.minimum(column(own, f"loss_{end}"), _TOP)[every] for end in ("lowest", "highest"))
+            axes.vlines(time[every], low, high, color=regime.colour, linewidth=0.6, alpha=0.6)
+            axes.plot(time[leaves], np.full(leaves.sum(), _EDGE), color=regime.colour, marker=_ARROW, **_LONE)
         axes.axhline(_NOISE**2, color="black", linestyle=":", linewidth=0.8, label="noise of the test targets")
         axes.set(yscale="log", ylim=(0.6 * _NOISE**2, _TOP))
+        ticks.plain(axes.yaxis)
         axes.grid(visible=True)
 
     def findings(self, table: pd.DataFrame) -> list[Table]:

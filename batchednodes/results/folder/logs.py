@@ -1,22 +1,22 @@
-"""Record: what a run leaves behind in its folder, files and TensorBoard curves."""
+"""Record: what a run appends to while it goes on: rows of metrics, and the same as curves of TensorBoard."""
 
 import hashlib
+import itertools
 import json
 import math
-import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from torch.utils.tensorboard.summary import custom_scalars, histogram_raw, hparams, scalar, text
+from torch.utils.tensorboard.summary import hparams
 
 from batchednodes.numerics.values import shown
 from batchednodes.results.checkpoints.header import check_metrics
+from batchednodes.results.folder import curves
 from batchednodes.results.folder.inside import BorderError, Inside
-from batchednodes.results.folder.paths import METRICS
+from batchednodes.results.folder.paths import ALONE, ISOLATED, METRICS
 from batchednodes.results.folder.plain_json import parsed
 from batchednodes.results.folder.tensorboard import Board
 from batchednodes.results.metrics import catalogue
@@ -26,25 +26,8 @@ from batchednodes.results.metrics.evaluator import Observation
 _TAGS = catalogue.tags()
 """Key of metrics.jsonl (or of the throughput) and its curve."""
 
-_HISTOGRAM = 1e20
-"""Larger values are left out of histograms, which show nothing beside them."""
-
-_BUCKETS = 64
-"""Buckets of a histogram, at most; TensorBoard shows about 30."""
-
-_LONG, _CELL = 20_000, 1000
-"""Characters of a config before and after what TensorBoard leaves out, and of one setting in its table."""
-
 _NEEDED = ("network", "time", "n", "updates")
 """Keys of a row of metrics from which a run that goes on computes."""
-
-_LAYOUT = {
-    "batchednodes": {
-        title: ["Multiline", [f"^{re.escape(_TAGS[key])}$" for key in keys]]
-        for title, keys in catalogue.SCALARS.items()
-    }
-}
-"""Custom scalars of TensorBoard: curves that belong into one chart."""
 
 
 @dataclass(eq=False)
@@ -66,7 +49,6 @@ class RunLogs:
         folder: Inside,
         labels: list[str],
         config: str | None,
-        mark: int = 0,
         metrics: tuple[int, str] = (0, ""),
         own: Sequence[Metric] = (),
     ) -> "RunLogs":
@@ -76,7 +58,6 @@ class RunLogs:
             folder: of the run.
             labels: folder of each network's curves inside it; "" is the folder itself.
             config: settings to show in TensorBoard; None: they are there.
-            mark: number of the next mark; TensorBoard drops what it knows of this one and later ones.
             metrics: length [B] and checksum of what metrics.jsonl must begin with.
             own: metrics of the user's own.
 
@@ -86,13 +67,17 @@ class RunLogs:
         digest = hashlib.sha256(check_metrics(folder, metrics))
         record = RunLogs(folder, (), metrics[0], digest, _TAGS | {one.key: one.tag for one in own if one.tag})
         record._cut()
+        rows = record.rows() if labels else []
+        after = curves.step(rows[-1]["time"]) + 1 if rows else 0  # TensorBoard drops what it knows from there on
         with record._curves():
             for label in labels:
-                record.boards += (Board(folder / label, mark),)
-            shown = text("config", f"```yaml\n{_excerpt(config)}\n```") if config is not None else None
-            for board in record.boards if shown is not None else ():
-                board.add(shown, mark)
-                board.add(custom_scalars(_LAYOUT), mark)
+                record.boards += (Board(folder / label, after),)
+            for row in rows:
+                if 0 <= row["network"] < len(labels) and curves.update_step(row) >= after:
+                    _append(record.boards[row["network"]], curves.by_updates(row), curves.update_step(row))
+            for board in record.boards if config is not None else ():
+                for part in curves.settings(config):
+                    board.add(part, after)
         return record
 
     def rows(self, last: int | None = None) -> list[dict[str, Any]]:
@@ -110,8 +95,8 @@ class RunLogs:
         """Length [B] and checksum of metrics.jsonl."""
         return self.size, self.digest.hexdigest()
 
-    def observe(self, mark: int, observations: list[Observation], speed: dict[str, float]) -> None:
-        """Appends one mark to metrics.jsonl and to TensorBoard, where its step is the number of the mark.
+    def observe(self, observations: list[Observation], speed: dict[str, float]) -> None:
+        """Appends one mark to metrics.jsonl and to TensorBoard, where its step is the simulated time [ms].
 
         Raises:
             OSError: metrics.jsonl cannot be written; what it held before is whole.
@@ -128,21 +113,41 @@ class RunLogs:
         self.digest.update(lines)
         with self._curves():
             for board, observation in zip(self.boards, observations, strict=bool(self.boards)):
-                first, *others = _shown(observation, speed, self.tags)
-                for part in others:
-                    first.MergeFrom(part)  # one event of many values is far cheaper than many events
-                board.add(first, mark)
+                row = observation.row
+                parts = itertools.chain(curves.scalars(row | speed, self.tags), curves.histograms(observation))
+                _append(board, parts, curves.step(row["time"]))
+                _append(board, curves.by_updates(row), curves.update_step(row))
             for board in self.boards:
                 board.flush()
 
     def finish(self, summary: dict[str, Any], settings: list[dict[str, Any]]) -> None:
-        """Writes TensorBoard's hyperparameters of each network with its final metrics."""
-        named = {key: tag for key, tag in self.tags.items() if not tag.startswith(("progress/", "throughput/"))}
+        """Writes TensorBoard's hyperparameters of each network, those that vary, with its final metrics."""
+        own = {key: tag for key, tag in self.tags.items() if key not in _TAGS}
+        named = {key: _TAGS[key] for key in curves.FINAL} | own
         with self._curves():
-            for board, own, row in zip(self.boards, settings, summary["networks"], strict=bool(self.boards)):
-                final = {named[k]: float(v) for k, v in row.items() if k in named and v is not None}
-                for part in hparams(_flat(own), final):
+            for board, varied, row in zip(
+                self.boards, curves.varied(settings), summary["networks"], strict=bool(self.boards)
+            ):
+                final = {tag: float(row[key]) for key, tag in named.items() if row.get(key) is not None}
+                for part in hparams(varied, final):
                     board.add(part)
+
+    def show_isolated(self, labels: list[str]) -> None:
+        """Writes curves of the same nodes without gossip, from the rows that their run left, as runs of TensorBoard."""
+        place, file = self.folder / ISOLATED, self.folder / ALONE
+        if not file.is_file():
+            return
+        rows = [_row(line) for line in file.read().splitlines()]
+        with self._curves(), suppress(FileNotFoundError):
+            place.remove_folder(whole=True)  # of a run that has been extended since
+        with self._curves():
+            boards = [Board(place / label) for label in labels]
+            for row in rows:
+                board = boards[row["network"]]
+                _append(board, curves.scalars(row, self.tags), curves.step(row["time"]))
+                _append(board, curves.by_updates(row), curves.update_step(row))
+            for board in boards:
+                board.close()
 
     def close(self) -> None:
         """Closes the files of TensorBoard."""
@@ -175,6 +180,15 @@ class RunLogs:
             )
 
 
+def _append(board: Board, parts: Iterable[Any], step: int) -> None:
+    """Adds parts of a summary as one event, which is far cheaper than many; none, if there are no parts."""
+    found = [*parts]
+    for part in found[1:]:
+        found[0].MergeFrom(part)
+    if found:
+        board.add(found[0], step)
+
+
 def _row(line: bytes) -> dict[str, Any]:
     """Returns a row of metrics of this run.
 
@@ -189,63 +203,6 @@ def _row(line: bytes) -> dict[str, Any]:
     if not isinstance(row.get("staleness_integral", ""), int | float | None):
         raise ValueError(f"staleness_integral must be a number or null, got {shown(row.get('staleness_integral'))}")
     return row
-
-
-def _shown(observation: Observation, speed: dict[str, float], tags: dict[str, str]) -> Iterator[Any]:
-    """Yields the curves, the histograms over nodes, and those of staleness over sources and over pairs."""
-    for key, value in (observation.row | speed).items():
-        if key in tags and value is not None:
-            yield scalar(tags[key], value)
-    spreads, stale = {f"nodes/{name}": values for name, values in observation.over_nodes.items()}, observation.staleness
-    if stale is not None:
-        spreads |= {"nodes/staleness": stale.of_node, "sources/staleness": stale.of_source}
-        yield _of_counts("staleness/pairs", stale.pairs, 1 << stale.shift)
-    for tag, values in spreads.items():
-        shown = values[np.abs(values) < _HISTOGRAM]
-        if shown.size:
-            yield _of_values(tag, shown)
-
-
-def _of_values(tag: str, values: np.ndarray) -> Any:
-    """Returns a histogram with buckets of equal width from the smallest to the largest value."""
-    low, high = float(values.min()), float(values.max())
-    if low == high:
-        limits, counts = [low], [values.size]
-    else:
-        places = ((values - low) / (high - low) * _BUCKETS).astype(np.int64).clip(max=_BUCKETS - 1)
-        limits = np.linspace(low, high, _BUCKETS + 1)[1:].tolist()
-        counts = np.bincount(places, minlength=_BUCKETS).tolist()
-    squares = float(values @ values)
-    return histogram_raw(tag, low, high, values.size, float(values.sum()), squares, limits, counts)
-
-
-def _of_counts(tag: str, counts: np.ndarray, width: int) -> Any:
-    """Returns a histogram of the numbers 0, width, 2 width, ... from how often each occurs."""
-    numbers = width * np.arange(counts.size, dtype=np.float64)
-    step = -(-counts.size // _BUCKETS)
-    bars = np.add.reduceat(counts, np.arange(0, counts.size, step)).tolist()
-    limits = (width * (step * np.arange(1.0, len(bars) + 1) - 0.5)).tolist()  # halfway between two numbers
-    low, high = numbers[counts > 0][[0, -1]].tolist()
-    total, squares = float(counts @ numbers), float(counts @ numbers**2)
-    return histogram_raw(tag, low, high, int(counts.sum()), total, squares, limits, bars)
-
-
-def _excerpt(config: str) -> str:
-    """Returns settings without the middle of what is too long for a browser."""
-    if len(config) <= 2 * _LONG:
-        return config
-    return f"{config[:_LONG]}\n# ... {len(config) - 2 * _LONG:,} characters are left out ...\n{config[-_LONG:]}"
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, str | int | float]:
-    """Returns nested settings as one level, "gossip.clock.rate": value, with text for what is not a number."""
-    out: dict[str, str | int | float] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            out |= _flat(value, f"{prefix}{key}.")
-        else:
-            out[prefix + key] = value if isinstance(value, bool | int | float) else str(value)[:_CELL]
-    return out
 
 
 def strict(value: Any) -> Any:

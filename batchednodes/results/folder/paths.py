@@ -14,14 +14,14 @@ from batchednodes.numerics.values import shown
 from batchednodes.results.folder.inside import PARTIAL, BorderError, Inside
 
 LOCK, CONFIG, METRICS, SUMMARY, FINAL = "lock", "config.yaml", "metrics.jsonl", "summary.json", "final.safetensors"
-NODES = "nodes.csv"
+NODES, ALONE = "nodes.csv", "isolated.jsonl"
 """Files inside the folder of a run."""
 
 CHECKPOINTS = "checkpoints"
 """Folder of the states before, inside that of a run; or a file with the path of one that lies elsewhere."""
 
 ISOLATED = "isolated"
-"""Folder of the run of isolated nodes, until it is finished, inside that of the checkpoints."""
+"""Folder of the run of isolated nodes, until it is finished, inside that of the checkpoints; then of their curves."""
 
 CHARTS = "summary"
 """Folder of TensorBoard's charts across a sweep, inside that of a run."""

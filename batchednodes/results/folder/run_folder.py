@@ -193,10 +193,10 @@ class RunFolder:
             ValueError: metrics.jsonl is not what the run left, or something leads out of the folder.
             OSError: the folder of the checkpoints cannot be made.
         """
-        self.where, self.charts, run = where, len(labels) > 1, settings.run
+        self.where, self.labels, run = where, [*labels], settings.run
         new = start is None or start.journal.config != journal.config
         shown = config.dump(settings) if new else None
-        self.record = RunLogs.open(where, [*labels], shown, journal.marks, journal.metrics, own)
+        self.record = RunLogs.open(where, self.labels, shown, journal.metrics, own)
         now, every, keep = 0.0 if start is None else start.clocks.time, run.checkpoint_every, run.keep_checkpoints
         self.checkpointer = Checkpointer(where, every, keep, now, beside, start is not None, run.checkpoint_folder)
 
@@ -209,9 +209,9 @@ class RunFolder:
         """Length [B] and checksum of metrics.jsonl."""
         return self.record.metrics
 
-    def log(self, mark: int, observations: list[Observation], speed: dict[str, float]) -> None:
+    def log(self, observations: list[Observation], speed: dict[str, float]) -> None:
         """Appends one mark to metrics.jsonl and to TensorBoard; errors as of `RunLogs.observe`."""
-        self.record.observe(mark, observations, speed)
+        self.record.observe(observations, speed)
 
     def overdue(self) -> bool:
         """Returns whether a checkpoint is due by the clock on the wall."""
@@ -264,7 +264,9 @@ class RunFolder:
         """Writes the summary; at the end of a run also into TensorBoard, with the settings of each network."""
         if summary["status"] != "interrupted":
             self.record.finish(summary, [config.to_dict(one) for one in settings])
-            if self.charts:
+            if summary["isolated"] is not None:
+                self.record.show_isolated(self.labels)
+            if len(self.labels) > 1:
                 sweep_charts.write(self.where / CHARTS, summary["networks"], summary["isolated"])
         write_json(self.where / SUMMARY, summary)
 

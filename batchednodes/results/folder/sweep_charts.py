@@ -13,8 +13,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch.utils.tensorboard.summary import image, scalar, text
 
+from batchednodes.config.names import named
 from batchednodes.numerics.values import evaluate
-from batchednodes.results import comparison
+from batchednodes.results import comparison, tables, ticks
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.tensorboard import Board
 from batchednodes.results.metrics import catalogue
@@ -31,7 +32,7 @@ class _Series:
     """Networks that differ in one setting only, and in their seeds."""
 
     name: str
-    """The other settings, in words."""
+    """The other settings, in short words."""
     values: list[float]
     """Values of the setting, in increasing order."""
     rows: list[list[dict[str, Any]]]
@@ -41,8 +42,9 @@ class _Series:
 def write(folder: Inside, networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, Any]] | None) -> None:
     """Writes the charts of a sweep as a run of TensorBoard in a new folder.
 
-    A curve's tag is metric, swept setting and all other settings; its step is the setting's value if all of them are
-    whole numbers, else the rank of the value. Means over replicas.
+    All is in the group sweep, where a step is no time: a curve's tag is metric, swept setting and all other settings in
+    words; its step is the setting's value if all of them are whole numbers, else the rank of the value. Means over
+    replicas.
 
     Args:
         folder: does not exist yet.
@@ -50,14 +52,14 @@ def write(folder: Inside, networks: Sequence[dict[str, Any]], isolated: Sequence
         isolated: those of the same networks without gossip, if they were run.
     """
     board = Board(folder)
-    board.add(text("final_metrics", comparison.markdown(networks, isolated)))
+    board.add(text("final_metrics", tables.markdown(tables.cells(networks, isolated))))
     for key in comparison.swept(networks):
         series = list(_series(networks, key))
         if series:
             rows = [row for one in series for group in one.rows for row in group]
             for metric in _METRICS:
                 if comparison.known(rows, metric).size:
-                    board.add(image(f"{key}/{metric}", _picture(key, metric, series), dataformats="HWC"))
+                    board.add(image(f"sweep/{metric}/{key}", _picture(key, metric, series), dataformats="HWC"))
             for one in series:
                 for tag, step, value in _curves(key, one):
                     board.add(scalar(tag, value), step)
@@ -67,7 +69,7 @@ def write(folder: Inside, networks: Sequence[dict[str, Any]], isolated: Sequence
 def _series(networks: Sequence[dict[str, Any]], key: str) -> Iterator[_Series]:
     """Yields the series of a setting; none where some of its values are not numbers, or all are the same."""
     others = [other for other in comparison.swept(networks) if other != key]
-    for names, members in comparison.groups(networks, others).items():
+    for members in comparison.groups(networks, others).values():
         rows: dict[float, list[dict[str, Any]]] = {}
         for k in members:
             value = _number(networks[k][key], networks[k]["n"], key)
@@ -75,7 +77,7 @@ def _series(networks: Sequence[dict[str, Any]], key: str) -> Iterator[_Series]:
                 return
             rows.setdefault(value, []).append(networks[k])
         if len(rows) > 1:
-            name = ", ".join(f"{other}={value}" for other, value in zip(others, names, strict=True))
+            name = named({other: networks[members[0]].get(other) for other in others})
             yield _Series(name or "all", sorted(rows), [rows[value] for value in sorted(rows)])
 
 
@@ -94,7 +96,11 @@ def _curves(key: str, series: _Series) -> Iterator[tuple[str, int, float]]:
     whole = all(value.is_integer() and value >= 0 for value in series.values)
     for metric in _METRICS:
         for value, found in zip(*_points(series, metric), strict=True):
-            yield f"{metric}/{key}/{series.name}", int(value) if whole else series.values.index(value), found.mean()
+            yield (
+                f"sweep/{metric}/{key}/{series.name}",
+                int(value) if whole else series.values.index(value),
+                found.mean(),
+            )
 
 
 def _picture(key: str, metric: str, series: list[_Series]) -> np.ndarray:
@@ -104,7 +110,14 @@ def _picture(key: str, metric: str, series: list[_Series]) -> np.ndarray:
     for k, one in enumerate(series):
         _draw(axes, metric, one, k)
     wide = all(one.values[0] > 0 for one in series) and any(one.values[-1] > 8 * one.values[0] for one in series)
-    axes.set(xlabel=key, ylabel=_METRICS[metric], xscale="log" if wide else "linear")
+    law = metric == "staleness_average" and any(_points(one, "staleness_theory")[0] for one in series)
+    axes.set(
+        xlabel=key,
+        ylabel=_METRICS[metric] + (", \N{EM DASH} exact law" if law else ""),
+        xscale="log" if wide else "linear",
+    )
+    if wide:
+        ticks.at(axes.xaxis, sorted({value for one in series for value in one.values}))
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", fontsize="x-small", frameon=False)
     canvas.draw()
@@ -114,9 +127,11 @@ def _picture(key: str, metric: str, series: list[_Series]) -> np.ndarray:
 def _draw(axes: Axes, metric: str, series: _Series, k: int) -> None:
     """Draws the means of a metric with their intervals, and the exact law beside staleness."""
     values, found = _points(series, metric)
-    halves = [comparison.half_width(f) or 0.0 for f in found]
+    means = np.array([f.mean() for f in found])
+    ends = [comparison.interval(f, metric) or (mean, mean) for f, mean in zip(found, means, strict=True)]
+    low, high = np.array(ends).reshape(-1, 2).T
     style = {"fmt": _STYLES[k % len(_STYLES)], "color": f"C{k}", "markersize": 4, "capsize": 3}
-    axes.errorbar(values, [f.mean() for f in found], halves, label=series.name, **style)
+    axes.errorbar(values, means, (means - low, high - means), label=series.name, **style)
     if metric == "staleness_average":
         values, found = _points(series, "staleness_theory")
         axes.plot(values, [f.mean() for f in found], "_k", markersize=14, zorder=4)

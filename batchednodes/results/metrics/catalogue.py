@@ -34,12 +34,12 @@ class Metric:
 
 
 METRICS = (
-    Metric("time", "s", "simulated time of the mark", "progress/simulated_time", column="time [s]"),
+    Metric("time", "s", "simulated time of the mark", column="time [s]"),
     Metric("network", "", "number of the network in its batch"),
     Metric("seed", "", "seed of the network"),
     Metric("n", "nodes", "number of nodes of the network"),
-    Metric("updates", "updates", "completed updates of all nodes", "progress/updates"),
-    Metric("gossips", "contacts", "contacts of all nodes", "progress/gossips"),
+    Metric("updates", "updates", "completed updates of all nodes", "run/updates"),
+    Metric("gossips", "contacts", "contacts of all nodes", "run/contacts"),
     Metric(
         "loss_mean", "", "test loss, mean over nodes", "loss/node_mean", "loss", ("mean",), "loss, mean",
         "loss, mean node",
@@ -65,16 +65,16 @@ METRICS = (
         ("average",), "accuracy, average",
     ),
     Metric(
-        "consensus_distance", "", "root mean square distance of models from their mean", "consensus/distance",
+        "consensus_distance", "", "root mean square distance of models from their mean", "models/consensus_distance",
         "consensus", ("mean",), "consensus", "consensus distance",
     ),
     Metric(
-        "staleness_mean", "updates", "staleness, exact mean over the time since the mark before", "staleness/mean",
+        "staleness_mean", "updates", "staleness, exact mean over the time since the mark before", None,
         "staleness", ("mean",),
     ),
     Metric(
         "staleness_average", "updates", "staleness, exact mean over the second half of the run", column="staleness",
-        chart="staleness [updates], \N{EM DASH} exact law", kept="summary",
+        chart="staleness [updates]", kept="summary",
     ),
     Metric("staleness_average_half_width", "updates", "half-width of its 95% interval", kept="summary"),
     Metric("staleness_max", "updates", "largest staleness of any pair at the mark", "staleness/max"),
@@ -87,7 +87,7 @@ METRICS = (
     Metric(
         "accuracy_max", "", "test accuracy of the best node", "accuracy/node_best", "accuracy", ("high", "best")
     ),
-    Metric("staleness_now", "updates", "mean staleness over pairs at the mark", "staleness/at_mark"),
+    Metric("staleness_now", "updates", "mean staleness over pairs at the mark", "staleness/mean"),
     Metric("staleness_integral", "updates s", "time integral of mean staleness since t = 0"),
     Metric(
         "staleness_median", "updates", "median of staleness over pairs at the mark", "staleness/median", "staleness",
@@ -98,34 +98,34 @@ METRICS = (
         "staleness_p99", "updates", "99% quantile of staleness over pairs at the mark", "staleness/p99", "staleness",
         ("tail",),
     ),
-    Metric("gossip_rate_mean", "1/s", "contacts of a node in a second since t = 0, mean", "gossip/rate_mean"),
-    Metric("gossip_rate_max", "1/s", "contacts of a node in a second since t = 0, largest", "gossip/rate_max"),
+    Metric("gossip_rate_mean", "1/s", "contacts of a node in a second since t = 0, mean", "run/contact_rate_mean"),
+    Metric("gossip_rate_max", "1/s", "contacts of a node in a second since t = 0, largest", "run/contact_rate_max"),
     Metric("gossip_rate_peak", "1/s", "largest rate at which any one node may ever transmit"),
-    Metric("quarantined", "nodes", "nodes cut off because their loss or model is not finite", "divergence/quarantined"),
+    Metric("quarantined", "nodes", "nodes cut off because their loss or model is not finite", "run/quarantined"),
     Metric("model_norm_mean", "", "length of a model, mean over nodes", "models/norm_mean"),
     Metric("model_age_mean", "steps", "minibatch steps behind a model, mean over nodes", "models/age_mean"),
-    Metric("nodes_present", "nodes", "nodes that have joined and not left", "progress/nodes_there"),
-    Metric("messages_sent", "messages", "messages sent since t = 0", "messages/sent"),
-    Metric("messages_delivered", "messages", "messages that arrived", "messages/delivered"),
-    Metric("messages_lost", "messages", "messages that got lost", "messages/lost"),
-    Metric("messages_offline", "messages", "messages that found nobody", "messages/offline"),
-    Metric("messages_in_flight", "messages", "messages under way at the mark", "messages/in_flight"),
-    Metric("bytes_sent", "B", "bytes of all that nodes have sent since t = 0", "messages/bytes_sent"),
+    Metric("nodes_present", "nodes", "nodes that have joined and not left", "run/nodes_present"),
+    Metric("messages_sent", "messages", "messages sent since t = 0", "run/messages_sent"),
+    Metric("messages_delivered", "messages", "messages that arrived", "run/messages_delivered"),
+    Metric("messages_lost", "messages", "messages that got lost", "run/messages_lost"),
+    Metric("messages_offline", "messages", "messages that found nobody", "run/messages_offline"),
+    Metric("messages_in_flight", "messages", "messages under way at the mark", "run/messages_in_flight"),
+    Metric("bytes_sent", "B", "bytes of all that nodes have sent since t = 0", "run/bytes_sent"),
     Metric(
         "suboptimality", "", "of quadratics, mean of |A_i x - B_i|^2 over nodes at the average model, less its least",
-        "optimum/suboptimality", "suboptimality", ("mean",), "suboptimality", "suboptimality",
+        "models/suboptimality", "suboptimality", ("mean",), "suboptimality", "suboptimality",
     ),
     Metric(
         "distance_to_optimum", "", "of quadratics, root mean square distance of models from the optimum",
-        "optimum/distance",
+        "models/distance_to_optimum",
     ),
     Metric(
         "events_per_second", "1/s", "events in a second of wall time since the mark before",
-        "throughput/events_per_second", kept="throughput",
+        "run/events_per_second", kept="throughput",
     ),
     Metric(
         "updates_per_second", "1/s", "updates in a second of wall time since the mark before",
-        "throughput/updates_per_second", kept="throughput",
+        "run/updates_per_second", kept="throughput",
     ),
 )  # fmt: skip
 """All of them; those of a row in the order of its keys."""
@@ -145,7 +145,7 @@ PANELS = {
 SCALARS = {
     "accuracy over nodes": ("accuracy_mean", "accuracy_min", "accuracy_mean_model"),
     "loss over nodes": ("loss_mean", "loss_max", "loss_mean_model"),
-    "staleness and its exact law": ("staleness_mean", "staleness_theory"),
+    "staleness and its exact law": ("staleness_now", "staleness_theory"),
 }
 """Custom scalars of TensorBoard: metrics whose curves belong into one chart."""
 
@@ -170,7 +170,7 @@ def tags() -> dict[str, str]:
     Example:
         >>> from batchednodes.results.metrics.catalogue import tags
         >>> tags()["gossip_rate_mean"]
-        'gossip/rate_mean'
+        'run/contact_rate_mean'
     """
     return {metric.key: metric.tag for metric in METRICS if metric.tag is not None}
 

@@ -1,0 +1,119 @@
+"""Measurement: how long a run would take, from a few of its waves and one of its marks."""
+
+import math
+import time
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+
+from batchednodes.algorithms.versions import widen_
+from batchednodes.algorithms.waves import UpdateWave
+from batchednodes.events.synchronous import Barriers
+from batchednodes.events.timeline import UPDATE, Timeline
+from batchednodes.numerics import devices
+from batchednodes.numerics.memory import BackgroundWorker
+from batchednodes.numerics.torch_modes import own
+from batchednodes.simulation.build import assembly
+from batchednodes.simulation.engine import Window, slots
+from batchednodes.simulation.planning.plan import Plan
+from batchednodes.simulation.planning.preflight import Preflight
+from batchednodes.simulation.training import threads
+
+_FEW, _MANY = 2_000, 200_000
+"""The fewest and the most events that are measured, where the run has as many."""
+
+
+@dataclass(frozen=True)
+class WallTime:
+    """How long the parts of a run would take on this machine [s]."""
+
+    start: float
+    """Building it, with its data and models, and compiling what it needs; without the imports of Python."""
+    updates: float
+    mixing: float
+    marks: float
+    isolated: float
+    """The same nodes without gossip, if they are run too: their updates and marks."""
+
+    @property
+    def total(self) -> float:
+        """The whole run [s]."""
+        return self.start + self.updates + self.mixing + self.marks + self.isolated
+
+    @property
+    def marks_dominate(self) -> bool:
+        """Whether marks take more than all else that grows with the length of the run."""
+        return self.marks > self.updates + self.mixing
+
+
+@own()
+def measure(prepared: Preflight, made: Plan, events: Timeline) -> WallTime:
+    """Returns how long a run would take: its first waves run twice, the first time to compile what they need.
+
+    Args:
+        prepared: the networks of the run.
+        made: its plan, which fits.
+        events: its timeline.
+
+    Raises:
+        ValueError: data, model or algorithm cannot be used.
+    """
+    config, begun = prepared.configs[0], time.perf_counter()
+    span = _span(events, config.run.until)
+    with threads(made.threads), closing(BackgroundWorker()) as host:
+        run = assembly.assemble(prepared.configs, events, made.chunks, None, prepared.take())
+        run.evaluator.observe(run.state, run.engine.begin().clocks)
+        clocks, took = run.engine.begin().clocks, list[np.ndarray]()
+        for end in (span, 2 * span):
+            window = run.engine.executor.prepare(*run.engine.timeline.window(clocks, end), run.state, host)
+            widen_(run.state.versions, int(window.clocks.updates.max()))
+            run.engine.executor.fit_(run.state, slots(window.clocks))
+            clocks = window.clocks
+            took.append(_timed(run, window))
+            if end == span:
+                start = time.perf_counter() - begun
+        marked = time.perf_counter()
+        run.evaluator.observe(run.state, clocks)
+        devices.synchronize(run.state.x.device)
+        mark = time.perf_counter() - marked
+    updating = _updating(window)
+    seconds = [float(took[1][updating].sum()), float(took[1][~updating].sum())]
+    many = int((window.events.kind == UPDATE).sum())
+    counts = many, len(window.events) - many
+    whole = made.updates, made.gossips
+    rounds = config.run.until / span if isinstance(events, Barriers) else None
+    scale = [rounds or w / max(1, c) for w, c in zip(whole, counts, strict=True)]
+    updates, mixing = (s * k for s, k in zip(seconds, scale, strict=True))
+    marks = mark * (1 + math.ceil(config.run.until / config.run.mark_every))
+    alone = updates + marks if config.run.baseline == "isolated" else 0.0
+    return WallTime(max(0.0, start - float(took[1].sum())), updates, mixing, marks, alone)
+
+
+def _span(events: Timeline, until: float) -> float:
+    """Returns a simulated time with a few events of each node, but not many [s]; half of the run at most."""
+    updates, gossips = events.expected(1.0)
+    rate, n = updates + gossips, events.networks.n
+    some = max(_FEW / rate, 3 * n / updates if updates else 0.0) if rate else math.inf
+    return min(until / 2, some, _MANY / rate if rate else math.inf)
+
+
+def _timed(run: assembly.Simulation, window: Window) -> np.ndarray:
+    """Runs a window; returns the wall time of each of its steps [s]."""
+    device, ticks = run.state.x.device, list[float]()
+
+    def tick() -> bool:
+        devices.synchronize(device)
+        ticks.append(time.perf_counter())
+        return False
+
+    tick()
+    run.engine.executor.run_(run.state, window, 0, tick)
+    tick()
+    return np.diff(ticks)
+
+
+def _updating(window: Window) -> np.ndarray:
+    """Returns which steps of a window are updates."""
+    from_phases = [isinstance(phase, UpdateWave) for phase in window.phases]
+    return np.array(from_phases) if from_phases else window.events.kind == UPDATE
