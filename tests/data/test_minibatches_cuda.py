@@ -9,24 +9,16 @@ from batchednodes.data import minibatches_cuda
 from batchednodes.data.minibatches_cuda import DeviceSampler
 from batchednodes.numerics import devices
 
-ORDERS = {
-    "one after the other": [0, 1, 2, 3, 4],
-    "twice": [0, 0, 1, 1],
-    "from the middle": [7, 8],
-    "back and forth": [3, 1, 4, 0, 3, 9, 2],
-}
-
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-@pytest.mark.parametrize("order", ORDERS)
-def test_draws_are_those_of_the_host(order, sampling, monkeypatch):
+def test_draws_are_those_of_the_host(sampling, monkeypatch):
     monkeypatch.setattr(minibatches_cuda, "NODES", 4)
     monkeypatch.setattr(minibatches_cuda, "_LANES", 2)
     host = sampler(sampling, sizes=(5, 1, 12, 3, 30), batch_size=3, seeds=[7, 7, 2**63 + 1, 9, 2**64 - 1])
     there, draw = DeviceSampler.of(host, devices.named("cuda")), np.random.default_rng(0)
     assert there is not None
-    for k in ORDERS[order]:
+    for k in (2, 3, 4, 4, 1, 0, 7, 8):  # as they come, twice, back, and from the middle of an epoch
         nodes = draw.permutation(5)[:4]
         counts = k + nodes % 2
         found = there.draw(*(torch.from_numpy(a).to(there.order.device) for a in (nodes, counts)))

@@ -13,7 +13,7 @@ from batchednodes.simulation.planning import memory_plan
 
 MLP = {
     "run": {"until": 1.0, "mark_every": 1.0},
-    "network": {"nodes": 20},  # of more nodes and larger models each launch does more, and there are as many
+    "network": {"nodes": 9},  # of more nodes and larger models each launch does more, and there are as many
     "task": {"data": {"kind": "digits"}, "model": {"kind": "mlp", "hidden": [4]}},
     "gossip": {"clock": {"rate": 3.0}},
 }
