@@ -3,8 +3,8 @@ r"""Reads plain data (mappings, lists, numbers, text) into frozen dataclasses, a
 The type of a field says what it accepts; where several kinds of object may stand, `kind` says which one. Every message
 begins with the full path of the setting.
 
-It is written by hand: libraries that validate fix what may stand in a field when its class is made, where here kinds of a
-user's own join later, and they word messages themselves, where each of these says key, rule, value and fix.
+It is written by hand: libraries that validate fix what may stand in a field when its class is made, where here kinds of
+a user's own join later; and they word messages themselves, where each of these says key, rule, value and fix.
 """
 
 import re

@@ -1,8 +1,8 @@
 r"""Random numbers with addresses: each draw is a pure function of (seed, stream, node, counter).
 
 Philox-4x32-10 turns a 64-bit key (the seed) and a 128-bit counter (node, stream, counter) into 128 random bits. No
-generator is advanced, so a trajectory does not depend on batching, marks, evaluation, resume or the device. NumPy has the
-same Philox, but as an object: to make one for an address takes microseconds, and a draw here takes nanoseconds.
+generator is advanced, so a trajectory does not depend on batching, marks, evaluation, resume or the device. NumPy has
+the same Philox, but as an object: to make one for an address takes microseconds, and a draw here takes nanoseconds.
 
 Reference:
     J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.

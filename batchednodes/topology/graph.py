@@ -1,7 +1,7 @@
 r"""A stored graph: contact lists in CSR form, its components, and how fast gossip over it contracts.
 
-Graphs are arrays, and built-in ones are made as arrays: networkx has Python objects of some hundred bytes for each edge,
-and must be turned into arrays for compiled loops all the same.
+Graphs are arrays, and built-in ones are made as arrays: networkx has Python objects of some hundred bytes for each
+edge, and would have to be turned into arrays for compiled loops all the same.
 
 Notation: n nodes, e contacts, i a node, j its contact, W gossip matrix of the graph.
 """

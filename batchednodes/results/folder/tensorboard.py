@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import Any
 
 from crc32c import crc32c
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
 from batchednodes.results.folder.inside import BorderError, Inside
 
