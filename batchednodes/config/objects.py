@@ -53,7 +53,13 @@ def replaced(given: Mapping[Any, Any], implied: Implied) -> dict[Any, Any]:
     Raises:
         ValueError: an object is of no use there, or cannot be written down.
     """
-    return {SHORT.get(key, key): _value(value, SHORT.get(key, str(key)), implied) for key, value in given.items()}
+    full = [(SHORT.get(key, key) if _stands_alone(value) else key, value) for key, value in given.items()]
+    return {key: _value(value, str(key), implied) for key, value in full}
+
+
+def _stands_alone(value: Any) -> bool:
+    """Returns whether a value is an object or a setting made in Python; else a short word is taken for a mistake."""
+    return _is_object(value) or (is_dataclass(value) and not isinstance(value, type))
 
 
 def _value(value: Any, path: str, implied: Implied) -> Any:
