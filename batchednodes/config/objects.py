@@ -19,7 +19,7 @@ from batchednodes.numerics import inputs, targets
 from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.source_text import text_of
 from batchednodes.numerics.values import shown
-from batchednodes.topology import Adjacency, from_matrix, from_networkx
+from batchednodes.topology import Adjacency, EdgeList, from_matrix, from_networkx
 
 if TYPE_CHECKING:
     from batchednodes.models import written
@@ -28,6 +28,9 @@ else:
 
 SHORT = {"model": "task.model", "data": "task.data", "graph": "network.topology", "loss": "task.loss"}
 """Words for objects -> the settings that they stand for."""
+
+LONGEST = 1 << 20
+"""Letters of a graph that stands in the settings themselves, at most; larger ones are an input."""
 
 Implied = dict[str, int]
 """Word for an object -> how many nodes it has."""
@@ -53,7 +56,13 @@ def replaced(given: Mapping[Any, Any], implied: Implied) -> dict[Any, Any]:
     Raises:
         ValueError: an object is of no use there, or cannot be written down.
     """
-    return {SHORT.get(key, key): _value(value, SHORT.get(key, str(key)), implied) for key, value in given.items()}
+    full = [(SHORT.get(key, key) if _stands_alone(value) else key, value) for key, value in given.items()]
+    return {key: _value(value, str(key), implied) for key, value in full}
+
+
+def _stands_alone(value: Any) -> bool:
+    """Returns whether a value is an object or a setting made in Python; else a short word is taken for a mistake."""
+    return _is_object(value) or (is_dataclass(value) and not isinstance(value, type))
 
 
 def _value(value: Any, path: str, implied: Implied) -> Any:
@@ -121,16 +130,19 @@ def _data(found: Any, implied: Implied) -> Any:
     return data.from_objects(found)
 
 
-def _graph(found: Any, implied: Implied) -> Adjacency:
+def _graph(found: Any, implied: Implied) -> Adjacency | EdgeList:
     if hasattr(found, "edges") and hasattr(found, "is_directed"):
-        implied["graph"] = len(found)
-        return from_networkx(found)
-    if not hasattr(found, "shape"):
+        made, implied["graph"] = from_networkx(found), len(found)
+    elif hasattr(found, "shape"):
+        made, implied["graph"] = from_matrix(found), int(found.shape[0])
+    else:
         rule = "graph must be one of networkx, a sparse matrix of SciPy, or an adjacency matrix"
         raise ValueError(f"{rule}, got {shown(found)}")
-    made = from_matrix(found)
-    implied["graph"] = int(found.shape[0])
-    return made
+    if len(made.lists) <= LONGEST:
+        return made
+    lists = [one.split() for one in made.lists.split(",")]
+    text = "".join(f"{first} {other}\n" for first, *others in lists for other in others)
+    return EdgeList(inputs.keep("graph", ".txt", lambda path: path.write_text(text)), made.directed)
 
 
 _MAKERS: dict[str, Callable[[Any, Implied], Any]] = {

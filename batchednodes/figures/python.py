@@ -248,8 +248,8 @@ def plot(*runs: str | Path | Result, out: str | Path | None = None) -> "Figure":
 
 def _with_objects(overrides: Sequence[Override], model: Any, data: Any, graph: Any, loss: Any) -> list[Override]:
     """Returns overrides, before which objects stand as settings."""
-    given = {"model": model, "data": data, "graph": graph, "loss": loss}
+    given = {"task.model": model, "task.data": data, "network.topology": graph, "task.loss": loss}
     for one in overrides:
         if not isinstance(one, str | Mapping):
             raise ValueError(f"overrides must be texts key=value or mappings, got {shown(one)}")
-    return [{word: value for word, value in given.items() if value is not None}, *overrides]
+    return [{key: value for key, value in given.items() if value is not None}, *overrides]

@@ -5,10 +5,12 @@ checksum of the content, so it stays the same wherever the file lies. That is a 
 process ends, and the folder of each run that is made of the object; whoever moves that folder moves the file along.
 """
 
+import atexit
 import functools
 import hashlib
 import os
 import re
+import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,7 +21,7 @@ from batchednodes.numerics.values import shown
 FOLDER = "inputs"
 """Where they lie in the folder of a run, and how their names begin."""
 
-_NAME = re.compile(rf"{FOLDER}/[a-z]+-([0-9a-f]{{16}})\.(?:npz|py|safetensors)")
+_NAME = re.compile(rf"{FOLDER}/[a-z]+-([0-9a-f]{{16}})\.(?:npz|py|safetensors|txt)")
 
 _PLACES: dict[str, Path] = {}
 """Name -> a file that has the content which the name tells: whatever file that is, it makes no difference."""
@@ -37,25 +39,27 @@ def keep(what: str, suffix: str, write: Callable[[Path], object]) -> str:
 
     Args:
         what: it is for, in small letters.
-        suffix: its form: .npz, .py or .safetensors.
+        suffix: its form: .npz, .py, .safetensors or .txt.
         write: writes the file at a path.
 
     Raises:
         OSError: it cannot be written.
     """
-    fresh = Path(_stage().name) / f"new{suffix}"
+    fresh = _stage() / f"new{suffix}"
     write(fresh)
     name = f"{FOLDER}/{what}-{_checksum(fresh)}{suffix}"
-    place = Path(_stage().name) / name.removeprefix(f"{FOLDER}/")
+    place = _stage() / name.removeprefix(f"{FOLDER}/")
     fresh.replace(place)
     _PLACES[name] = place
     return name
 
 
 @functools.cache
-def _stage() -> tempfile.TemporaryDirectory:
+def _stage() -> Path:
     """Returns the folder for temporary files of this process, which goes away when it ends."""
-    return tempfile.TemporaryDirectory(prefix="batchednodes-")
+    made = Path(tempfile.mkdtemp(prefix="batchednodes-"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
 
 
 def _checksum(path: Path) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from batchednodes.data.paths import FILE, found, read_text
+from batchednodes.numerics.inputs import located
 from batchednodes.numerics.values import shown
 from batchednodes.topology.base import Topology
 from batchednodes.topology.graph import Graph
@@ -48,7 +49,8 @@ class EdgeList(Topology):
     """Whether a line "i j" lets only i contact j; if not, both contact each other."""
 
     def contacts(self, n: int) -> float:
-        size = os.path.getsize(self.path) if found(self.path) == FILE else 0
+        place = located(self.path)
+        size = os.path.getsize(place) if found(place) == FILE else 0
         return size / 4  # a line has 4 bytes or more, and two contacts
 
     def graph(self, n: int, seed: int) -> Graph | None:
@@ -78,7 +80,7 @@ class EdgeList(Topology):
     def _read(self) -> tuple[list[int], Int64[np.ndarray, "pairs 2"], list[str] | None]:
         """Returns the line and the ends of each edge, and the names of nodes 0, 1, ...; None where they are numbers."""
         lines, words, named = list[int](), list[str](), False
-        for line, text in enumerate(read_text(self.path, "of edges").splitlines(), 1):
+        for line, text in enumerate(read_text(located(self.path), "of edges").splitlines(), 1):
             match = (_NAMES if named else _NUMBERS).fullmatch(text)
             if match is None:
                 edge = text.partition("#")[0].strip()

@@ -30,6 +30,7 @@ NEEDED = {
     "image_folder": {"path": "images"},
     "huggingface": {"path": "folder"},
     "python": {"target": "package.module:factory"},
+    "function": {"target": "torch.nn.functional:cross_entropy"},
     "choice": {"values": [1, 2]},
 }
 """What a kind needs besides its name."""

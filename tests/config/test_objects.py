@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 import batchednodes
-from batchednodes.config import load
+from batchednodes.config import load, objects
 from batchednodes.config.objects import replaced
 from batchednodes.data import from_objects
 from batchednodes.models import written
@@ -298,6 +298,17 @@ def test_forms_of_the_same_graph_give_the_same_setting():
     one_way = np.triu(matrix)
     topology: Any = load({"graph": one_way}).network.topology
     assert topology.directed
+
+
+def test_a_large_graph_is_a_file_of_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    graph = networkx.gnp_random_graph(6, 0.5, seed=1, directed=True)
+    small = batchednodes.train({"run.until": 1}, graph=graph)
+    monkeypatch.setattr(objects, "LONGEST", 10)
+    large = batchednodes.train({"run.until": 1}, graph=graph, out=tmp_path / "run")
+    assert [path.name[:6] for path in (tmp_path / "run" / "inputs").iterdir()] == ["graph-"]
+    forget(monkeypatch)
+    for found in (large, batchednodes.train(tmp_path / "run" / "config.yaml")):
+        assert torch.equal(found.x, small.x)
 
 
 @pytest.mark.parametrize(
