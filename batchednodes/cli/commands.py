@@ -70,7 +70,9 @@ def _run(
     with Interruption(limit) as interruption:
         try:
             with _bar(terminal) as bar:
-                result = start(_Watch(bar), interruption)
+                watch = _Watch(bar)
+                watch.begin("starting", "building the run; kernels that are new on this machine are compiled")
+                result = start(watch, interruption)
         except OSError as error:
             left = f"; once that is mended, {_to_go_on(place)}" if any(states(Inside(place.folder))) else ""
             raise OSError(f"{error}{left}") from error
@@ -142,8 +144,16 @@ class _Watch:
 
     def __init__(self, bar: Progress) -> None:
         self.bar, self.tasks = bar, dict[str, tuple[TaskID, float]]()
+        self.first: TaskID | None = None
+
+    def begin(self, name: str, status: str) -> None:
+        """Says what is done until the run shows how far it is."""
+        self.first = self.bar.add_task(name, total=None, status=status)
 
     def __call__(self, chosen: Config, progress: Advance, row: dict[str, Any]) -> None:
+        if self.first is not None:
+            self.bar.remove_task(self.first)
+            self.first = None
         if chosen.name not in self.tasks:
             self.tasks[chosen.name] = (
                 self.bar.add_task(chosen.name, total=chosen.run.until, status=""),
