@@ -4,19 +4,20 @@ What a user got wrong is refused here, as far as settings and the sizes of data 
 """
 
 import io
+import json
 import os
 import sys
 import warnings
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from batchednodes import __version__, config
-from batchednodes.cli.console import Output, check_written, console, say
+from batchednodes.cli.console import Output, check_written, console, loading, say
 from batchednodes.cli.interruption import seconds
 from batchednodes.config import reference, sweep
 from batchednodes.config.reference import Kind
@@ -41,10 +42,17 @@ else:
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+
+def _keys(incomplete: str) -> list[str]:
+    """Returns the settings that begin so, for the shell to complete."""
+    settings = (setting.path for kind in reference.catalogue() for setting in kind.settings)
+    return [f"{path}=" for path in dict.fromkeys(settings) if path.startswith(incomplete)]
+
 
 ConfigFile = Annotated[
     Path,
@@ -56,9 +64,12 @@ Overrides = Annotated[
         help="Settings that replace those of the file: `network.nodes=50 'gossip.clock.rate=2*log(n)'`.",
         metavar="KEY=VALUE",
         show_default=False,
+        autocompletion=_keys,
     ),
 ]
-EventBuffer = Annotated[Path | None, typer.Option(help="New folder for the results.", show_default="runs/<name>-<n>")]
+OutFolder = Annotated[
+    Path | None, typer.Option("--out", "-o", help="New folder for the results.", show_default="runs/<name>-<n>")
+]
 TimeLimit = Annotated[
     str | None,
     typer.Option(help="Wall time after which to halt with a checkpoint: `2h`, `90min`; exit code 124.", metavar="TIME"),
@@ -93,14 +104,18 @@ def options(
 def train(
     settings: ConfigFile,
     overrides: Overrides = None,
-    out: EventBuffer = None,
+    out: OutFolder = None,
     start_from: Annotated[
         str | None, typer.Option("--from", help="Folder of a run whose models are the initial ones.", metavar="DIR")
     ] = None,
     time_limit: TimeLimit = None,
     quiet: Quiet = False,
 ) -> None:
-    """Trains the nodes of a config and leaves curves, metrics and final models in a new folder."""
+    """Trains the nodes of a config and leaves curves, metrics and final models in a new folder.
+
+    Examples: `batchednodes train mine.yaml network.nodes=50 -o runs/small`;
+    `batchednodes train mine.yaml 'sweep.gossip.clock.rate=[1, log(n)]' replicas=4`
+    """
     chosen = config.load(settings, overrides or [])
     if start_from is not None:
         if any(override.startswith("run.start_from=") for override in overrides or []):
@@ -110,8 +125,10 @@ def train(
         chosen = replace(chosen, run=replace(chosen.run, start_from=start_from))
     place, limit = OutputFolder(out) if out else OutputFolder.numbered(chosen.name), seconds(time_limit)
     start.check_torch()
-    made = fresh(chosen, place.folder)
-    commands.train(chosen, made, place, limit, quiet)
+    with loading("data, graph and PyTorch", quiet):
+        made = fresh(chosen, place.folder)
+        run = commands.train  # imports PyTorch
+    run(chosen, made, place, limit, quiet)
 
 
 @app.command()
@@ -124,13 +141,18 @@ def resume(
     time_limit: TimeLimit = None,
     quiet: Quiet = False,
 ) -> None:
-    """Goes on with a run that was killed or interrupted, in place and bit for bit; or extends a finished one."""
+    """Goes on with a run that was killed or interrupted, in place and bit for bit; or extends a finished one.
+
+    Example: `batchednodes resume runs/mine-1 run.until=200`
+    """
     limit, chosen = seconds(time_limit), reopened(folder, overrides or [])
     check_writable(folder)
     start.check_torch()
     with Lock(Inside(folder)):
-        made = resumable(folder, chosen)
-        commands.resume(chosen, made, OutputFolder(folder), limit, quiet)
+        with loading("the run and PyTorch", quiet):
+            made = resumable(folder, chosen)
+            run = commands.resume  # imports PyTorch
+        run(chosen, made, OutputFolder(folder), limit, quiet)
 
 
 @app.command("plan")
@@ -153,24 +175,28 @@ def plan_command(
 
 @app.command("list")
 def list_command(
-    section: Annotated[
-        str, typer.Argument(help="Only sections that begin so, as `gossip` or `task.data`; or `metrics`.")
+    key: Annotated[
+        str,
+        typer.Argument(
+            help="Details of sections and settings that begin so, as `gossip`, `task.data.path`; `metrics`."
+        ),
     ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print all that is known as JSON.")] = False,
 ) -> None:
-    """Lists every section and kind of the settings, with defaults, units and ranges; or the metrics of a run."""
-    if section == "metrics":
-        return console().print(_metrics_table())
-    terminal, kinds = console(), [k for k in reference.catalogue() if k.section.startswith(section)]
+    """Lists every section and kind of the settings, a whole key a line; of some, with units, ranges and meanings.
+
+    Examples: `batchednodes list`; `batchednodes list gossip.clock`; `batchednodes list metrics`
+    """
+    if key == "metrics":
+        return _print_metrics(as_json)
+    found = [kind.beginning(key) for kind in reference.catalogue()]
+    kinds = [kind for kind in found if kind is not None]
     if not kinds:
-        raise ValueError(f"section must be one of the settings, got {shown(section)}; `batchednodes list` shows all")
+        raise ValueError(f"section must be one of the settings, got {shown(key)}; `batchednodes list` shows all")
+    if as_json:
+        return print(json.dumps([asdict(kind) for kind in kinds], indent=2))
     for kind in kinds:
-        title = [(kind.section or "top level", "bold"), *([": kind ", (kind.name, "bold")] if kind.name else [])]
-        default = " (default)" if kind.default and kind.name else ""
-        terminal.print(Text.assemble("\n", *title, f"{default}  {kind.summary}"))
-        for name, fact in kind.facts:
-            terminal.print(Text(f"  {name}: {fact}"))
-        if kind.settings:
-            terminal.print(_settings_table(kind))
+        _print_kind(kind, detailed=bool(key))
 
 
 @app.command()
@@ -185,7 +211,10 @@ def check(
     cases: Annotated[int, typer.Option(help="Random networks to try.", min=1)] = 12,
     seed: Annotated[int, typer.Option(help="Of the random networks.", min=0)] = 0,
 ) -> None:
-    """Checks an algorithm of one's own: waves equal one event at a time, laws hold, runs go on after a stop."""
+    """Checks an algorithm of one's own: waves equal one event at a time, laws hold, runs go on after a stop.
+
+    Example: `batchednodes check mine.py:MyAlgorithm pull=0.2`
+    """
     start.check_torch()
     settings = dict(config.assigned(text) for text in args or [])
     commands.check(target, settings, cases, seed)
@@ -321,15 +350,24 @@ def _show_warning(message: Warning | str, *_: Any) -> None:
     say("warning", message)
 
 
-def _metrics_table() -> Table:
-    table = Table("key", "unit", "meaning", box=None, pad_edge=True)
+def _print_metrics(as_json: bool) -> None:
+    """Prints key, unit and meaning of each metric."""
+    if as_json:
+        told = [{"key": one.key, "unit": one.unit, "meaning": one.meaning} for one in catalogue.METRICS]
+        return print(json.dumps(told, indent=2))
     for metric in catalogue.METRICS:
-        table.add_row(metric.key, metric.unit, metric.meaning)
-    return table
+        console().print(Text(f"{metric.key:<30} {metric.unit:<10} {metric.meaning}"), soft_wrap=True)
 
 
-def _settings_table(kind: Kind) -> Table:
-    table = Table("setting", "accepts", "default", "meaning", box=None, pad_edge=True)
+def _print_kind(kind: Kind, detailed: bool) -> None:
+    """Prints a section or kind and its settings, a whole key a line; detailed: with what is known of each."""
+    terminal = console()
+    title = [(kind.section or "top level", "bold"), *([": kind ", (kind.name, "bold")] if kind.name else [])]
+    default = " (default)" if kind.default and kind.name else ""
+    terminal.print(Text.assemble("\n", *title, f"{default}  {kind.summary}"), soft_wrap=not detailed)
+    for name, fact in kind.facts if detailed else ():
+        terminal.print(Text(f"  {name}: {fact}"))
     for setting in kind.settings:
-        table.add_row(setting.path, setting.type, setting.default, setting.meaning)
-    return table
+        terminal.print(Text(f"  {setting.path} = {setting.default}"), soft_wrap=True)
+        for line in (f"accepts {setting.type}", setting.meaning) if detailed else ():
+            terminal.print(Padding(Text(line), (0, 0, 0, 6)))

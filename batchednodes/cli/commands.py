@@ -70,7 +70,9 @@ def _run(
     with Interruption(limit) as interruption:
         try:
             with _bar(terminal) as bar:
-                result = start(_Watch(bar), interruption)
+                watch = _Watch(bar)
+                watch.begin("starting", "building the run; kernels that are new on this machine are compiled")
+                result = start(watch, interruption)
         except OSError as error:
             left = f"; once that is mended, {_to_go_on(place)}" if any(states(Inside(place.folder))) else ""
             raise OSError(f"{error}{left}") from error
@@ -99,9 +101,15 @@ def show_plan(prepared: Preflight, measured: bool) -> None:
         learning.check_lookups(configs, dealt)
     labels = (datasets.heterogeneity(*one) for one in dealt)
     labels = [one for one in labels if one is not None] if made.fits else []
-    known = facts(prepared.sizes[0], dealt[0] if dealt else None) | {"marks": _marks(configs, prepared.sizes)}
+    known = {"features of an example": made.features} | facts(prepared.sizes[0], dealt[0] if dealt else None)
+    known |= {"marks": _marks(configs, prepared.sizes)} | _spread(labels)
+    first = " (first network)" if made.networks > 1 else ""
+    contacts = {f"{label}{first}": value for label, value in graph.words().items()}
     time_of = measure.measure(prepared, made, events) if measured and made.fits else None
-    _show_plan(console(), made, graph, known, labels, time_of)
+    terminal, times = console(), [] if time_of is None else [_times(time_of)]
+    _show_plan(terminal, made, [_counts(made), known, contacts, *_sizes(made), *times])
+    if time_of is not None and time_of.marks_dominate:
+        terminal.print("marks take most of the time: raise run.mark_every, or score fewer nodes by run.eval_nodes")
 
 
 def _marks(configs: Sequence[Config], sizes: Sequence[DataSizes]) -> str:
@@ -142,8 +150,16 @@ class _Watch:
 
     def __init__(self, bar: Progress) -> None:
         self.bar, self.tasks = bar, dict[str, tuple[TaskID, float]]()
+        self.first: TaskID | None = None
+
+    def begin(self, name: str, status: str) -> None:
+        """Says what is done until the run shows how far it is."""
+        self.first = self.bar.add_task(name, total=None, status=status)
 
     def __call__(self, chosen: Config, progress: Advance, row: dict[str, Any]) -> None:
+        if self.first is not None:
+            self.bar.remove_task(self.first)
+            self.first = None
         if chosen.name not in self.tasks:
             self.tasks[chosen.name] = (
                 self.bar.add_task(chosen.name, total=chosen.run.until, status=""),
@@ -260,47 +276,32 @@ def _counts(made: Plan) -> dict[str, str]:
     return found
 
 
-def _show_plan(
-    terminal: Console,
-    made: Plan,
-    graph: Connectivity,
-    known: dict[str, str],
-    labels: list[Heterogeneity],
-    measured: "measure.WallTime | None",
-) -> None:
+def _show_plan(terminal: Console, made: Plan, sections: Sequence[dict[str, str]]) -> None:
     table = Table("", "", title=f"plan on {made.device}", show_header=False)
     table.columns[1].justify = "right"
-    for label, value in _counts(made).items():
-        table.add_row(label, value)
-    table.add_section()
-    table.add_row("features of an example", made.features)
-    for label, value in known.items():
-        table.add_row(label, value)
+    for section in sections:
+        for label, value in section.items():
+            table.add_row(label, value)
+        table.add_section()
+    terminal.print(table)
+
+
+def _spread(labels: Sequence[Heterogeneity]) -> dict[str, str]:
+    """Returns how heterogeneous the labels of networks are, in words."""
+    found = {}
     for label, values in {
         "label heterogeneity": [one.distance for one in labels],
         "label heterogeneity, by chance": [one.chance for one in labels],
     }.items():
         if values:
-            ends = dict.fromkeys(f"{value:.3f}" for value in (min(values), max(values)))
-            table.add_row(label, " to ".join(ends))
-    table.add_section()
-    first = " (first network)" if made.networks > 1 else ""
-    for label, value in graph.words().items():
-        table.add_row(f"{label}{first}", value)
-    table.add_section()
-    for part, size in made.memory.items():
-        table.add_row(part, gib(size))
-    table.add_section()
-    table.add_row("total", gib(made.total))
-    table.add_row("free", gib(made.available))
-    table.add_row("fits", "yes" if made.fits else "no")
-    if measured is not None:
-        table.add_section()
-        for label, value in _times(measured).items():
-            table.add_row(label, value)
-    terminal.print(table)
-    if measured is not None and measured.marks_dominate:
-        terminal.print("marks take most of the time: raise run.mark_every, or score fewer nodes by run.eval_nodes")
+            found[label] = " to ".join(dict.fromkeys(f"{value:.3f}" for value in (min(values), max(values))))
+    return found
+
+
+def _sizes(made: Plan) -> list[dict[str, str]]:
+    """Returns what memory a plan needs, by part and whole, in words."""
+    whole = {"total": gib(made.total), "free": gib(made.available), "fits": "yes" if made.fits else "no"}
+    return [{part: gib(size) for part, size in made.memory.items()}, whole]
 
 
 def _times(measured: "measure.WallTime") -> dict[str, str]:

@@ -7,6 +7,8 @@ that it reads none. What has a style is a `Text`.
 import errno
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -22,6 +24,21 @@ def console(stderr: bool = False, quiet: bool = False) -> Console:
     """Returns a console of a standard stream as it is when something is printed; wide where that is no terminal."""
     width = None if stderr or "COLUMNS" in os.environ or sys.stdout.isatty() else _WIDE
     return Console(stderr=stderr, quiet=quiet, markup=False, emoji=False, soft_wrap=stderr, width=width)
+
+
+@contextmanager
+def loading(what: str, quiet: bool) -> Iterator[None]:
+    """Says at once, on a terminal, what is loaded before a run can show how far it is; the line goes away then."""
+    shown = sys.stdout.isatty() and not quiet
+    if shown:
+        sys.stdout.write(f"loading {what} ...")
+        sys.stdout.flush()
+    try:
+        yield
+    finally:
+        if shown:
+            sys.stdout.write("\r\x1b[K")
+            sys.stdout.flush()
 
 
 class Output:

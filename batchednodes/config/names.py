@@ -9,7 +9,7 @@ from typing import Any
 class Section(dict):
     """A section of settings that was swept: a mapping by which rows can be grouped, since it is never changed."""
 
-    def __hash__(self) -> int:
+    def __hash__(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Returns a number that is the same for equal sections."""
         return hash(json.dumps(self, sort_keys=True))
 

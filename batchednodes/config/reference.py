@@ -5,7 +5,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from typing import Any, get_type_hints
 
 from batchednodes.algorithms.base import Algorithm
@@ -48,6 +48,13 @@ class Kind:
     """In the order of the code."""
     facts: tuple[tuple[str, str], ...] = ()
     """What else is known of it, each with its name; of algorithms only."""
+
+    def beginning(self, key: str) -> "Kind | None":
+        """Returns the kind with the settings that begin with a key; all, if its section does; None: there are none."""
+        if self.section.startswith(key):
+            return self
+        found = tuple(setting for setting in self.settings if setting.path.startswith(key))
+        return replace(self, settings=found) if found else None
 
 
 def catalogue() -> list[Kind]:

@@ -107,6 +107,8 @@ def draw(curves: Sequence[Curve]) -> Figure:
             for k in part:
                 _draw(axes, panel, curves[k], look.style(k), len(curves))
             _finish(axes, panel, len(curves) > _DETAILED)
+            if len(parts) == 1 or panel == panels[-1]:
+                axes.set_xlabel("simulated time [s]")
         line[0].set_ylabel(
             catalogue.PANELS.get(panel, panel)
             + (", mean node" if panel in ("loss", "accuracy") and len(curves) > _DETAILED else "")
@@ -235,8 +237,6 @@ def _finish(axes: Axes, panel: str, plain: bool) -> None:
         axes.set_ylim(bottom=-0.02 * axes.get_ylim()[1])  # a line at 0 is inside
     axes.grid(alpha=0.3)
     axes.xaxis.set_major_locator(MaxNLocator(6))
-    if axes.get_subplotspec().is_last_row() or not axes.get_shared_x_axes().get_siblings(axes)[1:]:
-        axes.set_xlabel("simulated time [s]")
     shown: dict[str, Any] = {}
     for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
         shown.setdefault(label, handle)

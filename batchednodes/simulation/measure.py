@@ -6,11 +6,12 @@ from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool, Float64
 
 from batchednodes.algorithms.versions import widen_
 from batchednodes.algorithms.waves import UpdateWave
 from batchednodes.events.synchronous import Barriers
-from batchednodes.events.timeline import UPDATE, Timeline
+from batchednodes.events.timeline import UPDATE, Clocks, Timeline
 from batchednodes.numerics import devices
 from batchednodes.numerics.memory import BackgroundWorker
 from batchednodes.numerics.torch_modes import own
@@ -49,7 +50,7 @@ class WallTime:
 
 @own()
 def measure(prepared: Preflight, made: Plan, events: Timeline) -> WallTime:
-    """Returns how long a run would take: its first waves run twice, the first time to compile what they need.
+    """Returns how long a run would take, from two of its windows, the first of which compiles what both need.
 
     Args:
         prepared: the networks of the run.
@@ -64,21 +65,15 @@ def measure(prepared: Preflight, made: Plan, events: Timeline) -> WallTime:
     with threads(made.threads), closing(BackgroundWorker()) as host:
         run = assembly.assemble(prepared.configs, events, made.chunks, None, prepared.take())
         run.evaluator.observe(run.state, run.engine.begin().clocks)
-        clocks, took = run.engine.begin().clocks, list[np.ndarray]()
-        for end in (span, 2 * span):
-            window = run.engine.executor.prepare(*run.engine.timeline.window(clocks, end), run.state, host)
-            widen_(run.state.versions, int(window.clocks.updates.max()))
-            run.engine.executor.fit_(run.state, slots(window.clocks))
-            clocks = window.clocks
-            took.append(_timed(run, window))
-            if end == span:
-                start = time.perf_counter() - begun
+        first, _ = _timed(run, run.engine.begin().clocks, span, host)
+        start = time.perf_counter() - begun
+        window, took = _timed(run, first.clocks, 2 * span, host)
         marked = time.perf_counter()
-        run.evaluator.observe(run.state, clocks)
+        run.evaluator.observe(run.state, window.clocks)
         devices.synchronize(run.state.x.device)
         mark = time.perf_counter() - marked
     updating = _updating(window)
-    seconds = [float(took[1][updating].sum()), float(took[1][~updating].sum())]
+    seconds = [float(took[updating].sum()), float(took[~updating].sum())]
     many = int((window.events.kind == UPDATE).sum())
     counts = many, len(window.events) - many
     whole = made.updates, made.gossips
@@ -87,7 +82,7 @@ def measure(prepared: Preflight, made: Plan, events: Timeline) -> WallTime:
     updates, mixing = (s * k for s, k in zip(seconds, scale, strict=True))
     marks = mark * (1 + math.ceil(config.run.until / config.run.mark_every))
     alone = updates + marks if config.run.baseline == "isolated" else 0.0
-    return WallTime(max(0.0, start - float(took[1].sum())), updates, mixing, marks, alone)
+    return WallTime(max(0.0, start - float(took.sum())), updates, mixing, marks, alone)
 
 
 def _span(events: Timeline, until: float) -> float:
@@ -98,22 +93,28 @@ def _span(events: Timeline, until: float) -> float:
     return min(until / 2, some, _MANY / rate if rate else math.inf)
 
 
-def _timed(run: assembly.Simulation, window: Window) -> np.ndarray:
-    """Runs a window; returns the wall time of each of its steps [s]."""
-    device, ticks = run.state.x.device, list[float]()
+def _timed(
+    run: assembly.Simulation, clocks: Clocks, end: float, host: BackgroundWorker
+) -> tuple[Window, Float64[np.ndarray, " steps"]]:
+    """Runs a window up to a simulated time [s]; returns it, and the wall time of each of its steps [s]."""
+    device, ticks, engine = run.state.x.device, list[float](), run.engine
 
     def tick() -> bool:
         devices.synchronize(device)
         ticks.append(time.perf_counter())
         return False
 
+    window = engine.executor.prepare(*engine.timeline.window(clocks, end), run.state, host)
+    widen_(run.state.versions, int(window.clocks.updates.max()))
+    engine.executor.fit_(run.state, slots(window.clocks))
     tick()
-    run.engine.executor.run_(run.state, window, 0, tick)
+    engine.executor.run_(run.state, window, 0, tick)
     tick()
-    return np.diff(ticks)
+    return window, np.diff(ticks)[: window.steps]
 
 
-def _updating(window: Window) -> np.ndarray:
+def _updating(window: Window) -> Bool[np.ndarray, " steps"]:
     """Returns which steps of a window are updates."""
-    from_phases = [isinstance(phase, UpdateWave) for phase in window.phases]
-    return np.array(from_phases) if from_phases else window.events.kind == UPDATE
+    if not window.phases:  # events run one by one
+        return window.events.kind == UPDATE
+    return np.array([isinstance(phase, UpdateWave) for phase in window.phases])

@@ -9,6 +9,8 @@ import pytest
 
 from batchednodes import load, train
 from batchednodes.cli import app
+from batchednodes.cli.console import console
+from batchednodes.config import reference
 from batchednodes.figures.published import EXPERIMENTS
 from batchednodes.figures.published.quickstart import Quickstart
 from batchednodes.results.folder.paths import OutputFolder
@@ -114,6 +116,55 @@ def test_plan_runs_nothing(monkeypatch, capsys):
     ):
         assert text in out
     assert [p.name for p in Path().iterdir()] == ["tiny.yaml"]
+
+
+def test_plan_says_what_data_are_and_how_long_a_run_takes(monkeypatch, capsys):
+    options = ["task.data={kind: digits}", "run.mark_every=0.002"]
+    code, out, _ = call(monkeypatch, capsys, "plan", "tiny.yaml", *options, "--measure")
+    assert code == 0
+    for text in ("training rows", "classification, 10 labels", "each scores", "wall time, marks", "wall time, total"):
+        assert text in out
+    assert "marks take most of the time: raise run.mark_every" in out
+    assert [p.name for p in Path().iterdir()] == ["tiny.yaml"]
+
+
+def test_list_has_whole_keys_at_any_width_details_and_json(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    _, out, _ = call(monkeypatch, capsys, "list")
+    known = reference.catalogue()
+    keys = [setting.path for kind in known for setting in kind.settings]
+    assert [line.split(" = ")[0].strip() for line in out.splitlines() if line.startswith("  ")] == keys
+    _, out, _ = call(monkeypatch, capsys, "list", "network.nodes")
+    assert "  network.nodes = 100\n" in out
+    assert "accepts an integer" in out
+    assert "network.topology" not in out
+    monkeypatch.setattr(reference, "catalogue", lambda: known)  # which is some seconds' work
+    _, out, _ = call(monkeypatch, capsys, "list", "--json")
+    told = json.loads(out)
+    assert [setting["path"] for kind in told for setting in kind["settings"]] == keys
+    assert len(json.loads(call(monkeypatch, capsys, "list", "metrics", "--json")[1])) > 30
+
+
+def test_a_run_says_what_it_does_before_its_first_window(monkeypatch):
+    said = []
+    monkeypatch.setattr(app.commands.Progress, "add_task", lambda self, name, **more: said.append((name, more)) or 0)
+    monkeypatch.setattr(app.commands.Progress, "update", lambda self, task, **more: None)
+    monkeypatch.setattr(app.commands.Progress, "remove_task", lambda self, task: said.append(("gone", {})))
+    with app.commands._bar(console()) as bar:
+        watch = app.commands._Watch(bar)
+        watch.begin("starting", "building the run")
+        assert said == [("starting", {"total": None, "status": "building the run"})]
+        train("tiny.yaml", watch=watch)
+    assert [name for name, _ in said] == ["starting", "gone", "run"]
+
+
+def test_the_shell_completes_keys_and_help_is_short(monkeypatch, capsys):
+    assert "gossip.clock.rate=" in app._keys("gossip.clock.r")
+    for command in ("train", "plan", "plot", "compare", "list", "figure", "resume", "check"):
+        code, out, _ = call(monkeypatch, capsys, command, "-h")
+        assert code == 0
+        assert "Example" in out
+    assert "--install-completion" in call(monkeypatch, capsys, "-h")[1]
 
 
 def test_list_shows_every_kind(monkeypatch, capsys):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 
 from batchednodes import train
 from batchednodes.cli import app, console
@@ -70,7 +71,7 @@ def test_arguments_and_bars_are_no_markup(monkeypatch, capsys):
 
 
 def test_heads_of_tables_keep_their_units(capsys):
-    table = app.Table("time [s]", title="at [s]")
+    table = Table("time [s]", title="at [s]")
     table.add_row("[/b]")
     console.console().print(table)
     out = capsys.readouterr().out

@@ -115,7 +115,7 @@ class Regression(Experiment):
             axes.set_xlabel("simulated time [s]")
         handles, labels = panels[0][0].get_legend_handles_labels()
         handles += [Line2D([], [], color="0.3", marker=marker, **_LONE) for marker in ("|", _ARROW)]
-        labels += [f"range of {int(table['replicas'].max())} replicas", f"beyond {_TOP:g}"]
+        labels += [f"range of {max(table['replicas']):.0f} replicas", f"beyond {_TOP:g}"]
         figure.legend(handles, labels, loc="outside lower center", ncols=3)
         return figure
 

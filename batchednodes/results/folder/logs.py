@@ -75,8 +75,9 @@ class RunLogs:
             for row in rows:
                 if 0 <= row["network"] < len(labels) and curves.update_step(row) >= after:
                     _append(record.boards[row["network"]], curves.by_updates(row), curves.update_step(row))
-            for board in record.boards if config is not None else ():
-                for part in curves.settings(config):
+            told = [] if config is None else curves.settings(config)
+            for board in record.boards:
+                for part in told:
                     board.add(part, after)
         return record
 
