@@ -162,4 +162,4 @@ def _starts(lengths: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 def count_(versions: Int[Tensor, " numbers"], own: Int64[Tensor, " w"]) -> None:
     """Adds one at the places of the nodes that have just been updated; place -1, not tracked, adds nothing."""
-    versions.index_put_((own.clamp(min=0),), (own >= 0).to(versions.dtype), accumulate=True)
+    versions.index_add_(0, own.clamp(min=0), (own >= 0).to(versions.dtype))

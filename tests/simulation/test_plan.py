@@ -44,6 +44,12 @@ def test_ages_that_divide_steps_have_memory_of_their_own():
     assert sizes["models under way"] - undivided.memory["models under way"] == undivided.slots * 5 * 8
 
 
+def test_isolated_nodes_have_memory_beside_the_run_that_they_are_compared_with():
+    alone, both = made("local.momentum=0.9").memory, made("local.momentum=0.9", "run.baseline=isolated").memory
+    assert both.pop("isolated nodes") == alone["models"] + alone["momentum"] + alone["data"] > 0
+    assert both == alone
+
+
 def test_networks_of_a_batch_take_their_own_versions():
     configs = [load({"network": {"nodes": n}}, ["run.until=8"]) for n in (10, 200)]
     assert plan(configs, assembly.timeline(configs)).memory["versions"] == (10 * 10 + 200 * 200) * 2

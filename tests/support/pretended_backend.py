@@ -1,9 +1,17 @@
-"""What PyTorch must know of pretended devices before its first gradient in a process: it then starts their threads."""
+"""What PyTorch must know of pretended devices before its first gradient in a process: it then starts their threads.
+
+And what Triton's interpreter must know of NumPy.
+"""
 
 import functools
 
 import torch
 from torch.utils import backend_registration
+
+try:
+    from triton.runtime import interpreter
+except ImportError:  # it has no build for this platform
+    interpreter = None
 
 NAME = "pretended"
 
@@ -21,6 +29,14 @@ class _Module(backend_registration._DummyBackendModule):
 
 @functools.cache
 def register() -> None:
-    """Makes PyTorch know the devices, once for the process."""
+    """Makes PyTorch know the devices, and Triton 3.6 that NumPy 2.4 turns no array of one number into a number."""
+    if interpreter is not None:
+        plain = interpreter._patch_lang_tensor
+
+        def patched(tensor, scope):
+            plain(tensor, scope)
+            scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
+
+        interpreter._patch_lang_tensor = patched
     backend_registration._setup_privateuseone_for_python_backend(NAME, _Module())
     torch.ones(1, requires_grad=True).sum().backward()

@@ -27,9 +27,14 @@ def _examples(x: Tensor, weight: tuple[int, ...], places: int, groups: int) -> i
 
 
 def _columns(x: Tensor, kernel: tuple[int, int], shape: Shape) -> Tensor:
-    """Returns the columns [rows, b, g, k, l] of images [rows, b, channels, H, W]."""
-    flat = F.unfold(x.flatten(0, 1), kernel, shape.dilation, shape.padding, shape.stride)
-    return flat.view(*x.shape[:2], shape.groups, -1, flat.shape[-1])
+    """Returns the columns [rows, b, g, k, l] of images [rows, b, channels, H, W], by one copy: CUDA's im2col, which
+    F.unfold calls, has a launch for each image."""
+    (up, left), (down, right), (dy, dx) = shape.padding, shape.stride, shape.dilation
+    padded, places = F.pad(x, (left, left, up, up)).contiguous(), shape.outputs(x.shape[3:], kernel)
+    strides = padded.stride()
+    seen = (*strides[:3], dy * strides[3], dx, down * strides[3], right)
+    windows = padded.as_strided((*padded.shape[:3], *kernel, *places), seen)
+    return windows.reshape(*x.shape[:2], shape.groups, -1, places[0] * places[1])
 
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, shape: Shape) -> Tensor:

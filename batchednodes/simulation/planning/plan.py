@@ -161,7 +161,7 @@ def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | N
     cuda = devices.is_cuda(where)
     chunks = need.chunks(cuda, need.nodes, updates)
     memory = need.tensors(need.nodes, tables.rows) | messages
-    memory |= need.workspace(chunks, writes, tables.width, cuda)
+    memory |= need.workspace(chunks, writes, tables.width, cuda) | _isolated(need)
     memory |= _ahead(need, events, where) | _neighbourhoods(need, events, where) | _asked(need, where)
     copy = _copy(need, tables.rows, memory, where)
     under_way = events if isinstance(events, MessageTimeline) else None
@@ -253,6 +253,13 @@ def _ahead(need: MemoryBudget, events: Timeline, where: torch.device) -> dict[st
         "minibatches drawn ahead (host)": ALIVE * part,
         "minibatches": part + drawing if devices.is_cuda(where) else 0,
     }
+
+
+def _isolated(need: MemoryBudget) -> dict[str, int]:
+    """Returns the bytes of the baseline's nodes, whose run begins when this one has ended, and is still there."""
+    if need.config.run.baseline != "isolated":
+        return {}
+    return {"isolated nodes": sum(size for part, size in need.tensors(need.nodes, 0).items() if "(host)" not in part)}
 
 
 def _neighbourhoods(need: MemoryBudget, events: Timeline, where: torch.device) -> dict[str, int]:
