@@ -42,8 +42,7 @@ class _Columns:
         b, emit = self.emit.builder, self.emit
         first = b.mul(self.width, line)
         return [
-            emit.load_some(base, b.add(first, place), mask)
-            for place, mask in zip(self.places, self.masks, strict=True)
+            emit.load_some(base, b.add(first, place), mask) for place, mask in zip(self.places, self.masks, strict=True)
         ]
 
     def store(self, vectors: Sequence[Any], base: Any, line: Any) -> None:
