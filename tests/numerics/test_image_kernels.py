@@ -93,9 +93,11 @@ def test_each_way_gives_what_the_plain_layer_gives_whatever_the_other_rows_are(h
 
 def test_wide_convolutions_go_by_the_library_and_thin_ones_and_other_types_do_not():
     x = torch.zeros(1)
-    assert library.takes(x, library._WORTH, 16, 8)
-    for arguments in ((x.double(), 1 << 30, 16, 8), (x, 1, 16, 8), (x, 1 << 30, 15, 8), (x, 1 << 30, 16, 7)):
+    assert library.takes(x, library._WORTH, 16, 8, True)
+    assert library.takes(x, 4 * library._WORTH, 16, 7)  # few inputs, but much to do
+    for arguments in ((x.double(), 1 << 30, 16, 8), (x, 1, 16, 8), (x, 1 << 30, 15, 8), (x, 1 << 20, 16, 7)):
         assert not library.takes(*arguments)
+    assert not library.takes(x, 1 << 30, 16, 7, back=True)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

@@ -5,11 +5,12 @@ A tile of 2 x 2 outputs depends on one of N x N inputs, N = k + 1. With fixed ma
     outputs = A' [ sum_c (C w C') * (B' x B) ] A          (* entry by entry)
 
 takes N^2 products of a pair of channels where 4 k^2 are common: 16 of 36, or 36 of 100. Each of the N^2 entries is a
-product of matrices, channels by tiles. The gradients of w and x are the adjoints of the same. Images have the channels of
-a pixel side by side; all that a few tiles need stays in the second cache.
+product of matrices, channels by tiles. The gradients of w and x are the adjoints of the same. Images have the channels
+of a pixel side by side; all that a few tiles need stays in the second cache. Rounding is that of sums in another order
+for 3 x 3, some ten times that for 5 x 5.
 
-Notation: w rows, m rows that share their inputs (r' = r // m), b examples, c input and o output channels, k kernel size, N
-side of a tile of inputs, T tiles at a time.
+Notation: w rows, m rows that share their inputs (r' = r // m), b examples, c input and o output channels, k size of the
+kernel, N side of a tile of inputs, T tiles at a time.
 
 Reference:
     A. Lavin, S. Gray, "Fast algorithms for convolutional neural networks", CVPR 2016.
@@ -64,7 +65,7 @@ _OUT = {
     3: ((1, 1, 1, 0), (0, 1, -1, -1)),
     5: ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 1)),
 }
-"""A' by k; the second entry of a row is 1, so that what is added to the entry (1, 1) of N x N is added to all outputs."""
+"""A' by k. Second entries are 1: what is added to the entry (1, 1) of N x N is added to all outputs."""
 
 
 def fits(shape: Shape, weight: Sequence[int], outputs: Sequence[int], b: int) -> bool:
@@ -262,9 +263,10 @@ def _image(height, width):  # noqa: ANN001, ANN202
 def _pad(image, top, left, out):  # noqa: ANN001, ANN202
     """Writes an image [H, W c] into the middle of a larger one, from some pixels on, as far as there is room."""
     for i in range(max(0, -top), min(image.shape[0], out.shape[0] - top)):
-        line, to = image[i], out[top + i]
-        for k in range(max(0, -left), min(line.size, to.size - left)):
-            to[left + k] = line[k]
+        begin, end = max(0, -left), min(image.shape[1], out.shape[1] - left)
+        line, to = image[i, begin:end], out[top + i, left + begin : left + end]
+        for k in range(line.size):
+            to[k] = line[k]
 
 
 @njit(nogil=True, cache=True)
@@ -352,7 +354,7 @@ def forward(x, weight, bias, padding, turned, y, first, last):  # noqa: ANN001, 
                     _out_3(outs + s * o * 4, side * out_apart, out_apart, to, width * o, o, o // LANES, number)
                 else:
                     _out_5(outs + s * o * 4, side * out_apart, out_apart, to, width * o, o, o // LANES, number)
-    return kept_w.size + kept_i.size + kept_o.size
+    return kept_w.size + kept_i.size + kept_o.size  # else their memory is given back before it is used
 
 
 @njit(nogil=True, cache=True)
@@ -382,8 +384,8 @@ def weight_gradient(g, x, padding, out, first, last):  # noqa: ANN001, ANN201
                     _back_5(source, width * o, o, backs + s * o * 4, side * out_apart, out_apart, o // LANES, number)
             for n in range(entries):
                 total = sums + n * w_apart * 4
-                _multiply(total, total, o, ins + n * in_apart * 4, 1, c, backs + n * out_apart * 4, LANES, o, o, c, some,
-                          number)  # fmt: skip
+                _multiply(total, total, o, ins + n * in_apart * 4, 1, c, backs + n * out_apart * 4, LANES, o, o, c,
+                          some, number)  # fmt: skip
         to = packed.ctypes.data
         if k == 3:
             _sum_3(sums, side * w_apart, w_apart, to, k * size, size, size // LANES, number)
@@ -394,4 +396,4 @@ def weight_gradient(g, x, padding, out, first, last):  # noqa: ANN001, ANN201
                 for i in range(f, f + LANES):
                     for q in range(k * k):
                         out[r, i, h, q] = packed[q, h, i]
-    return kept_w.size + kept_i.size + kept_o.size
+    return kept_w.size + kept_i.size + kept_o.size  # else their memory is given back before it is used
