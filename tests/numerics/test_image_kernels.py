@@ -56,11 +56,48 @@ def test_the_library_gives_each_row_what_it_gives_one_model(seed, last, wide):
     assert (y.movedim(2, -1) if last else y).is_contiguous()
 
 
+@pytest.mark.parametrize(
+    ("how", "shape", "sizes"),
+    [
+        ("tiles", Shape((1, 1), (1, 1), (1, 1), 1), (4, 16, 32, 3, 8, 8)),
+        ("tiles", Shape((1, 1), (0, 2), (1, 1), 1), (3, 32, 16, 3, 14, 10)),
+        ("tiles", Shape((1, 1), (2, 2), (1, 1), 1), (5, 16, 16, 5, 6, 10)),
+        ("products", Shape((2, 1), (0, 0), (1, 1), 1), (2, 5, 3, 1, 5, 6)),
+        ("products", Shape((1, 2), (1, 1), (2, 1), 1), (1, 24, 3, 3, 4, 4)),
+        ("library", Shape((2, 2), (1, 1), (1, 1), 1), (4, 16, 16, 3, 16, 16)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("last", [False, True])
+def test_each_way_gives_what_the_plain_layer_gives_whatever_the_other_rows_are(how, shape, sizes, last, wide):
+    b, c, o, k, *size = sizes
+    x, weight, bias = drawn(0, ROWS, b, c, *size), drawn(1, ROWS, o, c, k, k) / k, drawn(2, ROWS, o)
+    y = conv2d.outputs(x, weight, bias, shape.numbers, last)
+    assert library.way(shape, (o, c, k, k), tuple(y.shape[3:]), b) == how
+    g = drawn(3, *y.shape) / 8
+    found = [
+        conv2d.input_gradient(g, weight, size, shape.numbers, last),
+        conv2d.weight_gradient(g, x, [k, k], shape.numbers, last),
+    ]
+    for r in range(ROWS):
+        mine = x[r].clone().requires_grad_(), weight[r].clone().requires_grad_()
+        wanted = F.conv2d(*mine, bias[r], *shape.arguments)
+        close(y[r], wanted.detach())
+        for t, expected in zip(found, torch.autograd.grad(wanted, mine, g[r]), strict=True):
+            close(t[r], expected)
+    last_row = [t[-1:] for t in (x, weight, bias)]
+    assert torch.equal(conv2d.outputs(*last_row, shape.numbers, last), y[-1:])
+    assert torch.equal(conv2d.weight_gradient(g[-1:], x[-1:], [k, k], shape.numbers, last), found[1][-1:])
+    assert (y.movedim(2, -1) if last else y).is_contiguous()
+
+
 def test_wide_convolutions_go_by_the_library_and_thin_ones_and_other_types_do_not():
     x = torch.zeros(1)
-    assert library.takes(x, library._WORTH, 16, 8)
-    for arguments in ((x.double(), 1 << 30, 16, 8), (x, 1, 16, 8), (x, 1 << 30, 15, 8), (x, 1 << 30, 16, 7)):
+    assert library.takes(x, library._WORTH, 16, 8, True)
+    assert library.takes(x, 4 * library._WORTH, 16, 7)  # few inputs, but much to do
+    for arguments in ((x.double(), 1 << 30, 16, 8), (x, 1, 16, 8), (x, 1 << 30, 15, 8), (x, 1 << 20, 16, 7)):
         assert not library.takes(*arguments)
+    assert not library.takes(x, 1 << 30, 16, 7, back=True)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

@@ -46,7 +46,7 @@ def outputs(x: Tensor, weight: Tensor, bias: Tensor | None, numbers: list[int], 
         return library.laid(matmul.forward(x, weight, bias, shape), last)
     w, o, *kernel = weight.shape
     row = x.shape[1] * math.prod(shape.outputs(x.shape[3:], kernel[1:])) * o * math.prod(kernel)
-    if w and library.takes(x, row, o):
+    if w and library.takes(x, row, o, x.shape[2]):
         return library.forward(x.detach(), weight.detach(), bias, shape, last)
     y, work = _convolve_fake(x, weight, bias, numbers), w * row
     start = weight.new_zeros(weight.shape[:2]) if bias is None else bias
@@ -70,7 +70,7 @@ def input_gradient(g: Tensor, weight: Tensor, size: list[int], numbers: list[int
     if not _is_direct(g):
         return library.laid(matmul.input_gradient(g, weight, (size[0], size[1]), shape), last)
     w, work = g.shape[0], g.numel() * math.prod(weight.shape[2:])
-    if w and library.takes(g, work // w, g.shape[2], weight.shape[2] * shape.groups):
+    if w and library.takes(g, work // w, g.shape[2], weight.shape[2] * shape.groups, back=True):
         return library.input_gradient(g.detach(), weight.detach(), (size[0], size[1]), shape, last)
     out, arrays = _input_fake(g, weight, size, numbers), [t.detach().contiguous().numpy() for t in (g, weight)]
     each_part(out.shape[0], work, direct.input_gradient, *arrays, *shape.arguments, out.numpy())
@@ -92,7 +92,7 @@ def weight_gradient(g: Tensor, x: Tensor, size: list[int], numbers: list[int], l
     if not _is_direct(g):
         return matmul.weight_gradient(g, x, weights, shape)
     work = g.numel() * math.prod(weights[2:])
-    if w and library.takes(g, work // w, o):
+    if w and library.takes(g, work // w, o, x.shape[2]):
         return library.weight_gradient(g.detach(), x.detach(), weights, shape, last)
     out = g.new_empty(weights)
     arrays = [t.detach().contiguous().numpy() for t in (g, x)]

@@ -1,8 +1,9 @@
 r"""Wide convolutions of stacked models, one row after the other, each by the fastest way there is for its sizes.
 
-Where a row has much to do, a call of its own costs nothing beside it. Square kernels that go pixel by pixel are computed
-with fewer products (winograd.py), those of one place, or of more weights than places, as a product of matrices, all others
-by PyTorch's kernels, on the CPU those of oneDNN, which come near the peak of a core. Which rows go this way is decided by sizes alone, so that a run gives the same bits whenever and wherever it is resumed.
+Where a row has much to do, a call of its own costs nothing beside it. Square kernels that go pixel by pixel are
+computed with fewer products (winograd.py), those of one place, or of more weights than places, as one of matrices,
+all others by PyTorch's kernels, on the CPU those of oneDNN, which come near the peak of a core. All is decided by sizes
+alone, so that a run gives the same bits whenever and wherever it is resumed.
 
 Notation: w rows, m rows that share their inputs (r' = r // m), b examples, g gradient of the outputs.
 """
@@ -28,28 +29,33 @@ _WORTH = 1 << 20
 """Multiply-adds of a row above which its call costs little: some tens of microseconds beside about as many."""
 
 _OUTPUTS, _INPUTS = 16, 8
-"""Channels that fill a vector: with fewer outputs, or fewer inputs of whose gradient is asked, ours are faster."""
+"""Channels that fill a vector: with fewer outputs, or fewer inputs of whose gradient is asked, direct.py is faster."""
+
+_THIN = 4
+"""Times as much that a row of fewer inputs must have to do."""
 
 _FEW = 8
 """Numbers of a column for each place from which on weights, of which oneDNN makes copies, are the larger part."""
 
 
-def takes(x: Tensor, work: int, outputs: int, inputs: int = _INPUTS) -> bool:
+def takes(x: Tensor, work: int, outputs: int, inputs: int, back: bool = False) -> bool:
     """Returns whether rows are computed here; direct.py and matmul.py compute all others.
 
     Args:
         x: some tensor of the convolution.
         work: multiply-adds of one row.
         outputs: channels of the output.
-        inputs: channels of the input, where its gradient is asked for.
+        inputs: channels of the input.
+        back: whether the gradient of inputs is asked for.
     """
-    wide = outputs >= _OUTPUTS and inputs >= _INPUTS
-    return wide and work >= _WORTH and x.device.type == "cpu" and x.dtype == torch.float32
+    thin = inputs < _INPUTS
+    wide = outputs >= _OUTPUTS and work >= (_THIN if thin else 1) * _WORTH and not (thin and back)
+    return wide and x.device.type == "cpu" and x.dtype == torch.float32
 
 
 @functools.lru_cache(4096)
 def way(shape: Shape, weight: tuple[int, ...], outputs: tuple[int, ...], b: int) -> Way:
-    """Returns how a row is computed, by sizes alone: those of its weight, o c k k, of its outputs, H' W', and examples."""
+    """Returns how a row is computed, by sizes: those of its weight, o c k k, of its outputs, H' W', and b examples."""
     _, c, *kernel = weight
     if winograd.fits(shape, weight, outputs, b):
         return "tiles"
@@ -138,7 +144,7 @@ def _columns(x: Tensor, shape: Shape, kernel: Sequence[int]) -> Tensor:
     """Returns the columns [places, c u v] of images [b, c, H, W]."""
     if tuple(kernel) == (1, 1) and shape.padding == (0, 0):
         return x[:, :, :: shape.stride[0], :: shape.stride[1]].permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-    found = F.unfold(x, list(kernel), shape.dilation, shape.padding, shape.stride)
+    found = F.unfold(x, (kernel[0], kernel[1]), shape.dilation, shape.padding, shape.stride)
     return found.transpose(1, 2).flatten(0, 1)
 
 
@@ -151,7 +157,7 @@ def _images(columns: Tensor, like: Tensor, shape: Shape, kernel: Sequence[int]) 
         some.copy_(columns.view(b, *some.shape[2:], c).permute(0, 3, 1, 2))
         return out
     found = columns.unflatten(0, (b, -1)).transpose(1, 2)
-    return F.fold(found, size, list(kernel), shape.dilation, shape.padding, stride)
+    return F.fold(found, (size[0], size[1]), (kernel[0], kernel[1]), shape.dilation, shape.padding, stride)
 
 
 def laid(images: Tensor, last: bool) -> Tensor:

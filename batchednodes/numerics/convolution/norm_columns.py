@@ -1,6 +1,6 @@
 r"""Normalisation on the CPU: the innermost loops, down the columns of an example, some vectors of columns at a time.
 
-Of an example x [l, k] and the gradient g of its normalised values, in lines of k numbers each (mean, a, s, then two more),
+Of an example x [l, k] and the gradient g of its normalised values, by lines of k numbers (mean, a, s, then two more),
 
     moments:   sum (x - x_0), sum (x - x_0)^2,        x_0 the first line,
     products:  sum v (x - mean), sum v,
@@ -42,8 +42,7 @@ class _Columns:
         b, emit = self.emit.builder, self.emit
         first = b.mul(self.width, line)
         return [
-            emit.load_some(base, b.add(first, place), mask)
-            for place, mask in zip(self.places, self.masks, strict=True)
+            emit.load_some(base, b.add(first, place), mask) for place, mask in zip(self.places, self.masks, strict=True)
         ]
 
     def store(self, vectors: Sequence[Any], base: Any, line: Any) -> None:

@@ -81,8 +81,8 @@ def rewrite_(graph: fx.Graph, compiled: bool = False) -> None:
 
 def _is_by_library(node: fx.Node) -> bool:
     """Returns whether the library computes a convolution."""
-    y, weight = node.meta["val"], _value(node.args[1])
-    return library.takes(y, math.prod(y.shape[1:]) * math.prod(weight.shape[2:]), y.shape[2])
+    y, x, weight = node.meta["val"], _value(node.args[0]), _value(node.args[1])
+    return library.takes(y, math.prod(y.shape[1:]) * math.prod(weight.shape[2:]), y.shape[2], x.shape[2])
 
 
 def _value(node: Any) -> torch.Tensor:

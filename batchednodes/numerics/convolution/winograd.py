@@ -5,11 +5,12 @@ A tile of 2 x 2 outputs depends on one of N x N inputs, N = k + 1. With fixed ma
     outputs = A' [ sum_c (C w C') * (B' x B) ] A          (* entry by entry)
 
 takes N^2 products of a pair of channels where 4 k^2 are common: 16 of 36, or 36 of 100. Each of the N^2 entries is a
-product of matrices, channels by tiles. The gradients of w and x are the adjoints of the same. Images have the channels of
-a pixel side by side; all that a few tiles need stays in the second cache.
+product of matrices, channels by tiles. The gradients of w and x are the adjoints of the same. Images have the channels
+of a pixel side by side; all that a few tiles need stays in the second cache. Rounding is that of sums in another order
+for 3 x 3, some ten times that for 5 x 5.
 
-Notation: w rows, m rows that share their inputs (r' = r // m), b examples, c input and o output channels, k kernel size, N
-side of a tile of inputs, T tiles at a time.
+Notation: w rows, m rows that share their inputs (r' = r // m), b examples, c input and o output channels, k size of the
+kernel, N side of a tile of inputs, T tiles at a time.
 
 Reference:
     A. Lavin, S. Gray, "Fast algorithms for convolutional neural networks", CVPR 2016.
@@ -64,7 +65,7 @@ _OUT = {
     3: ((1, 1, 1, 0), (0, 1, -1, -1)),
     5: ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 1)),
 }
-"""A' by k; the second entry of a row is 1, so that what is added to the entry (1, 1) of N x N is added to all outputs."""
+"""A' by k. Second entries are 1: what is added to the entry (1, 1) of N x N is added to all outputs."""
 
 
 def fits(shape: Shape, weight: Sequence[int], outputs: Sequence[int], b: int) -> bool:
@@ -239,41 +240,59 @@ def _places(b, down, across):  # noqa: ANN001, ANN202
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _blank(entries, numbers, like):  # noqa: ANN001, ANN202
-    """Returns room for some numbers of each entry, and from where on it begins with a line of the cache.
+def _blank(entries, numbers):  # noqa: ANN001, ANN202
+    """Returns zeros for some numbers of each entry, and from where on the first begins with a line of the cache.
 
     Entries lie `numbers + LANES` apart, since lines that are a power of two apart push each other out.
     """
-    out = np.zeros(entries * (numbers + LANES) + LANES, like.dtype)
+    out = np.zeros(entries * (numbers + LANES) + LANES, np.float32)
     return out, out.ctypes.data + (-out.ctypes.data) % (LANES * 4)
 
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _inputs(x, at, size, k, top, left, patch, out, apart):  # noqa: ANN001, ANN202
-    """Writes B' D B of a tile to out, entries `apart` numbers apart.
+def _image(height, width):  # noqa: ANN001, ANN202
+    """Returns zeros [height, width], of which the first begins with a line of the cache."""
+    out = np.zeros(height * width + LANES, np.float32)
+    first = (-out.ctypes.data) % (LANES * 4) // 4
+    return out[first : first + height * width].reshape(height, width)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _pad(image, top, left, out):  # noqa: ANN001, ANN202
+    """Writes an image [H, W c] into the middle of a larger one, from some pixels on, as far as there is room."""
+    for i in range(max(0, -top), min(image.shape[0], out.shape[0] - top)):
+        begin, end = max(0, -left), min(image.shape[1], out.shape[1] - left)
+        line, to = image[i, begin:end], out[top + i, left + begin : left + end]
+        for k in range(line.size):
+            to[k] = line[k]
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _inputs(x, k, padding, places, padded, held, out, apart):  # noqa: ANN001, ANN202
+    """Writes B' D B of some tiles to out, entries `apart` numbers apart; returns which example is held.
 
     Args:
-        x: flat; an image [H, W, c] begins at `at`.
-        size: (H, W, c).
-        top, left: the first pixel of the tile.
-        patch: room for a tile.
+        x: images [b, H, W, c].
+        places: examples, and the first pixels, of the tiles.
+        padded: room for an image with the zeros around it.
+        held: number of the example that it holds.
     """
-    (height, width, c), side = size, k + 1
-    source, down = x.ctypes.data + (at + (top * width + left) * c) * 4, width * c
-    if top < 0 or left < 0 or top + side > height or left + side > width:  # zeros around the image
-        first, last = max(0, -left), min(side, width - left)
-        for i in range(side):
-            line = patch[i * side * c : (i + 1) * side * c]
-            line[:] = 0
-            if 0 <= top + i < height:
-                begin = at + ((top + i) * width + left) * c
-                line[first * c : last * c] = x[begin + first * c : begin + last * c]
-        source, down = patch.ctypes.data, side * c
-    if k == 3:
-        _in_3(source, down, c, out, side * apart, apart, c // LANES, patch[0])
-    else:
-        _in_5(source, down, c, out, side * apart, apart, c // LANES, patch[0])
+    (_, height, width, c), number = x.shape, x[0, 0, 0, 0]
+    down = padded.shape[1]
+    for s in range(len(places)):
+        e = places[s, 0]
+        if e != held:
+            _pad(x[e].reshape(height, width * c), padding[0], padding[1] * c, padded)
+            held = e
+        source, to = padded.ctypes.data + (places[s, 1] * down + places[s, 2] * c) * 4, out + s * c * 4
+        if k == 3:
+            _in_3(source, down, c, to, (k + 1) * apart, apart, c // LANES, number)
+        else:
+            _in_5(source, down, c, to, (k + 1) * apart, apart, c // LANES, number)
+    return held
 
 
 @njit(nogil=True, cache=True)
@@ -310,36 +329,32 @@ def forward(x, weight, bias, padding, turned, y, first, last):  # noqa: ANN001, 
         turned: whether it is so.
     """
     k, m, (_, b, height, width, o) = 3 if weight.shape[3] == 9 else 5, weight.shape[0] // x.shape[0], y.shape
-    side, entries, c, flat = k + 1, (k + 1) ** 2, x.shape[4], x.reshape(-1)
-    places, image = _places(b, height // 2, width // 2), x.shape[2] * x.shape[3] * c
+    side, entries, c, places = k + 1, (k + 1) ** 2, x.shape[4], _places(b, height // 2, width // 2)
+    padded = _image(height + k - 1, (width + k - 1) * c)
     most = _together(len(places), side, c + o)
-    packed, patch = np.empty((k * k, o // LANES, c, LANES), x.dtype), np.empty(entries * c, x.dtype)
-    kept_w, weights = _blank(entries, c * o, patch)
-    kept_i, ins = _blank(entries, most * c, patch)
-    kept_o, outs = _blank(entries, most * o, patch)
+    packed, number = np.empty((k * k, o // LANES, c, LANES), x.dtype), padded[0, 0]
+    kept_w, weights = _blank(entries, c * o)
+    kept_i, ins = _blank(entries, most * c)
+    kept_o, outs = _blank(entries, most * o)
     start, w_apart, in_apart, out_apart = np.zeros((2, o), x.dtype), c * o + LANES, most * c + LANES, most * o + LANES
     for r in range(first, last):
         _weights(weight[r], turned, packed, weights, w_apart)
-        start[1] = bias[r]
+        start[1], held = bias[r], -1
         for t in range(0, len(places), most):
             some = min(most, len(places) - t)
-            for s in range(some):
-                e, i, j = places[t + s]
-                at = (r // m * b + e) * image
-                _inputs(flat, at, (x.shape[2], x.shape[3], c), k, i - padding[0], j - padding[1], patch, ins + s * c * 4,
-                        in_apart)  # fmt: skip
+            held = _inputs(x[r // m], k, padding, places[t : t + some], padded, held, ins, in_apart)
             for n in range(entries):
                 begin = start.ctypes.data + (o * 4 if n == side + 1 else 0)
                 _multiply(outs + n * out_apart * 4, begin, 0, ins + n * in_apart * 4, c, 1, weights + n * w_apart * 4,
-                          c * LANES, LANES, o, most, c, patch[0])  # fmt: skip
+                          c * LANES, LANES, o, most, c, number)  # fmt: skip
             for s in range(some):
-                e, i, j = places[t + s]
-                to = y.ctypes.data + (((r * b + e) * height + i) * width + j) * o * 4
+                line = (r * b + places[t + s, 0]) * height + places[t + s, 1]
+                to = y.ctypes.data + (line * width + places[t + s, 2]) * o * 4
                 if k == 3:
-                    _out_3(outs + s * o * 4, side * out_apart, out_apart, to, width * o, o, o // LANES, patch[0])
+                    _out_3(outs + s * o * 4, side * out_apart, out_apart, to, width * o, o, o // LANES, number)
                 else:
-                    _out_5(outs + s * o * 4, side * out_apart, out_apart, to, width * o, o, o // LANES, patch[0])
-    return kept_w.size + kept_i.size + kept_o.size
+                    _out_5(outs + s * o * 4, side * out_apart, out_apart, to, width * o, o, o // LANES, number)
+    return kept_w.size + kept_i.size + kept_o.size  # else their memory is given back before it is used
 
 
 @njit(nogil=True, cache=True)
@@ -347,40 +362,38 @@ def forward(x, weight, bias, padding, turned, y, first, last):  # noqa: ANN001, 
 def weight_gradient(g, x, padding, out, first, last):  # noqa: ANN001, ANN201
     """Writes rows first to last of out [w, o, c, k k], the adjoint of `forward` in weight, at g [w, b, H', W', o]."""
     k, m, (_, b, height, width, o) = 3 if out.shape[3] == 9 else 5, g.shape[0] // x.shape[0], g.shape
-    side, entries, c, flat = k + 1, (k + 1) ** 2, x.shape[4], x.reshape(-1)
-    places, image = _places(b, height // 2, width // 2), x.shape[2] * x.shape[3] * c
+    side, entries, c, places = k + 1, (k + 1) ** 2, x.shape[4], _places(b, height // 2, width // 2)
+    padded = _image(height + k - 1, (width + k - 1) * c)
     most = _together(len(places), side, c + o)
-    packed, patch = np.empty((k * k, c, o), x.dtype), np.empty(entries * c, x.dtype)
-    kept_w, sums = _blank(entries, c * o, patch)
-    kept_i, ins = _blank(entries, most * c, patch)
-    kept_o, backs = _blank(entries, most * o, patch)
+    packed, number = np.empty((k * k, c, o), x.dtype), padded[0, 0]
+    kept_w, sums = _blank(entries, c * o)
+    kept_i, ins = _blank(entries, most * c)
+    kept_o, backs = _blank(entries, most * o)
     w_apart, in_apart, out_apart, size = c * o + LANES, most * c + LANES, most * o + LANES, c * o
     for r in range(first, last):
-        kept_w[:] = 0
+        kept_w[:], held = 0, -1
         for t in range(0, len(places), most):
             some = min(most, len(places) - t)
+            held = _inputs(x[r // m], k, padding, places[t : t + some], padded, held, ins, in_apart)
             for s in range(some):
-                e, i, j = places[t + s]
-                at = (r // m * b + e) * image
-                _inputs(flat, at, (x.shape[2], x.shape[3], c), k, i - padding[0], j - padding[1], patch, ins + s * c * 4,
-                        in_apart)  # fmt: skip
-                source = g.ctypes.data + (((r * b + e) * height + i) * width + j) * o * 4
+                line = (r * b + places[t + s, 0]) * height + places[t + s, 1]
+                source = g.ctypes.data + (line * width + places[t + s, 2]) * o * 4
                 if k == 3:
-                    _back_3(source, width * o, o, backs + s * o * 4, side * out_apart, out_apart, o // LANES, patch[0])
+                    _back_3(source, width * o, o, backs + s * o * 4, side * out_apart, out_apart, o // LANES, number)
                 else:
-                    _back_5(source, width * o, o, backs + s * o * 4, side * out_apart, out_apart, o // LANES, patch[0])
+                    _back_5(source, width * o, o, backs + s * o * 4, side * out_apart, out_apart, o // LANES, number)
             for n in range(entries):
                 total = sums + n * w_apart * 4
-                _multiply(total, total, o, ins + n * in_apart * 4, 1, c, backs + n * out_apart * 4, LANES, o, o, c, some,
-                          patch[0])  # fmt: skip
+                _multiply(total, total, o, ins + n * in_apart * 4, 1, c, backs + n * out_apart * 4, LANES, o, o, c,
+                          some, number)  # fmt: skip
         to = packed.ctypes.data
         if k == 3:
-            _sum_3(sums, side * w_apart, w_apart, to, k * size, size, size // LANES, patch[0])
+            _sum_3(sums, side * w_apart, w_apart, to, k * size, size, size // LANES, number)
         else:
-            _sum_5(sums, side * w_apart, w_apart, to, k * size, size, size // LANES, patch[0])
+            _sum_5(sums, side * w_apart, w_apart, to, k * size, size, size // LANES, number)
         for f in range(0, o, LANES):
             for h in range(c):
                 for i in range(f, f + LANES):
                     for q in range(k * k):
                         out[r, i, h, q] = packed[q, h, i]
-    return kept_w.size + kept_i.size + kept_o.size
+    return kept_w.size + kept_i.size + kept_o.size  # else their memory is given back before it is used
