@@ -27,6 +27,7 @@ MAPS: dict[Any, Op] = {
     _ATEN.log1p.default: Op.LOG1P,
     _ATEN.erf.default: Op.ERF,
     _ATEN.tanh.default: Op.TANH,
+    _ATEN.gelu.default: Op.GELU,
     _ATEN.sigmoid.default: Op.SIGMOID,
     _ATEN.sqrt.default: Op.SQRT,
     _ATEN.reciprocal.default: Op.INVERT,
@@ -41,6 +42,7 @@ JOINS: dict[Any, Op] = {
     _ATEN.div.Tensor: Op.DIVIDE,
     _ATEN.tanh_backward.default: Op.TANH_BACK,
     _ATEN.sigmoid_backward.default: Op.SIGMOID_BACK,
+    _ATEN.gelu_backward.default: Op.GELU_BACK,
 }
 """Operations of two operands."""
 

@@ -3,9 +3,46 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
 from batchednodes.numerics.fx_program import UntraceableError
+
+_ATEN = torch.ops.aten
+
+_SHAPED = (_ATEN.view.default, _ATEN._unsafe_view.default, _ATEN.clone.default)
+"""Operations that keep numbers and their order."""
+
+
+def own_tables_(graph: fx.Graph) -> None:
+    """Looks up in the table of each row what vmap looks up in one long table of all, by indices moved along it."""
+    for node in graph.nodes:
+        if node.target in (_ATEN.embedding.default, _ATEN.embedding_dense_backward.default):
+            node.args = (node.args[0], _unmoved(node.args[1]), *node.args[2:])
+    graph.eliminate_dead_code()
+
+
+def _unmoved(index: Any) -> Any:
+    """Returns indices without what was added for each row, or the same where nothing was."""
+    moved = index.args[1] if index.target is _ATEN.add.Tensor else None
+    while isinstance(moved, fx.Node) and moved.target in _SHAPED:
+        moved = moved.args[0]
+    return index.args[0] if isinstance(moved, fx.Node) and moved.target is _ATEN.arange.start_step else index
+
+
+def normalized_again(norm: fx.Node) -> list[fx.Node]:
+    """Returns the nodes that compute anew, from the moments that a layer normalization gives, what it gives itself.
+
+    They are (x - mean) root; then x - mean, where it is for these alone.
+    """
+    items = {node.args[1]: node for node in norm.users}
+    mean, root = items.get(1), items.get(2)
+    found: list[fx.Node] = []
+    for less in [] if mean is None else mean.users:
+        if less.target is _ATEN.sub.Tensor and less.args == (norm.args[0], mean):
+            scaled = [node for node in less.users if node.target is _ATEN.mul.Tensor and node.args == (less, root)]
+            found += scaled if len(scaled) < len(less.users) else [*scaled, less]
+    return found
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...] | None:
