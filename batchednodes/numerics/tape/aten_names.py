@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from batchednodes.numerics.fx_program import UntraceableError
 from batchednodes.numerics.tape.opcodes import Op
 
 _ATEN = torch.ops.aten
@@ -60,3 +61,16 @@ CHANGES: dict[Any, tuple[Op, float]] = {
     _ATEN.mul_.Tensor: (Op.MULTIPLY_TO, 1.0),
 }
 """Operations that change their first operand, and their factor."""
+
+
+def with_number(op: Op, b: float, c: float) -> tuple[Op, float]:
+    """Returns the operation of one operand that does the same as one of two whose second is a number.
+
+    Raises:
+        UntraceableError: there is none.
+    """
+    if op == Op.ADD:
+        return Op.SHIFT, c * b
+    if op in (Op.MULTIPLY, Op.DIVIDE):
+        return Op.SCALE, b if op == Op.MULTIPLY else 1 / b
+    raise UntraceableError(f"{op.name} has a number as its second operand")

@@ -14,8 +14,8 @@ from torch import fx
 from batchednodes.numerics.fx_program import UntraceableError
 from batchednodes.numerics.tape import layers, pieces
 from batchednodes.numerics.tape.assembler import Writer
-from batchednodes.numerics.tape.aten_names import CHANGES, JOINS, MAPS, SOFTMAX, VIEWS
-from batchednodes.numerics.tape.fx_nodes import alpha, normalized_again, own_shape, row_shape, shape_of
+from batchednodes.numerics.tape.aten_names import CHANGES, JOINS, MAPS, SOFTMAX, VIEWS, with_number
+from batchednodes.numerics.tape.fx_nodes import alpha, normalized_again, own_shape, row_dim, row_shape, shape_of
 from batchednodes.numerics.tape.matmul import BYTES
 from batchednodes.numerics.tape.opcodes import Op
 from batchednodes.numerics.tape.strides import StridedView, favoured, joining
@@ -90,7 +90,7 @@ class Translator:
     def _joined(self, op: Op, node: fx.Node, a: Any, b: Any, number: float = 0.0) -> StridedView:
         """Adds an operation of two operands, which broadcast; the second may be a number."""
         if not isinstance(b, fx.Node):
-            return self._mapped(*_with_number(op, float(b), number), node, a)
+            return self._mapped(*with_number(op, float(b), number), node, a)
         if op == Op.MULTIPLY and self._place(a) in self.ones and row_shape(b) == row_shape(node):
             return self._place(b)
         first, second = (self._place(value).expanded(row_shape(node)) for value in (a, b))
@@ -107,6 +107,7 @@ class Translator:
         return lambda node, *_: self._mapped(Op.FILL, number, node, None)
 
     def _refilled(self, _: fx.Node, a: Any, number: _Number) -> StridedView:
+        self.rows.pop(self._place(a).base, None)
         return self.writer.add(Op.FILL, self._place(a), number=float(number))
 
     def _rewritten(self, node: fx.Node, a: Any, b: Any, *_: Any) -> StridedView:
@@ -129,6 +130,7 @@ class Translator:
         """Changes an argument, or a result."""
         place, source = self._place(a), self._place(b)
         self.ones.discard(place)
+        self.rows.pop(place.base, None)
         if op == Op.ADD_TO and source.base in self.rows:  # only rows that are there change
             return layers.add_rows(self.writer, place, *self.rows[source.base], number * alpha(node))
         return self.writer.add(op, place, None, self._place(b).expanded(place.shape), number * alpha(node))
@@ -183,12 +185,12 @@ class Translator:
 
     def _put_together(self, join: Callable[..., StridedView]) -> Callable[..., StridedView]:
         def add(node: fx.Node, places: Sequence[Any], dim: int = 0) -> StridedView:
-            return join(self.writer, [self._place(place) for place in places], _row_dim(node, dim))
+            return join(self.writer, [self._place(place) for place in places], row_dim(node, dim))
 
         return add
 
     def _selected_back(self, node: fx.Node, g: Any, _: Any, dim: int, k: int) -> StridedView:
-        shape, d = row_shape(node), _row_dim(node, dim)
+        shape, d = row_shape(node), row_dim(node, dim)
         return pieces.placed(self.writer, self._place(g), shape, d, k % shape[d])
 
     def _sliced(
@@ -294,9 +296,10 @@ class Translator:
     def _power(self, node: fx.Node, a: Any, exponent: _Number) -> StridedView:
         if exponent == 1:
             return self._place(a)
-        if exponent != 2:
-            raise UntraceableError("a power is not the second")
-        return self._mapped(Op.SQUARE, 0.0, node, a)
+        if exponent not in (2, 3):
+            raise UntraceableError("a power is neither the second nor the third")
+        square = self._mapped(Op.SQUARE, 0.0, node, a)
+        return square if exponent == 2 else self._combined(Op.MULTIPLY, square, a)
 
     def _inverse_root(self, node: fx.Node, a: Any) -> StridedView:
         root = self._mapped(Op.SQRT, 0.0, node, a)
@@ -331,7 +334,7 @@ _HANDLERS: dict[Any, Callable[[Translator], Callable[..., Any]]] = {
     _ATEN.sub.Tensor: lambda t: t._sum(-1.0),
     _ATEN.mul.Scalar: lambda t: t._by(Op.SCALE),
     _ATEN.div.Scalar: lambda t: t._by(Op.SCALE, lambda c: 1 / c),
-    _ATEN.add.Scalar: lambda t: t._by(Op.SHIFT),
+    **dict.fromkeys((_ATEN.add.Scalar, _ATEN.add_.Scalar), lambda t: t._by(Op.SHIFT)),  # none reads the old values
     _ATEN.sub.Scalar: lambda t: t._by(Op.SHIFT, operator.neg),
     _ATEN.eq.Scalar: lambda t: t._by(Op.EQUALS),
     _ATEN.gt.Scalar: lambda t: t._by(Op.EXCEEDS),
@@ -386,24 +389,3 @@ _HANDLERS: dict[Any, Callable[[Translator], Callable[..., Any]]] = {
     _ATEN._to_copy.default: lambda t: t._converted,
 }
 """What adds the instructions of an operation, given the arguments of its node."""
-
-
-def _row_dim(node: fx.Node, dim: int) -> int:
-    """Returns the number of a dimension of what a node gives among those of a row."""
-    d, left = dim % len(own_shape(node)), len(own_shape(node)) - len(row_shape(node))
-    if d < left or (d == 0 and shape_of(node) is not None):
-        raise UntraceableError("an operation goes along the rows")
-    return d - left
-
-
-def _with_number(op: Op, b: float, c: float) -> tuple[Op, float]:
-    """Returns the operation of one operand that does the same as one of two whose second is a number.
-
-    Raises:
-        UntraceableError: there is none.
-    """
-    if op == Op.ADD:
-        return Op.SHIFT, c * b
-    if op in (Op.MULTIPLY, Op.DIVIDE):
-        return Op.SCALE, b if op == Op.MULTIPLY else 1 / b
-    raise UntraceableError(f"{op.name} has a number as its second operand")

@@ -15,19 +15,32 @@ _SHAPED = (_ATEN.view.default, _ATEN._unsafe_view.default, _ATEN.clone.default)
 
 
 def own_tables_(graph: fx.Graph) -> None:
-    """Looks up in the table of each row what vmap looks up in one long table of all, by indices moved along it."""
+    """Looks up in the table of each row what vmap looks up in one table of all.
+
+    That table is long, and indices are moved along it; or it is wide, where all rows have the same indices.
+    """
     for node in graph.nodes:
         if node.target in (_ATEN.embedding.default, _ATEN.embedding_dense_backward.default):
             node.args = (node.args[0], _unmoved(node.args[1]), *node.args[2:])
+            first = _origin(node.args[0])
+            wide = first.target is _ATEN.permute.default
+            for turned in [user for view in node.users for user in view.users] if wide else []:
+                if turned.target is _ATEN.permute.default:
+                    turned.target, turned.args = node.target, (first.args[0], *node.args[1:])
     graph.eliminate_dead_code()
+
+
+def _origin(node: fx.Node) -> fx.Node:
+    """Returns the node whose numbers a node gives in the same order."""
+    while node.target in _SHAPED and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+    return node
 
 
 def _unmoved(index: Any) -> Any:
     """Returns indices without what was added for each row, or the same where nothing was."""
-    moved = index.args[1] if index.target is _ATEN.add.Tensor else None
-    while isinstance(moved, fx.Node) and moved.target in _SHAPED:
-        moved = moved.args[0]
-    return index.args[0] if isinstance(moved, fx.Node) and moved.target is _ATEN.arange.start_step else index
+    moved = _origin(index.args[1]) if index.target is _ATEN.add.Tensor else index
+    return index.args[0] if moved is not index and moved.target is _ATEN.arange.start_step else index
 
 
 def normalized_again(norm: fx.Node) -> list[fx.Node]:
@@ -65,6 +78,14 @@ def row_shape(node: fx.Node) -> tuple[int, ...]:
     """Returns the shape of what a node gives for one row, or for all."""
     shape = shape_of(node)
     return node.meta["shapes"][1] if shape is None else shape
+
+
+def row_dim(node: fx.Node, dim: int) -> int:
+    """Returns the number of a dimension of what a node gives among those of a row."""
+    d, left = dim % len(own_shape(node)), len(own_shape(node)) - len(row_shape(node))
+    if d < left or (d == 0 and shape_of(node) is not None):
+        raise UntraceableError("an operation goes along the rows")
+    return d - left
 
 
 def own_shape(node: Any) -> tuple[int, ...]:
