@@ -8,14 +8,13 @@ Notation: w rows of a wave.
 """
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._decomp import get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from batchednodes.numerics.convolution.rewriting import rewrite_
@@ -97,7 +96,7 @@ def untraceable() -> Iterator[None]:
         raise UntraceableError(str(error)) from error
 
 
-def joint(function: Function, arguments: Arguments, apart: Sequence[Any] = ()) -> fx.GraphModule:
+def joint(function: Function, arguments: Arguments, apart: Mapping[Any, Any] | None = None) -> fx.GraphModule:
     """Returns the operations of a function for any number of rows, without those that do nothing.
 
     Each node of a tensor says in its `meta["shapes"]` what shapes it has with two numbers of rows.
@@ -105,10 +104,9 @@ def joint(function: Function, arguments: Arguments, apart: Sequence[Any] = ()) -
     Args:
         function: what is traced.
         arguments: gives new arguments.
-        apart: operations that are taken apart into simpler ones.
+        apart: what takes an operation apart into simpler ones, by the operation.
     """
-    table: Any = get_decompositions(apart)
-    small, large = (make_fx(function, decomposition_table=table)(*arguments(w)) for w in (_ROWS - 1, _ROWS))
+    small, large = (make_fx(function, decomposition_table=apart)(*arguments(w)) for w in (_ROWS - 1, _ROWS))
     _Joint(small, large).join_()
     _drop_idle_(large.graph)
     return large

@@ -1,6 +1,8 @@
 """Tapes of minibatch steps, against vmap; and their parts, against NumPy."""
 
 import itertools
+import logging
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -244,7 +246,8 @@ def test_an_update_that_the_tape_gets_wrong_is_refused():
     ("model", "has"),
     [("mlp, hidden: [8], activation: gelu", True), ("python, target: 'example_models:small_cnn'", False)],
 )
-def test_auto_takes_a_tape_where_there_is_one_and_a_program_elsewhere(model, has):
+def test_auto_takes_a_tape_where_there_is_one_and_says_why_it_takes_a_program_elsewhere(model, has, caplog):
+    caplog.set_level(logging.INFO, "batchednodes")
     options = ["network.nodes=20", "run.until=400", "task.data={kind: digits}", f"task.model={{kind: {model}}}"]
     config = load({}, options)
     events = assembly.timeline([config])
@@ -252,6 +255,7 @@ def test_auto_takes_a_tape_where_there_is_one_and_a_program_elsewhere(model, has
     found = run.engine.executor.algorithm.descent
     assert (found.tape is not None) == has
     assert has or isinstance(found.step_, torch.fx.GraphModule)
+    assert bool(re.search("auto: no tape .*convol", caplog.text)) != has
 
 
 def each(function, x):

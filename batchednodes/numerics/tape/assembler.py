@@ -79,7 +79,7 @@ class Writer:
         first = a if op == Op.TOTAL else out  # what lies without gaps along the innermost loop
         assert first is not None
         used = [place for place in (out, a, b) if place is not None]
-        found = loops([first, *used])
+        found = loops([first, *used], lined=not more)
         if found is None:
             long = [d for d, n in enumerate(first.shape) if n != 1 and first.strides[d] != 1]
             if len(long) < RANK or more:
@@ -111,7 +111,7 @@ class Writer:
                 source, times = self.copied[place.base]
                 if self.changed.get(source, 0) != times:
                     raise UntraceableError("what was copied has changed since")
-        if CHANGING <= op <= Op.MULTIPLY_TO or op in (Op.SPREAD, Op.TOTAL) or out.base >= 0:
+        if CHANGING <= op <= Op.MULTIPLY_TO or op in (Op.SPREAD, Op.ADD_ROWS, Op.TOTAL) or out.base >= 0:
             self.changed[out.base] = self.changed.get(out.base, 0) + 1
         missing, zeros = a or b or out, [0, 0, 0]
         given = iter([list(s) for s in strides])
@@ -140,27 +140,24 @@ class Writer:
             lanes: numbers of a vector.
         """
         plain, turned = _cost(a, b, lanes), _cost(_turned(b), _turned(a), lanes)
-        if turned <= plain:  # where both are alike, examples lie side by side
+        if turned <= plain - (a.strides[1] == 1):  # where both are alike, examples lie side by side
             return _turned(self._tile(_turned(b), _turned(a)))
         return self._tile(a, b)
 
     def products(self, a: StridedView, b: StridedView, lanes: int) -> StridedView:
         """Adds the products of as many matrices [k, m, l] and [k, l, n], like `product`."""
-        pairs = [(x.without([0]), y.without([0])) for x, y in zip(_each(a), _each(b), strict=True)]
-        x, y = pairs[0]
-        if _cost(_turned(y), _turned(x), lanes) <= _cost(x, y, lanes):
-            pairs = [(_turned(y), _turned(x)) for x, y in pairs]
-            return self._tiles(pairs).permuted((0, 2, 1))
-        return self._tiles(pairs)
+        first, second = a.without([0]), b.without([0])
+        if _cost(_turned(second), _turned(first), lanes) <= _cost(first, second, lanes) - (a.strides[2] == 1):
+            return self._tiles(b.permuted((0, 2, 1)), a.permuted((0, 2, 1))).permuted((0, 2, 1))
+        return self._tiles(a, b)
 
-    def _tiles(self, pairs: Sequence[tuple[StridedView, StridedView]]) -> StridedView:
-        (m, k), n = pairs[0][0].shape, pairs[0][1].shape[1]
-        out = self.new((len(pairs), m, n))
-        for place, (a, b) in zip(_each(out), pairs, strict=True):
-            b = b if b.strides[1] == 1 or n == 1 else self.copy(b, (0, 1))
-            strides = [[0, n, 1], [0, a.strides[0], 0], [0, 0, 1]]
-            more = k, a.strides[1], b.strides[0]
-            self.put(Op.PRODUCT, (1, m, n), place, a, b, strides, more=more)
+    def _tiles(self, a: StridedView, b: StridedView) -> StridedView:
+        """Adds products whose vectors lie along the columns of their second factors."""
+        (many, m, k), n = a.shape, b.shape[2]
+        b = b if b.strides[2] == 1 or n == 1 else self.copy(b, (0, 1, 2))
+        out = self.new((many, m, n))
+        strides = [[m * n, n, 1], [a.strides[0], a.strides[1], 0], [b.strides[0], 0, 1]]
+        self.put(Op.PRODUCT, (many, m, n), out, a, b, strides, more=(k, a.strides[2], b.strides[1]))
         return out
 
     def _tile(self, a: StridedView, b: StridedView) -> StridedView:
@@ -237,11 +234,6 @@ def _gap(taken: list[tuple[int, int]], size: int) -> int:
             break
         first = max(first, -(-b // _LINE) * _LINE)
     return first
-
-
-def _each(place: StridedView) -> list[StridedView]:
-    """Returns the views of each entry along the first dimension."""
-    return [place.part(0, k, 1) for k in range(place.shape[0])]
 
 
 def _turned(place: StridedView) -> StridedView:

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from batchednodes.numerics.fx_program import UntraceableError
 from batchednodes.numerics.tape.opcodes import Op
 
 _ATEN = torch.ops.aten
@@ -27,6 +28,7 @@ MAPS: dict[Any, Op] = {
     _ATEN.log1p.default: Op.LOG1P,
     _ATEN.erf.default: Op.ERF,
     _ATEN.tanh.default: Op.TANH,
+    _ATEN.gelu.default: Op.GELU,
     _ATEN.sigmoid.default: Op.SIGMOID,
     _ATEN.sqrt.default: Op.SQRT,
     _ATEN.reciprocal.default: Op.INVERT,
@@ -41,6 +43,7 @@ JOINS: dict[Any, Op] = {
     _ATEN.div.Tensor: Op.DIVIDE,
     _ATEN.tanh_backward.default: Op.TANH_BACK,
     _ATEN.sigmoid_backward.default: Op.SIGMOID_BACK,
+    _ATEN.gelu_backward.default: Op.GELU_BACK,
 }
 """Operations of two operands."""
 
@@ -58,3 +61,16 @@ CHANGES: dict[Any, tuple[Op, float]] = {
     _ATEN.mul_.Tensor: (Op.MULTIPLY_TO, 1.0),
 }
 """Operations that change their first operand, and their factor."""
+
+
+def with_number(op: Op, b: float, c: float) -> tuple[Op, float]:
+    """Returns the operation of one operand that does the same as one of two whose second is a number.
+
+    Raises:
+        UntraceableError: there is none.
+    """
+    if op == Op.ADD:
+        return Op.SHIFT, c * b
+    if op in (Op.MULTIPLY, Op.DIVIDE):
+        return Op.SCALE, b if op == Op.MULTIPLY else 1 / b
+    raise UntraceableError(f"{op.name} has a number as its second operand")

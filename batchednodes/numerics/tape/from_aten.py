@@ -3,7 +3,6 @@ r"""Translation from the graph of a program, whose nodes are operations of ATen,
 The dimension of rows, the first one of a wave's tensors, is left out of their shapes.
 """
 
-import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,13 +12,13 @@ import torch
 from torch import fx
 
 from batchednodes.numerics.fx_program import UntraceableError
-from batchednodes.numerics.tape import pieces
+from batchednodes.numerics.tape import layers, pieces
 from batchednodes.numerics.tape.assembler import Writer
-from batchednodes.numerics.tape.aten_names import CHANGES, JOINS, MAPS, SOFTMAX, VIEWS
-from batchednodes.numerics.tape.fx_nodes import alpha, own_shape, row_shape, shape_of
+from batchednodes.numerics.tape.aten_names import CHANGES, JOINS, MAPS, SOFTMAX, VIEWS, with_number
+from batchednodes.numerics.tape.fx_nodes import alpha, normalized_again, own_shape, row_dim, row_shape, shape_of
 from batchednodes.numerics.tape.matmul import BYTES
 from batchednodes.numerics.tape.opcodes import Op
-from batchednodes.numerics.tape.strides import StridedView, favoured
+from batchednodes.numerics.tape.strides import StridedView, favoured, joining
 
 _ATEN = torch.ops.aten
 
@@ -38,6 +37,10 @@ class Translator:
     """Where the result of a node lies; a list of places, or of other results, where it has several."""
     ones: set[StridedView] = field(default_factory=set)
     """Places of ones, with which gradients begin; a product by them is left out."""
+    normal: dict[fx.Node, StridedView] = field(default_factory=dict)
+    """What layer normalization gives before weights, by its node."""
+    rows: dict[int, tuple[StridedView, StridedView]] = field(default_factory=dict)
+    """Rows that were added to a block of zeros, and their indices, by the block's base."""
 
     def translate(self, node: fx.Node) -> None:
         """Adds the instructions of a node.
@@ -57,7 +60,7 @@ class Translator:
         if target in JOINS:
             return lambda node, a, b: self._joined(JOINS[target], node, a, b)
         if target in SOFTMAX:
-            return lambda node, *args: self._along(SOFTMAX[target], node, args)
+            return lambda node, *args: self._softened(SOFTMAX[target], node, args)
         if target in CHANGES:
             return lambda node, a, b: self._changed(node, *CHANGES[target], a, b)
         if target in VIEWS:
@@ -87,7 +90,7 @@ class Translator:
     def _joined(self, op: Op, node: fx.Node, a: Any, b: Any, number: float = 0.0) -> StridedView:
         """Adds an operation of two operands, which broadcast; the second may be a number."""
         if not isinstance(b, fx.Node):
-            return self._mapped(*_with_number(op, float(b), number), node, a)
+            return self._mapped(*with_number(op, float(b), number), node, a)
         if op == Op.MULTIPLY and self._place(a) in self.ones and row_shape(b) == row_shape(node):
             return self._place(b)
         first, second = (self._place(value).expanded(row_shape(node)) for value in (a, b))
@@ -104,6 +107,7 @@ class Translator:
         return lambda node, *_: self._mapped(Op.FILL, number, node, None)
 
     def _refilled(self, _: fx.Node, a: Any, number: _Number) -> StridedView:
+        self.rows.pop(self._place(a).base, None)
         return self.writer.add(Op.FILL, self._place(a), number=float(number))
 
     def _rewritten(self, node: fx.Node, a: Any, b: Any, *_: Any) -> StridedView:
@@ -124,13 +128,18 @@ class Translator:
 
     def _changed(self, node: fx.Node, op: Op, number: float, a: Any, b: Any) -> StridedView:
         """Changes an argument, or a result."""
-        place = self._place(a)
+        place, source = self._place(a), self._place(b)
         self.ones.discard(place)
+        self.rows.pop(place.base, None)
+        if op == Op.ADD_TO and source.base in self.rows:  # only rows that are there change
+            return layers.add_rows(self.writer, place, *self.rows[source.base], number * alpha(node))
         return self.writer.add(op, place, None, self._place(b).expanded(place.shape), number * alpha(node))
 
     def _viewed(self, node: fx.Node, a: Any) -> StridedView:
         place, shape = self._place(a), row_shape(node)
-        return place.reshaped(shape) or self.writer.copy(place, range(len(place.shape))).packed(shape)
+        found = place.reshaped(shape) or self.writer.copy(place, joining(place, shape)).reshaped(shape)
+        assert found is not None
+        return found
 
     def _transposed(self, node: fx.Node, a: Any, first: int, second: int) -> StridedView:
         place = self._place(a)
@@ -176,12 +185,12 @@ class Translator:
 
     def _put_together(self, join: Callable[..., StridedView]) -> Callable[..., StridedView]:
         def add(node: fx.Node, places: Sequence[Any], dim: int = 0) -> StridedView:
-            return join(self.writer, [self._place(place) for place in places], _row_dim(node, dim))
+            return join(self.writer, [self._place(place) for place in places], row_dim(node, dim))
 
         return add
 
     def _selected_back(self, node: fx.Node, g: Any, _: Any, dim: int, k: int) -> StridedView:
-        shape, d = row_shape(node), _row_dim(node, dim)
+        shape, d = row_shape(node), row_dim(node, dim)
         return pieces.placed(self.writer, self._place(g), shape, d, k % shape[d])
 
     def _sliced(
@@ -212,17 +221,42 @@ class Translator:
         out = self.writer.share(self.writer.total(place, along), place)
         return out if keep else out.without(along)
 
-    def _along(self, op: Op, node: fx.Node, args: Sequence[Any]) -> StridedView:
-        """Adds a softmax, or its adjoint: along the outer dimension of two."""
+    def _softened(self, op: Op, node: fx.Node, args: Sequence[Any]) -> StridedView:
         places = [self._place(value) for value in args if isinstance(value, fx.Node)]
-        shape, d = places[0].shape, self._dim(node, args[len(places)])
-        order = [d, *(k for k in range(len(shape)) if k != d)]
-        laid = [self.writer.laid(place, order) for place in places]
-        out, size = self.writer.new(shape, order), math.prod(shape)
-        zeros = [[0, 0, 0]] * (1 + len(laid))
-        more = (shape[d], size // max(1, shape[d]))
-        self.writer.put(op, (1, 1, 1), out, laid[0], laid[1] if len(laid) > 1 else None, zeros, more=more)
-        return out
+        return layers.along(self.writer, op, places, self._dim(node, args[len(places)]))
+
+    def _normalized(self, node: fx.Node, a: Any, shape: Sequence[int], w: Any, b: Any, eps: float) -> list[Any]:
+        out = self.normal[node] = layers.normalized(self.writer, self._place(a), len(shape), eps)
+        self.found |= dict.fromkeys(normalized_again(node), out)
+        return [self._combined(Op.ADD, self._combined(Op.MULTIPLY, out, w), b), None, None]
+
+    def _normalized_back(
+        self, _: fx.Node, g: Any, a: Any, shape: Sequence[int], mean: Any, root: Any, w: Any, *more: Any
+    ) -> list[Any]:
+        forward = self.normal.get(mean.args[0])
+        if forward is None or mean.args[0].args[0] is not a:
+            raise UntraceableError("a layer normalization has no forward pass")
+        back = self._combined(Op.MULTIPLY, self._place(g), w)
+        return [layers.normalized_back(self.writer, back, forward, len(shape)), None, None]
+
+    def _combined(self, op: Op, place: StridedView, other: Any) -> StridedView:
+        """Adds an operation of a place and what a node gives, repeated as need be; None: nothing."""
+        if other is None:
+            return place
+        new = self.writer.new(place.shape, favoured((place,), place.shape))
+        return self.writer.add(op, new, place, self._place(other).expanded(place.shape), 1.0)
+
+    def _rows_of(self, node: fx.Node, table: Any, index: Any, *_: Any) -> StridedView:
+        return layers.rows(self.writer, self._place(table), self._place(index), row_shape(node))
+
+    def _rows_back(self, node: fx.Node, g: Any, index: Any, _: Any, padding: int, scaled: bool) -> StridedView:
+        """Adds the gradient of a table of which rows were looked up."""
+        if padding != -1 or scaled:
+            raise UntraceableError("a table pads, or scales its gradient by counts")
+        back = self._place(g), self._place(index)
+        table = self.writer.add(Op.FILL, self.writer.new(row_shape(node)))
+        self.rows[table.base] = back
+        return layers.add_rows(self.writer, table, *back, 1.0)
 
     def _picked(self, node: fx.Node, a: Any, dim: int, index: Any) -> StridedView:
         place, where, d = self._place(a), self._place(index), self._dim(node, dim)
@@ -249,15 +283,10 @@ class Translator:
         return out
 
     def _rows(self, node: fx.Node, a: Any, dim: int, index: Any) -> StridedView:
-        place, where = self._place(a), self._place(index)
-        if dim != 0 or shape_of(a) is not None or where.strides != (1,):
+        if dim != 0 or shape_of(a) is not None:
             raise UntraceableError("entries of a row are looked up")
         integer = not node.meta["val"].is_floating_point()
-        row = math.prod(place.shape[1:])
-        out = self.writer.new(row_shape(node), integer=integer)
-        op, strides = Op.INDICES if integer else Op.ROWS, [[0, 0, 1]] * 3
-        self.writer.put(op, (1, 1, where.size), out, place, where, strides, more=(row, place.shape[0]))
-        return out
+        return layers.rows(self.writer, self._place(a), self._place(index), row_shape(node), integer)
 
     def _equal(self, node: fx.Node, a: Any, b: Any) -> StridedView:
         """Adds a comparison of two integers."""
@@ -277,9 +306,10 @@ class Translator:
     def _power(self, node: fx.Node, a: Any, exponent: _Number) -> StridedView:
         if exponent == 1:
             return self._place(a)
-        if exponent != 2:
-            raise UntraceableError("a power is not the second")
-        return self._mapped(Op.SQUARE, 0.0, node, a)
+        if exponent not in (2, 3):
+            raise UntraceableError("a power is neither the second nor the third")
+        square = self._mapped(Op.SQUARE, 0.0, node, a)
+        return square if exponent == 2 else self._combined(Op.MULTIPLY, square, a)
 
     def _inverse_root(self, node: fx.Node, a: Any) -> StridedView:
         root = self._mapped(Op.SQRT, 0.0, node, a)
@@ -287,6 +317,8 @@ class Translator:
 
     def _chosen(self, node: fx.Node, mask: Any, a: Any, b: Any) -> StridedView:
         """Adds a where a mask is on and b elsewhere: a copy of b, of which some is replaced."""
+        if a is b:
+            return self._place(a)
         out = self._mapped(Op.COPY, 0.0, node, b)
         first, second = (self._place(value).expanded(out.shape) for value in (a, mask))
         return self.writer.add(Op.CHOOSE, out, first, second)
@@ -312,7 +344,7 @@ _HANDLERS: dict[Any, Callable[[Translator], Callable[..., Any]]] = {
     _ATEN.sub.Tensor: lambda t: t._sum(-1.0),
     _ATEN.mul.Scalar: lambda t: t._by(Op.SCALE),
     _ATEN.div.Scalar: lambda t: t._by(Op.SCALE, lambda c: 1 / c),
-    _ATEN.add.Scalar: lambda t: t._by(Op.SHIFT),
+    **dict.fromkeys((_ATEN.add.Scalar, _ATEN.add_.Scalar), lambda t: t._by(Op.SHIFT)),  # none reads the old values
     _ATEN.sub.Scalar: lambda t: t._by(Op.SHIFT, operator.neg),
     _ATEN.eq.Scalar: lambda t: t._by(Op.EQUALS),
     _ATEN.gt.Scalar: lambda t: t._by(Op.EXCEEDS),
@@ -361,27 +393,10 @@ _HANDLERS: dict[Any, Callable[[Translator], Callable[..., Any]]] = {
     _ATEN.masked_fill.Scalar: lambda t: t._masked,
     _ATEN.threshold_backward.default: lambda t: t._relu_back,
     _ATEN.pow.Tensor_Scalar: lambda t: t._power,
+    _ATEN.native_layer_norm.default: lambda t: t._normalized,
+    _ATEN.native_layer_norm_backward.default: lambda t: t._normalized_back,
+    _ATEN.embedding.default: lambda t: t._rows_of,
+    _ATEN.embedding_dense_backward.default: lambda t: t._rows_back,
     _ATEN._to_copy.default: lambda t: t._converted,
 }
 """What adds the instructions of an operation, given the arguments of its node."""
-
-
-def _row_dim(node: fx.Node, dim: int) -> int:
-    """Returns the number of a dimension of what a node gives among those of a row."""
-    d, left = dim % len(own_shape(node)), len(own_shape(node)) - len(row_shape(node))
-    if d < left or (d == 0 and shape_of(node) is not None):
-        raise UntraceableError("an operation goes along the rows")
-    return d - left
-
-
-def _with_number(op: Op, b: float, c: float) -> tuple[Op, float]:
-    """Returns the operation of one operand that does the same as one of two whose second is a number.
-
-    Raises:
-        UntraceableError: there is none.
-    """
-    if op == Op.ADD:
-        return Op.SHIFT, c * b
-    if op in (Op.MULTIPLY, Op.DIVIDE):
-        return Op.SCALE, b if op == Op.MULTIPLY else 1 / b
-    raise UntraceableError(f"{op.name} has a number as its second operand")

@@ -15,6 +15,14 @@ from numba.np.numpy_support import carray
 
 from batchednodes.numerics.intrinsics import claim, fetch, pointer
 from batchednodes.numerics.tape.elementwise import OPTIONS, add_up, apply, change, gather, join
+from batchednodes.numerics.tape.lines import (
+    gelu,
+    gelu_back,
+    normalize,
+    normalize_back,
+    softmax_lines,
+    softmax_lines_back,
+)
 from batchednodes.numerics.tape.matmul import multiply
 from batchednodes.numerics.tape.opcodes import BINARY, CHANGING, MORE, OUT, SIZES, WIDTH, A, B, Op
 from batchednodes.numerics.tape.softmax import argmax, softmax, softmax_back
@@ -70,6 +78,8 @@ def _elementwise(op, code, bases, c, size, spares, number):  # noqa: ANN001, ANN
                     gather(first, code[A + 4], code[A + 3], lines, n, out)
                 elif op == Op.FILL:
                     apply(op, out, spares[0], c, lines * n)
+                elif op == Op.GELU:
+                    gelu(out, _operand(first, code[A + 4], code[A + 3], lines, n, spares[0], number))
                 elif op < BINARY:
                     apply(op, out, _operand(first, code[A + 4], code[A + 3], lines, n, spares[0], number), c, lines * n)
                 else:
@@ -78,7 +88,10 @@ def _elementwise(op, code, bases, c, size, spares, number):  # noqa: ANN001, ANN
                         change(op, out, other, c, lines * n)
                     else:
                         own = _operand(first, code[A + 4], code[A + 3], lines, n, spares[0], number)
-                        join(op, out, own, other, c, lines * n)
+                        if op == Op.GELU_BACK:
+                            gelu_back(out, own, other)
+                        else:
+                            join(op, out, own, other, c, lines * n)
 
 
 @njit(**OPTIONS)
@@ -128,17 +141,53 @@ def _indexed(op, code, bases, size, number):  # noqa: ANN001, ANN202
 
 @njit(**OPTIONS)
 @no_type_check
-def _take(code, bases, size, number):  # noqa: ANN001, ANN202
-    """Copies rows of an argument of numbers of some bytes."""
+def _take(code, bases, size, number, missing):  # noqa: ANN001, ANN202
+    """Copies rows of numbers of some bytes; a row that there is not is of numbers that stand for missing ones."""
     count, long = code[SIZES + 2], code[MORE]
     o, a, b = _at(code, OUT, bases, size), _at(code, A, bases, size), _at(code, B, bases, 8)
     index = carray(pointer(b), count, np.int64)
     out = carray(pointer(o), count * long, number)
     for e in range(count):
         inside = 0 <= index[e] < code[MORE + 1]
-        row = carray(pointer(a + (index[e] if inside else 0) * long * size), long, number)
+        row, line = carray(pointer(a + (index[e] if inside else 0) * long * size), long, number), out[e * long :]
         for i in range(long):
-            out[np.uintp(e * long + i)] = row[np.uintp(i)]
+            line[np.uintp(i)] = row[np.uintp(i)] if inside else missing
+
+
+@njit(**OPTIONS)
+@no_type_check
+def _add_rows(code, bases, c, size, number):  # noqa: ANN001, ANN202
+    """Adds rows of numbers to those at some indices; what there is no row for is left out."""
+    count, long = code[SIZES + 2], code[MORE]
+    o, a, b = _at(code, OUT, bases, size), _at(code, A, bases, size), _at(code, B, bases, 8)
+    index = carray(pointer(b), count, np.int64)
+    for e in range(count):
+        if 0 <= index[e] < code[MORE + 1]:
+            row = carray(pointer(o + index[e] * long * size), long, number)
+            change(Op.ADD_TO, row, carray(pointer(a + e * long * size), long, number), c, long)
+
+
+@njit(**OPTIONS)
+@no_type_check
+def _along(op, code, bases, c, size, spares, number):  # noqa: ANN001, ANN202
+    """Runs an operation that goes along one of two dimensions."""
+    d, m = code[MORE], code[MORE + 1]
+    o, a, b = _at(code, OUT, bases, size), _at(code, A, bases, size), _at(code, B, bases, size)
+    out, first = carray(pointer(o), d * m, number), carray(pointer(a), d * m, number)
+    second = carray(pointer(b), d * m, number)
+    if op == Op.NORM:
+        normalize(out, first, carray(pointer(o + d * m * size), m, number), c, d, m)
+    elif op == Op.NORM_BACK:
+        normalize_back(out, first, second, carray(pointer(b + d * m * size), m, number), d, m)
+    elif op == Op.SOFTMAX or op == Op.LOG_SOFTMAX:
+        if code[MORE + 2]:
+            softmax_lines(op == Op.SOFTMAX, out, first, d, m)
+        else:
+            softmax(op == Op.SOFTMAX, out, first, d, m, spares)
+    elif code[MORE + 2]:
+        softmax_lines_back(op == Op.SOFTMAX_BACK, out, first, second, d, m)
+    else:
+        softmax_back(op == Op.SOFTMAX_BACK, out, first, second, d, m, spares)
 
 
 @njit(**OPTIONS)
@@ -156,20 +205,18 @@ def _step(codes, numbers, bases, spares, number):  # noqa: ANN001, ANN202
             continue
         o, a, b = _at(code, OUT, bases, size), _at(code, A, bases, size), _at(code, B, bases, size)
         if op == Op.PRODUCT:
-            multiply(o, code[OUT + 3], a, code[A + 3], code[MORE + 1], b, code[MORE + 2], code[SIZES + 1],
-                     code[SIZES + 2], code[MORE], size, numbers[q])  # fmt: skip
-        elif op <= Op.SOFTMAX_BACK:
-            d, m = code[MORE], code[MORE + 1]
-            out, first = carray(pointer(o), d * m, number), carray(pointer(a), d * m, number)
-            if op == Op.SOFTMAX or op == Op.LOG_SOFTMAX:
-                softmax(op == Op.SOFTMAX, out, first, d, m, spares)
-            else:
-                second = carray(pointer(b), d * m, number)
-                softmax_back(op == Op.SOFTMAX_BACK, out, first, second, d, m, spares)
+            for i in range(code[SIZES]):
+                multiply(o + i * code[OUT + 2] * size, code[OUT + 3], a + i * code[A + 2] * size, code[A + 3],
+                         code[MORE + 1], b + i * code[B + 2] * size, code[MORE + 2], code[SIZES + 1],
+                         code[SIZES + 2], code[MORE], size, numbers[q])  # fmt: skip
+        elif op <= Op.NORM_BACK:
+            _along(op, code, bases, numbers[q], size, spares, number)
+        elif op == Op.ADD_ROWS:
+            _add_rows(code, bases, numbers[q], size, number)
         elif op == Op.ROWS:
-            _take(code, bases, size, number)
+            _take(code, bases, size, number, number(np.nan))
         elif op == Op.INDICES:
-            _take(code, bases, 8, np.int64)
+            _take(code, bases, 8, np.int64, np.int64(0))
         elif op == Op.ARGMAX:
             d, m = code[MORE], code[MORE + 1]
             places = carray(pointer(_at(code, OUT, bases, 8)), m, np.int64)

@@ -34,6 +34,7 @@ class Op(IntEnum):
     LOG1P = auto()  # log(1 + a)
     ERF = auto()
     TANH = auto()
+    GELU = auto()  # a F(a), F the distribution function of a standard normal number
     SIGMOID = auto()
     SQRT = auto()
     SQUARE = auto()
@@ -50,24 +51,26 @@ class Op(IntEnum):
     RELU_BACK = auto()  # a where b > 0, else 0
     TANH_BACK = auto()  # a (1 - b^2)
     SIGMOID_BACK = auto()  # a b (1 - b)
+    GELU_BACK = auto()  # a times the derivative of GELU at b
     MASK = auto()  # c where b is not 0, else a
     CHOOSE = auto()  # a where b is not 0, else o
     ADD_TO = auto()  # o + c b: from here on the operand is b, and the result is changed
     MULTIPLY_TO = auto()  # o b
     TOTAL = auto()  # o + sum of a along the loops in which the result stays where it is
-    PRODUCT = auto()  # matrix product; MORE: terms, strides of a and b along them
-    LOG_SOFTMAX = auto()  # along the outer of two dimensions; MORE: its size, and that of the other
+    PRODUCT = auto()  # matrix products, one for each turn of the first loop; MORE: terms, strides of a and b along them
+    LOG_SOFTMAX = auto()  # along one of two dimensions; MORE: its size, that of the other, 1: it is the inner one
     LOG_SOFTMAX_BACK = auto()  # a - exp(b) sum a, likewise
     SOFTMAX = auto()
     SOFTMAX_BACK = auto()  # b (a - sum a b), likewise
+    NORM = auto()  # lines less their mean, over the root of their variance + c; then one over that; MORE: sizes of both
+    NORM_BACK = auto()  # its adjoint at b, applied to a, likewise
     PICK = auto()  # o = a[index b]; MORE: distance of a's entries, and how many there are
     SPREAD = auto()  # o[index b] += a; MORE: distance of o's entries, and how many there are
-    ROWS = auto()  # o = row b of a; MORE: size of a row, and how many there are
+    ADD_ROWS = auto()  # row b of o += c a; MORE: size of a row, and how many there are
+    ROWS = auto()  # o = row b of a, likewise
     INDICES = auto()  # the same for integers
     SAME = auto()  # 1 where the integers a and b are equal, else 0
-    ARGMAX = (
-        auto()
-    )  # o = number of the largest of a along the outer of two dimensions, an integer; MORE: as LOG_SOFTMAX
+    ARGMAX = auto()  # o = number of the largest of a along the outer of two dimensions; MORE: the sizes of both
 
 
 BINARY, CHANGING = Op.ADD, Op.ADD_TO

@@ -1,8 +1,10 @@
 """Strided views: where the numbers of one row of a wave lie while its tape runs, and how loops go through them."""
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 RANK = 3
 """Loops of an instruction, one in the other, at most."""
@@ -75,6 +77,19 @@ def packed(shape: tuple[int, ...], order: Sequence[int] | None = None) -> tuple[
     return tuple(strides)
 
 
+def joining(place: StridedView, shape: tuple[int, ...]) -> list[int]:
+    """Returns an order of dimensions in which a place has a view of another shape; the innermost stays, if it can."""
+    ends, groups, total = set(accumulate(shape, operator.mul)), [list[int]()], 1
+    for d, size in enumerate(place.shape):
+        groups[-1].append(d)
+        total *= size
+        if total in ends:  # here a dimension of the other shape ends, too
+            groups.append([])
+    inner = [any(place.strides[d] == 1 and place.shape[d] > 1 for d in group) for group in groups]
+    steps = [max((place.strides[d] for d in group), default=0) for group in groups]
+    return [d for k in sorted(range(len(groups)), key=lambda k: (inner[k], -steps[k])) for d in groups[k]]
+
+
 def favoured(places: Sequence[StridedView], shape: tuple[int, ...]) -> list[int]:
     """Returns the order of dimensions for a new result of some shape, from the places that it is computed from.
 
@@ -93,11 +108,11 @@ def _spread(place: StridedView) -> int:
     return math.prod(size for size, stride in zip(place.shape, place.strides, strict=True) if stride or size == 1)
 
 
-def loops(places: Sequence[StridedView]) -> tuple[list[int], list[list[int]]] | None:
+def loops(places: Sequence[StridedView], lined: bool = True) -> tuple[list[int], list[list[int]]] | None:
     """Returns the sizes of RANK loops through places of one shape, outermost first, and each place's strides.
 
-    The first place's numbers lie without gaps along the innermost loop; neighbouring dimensions that all places go
-    through as through one become one. None: there are more loops.
+    If lined, the first place's numbers lie without gaps along the innermost loop; neighbouring dimensions that all
+    places go through as through one become one. None: there are more loops.
     """
     shape, first = places[0].shape, places[0].strides
     order = sorted((d for d in range(len(shape)) if shape[d] != 1), key=lambda d: (-first[d], d))
@@ -114,7 +129,7 @@ def loops(places: Sequence[StridedView]) -> tuple[list[int], list[list[int]]] | 
             for own, step in zip(strides, steps, strict=True):
                 own.append(step)
     missing = RANK - len(sizes)
-    if missing < 0 or (sizes and strides[0][-1] != 1):
+    if missing < 0 or (lined and sizes and strides[0][-1] != 1):
         return None
     return [*[1] * missing, *sizes], [[*[0] * missing, *own] for own in strides]
 

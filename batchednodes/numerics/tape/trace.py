@@ -7,16 +7,18 @@ Notation: w rows of a wave, b examples of a minibatch, p parameters.
 
 import math
 import operator
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx
+from torch._decomp import get_decompositions
 
 from batchednodes.numerics import devices, fx_program
 from batchednodes.numerics.fx_program import Arguments, Function, UntraceableError
 from batchednodes.numerics.tape.from_aten import Translator
-from batchednodes.numerics.tape.fx_nodes import constant, shape_of
+from batchednodes.numerics.tape.fx_nodes import constant, own_tables_, shape_of
 from batchednodes.numerics.tape.opcodes import Op
 from batchednodes.numerics.tape.strides import StridedView, packed
 from batchednodes.numerics.tape.tape import ENTRIES, NUMBERS, Source, Tape
@@ -30,16 +32,26 @@ _APART = (
     _ATEN.leaky_relu_backward,
     _ATEN.silu,
     _ATEN.silu_backward,
-    _ATEN.gelu,
-    _ATEN.gelu_backward,
     _ATEN.elu,
     _ATEN.elu_backward,
     _ATEN.softplus,
     _ATEN.softplus_backward,
-    _ATEN.native_layer_norm,
-    _ATEN.native_layer_norm_backward,
 )
 """Operations that are taken apart into those that there are instructions for."""
+
+
+def _apart() -> dict[Any, Callable[..., Any]]:
+    """Returns what takes them apart; and GELU, where it is the approximation by tanh."""
+    table: dict[Any, Callable[..., Any]] = dict(get_decompositions(_APART))
+    for name in ("gelu", "gelu_backward"):
+        op = getattr(_ATEN, name).default
+        table[op] = partial(_approximate, get_decompositions([op])[op])
+    return table
+
+
+def _approximate(apart: Callable[..., Any], *args: Any, approximate: str = "none") -> Any:
+    return NotImplemented if approximate == "none" else apart(*args, approximate=approximate)
+
 
 _SIZE, _VIEW = _ATEN.sym_size.int, _ATEN.view.default
 
@@ -64,7 +76,9 @@ def record(function: Function, arguments: Arguments, lists: Sequence[int] | None
 def translated(function: Function, arguments: Arguments, lists: Sequence[int] | None = None) -> Tape:
     """Returns a tape likewise, which nobody has compared with the function yet."""
     with fx_program.untraceable():
-        return _Recorder(fx_program.joint(function, arguments, _APART), lists).tape()
+        joint = fx_program.joint(function, arguments, _apart())
+        own_tables_(joint.graph)
+        return _Recorder(joint, lists).tape()
 
 
 class _Recorder:

@@ -1,6 +1,6 @@
 """From the settings of local SGD to what runs: coefficients of all nodes, and the way to make minibatch steps."""
 
-import contextlib
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +21,9 @@ from batchednodes.numerics.memory import Chunks
 from batchednodes.numerics.values import per_node
 from batchednodes.simulation.build import learning
 
+_LOG = logging.getLogger(__name__)
+"""Says on level INFO which way minibatch steps are made, and why no faster one."""
+
 
 def descent(config: Config, problem: Problem, rates: Hyperparameters, chunks: Chunks) -> LocalSGD:
     """Returns the way to make minibatch steps.
@@ -40,18 +43,25 @@ def descent(config: Config, problem: Problem, rates: Hyperparameters, chunks: Ch
         return made
     batch, compiled = sampler.shape[1], local.compile == "on"
     if not compiled and not devices.is_cuda(rates.lr.device):
-        with contextlib.suppress(UntraceableError):
+        try:
             return made.taped(problem.stack.p, batch, rates)
+        except UntraceableError as error:
+            _LOG.info("local.compile=auto: no tape makes minibatch steps: %s", _first_line(error))
     try:
         program = made.traced(problem.stack.p, batch, rates, compiled)
     except UntraceableError as error:
         if not compiled:
+            _LOG.info("local.compile=auto: no program does either, but torch.func.vmap: %s", _first_line(error))
             return made
         raise ValueError(
             f"local.compile must be auto or off where torch.compile cannot compile the update, got 'on': "
-            f"{str(error).strip().splitlines()[0][:300]}"
+            f"{_first_line(error)}"
         ) from error
     return program.recorded(chunks.update) if devices.is_cuda(rates.lr.device) else program
+
+
+def _first_line(error: UntraceableError) -> str:
+    return (str(error).strip().splitlines() or ["it says nothing"])[0][:300]
 
 
 def plain_descent(config: Config, problem: Problem, rates: Hyperparameters) -> LocalSGD:
