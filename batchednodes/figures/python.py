@@ -125,7 +125,8 @@ def resume(
 
     Args:
         folder: of the run.
-        overrides: settings to change, "run.until=200" or {"run.until": 200}; few can, see `changes.check_resumed`.
+        overrides: settings to change, "run.until=200" or {"run.until": 200}; few can: `run.until`, `device`, and those
+            about checkpoints, loggers and the baseline.
         callbacks, progress, watch, stop: as in `train`.
 
     Raises:

@@ -94,7 +94,7 @@ class Owned(Sequence[Rows]):
         raise AssertionError
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """What a run has found: metrics, models, curves; `Result.load(folder)` reads it in another process.
 
@@ -338,8 +338,9 @@ class Result:
     def stack(self) -> Stack:
         """Layout of a row of x."""
         with own():
-            sizes = datasets.sizes(self._configs[:1])[0]
-            return learning.skeleton(self._configs[0], sizes, self.x.dtype, self.x.device)
+            first = self._configs[0]
+            sizes = first.task.data.sizes(first.network.nodes)  # which were checked, and warned of, before the run
+            return learning.skeleton(first, sizes, self.x.dtype, self.x.device)
 
     @cached_property
     def _kind(self) -> torch.dtype:
