@@ -1,5 +1,6 @@
 """Documents: what README and each page of docs/ tells a reader to write and to type works, in the order of the page."""
 
+import json
 import re
 import runpy
 import shlex
@@ -85,7 +86,8 @@ def test_what_a_page_tells_works(page: Path, tmp_path: Path, monkeypatch: pytest
         if language == "yaml":
             load(yaml.safe_load(block))
         elif language == "python" and not saved and ">>>" not in block:
-            exec(compile(block.replace("run.until=20", "run.until=1"), str(page), "exec"), names)
+            Path("typed.py").write_text(block.replace("run.until=20", "run.until=1"))
+            names |= runpy.run_path("typed.py", {k: v for k, v in names.items() if k[:2] != "__"}, run_name="__main__")
         elif language == "bash":
             for line in lines(block):
                 type_(line)
@@ -131,6 +133,12 @@ def test_links_of_the_readme_lead_somewhere():
 
 def test_the_readme_is_one_screen_or_two():
     assert len(README.read_text().splitlines()) <= 150
+
+
+def test_the_tutorial_has_at_most_25_lines():
+    cells = json.loads((REPOSITORY / "docs" / "notebooks" / "tutorial.ipynb").read_text())["cells"]
+    lines = [line for cell in cells if cell["cell_type"] == "code" for line in cell["source"] if line.strip()]
+    assert 0 < len(lines) <= 25
 
 
 def test_the_script_for_slurm_trains_then_goes_on(tmp_path: Path):
