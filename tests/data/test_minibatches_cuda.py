@@ -9,6 +9,8 @@ from batchednodes.data import minibatches_cuda
 from batchednodes.data.minibatches_cuda import DeviceSampler
 from batchednodes.numerics import devices
 
+pytest.importorskip("triton", reason="Triton has no build for this platform")
+
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("sampling", SAMPLINGS)
