@@ -115,9 +115,11 @@ class Waves:
         counts = send(wave.counts, rows.device) if self.counts else nodes  # else any will do
 
         def drawn(part: slice) -> Tensor:
+            if examples is not None:
+                return examples[part]
             if self.drawing is not None:
                 return self.drawing.draw(nodes[part], counts[part])
-            return self.problem.draw(wave.nodes[part], wave.counts[part]) if examples is None else examples[part]
+            return self.problem.draw(wave.nodes[part], wave.counts[part])
 
         if self.rowwise.fused_update:
             self.chunk.run_(
@@ -242,7 +244,7 @@ class Waves:
         self._complete_(state, rows, nodes, times, new.losses)
 
     def _complete_(self, state: State, rows: Tensor, nodes: Tensor, times: Tensor, losses: Float[Tensor, " w"]) -> None:
-        """Takes note of updates whose rows are written: in quarantine a model that is not finite counts as a loss."""
+        """Takes note of updates whose rows are written; in quarantine models, too, must be finite."""
         if self.quarantine:
             low, high = state.x.index_select(0, rows).aminmax(dim=1)  # with the fields beside the models
             losses = torch.where(low.isfinite() & high.isfinite(), losses, torch.nan)

@@ -29,7 +29,7 @@ from batchednodes.simulation import training
 from batchednodes.simulation.build import assembly, datasets, learning
 from batchednodes.simulation.engine import Progress as Advance
 from batchednodes.simulation.planning import plan
-from batchednodes.simulation.planning.connectivity import Connectivity, connectivity
+from batchednodes.simulation.planning.connectivity import connectivity
 from batchednodes.simulation.planning.loaded import facts
 from batchednodes.simulation.planning.plan import Plan
 from batchednodes.simulation.planning.preflight import Preflight

@@ -11,6 +11,8 @@ from batchednodes.data import minibatches_cuda
 from batchednodes.numerics.cuda_graphs import CudaGraphs
 from batchednodes.simulation.planning import memory_plan
 
+pytest.importorskip("triton", reason="Triton has no build for this platform")
+
 MLP = {
     "run": {"until": 1.0, "mark_every": 1.0},
     "network": {"nodes": 9},  # of more nodes and larger models each launch does more, and there are as many
