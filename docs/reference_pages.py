@@ -22,9 +22,6 @@ from batchednodes.config.reference import Kind, Setting, catalogue
 from batchednodes.figures.published import EXPERIMENTS
 from batchednodes.results.metrics.catalogue import METRICS
 
-PICTURES = ("images/{}.png", "../.github/{}.png")
-"""Where the picture of a figure may lie."""
-
 
 def settings_of(section: str) -> Iterator[str]:
     """Yields the lines of all kinds and settings of a section, and of those below it; "top" are those without one."""
@@ -84,10 +81,8 @@ def figures(_: str) -> Iterator[str]:
             "```",
             "",
         )
-        for picture in PICTURES:
-            if (Path(__file__).parent / picture.format(name)).exists():
-                yield from (f"![{name}]({picture.format(name)})", "")
-                break
+        if (Path(__file__).parent / "images" / f"{name}.png").exists():
+            yield from (f"![{name}](images/{name}.png)", "")
 
 
 def _escaped(text: str) -> str:
