@@ -109,13 +109,13 @@ def folder(runs: Sequence[Path]) -> Inside:
     return Inside(Path(FIGURES) / joint)
 
 
-def _curves(runs: Sequence[Path | pd.DataFrame]) -> list[Curve]:
-    """Returns the curves of folders of runs, and of metrics of results; files of settings have none."""
+def _curves(runs: Sequence[Path | tuple[str, pd.DataFrame]]) -> list[Curve]:
+    """Returns the curves of folders of runs, and of metrics by their name; files of settings have none."""
     found: list[Curve] = []
     names = _names([run for run in runs if isinstance(run, Path)])
-    for k, run in enumerate(runs):
-        if isinstance(run, pd.DataFrame):
-            found += curves.of_rows(run.to_dict("records"), run=str(k) if len(runs) > 1 else "")
+    for run in runs:
+        if isinstance(run, tuple):
+            found += curves.of_rows(run[1].to_dict("records"), run=run[0] if len(runs) > 1 else "")
         elif not run.is_file():
             found += curves.of_rows(_read(run), _alone(run), names[run] if len(runs) > 1 else "")
     return found
@@ -127,25 +127,23 @@ def _names(runs: Sequence[Path]) -> dict[Path, str]:
     return {run: name if last.count(name) == 1 else str(run) for run, name in zip(runs, last, strict=True)}
 
 
-def figure(*runs: str | Path | pd.DataFrame) -> Figure:
+def figure(*runs: Path | tuple[str, pd.DataFrame]) -> Figure:
     """Returns the picture of the curves of runs.
 
     Example:
         >>> import batchednodes
         >>> from batchednodes.figures import plots
-        >>> result = batchednodes.train({"network.nodes": 3, "run.until": 2}, out="run")
-        >>> [axes.get_ylabel() for axes in plots.figure("run").axes]
+        >>> result = batchednodes.train({"network.nodes": 3, "run.until": 2})
+        >>> [axes.get_ylabel() for axes in plots.figure(("mine", result.metrics)).axes]
         ['test loss', 'consensus distance', 'staleness [updates]']
-        >>> len(plots.figure(result.metrics).axes)
-        3
 
     Args:
-        runs: folders that `train` left, or metrics of results.
+        runs: folders that `train` left, or names with metrics of results.
 
     Raises:
         ValueError: a folder holds no metrics.
     """
-    return curves.draw(_curves([Path(run) if isinstance(run, str) else run for run in runs]))
+    return curves.draw(_curves(runs))
 
 
 def _saved(figure: Figure, folder: Inside, name: str, formats: Sequence[str], force: bool) -> list[Path]:

@@ -1,6 +1,5 @@
 """The package from Python: what the commands do, as functions that take objects and return them."""
 
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,9 +12,8 @@ from batchednodes.figures.result import Result
 from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.torch_modes import own
 from batchednodes.numerics.values import shown
-from batchednodes.results import comparison
+from batchednodes.results import comparison, tables
 from batchednodes.results.callbacks import Callback
-from batchednodes.results.metrics import catalogue
 from batchednodes.simulation import training
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.engine import Pause, never
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
 
     from batchednodes.figures import plots
 else:
-    pd = deferred("pandas")
     plots = deferred("batchednodes.figures.plots")
 
 Source = str | Path | Mapping[str, Any] | Config
@@ -172,13 +169,13 @@ def plan(
 def compare(*runs: str | Path | Result) -> "pd.DataFrame":
     """Returns the final metrics of runs side by side: a row for each setting, means over its replicas.
 
-    Beside each metric of several replicas stands the half-width of its 95% interval, `<metric>_half_width`.
+    Beside each metric of several replicas stand the ends of its 95% interval, `<metric>_low` and `<metric>_high`.
 
     Example:
         >>> import batchednodes
         >>> run = batchednodes.train({"network.nodes": 3, "run.until": 2}, {"sweep": {"local.lr": [0.1, 0.2]}})
         >>> batchednodes.compare(run)[["local.lr", "replicas", "loss_mean"]].round(3).to_dict("list")
-        {'local.lr': ['0.1', '0.2'], 'replicas': [1, 1], 'loss_mean': [0.663, 0.488]}
+        {'local.lr': [0.1, 0.2], 'replicas': [1, 1], 'loss_mean': [0.663, 0.488]}
 
     Args:
         runs: folders of runs, or results.
@@ -189,18 +186,7 @@ def compare(*runs: str | Path | Result) -> "pd.DataFrame":
     if not runs:
         raise ValueError("runs must be folders of runs, or results, got none")
     rows = [row for run in runs for row in _final(run)]
-    keys, found = comparison.swept(rows), list[dict[str, Any]]()
-    own_ = dict.fromkeys(key for row in rows for key in comparison.own(row))
-    measures = [*dict.fromkeys([metric.key for metric in catalogue.METRICS if metric.column] + [*own_])]
-    for names, members in comparison.groups(rows, keys).items():
-        line: dict[str, Any] = dict(zip(keys, names, strict=True)) | {"replicas": len(members)}
-        for key in measures:
-            values = comparison.known([rows[k] for k in members], key)
-            half = comparison.half_width(values)
-            line[key] = float(values.mean()) if values.size else math.nan
-            line |= {} if half is None else {f"{key}_half_width": half}
-        found.append(line)
-    return pd.DataFrame(found).dropna(axis="columns", how="all")
+    return tables.frame(rows).dropna(axis="columns", how="all")
 
 
 def _final(run: str | Path | Result) -> list[dict[str, Any]]:
@@ -232,14 +218,7 @@ def plot(*runs: str | Path | Result, out: str | Path | None = None) -> "Figure":
     """
     if not runs:
         raise ValueError("runs must be folders of runs, or results, got none")
-    frames = dict[str, "pd.DataFrame"]()
-    for k, run in enumerate(runs):
-        found = run if isinstance(run, Result) else Result.load(run)
-        label = found.settings.name if found.folder is None else found.folder.name
-        for name, frame in plots.frames(found.metrics.to_dict("records")).items():
-            full = ", ".join(part for part in (label if len(runs) > 1 else "", name) if part)
-            frames[full if full not in frames else f"{full} ({k})"] = frame
-    figure = plots.curves(frames)
+    figure = plots.figure(*(run.drawn if isinstance(run, Result) else Path(run) for run in runs))
     bars.let_figures_show()
     if out is not None:
         with Path(out).open("xb") as file:

@@ -301,7 +301,12 @@ class Result:
         `figure.savefig("curves.pdf")` keeps them.
         """
         bars.let_figures_show()
-        return plots.figure(self.metrics)
+        return plots.figure(self.drawn)
+
+    @property
+    def drawn(self) -> "Path | tuple[str, pd.DataFrame]":
+        """What pictures are drawn from: the folder, in which the isolated nodes' rows lie too, or name and metrics."""
+        return (self.settings.name, self.metrics) if self.folder is None else self.folder
 
     # --------------------------------------------------------------------------------------------------------- words
 

@@ -19,7 +19,7 @@ _Begin = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 """A function of one address and no result, as C knows it."""
 
 
-def run(function: Callable[[int], None], threads: int) -> None:
+def run(function: Callable[[int], object], threads: int) -> None:
     """Calls a function with 0, ..., k - 1, each in a thread of its own, as far as there are as many.
 
     Example:

@@ -128,8 +128,8 @@ def test_compare_takes_results_and_folders(run: Result):
     both = batchednodes.compare(run, batchednodes.train(LABELS))
     assert both["replicas"].tolist() == [2, 1]
     assert both["loss_mean"][0] == pytest.approx(run.metrics.tail(2)["loss_mean"].mean())
-    assert both["loss_mean_half_width"][0] > 0
-    assert math.isnan(both["loss_mean_half_width"][1])
+    assert both["loss_mean_low"][0] < both["loss_mean"][0] < both["loss_mean_high"][0]
+    assert math.isnan(both["loss_mean_low"][1])
     assert batchednodes.compare(run.folder)["loss_mean"].tolist() == both["loss_mean"][:1].tolist()
 
 
