@@ -39,7 +39,7 @@ _TILES = 64
 _CHANNELS = 256
 """Channels above which the transformed weights of a row do not fit into the second cache, nor its tiles beside them."""
 
-Matrix = tuple[tuple[float, ...], ...]
+Matrix = tuple[tuple[Any, ...], ...]
 """Rows of numbers."""
 
 _IN = {
@@ -97,7 +97,7 @@ def _sums(emit: Emitter, matrix: Matrix, vectors: Sequence[Any]) -> list[Any]:
     return found
 
 
-def _constant(emit: Emitter, number: float) -> Any:
+def _constant(emit: Emitter, number: Any) -> Any:
     return ir.Constant(emit.vector, [number] * emit.lanes)
 
 
