@@ -2,8 +2,9 @@ r"""Wide convolutions of stacked models, one row after the other, each by the fa
 
 Where a row has much to do, a call of its own costs nothing beside it. Square kernels that go pixel by pixel are
 computed with fewer products (winograd.py), those of one place, or of more weights than places, as one of matrices,
-all others by PyTorch's kernels, on the CPU those of oneDNN, which come near the peak of a core. All is decided by sizes
-alone, so that a run gives the same bits whenever and wherever it is resumed.
+those with strides or few inputs line by line (lines.py), all others by PyTorch's kernels, on the CPU those of oneDNN,
+which come near the peak of a core. All is decided by sizes alone, so that a run gives the same bits whenever and
+wherever it is resumed.
 
 Notation: w rows, m rows that share their inputs (r' = r // m), b examples, g gradient of the outputs.
 """
@@ -18,12 +19,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from batchednodes.numerics.convolution import winograd
+from batchednodes.numerics.convolution import lines, winograd
+from batchednodes.numerics.convolution.panels import LANES
 from batchednodes.numerics.convolution.shape import Pair, Shape
 from batchednodes.numerics.convolution.threading import each_part, each_row
 
-Way = Literal["tiles", "products", "library"]
-"""How a row is computed: by fewer products (winograd.py), by one of matrices, or by PyTorch's kernels."""
+Way = Literal["tiles", "products", "lines", "library"]
+"""How a row is computed: by fewer products (winograd.py), by one of matrices, line by line, or by PyTorch's kernels."""
 
 _WORTH = 1 << 20
 """Multiply-adds of a row above which its call costs little: some tens of microseconds beside about as many."""
@@ -61,7 +63,9 @@ def way(shape: Shape, weight: tuple[int, ...], outputs: tuple[int, ...], b: int)
         return "tiles"
     narrow = kernel == [1, 1] and shape.padding == (0, 0)
     few = _FEW * b * math.prod(outputs) <= c * math.prod(kernel)
-    return "products" if shape.groups == 1 and (narrow or few) else "library"
+    if shape.groups == 1 and (narrow or few):
+        return "products"
+    return "lines" if lines.fits(shape, weight, outputs) else "library"
 
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, shape: Shape, last: bool) -> Tensor:
@@ -75,6 +79,12 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, shape: Shape, last: 
     if how == "tiles":
         start = weight.new_zeros(weight.shape[:2]) if bias is None else bias.detach().contiguous()
         return _by_tiles(x, weight, start, (shape.padding, False), (sizes[0], *places), last)
+    if how == "lines":
+        start = weight.new_zeros(weight.shape[:2]) if bias is None else bias.detach().contiguous()
+        y = torch.empty(w, x.shape[1], *places, sizes[0])
+        arrays, work = [_pixels(x), weight.contiguous().numpy(), start.numpy()], y.numel() * math.prod(sizes[1:])
+        each_part(w, work, lines.forward, *arrays, shape.stride, shape.padding, y.numpy())
+        return laid(y.permute(0, 1, 4, 2, 3), last)
 
     def row(r: int) -> Tensor:
         own = None if bias is None else bias[r]
@@ -91,10 +101,13 @@ def weight_gradient(g: Tensor, x: Tensor, weight: tuple[int, ...], shape: Shape,
     """Returns the adjoint of `forward` in a weight of some shape, at g, like y."""
     w, o, *_ = weight
     m, how = w // x.shape[0], way(shape, weight[1:], tuple(g.shape[3:]), g.shape[1])
-    like = g.new_empty(weight if how == "tiles" else weight[1:])
-    if how == "tiles":
+    like = g.new_empty(weight if how in ("tiles", "lines") else weight[1:])
+    if how in ("tiles", "lines"):
         work, arrays = g.numel() * math.prod(weight[2:]), [_pixels(t) for t in (g, x)]
-        each_part(w, work, winograd.weight_gradient, *arrays, shape.padding, like.view(*weight[:3], -1).numpy())
+        if how == "tiles":
+            each_part(w, work, winograd.weight_gradient, *arrays, shape.padding, like.view(*weight[:3], -1).numpy())
+        else:
+            each_part(w, work, lines.weight_gradient, *arrays, shape.stride, shape.padding, like.numpy())
         return like
 
     def row(r: int) -> Tensor:
@@ -113,6 +126,11 @@ def input_gradient(g: Tensor, weight: Tensor, size: tuple[int, int], shape: Shap
     if how == "tiles":
         padding, start = (kernel[0] - 1 - shape.padding[0], kernel[1] - 1 - shape.padding[1]), weight.new_zeros(w, c)
         return _by_tiles(g, weight, start, (padding, True), (c, *size), last)
+    if how == "lines" and c % LANES == 0:
+        out, arrays = torch.empty(w, g.shape[1], *size, c), [_pixels(g), weight.contiguous().numpy()]
+        work = g.numel() * math.prod(weight.shape[2:])
+        each_part(w, work, lines.input_gradient, *arrays, shape.stride, shape.padding, out.numpy())
+        return laid(out.permute(0, 1, 4, 2, 3), last)
     like = blank(g, (g.shape[1], c * shape.groups, *size), last)
 
     def row(r: int) -> Tensor:

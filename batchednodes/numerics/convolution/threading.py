@@ -11,7 +11,7 @@ _WORTH = 1 << 22
 """Multiply-adds above which a second thread pays for its start: a fifth of a millisecond of one core."""
 
 
-def each_part(rows: int, work: int, kernel: Callable[..., object], *arguments: Any) -> None:
+def each_part(rows: int, work: int, kernel: Callable[..., None], *arguments: Any) -> None:
     """Runs a kernel on all rows, in one thread or in as many as torch uses.
 
     Args:

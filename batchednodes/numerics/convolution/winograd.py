@@ -23,14 +23,9 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
+from batchednodes.numerics.convolution.panels import LANES, ROWS, image, multiply, pad
 from batchednodes.numerics.convolution.shape import Shape
 from batchednodes.numerics.simd import INT, Emitter, ir
-
-LANES = 16
-"""Channels that are computed together: a vector's; numbers of channels are multiples of it."""
-
-_ROWS = 8
-"""Rows of a tile of sums in registers; numbers of tiles taken at a time are multiples of it."""
 
 _SCRATCH = 1 << 17
 """Numbers of the tiles taken at a time, in and out: half of a common core's own cache."""
@@ -44,7 +39,7 @@ _TILES = 64
 _CHANNELS = 256
 """Channels above which the transformed weights of a row do not fit into the second cache, nor its tiles beside them."""
 
-Matrix = tuple[tuple[float, ...], ...]
+Matrix = tuple[tuple[Any, ...], ...]
 """Rows of numbers."""
 
 _IN = {
@@ -102,7 +97,7 @@ def _sums(emit: Emitter, matrix: Matrix, vectors: Sequence[Any]) -> list[Any]:
     return found
 
 
-def _constant(emit: Emitter, number: float) -> Any:
+def _constant(emit: Emitter, number: Any) -> Any:
     return ir.Constant(emit.vector, [number] * emit.lanes)
 
 
@@ -158,71 +153,12 @@ _back_3, _back_5 = (_transform(_turned(_OUT[k])) for k in (3, 5))
 _sum_3, _sum_5 = (_transform(_turned(_WEIGHT[k])) for k in (3, 5))
 
 
-def _tile(vectors: int) -> Any:
-    """Returns the function that computes _ROWS rows of a product, some vectors of each."""
-
-    @intrinsic
-    @no_type_check
-    def tile(_, out, out_apart, start, start_apart, a, a_apart, a_next, b, b_apart, b_next, terms, number):  # noqa: ANN001, ANN202
-        """Sets out[i, j] = start[i, j] + sum_k a[i, k] b[k, j].
-
-        Args:
-            out: address of the result; start: of what sums begin with; rows lie `..._apart` numbers from each other.
-            a: address of the first factor, with rows `a_apart` and terms `a_next` numbers apart.
-            b: address of the second one, with vectors `b_apart` and terms `b_next` numbers apart.
-            terms: how many.
-            number: any number of the type of all.
-        """
-
-        @no_type_check
-        def code(context: Any, builder: Any, _: Any, args: Sequence[Any]) -> Any:
-            out, out_apart, start, start_apart, a, a_apart, a_next, b, b_apart, b_next, terms, _ = args
-            emit = Emitter(context, builder, number, LANES * 4)
-
-            def place(apart: Any, i: int, v: int) -> Any:
-                return builder.add(builder.mul(apart, INT(i)), INT(v * LANES))
-
-            def term(k: Any, sums: list[Any]) -> list[Any]:
-                a_at, b_at = builder.mul(k, a_next), builder.mul(k, b_next)
-                values = [emit.load(b, builder.add(b_at, builder.mul(b_apart, INT(v)))) for v in range(vectors)]
-                factors = [emit.fill(a, builder.add(a_at, builder.mul(a_apart, INT(i)))) for i in range(_ROWS)]
-                pairs = [(factor, value) for factor in factors for value in values]
-                return [emit.add_product(total, *pair) for total, pair in zip(sums, pairs, strict=True)]
-
-            places = [(i, v) for i in range(_ROWS) for v in range(vectors)]
-            sums = [emit.load(start, place(start_apart, *at)) for at in places]
-            for at, total in zip(places, emit.loop(terms, sums, term), strict=True):
-                emit.store(total, out, place(out_apart, *at))
-            return context.get_dummy_value()
-
-        return types.void(*[types.intp] * 11, number), code
-
-    return tile
-
-
-_tile_1, _tile_2 = _tile(1), _tile(2)
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
-def _multiply(out, start, start_apart, a, a_apart, a_next, b, b_apart, b_next, n, rows, terms, number):  # noqa: ANN001, ANN202
-    """Sets out [rows, n] = start + sum_k a[i, k] b[k, j] for vectors of j; arguments as of `_tile`."""
-    for j in range(0, n, 2 * LANES):
-        values = b + j // LANES * b_apart * 4
-        for i in range(0, rows, _ROWS):
-            to, source, first = out + (i * n + j) * 4, a + i * a_apart * 4, start + (i * start_apart + j) * 4
-            if j + LANES < n:
-                _tile_2(to, n, first, start_apart, source, a_apart, a_next, values, b_apart, b_next, terms, number)
-            else:
-                _tile_1(to, n, first, start_apart, source, a_apart, a_next, values, b_apart, b_next, terms, number)
-
-
 @njit(nogil=True, cache=True)
 @no_type_check
 def _together(tiles, side, channels):  # noqa: ANN001, ANN202
     """Returns how many tiles are taken at a time."""
     room = _SCRATCH // (side * side * channels)
-    return max(2 * _ROWS, min(_MOST, room, tiles + _ROWS - 1) // _ROWS * _ROWS)
+    return max(2 * ROWS, min(_MOST, room, tiles + ROWS - 1) // ROWS * ROWS)
 
 
 @njit(nogil=True, cache=True)
@@ -251,26 +187,6 @@ def _blank(entries, numbers):  # noqa: ANN001, ANN202
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _image(height, width):  # noqa: ANN001, ANN202
-    """Returns zeros [height, width], of which the first begins with a line of the cache."""
-    out = np.zeros(height * width + LANES, np.float32)
-    first = (-out.ctypes.data) % (LANES * 4) // 4
-    return out[first : first + height * width].reshape(height, width)
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
-def _pad(image, top, left, out):  # noqa: ANN001, ANN202
-    """Writes an image [H, W c] into the middle of a larger one, from some pixels on, as far as there is room."""
-    for i in range(max(0, -top), min(image.shape[0], out.shape[0] - top)):
-        begin, end = max(0, -left), min(image.shape[1], out.shape[1] - left)
-        line, to = image[i, begin:end], out[top + i, left + begin : left + end]
-        for k in range(line.size):
-            to[k] = line[k]
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
 def _inputs(x, k, padding, places, padded, held, out, apart):  # noqa: ANN001, ANN202
     """Writes B' D B of some tiles to out, entries `apart` numbers apart; returns which example is held.
 
@@ -285,7 +201,7 @@ def _inputs(x, k, padding, places, padded, held, out, apart):  # noqa: ANN001, A
     for s in range(len(places)):
         e = places[s, 0]
         if e != held:
-            _pad(x[e].reshape(height, width * c), padding[0], padding[1] * c, padded)
+            pad(x[e].reshape(height, width * c), padding[0], padding[1] * c, padded)
             held = e
         source, to = padded.ctypes.data + (places[s, 1] * down + places[s, 2] * c) * 4, out + s * c * 4
         if k == 3:
@@ -330,7 +246,7 @@ def forward(x, weight, bias, padding, turned, y, first, last):  # noqa: ANN001, 
     """
     k, m, (_, b, height, width, o) = 3 if weight.shape[3] == 9 else 5, weight.shape[0] // x.shape[0], y.shape
     side, entries, c, places = k + 1, (k + 1) ** 2, x.shape[4], _places(b, height // 2, width // 2)
-    padded = _image(height + k - 1, (width + k - 1) * c)
+    padded = image(height + k - 1, (width + k - 1) * c)
     most = _together(len(places), side, c + o)
     packed, number = np.empty((k * k, o // LANES, c, LANES), x.dtype), padded[0, 0]
     kept_w, weights = _blank(entries, c * o)
@@ -345,7 +261,7 @@ def forward(x, weight, bias, padding, turned, y, first, last):  # noqa: ANN001, 
             held = _inputs(x[r // m], k, padding, places[t : t + some], padded, held, ins, in_apart)
             for n in range(entries):
                 begin = start.ctypes.data + (o * 4 if n == side + 1 else 0)
-                _multiply(outs + n * out_apart * 4, begin, 0, ins + n * in_apart * 4, c, 1, weights + n * w_apart * 4,
+                multiply(outs + n * out_apart * 4, o, begin, 0, ins + n * in_apart * 4, c, 1, weights + n * w_apart * 4,
                           c * LANES, LANES, o, most, c, number)  # fmt: skip
             for s in range(some):
                 line = (r * b + places[t + s, 0]) * height + places[t + s, 1]
@@ -354,7 +270,7 @@ def forward(x, weight, bias, padding, turned, y, first, last):  # noqa: ANN001, 
                     _out_3(outs + s * o * 4, side * out_apart, out_apart, to, width * o, o, o // LANES, number)
                 else:
                     _out_5(outs + s * o * 4, side * out_apart, out_apart, to, width * o, o, o // LANES, number)
-    return kept_w.size + kept_i.size + kept_o.size  # else their memory is given back before it is used
+    kept_w[0] = kept_i[0] = kept_o[0] = 0  # addresses do not keep them until here
 
 
 @njit(nogil=True, cache=True)
@@ -363,7 +279,7 @@ def weight_gradient(g, x, padding, out, first, last):  # noqa: ANN001, ANN201
     """Writes rows first to last of out [w, o, c, k k], the adjoint of `forward` in weight, at g [w, b, H', W', o]."""
     k, m, (_, b, height, width, o) = 3 if out.shape[3] == 9 else 5, g.shape[0] // x.shape[0], g.shape
     side, entries, c, places = k + 1, (k + 1) ** 2, x.shape[4], _places(b, height // 2, width // 2)
-    padded = _image(height + k - 1, (width + k - 1) * c)
+    padded = image(height + k - 1, (width + k - 1) * c)
     most = _together(len(places), side, c + o)
     packed, number = np.empty((k * k, c, o), x.dtype), padded[0, 0]
     kept_w, sums = _blank(entries, c * o)
@@ -384,7 +300,7 @@ def weight_gradient(g, x, padding, out, first, last):  # noqa: ANN001, ANN201
                     _back_5(source, width * o, o, backs + s * o * 4, side * out_apart, out_apart, o // LANES, number)
             for n in range(entries):
                 total = sums + n * w_apart * 4
-                _multiply(total, total, o, ins + n * in_apart * 4, 1, c, backs + n * out_apart * 4, LANES, o, o, c,
+                multiply(total, o, total, o, ins + n * in_apart * 4, 1, c, backs + n * out_apart * 4, LANES, o, o, c,
                           some, number)  # fmt: skip
         to = packed.ctypes.data
         if k == 3:
@@ -396,4 +312,4 @@ def weight_gradient(g, x, padding, out, first, last):  # noqa: ANN001, ANN201
                 for i in range(f, f + LANES):
                     for q in range(k * k):
                         out[r, i, h, q] = packed[q, h, i]
-    return kept_w.size + kept_i.size + kept_o.size  # else their memory is given back before it is used
+    kept_w[0] = kept_i[0] = kept_o[0] = 0  # addresses do not keep them until here

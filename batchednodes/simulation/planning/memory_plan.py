@@ -52,7 +52,7 @@ trace takes two dozen times as much."""
 _WORKSPACE = {"cpu": 64 << 20, "cuda": 2 << 30}
 """Memory that the temporaries of one vmap call may take [B]."""
 
-_CONVOLVED = 96 << 20
+_CONVOLVED = 192 << 20
 """The same on the CPU where there are convolutions [B]: their kernels stay in the cache whatever the rows, and a call
 costs some milliseconds beside its work."""
 
