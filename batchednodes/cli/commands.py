@@ -42,6 +42,9 @@ else:
     measure = deferred("batchednodes.simulation.measure")
     experiment = deferred("batchednodes.figures.published.experiment")
 
+_SCORED = 3
+"""Examples scored for each that is learned from, above which marks dominate: forward alone is a third of the work."""
+
 
 def train(settings: Config, made: Preflight, place: OutputFolder, limit: float | None, quiet: bool) -> None:
     """Trains the networks of a config into a new folder; see `_run`."""
@@ -102,7 +105,7 @@ def show_plan(prepared: Preflight, measured: bool) -> None:
     labels = (datasets.heterogeneity(*one) for one in dealt)
     labels = [one for one in labels if one is not None] if made.fits else []
     known = {"features of an example": made.features} | facts(prepared.sizes[0], dealt[0] if dealt else None)
-    known |= {"marks": _marks(configs, prepared.sizes)} | _spread(labels)
+    known |= _marks(configs, prepared.sizes, made.updates) | _spread(labels)
     first = " (first network)" if made.networks > 1 else ""
     contacts = {f"{label}{first}": value for label, value in graph.words().items()}
     time_of = measure.measure(prepared, made, events) if measured and made.fits else None
@@ -112,15 +115,18 @@ def show_plan(prepared: Preflight, measured: bool) -> None:
         terminal.print("marks take most of the time: raise run.mark_every, or score fewer nodes by run.eval_nodes")
 
 
-def _marks(configs: Sequence[Config], sizes: Sequence[DataSizes]) -> str:
-    """Returns how many marks a run has, and how much they score beside what updates learn from."""
-    run = configs[0].run
+def _marks(configs: Sequence[Config], sizes: Sequence[DataSizes], updates: float) -> dict[str, str]:
+    """Returns how many marks a run has, and how much they score beside what updates learn from, in words."""
+    run, (first, *_) = configs[0].run, sizes
     count = 1 + math.ceil(run.until / run.mark_every)
-    scored = sum(
-        min(c.network.nodes, run.eval_nodes or c.network.nodes) * s.test_samples
-        for c, s in zip(configs, sizes, strict=True)
-    )
-    return f"{count:,}, each scores {scored:,} examples"
+    nodes = [min(c.network.nodes, run.eval_nodes or c.network.nodes) for c in configs]
+    scored = sum(n * one.test_samples for n, one in zip(nodes, sizes, strict=True))
+    steps, examples = configs[0].local.shape(max(1, first.samples // configs[0].network.nodes))
+    ratio = count * scored / max(1.0, updates * steps * examples)
+    found = {"marks": f"{count:,}, each scores {scored:,} examples", "scored for each example learned": f"{ratio:.2g}"}
+    if ratio > _SCORED:
+        found["note on marks"] = "they dominate; raise run.mark_every, or lower run.eval_nodes"
+    return found
 
 
 def figure(name: str, quick: bool, out: Path, formats: Sequence[str], force: bool) -> None:

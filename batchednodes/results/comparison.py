@@ -189,7 +189,7 @@ def interval(values: Float64[np.ndarray, " r"], key: str) -> tuple[float, float]
         >>> from batchednodes.results.comparison import interval
         >>> low, high = interval(np.array([0.9, 0.99, 1.0]), "accuracy_mean")  # 0.963 -+ 0.137
         >>> round(low, 3), round(high, 3)
-        (0.364, 0.999)
+        (0.353, 0.999)
     """
     half = half_width(values)
     if half is None:

@@ -65,8 +65,8 @@ def measure(prepared: Preflight, made: Plan, events: Timeline) -> WallTime:
     with threads(made.threads), closing(BackgroundWorker()) as host:
         run = assembly.assemble(prepared.configs, events, made.chunks, None, prepared.take())
         run.evaluator.observe(run.state, run.engine.begin().clocks)
-        first, _ = _timed(run, run.engine.begin().clocks, span, host)
         start = time.perf_counter() - begun
+        first, slow = _timed(run, run.engine.begin().clocks, span, host)
         window, took = _timed(run, first.clocks, 2 * span, host)
         marked = time.perf_counter()
         run.evaluator.observe(run.state, window.clocks)
@@ -82,7 +82,7 @@ def measure(prepared: Preflight, made: Plan, events: Timeline) -> WallTime:
     updates, mixing = (s * k for s, k in zip(seconds, scale, strict=True))
     marks = mark * (1 + math.ceil(config.run.until / config.run.mark_every))
     alone = updates + marks if config.run.baseline == "isolated" else 0.0
-    return WallTime(max(0.0, start - float(took.sum())), updates, mixing, marks, alone)
+    return WallTime(start + max(0.0, float(slow.sum() - took.sum())), updates, mixing, marks, alone)
 
 
 def _span(events: Timeline, until: float) -> float:

@@ -125,6 +125,8 @@ def test_plan_says_what_data_are_and_how_long_a_run_takes(monkeypatch, capsys):
     for text in ("training rows", "classification, 10 labels", "each scores", "wall time, marks", "wall time, total"):
         assert text in out
     assert "marks take most of the time: raise run.mark_every" in out
+    assert "note on marks" in out
+    assert "note on marks" not in call(monkeypatch, capsys, "plan", "tiny.yaml", "local.batch_size=1000")[1]
     assert [p.name for p in Path().iterdir()] == ["tiny.yaml"]
 
 
