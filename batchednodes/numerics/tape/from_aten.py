@@ -37,6 +37,8 @@ class Translator:
     """Where the result of a node lies; a list of places, or of other results, where it has several."""
     ones: set[StridedView] = field(default_factory=set)
     """Places of ones, with which gradients begin; a product by them is left out."""
+    given: set[int] = field(default_factory=set)
+    """Bases of blocks that hold what comes from outside, which lies in no order that products have chosen."""
     normal: dict[fx.Node, StridedView] = field(default_factory=dict)
     """What layer normalization gives before weights, by its node."""
     rows: dict[int, tuple[StridedView, StridedView]] = field(default_factory=dict)
@@ -78,14 +80,18 @@ class Translator:
         shape = row_shape(node)
         if node.meta["val"].dtype not in (self.dtype, torch.bool):
             raise UntraceableError(f"{node.name} has numbers of another type")
-        return self.writer.new(shape, favoured(operands, shape))
+        made_first = sorted(operands, key=lambda place: place.base >= 0 or place.base in self.given)
+        return self.writer.new(shape, favoured(made_first, shape))
 
     def _mapped(self, op: Op, number: float, node: fx.Node, a: Any) -> StridedView:
         """Adds an operation of one operand."""
         if op == Op.FILL:
             return self.writer.add(op, self._result(node, ()), number=number)
         place = self._place(a).expanded(row_shape(node))
-        return self.writer.add(op, self._result(node, (place,)), place, number=number)
+        out = self._result(node, (place,))
+        if op == Op.COPY and place.base >= 0:
+            self.given.add(out.base)
+        return self.writer.add(op, out, place, number=number)
 
     def _joined(self, op: Op, node: fx.Node, a: Any, b: Any, number: float = 0.0) -> StridedView:
         """Adds an operation of two operands, which broadcast; the second may be a number."""

@@ -146,12 +146,15 @@ def _take(code, bases, size, number, missing):  # noqa: ANN001, ANN202
     count, long = code[SIZES + 2], code[MORE]
     o, a, b = _at(code, OUT, bases, size), _at(code, A, bases, size), _at(code, B, bases, 8)
     index = carray(pointer(b), count, np.int64)
-    out = carray(pointer(o), count * long, number)
     for e in range(count):
-        inside = 0 <= index[e] < code[MORE + 1]
-        row, line = carray(pointer(a + (index[e] if inside else 0) * long * size), long, number), out[e * long :]
-        for i in range(long):
-            line[np.uintp(i)] = row[np.uintp(i)] if inside else missing
+        line = carray(pointer(o + e * long * size), long, number)
+        if 0 <= index[e] < code[MORE + 1]:
+            row = carray(pointer(a + index[e] * long * size), long, number)
+            for i in range(long):
+                line[np.uintp(i)] = row[np.uintp(i)]
+        else:
+            for i in range(long):
+                line[np.uintp(i)] = missing
 
 
 @njit(**OPTIONS)

@@ -27,10 +27,12 @@ def placed(writer: Writer, place: StridedView, shape: tuple[int, ...], dim: int,
 
     The place has that dimension, or lacks it where there is one entry.
     """
-    out = _block(writer, shape, dim)
-    writer.add(Op.FILL, out)
     size = place.shape[dim] if len(place.shape) == len(shape) else 1
-    writer.add(Op.COPY, out.part(dim, first, size), _with_one(place, (*shape[:dim], size, *shape[dim + 1 :])))
+    source = _with_one(place, (*shape[:dim], size, *shape[dim + 1 :]))
+    others = sorted((d for d in range(len(shape)) if d != dim), key=lambda d: (-source.strides[d], d))
+    out = writer.new(shape, [dim, *others])
+    writer.add(Op.FILL, out)
+    writer.add(Op.COPY, out.part(dim, first, size), source)
     return out
 
 
