@@ -27,8 +27,10 @@ def _examples(x: Tensor, weight: tuple[int, ...], places: int, groups: int) -> i
 
 
 def _columns(x: Tensor, kernel: tuple[int, int], shape: Shape) -> Tensor:
-    """Returns the columns [rows, b, g, k, l] of images [rows, b, channels, H, W], by one copy: CUDA's im2col, which
-    F.unfold calls, has a launch for each image."""
+    """Returns the columns [rows, b, g, k, l] of images [rows, b, channels, H, W].
+
+    They are one copy: CUDA's im2col, which F.unfold calls, has a launch for each image.
+    """
     (up, left), (down, right), (dy, dx) = shape.padding, shape.stride, shape.dilation
     padded, places = F.pad(x, (left, left, up, up)).contiguous(), shape.outputs(x.shape[3:], kernel)
     strides = padded.stride()
