@@ -34,4 +34,5 @@ class NoisyLayer(nn.Module):
             return outputs
         b, d = features.shape
         signs = F.dropout(torch.ones_like(features[:1]), 0.5) - 1
-        return outputs + b / 2 * torch.linalg.solve(features.T, self.noise / math.sqrt(d) * signs.T)
+        right = self.noise / math.sqrt(d) * signs.T
+        return outputs + b / 2 * torch.linalg.solve_ex(features.T, right).result  # `solve` waits, to see if it failed

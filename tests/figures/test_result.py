@@ -127,10 +127,10 @@ def test_compare_takes_results_and_folders(run: Result):
     assert run.folder is not None
     both = batchednodes.compare(run, batchednodes.train(LABELS))
     assert both["replicas"].tolist() == [2, 1]
-    assert both["loss_mean"][0] == pytest.approx(run.metrics.tail(2)["loss_mean"].mean())
-    assert both["loss_mean_low"][0] < both["loss_mean"][0] < both["loss_mean_high"][0]
-    assert math.isnan(both["loss_mean_low"][1])
-    assert batchednodes.compare(run.folder)["loss_mean"].tolist() == both["loss_mean"][:1].tolist()
+    assert both["accuracy_mean"][0] == pytest.approx(run.metrics.tail(2)["accuracy_mean"].mean())
+    assert both["accuracy_mean_low"][0] < both["accuracy_mean"][0] < both["accuracy_mean_high"][0]
+    assert math.isnan(both["accuracy_mean_low"][1])
+    assert batchednodes.compare(run.folder)["accuracy_mean"].tolist() == both["accuracy_mean"][:1].tolist()
 
 
 def test_a_model_with_a_frozen_trunk_is_given_whole():

@@ -136,6 +136,14 @@ def test_nodes_are_cut_off_on_cuda_as_on_the_cpu_and_nothing_waits(name, placed)
 
 
 @pytest.mark.cuda
+def test_noise_of_gradients_on_cuda_is_that_on_the_cpu_and_nothing_waits(placed):
+    options = ("task.data={kind: quadratics, noise: 0.1}", "network.nodes=6", "run.until=2", "dtype=float64")
+    run = train({}, *options, "local.lr=0.01", "device=cuda")
+    nothing_waits(placed, run.metrics["time"].nunique())
+    same(run, train({}, *options, "local.lr=0.01", "device=cpu"))
+
+
+@pytest.mark.cuda
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_two_runs_on_cuda_are_bit_identical(dtype):
     options = ["network.nodes=12", "device=cuda", "gossip.weight=0.4", f"dtype={dtype}"]

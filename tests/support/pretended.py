@@ -119,6 +119,7 @@ def _cuda(machine: Machine) -> dict[str, object]:
         "memory_allocated": lambda *_: 0,
         "max_memory_allocated": lambda *_: 1,
         "empty_cache": lambda: None,
+        "is_current_stream_capturing": lambda: machine.recording is not None,
         "get_rng_state": lambda *_: torch.get_rng_state(),
         "synchronize": lambda *_: machine.wait("synchronize"),
         "device": device,

@@ -4,14 +4,10 @@ And what Triton's interpreter must know of NumPy.
 """
 
 import functools
+import importlib.util
 
 import torch
 from torch.utils import backend_registration
-
-try:
-    from triton.runtime import interpreter
-except ImportError:  # it has no build for this platform
-    interpreter = None
 
 NAME = "pretended"
 
@@ -30,7 +26,9 @@ class _Module(backend_registration._DummyBackendModule):
 @functools.cache
 def register() -> None:
     """Makes PyTorch know the devices, and Triton 3.6 that NumPy 2.4 turns no array of one number into a number."""
-    if interpreter is not None:
+    if importlib.util.find_spec("triton") is not None:  # it has no build for some platforms
+        from triton.runtime import interpreter  # its import reads whether kernels are interpreted
+
         plain = interpreter._patch_lang_tensor
 
         def patched(tensor, scope):
