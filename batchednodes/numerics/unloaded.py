@@ -27,4 +27,5 @@ def leave_compiler_unloaded() -> None:
     """
     if "torch._dynamo" not in sys.modules:
         autograd = _Unloaded("torch._dynamo.compiled_autograd", _disable=nullcontext)
-        vars(torch)["_dynamo"] = _Unloaded("torch._dynamo", compiled_autograd=autograd)
+        package: Any = torch
+        package._dynamo = _Unloaded("torch._dynamo", compiled_autograd=autograd)
