@@ -213,6 +213,11 @@ class _Watch(TorchDispatchMode):
         super().__init__()
         self.seen = False
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Says that no compiler need be told to leave this out, see `trial._Draws`."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: object, args: tuple = (), kwargs: dict | None = None) -> Any:
         for one in _lookups(func, args, lambda arg: arg):
             self.seen = True

@@ -219,6 +219,11 @@ class _Draws(TorchDispatchMode):
         super().__init__()
         self.names = set[str]()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Says that no compiler need be told to leave this out: to load one takes longer than to load PyTorch."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: object, args: tuple = (), kwargs: dict | None = None) -> Any:
         if torch.Tag.nondeterministic_seeded in func.tags:
             place = running(frame for frame, _ in traceback.walk_stack(None))

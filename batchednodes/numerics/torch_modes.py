@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from batchednodes.numerics import threads
 from batchednodes.numerics.quiet import is_quiet, set_quiet
+from batchednodes.numerics.unloaded import leave_compiler_unloaded
 
 _CORE: Any = torch._C
 """PyTorch's core, which has modes that its Python functions do not show."""
@@ -32,6 +33,7 @@ def own() -> Iterator[None]:
 
     What code of a user's changes inside ends there too. May be entered inside itself, and by several threads at once.
     """
+    leave_compiler_unloaded()
     with ExitStack() as stack:
         for part in (_traced_by_nobody, _of_thread, _of_numbers, _SHARED, _generators):
             stack.enter_context(part())
