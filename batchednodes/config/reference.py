@@ -3,9 +3,11 @@ r"""What can be set, read off the code: every section, kind and setting with its
 import ast
 import inspect
 import re
-import textwrap
+import sys
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from functools import cache
+from types import ModuleType
 from typing import Any, get_type_hints
 
 from batchednodes.algorithms.base import Algorithm
@@ -113,7 +115,7 @@ def _facts(cls: type) -> Iterator[tuple[str, str]]:
     """Yields paper, state, size of messages and soundness of an algorithm."""
     if not issubclass(cls, Algorithm):
         return
-    text = inspect.getdoc(inspect.getmodule(cls)) or ""
+    text = sys.modules[cls.__module__].__doc__ or ""
     if (paper := _paper(text)) is not None:
         yield "paper", paper
     yield "state", _state(cls)
@@ -165,13 +167,31 @@ def docstrings(cls: type) -> dict[str, str]:
     """
     found = dict.fromkeys((field.name for field in fields(cls)), "")
     for base in reversed([base for base in cls.__mro__ if is_dataclass(base)]):
-        try:
-            body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
-        except (OSError, TypeError, SyntaxError):  # a class of the user's whose source is not at hand
-            continue
-        assert isinstance(body, ast.ClassDef)
-        for line, below in zip(body.body, body.body[1:], strict=False):
+        module = sys.modules.get(base.__module__)
+        body = [] if module is None else _bodies(module).get(base.__qualname__, [])
+        for line, below in zip(body, body[1:], strict=False):
             match line, below:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str() as text)):
                     found |= {name: " ".join(text.split())} if name in found else {}
     return found
+
+
+@cache  # to parse a module again for each of its classes takes longer than all else
+def _bodies(module: ModuleType) -> dict[str, list[ast.stmt]]:
+    """Returns the statements of each class of a module by its qualified name; none where its source is not at hand."""
+    try:
+        return dict(_classes(ast.parse(inspect.getsource(module)).body, ""))
+    except (OSError, TypeError, SyntaxError):
+        return {}
+
+
+def _classes(statements: list[ast.stmt], before: str) -> Iterator[tuple[str, list[ast.stmt]]]:
+    for statement in statements:
+        inside = before
+        match statement:
+            case ast.ClassDef(name=name, body=body):
+                yield f"{before}{name}", body
+                inside = f"{before}{name}."
+            case ast.FunctionDef(name=name):
+                inside = f"{before}{name}.<locals>."
+        yield from _classes(getattr(statement, "body", []), inside)
