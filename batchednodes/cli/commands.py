@@ -24,8 +24,6 @@ from batchednodes.results import tables
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.paths import OutputFolder, states
 from batchednodes.results.metrics import catalogue
-from batchednodes.simulation import check as kit
-from batchednodes.simulation import training
 from batchednodes.simulation.build import assembly, datasets, learning
 from batchednodes.simulation.engine import Progress as Advance
 from batchednodes.simulation.planning import plan
@@ -37,8 +35,11 @@ from batchednodes.simulation.resume import rules
 
 if TYPE_CHECKING:
     from batchednodes.figures.published import experiment
-    from batchednodes.simulation import measure
+    from batchednodes.simulation import check as kit
+    from batchednodes.simulation import measure, training
 else:
+    kit = deferred("batchednodes.simulation.check")
+    training = deferred("batchednodes.simulation.training")
     measure = deferred("batchednodes.simulation.measure")
     experiment = deferred("batchednodes.figures.published.experiment")
 
@@ -57,7 +58,7 @@ def resume(settings: Config, made: Preflight, place: OutputFolder, limit: float 
 
 
 def _run(
-    start: Callable[[training.Watch, Interruption], training.Outcome],
+    start: Callable[["training.Watch", Interruption], "training.Outcome"],
     place: OutputFolder,
     limit: float | None,
     quiet: bool,
@@ -177,7 +178,7 @@ class _Watch:
         self.bar.update(task, completed=progress.clocks.time, status=status)
 
 
-def _report(terminal: Console, result: training.Outcome) -> None:
+def _report(terminal: Console, result: "training.Outcome") -> None:
     networks, isolated = result.summary["networks"], result.summary["isolated"]
     if len(networks) > 1:
         title = f"{len(networks)} networks at t = {networks[0]['time']:g} s"
@@ -215,7 +216,7 @@ def _rate(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _notes(result: training.Outcome, networks: list[dict[str, Any]]) -> list[str]:
+def _notes(result: "training.Outcome", networks: list[dict[str, Any]]) -> list[str]:
     summary = result.summary
     speed = f"{_rate(summary['events_per_second'])} events/s, {_rate(summary['updates_per_second'])} updates/s"
     wave = f", {summary['mean_wave']:.1f} events a wave" if summary["mean_wave"] else ""
