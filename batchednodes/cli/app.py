@@ -258,6 +258,7 @@ def plot(
         paths.check_absent(out, [])
     elif len(folders := [run for run in runs if not run.is_file()]) == 1:
         (inside.Inside(folders[0]) / paths.FIGURES).status()
+    start.wake_collector()
     drawn = plots.plot(runs, out, formats or ["png", "pdf"], force)
     for path in drawn.paths:
         print(path)

@@ -17,7 +17,7 @@ from batchednodes.cli.interruption import Interruption
 from batchednodes.config import Config
 from batchednodes.data import DataSizes, Heterogeneity
 from batchednodes.figures.published import EXPERIMENTS
-from batchednodes.numerics import devices
+from batchednodes.numerics import devices, start
 from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.memory import gib
 from batchednodes.results import tables
@@ -58,7 +58,7 @@ def resume(settings: Config, made: Preflight, place: OutputFolder, limit: float 
 
 
 def _run(
-    start: Callable[["training.Watch", Interruption], "training.Outcome"],
+    begin: Callable[["training.Watch", Interruption], "training.Outcome"],
     place: OutputFolder,
     limit: float | None,
     quiet: bool,
@@ -70,13 +70,14 @@ def _run(
         OSError: a file, or standard output, cannot be written.
         typer.Exit: it was interrupted.
     """
+    start.wake_collector()
     terminal = console(quiet=quiet)
     with Interruption(limit) as interruption:
         try:
             with _bar(terminal) as bar:
                 watch = _Watch(bar)
                 watch.begin("starting", "building the run; kernels that are new on this machine are compiled")
-                result = start(watch, interruption)
+                result = begin(watch, interruption)
         except OSError as error:
             left = f"; once that is mended, {_to_go_on(place)}" if any(states(Inside(place.folder))) else ""
             raise OSError(f"{error}{left}") from error
@@ -96,6 +97,8 @@ def _to_go_on(place: OutputFolder) -> str:
 
 def show_plan(prepared: Preflight, measured: bool) -> None:
     """Prints the graph, the data and the plan of a batch of networks; measured: and how long it would take."""
+    if measured:
+        start.wake_collector()
     configs = prepared.configs
     plan.screen(configs, prepared.sizes)
     events = prepared.events or assembly.timeline(configs)
@@ -132,6 +135,7 @@ def _marks(configs: Sequence[Config], sizes: Sequence[DataSizes], updates: float
 
 def figure(name: str, quick: bool, out: Path, formats: Sequence[str], force: bool) -> None:
     """Runs and draws a published figure, and prints what it found, and where it is."""
+    start.wake_collector()
     size = "quick" if quick else "cuda" if devices.count() else "cpu"
     terminal = console()
     with _bar(terminal) as bar:
@@ -324,6 +328,7 @@ def check(target: str, args: dict[str, Any], cases: int, seed: int) -> None:
     Raises:
         ValueError: something does not hold.
     """
+    start.wake_collector()
     failures = {failure.what: failure for failure in kit.check(target, args, cases, seed)}
     for rule in kit.RULES:
         print(f"{'FAILED' if rule in failures else 'holds '}  {rule}")

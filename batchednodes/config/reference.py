@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cache
+from itertools import pairwise
 from types import ModuleType
 from typing import Any, get_type_hints
 
@@ -68,6 +69,7 @@ def catalogue() -> list[Kind]:
         >>> [(setting.path, setting.type, setting.default) for setting in ring.settings]
         [('network.topology.neighbours', 'an integer', '4'), ('network.topology.rewire', 'a number', '0.1')]
     """
+    take_(KINDS, {section: READER.base(section) for section in KINDS.keys() - READER.closed.keys()})
     return [
         *_section(Config, ""),
         *_kinds("distribution", None),
@@ -89,9 +91,7 @@ def _section(cls: type, path: str) -> Iterator[Kind]:
 
 
 def _kinds(section: str, default: Any) -> Iterator[Kind]:
-    """Yields the kinds of a section, with those of installed packages."""
-    if section not in READER.closed:
-        take_(KINDS, section, READER.base(section))
+    """Yields the kinds of a section."""
     yield from (_kind(section, name, kind, default) for name, kind in KINDS[section].items())
     if PYTHON not in KINDS[section] and section not in READER.closed:
         yield _kind(section, PYTHON, PythonKind, None)
@@ -169,7 +169,7 @@ def docstrings(cls: type) -> dict[str, str]:
     for base in reversed([base for base in cls.__mro__ if is_dataclass(base)]):
         module = sys.modules.get(base.__module__)
         body = [] if module is None else _bodies(module).get(base.__qualname__, [])
-        for line, below in zip(body, body[1:], strict=False):
+        for line, below in pairwise(body):
             match line, below:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str() as text)):
                     found |= {name: " ".join(text.split())} if name in found else {}
