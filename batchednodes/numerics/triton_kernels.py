@@ -1,9 +1,10 @@
 """What CUDA kernels in Triton are written with: its language, and how they are compiled; nothing where none can run.
 
-It takes as long to import as NumPy and Numba together, so it is left alone without a CUDA device, unless it interprets.
+It takes as long to import as NumPy and Numba together, so it is left alone without a CUDA device, unless it interprets, or is there.
 """
 
 import os
+import sys
 from contextlib import suppress
 from typing import Any
 
@@ -13,7 +14,7 @@ from batchednodes.numerics import devices
 
 triton: Any = None
 tl: Any = None
-if devices.count() or "TRITON_INTERPRET" in os.environ:
+if devices.count() or "TRITON_INTERPRET" in os.environ or "triton" in sys.modules:
     with suppress(ImportError):  # PyTorch for CPUs comes without it
         import triton
         import triton.language as tl
