@@ -1,6 +1,7 @@
 """What CUDA kernels in Triton are written with: its language, and how they are compiled; nothing where none can run.
 
-It takes as long to import as NumPy and Numba together, so it is left alone without a CUDA device, unless it interprets, or is there.
+It takes as long to import as NumPy and Numba together, so it is left alone without a CUDA device, unless it interprets
+or is loaded already.
 """
 
 import os
