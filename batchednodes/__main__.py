@@ -18,6 +18,7 @@ def main() -> None:
     """Runs the command line; a Ctrl-C, or memory that ends, ends it in one line, whatever it is at."""
     start.open_streams()
     halt = Halt()
+    start.rest_collector()
     try:
         start.check_light()
         app.main()
@@ -34,6 +35,7 @@ def main() -> None:
         sys.exit(2)
     finally:
         halt.close()
+        start.leave_collector()
     if halt.asked:
         sys.exit(128 + signal.SIGINT)
 

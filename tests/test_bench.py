@@ -67,6 +67,14 @@ def test_the_loop_over_networks_makes_the_updates_of_a_wave(measure, name):
     assert torch.allclose(rows, run.state.x, rtol=1e-4, atol=1e-6)  # some hundred sums of float32
 
 
+def test_the_start_of_commands_is_measured_beside_an_import(measure, monkeypatch):
+    from measure import start
+
+    monkeypatch.setattr(start, "ALONE", "import json")  # PyTorch takes seconds
+    assert {"--help", "list", "plan", "train"} == {*start.COMMANDS}
+    assert start.start(1, ("--help",))["--help over import json"]["median"] > 0
+
+
 def test_evaluation_is_measured_by_model(measure):
     from measure import costs
 

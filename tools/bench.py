@@ -21,7 +21,7 @@ from typing import Any
 
 import numba
 import torch
-from measure import costs, models, parts, whole, zoo
+from measure import costs, models, parts, start, whole, zoo
 from measure.limits import limits
 from measure.networks import NETWORKS
 from measure.workloads import LOGREG, MLP, WORKLOADS
@@ -49,6 +49,7 @@ SECTIONS = (
     "million",
     "zoo",
     "costs",
+    "start",
 )
 
 
@@ -95,6 +96,7 @@ def sections(
             *((f"n={n} t={n}", lambda n=n: costs.tracking(n, device, repeats)) for n in nodes if n <= 10_000),
             ("n=1000000", lambda: costs.events(1_000_000, device, repeats)),
         ],
+        "start": [("n=10", lambda: start.start(repeats))],
     }
 
 

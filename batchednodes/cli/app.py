@@ -13,32 +13,43 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from batchednodes import __version__, config
+from batchednodes import __version__
 from batchednodes.cli.console import Output, check_written, console, loading, say
 from batchednodes.cli.interruption import seconds
-from batchednodes.config import reference, sweep
-from batchednodes.config.reference import Kind
 from batchednodes.figures.published import EXPERIMENTS
-from batchednodes.numerics import memory, start
+from batchednodes.numerics import start
+from batchednodes.numerics.expressions import shown
 from batchednodes.numerics.lazy import deferred
-from batchednodes.numerics.values import shown
-from batchednodes.results import comparison, tables
-from batchednodes.results.folder.inside import Inside
-from batchednodes.results.folder.lock import Lock
-from batchednodes.results.folder.paths import FIGURES, METRICS, OutputFolder, check_absent, check_writable
 from batchednodes.results.metrics import catalogue
-from batchednodes.simulation.planning.preflight import fresh, prepare, resumable
-from batchednodes.simulation.resume.rules import reopened
 
 if TYPE_CHECKING:
+    from batchednodes import config
     from batchednodes.cli import commands
+    from batchednodes.config import reference, sweep
     from batchednodes.figures import plots
+    from batchednodes.numerics import memory
+    from batchednodes.results import comparison, tables
+    from batchednodes.results.folder import inside, lock, paths
+    from batchednodes.simulation.planning import preflight
+    from batchednodes.simulation.resume import rules
 else:
+    config = deferred("batchednodes.config")
     commands = deferred("batchednodes.cli.commands")
+    reference = deferred("batchednodes.config.reference")
+    sweep = deferred("batchednodes.config.sweep")
     plots = deferred("batchednodes.figures.plots")
+    memory = deferred("batchednodes.numerics.memory")
+    comparison = deferred("batchednodes.results.comparison")
+    tables = deferred("batchednodes.results.tables")
+    inside = deferred("batchednodes.results.folder.inside")
+    lock = deferred("batchednodes.results.folder.lock")
+    paths = deferred("batchednodes.results.folder.paths")
+    preflight = deferred("batchednodes.simulation.planning.preflight")
+    rules = deferred("batchednodes.simulation.resume.rules")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -123,10 +134,10 @@ def train(
                 f"--from must not stand beside run.start_from=..., got {shown(start_from)}; leave one of both"
             )
         chosen = replace(chosen, run=replace(chosen.run, start_from=start_from))
-    place, limit = OutputFolder(out) if out else OutputFolder.numbered(chosen.name), seconds(time_limit)
+    place, limit = paths.OutputFolder(out) if out else paths.OutputFolder.numbered(chosen.name), seconds(time_limit)
     start.check_torch()
     with loading("data, graph and PyTorch", quiet):
-        made = fresh(chosen, place.folder)
+        made = preflight.fresh(chosen, place.folder)
         run = commands.train  # imports PyTorch
     run(chosen, made, place, limit, quiet)
 
@@ -145,14 +156,14 @@ def resume(
 
     Example: `batchednodes resume runs/mine-1 run.until=200`
     """
-    limit, chosen = seconds(time_limit), reopened(folder, overrides or [])
-    check_writable(folder)
+    limit, chosen = seconds(time_limit), rules.reopened(folder, overrides or [])
+    paths.check_writable(folder)
     start.check_torch()
-    with Lock(Inside(folder)):
+    with lock.Lock(inside.Inside(folder)):
         with loading("the run and PyTorch", quiet):
-            made = resumable(folder, chosen)
+            made = preflight.resumable(folder, chosen)
             run = commands.resume  # imports PyTorch
-        run(chosen, made, OutputFolder(folder), limit, quiet)
+        run(chosen, made, paths.OutputFolder(folder), limit, quiet)
 
 
 @app.command("plan")
@@ -169,7 +180,7 @@ def plan_command(
     """
     chosen = config.load(settings, overrides or [])
     start.check_torch()
-    made = prepare(sweep.points(chosen))
+    made = preflight.prepare(sweep.points(chosen))
     commands.show_plan(made, measure)
 
 
@@ -195,8 +206,11 @@ def list_command(
         raise ValueError(f"section must be one of the settings, got {shown(key)}; `batchednodes list` shows all")
     if as_json:
         return print(json.dumps([asdict(kind) for kind in kinds], indent=2))
+    terminal = console()
+    if not key:
+        return terminal.print(Text("\n").join(line for kind in kinds for line in _lines(kind)), soft_wrap=True)
     for kind in kinds:
-        _print_kind(kind, detailed=bool(key))
+        _print_kind(terminal, kind)
 
 
 @app.command()
@@ -239,11 +253,12 @@ def plot(
     """
     for run in runs:
         if not run.is_file():
-            comparison.check_file(run, METRICS, "run")
+            comparison.check_file(run, paths.METRICS, "run")
     if out is not None:
-        check_absent(out, [])
+        paths.check_absent(out, [])
     elif len(folders := [run for run in runs if not run.is_file()]) == 1:
-        (Inside(folders[0]) / FIGURES).status()
+        (inside.Inside(folders[0]) / paths.FIGURES).status()
+    start.wake_collector()
     drawn = plots.plot(runs, out, formats or ["png", "pdf"], force)
     for path in drawn.paths:
         print(path)
@@ -300,7 +315,7 @@ def figure(
     if name not in EXPERIMENTS:
         raise ValueError(f"NAME must be one of {', '.join(EXPERIMENTS)}, got {shown(name)}")
     kinds = formats or ["png", "pdf"]
-    check_absent(out, [] if force else [f"{name}.{kind}" for kind in (*kinds, "csv")])
+    paths.check_absent(out, [] if force else [f"{name}.{kind}" for kind in (*kinds, "csv")])
     start.check_torch()
     commands.figure(name, quick, out, kinds, force)
 
@@ -359,15 +374,24 @@ def _print_metrics(as_json: bool) -> None:
         console().print(Text(f"{metric.key:<30} {metric.unit:<10} {metric.meaning}"), soft_wrap=True)
 
 
-def _print_kind(kind: Kind, detailed: bool) -> None:
-    """Prints a section or kind and its settings, a whole key a line; detailed: with what is known of each."""
-    terminal = console()
+def _title(kind: "reference.Kind") -> Text:
+    """Returns the key, name and summary of a section or kind, below an empty line."""
     title = [(kind.section or "top level", "bold"), *([": kind ", (kind.name, "bold")] if kind.name else [])]
     default = " (default)" if kind.default and kind.name else ""
-    terminal.print(Text.assemble("\n", *title, f"{default}  {kind.summary}"), soft_wrap=not detailed)
-    for name, fact in kind.facts if detailed else ():
+    return Text.assemble("\n", *title, f"{default}  {kind.summary}")
+
+
+def _lines(kind: "reference.Kind") -> list[Text]:
+    """Returns a section or kind and its settings, a whole key a line."""
+    return [_title(kind), *(Text(f"  {setting.path} = {setting.default}") for setting in kind.settings)]
+
+
+def _print_kind(terminal: Console, kind: "reference.Kind") -> None:
+    """Prints a section or kind and its settings, with what is known of each."""
+    terminal.print(_title(kind))
+    for name, fact in kind.facts:
         terminal.print(Text(f"  {name}: {fact}"))
     for setting in kind.settings:
         terminal.print(Text(f"  {setting.path} = {setting.default}"), soft_wrap=True)
-        for line in (f"accepts {setting.type}", setting.meaning) if detailed else ():
+        for line in (f"accepts {setting.type}", setting.meaning):
             terminal.print(Padding(Text(line), (0, 0, 0, 6)))

@@ -17,15 +17,13 @@ from batchednodes.cli.interruption import Interruption
 from batchednodes.config import Config
 from batchednodes.data import DataSizes, Heterogeneity
 from batchednodes.figures.published import EXPERIMENTS
-from batchednodes.numerics import devices
+from batchednodes.numerics import devices, start
 from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.memory import gib
 from batchednodes.results import tables
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.paths import OutputFolder, states
 from batchednodes.results.metrics import catalogue
-from batchednodes.simulation import check as kit
-from batchednodes.simulation import training
 from batchednodes.simulation.build import assembly, datasets, learning
 from batchednodes.simulation.engine import Progress as Advance
 from batchednodes.simulation.planning import plan
@@ -37,8 +35,11 @@ from batchednodes.simulation.resume import rules
 
 if TYPE_CHECKING:
     from batchednodes.figures.published import experiment
-    from batchednodes.simulation import measure
+    from batchednodes.simulation import check as kit
+    from batchednodes.simulation import measure, training
 else:
+    kit = deferred("batchednodes.simulation.check")
+    training = deferred("batchednodes.simulation.training")
     measure = deferred("batchednodes.simulation.measure")
     experiment = deferred("batchednodes.figures.published.experiment")
 
@@ -57,7 +58,7 @@ def resume(settings: Config, made: Preflight, place: OutputFolder, limit: float 
 
 
 def _run(
-    start: Callable[[training.Watch, Interruption], training.Outcome],
+    begin: Callable[["training.Watch", Interruption], "training.Outcome"],
     place: OutputFolder,
     limit: float | None,
     quiet: bool,
@@ -69,13 +70,14 @@ def _run(
         OSError: a file, or standard output, cannot be written.
         typer.Exit: it was interrupted.
     """
+    start.wake_collector()
     terminal = console(quiet=quiet)
     with Interruption(limit) as interruption:
         try:
             with _bar(terminal) as bar:
                 watch = _Watch(bar)
                 watch.begin("starting", "building the run; kernels that are new on this machine are compiled")
-                result = start(watch, interruption)
+                result = begin(watch, interruption)
         except OSError as error:
             left = f"; once that is mended, {_to_go_on(place)}" if any(states(Inside(place.folder))) else ""
             raise OSError(f"{error}{left}") from error
@@ -95,6 +97,8 @@ def _to_go_on(place: OutputFolder) -> str:
 
 def show_plan(prepared: Preflight, measured: bool) -> None:
     """Prints the graph, the data and the plan of a batch of networks; measured: and how long it would take."""
+    if measured:
+        start.wake_collector()
     configs = prepared.configs
     plan.screen(configs, prepared.sizes)
     events = prepared.events or assembly.timeline(configs)
@@ -131,6 +135,7 @@ def _marks(configs: Sequence[Config], sizes: Sequence[DataSizes], updates: float
 
 def figure(name: str, quick: bool, out: Path, formats: Sequence[str], force: bool) -> None:
     """Runs and draws a published figure, and prints what it found, and where it is."""
+    start.wake_collector()
     size = "quick" if quick else "cuda" if devices.count() else "cpu"
     terminal = console()
     with _bar(terminal) as bar:
@@ -177,7 +182,7 @@ class _Watch:
         self.bar.update(task, completed=progress.clocks.time, status=status)
 
 
-def _report(terminal: Console, result: training.Outcome) -> None:
+def _report(terminal: Console, result: "training.Outcome") -> None:
     networks, isolated = result.summary["networks"], result.summary["isolated"]
     if len(networks) > 1:
         title = f"{len(networks)} networks at t = {networks[0]['time']:g} s"
@@ -215,7 +220,7 @@ def _rate(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _notes(result: training.Outcome, networks: list[dict[str, Any]]) -> list[str]:
+def _notes(result: "training.Outcome", networks: list[dict[str, Any]]) -> list[str]:
     summary = result.summary
     speed = f"{_rate(summary['events_per_second'])} events/s, {_rate(summary['updates_per_second'])} updates/s"
     wave = f", {summary['mean_wave']:.1f} events a wave" if summary["mean_wave"] else ""
@@ -323,6 +328,7 @@ def check(target: str, args: dict[str, Any], cases: int, seed: int) -> None:
     Raises:
         ValueError: something does not hold.
     """
+    start.wake_collector()
     failures = {failure.what: failure for failure in kit.check(target, args, cases, seed)}
     for rule in kit.RULES:
         print(f"{'FAILED' if rule in failures else 'holds '}  {rule}")

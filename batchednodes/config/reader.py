@@ -195,7 +195,7 @@ class Reader:
             raise ValueError(f"{path}.kind must be given: one of {choices}")
         if name not in list(kinds):
             for section in opened:
-                take_(self.kinds, section, self.base(section), name)
+                take_(self.kinds, {section: self.base(section)}, name)
                 kinds |= self.kinds[section]
         if name not in list(kinds):
             why = f"; {self.closed[sections[0]]}" if name == PYTHON else nearest(name, kinds)

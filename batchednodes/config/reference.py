@@ -3,9 +3,12 @@ r"""What can be set, read off the code: every section, kind and setting with its
 import ast
 import inspect
 import re
-import textwrap
+import sys
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from functools import cache
+from itertools import pairwise
+from types import ModuleType
 from typing import Any, get_type_hints
 
 from batchednodes.algorithms.base import Algorithm
@@ -66,6 +69,7 @@ def catalogue() -> list[Kind]:
         >>> [(setting.path, setting.type, setting.default) for setting in ring.settings]
         [('network.topology.neighbours', 'an integer', '4'), ('network.topology.rewire', 'a number', '0.1')]
     """
+    take_(KINDS, {section: READER.base(section) for section in KINDS.keys() - READER.closed.keys()})
     return [
         *_section(Config, ""),
         *_kinds("distribution", None),
@@ -87,9 +91,7 @@ def _section(cls: type, path: str) -> Iterator[Kind]:
 
 
 def _kinds(section: str, default: Any) -> Iterator[Kind]:
-    """Yields the kinds of a section, with those of installed packages."""
-    if section not in READER.closed:
-        take_(KINDS, section, READER.base(section))
+    """Yields the kinds of a section."""
     yield from (_kind(section, name, kind, default) for name, kind in KINDS[section].items())
     if PYTHON not in KINDS[section] and section not in READER.closed:
         yield _kind(section, PYTHON, PythonKind, None)
@@ -113,7 +115,7 @@ def _facts(cls: type) -> Iterator[tuple[str, str]]:
     """Yields paper, state, size of messages and soundness of an algorithm."""
     if not issubclass(cls, Algorithm):
         return
-    text = inspect.getdoc(inspect.getmodule(cls)) or ""
+    text = sys.modules[cls.__module__].__doc__ or ""
     if (paper := _paper(text)) is not None:
         yield "paper", paper
     yield "state", _state(cls)
@@ -165,13 +167,31 @@ def docstrings(cls: type) -> dict[str, str]:
     """
     found = dict.fromkeys((field.name for field in fields(cls)), "")
     for base in reversed([base for base in cls.__mro__ if is_dataclass(base)]):
-        try:
-            body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
-        except (OSError, TypeError, SyntaxError):  # a class of the user's whose source is not at hand
-            continue
-        assert isinstance(body, ast.ClassDef)
-        for line, below in zip(body.body, body.body[1:], strict=False):
+        module = sys.modules.get(base.__module__)
+        body = [] if module is None else _bodies(module).get(base.__qualname__, [])
+        for line, below in pairwise(body):
             match line, below:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str() as text)):
                     found |= {name: " ".join(text.split())} if name in found else {}
     return found
+
+
+@cache  # to parse a module again for each of its classes takes longer than all else
+def _bodies(module: ModuleType) -> dict[str, list[ast.stmt]]:
+    """Returns the statements of each class of a module by its qualified name; none where its source is not at hand."""
+    try:
+        return dict(_classes(ast.parse(inspect.getsource(module)).body, ""))
+    except (OSError, TypeError, SyntaxError):
+        return {}
+
+
+def _classes(statements: list[ast.stmt], before: str) -> Iterator[tuple[str, list[ast.stmt]]]:
+    for statement in statements:
+        inside = before
+        match statement:
+            case ast.ClassDef(name=name, body=body):
+                yield f"{before}{name}", body
+                inside = f"{before}{name}."
+            case ast.FunctionDef(name=name):
+                inside = f"{before}{name}.<locals>."
+        yield from _classes(getattr(statement, "body", []), inside)

@@ -7,7 +7,7 @@ them. An entry point of the group `batchednodes.kinds` is named by section and k
 import inspect
 import re
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -89,24 +89,30 @@ def checked(cls: Any, base: type, key: str) -> type:
     raise ValueError(f"{key} must be a frozen dataclass derived from {base.__module__}:{base.__name__}, got {flaw}")
 
 
-def offered(section: str) -> dict[str, EntryPoint]:
-    """Returns the kinds of a section that installed packages offer, none of which is imported."""
-    start = f"{section}."
-    found = {one.name.removeprefix(start): one for one in entry_points(group=GROUP) if one.name.startswith(start)}
-    return {name: one for name, one in found.items() if re.fullmatch(r"\w+", name)}
+def offered(sections: Container[str]) -> Iterator[tuple[str, str, EntryPoint]]:
+    """Yields section and kind of what installed packages offer for some sections, none of which is imported."""
+    for one in entry_points(group=GROUP):
+        section, _, kind = one.name.rpartition(".")
+        if section in sections and re.fullmatch(r"\w+", kind):
+            yield section, kind, one
 
 
-def take_(kinds: Kinds, section: str, base: type, name: Any = None) -> None:
-    """Adds to the table the kinds that packages offer for a section: that of a name, or all.
+def take_(kinds: Kinds, bases: Mapping[str, type], name: Any = None) -> None:
+    """Adds to the table the kinds that packages offer for sections: those of a name, or all.
+
+    Args:
+        kinds: the table.
+        bases: what kinds of each section are derived from.
+        name: of the kind; None: all.
 
     Raises:
         ValueError: one of them cannot be imported, or may not stand there.
     """
-    for kind, entry in offered(section).items():
+    for section, kind, entry in offered(bases):
         if kind in kinds[section] or kind == PYTHON or name not in (None, kind):
             continue
         key = f"{section}.kind={kind} (entry point {entry.name} of {entry.dist.name if entry.dist else 'a package'})"
-        kinds[section][kind] = checked(targets.imported(entry.value, key), base, f"{key} = {entry.value!r}")
+        kinds[section][kind] = checked(targets.imported(entry.value, key), bases[section], f"{key} = {entry.value!r}")
 
 
 def register_(kinds: Kinds, section: str, base: type, name: str, cls: type) -> None:

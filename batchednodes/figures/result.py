@@ -131,7 +131,7 @@ class Result:
     @staticmethod
     def of(outcome: Outcome) -> "Result":
         """Returns the result of a run that has just ended."""
-        return Result(**{one.name: getattr(outcome, one.name) for one in fields(outcome)})
+        return Result(**{one.name: getattr(outcome, one.name) for one in fields(Result)})
 
     @staticmethod
     def load(folder: str | Path) -> "Result":

@@ -3,6 +3,7 @@
 Nothing is imported here that takes time, or memory.
 """
 
+import gc
 import mmap
 import os
 import re
@@ -40,6 +41,27 @@ def open_streams() -> None:
             stream = open(number, "w" if number else "r", encoding="utf-8")  # noqa: SIM115  (as long as the process)
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
+
+
+def rest_collector() -> None:
+    """Lets the collector of cyclic garbage rest while libraries are loaded: it would look at all of them many times."""
+    gc.disable()
+
+
+def wake_collector() -> None:
+    """Lets the collector work again: before anything computes, whose memory must be free once it is done with."""
+    gc.collect()
+    gc.freeze()  # libraries stay until the end, and are looked at no more
+    gc.enable()
+
+
+def leave_collector() -> None:
+    """Lets a process that has computed nothing end without looking at all that is loaded once more."""
+    if "triton" in sys.modules:  # its bindings complain of what a process leaves
+        gc.unfreeze()
+        gc.enable()
+    elif not gc.isenabled():
+        gc.freeze()
 
 
 def check_light() -> None:

@@ -1,16 +1,24 @@
-"""What CUDA kernels in Triton are written with: its language, where it is there, and how they are compiled."""
+"""What CUDA kernels in Triton are written with: its language, and how they are compiled; nothing where none can run.
 
+It takes as long to import as NumPy and Numba together, so it is left alone without a CUDA device, unless it interprets
+or is loaded already.
+"""
+
+import os
+import sys
+from contextlib import suppress
 from typing import Any
 
 import torch
 
 from batchednodes.numerics import devices
 
-try:
-    import triton
-    import triton.language as tl
-except ImportError:  # PyTorch for CPUs comes without it
-    triton = tl = None
+triton: Any = None
+tl: Any = None
+if devices.count() or "TRITON_INTERPRET" in os.environ or "triton" in sys.modules:
+    with suppress(ImportError):  # PyTorch for CPUs comes without it
+        import triton
+        import triton.language as tl
 
 constexpr: Any = None if tl is None else tl.constexpr
 """Marks what a kernel is compiled for; Triton's interpreter knows it by this name."""

@@ -6,6 +6,7 @@ Notation: n nodes, p parameters, t tracked sources.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,9 +58,9 @@ class Outcome:
 
     settings: Config
     """Of the run."""
-    metrics: "pd.DataFrame"
-    """One row for each mark and network, with the keys of metrics.jsonl; read from there, where there is a folder, so
-    that numbers which are not finite are None or NaN."""
+    rows: list[dict[str, Any]]
+    """One for each mark and network, with the keys of metrics.jsonl; read from there, where there is a folder, so that
+    numbers which are not finite are None or NaN."""
     summary: dict[str, Any]
     """The content of summary.json."""
     x: Float[Tensor, "n p"]
@@ -68,6 +69,11 @@ class Outcome:
     """Final versions of each network: a row for each of its nodes, a column for each of its tracked sources."""
     folder: Path | None
     """Where the files lie; None if none were asked for."""
+
+    @cached_property
+    def metrics(self) -> "pd.DataFrame":
+        """The rows as a table; pandas is imported then."""
+        return pd.DataFrame(self.rows)
 
 
 def train(
@@ -154,7 +160,7 @@ def left(folder: str | Path) -> Outcome:
         else:
             models = warm_start.models(found)
         tables = tuple(found.layout.block(found.state.versions, g) for g in range(found.layout.sizes.size))
-        return Outcome(settings, pd.DataFrame(rows), summary, models, tables, place.path)
+        return Outcome(settings, rows, summary, models, tables, place.path)
 
 
 def _new(job: Job, out: OutputFolder | Inside | None) -> Outcome:
@@ -238,10 +244,9 @@ def _result(run: Simulation, observer: RunObserver, progress: Progress, summary:
     layout, versions = run.evaluator.tracking.layout, run.state.versions
     tables = tuple(layout.block(versions, g) for g in range(layout.sizes.size))
     rows = [{key: Section(v) if isinstance(v, dict) else v for key, v in row.items()} for row in observer.metrics()]
-    metrics = pd.DataFrame(rows)
     folder = None if observer.folder is None else observer.folder.path
     models = run.evaluator.models(run.state, progress.clocks.time)
-    return Outcome(observer.settings, metrics, summary, models, tables, folder)
+    return Outcome(observer.settings, rows, summary, models, tables, folder)
 
 
 def _isolated(job: Job, folder: Inside | None) -> dict[str, Any]:

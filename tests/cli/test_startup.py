@@ -180,3 +180,38 @@ def test_modules_of_the_package_are_its_names():
 def test_package_has_no_other_names():
     with pytest.raises(AttributeError, match="module 'batchednodes' has no attribute 'tarin'"):
         batchednodes.tarin  # noqa: B018
+
+
+ABSENT = """
+import gc, json, sys
+from batchednodes.__main__ import main
+for arguments, names in json.loads(sys.argv[1]):
+    sys.argv = ["batchednodes", *arguments]
+    try:
+        main()
+    except SystemExit as stop:
+        assert not stop.code
+    loaded = {*sys.modules} & {*names}
+    print("found", json.dumps([arguments[0], sorted(loaded), gc.isenabled()]))
+"""
+"""Runs commands one after the other, and says which modules that each should not need are there then, and whether
+garbage was collected at the end."""
+
+FORMATS = ["matplotlib", "networkx", "pandas", "sklearn", "torch._dynamo"]
+UNNEEDED = [
+    (["--help"], ["batchednodes.config", "numba", "numpy", "omegaconf", "scipy", "torch", *FORMATS]),
+    (["list"], ["scipy.linalg", "scipy.special", "torch", *FORMATS]),
+    (["plan", "mine.yaml"], ["batchednodes.simulation.training", "tensorboard", *FORMATS]),
+    (["train", "mine.yaml", "--out", "run", "--quiet"], FORMATS),
+]
+"""Commands, the lightest first, and modules that they work without; Triton besides, where there is no device."""
+
+
+def test_commands_load_nothing_that_they_do_not_use_and_collect_where_they_compute(tmp_path):
+    (tmp_path / "mine.yaml").write_text("network: {nodes: 6}\nrun: {until: 1}\ndevice: cpu\n")
+    unneeded = [(words, names + ["triton"] * (not torch.cuda.is_available())) for words, names in UNNEEDED]
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    command = [sys.executable, "-c", ABSENT, json.dumps(unneeded)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    found = [json.loads(line.removeprefix("found ")) for line in done.stdout.splitlines() if line.startswith("found ")]
+    assert found == [[words[0], [], words[0] == "train"] for words, _ in UNNEEDED]

@@ -6,8 +6,8 @@ Notation: m samples.
 import math
 
 import numpy as np
+import scipy
 from jaxtyping import Float64
-from scipy.special import stdtrit
 
 
 def batch_means(samples: Float64[np.ndarray, " m"], batches: int, confidence: float) -> tuple[float, float]:
@@ -29,5 +29,5 @@ def batch_means(samples: Float64[np.ndarray, " m"], batches: int, confidence: fl
     assert 2 <= batches <= samples.size
     size = samples.size // batches
     means = samples[samples.size - size * batches :].reshape(batches, size).mean(1)
-    quantile = stdtrit(batches - 1, (1 + confidence) / 2)
+    quantile = scipy.special.stdtrit(batches - 1, (1 + confidence) / 2)
     return float(means.mean()), float(quantile * means.std(ddof=1) / math.sqrt(batches))

@@ -5,8 +5,8 @@ actions in (0, t].
 """
 
 import numpy as np
+import scipy
 from jaxtyping import Float64
-from scipy.special import gammainc
 
 from batchednodes.numerics.values import number
 
@@ -66,5 +66,5 @@ def _series(c: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
     terms = np.minimum(np.floor(t / c), np.ceil(x + 12 * np.sqrt(x) + 80))
     out = np.zeros(c.size)
     for k in range(1, int(terms.max(initial=0)) + 1):
-        out += np.where(k <= terms, gammainc(k, np.maximum(t - k * c, 0) / b), 0.0)
+        out += np.where(k <= terms, scipy.special.gammainc(k, np.maximum(t - k * c, 0) / b), 0.0)
     return out
