@@ -25,6 +25,9 @@ from batchednodes.simulation.build import learning
 _LOG = logging.getLogger(__name__)
 """Says on level INFO which way minibatch steps are made, and why no faster one."""
 
+_LARGE = 8 << 20
+"""Temporaries of a row [B] from which on a step is traced without its numbers."""
+
 
 def descent(config: Config, problem: Problem, rates: Hyperparameters, chunks: Chunks) -> LocalSGD:
     """Returns the way to make minibatch steps.
@@ -41,14 +44,15 @@ def descent(config: Config, problem: Problem, rates: Hyperparameters, chunks: Ch
     local, sampler, made = config.local, problem.sampler, plain_descent(config, problem, rates)
     if local.compile == "off" or made.divides or (local.compile == "auto" and not chunks.traced):
         return replace(made, refused=(_untraced(made.divides, local.compile),))
-    batch, compiled = sampler.shape[1], local.compile == "on"
-    if not compiled and not devices.is_cuda(rates.lr.device):
+    batch, compiled, cuda = sampler.shape[1], local.compile == "on", devices.is_cuda(rates.lr.device)
+    large = not cuda and (chunks.update_row or 0) >= _LARGE
+    if not compiled and not cuda:
         try:
-            return made.taped(problem.stack.p, batch, rates)
+            return made.taped(problem.stack.p, batch, rates, large)
         except UntraceableError as error:
             made = _without(made, "tape", error)
     try:
-        program = made.traced(problem.stack.p, batch, rates, compiled)
+        program = made.traced(problem.stack.p, batch, rates, compiled, large)
     except UntraceableError as error:
         if not compiled:
             return _without(made, "program", error)
@@ -56,7 +60,7 @@ def descent(config: Config, problem: Problem, rates: Hyperparameters, chunks: Ch
             f"local.compile must be auto or off where torch.compile cannot compile the update, got 'on': "
             f"{_first_line(error)}"
         ) from error
-    return program.recorded(chunks.update) if devices.is_cuda(rates.lr.device) else program
+    return program.recorded(chunks.update) if cuda else program
 
 
 def _untraced(divides: bool, compile: str) -> str:
