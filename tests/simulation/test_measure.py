@@ -38,7 +38,7 @@ def ways(*options, **chunks):
 
 
 def test_how_minibatch_steps_are_made_is_told_and_why_not_faster():
-    assert ways(traced=True) == {"minibatch steps": "tape"}
+    assert ways(traced=True) == ways(traced=True, update_row=1 << 30) == {"minibatch steps": "tape"}
     few = ways()
     assert few["minibatch steps"].startswith("torch.func.vmap")
     assert few["why not faster"] == "tracing would take longer than the run saves by it"
