@@ -71,6 +71,10 @@ class LocalSGD:
     """Whether step sizes are divided by ages; the step then takes lr [w, p]."""
     keyed: bool = False
     """Whether minibatches end with a key, by which the step draws."""
+    way: str = "torch.func.vmap, operation by operation"
+    """How steps are made, in words."""
+    refused: tuple[str, ...] = ()
+    """Why they are not made by each way that would be faster, in words."""
 
     @staticmethod
     def of(
@@ -91,7 +95,9 @@ class LocalSGD:
         step_ = _step_function(objective, views, kind)
         return LocalSGD(step_, features, targets, padded, uneven, divides=divides, keyed=keyed)
 
-    def traced(self, p: int, batch_size: int, rates: Hyperparameters, compiled: bool) -> "LocalSGD":
+    def traced(
+        self, p: int, batch_size: int, rates: Hyperparameters, compiled: bool, large: bool = False
+    ) -> "LocalSGD":
         """Returns the same as a program, for rows of p numbers.
 
         Args:
@@ -99,13 +105,15 @@ class LocalSGD:
             batch_size: examples of a minibatch, at most.
             rates: of all nodes.
             compiled: whether `torch.compile` makes one kernel of many operations; takes seconds, the first time.
+            large: whether rows have much to compute, see `fx_program.joint`.
 
         Raises:
             program.UntraceableError: there is no such program.
         """
-        return replace(self, step_=fx_program.trace(self.step_, self._arguments(p, batch_size, rates), compiled))
+        program = fx_program.trace(self.step_, self._arguments(p, batch_size, rates), compiled, large)
+        return replace(self, step_=program, way="program, compiled by torch.compile" if compiled else "program")
 
-    def taped(self, p: int, batch_size: int, rates: Hyperparameters) -> "LocalSGD":
+    def taped(self, p: int, batch_size: int, rates: Hyperparameters, large: bool = False) -> "LocalSGD":
         """Returns the same as a tape, for rows of p numbers on the CPU; arguments: see `traced`.
 
         Raises:
@@ -113,7 +121,8 @@ class LocalSGD:
         """
         if rates.optimizer is not None and type(rates.optimizer).fields:
             raise UntraceableError("a tape looks up models where they lie, but not what optimizers keep of them")
-        return replace(self, tape=record(self.step_, self._arguments(p, batch_size, rates)))
+        tape = record(self.step_, self._arguments(p, batch_size, rates), large=large)
+        return replace(self, tape=tape, way="tape")
 
     def _arguments(self, p: int, batch_size: int, rates: Hyperparameters) -> fx_program.Arguments:
         """Returns what gives arguments of a step, with some number of rows."""
@@ -140,7 +149,7 @@ class LocalSGD:
 
     def recorded(self, largest: int) -> "LocalSGD":
         """Returns the same as CUDA graphs, for at most `largest` rows at once."""
-        return replace(self, graphs=CudaGraphs(self._steps_, largest, capture()))
+        return replace(self, graphs=CudaGraphs(self._steps_, largest, capture()), way=f"CUDA graphs of a {self.way}")
 
     def run_(
         self,

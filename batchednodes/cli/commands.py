@@ -113,7 +113,7 @@ def show_plan(prepared: Preflight, measured: bool) -> None:
     first = " (first network)" if made.networks > 1 else ""
     contacts = {f"{label}{first}": value for label, value in graph.words().items()}
     time_of = measure.measure(prepared, made, events) if measured and made.fits else None
-    terminal, times = console(), [] if time_of is None else [_times(time_of)]
+    terminal, times = console(), [] if time_of is None else [time_of.ways, _times(time_of)]
     _show_plan(terminal, made, [_counts(made), known, contacts, *_sizes(made), *times])
     if time_of is not None and time_of.marks_dominate:
         terminal.print("marks take most of the time: raise run.mark_every, or score fewer nodes by run.eval_nodes")

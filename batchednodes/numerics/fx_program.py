@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from batchednodes.numerics.convolution.rewriting import rewrite_
@@ -63,25 +64,26 @@ _ROWS = 9
 """Rows of the larger trace."""
 
 
-def trace(function: Function, arguments: Arguments, compiled: bool = False) -> Function:
+def trace(function: Function, arguments: Arguments, compiled: bool = False, large: bool = False) -> Function:
     """Returns the program of a function: the same values but for rounding, with any number of rows.
 
     Args:
         function: what is traced; runs a few times.
         arguments: gives new arguments; what the function writes into them is lost.
         compiled: whether `torch.compile` compiles the program.
+        large: whether rows have much to compute, see `joint` and `compare`.
 
     Raises:
         UntraceableError: no program gives what the function gives, or it cannot be compiled here.
     """
     with untraceable():
-        large = joint(function, arguments)
-        _turn_narrow_(large.graph)
-        _shorten_(large.graph)
-        rewrite_(large.graph, compiled)
-        large.recompile()
-        program = _compiled(large) if compiled else large
-        compare(function, program, arguments)
+        plain = joint(function, arguments, large=large)
+        _turn_narrow_(plain.graph)
+        _shorten_(plain.graph)
+        rewrite_(plain.graph, compiled)
+        plain.recompile()
+        program = _compiled(plain) if compiled else plain
+        compare(function, program, arguments, large)
     return program
 
 
@@ -96,7 +98,9 @@ def untraceable() -> Iterator[None]:
         raise UntraceableError(str(error)) from error
 
 
-def joint(function: Function, arguments: Arguments, apart: Mapping[Any, Any] | None = None) -> fx.GraphModule:
+def joint(
+    function: Function, arguments: Arguments, apart: Mapping[Any, Any] | None = None, large: bool = False
+) -> fx.GraphModule:
     """Returns the operations of a function for any number of rows, without those that do nothing.
 
     Each node of a tensor says in its `meta["shapes"]` what shapes it has with two numbers of rows.
@@ -105,17 +109,46 @@ def joint(function: Function, arguments: Arguments, apart: Mapping[Any, Any] | N
         function: what is traced.
         arguments: gives new arguments.
         apart: what takes an operation apart into simpler ones, by the operation.
+        large: whether shapes are followed without the numbers, where nothing depends on these: it takes a second to
+            load what does so, which numbers of large models take longer than.
     """
-    small, large = (make_fx(function, decomposition_table=apart)(*arguments(w)) for w in (_ROWS - 1, _ROWS))
-    _Joint(small, large).join_()
-    _drop_idle_(large.graph)
-    return large
+    follow = _by_shapes if large else make_fx
+    small, larger = (follow(function, decomposition_table=apart)(*arguments(w)) for w in (_ROWS - 1, _ROWS))
+    _Joint(small, larger).join_()
+    _drop_idle_(larger.graph)
+    return larger
 
 
-def compare(function: Function, program: Function, arguments: Arguments) -> None:
-    """Raises UntraceableError unless a program gives what its function gives, with numbers of rows not traced."""
+def _by_shapes(function: Function, decomposition_table: Mapping[Any, Any] | None) -> Callable[..., fx.GraphModule]:
+    """Returns what traces a function likewise on tensors without numbers, or on real ones if it looks at these."""
+    traced = make_fx(function, decomposition_table=decomposition_table)
+
+    def follow(*tensors: Tensor) -> fx.GraphModule:
+        mode = FakeTensorMode(allow_non_fake_inputs=True)
+        try:
+            with mode:
+                made = traced(*[mode.from_tensor(t) for t in tensors])
+        except UntraceableError:
+            raise
+        except Exception:  # whatever refuses to go on without numbers
+            return traced(*tensors)
+        held = [getattr(made, str(node.target)) for node in made.graph.nodes if node.op == "get_attr"]
+        return traced(*tensors) if any(isinstance(one, FakeTensor) for one in held) else made
+
+    return follow
+
+
+def compare(function: Function, program: Function, arguments: Arguments, large: bool = False) -> None:
+    """Raises UntraceableError unless a program gives what its function gives, with numbers of rows not traced.
+
+    Args:
+        function: what was traced.
+        program: its program, or tape.
+        arguments: gives new arguments.
+        large: whether rows have so much to compute that few are compared.
+    """
     with torch.no_grad():
-        for w in (2 * _ROWS, 3):
+        for w in (3,) if large else (2 * _ROWS, 3):
             _compare(function, program, arguments, w)
 
 

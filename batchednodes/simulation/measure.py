@@ -4,19 +4,25 @@ import math
 import time
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float64
+from torch import Tensor
 
+from batchednodes.algorithms.local_sgd import LocalSGD
 from batchednodes.algorithms.versions import widen_
 from batchednodes.algorithms.waves import UpdateWave
 from batchednodes.events.synchronous import Barriers
 from batchednodes.events.timeline import UPDATE, Clocks, Timeline
+from batchednodes.models.problem import Problem
 from batchednodes.numerics import devices
+from batchednodes.numerics.convolution.conv2d import Conv2d
 from batchednodes.numerics.memory import BackgroundWorker
 from batchednodes.numerics.torch_modes import own
 from batchednodes.simulation.build import assembly
-from batchednodes.simulation.engine import Window, slots
+from batchednodes.simulation.engine import Batched, Window, slots
 from batchednodes.simulation.planning.plan import Plan
 from batchednodes.simulation.planning.preflight import Preflight
 from batchednodes.simulation.training import threads
@@ -36,6 +42,8 @@ class WallTime:
     marks: float
     isolated: float
     """The same nodes without gossip, if they are run too: their updates and marks."""
+    ways: dict[str, str]
+    """How minibatch steps are made, why not faster, and how each convolution is computed, in words."""
 
     @property
     def total(self) -> float:
@@ -82,7 +90,37 @@ def measure(prepared: Preflight, made: Plan, events: Timeline) -> WallTime:
     updates, mixing = (s * k for s, k in zip(seconds, scale, strict=True))
     marks = mark * (1 + math.ceil(config.run.until / config.run.mark_every))
     alone = updates + marks if config.run.baseline == "isolated" else 0.0
-    return WallTime(start + max(0.0, float(slow.sum() - took.sum())), updates, mixing, marks, alone)
+    return WallTime(start + max(0.0, float(slow.sum() - took.sum())), updates, mixing, marks, alone, _ways(run))
+
+
+def _ways(run: assembly.Simulation) -> dict[str, str]:
+    """Returns how minibatch steps are made, why not faster, and how each convolution is computed, in words."""
+    executor = run.engine.executor
+    if not isinstance(executor, Batched):
+        return {"minibatch steps": "one event at a time, as executor=serial asks"}
+    rowwise = executor.algorithm.rowwise
+    made = executor.algorithm.descent if type(rowwise.algorithm).descends else rowwise.gradient.steps
+    found = {"minibatch steps": LocalSGD.way if made is None else made.way}
+    found |= {"why not faster": "; ".join(made.refused)} if made is not None and made.refused else {}
+    return found | _convolutions(run.problem)
+
+
+def _convolutions(problem: Problem) -> dict[str, str]:
+    """Returns how each convolution that nodes train is computed, by a minibatch of the first node."""
+    layers = {name: part for name, part in problem.stack.skeleton.named_modules() if isinstance(part, Conv2d)}
+    trained, found = [name for name in layers if f"{name}.weight" in problem.stack.shapes], dict[str, str]()
+
+    def note(name: str, layer: Conv2d, given: tuple[Tensor, ...], made: Tensor) -> None:
+        found[f"convolution {name}"] = layer.way(given[0], made)
+
+    hooks = [layers[name].register_forward_hook(partial(note, name)) for name in trained]
+    examples = torch.zeros(problem.sampler.shape[1] if hooks else 0, dtype=torch.int64, device=problem.features.device)
+    if hooks:
+        with torch.no_grad():
+            problem.loss(problem.stack.start(examples.device), *problem.batch(examples))
+    for hook in hooks:
+        hook.remove()
+    return found
 
 
 def _span(events: Timeline, until: float) -> float:

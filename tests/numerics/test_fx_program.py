@@ -8,6 +8,7 @@ import example_models
 import pytest
 import torch
 from torch import fx, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from batchednodes.algorithms.local_sgd import LocalSGD, Uneven
 from batchednodes.algorithms.rates import Hyperparameters
@@ -152,6 +153,38 @@ def test_sizes_follow_the_rows():
         assert torch.equal(first, second)
 
 
+def test_large_models_have_the_same_program_though_no_number_is_computed_for_it():
+    plain, rates, p = descent("cnn")
+    first, second = plain.traced(p, 5, rates, False), plain.traced(p, 5, rates, False, large=True)
+    assert getattr(first.step_, "code") == getattr(second.step_, "code")  # noqa: B009
+    assert all(torch.equal(a, b) for a, b in zip(*(updated(one, rates, p, 8) for one in (first, second)), strict=True))
+    seen = list[type]()
+
+    def step_(x, *more):
+        seen.append(type(x))
+        return plain.step_(x, *more)
+
+    replace(plain, step_=step_).traced(p, 5, rates, False, large=True)
+    assert seen == [FakeTensor, FakeTensor, torch.Tensor]  # traced twice, compared once
+
+
+@torch.library.custom_op("batchednodes_tests::without_shapes", mutates_args=())
+def without_shapes(x: torch.Tensor) -> torch.Tensor:
+    """Returns one more; nothing says what shape that has."""
+    return x + 1
+
+
+def test_what_cannot_be_followed_by_shapes_is_traced_with_numbers():
+    numbers = torch.arange(4.0)
+
+    def scaled(x):
+        return x * numbers.exp()
+
+    for function in (scaled, without_shapes):
+        program = trace(function, lambda w: (torch.arange(4.0 * w).view(w, 4),), large=True)
+        assert torch.equal(program(torch.ones(5, 4)), function(torch.ones(5, 4)))
+
+
 def branches(x):
     return x * 2 if x.shape[0] > 8 else x
 
@@ -168,11 +201,12 @@ def looks(x):
     return x if x.sum() > 0 else -x
 
 
+@pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("function", [branches, scales, counts, looks], ids=lambda f: f.__name__)
-def test_a_function_that_is_another_one_for_other_rows_or_values_has_no_program(function):
+def test_a_function_that_is_another_one_for_other_rows_or_values_has_no_program(function, large):
     draw = torch.Generator().manual_seed(0)
     with pytest.raises(UntraceableError):
-        trace(function, lambda w: (torch.randn(w, generator=draw),))
+        trace(function, lambda w: (torch.randn(w, generator=draw),), large=large)
 
 
 def replayed(function, tensors):

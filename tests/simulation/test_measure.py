@@ -1,7 +1,10 @@
 """What a plan says of data, of marks and of the time that a run would take."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from torch import nn
 
 import batchednodes
 from batchednodes.config import sweep
@@ -15,10 +18,11 @@ from batchednodes.simulation.planning.preflight import prepare
 TINY = {"network": {"nodes": 6}, "task": {"data": {"kind": "digits"}}, "run": {"until": 40, "mark_every": 10}}
 
 
-def measured(*options):
+def measured(*options, **chunks):
     prepared = prepare(sweep.points(batchednodes.load(TINY, options)))
     events = assembly.timeline(prepared.configs)
-    return measure.measure(prepared, plan(prepared.configs, events, prepared.sizes), events)
+    made = plan(prepared.configs, events, prepared.sizes)
+    return measure.measure(prepared, replace(made, chunks=replace(made.chunks, **chunks)), events)
 
 
 @pytest.mark.parametrize("options", [(), ("executor=serial",), ("timing.kind=synchronous",)])
@@ -27,6 +31,43 @@ def test_each_part_of_a_run_takes_time(options):
     assert min(found.start, found.updates, found.mixing, found.marks) > 0
     assert found.isolated == 0
     assert found.total == pytest.approx(found.start + found.updates + found.mixing + found.marks)
+
+
+def ways(*options, **chunks):
+    return measured("run.until=4", *options, **chunks).ways
+
+
+def test_how_minibatch_steps_are_made_is_told_and_why_not_faster():
+    assert ways(traced=True) == ways(traced=True, update_row=1 << 30) == {"minibatch steps": "tape"}
+    few = ways()
+    assert few["minibatch steps"].startswith("torch.func.vmap")
+    assert few["why not faster"] == "tracing would take longer than the run saves by it"
+    assert ways("local.compile=off")["why not faster"] == "local.compile is off"
+    assert ways("executor=serial") == {"minibatch steps": "one event at a time, as executor=serial asks"}
+
+
+class Net(nn.Sequential):
+    """Convolutions of three kinds, of which one is frozen."""
+
+    def __init__(self):
+        layers = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 32, 1), nn.Conv2d(32, 32, 3, padding=1)
+        super().__init__(nn.Unflatten(1, (1, 8, 8)), *layers, nn.Conv2d(32, 2, 3), nn.Flatten(), nn.Linear(72, 10))
+        self[4].requires_grad_(False)
+
+
+def test_how_convolutions_are_computed_is_told_and_why_there_is_no_tape():
+    path = f"{__name__}:Net"
+    model = ("task.model={kind: python, target: '" + path + "'}", "local.batch_size=2", "network.nodes=2")
+    found = ways(*model, "run.eval_nodes=1", traced=True)
+    assert found["minibatch steps"] == "program"
+    assert found["why not faster"].startswith("no tape: ")
+    assert {name: found[f"convolution {name}"] for name in ("1", "2", "3")} == {
+        "1": "kernels of our own",
+        "2": "kernels of our own",
+        "3": "PyTorch's kernels, row by row",
+    }
+    assert "convolution 4" not in found
+    assert ways(*model, "dtype=float64", traced=False)["convolution 3"] == "kernels of our own"
 
 
 def test_isolated_nodes_and_marks_that_dominate_are_told():

@@ -218,16 +218,31 @@ class _WeightGradient(Function):
 class Conv2d(nn.Conv2d):
     """The computation of `nn.Conv2d`, with kernels of our own where many models are stacked."""
 
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def way(self, x: Tensor, y: Tensor) -> str:
+        """Returns how many such layers are computed, in words; x, y: what goes into one for a minibatch, and out."""
+        (o, c, *kernel), b = self.weight.shape, x.shape[:-3].numel()
+        if not _is_direct(x):
+            return "products of matrices"
+        if not library.takes(x, y.numel() * c * math.prod(kernel), o, c * self.groups):
+            return "kernels of our own"
+        shape, _ = self._shape()
+        return library.WORDS[library.way(shape, (o, c, *kernel), tuple(y.shape[-2:]), b)]
+
+    def _shape(self) -> tuple[Shape, bool]:
+        """Returns the shape, and whether inputs are padded before."""
         total = [d * (k - 1) for k, d in zip(self.kernel_size, self.dilation, strict=True)]
         padding = tuple(t // 2 for t in total) if self.padding == "same" else (0, 0)
         if not isinstance(self.padding, str):
             padding = self.padding
-        uneven = self.padding == "same" and any(t % 2 for t in total)
-        if uneven or self.padding_mode != "zeros":
+        before = self.padding_mode != "zeros" or (self.padding == "same" and any(t % 2 for t in total))
+        padding = (0, 0) if before else padding
+        return Shape(_pair(self.stride), _pair(padding), _pair(self.dilation), self.groups), before
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        shape, before = self._shape()
+        if before:
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-            input, padding = F.pad(input, self._reversed_padding_repeated_twice, mode), (0, 0)
-        shape = Shape(_pair(self.stride), _pair(padding), _pair(self.dilation), self.groups)
+            input = F.pad(input, self._reversed_padding_repeated_twice, mode)
         if input.ndim == 3:  # one example
             return _Convolve.apply(input[None], weight, bias, shape)[0]
         return _Convolve.apply(input, weight, bias, shape)

@@ -27,6 +27,14 @@ from batchednodes.numerics.convolution.threading import each_part, each_row
 Way = Literal["tiles", "products", "lines", "library"]
 """How a row is computed: by fewer products (winograd.py), by one of matrices, line by line, or by PyTorch's kernels."""
 
+WORDS: dict[Way, str] = {
+    "tiles": "fewer products (Winograd), row by row",
+    "products": "a product of matrices, row by row",
+    "lines": "line by line, row by row",
+    "library": "PyTorch's kernels, row by row",
+}
+"""What a plan says of each."""
+
 _WORTH = 1 << 20
 """Multiply-adds of a row above which its call costs little: some tens of microseconds beside about as many."""
 

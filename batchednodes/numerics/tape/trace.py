@@ -39,6 +39,9 @@ _APART = (
 )
 """Operations that are taken apart into those that there are instructions for."""
 
+_REFUSED = (torch.ops.batchednodes.convolve.default, torch.ops.batchednodes.group_norm.default)
+"""Operations that end a trace at once, since the tape of all else would be of no use."""
+
 
 def _apart() -> dict[Any, Callable[..., Any]]:
     """Returns what takes them apart; and GELU, where it is the approximation by tanh."""
@@ -46,7 +49,11 @@ def _apart() -> dict[Any, Callable[..., Any]]:
     for name in ("gelu", "gelu_backward"):
         op = getattr(_ATEN, name).default
         table[op] = partial(_approximate, get_decompositions([op])[op])
-    return table
+    return table | {op: partial(_refuse, op) for op in _REFUSED}
+
+
+def _refuse(op: Any, *args: Any, **kwargs: Any) -> Any:
+    raise UntraceableError(f"there is no instruction for {op}")
 
 
 def _approximate(apart: Callable[..., Any], *args: Any, approximate: str = "none") -> Any:
@@ -56,7 +63,7 @@ def _approximate(apart: Callable[..., Any], *args: Any, approximate: str = "none
 _SIZE, _VIEW = _ATEN.sym_size.int, _ATEN.view.default
 
 
-def record(function: Function, arguments: Arguments, lists: Sequence[int] | None = None) -> Tape:
+def record(function: Function, arguments: Arguments, lists: Sequence[int] | None = None, large: bool = False) -> Tape:
     """Returns the tape of a minibatch step.
 
     Args:
@@ -64,19 +71,22 @@ def record(function: Function, arguments: Arguments, lists: Sequence[int] | None
         arguments: gives new arguments.
         lists: number of the list of rows by which each argument is looked up, 0: by none; None: those that are shaped
             as the first one are looked up by the first list.
+        large: whether rows have much to compute, see `fx_program.joint`.
 
     Raises:
         UntraceableError: some operation has no instruction, or the tape gives other values than the function.
     """
-    tape = translated(function, arguments, lists)
-    fx_program.compare(function, tape.step_, arguments)
+    tape = translated(function, arguments, lists, large)
+    fx_program.compare(function, tape.step_, arguments, large)
     return tape
 
 
-def translated(function: Function, arguments: Arguments, lists: Sequence[int] | None = None) -> Tape:
+def translated(
+    function: Function, arguments: Arguments, lists: Sequence[int] | None = None, large: bool = False
+) -> Tape:
     """Returns a tape likewise, which nobody has compared with the function yet."""
     with fx_program.untraceable():
-        joint = fx_program.joint(function, arguments, _apart())
+        joint = fx_program.joint(function, arguments, _apart(), large)
         own_tables_(joint.graph)
         return _Recorder(joint, lists).tape()
 

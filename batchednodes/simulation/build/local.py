@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ from batchednodes.simulation.build import learning
 _LOG = logging.getLogger(__name__)
 """Says on level INFO which way minibatch steps are made, and why no faster one."""
 
+_LARGE = 8 << 20
+"""Temporaries of a row [B] from which on a step is traced without its numbers."""
+
 
 def descent(config: Config, problem: Problem, rates: Hyperparameters, chunks: Chunks) -> LocalSGD:
     """Returns the way to make minibatch steps.
@@ -38,26 +42,38 @@ def descent(config: Config, problem: Problem, rates: Hyperparameters, chunks: Ch
         ValueError: a compiled program is asked for, and cannot be made.
     """
     local, sampler, made = config.local, problem.sampler, plain_descent(config, problem, rates)
-    divides = made.divides
-    if local.compile == "off" or divides or (local.compile == "auto" and not chunks.traced):
-        return made
-    batch, compiled = sampler.shape[1], local.compile == "on"
-    if not compiled and not devices.is_cuda(rates.lr.device):
+    if local.compile == "off" or made.divides or (local.compile == "auto" and not chunks.traced):
+        return replace(made, refused=(_untraced(made.divides, local.compile),))
+    batch, compiled, cuda = sampler.shape[1], local.compile == "on", devices.is_cuda(rates.lr.device)
+    large = not cuda and (chunks.update_row or 0) >= _LARGE
+    if not compiled and not cuda:
         try:
-            return made.taped(problem.stack.p, batch, rates)
+            return made.taped(problem.stack.p, batch, rates, large)
         except UntraceableError as error:
-            _LOG.info("local.compile=auto: no tape makes minibatch steps: %s", _first_line(error))
+            made = _without(made, "tape", error)
     try:
-        program = made.traced(problem.stack.p, batch, rates, compiled)
+        program = made.traced(problem.stack.p, batch, rates, compiled, large)
     except UntraceableError as error:
         if not compiled:
-            _LOG.info("local.compile=auto: no program does either, but torch.func.vmap: %s", _first_line(error))
-            return made
+            return _without(made, "program", error)
         raise ValueError(
             f"local.compile must be auto or off where torch.compile cannot compile the update, got 'on': "
             f"{_first_line(error)}"
         ) from error
-    return program.recorded(chunks.update) if devices.is_cuda(rates.lr.device) else program
+    return program.recorded(chunks.update) if cuda else program
+
+
+def _untraced(divides: bool, compile: str) -> str:
+    """Returns why nothing is traced."""
+    if divides:
+        return "step sizes are divided by ages, which no program does"
+    return "local.compile is off" if compile == "off" else "tracing would take longer than the run saves by it"
+
+
+def _without(made: LocalSGD, way: str, error: UntraceableError) -> LocalSGD:
+    """Returns a way to make minibatch steps that knows why there is no faster one, and logs it."""
+    _LOG.info("local.compile=auto: no %s makes minibatch steps: %s", way, _first_line(error))
+    return replace(made, refused=(*made.refused, f"no {way}: {_first_line(error)}"))
 
 
 def _first_line(error: UntraceableError) -> str:
