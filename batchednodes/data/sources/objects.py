@@ -24,7 +24,7 @@ Arrays = dict[str, np.ndarray]
 """Those of an .npz file, by name."""
 
 
-def from_objects(found: Any) -> Npz:
+def from_objects(found: Any, classes: int | None = None) -> Npz:
     """Returns the setting `task.data` that stands for data in memory, which are written into an input of a run.
 
     Example:
@@ -40,11 +40,12 @@ def from_objects(found: Any) -> Npz:
             with a length; a DataFrame whose last column is the target, or (DataFrame, name of the target); a data set
             of Hugging Face, whose target is `label` unless it comes with another name; or a list of these, one for
             each node.
+        classes: how many there must be where they are numbered here, as in data that models know; None: any number.
 
     Raises:
         ValueError: it is none of these, or holds something else than numbers.
     """
-    arrays = _owned(found) if isinstance(found, list) else _numbered([_arrays(found, "data")])[0]
+    arrays = _owned(found, classes) if isinstance(found, list) else _numbered([_arrays(found, "data")], classes)[0]
 
     def write(path: Path) -> None:
         with path.open("wb") as file:
@@ -53,7 +54,7 @@ def from_objects(found: Any) -> Npz:
     return Npz(inputs.keep("data", ".npz", write))
 
 
-def _owned(found: Sequence[Any]) -> Arrays:
+def _owned(found: Sequence[Any], classes: int | None) -> Arrays:
     """Returns the rows of all nodes, and who owns them."""
     if not found:
         raise ValueError("data must be a list of at least one data set, one for each node, got an empty list")
@@ -66,18 +67,21 @@ def _owned(found: Sequence[Any]) -> Arrays:
             if part[name].shape[1:] != parts[0][name].shape[1:]:
                 shapes = [list(one[name].shape[1:]) for one in (parts[0], part)]
                 raise ValueError(f"data[{i}] must have rows of {name} as data[0], {shapes[0]}, got {shapes[1]}")
-    parts = _numbered(parts)
+    parts = _numbered(parts, classes)
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return joined | {"node": np.repeat(np.arange(len(parts)), [len(part["features"]) for part in parts])}
 
 
-def _numbered(parts: list[Arrays]) -> list[Arrays]:
+def _numbered(parts: list[Arrays], classes: int | None) -> list[Arrays]:
     """Returns data sets with the classes of all of them as targets, numbered in their sorted order."""
     named = [part[name] for part in parts for name in part if name.endswith("classes")]
     if not named:
         return parts
     texts = any(one.dtype.kind not in "biu" for one in named)
     values = np.unique(np.concatenate([one.astype(str if texts else one.dtype).ravel() for one in named]))
+    if classes not in (None, values.size):
+        fix = f"give targets as an array of labels from 0 to {classes - 1}"
+        raise ValueError(f"data must have rows of all {classes} classes, which are numbered, got {values.size}; {fix}")
 
     def label(one: np.ndarray) -> np.ndarray:
         return np.searchsorted(values, one.astype(str if texts else one.dtype))
