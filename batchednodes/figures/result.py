@@ -19,13 +19,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from batchednodes.config import Config, sweep
-from batchednodes.data import Dataset, Shards, from_objects
-from batchednodes.figures import bars
+from batchednodes.data import Dataset, Shards
+from batchednodes.figures import bars, examples
+from batchednodes.figures.examples import Rows
 from batchednodes.models import losses
 from batchednodes.models.stacked import Stack
 from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.torch_modes import own
-from batchednodes.numerics.values import shown
 from batchednodes.results import comparison
 from batchednodes.simulation import training
 from batchednodes.simulation.build import datasets, learning
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
 else:
     pd = deferred("pandas")
     plots = deferred("batchednodes.figures.plots")
-
-Rows = tuple[np.ndarray, np.ndarray]
-"""Features and targets of some examples."""
 
 _OVER_NODES = re.compile(r"(loss|accuracy)_(mean_model|mean|max|min|median)")
 """Keys of metrics that are one number of all nodes -> what is measured, and which number."""
@@ -197,7 +194,7 @@ class Result:
             ValueError: a node is none of the run's, or data are of no use.
         """
         chosen = range(len(self.x)) if nodes is None else [self._node(i) for i in nodes]
-        given = None if data is None else _rows(data)
+        given = None if data is None else examples.rows(data, self._classes)
         criterion = losses.choose(self._configs[0].task.loss, self._classes)
         with own(), torch.no_grad():
             scores = [self._score(i, given or self._tests(i), criterion) for i in chosen]
@@ -213,7 +210,7 @@ class Result:
             data: features, or data in any form that `train` takes; None: the run's own test rows.
         """
         with own(), torch.no_grad():
-            features = self._tests(self._node(i))[0] if data is None else _features(data)
+            features = self._tests(self._node(i))[0] if data is None else examples.features(data, self._classes)
             outputs = self._outputs(i, features)
             return (outputs if self._classes is None else outputs.argmax(-1)).numpy()
 
@@ -229,7 +226,7 @@ class Result:
         """
         if self._classes is None:
             raise ValueError("confusion must be asked of a run with labels, got one with real targets")
-        targets = (self._tests(self._node(i)) if data is None else _rows(data))[1].ravel()
+        targets = (self._tests(self._node(i)) if data is None else examples.rows(data, self._classes))[1].ravel()
         counts = np.zeros((self._classes, self._classes), np.int64)
         np.add.at(counts, (targets, self.predictions(i, data).ravel()), 1)
         labels = pd.RangeIndex(self._classes)
@@ -373,7 +370,11 @@ class Result:
     def _outputs(self, i: int, features: np.ndarray) -> Tensor:
         """Returns what the model of a node puts out for some rows, on the host."""
         module, rows = self.model(i).eval(), torch.from_numpy(features).to(self.x.device, self._kind)
-        return torch.cat([module(part) for part in rows.split(_BATCH)]).cpu()
+        try:
+            return torch.cat([module(part) for part in rows.split(_BATCH)]).cpu()
+        except RuntimeError as error:
+            wanted, got = list(self.data.train[0][0].shape[1:]), list(features.shape[1:])
+            raise ValueError(f"data must have features of shape {wanted}, as the run, got {got}: {error}") from error
 
     def _score(self, i: int, rows: Rows, criterion: losses.Loss) -> tuple[float, float]:
         """Returns loss and accuracy (NaN where there are no labels) of the model of a node."""
@@ -381,20 +382,3 @@ class Result:
         if self._classes is None:
             return float(criterion.mean(outputs, targets.to(outputs.dtype))), float("nan")
         return float(criterion.mean(outputs, targets)), float((outputs.argmax(-1) == targets).double().mean())
-
-
-def _rows(data: Any) -> Rows:
-    """Returns features and targets of data in any form that `train` takes."""
-    with own():
-        return from_objects(data).rows()
-
-
-def _features(data: Any) -> np.ndarray:
-    """Returns features of data in any form that `train` takes, or that are given alone."""
-    if isinstance(data, Tensor):
-        return data.detach().cpu().numpy()
-    if isinstance(data, np.ndarray):
-        return data
-    if not hasattr(data, "__len__"):
-        raise ValueError(f"data must be features, or data that train takes, got {shown(data)}")
-    return _rows(data)[0]

@@ -4,6 +4,8 @@ What they refer to is written along: modules are imported, other such classes an
 and plain values stand as they are. The text is ordinary Python, and no pickle, for whoever wants to read it first.
 """
 
+import __future__
+
 import ast
 import builtins
 import inspect
@@ -34,10 +36,10 @@ def text_of(things: Sequence[Any], key: str) -> str:
     found = _Text(key)
     for thing in things:
         found.add(thing.__name__, thing)
-    return (
-        "\n\n".join(['"""What a run was made of, in the words of the program that made it."""', *found.parts.values()])
-        + "\n"
-    )
+    head = ['"""What a run was made of, in the words of the program that made it."""']
+    if found.late:
+        head.append("from __future__ import annotations")
+    return "\n\n".join([*head, *found.parts.values()]) + "\n"
 
 
 class _Text:
@@ -45,6 +47,7 @@ class _Text:
 
     def __init__(self, key: str) -> None:
         self.key, self.parts, self.open = key, dict[str, str](), set[str]()
+        self.late = False  # whether annotations are never computed, so that they may name what is not there
 
     def add(self, name: str, value: Any) -> None:
         """Adds what lets a name mean a value."""
@@ -95,6 +98,7 @@ class _Text:
                 if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == value.__name__:
                     first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
                     if first <= code.co_firstlineno <= (node.end_lineno or 0):
+                        self.late |= bool(code.co_flags & __future__.annotations.compiler_flag)
                         return "".join(lines[first - 1 : node.end_lineno]).rstrip()
         self.refuse(f"be defined by class or def at the top of a module, a script or a cell, got {value.__name__}")
 

@@ -17,6 +17,7 @@ from batchednodes.config import Config, sweep
 from batchednodes.numerics import devices
 from batchednodes.numerics.memory import Chunks
 from batchednodes.numerics.release import release
+from batchednodes.numerics.values import shown
 from batchednodes.results import theory
 from batchednodes.results.callbacks import Begun, Callback
 from batchednodes.results.checkpoints.checkpoint import Snapshot
@@ -54,6 +55,15 @@ class Job:
     """Whether the run should halt as soon as it can."""
     callbacks: Sequence[Callback] = ()
     """Who is told what happens."""
+
+    def __post_init__(self) -> None:
+        given: Any = self.callbacks
+        for one in given if isinstance(given, list | tuple) else [None]:
+            if not isinstance(one, Callback):
+                got = given if one is None else one
+                raise ValueError(
+                    f"callbacks must be a list of objects of classes derived from Callback, got {shown(got)}"
+                )
 
 
 @dataclass(frozen=True)

@@ -265,7 +265,12 @@ def from_networkx(found: Any) -> Adjacency:
     Args:
         found: a graph or multigraph, directed or not, with at least one node; node k of the run is the k-th of
             `found.nodes`. Weights and loops are left out, parallel edges merged.
+
+    Raises:
+        ValueError: it has no node.
     """
+    if len(found) == 0:
+        raise ValueError("graph must have at least one node, got none")
     return Adjacency.of(stored(found))
 
 
@@ -285,10 +290,12 @@ def from_matrix(found: Any) -> Adjacency:
     Raises:
         ValueError: it is not square, or has other entries.
     """
-    matrix = found if hasattr(found, "tocoo") else np.asarray(found)
+    matrix: Any = found if hasattr(found, "tocoo") else _dense(found)
     shape = tuple(matrix.shape)
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] == 0:
         raise ValueError(f"graph must be a square matrix, one row for each node, got shape {list(shape)}")
+    if matrix.dtype.kind not in "biuf":
+        raise ValueError(f"graph must be a matrix of zeros and ones, got {matrix.dtype}")
     entries = scipy.sparse.coo_array(matrix)
     entries.eliminate_zeros()
     other = entries.data[entries.data != 1]
@@ -299,3 +306,10 @@ def from_matrix(found: Any) -> Adjacency:
     i, j = entries.row.astype(np.int64), entries.col.astype(np.int64)
     directed = abs(entries - entries.T).nnz > 0
     return Adjacency.of(Graph.of(shape[0], i, j, directed=directed))
+
+
+def _dense(found: Any) -> np.ndarray:
+    try:
+        return np.asarray(found)
+    except TypeError:  # of a sparse tensor of PyTorch
+        raise ValueError(f"graph must be a dense tensor, or a sparse matrix of SciPy, got {shown(found)}") from None

@@ -25,6 +25,7 @@ from batchednodes.data import from_objects
 from batchednodes.models import written
 from batchednodes.models.criterion import FunctionLoss
 from batchednodes.numerics import inputs
+from batchednodes.numerics.source_text import text_of
 
 X = np.linspace(-1, 1, 120).reshape(40, 3)
 Y = np.arange(40) % 2
@@ -196,6 +197,16 @@ def test_tied_weights_stay_tied():
     assert found[1].weight is found[0].weight
 
 
+def test_annotations_may_name_what_is_there_for_readers_only(monkeypatch: pytest.MonkeyPatch):
+    text = "from __future__ import annotations\ndef make(x: Tensor) -> Tensor:\n    return x\n"
+    main, name = ModuleType("__main__"), "<cell 2>"
+    monkeypatch.setitem(linecache.cache, name, (len(text), None, text.splitlines(keepends=True), name))
+    exec(compile(text, name, "exec"), vars(main))
+    made: dict[str, Any] = {}
+    exec(text_of([main.make], "loss"), made)
+    assert made["make"](3) == 3
+
+
 def test_a_partial_gives_arguments():
     args = {"in_features": 3, "out_features": 2}
     made = replaced({"model": functools.partial(nn.Linear, **args)}, {})["task.model"]
@@ -259,6 +270,19 @@ def test_a_list_has_a_data_set_for_each_node_and_says_how_many_there_are():
     assert all(np.isin(run.data.train[k][0], X[k::3]).all() for k in range(3))
 
 
+@pytest.mark.parametrize("kind", ["texts", "frames", "Hugging Face"])
+def test_classes_of_all_nodes_are_numbered_together(kind: str):
+    names = [["b", "d", "b"], ["c", "d", "d"]] if kind == "texts" else [[5, 9, 5], [7, 9, 9]]
+    if kind == "texts":
+        found: Any = [(X[:3], one) for one in names]
+    elif kind == "frames":
+        found = [pd.DataFrame({"a": X[:3, 0], "y": one}) for one in names]
+    else:
+        datasets = pytest.importorskip("datasets")
+        found = [datasets.Dataset.from_dict({"x": X[:3, 0], "label": one}) for one in names]
+    assert arrays(found)["targets"].tolist() == [0, 2, 0, 1, 2, 2]
+
+
 def test_test_rows_of_ones_own_are_kept():
     run = batchednodes.train(SHORT, data=(X[:30], Y[:30], X[30:], Y[30:]))
     assert np.array_equal(run.data.test[1], Y[30:])
@@ -278,6 +302,14 @@ def test_test_rows_of_ones_own_are_kept():
         (pd.DataFrame({"a": ["u", "v"], "y": [0, 1]}), "data must have numbers as features, got column 'a' of type"),
         ((pd.DataFrame({"a": [1.0], "y": [0]}), "z"), "data must have a column 'z', the target, and others"),
         (pd.DataFrame({"a": [1.0, 2.0], "y": ["u", None]}), "data must have a target in each row, got none in row 1"),
+        (
+            pd.DataFrame([[1, 2, 0]], columns=["a", "a", "y"]),
+            "data must have columns of different names, got 'a' twice",
+        ),
+        (pd.DataFrame(), r"data must have columns, got \[\]"),
+        ([(X, Y), (X, Y.astype(str))], r"data\[1\] must have .* classes or real targets, as data\[0\]; give both"),
+        ((torch.eye(3).to_sparse(), [0, 1, 0]), "data: features must be a dense tensor, got"),
+        ((np.ma.masked_less(X, 0), Y), "data: features must have all numbers, got a masked array"),
     ],
 )
 def test_data_of_no_use_are_refused(found: Any, message: str):
@@ -316,6 +348,9 @@ def test_a_large_graph_is_a_file_of_the_run(monkeypatch: pytest.MonkeyPatch, tmp
     [
         (np.ones((2, 3)), r"graph must be a square matrix, one row for each node, got shape \[2, 3\]"),
         (np.eye(3)[[1, 2, 0]] * 0.5, "graph must be a matrix of zeros and ones, got an entry 0.5; probabilities"),
+        (networkx.Graph(), "graph must have at least one node, got none"),
+        (torch.eye(3).to_sparse(), "graph must be a dense tensor, or a sparse matrix of SciPy, got"),
+        (np.array([["a", "b"], ["c", "d"]]), "graph must be a matrix of zeros and ones, got <U1"),
         ({(0, 1)}, "graph must be one of networkx, a sparse matrix of SciPy, or an adjacency matrix, got"),
     ],
 )

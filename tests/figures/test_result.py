@@ -1,6 +1,7 @@
 """Results: what a run has found is loaded, evaluated, tabulated and drawn as the run itself saw it."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,20 @@ def test_evaluation_is_that_of_the_marks(run: Result):
     assert scores["loss"].max().to_numpy() == pytest.approx(last["loss_max"].to_numpy(), rel=1e-6)
     mine = run.evaluate(run.data.test, nodes=[1])
     assert mine["loss"].item() == pytest.approx(run.evaluate(nodes=[1])["loss"].item())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y: (x[:, :3], y), r"data must have features of shape \[\d+\], as the run, got \[3\]"),
+        (lambda x, y: (x, y + 7), r"data must have labels from 0 to \d, as the run, got"),
+        (lambda x, y: (x, y * 0.5), r"data must have labels from 0 to \d, as the run, got"),
+        (lambda x, y: (x[y == 1], y[y == 1].astype(str)), r"data must have rows of all \d classes, .*, got 1; give"),
+    ],
+)
+def test_data_that_models_do_not_know_are_refused(run: Result, change: Callable[[Any, Any], Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        run.evaluate(change(*run.data.test), nodes=[0])
 
 
 def test_the_mean_model_is_that_of_its_network(run: Result):

@@ -69,6 +69,14 @@ def test_what_a_callback_raises_ends_the_run_which_can_go_on(tmp_path: Path):
     assert torch.equal(batchednodes.resume(tmp_path / "run").x, batchednodes.train(SMALL).x)
 
 
+@pytest.mark.parametrize("callbacks", [Heard(), [Heard], [3]])
+def test_only_callbacks_are_told(callbacks: Any, tmp_path: Path):
+    refused = (ValueError, TypeError)  # the latter where signatures are checked
+    with pytest.raises(refused, match=r"callbacks must be a list of objects of classes derived|parameter 'callbacks'"):
+        batchednodes.train(SMALL, callbacks=callbacks, out=tmp_path / "run")
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_the_table_has_the_rows_of_metrics_also_after_a_pause(tmp_path: Path):
     settings = [SMALL, {"run.loggers": ["csv"]}, "replicas=2"]
     batchednodes.train(*settings, "run.until=2", out=tmp_path / "run")
