@@ -10,6 +10,7 @@ import ast
 import builtins
 import inspect
 import linecache
+import math
 import symtable
 import sys
 from collections.abc import Iterator, Sequence
@@ -79,12 +80,8 @@ class _Text:
 
     def check(self, name: str, value: Any) -> None:
         """Refuses a value that its text does not give back."""
-        try:
-            if ast.literal_eval(repr(value)) == value:
-                return
-        except (ValueError, SyntaxError):
-            pass
-        self.refuse(f"refer to what can be written down, got {name} = {shown(value)}")
+        if not _plain(value):
+            self.refuse(f"refer to what can be written down, got {name} = {shown(value)}")
 
     def definition(self, value: Any) -> str:
         """Returns the text that defines a class or a function, which is told by the code in it."""
@@ -142,3 +139,12 @@ def _globals(table: symtable.SymbolTable) -> Iterator[str]:
             yield symbol.get_name()
     for child in table.get_children():
         yield from _globals(child)
+
+
+def _plain(value: Any) -> bool:
+    """Returns whether a value is that of its own text."""
+    if type(value) is dict:
+        return all(map(_plain, [*value, *value.values()]))
+    if type(value) in (tuple, list, set):
+        return all(map(_plain, value))
+    return type(value) in _PLAIN and (type(value) is not float or math.isfinite(value))

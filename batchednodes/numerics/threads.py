@@ -85,7 +85,9 @@ def _call(function: Callable[[int], object], number: Any, errors: list[BaseExcep
         errors.append(error)
 
 
-def _work(function: Callable[[int], None], number: Any, left: set[int], errors: list[BaseException], _: object) -> None:
+def _work(
+    function: Callable[[int], object], number: Any, left: set[int], errors: list[BaseException], _: object
+) -> None:
     """Calls the function with the number of this thread, then with those that no thread has come for."""
     k = number()
     try:

@@ -19,6 +19,11 @@ class _Unloaded:
         return getattr(import_module(self._name), name)
 
 
+def load_compiler() -> None:
+    """Loads it now: optimizers of PyTorch do at their first step, when there may be no memory left."""
+    import_module("torch._dynamo")
+
+
 def leave_compiler_unloaded() -> None:
     """Lets `torch.func.grad` run without `torch._dynamo`, if nobody has loaded that.
 

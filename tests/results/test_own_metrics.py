@@ -114,7 +114,7 @@ def test_it_is_drawn_compared_and_shown_in_tensorboard():
     assert [c.value for c in curves] == pytest.approx([row["gradient_norm"] for row in rows], rel=1e-6)  # float32
     found, _ = comparison.read(Path("run"))
     assert "gradient_norm" in tables.cells(found, None).columns
-    axes = plots.figure("run").axes
+    axes = plots.figure(Path("run")).axes
     assert "gradient_norm" in [one.get_ylabel() for one in axes]
 
 

@@ -252,9 +252,6 @@ class Translator:
         new = self.writer.new(place.shape, favoured((place,), place.shape))
         return self.writer.add(op, new, place, self._place(other).expanded(place.shape), 1.0)
 
-    def _rows_of(self, node: fx.Node, table: Any, index: Any, *_: Any) -> StridedView:
-        return layers.rows(self.writer, self._place(table), self._place(index), row_shape(node))
-
     def _rows_back(self, node: fx.Node, g: Any, index: Any, _: Any, padding: int, scaled: bool) -> StridedView:
         """Adds the gradient of a table of which rows were looked up."""
         if padding != -1 or scaled:
@@ -281,15 +278,10 @@ class Translator:
     def _argmax(self, node: fx.Node, a: Any, dim: int | None = None, keep: bool = False) -> StridedView:
         if dim is None or keep:
             raise UntraceableError("the largest of all numbers is asked for, or its dimension is kept")
-        place, d = self._place(a), self._dim(node, dim)
-        order = [d, *(k for k in range(len(place.shape)) if k != d)]
-        laid, out = self.writer.laid(place, order), self.writer.new(row_shape(node), integer=True)
-        more = (place.shape[d], place.size // max(1, place.shape[d]))
-        self.writer.put(Op.ARGMAX, (1, 1, 1), out, laid, None, [[0, 0, 0]] * 2, more=more)
-        return out
+        return layers.argmax(self.writer, self._place(a), self._dim(node, dim), row_shape(node))
 
-    def _rows(self, node: fx.Node, a: Any, dim: int, index: Any) -> StridedView:
-        if dim != 0 or shape_of(a) is not None:
+    def _rows(self, node: fx.Node, a: Any, dim: int, index: Any, own: bool = False) -> StridedView:
+        if dim != 0 or (shape_of(a) is not None and not own):
             raise UntraceableError("entries of a row are looked up")
         integer = not node.meta["val"].is_floating_point()
         return layers.rows(self.writer, self._place(a), self._place(index), row_shape(node), integer)
@@ -401,7 +393,7 @@ _HANDLERS: dict[Any, Callable[[Translator], Callable[..., Any]]] = {
     _ATEN.pow.Tensor_Scalar: lambda t: t._power,
     _ATEN.native_layer_norm.default: lambda t: t._normalized,
     _ATEN.native_layer_norm_backward.default: lambda t: t._normalized_back,
-    _ATEN.embedding.default: lambda t: t._rows_of,
+    _ATEN.embedding.default: lambda t: lambda n, a, k, *_: t._rows(n, a, 0, k, True),
     _ATEN.embedding_dense_backward.default: lambda t: t._rows_back,
     _ATEN._to_copy.default: lambda t: t._converted,
 }

@@ -31,6 +31,14 @@ def along(writer: Writer, op: Op, places: Sequence[StridedView], d: int) -> Stri
     return out
 
 
+def argmax(writer: Writer, place: StridedView, d: int, shape: Sequence[int]) -> StridedView:
+    """Adds which number along dimension d is the largest: integers of a shape."""
+    laid = writer.laid(place, [d, *(k for k in range(len(place.shape)) if k != d)])
+    out, more = writer.new(tuple(shape), integer=True), (place.shape[d], place.size // max(1, place.shape[d]))
+    writer.put(Op.ARGMAX, (1, 1, 1), out, laid, None, _NOWHERE[:2], more=more)
+    return out
+
+
 def normalized(writer: Writer, place: StridedView, dims: int, eps: float) -> StridedView:
     """Adds what lies along the last dimensions less its mean, over the root of its variance and eps."""
     order = _order(place, dims)

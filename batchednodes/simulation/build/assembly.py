@@ -39,6 +39,7 @@ from batchednodes.events.timeline import Timeline
 from batchednodes.models.problem import Problem
 from batchednodes.numerics import devices, rng
 from batchednodes.numerics.memory import Chunk, Chunks
+from batchednodes.numerics.unloaded import load_compiler
 from batchednodes.numerics.values import shown
 from batchednodes.results import theory
 from batchednodes.results.metrics import base as own_metrics
@@ -173,6 +174,7 @@ def _executor(
     rounds = RoundMatrices(events.weights, where, dtype) if isinstance(events, Barriers) else None
     laws = (rates, weight, tracking.layout, tracking.own)
     if config.executor == "serial":
+        load_compiler()
         reference = Reference(problem, *laws, quarantine, entries, replaces, ages)
         rowwise = _rowwise(configs, events, Gradient(problem), local.plain_descent(config, problem, rates), rates)
         plain = type(config.method) is GossipSGD and rounds is None and rowwise.robust is None
