@@ -49,10 +49,11 @@ def rest_collector() -> None:
 
 
 def wake_collector() -> None:
-    """Lets the collector work again: before anything computes, whose memory must be free once it is done with."""
-    gc.collect()
-    gc.freeze()  # libraries stay until the end, and are looked at no more
-    gc.enable()
+    """Lets the collector work again, if it rests: before anything computes, whose memory must be free afterwards."""
+    if not gc.isenabled():
+        gc.collect()
+        gc.freeze()  # libraries stay until the end, and are looked at no more
+        gc.enable()
 
 
 def leave_collector() -> None:
