@@ -22,7 +22,6 @@ from batchednodes.numerics.values import shown
 from batchednodes.results import comparison
 from batchednodes.results.folder.inside import BorderError, Inside
 from batchednodes.results.folder.paths import ALONE, CONFIG, FIGURES, METRICS, check_absent, make
-from batchednodes.results.folder.plain_json import parsed
 
 PAPER: dict[Any, Any] = {
     "pdf.fonttype": 42,
@@ -191,29 +190,13 @@ def _settings(run: Path, several: bool) -> Iterator[tuple[config.Config, str]]:
 
 def _read(run: Path) -> list[dict[str, Any]]:
     """Returns the rows of metrics of a run."""
-    return _rows(run, METRICS, comparison.text_of(run, METRICS, "run"))
+    return [comparison.checked(row) for row in comparison.rows(run, METRICS)]
 
 
 def _alone(run: Path) -> list[dict[str, Any]]:
     """Returns the rows of the same nodes without gossip; none where they were not run."""
-    return _rows(run, ALONE, comparison.text_of(run, ALONE, "run")) if (Inside(run) / ALONE).is_file() else []
-
-
-def _rows(run: Path, name: str, text: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line:
-            continue
-        try:
-            rows.append(comparison.checked(parsed(line)))
-            if rows[-1]["time"] is None or type(rows[-1].get("network")) is not int:
-                raise ValueError("time and network must be numbers, got none")
-        except ValueError as error:
-            place = f"got {shown(str(run))}, where line {number} is damaged"
-            raise ValueError(f"DIR must hold a whole {name}, {place}: {error}") from None
-    if not rows:
-        raise ValueError(f"DIR must be the folder of a run with at least one mark, got {shown(str(run))} with none")
-    return rows
+    rows = comparison.rows(run, ALONE) if (Inside(run) / ALONE).is_file() else []
+    return [comparison.checked(row) for row in rows]
 
 
 def save(figure: Figure, files: Sequence[Inside], force: bool = False) -> None:

@@ -48,16 +48,29 @@ def read(run: Path) -> tuple[list[dict[str, Any]], str | None]:
     Raises:
         ValueError: the folder holds no summary.
     """
+    found = summary(run)
+    status = found.get("status", "finished")
+    why = None if status == "finished" else str(found.get("message", status))
+    return [{"run": str(run)} | checked(row) for row in found["networks"]], why
+
+
+def summary(run: Path) -> dict[str, Any]:
+    """Returns the content of summary.json, with final metrics of at least one network.
+
+    Raises:
+        ValueError: there is none, or it is damaged.
+    """
     text = text_of(run, SUMMARY, "finished run")
     try:
-        summary = parsed(text)
-        if not isinstance(summary, dict):
-            raise ValueError(f"it must be a mapping, got {shown(summary)}")
-        networks, status = summary.get("networks"), summary.get("status", "finished")
+        found = parsed(text)
+        if not isinstance(found, dict):
+            raise ValueError(f"it must be a mapping, got {shown(found)}")
+        networks = found.get("networks")
         if not isinstance(networks, list) or not networks:
             raise ValueError("networks must be a list of at least one")
-        why = None if status == "finished" else str(summary.get("message", status))
-        return [{"run": str(run)} | checked(row) for row in networks], why
+        for row in networks:
+            checked(row)
+        return found
     except ValueError as error:
         raise ValueError(
             f"DIR must hold a whole summary.json, got {shown(str(run))} with one that is damaged ({error}); resume the "
@@ -92,6 +105,29 @@ def text_of(run: Path, name: str, what: str) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or error
         raise ValueError(f"DIR must hold a readable {name}, got {shown(str(run))}: {reason}") from None
+
+
+def rows(run: Path, name: str) -> list[dict[str, Any]]:
+    """Returns the rows of metrics in a file of a run, as they were written.
+
+    Raises:
+        ValueError: there is no such file, a line of it is damaged, or it has none.
+    """
+    found: list[dict[str, Any]] = []
+    for number, line in enumerate(text_of(run, name, "run").split("\n"), 1):
+        if not line:
+            continue
+        try:
+            row = parsed(line)
+            if checked(row)["time"] is None or type(row.get("network")) is not int:
+                raise ValueError("time and network must be numbers, got none")
+            found.append(catalogue.renamed(row))
+        except ValueError as error:
+            place = f"got {shown(str(run))}, where line {number} is damaged"
+            raise ValueError(f"DIR must hold a whole {name}, {place}: {error}") from None
+    if not found:
+        raise ValueError(f"DIR must be the folder of a run with at least one mark, got {shown(str(run))} with none")
+    return found
 
 
 def checked(row: Any) -> dict[str, Any]:

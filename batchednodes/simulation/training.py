@@ -33,9 +33,7 @@ from batchednodes.results.checkpoints.header import check_rows
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.lock import Lock
 from batchednodes.results.folder.paths import ALONE, CONFIG, ISOLATED, METRICS, SUMMARY, OutputFolder, checkpoints
-from batchednodes.results.folder.plain_json import parsed
 from batchednodes.results.folder.run_folder import begin, new_folder, reopen
-from batchednodes.results.metrics.catalogue import renamed
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.build.assembly import Simulation
 from batchednodes.simulation.engine import Pause, Progress, never
@@ -151,8 +149,8 @@ def left(folder: str | Path) -> Outcome:
             found = latest(place, torch.device("cpu"))
         except ValueError as error:
             raise ValueError(f"DIR must be the folder of a run with models, {error}") from None
-        rows = [renamed(parsed(line)) for line in comparison.text_of(place.path, METRICS, "run").splitlines()]
-        summary = parsed((place / SUMMARY).read()) if (place / SUMMARY).is_file() else {"status": "running"}
+        rows = comparison.rows(place.path, METRICS)
+        summary = comparison.summary(place.path) if (place / SUMMARY).is_file() else {"status": "running"}
         if settings.method.flows():  # up to now, which needs all that a run is
             settings = replace(settings, device="cpu")
             with _assembled(Job(settings, prepare(sweep.points(settings)), False, None, never), found) as (run, *_):

@@ -167,3 +167,11 @@ def test_a_bar_in_a_notebook_is_plain_html():
     assert bars._bar("<me>", 1.0, 4.0, 0.5) == (
         '<progress max="4" value="1" style="width: 20em"></progress> &lt;me&gt;: t = 1 of 4 s, loss 0.5'
     )
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "summary.json"])
+def test_a_damaged_file_is_named(name: str, tmp_path: Path):
+    batchednodes.train({"network.nodes": 3, "run.until": 1}, out=tmp_path / "run")
+    (tmp_path / "run" / name).write_text('{"time": 0.0, "netw')
+    with pytest.raises(ValueError, match=f"DIR must hold a whole {name}"):
+        Result.load(tmp_path / "run")
