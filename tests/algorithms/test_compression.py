@@ -135,6 +135,7 @@ def test_what_the_kit_checks_holds(rule, name):
 QUADRATICS = REFERENCES / "quadratics_n32_d10_mu0.5_seed0_zeta1.npz"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("feedback", ["choco", "deep_squeeze", "dcd", "none"])
 def test_rounds_are_what_the_papers_say(feedback, seed):

@@ -275,6 +275,7 @@ def neighbours(timeline, i, time):
     return set(asked.tolist()) - {-1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("timing", ["{kind: continuous}", "{kind: rounds, steps: 2, first_update: false}"])
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_messages_sent_for_others_go_along_the_graph_of_their_time(graph, timing):

@@ -118,6 +118,7 @@ def test_quickstart_is_that_of_the_config_file():
     assert load(batch | {"name": "quickstart"}) == of_file
 
 
+@pytest.mark.slow
 def test_staleness_scaling_measures_the_law(tmp_path):
     """Eight points have a law; each is outside of its 99.9% interval with probability 0.1%, so 0.8% in all."""
     table = publish("s", StalenessScaling((5, 20), (5,), (5,), 6), tmp_path).table
@@ -141,6 +142,7 @@ def test_staleness_scaling_shows_laws_beyond_what_is_simulated(published):
     assert beyond["staleness"].isna().all()
 
 
+@pytest.mark.slow
 def test_regression_separates_the_regimes(tmp_path):
     """Nodes that hear of nobody keep their own model: the worst of them is far worse than with news."""
     experiment = Regression("linear_regression", 6, LINEAR, 0.08, 30.0, (40,), 3)

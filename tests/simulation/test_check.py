@@ -78,6 +78,7 @@ class Wrong(Algorithm):
         raise KeyError("nothing")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gossip_sgd", "push_sum", "gradient_tracking", "ad_psgd"])
 def test_built_in_algorithms_are_sound(kind):
     assert_sound(kind, cases=4)
@@ -98,6 +99,7 @@ def test_an_algorithm_that_keeps_duals_is_sound_at_contacts_and_in_rounds():
     assert_sound("atg", cases=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "args"),
     [

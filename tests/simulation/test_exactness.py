@@ -175,6 +175,7 @@ def test_tapes_and_programs_equal_serial(options, monkeypatch):
     same(run(*options), run(*options, "executor=serial"), tolerance)
 
 
+@pytest.mark.slow
 def test_a_long_run_is_a_tape_and_the_same_to_rounding():
     options = [*SMALL, "network.nodes=8", "run.until=400", "run.mark_every=400"]
     configs = [load({}, [*options, change]) for change in ("local.compile=auto", "run.until=20", "local.compile=off")]

@@ -308,6 +308,7 @@ def test_threads_are_set_for_the_run_and_restored():
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.slow
 def test_staleness_by_node_and_source_over_the_second_half(tmp_path):
     # Constant between events: marks every 5 ms miss only the events inside a step, about 1% of the changes.
     options = ["network.nodes=5", "staleness.track=3", "run.until=8"]
