@@ -71,7 +71,7 @@ def test_a_signal_while_isolated_nodes_run_is_obeyed_too(number, code, tmp_path)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "module", ["numba", "batchednodes.simulation.planning.preflight", "torch", "batchednodes.simulation.engine"]
+    "module", ["numba", "batchednodes.simulation.resume.rules", "torch", "batchednodes.simulation.engine"]
 )
 def test_an_interrupt_while_the_command_is_imported_is_one_line(module, tmp_path):
     (tmp_path / "c.yaml").write_text(json.dumps(LONG))
