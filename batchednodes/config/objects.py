@@ -100,28 +100,24 @@ def _name(thing: Any, key: str) -> str:
 
 
 def _model(found: Any, _: Implied) -> dict[str, Any]:
+    return {"kind": "python"} | _called(found, "model", "read", "an nn.Module, or a class or function that makes one")
+
+
+def _loss(found: Any, _: Implied) -> dict[str, Any]:
+    rule = "a function of outputs and targets, or an nn.Module that is called so"
+    return {"kind": "function"} | _called(found, "loss", "Function", rule)
+
+
+def _called(found: Any, key: str, reader: str, rule: str) -> dict[str, Any]:
+    """Returns target and arguments of a module, by what reads it again, or of a class or function by its name."""
     if _is_module(found):
-        return {"kind": "python", "target": "batchednodes.models.written:read", "args": written.write(found, "model")}
+        return {"target": f"batchednodes.models.written:{reader}", "args": written.write(found, key)}
     args: dict[str, Any] = {}
     if isinstance(found, functools.partial) and not found.args:
         found, args = found.func, dict(found.keywords)
     if not isinstance(found, type | FunctionType | BuiltinFunctionType):
-        rule = "model must be an nn.Module, or a class or function that makes one"
-        raise ValueError(f"{rule}, got {shown(found)}")
-    return {"kind": "python", "target": _name(found, "model"), "args": args}
-
-
-def _loss(found: Any, _: Implied) -> dict[str, Any]:
-    if _is_module(found):
-        args = written.write(found, "loss")
-        return {"kind": "function", "target": "batchednodes.models.written:Function", "args": args}
-    args = {}
-    if isinstance(found, functools.partial) and not found.args:
-        found, args = found.func, dict(found.keywords)
-    if not isinstance(found, type | FunctionType | BuiltinFunctionType):
-        rule = "loss must be a function of outputs and targets, or an nn.Module that is called so"
-        raise ValueError(f"{rule}, got {shown(found)}")
-    return {"kind": "function", "target": _name(found, "loss"), "args": args}
+        raise ValueError(f"{key} must be {rule}, got {shown(found)}")
+    return {"target": _name(found, key), "args": args}
 
 
 def _data(found: Any, implied: Implied) -> Any:
