@@ -122,7 +122,7 @@ def fuse_updates_(rowwise: Rowwise, state: State) -> None:
         return
     if sampler.shape[0] != 1 or sampler.padded or sampler.uneven or sampler.keyed or steps.divides:
         return
-    if state.on_edges or state.x.shape[1] > LARGEST:
+    if state.on_edges or state.x.shape[1] > LARGEST or steps.tape.cuda:
         return
     with contextlib.suppress(UntraceableError), untraceable():
         fused = FusedUpdate.of(rowwise, state)

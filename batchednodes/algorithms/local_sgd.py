@@ -114,7 +114,7 @@ class LocalSGD:
         return replace(self, step_=program, way="program, compiled by torch.compile" if compiled else "program")
 
     def taped(self, p: int, batch_size: int, rates: Hyperparameters, large: bool = False) -> "LocalSGD":
-        """Returns the same as a tape, for rows of p numbers on the CPU; arguments: see `traced`.
+        """Returns the same as a tape, for rows of p numbers; arguments: see `traced`.
 
         Raises:
             program.UntraceableError: there is no such tape.
@@ -122,7 +122,7 @@ class LocalSGD:
         if rates.optimizer is not None and type(rates.optimizer).fields:
             raise UntraceableError("a tape looks up models where they lie, but not what optimizers keep of them")
         tape = record(self.step_, self._arguments(p, batch_size, rates), large=large)
-        return replace(self, tape=tape, way="tape")
+        return replace(self, tape=tape, way="tape, one kernel for a wave" if tape.cuda else "tape")
 
     def _arguments(self, p: int, batch_size: int, rates: Hyperparameters) -> fx_program.Arguments:
         """Returns what gives arguments of a step, with some number of rows."""

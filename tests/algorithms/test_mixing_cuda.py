@@ -20,19 +20,22 @@ WHERE = devices.named("auto")
 """Where kernels run: compiled on a GPU, else in the interpreter, which takes tensors of the host."""
 
 COMPILE = """
+import sys
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from batchednodes.algorithms import completions
 from batchednodes.algorithms.mixing import cuda
 from batchednodes.data import minibatches_cuda
 from batchednodes.numerics import rows
+from batchednodes.numerics.tape import gpu
 
 WHOLE = (
     "receivers", "senders", "actors", "nodes", "place", "own", "width", "rows", "gains", "waves", "seeds", "index",
     "offsets", "order", "dealt", "counts", "drawn",
 )
 REAL = ("gained", "times", "diverged_at", "updated")
-NUMBERS = ("count", "n", "p", "t", "w", "size", "apart", "new_apart")
+NUMBERS = ("count", "n", "p", "t", "w", "size", "apart", "new_apart", "steps", "b")
 
 def build(kernel, typed, fixed, warps=4):
     types = dict.fromkeys(WHOLE, "*i64") | dict.fromkeys(REAL, "*fp64") | dict.fromkeys(NUMBERS, "i32") | typed
@@ -64,6 +67,18 @@ for shuffles in (True, False):
     show("draw", shuffles, minibatches_cuda._DRAW, {}, fixed, 1)
 for kind in ("bf16", "fp64", "i1"):
     show("write", kind, rows._WRITE, {"x": f"*{kind}", "new": f"*{kind}"}, {"group": 4, "block": 256})
+
+sys.path.append("tests/numerics")
+from test_tape import descent
+for real, dtype in (("fp32", torch.float32), ("fp64", torch.float64)):
+    plain, rates, p = descent("norm" if real == "fp32" else "softmax", dtype=dtype)
+    tape, number = plain.taped(p, 5, rates).tape, f"*{real}"
+    codes, kinds = tape.spelled.instructions, ["*i64" if one.kind == "ahead" else number for one in tape.sources]
+    kinds = ["*i64" if one.number == 3 and kind == number else kind for one, kind in zip(tape.sources, kinds)]
+    typed = {"own": (number, "*i64"), "tensors": (*kinds, number), "losses": number, "entries": "*i64"}
+    places = ((tape.spelled.reals, 2), (tape.spelled.integers, 2), *[(64, 1)] * (len(kinds) + 1))
+    fixed = {"places": places, "codes": codes, "count": len(codes), "looked_up": True, "skip": True}
+    print(f"tape-{real}", build(gpu._RUN, typed, fixed) - len(codes))
 """
 
 
@@ -131,7 +146,8 @@ def test_kernels_compile_for_a_gpu_and_keep_their_barriers():
     real = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     said = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, check=True, env=real).stdout
     barriers = {name: int(count) for name, count in (line.split() for line in said.splitlines())}
-    assert len(barriers) == 15
+    assert len(barriers) == 17
+    assert all(count >= 0 for name, count in barriers.items() if name.startswith("tape"))  # one behind each instruction
     assert all(count >= 2 for name, count in barriers.items() if name.startswith(("mix", "merge-")))
     assert barriers["gain-fp64"] >= 1
 

@@ -24,6 +24,7 @@ from pretended_backend import COUNT, NAME, register
 from pretended_tensors import CaptureError, DeviceTensor, Machine, MixedError, unwrap
 
 from batchednodes.numerics import devices
+from batchednodes.numerics.tape import gpu
 from batchednodes.simulation.planning import preflight
 
 try:
@@ -83,6 +84,7 @@ def pretended() -> Iterator[Machine]:
         patch.setattr(devices, "CUDA", NAME)
         patch.setattr(devices, "pinned", pretended_tensors.pinned)
         patch.setattr(preflight, "_loads", lambda _: True)
+        patch.setattr(gpu, "LARGEST", -1)  # the interpreter runs a tape a thousand times as long as it runs a graph
         for name, value in _cuda(machine).items():
             patch.setattr(torch.cuda, name, value)
         if InterpretedFunction is not None:
@@ -138,7 +140,8 @@ def _launched(plain):
 
     def run(self, *args, grid, warmup, **kwargs):
         machine = pretended_tensors.MACHINE
-        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)]
+        each = (a if type(a) is tuple else (a,) for a in (*args, *kwargs.values()))
+        tensors = [a for some in each for a in some if isinstance(a, torch.Tensor)]
         if not any(isinstance(a, DeviceTensor) for a in tensors):
             return plain(self, *args, grid=grid, warmup=warmup, **kwargs)
         if {a.device for a in tensors} != {torch.device(NAME, machine.current)}:

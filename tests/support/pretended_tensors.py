@@ -172,6 +172,8 @@ class DeviceTensor(torch.Tensor):
 
 
 def unwrap(x):
+    if type(x) is tuple and any(isinstance(t, torch.Tensor) for t in x):  # what a kernel takes several of
+        return tuple(map(unwrap, x))
     return x._t if isinstance(x, DeviceTensor) else x
 
 

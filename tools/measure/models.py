@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from batchednodes.algorithms.waves import UpdateWave
 from batchednodes.numerics import devices
+from batchednodes.numerics.tape import gpu
 from batchednodes.simulation.build.assembly import Simulation
 from batchednodes.simulation.engine import Batched
 from measure.networks import NETWORKS, Network
@@ -177,6 +178,21 @@ def models(name: str, repeats: int, ways: tuple[str, ...] = ("auto",)) -> dict[s
     return found
 
 
+def one_kernel(run: Simulation) -> bool:
+    """Returns whether one kernel makes all updates of a wave."""
+    assert isinstance(run.engine.executor, Batched)
+    return run.engine.executor.algorithm.descent.tape is not None
+
+
+def by_graphs(source: dict[str, Any]) -> Simulation:
+    """Returns a run whose updates are CUDA graphs, not one kernel."""
+    most, gpu.LARGEST = gpu.LARGEST, -1
+    try:
+        return built(source)
+    finally:
+        gpu.LARGEST = most
+
+
 def on_device(name: str, n: int, device: torch.device, repeats: int) -> dict[str, Any]:
     """Returns updates of a wave by the package, of n / 8 of n nodes, over those by other ways and by the limit.
 
@@ -189,6 +205,7 @@ def on_device(name: str, n: int, device: torch.device, repeats: int) -> dict[str
     network = replace(NETWORKS[name], rows=max(1, n // 8))
     with settings(network, "auto", str(device).replace(devices.CUDA, "cuda")) as source:
         run, data = built(source), [part.to(device) for part in given(source)]
+        graphs = by_graphs(source)
     drawn = run.problem.sampler.draw(np.arange(network.rows), np.zeros(network.rows, np.int64))
     index = torch.from_numpy(drawn).to(device)
     some, size = index[:ONE_BY_ONE], 1024 if n < 1000 else 8192
@@ -197,6 +214,8 @@ def on_device(name: str, n: int, device: torch.device, repeats: int) -> dict[str
     out = torch.empty_like(a)
     works: dict[str, Work] = {"package": updates(run, drawn), "by hand": stacked.work, "loop": loop.work}
     works["product"] = lambda: torch.mm(a, c, out=out)
+    if one_kernel(run):
+        works["graphs"] = updates(graphs, drawn)
     times = interleaved(works, repeats, device)
     each = {key: [network.rows / t for t in times[key]] for key in ("package", "by hand")}
     each["loop"] = [len(some) / t for t in times["loop"]]
@@ -204,7 +223,12 @@ def on_device(name: str, n: int, device: torch.device, repeats: int) -> dict[str
         one = built(source)
         counted = operations(Loop(one, torch.from_numpy(drawn[:1] % SAMPLES), *given(source)).work)
     most = [2.0 * size**3 / t for t in times["product"]]
-    return {
+    kernel = (
+        {"updates by one kernel over CUDA graphs": ratios(times["graphs"], times["package"])}
+        if "graphs" in times
+        else {}
+    )
+    return kernel | {
         "updates in a wave, rows/s": spread(each["package"]),
         "updates over a vmapped step by hand": ratios(each["package"], each["by hand"]),
         "updates over a Python loop": ratios(each["package"], each["loop"]),

@@ -5,6 +5,7 @@ Notation: w rows of a wave, s steps, b examples of a minibatch.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, fx
 
 from batchednodes.numerics import work_queue
+from batchednodes.numerics.tape import gpu
 from batchednodes.numerics.tape.assembler import Code
 from batchednodes.numerics.tape.interpreter import INPUT, PIECE, kernel
 
@@ -45,6 +47,13 @@ class Source(NamedTuple):
     looked_up: int
     """The list of rows, of those that a call is given, by which its own are looked up; 0: it has one for each row."""
 
+    @property
+    def lies(self) -> gpu.Way:
+        """How the numbers of a row lie in it."""
+        if self.kind == "ahead":
+            return "steps"
+        return "shared" if self.shared else "looked up" if self.looked_up else "whole"
+
 
 @dataclass(frozen=True, eq=False)
 class Tape:
@@ -65,10 +74,17 @@ class Tape:
     """Type of all real numbers: float32 or float64."""
     work: int
     """Numbers that one step of one row works on."""
+    cuda: bool = False
+    """Whether a kernel of CUDA devices runs it; else compiled code of the CPU."""
     early: tuple[int, ...] = (ENTRIES,)
     """Numbers of the arguments that what is computed ahead is computed from."""
     _memory: list[Tensor] = field(default_factory=list, repr=False)
     """That of the threads; made at the first call."""
+
+    @cached_property
+    def spelled(self) -> gpu.Spelled:
+        """The instructions as a GPU's kernel takes them."""
+        return gpu.Spelled.of(self.code, self.numbers)
 
     def step_(self, x: Tensor, entries: Tensor, *more: Tensor) -> Float[Tensor, " w"]:
         """Makes one step of each row in place, like the function that was recorded."""
@@ -92,6 +108,9 @@ class Tape:
         entries = arguments[ENTRIES].contiguous()
         w, s, b = entries.shape
         found = self._found(arguments, entries)
+        if self.cuda:
+            lie: list[gpu.Way] = [source.lies for source in self.sources]
+            return gpu.run_(self.spelled, found, lie, entries, rows, skip)
         most = max(source.looked_up for source in self.sources)
         rows = torch.arange(w).expand(most, w).contiguous() if rows is None else rows.contiguous()
         losses = torch.zeros(w, dtype=self.dtype)

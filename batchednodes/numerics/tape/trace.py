@@ -17,6 +17,7 @@ from torch._decomp import get_decompositions
 
 from batchednodes.numerics import devices, fx_program
 from batchednodes.numerics.fx_program import Arguments, Function, UntraceableError
+from batchednodes.numerics.tape import gpu
 from batchednodes.numerics.tape.from_aten import Translator
 from batchednodes.numerics.tape.fx_nodes import constant, own_tables_, shape_of
 from batchednodes.numerics.tape.opcodes import Op
@@ -77,7 +78,7 @@ def record(function: Function, arguments: Arguments, lists: Sequence[int] | None
         UntraceableError: some operation has no instruction, or the tape gives other values than the function.
     """
     tape = translated(function, arguments, lists, large)
-    fx_program.compare(function, tape.step_, arguments, large)
+    fx_program.compare(function, tape.step_, arguments, large or tape.cuda)
     return tape
 
 
@@ -98,8 +99,9 @@ class _Recorder:
         self.lists, self.joint, self.nodes = lists, joint, [node for node in joint.graph.nodes if "shapes" in node.meta]
         inputs = [node for node in self.nodes if node.op == "placeholder"]
         self.dtype = inputs[0].meta["val"].dtype
-        if self.dtype not in NUMBERS or devices.is_cuda(inputs[0].meta["val"].device):
-            raise UntraceableError("tapes are for numbers of float32 or float64 on the CPU")
+        self.cuda = devices.is_cuda(inputs[0].meta["val"].device)
+        if self.dtype not in NUMBERS or (self.cuda and max(lists or [0]) > 1):
+            raise UntraceableError("tapes are for numbers of float32 or float64, on CUDA with one list of rows")
         self.inputs, self.sources = inputs, []
         self.constants: list[Tensor] = []
         self.known = dict[fx.Node, Tensor]()
@@ -123,11 +125,13 @@ class _Recorder:
         writer = self.translator.writer
         writer.add(Op.ADD_TO, StridedView(len(self.sources), (), ()), None, loss, 1.0)
         code = writer.code()
+        if self.cuda and not gpu.fits(code, self.dtype):
+            raise UntraceableError("rows keep more numbers than the caches of a multiprocessor have room for")
         sizes = code.instructions[:, 1:4].prod(1)
         numbers = code.numbers.astype(NUMBERS[self.dtype])
         return Tape(
             code, numbers, tuple(self.sources), self._ahead(), tuple(self.constants), self.dtype, int(sizes.sum()),
-            (ENTRIES, *map(self.inputs.index, self.told)),
+            self.cuda, (ENTRIES, *map(self.inputs.index, self.told)),
         )  # fmt: skip
 
     def _read(self, node: fx.Node) -> None:

@@ -46,7 +46,7 @@ def descent(config: Config, problem: Problem, rates: Hyperparameters, chunks: Ch
         return replace(made, refused=(_untraced(made.divides, local.compile),))
     batch, compiled, cuda = sampler.shape[1], local.compile == "on", devices.is_cuda(rates.lr.device)
     large = not cuda and (chunks.update_row or 0) >= _LARGE
-    if not compiled and not cuda:
+    if not compiled:
         try:
             return made.taped(problem.stack.p, batch, rates, large)
         except UntraceableError as error:
