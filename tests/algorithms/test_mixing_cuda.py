@@ -28,7 +28,6 @@ from batchednodes.algorithms import completions
 from batchednodes.algorithms.mixing import cuda
 from batchednodes.data import minibatches_cuda
 from batchednodes.numerics import rows
-from batchednodes.numerics.tape import gpu
 
 WHOLE = (
     "receivers", "senders", "actors", "nodes", "place", "own", "width", "rows", "gains", "waves", "seeds", "index",
@@ -73,12 +72,12 @@ from test_tape import descent
 for real, dtype in (("fp32", torch.float32), ("fp64", torch.float64)):
     plain, rates, p = descent("norm" if real == "fp32" else "softmax", dtype=dtype)
     tape, number = plain.taped(p, 5, rates).tape, f"*{real}"
-    codes, kinds = tape.spelled.instructions, ["*i64" if one.kind == "ahead" else number for one in tape.sources]
+    kinds = ["*i64" if one.kind == "ahead" else number for one in tape.sources]
     kinds = ["*i64" if one.number == 3 and kind == number else kind for one, kind in zip(tape.sources, kinds)]
     typed = {"own": (number, "*i64"), "tensors": (*kinds, number), "losses": number, "entries": "*i64"}
-    places = ((tape.spelled.reals, 2), (tape.spelled.integers, 2), *[(64, 1)] * (len(kinds) + 1))
-    fixed = {"places": places, "codes": codes, "count": len(codes), "looked_up": True, "skip": True}
-    print(f"tape-{real}", build(gpu._RUN, typed, fixed) - len(codes))
+    places = (tape.spelled.reals, 2, tape.spelled.integers, 2, *[64, 1] * (len(kinds) + 1))
+    fixed = {"places": places, "count": tape.spelled.instructions, "looked_up": True, "skip": True}
+    print(f"tape-{real}", build(tape.spelled.kernel, typed, fixed) - tape.spelled.instructions)
 """
 
 

@@ -9,6 +9,7 @@ Notation: w rows of a wave, s steps, b examples of a minibatch.
 
 import math
 from collections.abc import Sequence
+from types import FunctionType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,13 +18,16 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from batchednodes.numerics import devices
+from batchednodes.numerics.tape import gpu_kernel
 from batchednodes.numerics.tape.assembler import Code
-from batchednodes.numerics.tape.gpu_kernel import run
 from batchednodes.numerics.tape.opcodes import BINARY, CHANGING, MORE, OUT, SIZES, A, B, Op
 from batchednodes.numerics.triton_kernels import jit, triton
 
 LARGEST = 96 << 10
 """Bytes of the numbers that a tape keeps for itself above which they leave the caches of a multiprocessor [B]."""
+
+MOST = 96
+"""Instructions above which compiling a tape takes longer than some seconds, since each becomes code of its own."""
 
 LONGEST = 1024
 """Numbers of a line that softmax or a normalization goes along, at most: a block has whole lines."""
@@ -34,6 +38,9 @@ _PROGRAMS = 8
 _BLOCK, _TILE, _TERMS = 512, 64, 32
 """Numbers of a block; rows and columns of a product's tile, and its terms at a time, at most."""
 
+_MORE = 11
+"""Numbers that an instruction has room for besides its places."""
+
 _LINE = 32
 """Numbers that the memory of a program is a multiple of, so that all begin where vectors may."""
 
@@ -43,13 +50,13 @@ _LEAST = 16
 _COUNTED, _PROGRAM = {"whole": 0, "looked up": 1, "steps": 3}, 2
 """What counts the rows of a tensor, see `gpu_kernel.run`; and of the memory of programs."""
 
-_RUN = jit(run, ("w", "steps", "b"), ("rows", "entries"))
-
 
 def fits(code: Code, dtype: torch.dtype) -> bool:
-    """Returns whether the kernel runs a tape on numbers of a type as it is meant: from caches, in whole lines."""
+    """Returns whether a tape is soon compiled, and keeps numbers of a type in caches, with whole lines in a block."""
+    if triton is None or len(code.instructions) > MOST or code.reals * dtype.itemsize > LARGEST:
+        return False
     lines = [code[MORE] for code in code.instructions if _kind(Op(code[0])) == "along"]
-    return triton is not None and code.reals * dtype.itemsize <= LARGEST and max(lines, default=0) <= LONGEST
+    return max(lines, default=0) <= LONGEST
 
 
 Way = Literal["whole", "looked up", "steps", "shared"]
@@ -60,8 +67,10 @@ each step of the wave; or all rows have the same."""
 class Spelled(NamedTuple):
     """A tape as the kernel takes it."""
 
-    instructions: tuple[Any, ...]
-    """See gpu_kernel.py."""
+    kernel: Any
+    """What runs it, compiled when it is first called."""
+    instructions: int
+    """How many there are."""
     reals: int
     """Real numbers that a program keeps for itself."""
     integers: int
@@ -71,8 +80,9 @@ class Spelled(NamedTuple):
     def of(code: Code, numbers: np.ndarray) -> "Spelled":
         """Returns a tape's instructions, with their numbers."""
         each = zip(code.instructions.tolist(), numbers.tolist(), strict=True)
+        kernel = _compiled(tuple(part for one, c in each for part in _spelled(one, c)))
         reals = -(-code.reals // _LINE) * _LINE
-        return Spelled(tuple(_spelled(one, c) for one, c in each), max(_LINE, reals), max(1, code.integers))
+        return Spelled(kernel, len(code.instructions), max(_LINE, reals), max(1, code.integers))
 
 
 def run_(
@@ -97,18 +107,30 @@ def run_(
     losses = torch.zeros(w, dtype=found[0].dtype, device=device)
     programs = min(w, _PROGRAMS * devices.cores(device))
     own = losses.new_empty(programs * spelled.reals), entries.new_empty(programs * spelled.integers)
-    places = [(spelled.reals, _PROGRAM), (spelled.integers, _PROGRAM)]
+    places = [spelled.reals, _PROGRAM, spelled.integers, _PROGRAM]
     for tensor, way in zip(found, lie, strict=True):
         if way == "shared":
-            places.append((0, _COUNTED["whole"]))
+            places += 0, _COUNTED["whole"]
         else:
-            places.append((tensor.numel() // max(1, w * s if way == "steps" else len(tensor)), _COUNTED[way]))
+            places += tensor.numel() // max(1, w * s if way == "steps" else len(tensor)), _COUNTED[way]
     with devices.using(device):
-        _RUN[(programs,)](
+        spelled.kernel[(programs,)](
             own, (*found, losses), entries if rows is None else rows, entries, losses, w, s, b,
-            (*places, (1, _COUNTED["whole"])), spelled.instructions, len(spelled.instructions), rows is not None, skip,
+            (*places, 1, _COUNTED["whole"]), spelled.instructions, rows is not None, skip,
         )  # fmt: skip
     return losses
+
+
+def _compiled(instructions: tuple[Any, ...]) -> Any:
+    """Returns the kernel for some instructions, a copy of that of gpu_kernel.py."""
+    scope = vars(gpu_kernel) | {"codes": gpu_kernel.constant(instructions)}
+    for name, function in vars(gpu_kernel).items():
+        if isinstance(function, FunctionType) and function.__module__ == gpu_kernel.__name__:
+            copy = FunctionType(function.__code__, scope, name)
+            copy.__annotations__, copy.__module__ = function.__annotations__, function.__module__
+            kernel = name == gpu_kernel.run.__name__
+            scope[name] = jit(copy, ("w", "steps", "b"), ("rows", "entries")) if kernel else jit(copy, (), ())
+    return scope[gpu_kernel.run.__name__]
 
 
 def _kind(op: Op) -> str:
@@ -124,35 +146,27 @@ def _kind(op: Op) -> str:
     return "map" if op < BINARY else "join" if op < CHANGING else "change"
 
 
-def _spelled(code: list[int], c: float) -> tuple[Any, ...]:
+def _spelled(code: list[int], c: float) -> list[Any]:
     """Returns an instruction as the kernel takes it."""
-    op, sizes = Op(code[0]), tuple(code[SIZES : SIZES + 3])
-    places = [(code[at], code[at + 1], tuple(code[at + 2 : at + 5])) for at in (OUT, A, B)]
-    kind, more, count = _kind(op), tuple(code[MORE:]), math.prod(sizes)
-    blocks: tuple[int, ...] = (_power(count, 1, _BLOCK),)
+    op, sizes, more = Op(code[0]), code[SIZES : SIZES + 3], code[MORE:]
+    kind, out, a, b = _kind(op), *(code[at : at + 5] for at in (OUT, A, B))
+    block = [_power(math.prod(sizes), 1, _BLOCK), 1, 1]
     if kind == "product":
-        blocks = (*(_power(size, _LEAST, _TILE) for size in sizes[1:]), _power(more[0], _LEAST, _TERMS))
+        block = [*(_power(size, _LEAST, _TILE) for size in sizes[1:]), _power(more[0], _LEAST, _TERMS)]
     elif kind == "along":
         d = _power(more[0], 1, LONGEST)
-        blocks = max(1, min(_power(more[1], 1, _BLOCK), 4 * _BLOCK // d)), d
-        more = (*more[:2], 1) if op in (Op.NORM, Op.NORM_BACK) else more
+        block = [max(1, min(_power(more[1], 1, _BLOCK), 4 * _BLOCK // d)), d, 1]
+        more = [*more[:2], 1] if op in (Op.NORM, Op.NORM_BACK) else more
     elif kind == "rows":
-        blocks = (_power(more[0] * (1 if op == Op.ADD_ROWS else sizes[2]), 1, _BLOCK),)
-    elif kind in ("total", "spread"):
-        return _apart(op.name, sizes, places, more, c)
-    return op.name, sizes, *places, more, c, blocks, kind
-
-
-def _apart(
-    name: str, sizes: tuple[int, ...], places: list[tuple[Any, ...]], more: tuple[int, ...], c: float
-) -> tuple[Any, ...]:
-    """Returns an instruction with the loops apart in which its result stays where it is."""
-    stays = [step == 0 for step in places[0][2]]
-    kept = tuple(1 if still else size for size, still in zip(sizes, stays, strict=True))
-    turns = tuple(size if still else 1 for size, still in zip(sizes, stays, strict=True))
-    block = _power(math.prod(kept), 1, _BLOCK)
-    blocks = block, min(_power(math.prod(turns), 1, _BLOCK), max(1, 4 * _BLOCK // block))
-    return name, kept, *places, (turns, places[1][2], places[2][2], *more[:2]), c, blocks, name.lower()
+        block[0] = _power(more[0] * (1 if op == Op.ADD_ROWS else sizes[2]), 1, _BLOCK)
+    elif kind in ("total", "spread"):  # the loops in which the result stays where it is stand apart
+        stays = [step == 0 for step in out[2:]]
+        turns = [size if still else 1 for size, still in zip(sizes, stays, strict=True)]
+        sizes = [1 if still else size for size, still in zip(sizes, stays, strict=True)]
+        block[0] = _power(math.prod(sizes), 1, _BLOCK)
+        block[1] = min(_power(math.prod(turns), 1, _BLOCK), max(1, 4 * _BLOCK // block[0]))
+        more = [*turns, *a[2:], *b[2:], *more[:2]]
+    return [op.name, kind, *sizes, *out, *a, *b, *more, *[0] * (_MORE - len(more)), c, *block]
 
 
 def _power(size: int, least: int, most: int) -> int:
