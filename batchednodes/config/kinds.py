@@ -251,6 +251,12 @@ KINDS: dict[str, dict[str, type]] = {
         "quantity_lognormal": sources.LogNormalSizes,
         "natural": sources.Natural,
     },
+    "task.augment[]": {
+        "crop": sources.Crop,
+        "flip": sources.Flip,
+        "cutout": sources.Cutout,
+        "mixup": sources.Mixup,
+    },
     "task.shift": {"rotation": sources.Rotation, "noise": sources.Noise},
     "task.model": {
         "linear": models.Linear,

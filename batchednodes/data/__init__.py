@@ -1,5 +1,6 @@
 """What the nodes learn from: sources of data, partitions over the nodes, minibatches by address."""
 
+from batchednodes.data.augmentations import Augmentation, Crop, Cutout, Flip, Mixup
 from batchednodes.data.feature_shift import Noise, Rotation, Shift, shifted
 from batchednodes.data.heterogeneity import Heterogeneity, LabelCounts
 from batchednodes.data.minibatches import Sampler
@@ -31,13 +32,17 @@ from batchednodes.data.step_counts import Geometric, StepCount
 
 __all__ = [
     "IID",
+    "Augmentation",
+    "Crop",
     "Csv",
+    "Cutout",
     "DataSizes",
     "Dataset",
     "Digits",
     "Dirichlet",
     "DirichletGroups",
     "DirichletPerClass",
+    "Flip",
     "Geometric",
     "Heterogeneity",
     "HuggingFace",
@@ -48,6 +53,7 @@ __all__ = [
     "Libsvm",
     "LinearRegression",
     "LogNormalSizes",
+    "Mixup",
     "Natural",
     "Noise",
     "NonlinearRegression",

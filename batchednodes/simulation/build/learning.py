@@ -16,7 +16,9 @@ from torch import Tensor
 from batchednodes.algorithms.local_sgd import filled
 from batchednodes.config import Config, Local
 from batchednodes.data import Dataset, DataSizes, Heterogeneity, Sampler, Shards
+from batchednodes.data.sources.mapped import MappedRows
 from batchednodes.models import losses
+from batchednodes.models.feed import Feed, HostRows
 from batchednodes.models.frozen import without_trunk
 from batchednodes.models.lookups import Lookups
 from batchednodes.models.problem import Problem, Tests
@@ -79,23 +81,38 @@ def problem(
     stack_ = skeleton(config, sets[0].sizes, dtype, where)
     kind, send = _checked_type(config, dtype, sets), Sender(dtype, where)
     tests = tuple(_tests(batch, sets, send, kind))
-    features = send(np.concatenate([d.features for d in sets]), kind)
     targets = send(np.concatenate([d.targets for d in sets]))
-    trials.check(config, targets, sets[0].classes)
+    features = _features([d.features for d in sets], send, kind)
     criterion = losses.choose(config.task.loss, sets[0].classes)
     stack_ = replace(stack_, ways=check_lookups(configs, dealt))
-    found = Problem(stack_, criterion, sets[0].classes, features, targets, tests, sampler)
+    nothing = torch.zeros(0, dtype=dtype, device=where)
+    there = nothing if isinstance(features, HostRows) else features
+    found = Problem(stack_, criterion, sets[0].classes, there, targets, tests, sampler)
+    if config.task.augment or isinstance(features, HostRows):
+        found = found.fed(Feed.of(features, targets, sampler, config.task.augment, sets[0].classes, dtype))
+    trials.check(config, found.targets, sets[0].classes)
+    trials.check_augmentations(config, found)
     first, _ = filled(found.draw(np.zeros(1, np.int64), np.zeros(1, np.int64))[0, :1], torch.zeros((), dtype=dtype))
     ways = Trial(found, *found.batch(first[0])).ways()
     found = replace(found, stack=replace(stack_, ways=ways))
     if ways.draws:
         found = replace(found, sampler=replace(sampler, keyed=True))
+        found = found if found.feed is None else found.fed(found.feed.drawing(keyed=True))
     if sampler.padded:
         exact = torch.promote_types(dtype, torch.float32)  # bfloat16 rounds as much as examples may matter
-        some = features[:: max(1, len(features) // _APART)][:_APART]
+        every = torch.arange(0, len(targets), max(1, len(targets) // _APART), device=where)[:_APART]
+        some, _ = found.rows(every)
         some = some.to(exact) if kind.is_floating_point else some
         check_apart(replace(skeleton(config, sets[0].sizes, exact, where), ways=ways), some)
     return without_trunk(found), tuple(datasets.heterogeneity(*one) for one in dealt)
+
+
+def _features(
+    parts: list[np.ndarray | MappedRows], send: "Sender", kind: torch.dtype
+) -> Tensor | HostRows:
+    """Returns features of all training examples, on the device; or, where some stay in files, what reads them."""
+    arrays = [part for part in parts if isinstance(part, np.ndarray)]
+    return send(np.concatenate(arrays), kind) if len(arrays) == len(parts) else HostRows(parts, kind, send.where)
 
 
 def _sampler(local: Local, seeds: np.ndarray, index: np.ndarray, rows: np.ndarray, offsets: np.ndarray) -> Sampler:
@@ -227,7 +244,8 @@ def _checked_type(config: Config, dtype: torch.dtype, sets: Sequence[Dataset]) -
 
 def _warn_if_rounded(sets: Sequence[Dataset], dtype: str) -> None:
     """Warns of places of a row that hold whole numbers, some of which the dtype of the run does not hold exactly."""
-    for x in [part for data in sets for part in (data.features, data.test_features)]:
+    arrays = [part for data in sets for part in (data.features, data.test_features)]
+    for x in [part for part in arrays if isinstance(part, np.ndarray)]:  # of what stays in files nobody looks at all
         rows = x.reshape(len(x), -1)
         places = _rounded(rows, _EXACT[dtype])
         if places.size:
