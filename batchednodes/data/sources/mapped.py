@@ -12,8 +12,6 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int64
 
-from batchednodes.numerics.values import shown
-
 Memory = Literal["loaded", "mapped"]
 """Where training features are: in memory, or in their file, from which those of a minibatch are read."""
 
@@ -78,9 +76,3 @@ class MappedRows:
     def of(self, some: np.ndarray) -> "MappedRows":
         """Returns some of the rows, which are not read."""
         return replace(self, rows=self.rows[some])
-
-
-def refuse_mapped(memory: Memory, why: str) -> None:
-    """Raises ValueError if features are to stay in a file that allows no reading of single rows; why: in words."""
-    if memory == "mapped":
-        raise ValueError(f"memory must be loaded where {why}, got {shown(memory)}")

@@ -90,7 +90,7 @@ def problem(
     found = Problem(stack_, criterion, sets[0].classes, there, targets, tests, sampler)
     if config.task.augment or isinstance(features, HostRows):
         found = found.fed(Feed.of(features, targets, sampler, config.task.augment, sets[0].classes, dtype))
-    trials.check(config, found.targets, sets[0].classes)
+    trials.check(config, targets, sets[0].classes)
     trials.check_augmentations(config, found)
     first, _ = filled(found.draw(np.zeros(1, np.int64), np.zeros(1, np.int64))[0, :1], torch.zeros((), dtype=dtype))
     ways = Trial(found, *found.batch(first[0])).ways()

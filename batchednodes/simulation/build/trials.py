@@ -54,14 +54,18 @@ def check(config: Config, targets: Tensor, classes: int | None) -> None:
 
 
 def check_augmentations(config: Config, problem: Problem) -> None:
-    """Tries the augmentations of the user's own in `task.augment` on minibatches of a feed.
+    """Tries the augmentations of the user's own in `task.augment`, and a loss of theirs on what augmentations make.
 
     Raises:
         ValueError: one of them returns what cannot be; what it raises itself goes on as it is.
     """
+    loss, soft = config.task.loss, any(type(one).softens for one in config.task.augment)
+    if soft and problem.classes is not None and isinstance(loss, Criterion):
+        _try_loss(loss, problem.targets[:_ROWS], None, problem.stack.dtype)
     for k, one in enumerate(config.task.augment):
         if is_own(type(one)) and problem.feed is not None:
-            x, y = (t[:1].expand(_ROWS, 2, *t.shape[1:]) for t in (problem.feed.features, problem.feed.targets))
+            some = torch.arange(2 * _ROWS, device=problem.features.device) % len(problem.features)
+            x, y = (t[some].unflatten(0, (_ROWS, 2)) for t in (problem.features, problem.targets))
             key, here = f"task.augment[{k}]", torch.ones(_ROWS, 2, dtype=torch.bool, device=x.device)
             keys = torch.arange(1, _ROWS + 1, device=x.device)
             whole, alone = (one.change(x[:m], y[:m], here[:m], uniform(keys[:m], 2, k)) for m in (_ROWS, 1))
