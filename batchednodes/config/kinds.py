@@ -237,6 +237,8 @@ KINDS: dict[str, dict[str, type]] = {
         "image_folder": sources.ImageFolder,
         "huggingface": sources.HuggingFace,
         "npz": sources.Npz,
+        "leaf": sources.Leaf,
+        "heart_disease": sources.HeartDisease,
         "quadratics": sources.Quadratics,
     },
     "task.partition": {

@@ -20,8 +20,10 @@ from batchednodes.data.partitions import (
 )
 from batchednodes.data.sources.base import Dataset, DataSizes, Source, check_dataset
 from batchednodes.data.sources.bundled import Digits, Sklearn
+from batchednodes.data.sources.heart_disease import HeartDisease
 from batchednodes.data.sources.huggingface import HuggingFace
 from batchednodes.data.sources.images import ImageFolder
+from batchednodes.data.sources.leaf import Leaf
 from batchednodes.data.sources.npz import Npz
 from batchednodes.data.sources.objects import from_objects
 from batchednodes.data.sources.quadratics import Quadratics
@@ -44,12 +46,14 @@ __all__ = [
     "DirichletPerClass",
     "Flip",
     "Geometric",
+    "HeartDisease",
     "Heterogeneity",
     "HuggingFace",
     "ImageFolder",
     "LabelCounts",
     "LabelShards",
     "LabelsPerNode",
+    "Leaf",
     "Libsvm",
     "LinearRegression",
     "LogNormalSizes",

@@ -8,8 +8,8 @@ r"""Augmentation: what is changed at random about the examples of a minibatch, e
             factor = 1 + self.most * (2 * uniform(1) - 1)  # one for each example
             return x * factor.to(x.dtype).view(*x.shape[:2], *[1] * (x.ndim - 2)), y
 
-Draws have the address (seed, node, update, step, number of the augmentation, place in the minibatch), so what an example
-becomes does not depend on the device, nor on what else is computed with it. Test data stay as they are.
+Draws have the address (seed, node, update, step, number of the augmentation, place in the minibatch), so what an
+example becomes does not depend on the device, nor on what else is computed with it. Test data stay as they are.
 
 Notation: m minibatches, b examples of each, c channels, h height, w width.
 """

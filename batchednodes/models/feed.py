@@ -138,7 +138,7 @@ class Feed:
         return replace(self, sampler=replace(self.sampler, keyed=keyed or bool(self.augment)), keyed=keyed)
 
     def inputs(self, index: Int64[Tensor, "*shape"]) -> Tensor:
-        """Returns features of training examples [*shape, ...], as they are; from files they come while the host waits."""
+        """Returns features of training examples [*shape, ...], as they are; the host waits for those of files."""
         if isinstance(self.source, HostRows):
             return self.source.of(index.cpu().numpy()).to(self.labels.device, non_blocking=True)
         return self.source.index_select(0, index.flatten()).view(*index.shape, *self.source.shape[1:])
@@ -161,10 +161,7 @@ class Feed:
         here, count = entries >= 0, entries.numel()
         flat = entries.clamp(min=0)
         assert count <= len(self.features), "a pool that holds the updates of all rows at work"
-        if drawn.features is None:
-            x = self.inputs(flat)
-        else:
-            x = drawn.features.to(flat.device, non_blocking=True)
+        x = self.inputs(flat) if drawn.features is None else drawn.features.to(flat.device, non_blocking=True)
         x, y = x.flatten(0, 1), self._targets(flat).flatten(0, 1)
         for number, one in enumerate(self.augment):
             assert keys is not None

@@ -113,6 +113,9 @@ class Dataset:
     optimum: Float64[np.ndarray, " p"] | None = None
     """Of quadratic losses, the model at which the test loss is least; None: it is not known."""
 
+    test_node: Int64[np.ndarray, " T"] | None = None
+    """Natural partition: the node that made each test row, -1 where it is none of the run; None: that is not known."""
+
     @property
     def sizes(self) -> DataSizes:
         """The sizes of what was built; equal to `Source.sizes`."""

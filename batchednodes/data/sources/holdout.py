@@ -128,7 +128,8 @@ def dataset(rows: Rows, test: Rows | None, fraction: float, seed: int, standardi
         rows, test = _part(rows, ~mask), _part(rows, mask)
     tested = test.features if isinstance(test.features, np.ndarray) else test.features[:]
     features = standardize_(rows.features, tested, standardize)
-    return Dataset(features, rows.targets, tested, test.targets, rows.classes, rows.node)
+    own = {"node": rows.node, "test_node": test.node}
+    return Dataset(features, rows.targets, tested, test.targets, rows.classes, **own)
 
 
 def _part(rows: Rows, mask: np.ndarray) -> Rows:
@@ -141,7 +142,7 @@ def _part(rows: Rows, mask: np.ndarray) -> Rows:
 
 
 def standardize_(x: Features, test: np.ndarray, rule: Standardize) -> Features:
-    """Shifts and scales features in place, to mean 0 and standard deviation 1 (of S rows, not S - 1); returns those of x.
+    """Shifts and scales features in place, to mean 0 and standard deviation 1 (of S rows, not S - 1); returns x.
 
     What stays in a file is read once for that, and shifted and scaled as it is read again.
 

@@ -98,9 +98,9 @@ class HuggingFace(Source):
     batchednodes, get reals all the same."""
 
     memory: Memory = "loaded"
-    """Where training features are: `loaded`, in memory; `mapped`, in the files of Arrow, from which those of minibatches
-    are read ahead, images decoded each time: for data larger than memory, with the same results. Test features are
-    loaded."""
+    """Where training features are: `loaded`, in memory; `mapped`, in the files of Arrow, from which those of
+    minibatches are read ahead, images decoded each time: for data larger than memory, with the same results. Test
+    features are loaded."""
 
     def __post_init__(self) -> None:
         check_holdout(self.test_fraction, self.test_seed, self.test_split, "test_split")

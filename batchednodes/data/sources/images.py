@@ -23,7 +23,8 @@ from batchednodes.data.sources.table_columns import Learned
 from batchednodes.numerics.quiet import filtered
 from batchednodes.numerics.values import shown
 
-_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""Usual endings of files of images, in small letters."""
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What is opened; none of them runs another program."""
 
@@ -227,7 +228,7 @@ def _listed(path: str, key: str) -> _Folder:
     empty = [name for name, files in images.items() if not files]
     if not found or empty:
         got = f"{shown(empty[0])} without one" if found else "none"
-        fix = f"put images ({', '.join(_EXTENSIONS)}) into {key}/class/"
+        fix = f"put images ({', '.join(EXTENSIONS)}) into {key}/class/"
         raise ValueError(f"{key} must hold a folder of images for each class, got {got} in {shown(path)}: {fix}")
     return _Folder(
         key, [file for name in found for file in images[name]], [name for name in found for _ in images[name]]
@@ -248,7 +249,7 @@ def _images(folder: str, key: str) -> list[str]:
         os.path.join(place, name)
         for place, _, names in os.walk(folder)
         for name in names
-        if name.lower().endswith(_EXTENSIONS) and not name.startswith(".")
+        if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
     ]
     for image in images:
         check_member(image, key)

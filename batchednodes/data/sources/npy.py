@@ -1,4 +1,4 @@
-r"""Arrays in files of their own: a folder of .npy files in place of an .npz archive, and arrays that stay where they are.
+r"""Arrays in files of their own: a folder of .npy files in place of an archive, and arrays that stay where they are.
 
 Nothing is executed: arrays of Python objects are refused before anything is read.
 """
@@ -18,7 +18,7 @@ HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 """Versions of the format that are read, and what reads their headers."""
 
 _LOCAL, _NAME, _EXTRA = 30, slice(26, 28), slice(28, 30)
-"""Bytes of the header of a member of a zip archive, and where it says how long name and extra field are, which follow."""
+"""Bytes of the header of a member of a zip archive, and where it says how long name and extra field are; then these."""
 
 
 @dataclass(frozen=True)

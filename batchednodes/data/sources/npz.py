@@ -52,7 +52,8 @@ class Npz(Source):
     """
 
     path: str = ""
-    """The .npz file, or a folder with features.npy, targets.npy, ...; a relative path starts at the working directory."""
+    """The .npz file, or a folder with features.npy, targets.npy, ...; a relative path starts at the working
+    directory."""
 
     test_fraction: float = 0.2
     """Share of the rows held out for testing [dimensionless]; between 0 and 1. A file with test arrays of its own
@@ -220,7 +221,7 @@ def header(path: str, archive: zipfile.ZipFile | NpyFolder, name: str) -> Header
     """
     info = archive.getinfo(f"{name}.npy")
     try:
-        with archive.open(info) as file, filtered("error"):
+        with archive.open(f"{name}.npy") as file, filtered("error"):
             shape, _, dtype = HEADERS[np.lib.format.read_magic(file)](file)
             promised = math.prod(shape) * dtype.itemsize
             held = info.file_size - file.tell()

@@ -107,9 +107,7 @@ def problem(
     return without_trunk(found), tuple(datasets.heterogeneity(*one) for one in dealt)
 
 
-def _features(
-    parts: list[np.ndarray | MappedRows], send: "Sender", kind: torch.dtype
-) -> Tensor | HostRows:
+def _features(parts: list[np.ndarray | MappedRows], send: "Sender", kind: torch.dtype) -> Tensor | HostRows:
     """Returns features of all training examples, on the device; or, where some stay in files, what reads them."""
     arrays = [part for part in parts if isinstance(part, np.ndarray)]
     return send(np.concatenate(arrays), kind) if len(arrays) == len(parts) else HostRows(parts, kind, send.where)

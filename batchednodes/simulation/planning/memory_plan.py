@@ -50,7 +50,7 @@ _LOOPED = 4 << 20
 trace takes two dozen times as much."""
 
 _FED = 3
-"""Copies of the examples of an update that are made for it: as they are read, as they are changed, and where they lie."""
+"""Copies of the examples of an update that are made for it: as they are read, as they are changed, where they lie."""
 
 _WORKSPACE = {"cpu": 64 << 20, "cuda": 2 << 30}
 """Memory that the temporaries of one vmap call may take [B]."""
