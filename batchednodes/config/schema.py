@@ -139,7 +139,7 @@ class Task:
     """How the features of a node differ from those of others; null: not at all."""
 
     augment: tuple[sources.Augmentation, ...] = ()
-    """What is changed at random about the examples of each minibatch, one after the other; test data are not changed."""
+    """What is changed at random about the examples of each minibatch, one after the other; of test data, nothing."""
 
     model: models.Model = models.Linear()
     """The model of each node."""

@@ -186,12 +186,10 @@ class ImageFolder(Source):
     def load(self, n: int, seed: int) -> Dataset:
         folders = self._folders()
         frame, learned = self._frame(folders[0]), _learned(folders)
-        images = [_pixels(folder, frame) for folder in folders[self.memory == "mapped" :]]
-        if self.memory == "mapped":
-            first = folders[0]
-            images.insert(0, MappedRows(partial(_some_pixels, first, frame), np.arange(len(first.files))))
-        parts = zip(images, learned.values, strict=True)
-        rows, *test = (Rows(x, y, learned.classes) for x, y in parts)
+        first, *others = folders
+        stays = MappedRows(partial(_some_pixels, first, frame), np.arange(len(first.files)))
+        images = (stays if self.memory == "mapped" else _pixels(first, frame), *(_pixels(one, frame) for one in others))
+        rows, *test = (Rows(x, y, learned.classes) for x, y in zip(images, learned.values, strict=True))
         chosen = seed if self.test_seed is None else self.test_seed
         return dataset(rows, test[0] if test else None, self.test_fraction, chosen, self.standardize)
 

@@ -185,24 +185,19 @@ class Leaf(Source):
         self, parts: list[People], kept: list[list[str]], letters: np.ndarray | None
     ) -> tuple[list[np.ndarray], int | None]:
         """Returns the targets of the users that are kept, and how many labels all users have; None: they are real."""
-        whole, some = [_joined(part, [*part], "y") for part in parts], list[np.ndarray]()
-        if any(y.dtype.kind not in "iufU" for y in whole):
+        whole = [_joined(part, [*part], "y") for part in parts]
+        some = [_joined(part, users, "y") for part, users in zip(parts, kept, strict=True)]
+        kinds = {y.dtype.kind for y in whole}
+        if kinds == {"U"}:
+            if letters is not None and all((np.char.str_len(y) == 1).all() for y in whole):
+                return [np.searchsorted(letters, _codes("".join(y))) for y in some], len(letters)
+            names = np.unique(np.concatenate(whole))
+            return [np.searchsorted(names, y) for y in some], len(names)
+        if not kinds <= {"i", "u", "f"}:
             raise ValueError(f"path must hold targets that are numbers or texts, got others in {shown(self.path)}")
-        names = None
-        if any(y.dtype.kind == "U" for y in whole):
-            single = letters is not None and all((np.char.str_len(y) == 1).all() for y in whole if y.dtype.kind == "U")
-            names = None if single else np.unique(np.concatenate([y.astype(str) for y in whole]))
-        for part, users in zip(parts, kept, strict=True):
-            y = _joined(part, users, "y")
-            if y.dtype.kind == "U":
-                y = np.searchsorted(letters, _codes("".join(y))) if names is None else np.searchsorted(names, y)
-            some.append(y)
-        if names is not None or any(y.dtype.kind == "U" for y in whole):
-            return [y.astype(np.int64) for y in some], len(letters if names is None else names)
-        real = any(y.dtype.kind == "f" for y in whole)
-        if self.classes is False or (self.classes == "auto" and real):
+        if self.classes is False or (self.classes == "auto" and "f" in kinds):
             return [y.reshape(len(y), -1).astype(np.float64) for y in some], None
-        if real and any((y != np.rint(y)).any() for y in whole):
+        if any((y != np.rint(y)).any() for y in whole):
             raise ValueError(f"path must hold whole targets with classes=true, got others in {shown(self.path)}")
         return [y.astype(np.int64) for y in some], 1 + max(int(y.max()) for y in whole)
 

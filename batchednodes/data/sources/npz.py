@@ -186,7 +186,8 @@ def opened(path: str, write: str) -> zipfile.ZipFile:
 
 def _archive(path: str) -> zipfile.ZipFile | NpyFolder:
     """Returns the arrays of a file, or of a folder of files, see `opened`."""
-    return NpyFolder(path) if os.path.isdir(path) else opened(path, _WRITE)
+    is_folder = os.path.isdir(path) and any(name.endswith(".npy") for name in os.listdir(path))
+    return NpyFolder(path) if is_folder else opened(path, _WRITE)
 
 
 def _headers(path: str, classes: Classes) -> dict[str, Header]:
@@ -288,6 +289,8 @@ def array(path: str, archive: zipfile.ZipFile | NpyFolder, name: str) -> np.ndar
     try:
         with archive.open(f"{name}.npy") as file:
             return np.lib.format.read_array(file, allow_pickle=False)
+    except MemoryError:
+        raise
     except Exception:  # as above
         fail(path, "readable arrays", f"damaged data of {shown(name)}", "write the file again")
 

@@ -43,8 +43,8 @@ def nodes_of(rule: Users, u: int, n: int, seed: int | None) -> Int64[np.ndarray,
         ValueError: there are fewer users than nodes.
     """
     if n > u:
-        raise ValueError(f"path must hold a user with training rows for each of network.nodes = {n}, got {u} users: set "
-                         f"network.nodes={u}, or fewer")  # fmt: skip
+        said = f"path must hold a user with training rows for each of network.nodes = {n}"
+        raise ValueError(f"{said}, got {u} users: set network.nodes={u}, or fewer")
     node = np.full(u, -1)
     if rule == "merged":
         return np.repeat(np.arange(n), np.diff(near_equal(u, n)))
