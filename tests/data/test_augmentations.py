@@ -127,10 +127,10 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_batched_equals_serial(way):
-    options = (ALL, "network.nodes=6", "local.lr=0.05", *WAYS[way])
-    batched = run(*options)
-    same(batched, run(*options, "executor=serial"))
-    assert not torch.equal(batched.x, run(*options, "task.augment=[]").x)
+    options = (*SMALL, ALL, "network.nodes=6", "local.lr=0.05", "run.until=4", *WAYS[way])
+    batched = train({}, *options)
+    same(batched, train({}, *options, "executor=serial"))
+    assert not torch.equal(batched.x, train({}, *options, "task.augment=[]").x)
 
 
 def test_labels_that_are_mixed_by_a_tape_are_those_of_the_serial_executor(monkeypatch):

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from batchednodes.data.sources.base import SPLIT, Dataset, Features, Targets
+from batchednodes.data.sources.mapped import MappedRows
 from batchednodes.numerics import rng
 from batchednodes.numerics.values import shown
 
@@ -180,7 +181,7 @@ def standardize_(x: Features, test: np.ndarray, rule: Standardize) -> Features:
     return x if isinstance(x, np.ndarray) else replace(x, scale=(mean, spread))
 
 
-def _moments(parts: Sequence[Features]) -> tuple[np.ndarray, np.ndarray]:
+def _moments(parts: Sequence[np.ndarray | MappedRows]) -> tuple[np.ndarray, np.ndarray]:
     """Returns mean and standard deviation over the rows, and the pixels, of some arrays; 1 where nothing varies."""
     axes = (0, 2, 3) if parts[0].ndim == 4 else (0,)
     count = sum(math.prod(part.shape[axis] for axis in axes) for part in parts)
@@ -196,7 +197,7 @@ def _moments(parts: Sequence[Features]) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.where(spread <= rounding, 1.0, spread)
 
 
-def _blocks(x: Features) -> Iterator[np.ndarray]:
+def _blocks(x: np.ndarray | MappedRows) -> Iterator[np.ndarray]:
     """Yields rows that lie one after the other: views of an array, or what is read of a file."""
     rows = max(1, _BLOCK // max(1, x[:1].size))
     return (x[first : first + rows] for first in range(0, len(x), rows))

@@ -24,6 +24,7 @@ from batchednodes.models.lookups import Lookups
 from batchednodes.models.problem import Problem, Tests
 from batchednodes.models.stacked import RangeError, Stack, Ways
 from batchednodes.models.trial import Trial, check_apart
+from batchednodes.numerics import devices
 from batchednodes.simulation.build import datasets, trials
 from batchednodes.topology import Networks
 
@@ -80,6 +81,9 @@ def problem(
     sampler = _sampler(local, seeds, batch.index(), rows, offsets)
     stack_ = skeleton(config, sets[0].sizes, dtype, where)
     kind, send = _checked_type(config, dtype, sets), Sender(dtype, where)
+    if devices.is_cuda(where) and config.method.asks_some() and any(d.sizes.mapped for d in sets):
+        rule = "task.data.memory must be loaded on CUDA where nodes score models on all their examples"
+        raise ValueError(f"{rule}, got mapped; or use device=cpu")
     tests = tuple(_tests(batch, sets, send, kind))
     targets = send(np.concatenate([d.targets for d in sets]))
     features = _features([d.features for d in sets], send, kind)
