@@ -146,6 +146,10 @@ class Problem:
         """Returns the same with examples that something makes for each minibatch."""
         return replace(self, features=feed.features, targets=feed.targets, feed=feed)
 
+    def holding(self, rows: int) -> "Problem":
+        """Returns the same with room for the minibatches of some rows at once."""
+        return self if self.feed is None else self.fed(self.feed.holding(rows))
+
     def score(self, row: Float[Tensor, " p"], features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Returns loss and accuracy over all labels (NaN for real targets) of one model on a test set, under vmap."""
         outputs = self.stack.score(row, features)

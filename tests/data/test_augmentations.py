@@ -7,15 +7,17 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812  (the name PyTorch's own documentation uses)
 from scipy import stats
-from test_exactness import LINEAR, SMALL, finish, run, same
+from test_exactness import SMALL, finish, run, same
 
 from batchednodes import load, train
 from batchednodes.config import dump
 from batchednodes.config.document import parse
 from batchednodes.data import Augmentation, Crop, Cutout, DataSizes, Flip, Mixup
+from batchednodes.models import feed
 from batchednodes.models.feed import uniform
 from batchednodes.models.losses import choose
-from batchednodes.simulation.planning import memory_plan
+from batchednodes.simulation.build import learning
+from batchednodes.simulation.planning import memory_plan, preflight
 
 M, B, H, W = 3, 5, 6, 4
 KEYS, HERE = torch.arange(1, M + 1) * 7919, torch.ones(M, B, dtype=torch.bool)
@@ -102,6 +104,24 @@ def test_the_share_of_mixup_has_the_law_of_beta_and_draws_look_uniform():
     assert stats.kstest(share, stats.beta(0.3, 0.3).cdf).pvalue > 1e-3  # false alarms: one in a thousand
     assert all(stats.kstest(column, "uniform").pvalue > 1e-3 for column in u.flatten(1).T)
     assert abs(np.corrcoef(u.flatten(1).T) - np.eye(4)).max() < 0.06  # 4 standard deviations
+    assert not (DRAWS(2) == uniform(KEYS, B, 1)(2)).any()  # another augmentation
+
+
+def test_each_node_update_and_step_has_draws_of_its_own(monkeypatch):
+    seen = list[int]()
+
+    def noting(keys, b, number):
+        seen.extend(keys.tolist())
+        return uniform(keys, b, number)
+
+    config = load({}, [*SMALL, "network.nodes=4", "local.steps=3", "task.augment=[{kind: mixup}]"])
+    found = learning.problem([config], preflight.networks([config]), torch.float64, torch.device("cpu"))[0].holding(4)
+    monkeypatch.setattr(feed, "uniform", noting)
+    for count in (0, 1):
+        found.draw(np.arange(4), np.full(4, count))
+    assert len(seen) == len({*seen}) == 4 * 3 * 2
+    found.draw(np.arange(4), np.zeros(4, np.int64))
+    assert seen[24:] == seen[:12]
 
 
 def test_losses_take_probabilities_in_place_of_labels():
@@ -192,7 +212,7 @@ def test_what_cannot_be_is_refused_by_name(settings, message):
 
 
 def test_integers_are_not_mixed_and_quadratics_are_not_augmented():
-    with pytest.raises(ValueError, match="^kind must be one that keeps integers"):
+    with pytest.raises(ValueError, match=r"^kind must be one that keeps integers"):
         Mixup().check(DataSizes(9, 9, (4,), 2, is_classes=True, integers=True))
-    with pytest.raises(ValueError, match="^task.augment must be left out with data.kind=quadratics"):
+    with pytest.raises(ValueError, match=r"^task.augment must be left out with data.kind=quadratics"):
         load({}, ["task.data.kind=quadratics", "task.augment=[{kind: mixup}]"])

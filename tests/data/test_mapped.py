@@ -1,4 +1,4 @@
-"""Features that stay in files: the models are those of data in memory, bit for bit, and memory does not hold the data."""
+"""Features that stay in files: models are those of data in memory, bit for bit, and memory does not hold the data."""
 
 import tracemalloc
 from pathlib import Path

@@ -97,7 +97,7 @@ def test_images_are_those_that_samples_name(here):
     data = Leaf("celeba", images="photos").load(2, 0)
     assert np.allclose(data.features, pixels.transpose(0, 3, 1, 2) / 255)
     assert Leaf("celeba", images="photos", size=(2, 2), channels=1).sizes(2).features == (1, 2, 2)
-    with pytest.raises(ValueError, match="^images must be the folder of the images that samples name, got null"):
+    with pytest.raises(ValueError, match=r"^images must be the folder of the images that samples name, got null"):
         Leaf("celeba").sizes(2)
 
 
@@ -135,7 +135,7 @@ def test_too_few_users_and_damaged_files_are_refused_by_name(here, femnist):
     ):
         train({"network": {"nodes": 7}, "task": {"data": {"kind": "leaf", "path": femnist}}})
     (here / "femnist/train/all_data_0.json").write_text('{"users": ["a"]}')
-    with pytest.raises(ValueError, match="^path must hold JSON files .*all_data_0.json.*KeyError: 'user_data'"):
+    with pytest.raises(ValueError, match=r"^path must hold JSON files .*all_data_0.json.*KeyError: 'user_data'"):
         Leaf(femnist).sizes(2)
 
 
@@ -174,11 +174,11 @@ def test_hospitals_are_nodes_with_the_patients_that_flamby_trains_on(heart):
 
 def test_a_hospitals_file_that_is_missing_or_odd_is_refused(here, heart):
     (here / "heart/processed.va.data").write_text("1,2,3\n")
-    with pytest.raises(ValueError, match="^path must hold lines of 14 numbers or ., got .*va.data.*: 3 columns"):
+    with pytest.raises(ValueError, match=r"^path must hold lines of 14 numbers or ., got .*va.data.*: 3 columns"):
         HeartDisease(heart).sizes(4)
     (here / "heart/processed.va.data").write_text("63,1,9,145,233,1,2,150,0,2.3,3,0,6,0\n")
-    with pytest.raises(ValueError, match="^path must hold one of 1, 2, 3, 4 in column 2, got 9"):
+    with pytest.raises(ValueError, match=r"^path must hold one of 1, 2, 3, 4 in column 2, got 9"):
         HeartDisease(heart).sizes(4)
     (here / "heart/processed.va.data").unlink()
-    with pytest.raises(ValueError, match="^path must be an existing UCI file, got .*get the processed files"):
+    with pytest.raises(ValueError, match=r"^path must be an existing UCI file, got .*get the processed files"):
         HeartDisease(heart).sizes(4)

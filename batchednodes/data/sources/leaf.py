@@ -8,22 +8,26 @@ Reference:
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Int64
 
 from batchednodes.data.paths import check_folder, check_member
 from batchednodes.data.sources.base import Classes, Dataset, DataSizes, FeaturesAs, Source, check_rows, stay_integers
 from batchednodes.data.sources.holdout import Rows, Standardize, check_holdout, dataset, held_out
-from batchednodes.data.sources.images import EXTENSIONS, Size, check_frame, frame_of
+from batchednodes.data.sources.images import EXTENSIONS, Frame, Size, check_frame, frame_of
 from batchednodes.data.sources.labels import unseen
 from batchednodes.data.sources.table_columns import Learned
 from batchednodes.data.sources.users import Users, check_users, nodes_of
 from batchednodes.numerics.values import shown
 
 _FORM = '{"users": [...], "user_data": {user: {"x": [...], "y": [...]}}}'
+
+T = TypeVar("T")
 
 People = dict[str, dict[str, np.ndarray]]
 """Name of a user -> samples x [m, ...] and targets y [m, ...], as the files hold them."""
@@ -126,11 +130,11 @@ class Leaf(Source):
         kept = [[user for user in part if node.get(user, -1) >= 0] for part in parts]
         if len(parts) > 1 and not kept[1]:  # users were split: those of the test rows train nowhere
             kept[1] = [*parts[1]]
-        letters = self._letters(parts)
+        letters, frame = self._letters(parts), self._frame(parts[0])
         y, classes = self._targets(parts, kept, letters)
         made = list[Rows]()
         for part, users, targets in zip(parts, kept, y, strict=True):
-            x = self._features(_joined(part, users, "x"), letters, users)
+            x = self._features(_joined(part, users, "x"), letters, frame)
             try:
                 check_rows(x, targets, classes)
             except ValueError as error:
@@ -153,10 +157,27 @@ class Leaf(Source):
             )
         return np.unique(np.concatenate([np.unique(_codes("".join(text))) for text in texts]))
 
-    def _features(self, x: np.ndarray, letters: np.ndarray | None, users: list[str]) -> np.ndarray:
+    def _frame(self, part: People) -> Frame | None:
+        """Returns what all images are brought to; None where samples name none."""
+        if self.images is None:
+            return None
+        check_folder(self.images, "folder of images", "images")
+        first = os.path.join(self.images, str(next(iter(part.values()))["x"][0]))
+        return self._image(first, lambda: frame_of(first, self.size, self.channels))
+
+    def _image(self, file: str, work: Callable[[], T]) -> T:
+        """Returns what some work on an image gives; its message, if it fails, names the file."""
+        try:
+            check_member(file, "images")
+            return work()
+        except ValueError as error:
+            raise ValueError(f"images must hold images alike, got {shown(file)}, with {error}") from None
+
+    def _features(self, x: np.ndarray, letters: np.ndarray | None, frame: Frame | None) -> np.ndarray:
         """Returns the features of some users' samples."""
-        if self.images is not None:
-            return self._pixels(x)
+        if frame is not None:
+            files = [os.path.join(self.images or "", str(name)) for name in x]
+            return np.stack([self._image(file, partial(frame.pixels, file)) for file in files])
         if letters is not None:
             lengths = np.char.str_len(x)
             if (lengths != lengths[0]).any():
@@ -164,22 +185,9 @@ class Leaf(Source):
                 raise ValueError(f"path must hold texts of one length, got {lengths.min()} to {lengths.max()}: {fix}")
             x = np.searchsorted(letters, _codes("".join(x)).reshape(len(x), -1))
         if x.dtype.kind not in "iuf":
-            raise ValueError(f"path must hold samples of numbers or texts, got {x.dtype} of user {shown(users[0])}")
+            raise ValueError(f"path must hold samples of numbers or texts, got {x.dtype} in {shown(self.path)}")
         stays = stay_integers(self.features_as, x.dtype, self.standardize)
         return x.reshape(len(x), *(x.shape[1:] or (1,))).astype(np.int64 if stays else np.float64)
-
-    def _pixels(self, names: np.ndarray) -> Float32[np.ndarray, "S c h w"]:
-        """Returns the images of some names."""
-        assert self.images is not None
-        check_folder(self.images, "folder of images", "images")
-        files, made = [os.path.join(self.images, str(name)) for name in names], list[np.ndarray]()
-        for file in files:
-            try:
-                check_member(file, "images")
-                made.append(frame_of(files[0], self.size, self.channels).pixels(file))
-            except ValueError as error:
-                raise ValueError(f"images must hold images alike, got {shown(file)}, with {error}") from None
-        return np.stack(made)
 
     def _targets(
         self, parts: list[People], kept: list[list[str]], letters: np.ndarray | None

@@ -137,8 +137,7 @@ def assemble(
     if state is None:  # else they are those that the run had
         chunks = _fitted(chunks, config, problem.sampler)
     updated, scored = _chunks(chunks)
-    if problem.feed is not None and config.executor == "batched":
-        problem = problem.fed(problem.feed.holding(min(updated.rows, events.networks.n)))
+    problem = problem.holding(min(updated.rows, events.networks.n) if config.executor == "batched" else 1)
     slots = events.slots if isinstance(events, MessageTimeline) else 0
     tracking.layout.reserve(slots if state is None else state.x.shape[0] - state.nodes)
     executor, rowwise, declared = _executor(configs, events, problem, tracking, (chunks, updated))

@@ -188,8 +188,10 @@ class MemoryBudget:
         """Returns the bytes of what lives as long as the run; versions: theirs [B]."""
         samples = sum(s.samples for s in self.sizes)
         rows = [(s.test_samples + (0 if s.mapped else s.samples), s) for s in self.sizes]
-        targets = [(s.samples * math.prod(s.target_shape or (s.outputs ** (not s.is_classes),))) for s in self.sizes]
-        stays = sum(8 * count for count, s in zip(targets, self.sizes, strict=True) if s.mapped)
+        targets = [
+            (s.samples, math.prod(s.target_shape) if s.is_classes else s.outputs) for s in self.sizes if s.mapped
+        ]
+        stays = sum(8 * count * each for count, each in targets)  # training targets, whose features stay in files
         return {
             "models": n * self.p * self.item,
             **self.fields(n),
