@@ -105,7 +105,7 @@ class OwnLoss:
     def _some(self, x: Float[Tensor, "w p"], nodes: Int64[Tensor, " w"]) -> Float[Tensor, " w"]:
         examples, weights = filled(self._examples[nodes], x)
         with torch.no_grad():
-            return self.problem.losses(x, *self.problem.batch(examples), weights)
+            return self.problem.losses(x, *self.problem.rows(examples), weights)
 
     @functools.cached_property
     def _examples(self) -> Int64[Tensor, "n m"]:

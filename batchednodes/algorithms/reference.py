@@ -189,7 +189,7 @@ class Reference:
         """Returns the mean loss of a model, in evaluation mode, over all examples that node i owns."""
         sampler = self.problem.sampler
         rows = torch.from_numpy(sampler.rows[sampler.offsets[i] : sampler.offsets[i + 1]])
-        features, targets = self.problem.batch(rows.to(x.device))
+        features, targets = self.problem.rows(rows.to(x.device))
         with torch.no_grad():
             return self.problem.criterion.mean(self.problem.stack.score(x, features, stacked=False), targets)
 

@@ -31,6 +31,7 @@ from batchednodes.algorithms.state import State
 from batchednodes.algorithms.versions import Layout
 from batchednodes.data.minibatches_cuda import DeviceSampler
 from batchednodes.events.messages.records import JOINED
+from batchednodes.models.feed import Drawn
 from batchednodes.models.problem import Problem
 from batchednodes.numerics.memory import Chunk, send
 from batchednodes.numerics.rows import write_
@@ -100,7 +101,7 @@ class Waves:
         rows: Int64[Tensor, " w"],
         nodes: Int64[Tensor, " w"],
         times: Float64[Tensor, " w"],
-        examples: Int64[Tensor, "w s b"] | None = None,
+        examples: Drawn | None = None,
     ) -> None:
         """Runs local SGD for the nodes of a wave, in chunks.
 
@@ -110,13 +111,13 @@ class Waves:
             rows: rows of x that they train, on the device: those of the nodes, or slots of messages.
             nodes: its nodes, on the device.
             times: its times, on the device [s].
-            examples: its minibatches, on the device; None: they are drawn now.
+            examples: its minibatches; None: they are drawn now.
         """
         counts = send(wave.counts, rows.device) if self.counts else nodes  # else any will do
 
         def drawn(part: slice) -> Tensor:
             if examples is not None:
-                return examples[part]
+                return self.problem.placed(examples[part])
             if self.drawing is not None:
                 return self.drawing.draw(nodes[part], counts[part])
             return self.problem.draw(wave.nodes[part], wave.counts[part])

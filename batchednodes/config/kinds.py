@@ -237,6 +237,8 @@ KINDS: dict[str, dict[str, type]] = {
         "image_folder": sources.ImageFolder,
         "huggingface": sources.HuggingFace,
         "npz": sources.Npz,
+        "leaf": sources.Leaf,
+        "heart_disease": sources.HeartDisease,
         "quadratics": sources.Quadratics,
     },
     "task.partition": {
@@ -250,6 +252,12 @@ KINDS: dict[str, dict[str, type]] = {
         "quantity_power_law": sources.PowerLaw,
         "quantity_lognormal": sources.LogNormalSizes,
         "natural": sources.Natural,
+    },
+    "task.augment[]": {
+        "crop": sources.Crop,
+        "flip": sources.Flip,
+        "cutout": sources.Cutout,
+        "mixup": sources.Mixup,
     },
     "task.shift": {"rotation": sources.Rotation, "noise": sources.Noise},
     "task.model": {

@@ -138,6 +138,9 @@ class Task:
     shift: sources.Shift | None = None
     """How the features of a node differ from those of others; null: not at all."""
 
+    augment: tuple[sources.Augmentation, ...] = ()
+    """What is changed at random about the examples of each minibatch, one after the other; of test data, nothing."""
+
     model: models.Model = models.Linear()
     """The model of each node."""
 
@@ -151,7 +154,7 @@ class Task:
             if isinstance(self.model, models.NoisyLinear):
                 raise ValueError("model.kind must be another than noisy_linear unless data.kind=quadratics; use linear")
             return
-        for name in ("partition", "shift", "loss"):
+        for name in ("partition", "shift", "augment", "loss"):
             if given(self, name):
                 raise ValueError(f"{name} must be left out with data.kind=quadratics, which says it; leave it out")
         model, noise = self.model, self.data.gradient_noise()

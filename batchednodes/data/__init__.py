@@ -1,5 +1,6 @@
 """What the nodes learn from: sources of data, partitions over the nodes, minibatches by address."""
 
+from batchednodes.data.augmentations import Augmentation, Crop, Cutout, Flip, Mixup
 from batchednodes.data.feature_shift import Noise, Rotation, Shift, shifted
 from batchednodes.data.heterogeneity import Heterogeneity, LabelCounts
 from batchednodes.data.minibatches import Sampler
@@ -19,8 +20,10 @@ from batchednodes.data.partitions import (
 )
 from batchednodes.data.sources.base import Dataset, DataSizes, Source, check_dataset
 from batchednodes.data.sources.bundled import Digits, Sklearn
+from batchednodes.data.sources.heart_disease import HeartDisease
 from batchednodes.data.sources.huggingface import HuggingFace
 from batchednodes.data.sources.images import ImageFolder
+from batchednodes.data.sources.leaf import Leaf
 from batchednodes.data.sources.npz import Npz
 from batchednodes.data.sources.objects import from_objects
 from batchednodes.data.sources.quadratics import Quadratics
@@ -31,23 +34,30 @@ from batchednodes.data.step_counts import Geometric, StepCount
 
 __all__ = [
     "IID",
+    "Augmentation",
+    "Crop",
     "Csv",
+    "Cutout",
     "DataSizes",
     "Dataset",
     "Digits",
     "Dirichlet",
     "DirichletGroups",
     "DirichletPerClass",
+    "Flip",
     "Geometric",
+    "HeartDisease",
     "Heterogeneity",
     "HuggingFace",
     "ImageFolder",
     "LabelCounts",
     "LabelShards",
     "LabelsPerNode",
+    "Leaf",
     "Libsvm",
     "LinearRegression",
     "LogNormalSizes",
+    "Mixup",
     "Natural",
     "Noise",
     "NonlinearRegression",

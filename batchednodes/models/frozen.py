@@ -93,6 +93,8 @@ def _agrees(stack: Stack, found: Trunk, features: Tensor) -> bool:
 
 def without_trunk(problem: Problem) -> Problem:
     """Returns a problem whose features have gone through the model's trunk already, where it has one."""
+    if problem.feed is not None:  # no example is seen twice, or they are more than memory holds
+        return problem
     found = trunk(problem.stack, problem.features[:_TRIED]) if len(problem.features) > 1 else None
     if found is None:
         return problem

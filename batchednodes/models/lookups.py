@@ -21,6 +21,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from batchednodes.data.sources.mapped import MappedRows
 from batchednodes.models.stacked import Stack
 from batchednodes.models.stand_ins import StandIns
 from batchednodes.numerics import torch_modes
@@ -141,7 +142,7 @@ class Lookups:
             return None
         return Lookups(lambda some: _first_words(one.words(some) for one in found), any(one.guarded for one in found))
 
-    def fault(self, features: np.ndarray, send: Callable[[np.ndarray], Tensor]) -> tuple[int, str] | None:
+    def fault(self, features: np.ndarray | MappedRows, send: Callable[[np.ndarray], Tensor]) -> tuple[int, str] | None:
         """Returns the first example whose index is out of range, and which index; None: there is none.
 
         Args:

@@ -22,6 +22,8 @@ LossName = Literal["auto", "cross_entropy", "mse"]
 class Loss:
     """What is minimised, a function of outputs [b, k] and targets; with labels [b, ...], of outputs [b, ..., k].
 
+    In place of labels there may be probabilities of all labels [b, ..., k]: an augmentation mixes those.
+
     Example:
         >>> import torch
         >>> from batchednodes.models.losses import choose
@@ -79,6 +81,8 @@ def _brier_each(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def _hot(outputs: Tensor, targets: Tensor) -> Tensor:
+    if targets.is_floating_point():
+        return targets
     return (targets.unsqueeze(-1) == torch.arange(outputs.shape[-1], device=targets.device)).to(outputs.dtype)
 
 
@@ -100,10 +104,17 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
         >>> cross_entropy(outputs, labels).allclose(torch.nn.functional.cross_entropy(outputs, labels))
         True
     """
-    return -torch.log_softmax(outputs, -1).gather(-1, targets.unsqueeze(-1)).mean()
+    return -_chosen(outputs, targets).mean()
+
+
+def _chosen(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Returns log softmax(outputs)[target] of each label [b, ..., 1], or its mean by the probabilities of labels."""
+    if targets.is_floating_point():
+        return (torch.log_softmax(outputs, -1) * targets).sum(-1, keepdim=True)
+    return torch.log_softmax(outputs, -1).gather(-1, targets.unsqueeze(-1))
 
 
 def _surprises(outputs: Tensor, targets: Tensor) -> Tensor:
     """Returns -log softmax(outputs)[target] of each example, the mean over its labels."""
-    each = -torch.log_softmax(outputs, -1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    each = -_chosen(outputs, targets).squeeze(-1)
     return each if each.ndim == 1 else each.flatten(1).mean(1)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.func import vjp, vmap
 
 from batchednodes.data import Sampler
+from batchednodes.models.feed import Drawn, Feed
 from batchednodes.models.losses import Loss
 from batchednodes.models.scoring import Scorer
 from batchednodes.models.stacked import Stack
@@ -62,15 +63,17 @@ class Problem:
     classes: int | None
     """Number of labels; None: targets are real values."""
     features: Tensor
-    """Training inputs of all nodes [S, ...]."""
+    """Training inputs of all nodes [S, ...]; with a feed, those of the minibatches at work."""
     targets: Tensor
-    """Training labels [S] or [S, ...], or values [S, k]."""
+    """Training labels [S] or [S, ...], or values [S, k]; with a feed likewise."""
     tests: tuple[Tests, ...]
     """Test sets of all networks, each shared by all nodes of its network."""
     sampler: Sampler
     """Which examples are in each minibatch of each node."""
     given: tuple[int, ...] | None = None
     """Shape of an example of the data, where features are what a frozen part of the model makes of it."""
+    feed: Feed | None = None
+    """What makes the examples of each minibatch, where they lie in files or are augmented; None: all are there."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -107,17 +110,45 @@ class Problem:
         return self.criterion.weighted(outputs, targets, weights)
 
     def batch(self, index: Int64[Tensor, "*shape"]) -> tuple[Tensor, Tensor]:
-        """Returns inputs [*shape, ...] and targets [*shape, ...] of training examples 0 <= index < S."""
+        """Returns inputs [*shape, ...] and targets [*shape, ...] at places of minibatches, as `draw` gives them."""
         flat = index.flatten()
         features, targets = self.features.index_select(0, flat), self.targets.index_select(0, flat)
         return features.view(*index.shape, *features.shape[1:]), targets.view(*index.shape, *targets.shape[1:])
 
+    def rows(self, index: Int64[Tensor, "*shape"]) -> tuple[Tensor, Tensor]:
+        """Returns inputs and targets of training examples 0 <= index < S as they are, never augmented."""
+        if self.feed is None:
+            return self.batch(index)
+        found = self.feed.labels.index_select(0, index.flatten())
+        return self.feed.inputs(index), found.view(*index.shape, *found.shape[1:])
+
+    @property
+    def drawer(self) -> Sampler:
+        """What draws minibatches, with the keys that make them."""
+        return self.sampler if self.feed is None else self.feed.sampler
+
     def draw(self, nodes: Int64[np.ndarray, " w"], counts: Int64[np.ndarray, " w"]) -> Int64[Tensor, "w s b"]:
-        """Returns the examples of update number counts[k] of nodes[k], as `Sampler.draw`, on the device of the data."""
-        device = self.features.device
-        index = sendable((nodes.size, *self.sampler.drawn), torch.int64, device)
-        self.sampler.draw(nodes, counts, index.numpy())
-        return index.to(device, non_blocking=True)
+        """Returns places of the examples of update number counts[k] of nodes[k], on the device of the data.
+
+        They are those of `Sampler.draw`; with a feed they lie there until the next minibatches are drawn.
+        """
+        device, drawer = self.features.device, self.drawer
+        index = sendable((nodes.size, *drawer.drawn), torch.int64, device)
+        drawer.draw(nodes, counts, index.numpy())
+        there = index.to(device, non_blocking=True)
+        return self.placed(Drawn(there, None if self.feed is None else self.feed.gathered(index)))
+
+    def placed(self, drawn: Drawn) -> Int64[Tensor, "w s b"]:
+        """Returns places of the examples of minibatches that were drawn, which a feed puts there."""
+        return drawn.index if self.feed is None else self.feed.fill_(drawn)
+
+    def fed(self, feed: Feed) -> "Problem":
+        """Returns the same with examples that something makes for each minibatch."""
+        return replace(self, features=feed.features, targets=feed.targets, feed=feed)
+
+    def holding(self, rows: int) -> "Problem":
+        """Returns the same with room for the minibatches of some rows at once."""
+        return self if self.feed is None else self.fed(self.feed.holding(rows))
 
     def score(self, row: Float[Tensor, " p"], features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Returns loss and accuracy over all labels (NaN for real targets) of one model on a test set, under vmap."""

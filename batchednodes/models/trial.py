@@ -105,7 +105,8 @@ class Trial:
         _check_state(module, before)
         if not _same(features, self.features):
             raise ValueError(f"task.model must not change its input, got a forward that writes features{REMEDY}")
-        check_outputs(outputs[0], self.targets, self.problem.classes)
+        soft = self.problem.classes is not None and self.targets.is_floating_point()  # probabilities of labels
+        check_outputs(outputs[0], self.targets[..., 0].long() if soft else self.targets, self.problem.classes)
         if _state(self.row) != state:
             names = ", ".join(sorted(drawing.names)) or "a random draw"
             raise ValueError(f"task.model must draw nothing but dropout in forward, got {names}{REMEDY}")

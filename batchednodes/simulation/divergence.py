@@ -92,7 +92,7 @@ def _cause(run: Simulation, configs: Sequence[Config], row: int) -> str:
     """Returns the likely cause at one node, and what to do."""
     g, i = _place(run, row)
     c, node = configs[g], _name(run, row)
-    features, targets = run.problem.batch(_examples(run, row))
+    features, targets = run.problem.rows(_examples(run, row))
     lr, momentum, decay = (
         float(per_node(getattr(c.local, key), c.network.nodes, c.seed, f"local.{key}")[i])
         for key in ("lr", "momentum", "weight_decay")

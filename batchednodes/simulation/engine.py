@@ -159,7 +159,7 @@ class Batched(Executor):
         updates = [phase for phase in phases if isinstance(phase, UpdateWave)]
         minibatches = None
         if self.algorithm.drawing is None:
-            minibatches = Minibatches(self.algorithm.problem.sampler, updates, state.x.device, host)
+            minibatches = Minibatches(self.algorithm.problem, updates, state.x.device, host)
         return Window(events, clocks, tuple(phases), len(phases), waves, lines, minibatches)
 
     def run_(self, state: State, window: Window, done: int = 0, pause: Pause = never) -> int:

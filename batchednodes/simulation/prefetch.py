@@ -9,15 +9,17 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Int64
-from torch import Tensor
 
 from batchednodes.algorithms.waves import UpdateWave
-from batchednodes.data.minibatches import Sampler
+from batchednodes.models.feed import Drawn
+from batchednodes.models.problem import Problem
 from batchednodes.numerics.memory import BackgroundWorker, sendable
 
 PART = 32 << 20
 """Most memory of the minibatches that are drawn at once [B]; those of a larger wave are drawn as it runs."""
+
+READ = 64 << 20
+"""The same where features are read from files [B]: what is read as a wave runs, the wave waits for."""
 
 ALIVE = 3
 """Parts that there are at once, at most: one at work, the next one, and the first of the next window."""
@@ -30,31 +32,32 @@ class Minibatches:
     """
 
     def __init__(
-        self, sampler: Sampler, waves: Sequence[UpdateWave], device: torch.device, host: BackgroundWorker
+        self, problem: Problem, waves: Sequence[UpdateWave], device: torch.device, host: BackgroundWorker
     ) -> None:
         """Draws the first part.
 
         Args:
-            sampler: what draws.
+            problem: what is learned, and says what draws.
             waves: of updates, in order.
             device: where the minibatches go.
             host: the thread that draws.
         """
-        self._sampler, self._waves, self._device, self._host = sampler, waves, device, host
-        self._size = 8 * math.prod(sampler.drawn)  # of one update [B]
+        self._problem, self._waves, self._device, self._host = problem, waves, device, host
+        read = 0 if problem.feed is None else problem.feed.bytes_read
+        self._size, self._part = 8 * math.prod(problem.drawer.drawn) + read, READ if read else PART  # of one update
         self._begins = np.cumsum([0, *(wave.nodes.size for wave in waves)]).tolist()
         self._firsts = self._cut()
-        first = self._draw(0) if waves else torch.empty(0, dtype=torch.int64)
-        self._now, self._drawn = -1, first[:0]
-        self._next: tuple[int, Callable[[], Tensor]] = 0, lambda: first
+        first = self._draw(0) if waves else _nothing()
+        self._now, self._drawn = -1, _nothing()
+        self._next: tuple[int, Callable[[], Drawn]] = 0, lambda: first
 
-    def of(self, k: int) -> Int64[Tensor, "w s b"] | None:
-        """Returns the minibatches of wave k, on the device; None: they are more than a part.
+    def of(self, k: int) -> Drawn | None:
+        """Returns the minibatches of wave k, on the device but for features read from files; None: more than a part.
 
         The memory of other parts is given back, so waves come in order.
         """
         begin, end = self._begins[k : k + 2]
-        if (end - begin) * self._size > PART:
+        if (end - begin) * self._size > self._part:
             return None
         part = bisect_right(self._firsts, k) - 1
         if part != self._now:
@@ -66,27 +69,33 @@ class Minibatches:
         """Returns the first wave of each part, and beyond the last one the number of waves."""
         firsts = [0]
         for k in range(1, len(self._waves)):
-            if (self._begins[k + 1] - self._begins[firsts[-1]]) * self._size > PART:
+            if (self._begins[k + 1] - self._begins[firsts[-1]]) * self._size > self._part:
                 firsts.append(k)
         return [*firsts, len(self._waves)]
 
     def _take(self, part: int) -> None:
         """Moves a part to the device, and has the next one drawn."""
-        (number, ready), self._drawn = self._next, self._drawn[:0].clone()
+        (number, ready), self._drawn = self._next, _nothing()
         drawn = ready() if number == part else self._draw(part)
-        self._now, self._drawn = part, drawn.to(self._device, non_blocking=True)
+        self._now, self._drawn = part, Drawn(drawn.index.to(self._device, non_blocking=True), drawn.features)
         self._next = part + 1, self._host.submit(self._draw, part + 1)
 
-    def _draw(self, part: int) -> Int64[Tensor, "u s b"]:
+    def _draw(self, part: int) -> Drawn:
         """Returns a part's minibatches, in memory that goes to the device at once; none beyond the last part.
 
         Nor of a wave that is larger than a part, and one by itself.
         """
         waves = self._waves[slice(*self._firsts[part : part + 2])] if part + 1 < len(self._firsts) else ()
         size = sum(wave.nodes.size for wave in waves)
-        if not 0 < size * self._size <= PART:
-            return torch.empty(0, *self._sampler.drawn, dtype=torch.int64)
-        found = sendable((size, *self._sampler.drawn), torch.int64, self._device)
+        if not 0 < size * self._size <= self._part:
+            return _nothing()
+        drawer, feed = self._problem.drawer, self._problem.feed
+        found = sendable((size, *drawer.drawn), torch.int64, self._device)
         nodes, counts = (np.concatenate(of) for of in zip(*((w.nodes, w.counts) for w in waves), strict=True))
-        self._sampler.draw(nodes, counts, found.numpy())
-        return found
+        drawer.draw(nodes, counts, found.numpy())
+        return Drawn(found, None if feed is None else feed.gathered(found))
+
+
+def _nothing() -> Drawn:
+    """Returns no minibatches."""
+    return Drawn(torch.empty(0, 0, 0, dtype=torch.int64))

@@ -5,6 +5,7 @@ The devices are pretended where there are none; then whatever the host waits for
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from test_algorithms import WAYS
@@ -32,6 +33,10 @@ OPTIONS = {
     "adam": ("local.optimizer.kind=adam", "local.steps=2"),
     "steps by a law": ("local.steps={kind: geometric, mean: 2, most: 4}",),
     "replacement": ("local.sampling=replacement", "run.on_divergence=quarantine"),
+    "augmented": (
+        "task.augment=[{kind: crop, padding: 1, shape: [2, 2]}, {kind: flip, shape: [2, 2]}, {kind: mixup}]",
+        "local.steps=2",
+    ),
     "freshest": ("gossip.scheme.kind=freshest",),
     "fixed_duration": ("gossip.scheme={kind: fixed_duration, duration: 0.3}", "staleness.track=4"),
     "age_aware": ("gossip.scheme={kind: age_aware, wait: 0.5}", "staleness.track=none"),
@@ -92,6 +97,18 @@ def test_runs_on_cuda_are_those_of_the_serial_executor_and_nothing_waits(name, p
     nothing_waits(placed, run.metrics["time"].nunique())
     serial = [option for option in OPTIONS[name] if not option.startswith("run.mixing")]
     same(run, train(BASE, *SMALL, *serial, "executor=serial", "device=cpu"), 1e-9 if "mlp" in name else LINEAR)
+
+
+@pytest.mark.cuda
+def test_features_that_stay_in_files_are_read_for_cuda_and_nothing_waits(placed, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory_plan, "_PROGRAMS", 0)  # as in a long run: of CUDA graphs
+    x = np.random.default_rng(0).normal(size=(60, 4))
+    np.savez(tmp_path / "data.npz", features=x, targets=x[:, :1])
+    data = {"kind": "npz", "path": str(tmp_path / "data.npz"), "memory": "mapped"}
+    base = {**BASE, "task": {"data": data, "augment": [{"kind": "mixup"}]}, "dtype": "float64"}
+    run = train(base, "device=cuda")
+    nothing_waits(placed, run.metrics["time"].nunique())
+    same(run, train(base, "executor=serial", "device=cpu"))
 
 
 COMPRESSED = {

@@ -14,10 +14,12 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
+from batchednodes.data.sources.mapped import MappedRows
+
 FEATURES, NOISE, WEIGHTS, NODE_WEIGHTS, TEST_FEATURES, TEST_NOISE, SPLIT = range(7)
 """What a draw of the stream `rng.DATA` is for: the second part of its address."""
 
-Features = Float64[np.ndarray, "S ..."] | Float32[np.ndarray, "S ..."] | Int64[np.ndarray, "S ..."]
+Features = Float64[np.ndarray, "S ..."] | Float32[np.ndarray, "S ..."] | Int64[np.ndarray, "S ..."] | MappedRows
 TestFeatures = Float64[np.ndarray, "T ..."] | Float32[np.ndarray, "T ..."] | Int64[np.ndarray, "T ..."]
 Targets = Int64[np.ndarray, "S ..."] | Float64[np.ndarray, "S k"] | Float32[np.ndarray, "S k"]
 TestTargets = Int64[np.ndarray, "T ..."] | Float64[np.ndarray, "T k"] | Float32[np.ndarray, "T k"]
@@ -67,6 +69,9 @@ class DataSizes:
     notes: tuple[str, ...] = field(default=(), compare=False)
     """What is odd about the targets and may be a mistake, in sentences."""
 
+    mapped: bool = False
+    """Whether training features stay in files."""
+
     @property
     def shape(self) -> tuple[tuple[int, ...], int, bool, bool, tuple[int, ...]]:
         """What a model for the data depends on: (features, outputs, is_classes, integers, target_shape)."""
@@ -88,7 +93,7 @@ class Dataset:
     """Training and test samples, in host memory."""
 
     features: Features
-    """Training features: integers, or float32 where that is exact for the source, else float64."""
+    """Training features: integers, or float32 where that is exact for the source, else float64; some stay in files."""
 
     targets: Targets
     """Labels 0, 1, ..., classes - 1, one or an array of one shape a sample, or real targets, k a sample."""
@@ -108,6 +113,9 @@ class Dataset:
     optimum: Float64[np.ndarray, " p"] | None = None
     """Of quadratic losses, the model at which the test loss is least; None: it is not known."""
 
+    test_node: Int64[np.ndarray, " T"] | None = None
+    """Natural partition: the node that made each test row, -1 where it is none of the run; None: that is not known."""
+
     @property
     def sizes(self) -> DataSizes:
         """The sizes of what was built; equal to `Source.sizes`."""
@@ -122,6 +130,7 @@ class Dataset:
             integers,
             self.targets.shape[1:] if is_classes else (),
             self.features[0] if integers else None,
+            mapped=isinstance(self.features, MappedRows),
         )
 
 
@@ -212,11 +221,11 @@ def check_dataset(dataset: Dataset) -> None:
         check_rows(features, targets, dataset.classes, prefix)
 
 
-def check_rows(features: np.ndarray, targets: np.ndarray, classes: int | None, prefix: str = "") -> None:
+def check_rows(features: np.ndarray | MappedRows, targets: np.ndarray, classes: int | None, prefix: str = "") -> None:
     """Checks the features and targets of the same rows, as `check_dataset` does.
 
     Args:
-        features: of any shape [S, ...].
+        features: of any shape [S, ...]; what stays in a file is checked as it is read.
         targets: labels [S] or [S, ...], or real targets [S, k].
         classes: number of labels; None for a regression.
         prefix: of the names in messages, "test_" for test rows.
@@ -228,7 +237,8 @@ def check_rows(features: np.ndarray, targets: np.ndarray, classes: int | None, p
             f"{prefix}targets must have one entry for each of the {len(features)} rows of {prefix}features, "
             f"got {len(targets)}"
         )
-    _finite(features, f"{prefix}features")
+    if isinstance(features, np.ndarray):
+        _finite(features, f"{prefix}features")
     if classes is None:
         _finite(targets, f"{prefix}targets")
         return

@@ -4,14 +4,15 @@ Notation: S samples, T test samples, x features.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Int64
 
 from batchednodes.data.sources.base import SPLIT, Dataset, Features, Targets
+from batchednodes.data.sources.mapped import MappedRows
 from batchednodes.numerics import rng
 from batchednodes.numerics.values import shown
 
@@ -126,20 +127,25 @@ def dataset(rows: Rows, test: Rows | None, fraction: float, seed: int, standardi
         strata = rows.node if rows.node is not None else rows.targets if labelled else None
         mask = split(np.zeros(len(rows.features), np.int64) if strata is None else strata, fraction, seed)
         rows, test = _part(rows, ~mask), _part(rows, mask)
-    standardize_(rows.features, test.features, standardize)
-    return Dataset(rows.features, rows.targets, test.features, test.targets, rows.classes, rows.node)
+    tested = test.features if isinstance(test.features, np.ndarray) else test.features[:]
+    features = standardize_(rows.features, tested, standardize)
+    own = {"node": rows.node, "test_node": test.node}
+    return Dataset(features, rows.targets, tested, test.targets, rows.classes, **own)
 
 
 def _part(rows: Rows, mask: np.ndarray) -> Rows:
     node = None if rows.node is None else rows.node[mask]
-    return Rows(rows.features[mask], rows.targets[mask], rows.classes, node)
+    x = rows.features[mask] if isinstance(rows.features, np.ndarray) else rows.features.of(np.flatnonzero(mask))
+    return Rows(x, rows.targets[mask], rows.classes, node)
 
 
 # ------------------------------------------------------------------------------------------------------ standardize
 
 
-def standardize_(x: np.ndarray, test: np.ndarray, rule: Standardize) -> None:
-    """Shifts and scales features in place, to mean 0 and standard deviation 1 (of S rows, not S - 1).
+def standardize_(x: Features, test: np.ndarray, rule: Standardize) -> Features:
+    """Shifts and scales features in place, to mean 0 and standard deviation 1 (of S rows, not S - 1); returns x.
+
+    What stays in a file is read once for that, and shifted and scaled as it is read again.
 
     Those of images [S, channels, height, width] are shifted and scaled by channel. What does not vary becomes 0, to
     rounding.
@@ -148,7 +154,7 @@ def standardize_(x: np.ndarray, test: np.ndarray, rule: Standardize) -> None:
         >>> import numpy as np
         >>> from batchednodes.data.sources.holdout import standardize_
         >>> x, test = np.array([[1.0], [3.0]]), np.array([[5.0]])
-        >>> standardize_(x, test, "train")
+        >>> _ = standardize_(x, test, "train")
         >>> x.tolist(), test.tolist()  # by mean 2 and standard deviation 1 of the training rows
         ([[-1.0], [1.0]], [[3.0]])
 
@@ -161,32 +167,37 @@ def standardize_(x: np.ndarray, test: np.ndarray, rule: Standardize) -> None:
         ValueError: squares of the features exceed float64.
     """
     if rule == "none":
-        return
+        return x
     mean, spread = _moments([x] if rule == "train" else [x, test])
     if not np.isfinite(spread).all():
-        largest = max(np.abs(x).max(), np.abs(test).max())
+        largest = max(np.abs(block).max() for part in (x, test) for block in _blocks(part))
         raise ValueError(
             f"standardize must be none where squares of features exceed float64, got {rule} and a feature of "
             f"{largest:g}; scale the features"
         )
     for part in (x, test):
-        for block in _blocks(part):
+        for block in _blocks(part) if isinstance(part, np.ndarray) else ():
             block[...] = (block - mean) / spread
+    return x if isinstance(x, np.ndarray) else replace(x, scale=(mean, spread))
 
 
-def _moments(parts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _moments(parts: Sequence[np.ndarray | MappedRows]) -> tuple[np.ndarray, np.ndarray]:
     """Returns mean and standard deviation over the rows, and the pixels, of some arrays; 1 where nothing varies."""
     axes = (0, 2, 3) if parts[0].ndim == 4 else (0,)
     count = sum(math.prod(part.shape[axis] for axis in axes) for part in parts)
-    blocks = [block for part in parts for block in _blocks(part)]
+
+    def blocks() -> Iterator[np.ndarray]:
+        return (block for part in parts for block in _blocks(part))
+
     with np.errstate(over="ignore", invalid="ignore"):
-        mean = sum((block.sum(axes, np.float64, keepdims=True) for block in blocks), np.zeros(())) / count
-        squares = (((block - mean) ** 2).sum(axes, np.float64, keepdims=True) for block in blocks)
+        mean = sum((block.sum(axes, np.float64, keepdims=True) for block in blocks()), np.zeros(())) / count
+        squares = (((block - mean) ** 2).sum(axes, np.float64, keepdims=True) for block in blocks())
         spread = np.sqrt(sum(squares, np.zeros(())) / count)
     rounding = count * np.finfo(np.float64).eps * np.abs(mean)  # of the mean of equal numbers
     return mean, np.where(spread <= rounding, 1.0, spread)
 
 
-def _blocks(x: np.ndarray) -> list[np.ndarray]:
+def _blocks(x: np.ndarray | MappedRows) -> Iterator[np.ndarray]:
+    """Yields rows that lie one after the other: views of an array, or what is read of a file."""
     rows = max(1, _BLOCK // max(1, x[:1].size))
-    return [x[first : first + rows] for first in range(0, len(x), rows)]
+    return (x[first : first + rows] for first in range(0, len(x), rows))

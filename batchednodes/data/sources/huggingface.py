@@ -6,7 +6,8 @@ Notation: c channels, h height, w width.
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from batchednodes.data.sources.base import Classes, Dataset, DataSizes, Features
 from batchednodes.data.sources.holdout import Rows, Standardize, check_holdout, dataset, held_out
 from batchednodes.data.sources.images import Frame, Size, check_frame, frame_of
 from batchednodes.data.sources.labels import unseen
+from batchednodes.data.sources.mapped import MappedRows, Memory
 from batchednodes.data.sources.optional import extra
 from batchednodes.data.sources.table_columns import Frame as Columns
 from batchednodes.data.sources.table_columns import Learned, Places, Table, check_named, owners, targets
@@ -95,6 +97,11 @@ class HuggingFace(Source):
     bits or more stay integers, those of 8 bits become reals. A module that takes no integers, and models that come with
     batchednodes, get reals all the same."""
 
+    memory: Memory = "loaded"
+    """Where training features are: `loaded`, in memory; `mapped`, in the files of Arrow, from which those of
+    minibatches are read ahead, images decoded each time: for data larger than memory, with the same results. Test
+    features are loaded."""
+
     def __post_init__(self) -> None:
         check_holdout(self.test_fraction, self.test_seed, self.test_split, "test_split")
         check_frame(self.size, self.channels)
@@ -110,14 +117,17 @@ class HuggingFace(Source):
         test = tests[0] if tests else held_out(train, self.test_fraction)
         shape, integers = self._shape(parts[0]), self._integers(parts)
         first = _read(parts[0].part(1), shape, None, integers)[0] if integers else None
-        return learned.sizes(train if tests else train - test, test, shape, integers, first)
+        found = learned.sizes(train if tests else train - test, test, shape, integers, first)
+        return replace(found, mapped=self.memory == "mapped")
 
     def load(self, n: int, seed: int) -> Dataset:
         parts = self._parts()
         learned = _learned(parts, self.target, self.classes)
         shape, integers, made = self._shape(parts[0]), self._integers(parts), list[Rows]()
         for k, (part, y) in enumerate(zip(parts, learned.values, strict=True)):
-            x = _read(part, shape, self._frame(parts[0]), integers)
+            read = partial(_read_some, part, shape, self._frame(parts[0]), integers)
+            stays = self.memory == "mapped" and k == 0
+            x = MappedRows(read, np.arange(len(part.rows))) if stays else _read(part, *read.args[1:])
             try:
                 check_rows(x, y, learned.classes)
             except ValueError as error:
@@ -346,6 +356,13 @@ def _read(part: _Part, shape: tuple[int, ...], frame: Frame | None, integers: bo
             raise ValueError(f"path must hold features below 2^63, got {got}; use features_as=real")
         x[first:end] = block
     return x
+
+
+def _read_some(
+    part: _Part, shape: tuple[int, ...], frame: Frame | None, integers: bool, rows: np.ndarray
+) -> np.ndarray:
+    """Returns the features of some rows, see `_read`."""
+    return _read(_Part(part.rows.select(rows), part.name, part.columns), shape, frame, integers)
 
 
 def _learned(parts: list[_Part], target: str, classes: Classes) -> Learned:

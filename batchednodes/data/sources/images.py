@@ -7,7 +7,8 @@ import io
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float32
@@ -17,11 +18,13 @@ from batchednodes.data.paths import check_folder, check_member
 from batchednodes.data.sources.base import Dataset, DataSizes, Source
 from batchednodes.data.sources.holdout import Rows, Standardize, check_holdout, dataset, held_out
 from batchednodes.data.sources.labels import unseen
+from batchednodes.data.sources.mapped import MappedRows, Memory
 from batchednodes.data.sources.table_columns import Learned
 from batchednodes.numerics.quiet import filtered
 from batchednodes.numerics.values import shown
 
-_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""Usual endings of files of images, in small letters."""
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """What is opened; none of them runs another program."""
 
@@ -163,6 +166,10 @@ class ImageFolder(Source):
     """Images over which each channel is shifted and scaled to mean 0 and standard deviation 1: `none`, the training
     images (`train`), or `all`."""
 
+    memory: Memory = "loaded"
+    """Where the training images are: `loaded`, in memory; `mapped`, in their files, from which those of minibatches are
+    read and decoded ahead: for data larger than memory, with the same results. Test images are loaded."""
+
     def __post_init__(self) -> None:
         check_holdout(self.test_fraction, self.test_seed, self.test_path, "test_path")
         check_frame(self.size, self.channels)
@@ -173,13 +180,16 @@ class ImageFolder(Source):
         train, *tests = (len(folder.files) for folder in folders)
         test = tests[0] if tests else held_out(train, self.test_fraction)
         shape = self._frame(folders[0]).shape
-        return _learned(folders).sizes(train if tests else train - test, test, shape)
+        found = _learned(folders).sizes(train if tests else train - test, test, shape)
+        return replace(found, mapped=self.memory == "mapped")
 
     def load(self, n: int, seed: int) -> Dataset:
         folders = self._folders()
         frame, learned = self._frame(folders[0]), _learned(folders)
-        parts = zip(folders, learned.values, strict=True)
-        rows, *test = (Rows(_pixels(folder, frame), y, learned.classes) for folder, y in parts)
+        first, *others = folders
+        stays = MappedRows(partial(_some_pixels, first, frame), np.arange(len(first.files)))
+        images = (stays if self.memory == "mapped" else _pixels(first, frame), *(_pixels(one, frame) for one in others))
+        rows, *test = (Rows(x, y, learned.classes) for x, y in zip(images, learned.values, strict=True))
         chosen = seed if self.test_seed is None else self.test_seed
         return dataset(rows, test[0] if test else None, self.test_fraction, chosen, self.standardize)
 
@@ -216,7 +226,7 @@ def _listed(path: str, key: str) -> _Folder:
     empty = [name for name, files in images.items() if not files]
     if not found or empty:
         got = f"{shown(empty[0])} without one" if found else "none"
-        fix = f"put images ({', '.join(_EXTENSIONS)}) into {key}/class/"
+        fix = f"put images ({', '.join(EXTENSIONS)}) into {key}/class/"
         raise ValueError(f"{key} must hold a folder of images for each class, got {got} in {shown(path)}: {fix}")
     return _Folder(
         key, [file for name in found for file in images[name]], [name for name in found for _ in images[name]]
@@ -237,7 +247,7 @@ def _images(folder: str, key: str) -> list[str]:
         os.path.join(place, name)
         for place, _, names in os.walk(folder)
         for name in names
-        if name.lower().endswith(_EXTENSIONS) and not name.startswith(".")
+        if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
     ]
     for image in images:
         check_member(image, key)
@@ -253,3 +263,8 @@ def _pixels(folder: _Folder, frame: Frame) -> Float32[np.ndarray, "S c h w"]:
         except ValueError as error:
             raise ValueError(f"{folder.key} must hold images alike, got {shown(file)}, with {error}") from None
     return x
+
+
+def _some_pixels(folder: _Folder, frame: Frame, rows: np.ndarray) -> Float32[np.ndarray, "m c h w"]:
+    """Returns the pixels of some images of a folder, by their numbers."""
+    return _pixels(replace(folder, files=[folder.files[row] for row in rows]), frame)

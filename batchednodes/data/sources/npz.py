@@ -16,6 +16,8 @@ from batchednodes.data.paths import check_file
 from batchednodes.data.sources.base import Classes, Dataset, DataSizes, FeaturesAs, Source, check_rows, stay_integers
 from batchednodes.data.sources.holdout import Rows, Standardize, check_fraction, dataset, held_out
 from batchednodes.data.sources.labels import from_one, unseen, whole
+from batchednodes.data.sources.mapped import MappedRows, Memory
+from batchednodes.data.sources.npy import HEADERS, NpyFolder, mapped
 from batchednodes.numerics.inputs import located
 from batchednodes.numerics.quiet import filtered
 from batchednodes.numerics.values import LARGEST, shown
@@ -27,8 +29,6 @@ _WRITE = "write one with numpy.savez(path, features=..., targets=...)"
 _DENSE, _LOOSE = 100, 1 << 28
 """The most by which an array may have been compressed, and the bytes [B] from which this counts: a small file that
 unpacks to gigabytes is no data."""
-
-_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 Header = tuple[tuple[int, ...], np.dtype]
 
@@ -52,7 +52,8 @@ class Npz(Source):
     """
 
     path: str = ""
-    """The .npz file; a relative path starts at the working directory."""
+    """The .npz file, or a folder with features.npy, targets.npy, ...; a relative path starts at the working
+    directory."""
 
     test_fraction: float = 0.2
     """Share of the rows held out for testing [dimensionless]; between 0 and 1. A file with test arrays of its own
@@ -69,6 +70,11 @@ class Npz(Source):
 
     classes: Classes = "auto"
     """Whether targets are labels 0, 1, ...; `auto`: integers are, real numbers are not."""
+
+    memory: Memory = "loaded"
+    """Where training features are: `loaded`, in memory; `mapped`, in their file, which is not compressed, and from
+    which those of minibatches are read ahead: for data larger than memory, with the same results. Test features are
+    loaded."""
 
     def __post_init__(self) -> None:
         check_fraction(self.test_fraction)
@@ -88,27 +94,28 @@ class Npz(Source):
             notes = ()
             if self.classes == "auto" and width == 1:
                 notes = whole(self._arrays(headers, ["targets"])["targets"])
-            return DataSizes(train, test, shape or (1,), width, False, integers, (), first, notes)
+            return DataSizes(train, test, shape or (1,), width, False, integers, (), first, notes, self._stays)
         arrays = self._arrays(headers, [name for name in ("targets", "test_targets") if name in headers])
         labels = list(arrays.values())
         notes = (from_one(labels) if labels[0].ndim == 1 else ()) + unseen(labels, "path")
         classes, tokens = _classes(self.path, labels), labels[0].shape[1:]
-        return DataSizes(train, test, shape or (1,), classes, True, integers, tokens, first, notes)
+        return DataSizes(train, test, shape or (1,), classes, True, integers, tokens, first, notes, self._stays)
 
     def load(self, n: int, seed: int) -> Dataset:
         headers = _headers(self.path, self.classes)
-        arrays = self._arrays(headers, list(headers))
+        arrays = self._arrays(headers, [name for name in headers if name != "features" or not self._stays])
+        x = self._mapped(headers) if self._stays else arrays["features"]
         y, node = arrays["targets"], arrays.get("node")
         labels = [arrays[name] for name in ("targets", "test_targets") if name in arrays]
         classes = _classes(self.path, labels) if _labelled(headers, self.classes) else None
         for prefix in ("", "test_") if "test_features" in arrays else ("",):
             try:
-                check_rows(arrays[f"{prefix}features"], arrays[f"{prefix}targets"], classes, prefix)
+                check_rows(arrays[f"{prefix}features"] if prefix else x, arrays[f"{prefix}targets"], classes, prefix)
             except ValueError as error:
                 raise ValueError(f"path must hold usable data, got {shown(self.path)}, where {error}") from None
         if node is not None:
             _check_nodes(self.path, node, n)
-        rows = Rows(arrays["features"], y, classes, node)
+        rows = Rows(x, y, classes, node)
         test = None
         if "test_features" in arrays:
             test = Rows(arrays["test_features"], arrays["test_targets"], classes)
@@ -120,6 +127,18 @@ class Npz(Source):
         arrays = self._arrays(headers, [*_REQUIRED])
         return arrays["features"], arrays["targets"]
 
+    @property
+    def _stays(self) -> bool:
+        """Whether training features stay in their file."""
+        return self.memory == "mapped"
+
+    def _mapped(self, headers: dict[str, Header]) -> MappedRows:
+        """Returns training features that stay in their file."""
+        convert = _whole if self._integers(headers) else _real
+        with _archive(self.path) as archive:
+            there = mapped(self.path, archive, "features")
+        return MappedRows(lambda index: convert(self.path, "features", there[index]), np.arange(len(there)))
+
     def _integers(self, headers: dict[str, Header]) -> bool:
         """Returns whether features stay integers."""
         kinds = [kind for name, (_, kind) in headers.items() if name.endswith("features")]
@@ -128,7 +147,7 @@ class Npz(Source):
     def _arrays(self, headers: dict[str, Header], names: list[str]) -> dict[str, np.ndarray]:
         """Returns the named arrays, converted to the types of a `Dataset`."""
         integers, labelled, made = self._integers(headers), _labelled(headers, self.classes), dict[str, np.ndarray]()
-        with zipfile.ZipFile(located(self.path)) as archive:
+        with _archive(self.path) as archive:
             for name in names:
                 stays = integers if name.endswith("features") else labelled or name == "node"
                 made[name] = (_whole if stays else _real)(self.path, name, array(self.path, archive, name))
@@ -165,9 +184,15 @@ def opened(path: str, write: str) -> zipfile.ZipFile:
         raise ValueError(f"path must be an .npz file, got {shown(path)}, which is not a zip archive: {write}") from None
 
 
+def _archive(path: str) -> zipfile.ZipFile | NpyFolder:
+    """Returns the arrays of a file, or of a folder of files, see `opened`."""
+    is_folder = os.path.isdir(path) and any(name.endswith(".npy") for name in os.listdir(path))
+    return NpyFolder(path) if is_folder else opened(path, _WRITE)
+
+
 def _headers(path: str, classes: Classes) -> dict[str, Header]:
     """Returns shape and type of each known array, checked against one another, without reading the arrays."""
-    with opened(path, _WRITE) as archive:
+    with _archive(path) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         _check_names(path, names)
         headers = {name: header(path, archive, name) for name in _NAMES if name in names}
@@ -189,7 +214,7 @@ def _check_names(path: str, names: list[str]) -> None:
             fail(path, f"arrays named {', '.join(_NAMES)}", f"{shown(name)}", f"did you mean {near[0]!r}?")
 
 
-def header(path: str, archive: zipfile.ZipFile, name: str) -> Header:
+def header(path: str, archive: zipfile.ZipFile | NpyFolder, name: str) -> Header:
     """Returns shape and type of an array, whose numbers are all there.
 
     Raises:
@@ -197,8 +222,8 @@ def header(path: str, archive: zipfile.ZipFile, name: str) -> Header:
     """
     info = archive.getinfo(f"{name}.npy")
     try:
-        with archive.open(info) as file, filtered("error"):
-            shape, _, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
+        with archive.open(f"{name}.npy") as file, filtered("error"):
+            shape, _, dtype = HEADERS[np.lib.format.read_magic(file)](file)
             promised = math.prod(shape) * dtype.itemsize
             held = info.file_size - file.tell()
     except Exception:  # whatever a damaged file makes the readers of zip, of headers and of its compression raise
@@ -210,12 +235,16 @@ def header(path: str, archive: zipfile.ZipFile, name: str) -> Header:
             f"the object array {shown(name)}",
             "convert it to one number type (no pickle)",
         )
-    if promised != held or info.compress_size > os.path.getsize(located(path)):
+    if promised != held or (isinstance(archive, zipfile.ZipFile) and info.compress_size > _size(path)):
         fail(path, "whole arrays", f"{held} of the {shown(promised)} bytes of {shown(name)}", "write the file again")
     if held > max(_LOOSE, _DENSE * info.compress_size):
         got = f"{shown(name)} of {held >> 20} MiB in {info.compress_size >> 10} KiB"
         fail(path, f"arrays compressed at most {_DENSE}-fold", got, "write it with numpy.savez")
     return shape, dtype
+
+
+def _size(path: str) -> int:
+    return os.path.getsize(located(path))
 
 
 def _check_types(path: str, headers: dict[str, Header]) -> None:
@@ -251,7 +280,7 @@ def _check_shapes(path: str, shapes: dict[str, tuple[int, ...]], labelled: bool)
 # ----------------------------------------------------------------------------------------------------------- arrays
 
 
-def array(path: str, archive: zipfile.ZipFile, name: str) -> np.ndarray:
+def array(path: str, archive: zipfile.ZipFile | NpyFolder, name: str) -> np.ndarray:
     """Returns an array whose header is known to be good.
 
     Raises:
@@ -260,16 +289,18 @@ def array(path: str, archive: zipfile.ZipFile, name: str) -> np.ndarray:
     try:
         with archive.open(f"{name}.npy") as file:
             return np.lib.format.read_array(file, allow_pickle=False)
+    except MemoryError:
+        raise
     except Exception:  # as above
         fail(path, "readable arrays", f"damaged data of {shown(name)}", "write the file again")
 
 
 def _first(path: str) -> np.ndarray:
     """Returns the first sample's features [1, ...]."""
-    with zipfile.ZipFile(located(path)) as archive:
+    with _archive(path) as archive:
         try:
             with archive.open("features.npy") as file:
-                shape, is_turned, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
+                shape, is_turned, dtype = HEADERS[np.lib.format.read_magic(file)](file)
                 if not is_turned:  # the samples lie one after the other
                     count = math.prod(shape[1:])
                     return np.frombuffer(file.read(count * dtype.itemsize), dtype, count).reshape(1, *shape[1:])

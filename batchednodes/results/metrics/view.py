@@ -62,7 +62,7 @@ class View:
             sampler = self.problem.sampler
             rows = torch.from_numpy(sampler.rows[sampler.offsets[self.nodes.start] : sampler.offsets[self.nodes.stop]])
             for some in rows.split(_EXAMPLES):
-                features, targets = self.problem.batch(some.to(self.problem.features.device).unsqueeze(0))
+                features, targets = self.problem.rows(some.to(self.problem.features.device).unsqueeze(0))
                 yield Tests(number, features, targets), len(some) / len(rows)
             return
         tests = next(t for t in self.problem.tests if self.network in t.networks)

@@ -137,6 +137,7 @@ def assemble(
     if state is None:  # else they are those that the run had
         chunks = _fitted(chunks, config, problem.sampler)
     updated, scored = _chunks(chunks)
+    problem = problem.holding(min(updated.rows, events.networks.n) if config.executor == "batched" else 1)
     slots = events.slots if isinstance(events, MessageTimeline) else 0
     tracking.layout.reserve(slots if state is None else state.x.shape[0] - state.nodes)
     executor, rowwise, declared = _executor(configs, events, problem, tracking, (chunks, updated))
@@ -186,7 +187,7 @@ def _executor(
     if not type(config.method).descends:
         _ = gradient.steps  # made before the run
     rowwise = _rowwise(configs, events, gradient, descent, rates)
-    drawing = DeviceSampler.of(problem.sampler, where)
+    drawing = DeviceSampler.of(problem.sampler, where) if problem.feed is None else None
     choices = (rows[1], config.run.mixing, quarantine, entries, carries, replaces, ages, rounds, drawing)
     return Batched(Waves(rowwise, problem, descent, *laws, *choices)), rowwise, declared
 

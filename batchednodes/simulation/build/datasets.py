@@ -24,6 +24,7 @@ from batchednodes.data import (
     check_dataset,
     shifted,
 )
+from batchednodes.data.sources.mapped import MappedRows
 from batchednodes.numerics.targets import is_own, returned
 
 _LARGEST = 3.38e38
@@ -73,6 +74,11 @@ def _check(c: Config, found: DataSizes) -> None:
             raise ValueError(f"{rule} each sample has labels of shape {shape}, one a token, got one of batchednodes")
         if c.task.data.demands_integers():
             raise ValueError(f"{rule} task.data.features_as=integers, got one that takes reals; use features_as=auto")
+    for k, one in enumerate(c.task.augment):
+        with section(f"task.augment[{k}]"):
+            one.check(found)
+    if found.mapped and c.task.shift is not None:
+        raise ValueError("task.shift must be null where features stay in files, got one; use task.data.memory=loaded")
     (c.task.partition or IID()).check(found, c.network.nodes)
     if c.task.shift is not None:
         c.task.shift.check(found, c.network.nodes, c.seed)
@@ -138,8 +144,8 @@ def _check_source(data: Dataset, promised: DataSizes) -> None:
         kinds["targets"] = "int64"
     for name in (prefix + part for prefix in ("", "test_") for part in kinds):
         array, rule = getattr(data, name), kinds[name.removeprefix("test_")]
-        if not isinstance(array, np.ndarray) or array.dtype.name not in rule or array.ndim == 0:
-            got = array.dtype.name if isinstance(array, np.ndarray) else type(array).__name__
+        if not isinstance(array, np.ndarray | MappedRows) or array.dtype.name not in rule or array.ndim == 0:
+            got = array.dtype.name if isinstance(array, np.ndarray | MappedRows) else type(array).__name__
             raise ValueError(f"{name} must be an array of NumPy of {rule}, got {got}")
         if data.classes is None and "targets" in name and array.ndim != 2:
             raise ValueError(f"{name} must be real targets [rows, targets of a row], got shape {list(array.shape)}")
@@ -177,6 +183,8 @@ def _check_range(data: Dataset, dtype: str) -> None:
     """Refuses numbers that are finite, but beyond those of the models."""
     for name in ("features", "targets", "test_features", "test_targets"):
         values = getattr(data, name)
+        if isinstance(values, MappedRows):  # they are checked as they are read
+            continue
         if values.dtype.kind != "f" or dtype == "float64" or (dtype == "float32" and values.dtype.itemsize == 4):
             continue
         largest = max(-values.min(), values.max())

@@ -16,12 +16,15 @@ from torch import Tensor
 from batchednodes.algorithms.local_sgd import filled
 from batchednodes.config import Config, Local
 from batchednodes.data import Dataset, DataSizes, Heterogeneity, Sampler, Shards
+from batchednodes.data.sources.mapped import MappedRows
 from batchednodes.models import losses
+from batchednodes.models.feed import Feed, HostRows
 from batchednodes.models.frozen import without_trunk
 from batchednodes.models.lookups import Lookups
 from batchednodes.models.problem import Problem, Tests
 from batchednodes.models.stacked import RangeError, Stack, Ways
 from batchednodes.models.trial import Trial, check_apart
+from batchednodes.numerics import devices
 from batchednodes.simulation.build import datasets, trials
 from batchednodes.topology import Networks
 
@@ -79,23 +82,58 @@ def problem(
     stack_ = skeleton(config, sets[0].sizes, dtype, where)
     kind, send = _checked_type(config, dtype, sets), Sender(dtype, where)
     tests = tuple(_tests(batch, sets, send, kind))
-    features = send(np.concatenate([d.features for d in sets]), kind)
     targets = send(np.concatenate([d.targets for d in sets]))
-    trials.check(config, targets, sets[0].classes)
+    features = _features([d.features for d in sets], send, kind)
     criterion = losses.choose(config.task.loss, sets[0].classes)
     stack_ = replace(stack_, ways=check_lookups(configs, dealt))
-    found = Problem(stack_, criterion, sets[0].classes, features, targets, tests, sampler)
-    first, _ = filled(found.draw(np.zeros(1, np.int64), np.zeros(1, np.int64))[0, :1], torch.zeros((), dtype=dtype))
+    feed = _feed(config, features, targets, sampler, sets[0].classes)
+    found = Problem(stack_, criterion, sets[0].classes, targets[:0], targets, tests, sampler)
+    found = replace(found, features=features) if feed is None else found.fed(feed)
+    trials.check(config, targets, sets[0].classes)
+    trials.check_augmentations(config, found)
+    return without_trunk(_tried(config, found)), tuple(datasets.heterogeneity(*one) for one in dealt)
+
+
+def _tried(config: Config, found: Problem) -> Problem:
+    """Returns a problem that knows how vmap carries its model, which is tried on a minibatch.
+
+    Raises:
+        ValueError: the model cannot be trained on such examples.
+    """
+    node, like = np.zeros(1, np.int64), torch.zeros((), dtype=found.stack.dtype)
+    first, _ = filled(found.draw(node, node)[0, :1], like)
     ways = Trial(found, *found.batch(first[0])).ways()
-    found = replace(found, stack=replace(stack_, ways=ways))
+    found = replace(found, stack=replace(found.stack, ways=ways))
     if ways.draws:
-        found = replace(found, sampler=replace(sampler, keyed=True))
-    if sampler.padded:
-        exact = torch.promote_types(dtype, torch.float32)  # bfloat16 rounds as much as examples may matter
-        some = features[:: max(1, len(features) // _APART)][:_APART]
-        some = some.to(exact) if kind.is_floating_point else some
-        check_apart(replace(skeleton(config, sets[0].sizes, exact, where), ways=ways), some)
-    return without_trunk(found), tuple(datasets.heterogeneity(*one) for one in dealt)
+        found = replace(found, sampler=replace(found.sampler, keyed=True))
+        found = found if found.feed is None else found.fed(found.feed.drawing(keyed=True))
+    if found.sampler.padded:
+        exact = torch.promote_types(found.stack.dtype, torch.float32)  # bfloat16 rounds as much as examples may matter
+        samples, where = found.sampler.rows.size, found.features.device
+        some, _ = found.rows(torch.arange(0, samples, max(1, samples // _APART), device=where)[:_APART])
+        some = some.to(exact) if some.is_floating_point() else some
+        outputs = found.classes or found.targets.shape[1]
+        whole = Stack.of(config.task.model.module(found.shape, outputs), exact, where)
+        check_apart(replace(whole, ways=ways), some)
+    return found
+
+
+def _features(parts: list[np.ndarray | MappedRows], send: "Sender", kind: torch.dtype) -> Tensor | HostRows:
+    """Returns features of all training examples, on the device; or, where some stay in files, what reads them."""
+    arrays = [part for part in parts if isinstance(part, np.ndarray)]
+    return send(np.concatenate(arrays), kind) if len(arrays) == len(parts) else HostRows(parts, kind, send.where)
+
+
+def _feed(
+    config: Config, features: Tensor | HostRows, targets: Tensor, sampler: Sampler, classes: int | None
+) -> Feed | None:
+    """Returns what makes the examples of each minibatch; None: they are there already, and stay as they are."""
+    if isinstance(features, Tensor) and not config.task.augment:
+        return None
+    if isinstance(features, HostRows) and devices.is_cuda(targets.device) and config.method.asks_some():
+        rule = "task.data.memory must be loaded on CUDA where nodes score models on all their examples"
+        raise ValueError(f"{rule}, got mapped; or use device=cpu")
+    return Feed.of(features, targets, sampler, config.task.augment, classes, DTYPES[config.dtype])
 
 
 def _sampler(local: Local, seeds: np.ndarray, index: np.ndarray, rows: np.ndarray, offsets: np.ndarray) -> Sampler:
@@ -227,7 +265,8 @@ def _checked_type(config: Config, dtype: torch.dtype, sets: Sequence[Dataset]) -
 
 def _warn_if_rounded(sets: Sequence[Dataset], dtype: str) -> None:
     """Warns of places of a row that hold whole numbers, some of which the dtype of the run does not hold exactly."""
-    for x in [part for data in sets for part in (data.features, data.test_features)]:
+    arrays = [part for data in sets for part in (data.features, data.test_features)]
+    for x in [part for part in arrays if isinstance(part, np.ndarray)]:  # of what stays in files nobody looks at all
         rows = x.reshape(len(x), -1)
         places = _rounded(rows, _EXACT[dtype])
         if places.size:

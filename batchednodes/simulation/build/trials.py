@@ -19,6 +19,7 @@ from batchednodes.algorithms.state import State
 from batchednodes.config import Config
 from batchednodes.events.merge import Gathering
 from batchednodes.models.criterion import Criterion, FunctionLoss
+from batchednodes.models.feed import uniform
 from batchednodes.models.problem import Problem
 from batchednodes.numerics.targets import is_own
 
@@ -50,6 +51,30 @@ def check(config: Config, targets: Tensor, classes: int | None) -> None:
     if is_own(type(local.schedule)):
         settings = local.schedule.per_node(n, seed, "local.schedule", min(n, _ROWS))
         _try_schedule(local.schedule, {name: torch.from_numpy(a) for name, a in settings.items()}, n)
+
+
+def check_augmentations(config: Config, problem: Problem) -> None:
+    """Tries the augmentations of the user's own in `task.augment`, and a loss of theirs on what augmentations make.
+
+    Raises:
+        ValueError: one of them returns what cannot be; what it raises itself goes on as it is.
+    """
+    loss, soft = config.task.loss, any(type(one).softens for one in config.task.augment)
+    if soft and problem.classes is not None and isinstance(loss, Criterion):
+        _try_loss(loss, problem.targets[:_ROWS], None, problem.stack.dtype)
+    for k, one in enumerate(config.task.augment):
+        if is_own(type(one)) and problem.feed is not None:
+            some = torch.arange(2 * _ROWS, device=problem.features.device) % len(problem.features)
+            x, y = (t[some].unflatten(0, (_ROWS, 2)) for t in (problem.features, problem.targets))
+            key, here = f"task.augment[{k}]", torch.ones(_ROWS, 2, dtype=torch.bool, device=x.device)
+            keys = torch.arange(1, _ROWS + 1, device=x.device)
+            whole, alone = (one.change(x[:m], y[:m], here[:m], uniform(keys[:m], 2, k)) for m in (_ROWS, 1))
+            for new, first, old in zip(whole, alone, (x, y), strict=True):
+                if not _is(new, tuple(old.shape)) or new.dtype != old.dtype or not _is(first, tuple(old[:1].shape)):
+                    rule = f"return features and targets of the shapes and types that they had, got {_shape(new)}"
+                    raise _refuse(key, one, "change", f"{rule} for {list(old.shape)} of {old.dtype}")
+                if not torch.equal(new[:1], first):
+                    raise _refuse(key, one, "change", "change each minibatch by itself, got what depends on others")
 
 
 def check_algorithm(rowwise: Rowwise, state: State, problem: Problem) -> None:

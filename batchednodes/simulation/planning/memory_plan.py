@@ -49,6 +49,9 @@ _LOOPED = 4 << 20
 """Temporaries of a model that is scored [B] up to which its scores are traced: more are long in their products, and the
 trace takes two dozen times as much."""
 
+_FED = 3
+"""Copies of the examples of an update that are made for it: as they are read, as they are changed, where they lie."""
+
 _WORKSPACE = {"cpu": 64 << 20, "cuda": 2 << 30}
 """Memory that the temporaries of one vmap call may take [B]."""
 
@@ -96,6 +99,7 @@ class MemoryBudget:
         """Temporaries of one row of a vmap call [B]: its minibatches, activations and gradients, new and old values."""
         steps, b = self.minibatches
         examples = steps * b * 8 + b * self._example(self.sizes[0])  # one step's features at a time
+        examples += _FED * steps * b * self._example(self.sizes[0]) if self.is_fed else 0
         rows = 6 if self.ages == 0 else 8  # ages, and step sizes
         rows += 2 * any(c.local.proximal != 0 for c in self.configs)  # where updates began, and how far it is
         each = self.neighbours or self.edges / self.nodes  # rows are filled up to those of the largest
@@ -110,6 +114,18 @@ class MemoryBudget:
         integers = data.integers and self.config.task.model.is_own()
         features = math.prod(data.features) * (8 if integers else self.item)
         return features + (8 * math.prod(data.target_shape) if data.target_shape else data.outputs * self.item)
+
+    @property
+    def is_fed(self) -> bool:
+        """Whether examples are made for each minibatch, since they lie in files or are augmented."""
+        return bool(self.config.task.augment) or any(s.mapped for s in self.sizes)
+
+    @property
+    def read(self) -> int:
+        """Bytes of the features of one update that are read from files, at most [B]."""
+        if not any(s.mapped for s in self.sizes):
+            return 0
+        return self.most // 8 * math.prod(self.sizes[0].features) * (8 if self.sizes[0].integers else self.item)
 
     @property
     def ages(self) -> int:
@@ -171,13 +187,17 @@ class MemoryBudget:
     def tensors(self, n: int, versions: int) -> dict[str, int]:
         """Returns the bytes of what lives as long as the run; versions: theirs [B]."""
         samples = sum(s.samples for s in self.sizes)
-        rows = [(s.samples + s.test_samples, s) for s in self.sizes]
+        rows = [(s.test_samples + (0 if s.mapped else s.samples), s) for s in self.sizes]
+        targets = [
+            (s.samples, math.prod(s.target_shape) if s.is_classes else s.outputs) for s in self.sizes if s.mapped
+        ]
+        stays = sum(8 * count * each for count, each in targets)  # training targets, whose features stay in files
         return {
             "models": n * self.p * self.item,
             **self.fields(n),
             "versions": versions,
-            "data": sum(count * (self._example(s) + self.item * self.kept) for count, s in rows),
-            "data while it is loaded (host)": sum(count * s.numbers * 8 for count, s in rows),
+            "data": sum(count * (self._example(s) + self.item * self.kept) for count, s in rows) + stays,
+            "data while it is loaded (host)": sum(count * s.numbers * 8 for count, s in rows) + stays,
             "sampler and clocks (host)": 12 * samples + 260 * n,
         }
 
@@ -247,6 +267,8 @@ def misfit(parts: Sequence[tuple[str, int]], available: int, device: str) -> str
     largest = ", ".join(f"{name} {gib(size)}" for name, size in sorted(parts, key=lambda part: -part[1])[:3])
     needed = f"{gib(sum(size for _, size in parts))} needed with {gib(available)} free on {device}"
     remedy = "lower network.nodes, the model or staleness.track, or use a smaller dtype"
+    if any(name.startswith("data") for name, _ in sorted(parts, key=lambda part: -part[1])[:1]):
+        remedy = "lower the number of samples, or leave them in their file (task.data.memory=mapped)"
     return f"the run must fit in memory, got {needed} (largest: {largest}); {remedy}"
 
 

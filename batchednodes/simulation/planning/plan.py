@@ -32,7 +32,7 @@ from batchednodes.simulation.build.learning import DTYPES
 from batchednodes.simulation.engine import automatic_window, slots
 from batchednodes.simulation.planning import memory_plan
 from batchednodes.simulation.planning.memory_plan import SHARE, MemoryBudget, misfit
-from batchednodes.simulation.prefetch import ALIVE, PART
+from batchednodes.simulation.prefetch import ALIVE, PART, READ
 
 _EVENT_BYTES = 160
 """Host memory of one event while a window is made and scheduled [B]: columns, their sorted copies, places, order."""
@@ -218,7 +218,7 @@ def _measured(need: MemoryBudget, stack: Stack, here: torch.device, available: i
     example = (data.features, kind, here, learning.examples(data, kind) if data.integers else None)
     with suppress(RangeError), learning.pointed_to_integers(config, data, dtype):  # all rows are checked later
         need = replace(need, activations=stack.activations(*example), convolved=stack.convolved(*example))
-        found = trunk(stack, learning.examples(data, kind).to(here))
+        found = None if need.is_fed else trunk(stack, learning.examples(data, kind).to(here))
         if found is not None:
             example = (found.shape, dtype, here)
             sizes = {"activations": found.head.activations(*example), "convolved": found.head.convolved(*example)}
@@ -244,14 +244,15 @@ def _ahead(need: MemoryBudget, events: Timeline, where: torch.device) -> dict[st
     """Returns the bytes of what is made before it is needed: events, their waves, and minibatches."""
     run, (updates, gossips) = need.config.run, events.expected(1.0)
     span = min(run.until, run.window or automatic_window(events))
-    part = min(PART, int(need.most * span * updates))
+    most = need.most + need.read
+    part = min(READ if need.read else PART, int(most * span * updates))
     made, tracked = span * (updates + gossips), any(c.staleness.track != "none" for c in need.configs)
     followed = made * _FOLLOWED_BYTES + need.nodes * _BESIDE if tracked else 0
-    drawing = held(need.nodes, sum(s.samples for s in need.sizes))
+    drawing = 0 if need.is_fed else held(need.nodes, sum(s.samples for s in need.sizes))
     return {
         "timeline and schedule (host)": int(2 * made * _EVENT_BYTES + followed),  # one runs, one is made
         "minibatches drawn ahead (host)": ALIVE * part,
-        "minibatches": part + drawing if devices.is_cuda(where) else 0,
+        "minibatches": min(part, PART) + drawing if devices.is_cuda(where) else 0,
     }
 
 
