@@ -17,7 +17,7 @@ from batchednodes.data.partitions import (
     QuantitySkew,
     Shards,
 )
-from batchednodes.data.sources.base import Dataset, DataSizes, Source, check_dataset
+from batchednodes.data.sources.base import Dataset, DataSizes, OwnTests, Source, check_dataset
 from batchednodes.data.sources.bundled import Digits, Sklearn
 from batchednodes.data.sources.huggingface import HuggingFace
 from batchednodes.data.sources.images import ImageFolder
@@ -52,6 +52,7 @@ __all__ = [
     "Noise",
     "NonlinearRegression",
     "Npz",
+    "OwnTests",
     "Parquet",
     "Partition",
     "PowerLaw",

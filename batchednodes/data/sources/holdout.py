@@ -127,7 +127,8 @@ def dataset(rows: Rows, test: Rows | None, fraction: float, seed: int, standardi
         mask = split(np.zeros(len(rows.features), np.int64) if strata is None else strata, fraction, seed)
         rows, test = _part(rows, ~mask), _part(rows, mask)
     standardize_(rows.features, test.features, standardize)
-    return Dataset(rows.features, rows.targets, test.features, test.targets, rows.classes, rows.node)
+    own = {"node": rows.node, "test_node": test.node}
+    return Dataset(rows.features, rows.targets, test.features, test.targets, rows.classes, **own)
 
 
 def _part(rows: Rows, mask: np.ndarray) -> Rows:

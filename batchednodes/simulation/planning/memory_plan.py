@@ -13,7 +13,7 @@ import numpy as np
 
 from batchednodes.algorithms.fields import Field
 from batchednodes.config import Config, has_messages
-from batchednodes.data import DataSizes
+from batchednodes.data import DataSizes, own_tests
 from batchednodes.events.messages.records import LAW, MESSAGE, NODE
 from batchednodes.events.messages.timeline import MessageTimeline
 from batchednodes.numerics.memory import Chunks, gib
@@ -131,9 +131,21 @@ class MemoryBudget:
 
     @property
     def evaluated_row(self) -> int:
-        """Temporaries of one model that is scored [B]."""
+        """Temporaries of one model that is scored [B], on the test set or on a block of test rows of its node's own."""
         tests = max(s.test_samples for s in self.sizes)
-        return self.item * (self.p + 2 * tests * self.activations)
+        labels = 8 * (3 * tests + 6 * self.sizes[0].outputs) if "classes" in self.config.run.metrics else 0
+        whole = self.item * 2 * tests * self.activations + labels
+        block = own_tests.block_width(self.own_rows + self.nodes, self.nodes) if self.own_rows else 0
+        own = block * (self._example(self.sizes[0]) + self.item * 2 * self.activations + 32)
+        return self.item * self.p + max(whole, own)
+
+    @property
+    def own_rows(self) -> int:
+        """Test rows that nodes own besides, of all networks; those that are held out are training rows less."""
+        rule = self.config.task.own_tests
+        if isinstance(rule, float):
+            return sum(int(rule * s.samples) + c.network.nodes for s, c in zip(self.sizes, self.configs, strict=True))
+        return sum(s.test_samples for s in self.sizes) if rule == "dealt" else 0
 
     def chunks(self, cuda: bool, n: int, updates: float) -> Chunks:
         """Returns the rows handled at once of n, in a run of some updates."""
@@ -170,14 +182,16 @@ class MemoryBudget:
 
     def tensors(self, n: int, versions: int) -> dict[str, int]:
         """Returns the bytes of what lives as long as the run; versions: theirs [B]."""
-        samples = sum(s.samples for s in self.sizes)
-        rows = [(s.samples + s.test_samples, s) for s in self.sizes]
+        samples, own = sum(s.samples for s in self.sizes), self.config.task.own_tests
+        rows = [(s.samples + s.test_samples * (2 if own == "dealt" else 1), s) for s in self.sizes]
+        copied = [(count + (s.samples if isinstance(own, float) else 0), s) for count, s in rows]
+        blocks = 9 * (2 * self.own_rows + self.nodes) if self.own_rows else 0
         return {
             "models": n * self.p * self.item,
             **self.fields(n),
             "versions": versions,
-            "data": sum(count * (self._example(s) + self.item * self.kept) for count, s in rows),
-            "data while it is loaded (host)": sum(count * s.numbers * 8 for count, s in rows),
+            "data": sum(count * (self._example(s) + self.item * self.kept) for count, s in rows) + blocks,
+            "data while it is loaded (host)": sum(count * s.numbers * 8 for count, s in copied),
             "sampler and clocks (host)": 12 * samples + 260 * n,
         }
 
