@@ -24,6 +24,7 @@ from batchednodes.config.local import Local
 from batchednodes.config.messages import check_messages
 from batchednodes.config.own_metrics import Metrics, check_metrics
 from batchednodes.config.rules import given
+from batchednodes.config.stopping import StopWhen
 from batchednodes.events import clocks, schemes
 from batchednodes.events.availability import Always, Availability, Churn
 from batchednodes.events.links.delay import Delay, Instant
@@ -209,7 +210,7 @@ class Run:
     second look at the test set; and metrics of your own, {kind: python, ...}."""
 
     node_metrics: bool = False
-    """Whether each evaluated node has a row at each mark, in nodes.npy and `result.nodes`; at most 16 million rows."""
+    """Whether each evaluated node has a row at each mark, in nodes.npy and `result.nodes`; at most 16,000,000 rows."""
 
     loggers: tuple[Literal["tensorboard", "csv", "wandb", "mlflow"], ...] = ("tensorboard",)
     """Who writes curves into the run's folder, each once: TensorBoard; `csv`, a table of all metrics; Weights & Biases
@@ -229,6 +230,9 @@ class Run:
 
     baseline: Literal["none", "isolated"] = "none"
     """What to run beside: `isolated` trains the same nodes without gossip, and reports them too."""
+
+    stop_when: StopWhen | None = None
+    """A metric that ends the run before its time, at a mark; null: none does."""
 
     on_divergence: Literal["stop", "quarantine", "ignore"] = "stop"
     """What to do about nodes whose loss or model is not finite: `stop` ends the run at the next mark, and says which,

@@ -124,6 +124,8 @@ class Result:
     """Final versions of each network: a row for each of its nodes, a column for each of its tracked sources."""
     folder: Path | None
     """Where the files lie; None if none were asked for."""
+    node_rows: np.ndarray | None = field(default=None, repr=False)
+    """The records of `nodes`; None without `run.node_metrics`."""
 
     @staticmethod
     def of(outcome: Outcome) -> "Result":

@@ -50,7 +50,7 @@ def read(run: Path) -> tuple[list[dict[str, Any]], str | None]:
     """
     found = summary(run)
     status = found.get("status", "finished")
-    why = None if status == "finished" else str(found.get("message", status))
+    why = None if status in ("finished", "stopped") else str(found.get("message", status))
     return [{"run": str(run)} | checked(row) for row in found["networks"]], why
 
 

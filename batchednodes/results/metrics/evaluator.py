@@ -144,7 +144,8 @@ class Evaluator:
             }
             known |= {name: all_[rows] for name, all_ in values.items()} | {"updates": clocks.updates[rows]}
             place = (clocks.time, g, rows - part.start, ~cut[part])
-            table = node_table.rows(*place, one.over_nodes["distance_from_mean"], known, one.staleness)
+            stale = None if one.staleness is None else one.staleness.of_node
+            table = node_table.rows(*place, one.over_nodes["distance_from_mean"], known, stale)
             made.append(replace(one, nodes=table))
         return made
 

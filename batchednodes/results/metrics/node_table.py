@@ -6,8 +6,6 @@ Notation: r rows, k nodes evaluated.
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from batchednodes.results.metrics.staleness import Staleness
-
 COLUMNS = np.dtype([
     ("time", "<f8"), ("network", "<i4"), ("node", "<i4"), ("updates", "<i8"), ("loss", "<f8"), ("accuracy", "<f8"),
     ("loss_own", "<f8"), ("accuracy_own", "<f8"), ("distance_from_mean", "<f8"), ("staleness", "<f8"),
@@ -22,7 +20,7 @@ def rows(
     kept: Bool[np.ndarray, " n"],
     distance: Float64[np.ndarray, " _"],
     values: dict[str, Float64[np.ndarray, " k"]],
-    stale: Staleness | None,
+    staleness: Float64[np.ndarray, " n"] | None,
 ) -> np.ndarray:
     """Returns the rows of one network at one mark.
 
@@ -33,7 +31,7 @@ def rows(
         kept: which of all its nodes count.
         distance: from the mean model, of all that count.
         values: of `nodes`, by the names of columns.
-        stale: its staleness; None: it is not tracked.
+        staleness: of all its nodes; None: it is not tracked.
     """
     found = np.zeros(nodes.size, COLUMNS)
     found["time"], found["network"], found["node"] = time, network, nodes
@@ -42,6 +40,6 @@ def rows(
     for name, some in values.items():
         found[name] = some
     found["distance_from_mean"] = distance[(np.cumsum(kept) - 1)[nodes]]
-    if stale is not None:
-        found["staleness"] = stale.of_node[nodes]
+    if staleness is not None:
+        found["staleness"] = staleness[nodes]
     return found

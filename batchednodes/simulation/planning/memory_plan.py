@@ -17,6 +17,7 @@ from batchednodes.data import DataSizes, own_tests
 from batchednodes.events.messages.records import LAW, MESSAGE, NODE
 from batchednodes.events.messages.timeline import MessageTimeline
 from batchednodes.numerics.memory import Chunks, gib
+from batchednodes.results.metrics.node_table import COLUMNS
 from batchednodes.simulation.build import datasets, fields
 
 SHARE = 0.9
@@ -48,6 +49,9 @@ _SCORED = 2_000
 _LOOPED = 4 << 20
 """Temporaries of a model that is scored [B] up to which its scores are traced: more are long in their products, and the
 trace takes two dozen times as much."""
+
+_ROWS = 16_000_000
+"""The most rows of nodes of a run: a file of about 1 GiB."""
 
 _WORKSPACE = {"cpu": 64 << 20, "cuda": 2 << 30}
 """Memory that the temporaries of one vmap call may take [B]."""
@@ -165,6 +169,12 @@ class MemoryBudget:
         each = sum(1 + min(c.run.eval_nodes or c.network.nodes, c.network.nodes) for c in self.configs)
         return each * (1 + self.config.run.until / self.config.run.mark_every)
 
+    @property
+    def node_rows(self) -> int:
+        """Rows of nodes at all marks, at most."""
+        each = sum(c.run.eval_nodes or c.network.nodes for c in self.configs)
+        return each * (1 + math.ceil(self.config.run.until / self.config.run.mark_every))
+
     def threads(self, rows: int, most: int) -> int:
         """Returns how many threads pay for waves of some rows: the most there are, or one.
 
@@ -193,7 +203,7 @@ class MemoryBudget:
             "data": sum(count * (self._example(s) + self.item * self.kept) for count, s in rows) + blocks,
             "data while it is loaded (host)": sum(count * s.numbers * 8 for count, s in copied),
             "sampler and clocks (host)": 12 * samples + 260 * n,
-        }
+        } | ({"rows of nodes (host)": self.node_rows * COLUMNS.itemsize} if self.config.run.node_metrics else {})
 
     @property
     def edges(self) -> int:
@@ -276,6 +286,9 @@ def screen(needs: MemoryBudget, where: str, available: Mapping[str, int]) -> Non
         ValueError: graphs, models, data and clocks do not fit; or a model has fewer parameters than a message parts.
     """
     rule = needs.config.gossip.merge.weighing(np.zeros(1))
+    if needs.config.run.node_metrics and needs.node_rows > _ROWS:
+        got = f"{needs.node_rows:,}; raise run.mark_every, or lower run.eval_nodes"
+        raise ValueError(f"run.node_metrics must make at most {_ROWS:,} rows, a node and mark each, got {got}")
     if 0 < needs.p < rule.parts:
         raise ValueError(f"gossip.merge.parts must be at most the {needs.p} parameters of the model, got {rule.parts}")
     memory = needs.tensors(needs.nodes, sum(2 * c.network.nodes * _tracked(c) for c in needs.configs))
