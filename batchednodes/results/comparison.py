@@ -230,7 +230,7 @@ def interval(values: Float64[np.ndarray, " r"], key: str) -> tuple[float, float]
     half = half_width(values)
     if half is None:
         return None
-    mean, share = float(values.mean()), key.startswith("accuracy_")
+    mean, share = float(values.mean()), key.startswith(("accuracy_", "f1_"))
     low, high = mean - half, mean + half
     if share and (low < 0 or high > 1):
         ends = np.log(mean / (1 - mean)) + half / (mean * (1 - mean)) * np.array([-1.0, 1.0])
