@@ -1,4 +1,4 @@
-"""Command line: train, resume, plan, list, plot, compare, figure.
+"""Command line: train, resume, plan, list, plot, compare, confusion, figure.
 
 What a user got wrong is refused here, as far as settings and the sizes of data say so, before PyTorch is imported.
 """
@@ -18,6 +18,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from batchednodes import __version__
+from batchednodes.cli.confusion import confusion
 from batchednodes.cli.console import Output, check_written, console, loading, say
 from batchednodes.cli.interruption import seconds
 from batchednodes.figures.published import EXPERIMENTS
@@ -296,6 +297,9 @@ def compare(
             terminal.print(table)
 
 
+app.command()(confusion)
+
+
 @app.command()
 def figure(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(EXPERIMENTS)}.", metavar="NAME")],
@@ -330,7 +334,7 @@ def main() -> None:
     sys.stdout, sys.stderr = noting
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            warnings.showwarning = lambda message, *_: say("warning", message)
             warnings.filterwarnings("always", message=r"network\.topology", category=UserWarning)
             warnings.filterwarnings("default", message=r"task\.data", category=UserWarning)
             _run()
@@ -359,10 +363,6 @@ def _run() -> None:
             raise
         say("error", said)
         sys.exit(2)
-
-
-def _show_warning(message: Warning | str, *_: Any) -> None:
-    say("warning", message)
 
 
 def _print_metrics(as_json: bool) -> None:

@@ -206,6 +206,9 @@ def _network_table(final: dict[str, Any], isolated: dict[str, Any] | None) -> Ta
     for label, role in roles.items():
         key = catalogue.roles(measure)[role]
         table.add_row(f"{measure}, {label}", *(_words(row[key]) for row in (final, isolated) if row))
+    for label, key in {"mean node": "accuracy_own_mean", "worst 10%": "accuracy_own_worst"}.items():
+        if final.get(key) is not None:
+            table.add_row(f"own test rows, {label}", *(_words(row[key]) for row in (final, isolated) if row))
     table.add_row("consensus distance", *(_words(row["consensus_distance"]) for row in (final, isolated) if row))
     return table
 
@@ -227,6 +230,7 @@ def _notes(result: "training.Outcome", networks: list[dict[str, Any]]) -> list[s
     start = summary["start"]
     return [
         *([_origin(start)] if start else []),
+        *([f"stopped     {summary['message']}"] if summary["status"] == "stopped" else []),
         *(_staleness(networks[0]) if len(networks) == 1 else []),
         *(_split(summary["heterogeneity"][0]) if len(networks) == 1 else []),
         *_diverged(summary["diverged"], networks[0]["quarantined"] is not None),

@@ -32,16 +32,16 @@ class PythonMetric:
         targets.check(self.target, '"package.module:name" or "path/to/file.py:name"')
 
 
-Metrics = tuple[Literal["default"] | PythonMetric, ...]
-"""What a run measures: what every run does, then the user's own."""
+Metrics = tuple[Literal["default", "classes"] | PythonMetric, ...]
+"""What a run measures: what every run does, then what is asked for, and the user's own."""
 
 
 def check_metrics(metrics: Metrics) -> None:
-    """Checks that what every run measures comes first, and once.
+    """Checks that what every run measures comes first, and nothing but the user's own twice.
 
     Raises:
         ValueError: it does not.
     """
-    if metrics[:1] != ("default",) or "default" in metrics[1:]:
-        got = [metric if metric == "default" else metric.target for metric in metrics]
+    if metrics[:1] != ("default",) or any(metrics.count(name) > 1 for name in ("default", "classes")):
+        got = [metric.target if isinstance(metric, PythonMetric) else metric for metric in metrics]
         raise ValueError(f"metrics must begin with default, and name it once, got {shown(got)}; add yours after it")

@@ -24,6 +24,7 @@ from batchednodes.config.local import Local
 from batchednodes.config.messages import check_messages
 from batchednodes.config.own_metrics import Metrics, check_metrics
 from batchednodes.config.rules import given
+from batchednodes.config.stopping import StopWhen
 from batchednodes.events import clocks, schemes
 from batchednodes.events.availability import Always, Availability, Churn
 from batchednodes.events.links.delay import Delay, Instant
@@ -148,13 +149,21 @@ class Task:
     """What training minimises; `auto` is cross_entropy for labels, the mean over all tokens where each has one, and
     mse (mean squared error) for real targets; or a section of kind python: a loss of your own."""
 
+    own_tests: float | Literal["none", "dealt"] = "none"
+    """Test rows of the nodes' own, on which each is scored besides: `dealt`, the test rows of the data, each to one
+    node, with the shares of labels of its training rows, as it sees them; or a share of its own rows, held out
+    [dimensionless], between 0 and 1, both excluded."""
+
     def __post_init__(self) -> None:
         """Lets models of quadratic losses be vectors that begin at 0, unless it is said how they begin."""
+        if isinstance(self.own_tests, float) and not 0 < self.own_tests < 1:
+            rule = "own_tests must be none, dealt, or a share between 0 and 1, both excluded [dimensionless]"
+            raise ValueError(f"{rule}, got {shown(self.own_tests)}; 0.2 holds out a fifth of each node's rows")
         if not self.data.is_quadratic():
             if isinstance(self.model, models.NoisyLinear):
                 raise ValueError("model.kind must be another than noisy_linear unless data.kind=quadratics; use linear")
             return
-        for name in ("partition", "shift", "augment", "loss"):
+        for name in ("partition", "shift", "augment", "loss", "own_tests"):
             if given(self, name):
                 raise ValueError(f"{name} must be left out with data.kind=quadratics, which says it; leave it out")
         model, noise = self.model, self.data.gradient_noise()
@@ -200,7 +209,11 @@ class Run:
     """Number of nodes that are evaluated, a fixed random sample; at least 1, at most `network.nodes`; null: all."""
 
     metrics: Metrics = ("default",)
-    """What is measured at marks: `default`, what every run measures, then metrics of your own, {kind: python, ...}."""
+    """What is measured at marks: `default`, what every run measures; then `classes`, macro F1 and balanced accuracy, a
+    second look at the test set; and metrics of your own, {kind: python, ...}."""
+
+    node_metrics: bool = False
+    """Whether each evaluated node has a row at each mark, in nodes.npy and `result.nodes`; at most 16,000,000 rows."""
 
     loggers: tuple[Literal["tensorboard", "csv", "wandb", "mlflow"], ...] = ("tensorboard",)
     """Who writes curves into the run's folder, each once: TensorBoard; `csv`, a table of all metrics; Weights & Biases
@@ -220,6 +233,9 @@ class Run:
 
     baseline: Literal["none", "isolated"] = "none"
     """What to run beside: `isolated` trains the same nodes without gossip, and reports them too."""
+
+    stop_when: StopWhen | None = None
+    """A metric that ends the run before its time, at a mark; null: none does."""
 
     on_divergence: Literal["stop", "quarantine", "ignore"] = "stop"
     """What to do about nodes whose loss or model is not finite: `stop` ends the run at the next mark, and says which,

@@ -18,7 +18,7 @@ from batchednodes.data.partitions import (
     QuantitySkew,
     Shards,
 )
-from batchednodes.data.sources.base import Dataset, DataSizes, Source, check_dataset
+from batchednodes.data.sources.base import Dataset, DataSizes, OwnTests, Source, check_dataset
 from batchednodes.data.sources.bundled import Digits, Sklearn
 from batchednodes.data.sources.heart_disease import HeartDisease
 from batchednodes.data.sources.huggingface import HuggingFace
@@ -62,6 +62,7 @@ __all__ = [
     "Noise",
     "NonlinearRegression",
     "Npz",
+    "OwnTests",
     "Parquet",
     "Partition",
     "PowerLaw",

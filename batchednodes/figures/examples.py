@@ -1,16 +1,79 @@
-"""Examples that models of a run are tried on: features and targets in any form that `train` takes."""
+"""Examples that models of a run learned from, or are tried on, in any form that `train` takes."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from batchednodes.data import from_objects
+from batchednodes.data import Dataset, Shards, from_objects
 from batchednodes.numerics.torch_modes import own
 from batchednodes.numerics.values import shown
 
+_BATCH = 4096
+"""Examples that a model sees at once."""
+
 Rows = tuple[np.ndarray, np.ndarray]
 """Features and targets of some examples."""
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """What the nodes of a run have learned from, as they saw it: standardised and shifted, if the settings say so."""
+
+    sets: tuple[tuple[Dataset, Shards], ...] = field(repr=False)
+    """Data of each network, and who owns which rows."""
+
+    @property
+    def train(self) -> "Owned":
+        """The training rows of each node: `train[i]` is (features, targets) of node i."""
+        return Owned(tuple((data.features, data.targets, own.rows, own.offsets) for data, own in self.sets))
+
+    @property
+    def test(self) -> Rows:
+        """The test rows (features, targets) of the first network; `tests` has those of all."""
+        return self.tests[0]
+
+    @property
+    def tests(self) -> tuple[Rows, ...]:
+        """The test rows of each network."""
+        return tuple((data.test_features, data.test_targets) for data, _ in self.sets)
+
+    @property
+    def own_tests(self) -> "Owned":
+        """The test rows of each node's own, as `train` has its training rows; of a run with `task.own_tests`.
+
+        Raises:
+            ValueError: nodes have none.
+        """
+        found = [data.own for data, _ in self.sets if data.own is not None]
+        if not found:
+            raise ValueError("own test rows must be asked of a run with task.own_tests, got one without")
+        return Owned(tuple((own.features, own.targets, np.arange(len(own.targets)), own.offsets) for own in found))
+
+
+@dataclass(frozen=True, eq=False)
+class Owned(Sequence[Rows]):
+    """The rows of each node, networks one after the other."""
+
+    parts: tuple[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], ...] = field(repr=False)
+    """Of each network features and targets, the rows of nodes, one after the other, and where those of each begin."""
+
+    def __len__(self) -> int:
+        return sum(len(offsets) - 1 for *_, offsets in self.parts)
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(len(self)))]
+        k = range(len(self))[i]  # IndexError where there is no such node
+        for features, targets, owned, offsets in self.parts:
+            if k < len(offsets) - 1:
+                rows_ = owned[offsets[k] : offsets[k + 1]]
+                return features[rows_], targets[rows_]
+            k -= len(offsets) - 1
+        raise AssertionError
 
 
 def rows(data: Any, classes: int | None) -> Rows:
@@ -46,3 +109,23 @@ def features(data: Any, classes: int | None) -> np.ndarray:
     if not hasattr(data, "__len__"):
         raise ValueError(f"data must be features, or data that train takes, got {shown(data)}")
     return rows(data, classes)[0]
+
+
+def outputs(model: nn.Module, features: np.ndarray, kind: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    """Returns what a model puts out for some rows in evaluation mode, on the host.
+
+    Args:
+        model: of a node, or another one.
+        features: of the rows.
+        kind: type of numbers in which it takes them.
+        shape: of the features of a row of the run's own.
+
+    Raises:
+        ValueError: features have another shape.
+    """
+    rows_ = torch.from_numpy(features).to(next(model.parameters()).device, kind)
+    try:
+        return torch.cat([model.eval()(part) for part in rows_.split(_BATCH)]).cpu()
+    except RuntimeError as error:
+        wanted, got = list(shape), list(features.shape[1:])
+        raise ValueError(f"data must have features of shape {wanted}, as the run, got {got}: {error}") from error

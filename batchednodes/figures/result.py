@@ -7,11 +7,11 @@ import base64
 import html
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -19,13 +19,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from batchednodes.config import Config, sweep
-from batchednodes.data import Dataset, Shards
 from batchednodes.figures import bars, examples
-from batchednodes.figures.examples import Rows
+from batchednodes.figures.examples import Data, Rows
 from batchednodes.models import losses
 from batchednodes.models.stacked import Stack
 from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.torch_modes import own
+from batchednodes.numerics.values import shown
 from batchednodes.results import comparison
 from batchednodes.simulation import training
 from batchednodes.simulation.build import datasets, learning
@@ -40,55 +40,10 @@ else:
     pd = deferred("pandas")
     plots = deferred("batchednodes.figures.plots")
 
-_OVER_NODES = re.compile(r"(loss|accuracy)_(mean_model|mean|max|min|median)")
+_OVER_NODES = re.compile(
+    r"((?:loss|accuracy|f1|perplexity)(?:_own|_balanced)?)_(mean_model|mean|max|min|median|worst|std)"
+)
 """Keys of metrics that are one number of all nodes -> what is measured, and which number."""
-
-_BATCH = 4096
-"""Examples that a model sees at once."""
-
-
-@dataclass(frozen=True, eq=False)
-class Data:
-    """What the nodes of a run have learned from, as they saw it: standardised and shifted, if the settings say so."""
-
-    sets: tuple[tuple[Dataset, Shards], ...] = field(repr=False)
-    """Data of each network, and who owns which rows."""
-
-    @property
-    def train(self) -> "Owned":
-        """The training rows of each node: `train[i]` is (features, targets) of node i."""
-        return Owned(self.sets)
-
-    @property
-    def test(self) -> Rows:
-        """The test rows (features, targets) of the first network; `tests` has those of all."""
-        return self.tests[0]
-
-    @property
-    def tests(self) -> tuple[Rows, ...]:
-        """The test rows of each network."""
-        return tuple((data.test_features, data.test_targets) for data, _ in self.sets)
-
-
-@dataclass(frozen=True, eq=False)
-class Owned(Sequence[Rows]):
-    """The training rows of each node, networks one after the other."""
-
-    sets: tuple[tuple[Dataset, Shards], ...] = field(repr=False)
-
-    def __len__(self) -> int:
-        return sum(shards.sizes.size for _, shards in self.sets)
-
-    def __getitem__(self, i: Any) -> Any:
-        if isinstance(i, slice):
-            return [self[k] for k in range(*i.indices(len(self)))]
-        k = range(len(self))[i]  # IndexError where there is no such node
-        for data, shards in self.sets:
-            if k < shards.sizes.size:
-                rows = shards.rows[shards.offsets[k] : shards.offsets[k + 1]]
-                return data.features[rows], data.targets[rows]
-            k -= shards.sizes.size
-        raise AssertionError
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -124,6 +79,8 @@ class Result:
     """Final versions of each network: a row for each of its nodes, a column for each of its tracked sources."""
     folder: Path | None
     """Where the files lie; None if none were asked for."""
+    node_rows: np.ndarray | None = field(default=None, repr=False)
+    """The records of `nodes`; None without `run.node_metrics`."""
 
     @staticmethod
     def of(outcome: Outcome) -> "Result":
@@ -150,6 +107,17 @@ class Result:
 
     # -------------------------------------------------------------------------------------------------------- models
 
+    def row(self, node: int, network: int = 0) -> int:
+        """Returns the row of x of a node by its number in its network.
+
+        Raises:
+            ValueError: there is no such network, or no such node in it.
+        """
+        first, end = self._ends(network)
+        if not 0 <= node < end - first:
+            raise ValueError(f"node must be one of 0 .. {end - first - 1}, got {node}")
+        return first + node
+
     @property
     def versions(self) -> Int[Tensor, "n t"]:
         """Final versions of the tracked sources, networks one after the other.
@@ -170,13 +138,12 @@ class Result:
     def mean_model(self, network: int = 0) -> nn.Module:
         """Returns a module whose weights are the mean over the nodes of a network."""
         with own():
-            if not 0 <= network < len(self._configs):
-                raise ValueError(f"network must be one of 0 .. {len(self._configs) - 1}, got {network}")
-            first = sum(c.network.nodes for c in self._configs[:network])
-            rows = self.x[first : first + self._configs[network].network.nodes]
+            rows = self.x[slice(*self._ends(network))]
             return self.stack.module(rows.double().mean(0).to(self.x.dtype))
 
-    def evaluate(self, data: Any = None, nodes: Iterable[int] | None = None) -> "pd.DataFrame":
+    def evaluate(
+        self, data: Any = None, nodes: Iterable[int] | None = None, *, own_tests: bool = False
+    ) -> "pd.DataFrame":
         """Returns loss and accuracy of the models of nodes, a row for each.
 
         Example:
@@ -189,6 +156,7 @@ class Result:
             data: what the models are to be tried on, in any form that `train` takes; None: the run's own test rows.
                 Rows are taken as the nodes see theirs: standardised, if the run's are.
             nodes: their numbers; None: all.
+            own_tests: whether each is tried on its own test rows, of `task.own_tests`, instead; NaN where it has none.
 
         Raises:
             ValueError: a node is none of the run's, or data are of no use.
@@ -197,7 +165,7 @@ class Result:
         given = None if data is None else examples.rows(data, self._classes)
         criterion = losses.choose(self._configs[0].task.loss, self._classes)
         with own(), torch.no_grad():
-            scores = [self._score(i, given or self._tests(i), criterion) for i in chosen]
+            scores = [self._score(i, given or self._tests(i, own_tests), criterion) for i in chosen]
         loss, accuracy = ([pair[k] for pair in scores] for k in (0, 1))
         networks = [self._network(i) for i in chosen]
         return pd.DataFrame({"node": [*chosen], "network": networks, "loss": loss, "accuracy": accuracy})
@@ -211,24 +179,44 @@ class Result:
         """
         with own(), torch.no_grad():
             features = self._tests(self._node(i))[0] if data is None else examples.features(data, self._classes)
-            outputs = self._outputs(i, features)
-            return (outputs if self._classes is None else outputs.argmax(-1)).numpy()
+            return self._said(self.model(i), features)
 
-    def confusion(self, i: int, data: Any = None) -> "pd.DataFrame":
-        """Returns how often the model of node i takes each label, in rows, for each label, in columns.
+    def confusion(
+        self, i: int | Literal["mean", "each"] = "mean", data: Any = None, *, own_tests: bool = False, network: int = 0
+    ) -> "pd.DataFrame":
+        """Returns how often a model takes rows with each label, a line each, for each label, a column each.
+
+        Example:
+            >>> import batchednodes
+            >>> task = {"data": {"kind": "sklearn", "name": "iris"}, "own_tests": "dealt"}
+            >>> run = batchednodes.train({"network.nodes": 4, "task": task, "run.until": 2})
+            >>> parts = [run.confusion("mean", run.data.own_tests[i]) for i in range(4)]
+            >>> bool((sum(parts) == run.confusion("mean")).all(axis=None))  # each test row is one node's own
+            True
 
         Args:
-            i: the node.
-            data: in any form that `train` takes; None: the run's own test rows.
+            i: the node; "mean": the mean model of a network; "each": the sum over its nodes, each by its own model.
+            data: in any form that `train` takes; None: the run's test rows.
+            own_tests: whether the rows are the node's own test rows, of `task.own_tests`, instead; of the mean model,
+                those of all nodes of the network.
+            network: its number, for "mean" and "each".
 
         Raises:
-            ValueError: there are no labels.
+            ValueError: there are no labels, or no such node or rows.
         """
         if self._classes is None:
             raise ValueError("confusion must be asked of a run with labels, got one with real targets")
-        targets = (self._tests(self._node(i)) if data is None else examples.rows(data, self._classes))[1].ravel()
+        given = None if data is None else examples.rows(data, self._classes)
+        first, last = self._ends(network)
+        nodes = range(first, last) if isinstance(i, str) else [self._node(i)]
+        if i not in ("mean", "each") and isinstance(i, str):
+            raise ValueError(f"i must be a node, mean or each, got {shown(i)}")
         counts = np.zeros((self._classes, self._classes), np.int64)
-        np.add.at(counts, (targets, self.predictions(i, data).ravel()), 1)
+        for k in nodes if i != "mean" or own_tests else nodes[:1]:
+            features, targets = given or self._tests(k, own_tests)
+            with own(), torch.no_grad():
+                said = self._said(self.mean_model(network) if i == "mean" else self.model(k), features)
+            np.add.at(counts, (targets.ravel(), said.ravel()), 1)
         labels = pd.RangeIndex(self._classes)
         return pd.DataFrame(counts, labels.rename("label"), labels.rename("predicted"))
 
@@ -247,12 +235,26 @@ class Result:
         return self._data
 
     @property
+    def nodes(self) -> "pd.DataFrame":
+        """What was measured of each evaluated node at each mark, a row each; of a run with `run.node_metrics`.
+
+        Example:
+            >>> import batchednodes
+            >>> run = batchednodes.train({"network.nodes": 3, "run": {"until": 2, "node_metrics": True}})
+            >>> run.nodes[["time", "node", "updates"]].tail(3).to_dict("list")
+            {'time': [2.0, 2.0, 2.0], 'node': [0, 1, 2], 'updates': [2, 1, 1]}
+        """
+        if self.node_rows is None:
+            raise ValueError("nodes must be asked of a run with run.node_metrics=true, got one without")
+        return pd.DataFrame(self.node_rows)
+
+    @property
     def table(self) -> "pd.DataFrame":
         """All numbers one a row, as plotting libraries want them: network, settings, node, time, metric, value.
 
-        `node` says of whom a number is: "mean", "max", "min" and "median" are over nodes, "mean_model" is of the mean
-        of their models, "all" of the whole network; at the end loss and accuracy of each node stand beside, by its
-        number, which are computed when the table is first asked for.
+        `node` says of whom a number is: "mean", "max", "min", "median", "std" and "worst" (the worst tenth) are over
+        nodes, "mean_model" is of the mean of their models, "all" of the whole network; at the end loss and accuracy of
+        each node stand beside, by its number, which are computed when the table is first asked for.
 
         Example:
             >>> import batchednodes
@@ -363,22 +365,33 @@ class Result:
         ends = np.cumsum([c.network.nodes for c in self._configs])
         return int(np.searchsorted(ends, i, side="right"))
 
-    def _tests(self, i: int) -> Rows:
-        """Returns the test rows of a node."""
-        return self.data.tests[self._network(i)]
+    def _ends(self, network: int) -> tuple[int, int]:
+        """Returns the first row of x of a network, and the first one after it."""
+        if not 0 <= network < len(self._configs):
+            raise ValueError(f"network must be one of 0 .. {len(self._configs) - 1}, got {network}")
+        first = sum(c.network.nodes for c in self._configs[:network])
+        return first, first + self._configs[network].network.nodes
 
-    def _outputs(self, i: int, features: np.ndarray) -> Tensor:
-        """Returns what the model of a node puts out for some rows, on the host."""
-        module, rows = self.model(i).eval(), torch.from_numpy(features).to(self.x.device, self._kind)
-        try:
-            return torch.cat([module(part) for part in rows.split(_BATCH)]).cpu()
-        except RuntimeError as error:
-            wanted, got = list(self.data.train[0][0].shape[1:]), list(features.shape[1:])
-            raise ValueError(f"data must have features of shape {wanted}, as the run, got {got}: {error}") from error
+    def _tests(self, i: int, own_tests: bool = False) -> Rows:
+        """Returns the test rows of a node: those of its network, or its own."""
+        return self.data.own_tests[i] if own_tests else self.data.tests[self._network(i)]
+
+    def _outputs(self, model: nn.Module, features: np.ndarray) -> Tensor:
+        """Returns what a model puts out for some rows, on the host."""
+        return examples.outputs(model, features, self._kind, self.data.train[0][0].shape[1:])
+
+    def _said(self, model: nn.Module, features: np.ndarray) -> np.ndarray:
+        """Returns what a model says of each row: its label, or of real targets the numbers."""
+        if not len(features):
+            return np.zeros(0, np.int64)
+        outputs = self._outputs(model, features)
+        return (outputs if self._classes is None else outputs.argmax(-1)).numpy()
 
     def _score(self, i: int, rows: Rows, criterion: losses.Loss) -> tuple[float, float]:
-        """Returns loss and accuracy (NaN where there are no labels) of the model of a node."""
-        outputs, targets = self._outputs(i, rows[0]), torch.from_numpy(rows[1])
+        """Returns loss and accuracy (NaN where there are no labels, or no rows) of the model of a node."""
+        if not len(rows[0]):
+            return float("nan"), float("nan")
+        outputs, targets = self._outputs(self.model(i), rows[0]), torch.from_numpy(rows[1])
         if self._classes is None:
             return float(criterion.mean(outputs, targets.to(outputs.dtype))), float("nan")
         return float(criterion.mean(outputs, targets)), float((outputs.argmax(-1) == targets).double().mean())

@@ -103,7 +103,8 @@ def without_trunk(problem: Problem) -> Problem:
         for t in problem.tests
     )
     shape = tuple(problem.features.shape[1:])
-    return replace(problem, stack=found.head, features=found.of(problem.features), tests=tests, given=shape)
+    own = problem.own and replace(problem.own, features=found.of(problem.own.features, scoring=True))
+    return replace(problem, stack=found.head, features=found.of(problem.features), tests=tests, own=own, given=shape)
 
 
 def _apart(module: nn.Module) -> nn.Module:

@@ -4,9 +4,10 @@ Notation: g networks, w nodes of a wave, p parameters, s steps, b examples of a 
 examples, k outputs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,11 +18,14 @@ from torch.func import vjp, vmap
 from batchednodes.data import Sampler
 from batchednodes.models.feed import Drawn, Feed
 from batchednodes.models.losses import Loss
+from batchednodes.models.own_rows import OwnRows
 from batchednodes.models.scoring import Scorer
 from batchednodes.models.stacked import Stack
 from batchednodes.numerics import devices
 from batchednodes.numerics.fx_program import UntraceableError
 from batchednodes.numerics.memory import sendable
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +74,8 @@ class Problem:
     """Test sets of all networks, each shared by all nodes of its network."""
     sampler: Sampler
     """Which examples are in each minibatch of each node."""
+    own: OwnRows | None = None
+    """Test rows of the nodes' own; None: they have none."""
     given: tuple[int, ...] | None = None
     """Shape of an example of the data, where features are what a frozen part of the model makes of it."""
     feed: Feed | None = None
@@ -167,15 +173,70 @@ class Problem:
         """
         if tests.scorer is not None:
             return tests.scorer.scores(models, tests.features, tests.targets)
-        count, score = models.shape[1], self._composed if self.stack.ways.composed else self.score
-        own, features, targets = None, tests.features, tests.targets
+        loss, accuracy = self._each(self.score, models, tests)
+        return loss, accuracy
+
+    def _each(
+        self, score: Callable[..., tuple[Tensor, ...]], models: Float[Tensor, "g k p"], tests: Tests
+    ) -> tuple[Tensor, ...]:
+        """Returns what a function of a model, features and targets gives of each model of each network."""
+        count, score, own = models.shape[1], self._way(score), None
+        features, targets = tests.features, tests.targets
         if self.stack.ways.anchored:  # each model gets features of its own
             own, features = 0, features.unsqueeze(1).expand(len(features), count, *features.shape[1:])
         if len(models) == 1:
-            loss, accuracy = vmap(score, in_dims=(0, own, None))(models[0], features[0], targets[0])
-            return loss.unsqueeze(0), accuracy.unsqueeze(0)
+            found = vmap(score, in_dims=(0, own, None))(models[0], features[0], targets[0])
+            return tuple(t.unsqueeze(0) for t in found)
         targets = targets.unsqueeze(1).expand(len(targets), count, *targets.shape[1:])
         return vmap(vmap(score, in_dims=(0, own, 0)))(models, features, targets)
+
+    def _way(self, score: Callable[..., T]) -> Callable[..., T]:
+        """Returns a function of a model and examples as vmap carries it: as if for a gradient, which nothing needs."""
+        if not self.stack.ways.composed:
+            return score
+        return lambda row, *examples: vjp(lambda _: score(row, *examples), row.new_zeros(()))[0]
+
+    def hits(self, models: Float[Tensor, "g k p"], tests: Tests) -> Float64[Tensor, "g k 3 c"]:
+        """Returns of each label how often some models of each network take it rightly, take it, and should take it.
+
+        Args:
+            models: of each network.
+            tests: their test sets, whose targets are labels.
+        """
+        assert self.classes is not None
+        none = torch.zeros(self.classes, dtype=torch.float64, device=models.device)
+
+        def count(row: Tensor, features: Tensor, targets: Tensor) -> tuple[Tensor]:
+            taken, label = self.stack.score(row, features).argmax(-1).flatten(), targets.flatten()
+            right, all_ = (taken == label).double(), torch.ones_like(label, dtype=torch.float64)
+            pairs = ((label, right), (taken, all_), (label, all_))
+            return (torch.stack([none.scatter_add(0, at, n) for at, n in pairs]),)
+
+        return self._each(count, models, tests)[0]
+
+    def own_scores(
+        self, models: Float[Tensor, "w p"], part: slice
+    ) -> tuple[Float64[Tensor, " w"], Float64[Tensor, " w"]]:
+        """Returns the sums of losses, and of accuracies (NaN for real targets), of models on some blocks of own rows.
+
+        Args:
+            models: one for each of the blocks.
+            part: numbers of the blocks.
+        """
+        own = self.own
+        assert own is not None
+        counted, flat = own.counted[part], own.examples[part].flatten()
+        features, targets = (t.index_select(0, flat).unflatten(0, counted.shape) for t in (own.features, own.targets))
+
+        def score(row: Tensor, x: Tensor, y: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+            outputs = self.stack.score(row, x)
+            loss = self.criterion.each(outputs, y).double()
+            right = torch.full_like(loss, torch.nan)
+            if self.classes is not None:
+                right = (outputs.argmax(-1) == y).reshape(len(y), -1).double().mean(1)
+            return loss.masked_fill(~counts, 0.0).sum(), right.masked_fill(~counts, 0.0).sum()
+
+        return vmap(self._way(score))(models, features, targets, counted)
 
     def with_scorers(self) -> "Problem":
         """Returns the same with test sets that are scored in compiled loops, where the model allows it."""
@@ -204,11 +265,4 @@ class Problem:
         def loss(row: Tensor, x: Tensor, y: Tensor, w: Tensor) -> Tensor:
             return self.criterion.weighted(self.stack.score(row, x), y, w)
 
-        def composed(row: Tensor, x: Tensor, y: Tensor, w: Tensor) -> Tensor:  # see `_composed`
-            return vjp(lambda _: loss(row, x, y, w), row.new_zeros(()))[0]
-
-        return vmap(composed if self.stack.ways.composed else loss)(models, features, targets, weights)
-
-    def _composed(self, row: Float[Tensor, " p"], features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the same as `score`, as if for a gradient, which nothing needs."""
-        return vjp(lambda _: self.score(row, features, targets), row.new_zeros(()))[0]
+        return vmap(self._way(loss))(models, features, targets, weights)

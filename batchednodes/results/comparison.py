@@ -50,7 +50,7 @@ def read(run: Path) -> tuple[list[dict[str, Any]], str | None]:
     """
     found = summary(run)
     status = found.get("status", "finished")
-    why = None if status == "finished" else str(found.get("message", status))
+    why = None if status in ("finished", "stopped") else str(found.get("message", status))
     return [{"run": str(run)} | checked(row) for row in found["networks"]], why
 
 
@@ -230,7 +230,7 @@ def interval(values: Float64[np.ndarray, " r"], key: str) -> tuple[float, float]
     half = half_width(values)
     if half is None:
         return None
-    mean, share = float(values.mean()), key.startswith("accuracy_")
+    mean, share = float(values.mean()), key.startswith(("accuracy_", "f1_"))
     low, high = mean - half, mean + half
     if share and (low < 0 or high > 1):
         ends = np.log(mean / (1 - mean)) + half / (mean * (1 - mean)) * np.array([-1.0, 1.0])

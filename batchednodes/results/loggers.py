@@ -174,7 +174,7 @@ class MlflowLogger(Callback):
 
     def end(self, summary: dict[str, Any]) -> None:
         for run in self.runs:
-            self.client.set_terminated(run, "FINISHED" if summary["status"] == "finished" else "KILLED")
+            self.client.set_terminated(run, "FINISHED" if summary["status"] in ("finished", "stopped") else "KILLED")
 
 
 def _plain(key: str) -> str:

@@ -73,17 +73,16 @@ def cells(networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, Any]]
 
     Args:
         networks: final metrics of each network.
-        isolated: those of the same networks without gossip, of which the mean node is shown; None: no such column.
+        isolated: those of the same networks without gossip, of which the mean node is shown, on the shared test set
+            and on own test rows, where there are such; None: no such column.
     """
     keys, columns = swept(networks), dict(_columns(networks))
-    learned = f"{_measure(networks)}_mean"
-    lines = []
+    alone, lines = _alone(networks, isolated), []
     for names, members in groups(networks, keys).items():
         values = [(known([networks[k] for k in members], key), key) for key in columns.values()]
-        if isolated:
-            values.append((known([isolated[k] for k in members], learned), learned))
+        values += [(known([(isolated or [])[k] for k in members], key), key) for key in alone]
         lines.append([*names, str(len(members)), *(_words(*one) for one in values)])
-    return Cells(heads(keys), ["replicas", *columns, *(["isolated"] if isolated else [])], lines)
+    return Cells(heads(keys), ["replicas", *columns, *alone.values()], lines)
 
 
 def frame(networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, Any]] | None = None) -> "pd.DataFrame":
@@ -107,9 +106,8 @@ def frame(networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, Any]]
         row: dict[str, Any] = dict(zip(keys, values, strict=True)) | {"replicas": len(members)}
         for key in columns.values():
             row |= _numbers(known([networks[k] for k in members], key), key, key)
-        if isolated:
-            learned = f"{_measure(networks)}_mean"
-            row |= _numbers(known([isolated[k] for k in members], learned), learned, f"{learned}_isolated")
+        for key in _alone(networks, isolated):
+            row |= _numbers(known([(isolated or [])[k] for k in members], key), key, f"{key}_isolated")
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -118,6 +116,14 @@ def _numbers(values: Float64[np.ndarray, " r"], key: str, name: str) -> dict[str
     """Returns mean and ends of the interval of some values under a name; None where there are none."""
     low, high = (interval(values, key) if values.size else None) or (None, None)
     return {name: float(values.mean()) if values.size else None, f"{name}_low": low, f"{name}_high": high}
+
+
+def _alone(networks: Sequence[dict[str, Any]], isolated: Sequence[dict[str, Any]] | None) -> dict[str, str]:
+    """Returns what is shown of isolated nodes: keys, each with the head of its column."""
+    if not isolated:
+        return {}
+    own_ = {"accuracy_own_mean": "isolated, own"} if known(isolated, "accuracy_own_mean").size else {}
+    return {f"{_measure(networks)}_mean": "isolated"} | own_
 
 
 def _measure(networks: Sequence[dict[str, Any]]) -> str:

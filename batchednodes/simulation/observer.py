@@ -22,6 +22,7 @@ from batchednodes.results import theory
 from batchednodes.results.callbacks import Begun, Callback
 from batchednodes.results.checkpoints.checkpoint import Snapshot
 from batchednodes.results.checkpoints.journal import RunJournal
+from batchednodes.results.folder import node_file
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.plain_json import alike
 from batchednodes.results.folder.run_folder import RunFolder
@@ -33,6 +34,7 @@ from batchednodes.simulation.build.assembly import Simulation
 from batchednodes.simulation.engine import Observer, Progress
 from batchednodes.simulation.planning.preflight import Preflight
 from batchednodes.simulation.resume.warm_start import Origin
+from batchednodes.simulation.stopping import StopRule, ended
 
 Watch = Callable[[Config, Progress, dict[str, Any]], None]
 """Called after each window and mark, with the config in progress, how far it is, and the last row of metrics."""
@@ -97,9 +99,15 @@ class RunObserver(Observer):
         self.journal = _journal(job, means, start, devices.label(run.state.x.device), files)
         self.files = None if folder is None else self._opened(folder, means.beside)
         self.rows: list[dict[str, Any]] = [] if self.files is None else self.files.rows(len(job.made.points))
+        self.tables: list[np.ndarray] = []
         self.told = [*(loggers(job.settings.run.loggers) if job.boards else ()), *job.callbacks]
         self.late = _late(self.start, job.settings.run.until)
-        self.stopped = False
+        when = job.settings.run.stop_when
+        self.rule = None if when is None else StopRule(when, len(job.made.points))
+        self.status = "finished"
+        if self.rule is not None and self.start is not None and self.start.clocks.time < job.settings.run.until:
+            self.rule.see(self.metrics())
+            self.status = "stopped" if self.rule.met else "finished"
         self.last = time.perf_counter()
         self.begun = self.last - self.journal.seconds
         self.progress: Progress | None = None
@@ -131,6 +139,11 @@ class RunObserver(Observer):
         self.progress = Progress(self.start.clocks, j.events, j.waves, j.marks, j.done, j.end)
         return self.progress
 
+    @property
+    def stopped(self) -> bool:
+        """Whether the run is to go no further, though its time is not over."""
+        return self.status != "finished"
+
     def known(self) -> dict[str, Any] | None:
         """Returns the summary that the run has left, if it was finished as it is asked for now, and is whole."""
         if not self._ended() or self.progress is None or self.files is None:
@@ -138,7 +151,9 @@ class RunObserver(Observer):
         summary, alone = self.files.summary(), self.settings.run.baseline != "none"
         if summary is None:
             return None
-        made = self.summary(self.progress, "finished", None) | {key: summary.get(key) for key in ("devices", "resumed")}
+        made = self.summary(self.progress, self.status, None) | {
+            key: summary.get(key) for key in ("devices", "resumed")
+        }
         if alone or summary.get("isolated"):
             made["isolated"] = made["networks"]
         if not alike(summary, made) or summary["networks"][0]["time"] != self.progress.clocks.time:
@@ -147,8 +162,7 @@ class RunObserver(Observer):
 
     def _ended(self) -> bool:
         """Returns whether the run was at its end before."""
-        start, until = self.start, self.settings.run.until
-        return start is not None and start.journal.status == "finished" and start.clocks.time >= until
+        return self.start is not None and ended(self.start.journal, self.start.clocks.time, self.settings)
 
     def pause(self) -> bool:
         return self.job.stop() or (self.files is not None and self.files.overdue())
@@ -168,11 +182,17 @@ class RunObserver(Observer):
         if self.files is not None:
             self.files.log(observations, speed)
             self.rows.clear()  # in a long run they are many; metrics.jsonl has them
+        else:
+            self.tables += [o.nodes for o in observations if o.nodes is not None]
         self.rows += [o.row for o in observations]
         for one in self.told:
             one.mark([o.row for o in observations])
         self.last, self.progress = time.perf_counter(), progress
-        self.stopped = self._hopeless(observed.diverged)
+        if self._hopeless(observed.diverged):
+            self.status = "diverged"
+        elif self.rule is not None:
+            self.rule.see(o.row for o in observations)
+            self.status = "stopped" if self.rule.met and progress.clocks.time < self.settings.run.until else "finished"
         return self.advance(replace(progress, marks=progress.marks + 1), observed.diverged) and not self.stopped
 
     def _hopeless(self, nodes: divergence.Nodes) -> bool:
@@ -219,6 +239,7 @@ class RunObserver(Observer):
             **{name: getattr(progress, name) for name in ("events", "waves", "marks", "done", "end")},
             seconds=time.perf_counter() - self.begun,
             metrics=(0, "") if self.files is None else self.files.metrics,
+            nodes=(0, "") if self.files is None else self.files.nodes,
             chunks=asdict(self.run.chunks),
             curves=curves,
         )
@@ -247,6 +268,10 @@ class RunObserver(Observer):
             "status": status,
             "diverged": divergence.summary(self.run, nodes, now),
         }
+        if self.rule is not None:
+            summary["stopped"] = self.rule.times
+            if status == "stopped":
+                summary["message"] = f"the run ended at t = {now:g} s, with {self.rule.when.words}"
         if status == "diverged":
             summary["message"] = divergence.message(self.run, [p.config for p in self.job.made.points], nodes, now)
         return summary
@@ -255,11 +280,18 @@ class RunObserver(Observer):
         """Returns the rows of all marks."""
         return self.rows if self.files is None else self.files.rows()
 
+    def nodes(self) -> np.ndarray | None:
+        """Returns the rows of nodes at all marks; None: there are none."""
+        if not self.settings.run.node_metrics:
+            return None
+        return np.concatenate(self.tables) if self.folder is None else node_file.read(self.folder)
+
     def _second_half(self) -> dict[int, list[dict[str, Any]]]:
         """Returns the rows of each network over the second half of the run."""
+        half = (self.rows[-1]["time"] if self.status == "stopped" else self.settings.run.until) / 2
         found: dict[int, list[dict[str, Any]]] = {network: [] for network in range(len(self.job.made.points))}
         for row in self.metrics():
-            if row["time"] >= self.settings.run.until / 2 and row["network"] in found:
+            if row["time"] >= half and row["network"] in found:
                 found[row["network"]].append(row)
         return found
 
@@ -267,8 +299,7 @@ class RunObserver(Observer):
         """Writes the final state, before anything else is run."""
         if self.files is not None and not self._ended():
             averages = {} if self.late is None else self.late.averages()
-            status = "diverged" if self.stopped else "finished"
-            self.files.save(self._snapshot(progress, status, averages))
+            self.files.save(self._snapshot(progress, self.status, averages))
 
     def interrupt(self, progress: Progress) -> dict[str, Any]:
         """Leaves what continues the run; returns its summary, which is written too."""

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -30,6 +31,7 @@ from batchednodes.results.callbacks import Callback
 from batchednodes.results.checkpoints.checkpoint import Snapshot
 from batchednodes.results.checkpoints.checkpointer import latest, newest
 from batchednodes.results.checkpoints.header import check_rows
+from batchednodes.results.folder import node_file
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.lock import Lock
 from batchednodes.results.folder.paths import ALONE, CONFIG, ISOLATED, METRICS, SUMMARY, OutputFolder, checkpoints
@@ -43,6 +45,7 @@ from batchednodes.simulation.planning.preflight import Preflight, fresh, names, 
 from batchednodes.simulation.resume import warm_start
 from batchednodes.simulation.resume.rules import DivergedError, check_goes_on, reopened
 from batchednodes.simulation.resume.warm_start import Origin
+from batchednodes.simulation.stopping import ended
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,6 +70,8 @@ class Outcome:
     """Final versions of each network: a row for each of its nodes, a column for each of its tracked sources."""
     folder: Path | None
     """Where the files lie; None if none were asked for."""
+    node_rows: np.ndarray | None = None
+    """A row for each evaluated node at each mark, see `node_table.COLUMNS`; None without `run.node_metrics`."""
 
     @cached_property
     def metrics(self) -> "pd.DataFrame":
@@ -158,7 +163,8 @@ def left(folder: str | Path) -> Outcome:
         else:
             models = warm_start.models(found)
         tables = tuple(found.layout.block(found.state.versions, g) for g in range(found.layout.sizes.size))
-        return Outcome(settings, rows, summary, models, tables, place.path)
+        nodes = node_file.read(place) if settings.run.node_metrics else None
+        return Outcome(settings, rows, summary, models, tables, place.path, nodes)
 
 
 def _new(job: Job, out: OutputFolder | Inside | None) -> Outcome:
@@ -177,8 +183,10 @@ def _continued(job: Job, folder: Inside) -> Outcome:
     if start is not None:
         check_goes_on(folder, start.header, job.settings, job.made.points, job.made.files)
     with _assembled(job, start) as (run, means, origin):
-        ended = start is not None and start.clocks.time >= job.settings.run.until
-        reopen(folder, config.dump(job.settings), ended)
+        at_end = start is not None and (
+            start.clocks.time >= job.settings.run.until or ended(start.journal, start.clocks.time, job.settings)
+        )
+        reopen(folder, config.dump(job.settings), at_end)
         return _run(job, run, RunObserver(job, run, means, folder, start or origin))
 
 
@@ -218,7 +226,7 @@ def _run(job: Job, run: Simulation, observer: RunObserver) -> Outcome:
     """Runs to the end, then the isolated nodes if they are asked for, each from where it is."""
     with observer, named_faults():
         progress = observer.begin(run.engine.begin())
-        if progress.clocks.time < job.settings.run.until:
+        if progress.clocks.time < job.settings.run.until and not observer.stopped:
             progress = run.engine.run_(run.state, progress, observer)
             if progress.clocks.time < job.settings.run.until and not observer.stopped:
                 return _result(run, observer, progress, observer.interrupt(progress))
@@ -228,12 +236,12 @@ def _run(job: Job, run: Simulation, observer: RunObserver) -> Outcome:
             observer.tell_of_end(known)
             return _result(run, observer, progress, known)
         isolated = None
-        if job.settings.run.baseline == "isolated" and not observer.stopped:
-            alone = _isolated(job, observer.folder)
+        if job.settings.run.baseline == "isolated" and observer.status != "diverged" and progress.clocks.time > 0:
+            alone = _isolated(job, observer.folder, progress.clocks.time)
             if alone["status"] == "interrupted":
                 return _result(run, observer, progress, observer.interrupt(progress))
             isolated = alone["networks"]
-        summary = observer.summary(progress, "diverged" if observer.stopped else "finished", isolated)
+        summary = observer.summary(progress, observer.status, isolated)
         observer.finish(summary)
         return _result(run, observer, progress, summary)
 
@@ -244,17 +252,17 @@ def _result(run: Simulation, observer: RunObserver, progress: Progress, summary:
     rows = [{key: Section(v) if isinstance(v, dict) else v for key, v in row.items()} for row in observer.metrics()]
     folder = None if observer.folder is None else observer.folder.path
     models = run.evaluator.models(run.state, progress.clocks.time)
-    return Outcome(observer.settings, rows, summary, models, tables, folder)
+    return Outcome(observer.settings, rows, summary, models, tables, folder, observer.nodes())
 
 
-def _isolated(job: Job, folder: Inside | None) -> dict[str, Any]:
-    """Returns the summary of the same nodes when none of them ever gossips.
+def _isolated(job: Job, folder: Inside | None, until: float) -> dict[str, Any]:
+    """Returns the summary of the same nodes when none of them ever gossips, up to some time [s].
 
     It is a run of its own, in a folder among the checkpoints until it is finished, so that it can go on too; its
     rows of metrics stay.
     """
-    settings = _silent(replace(job.settings, name=f"{job.settings.name[:90]}-isolated"))
-    made = prepare([replace(p, config=_silent(p.config)) for p in job.made.points])
+    settings = _silent(replace(job.settings, name=f"{job.settings.name[:90]}-isolated"), until)
+    made = prepare([replace(p, config=_silent(p.config, until)) for p in job.made.points])
     alone = replace(job, settings=settings, made=made, boards=False, callbacks=())
     if folder is None:
         return _new(alone, None).summary
@@ -287,15 +295,19 @@ def _left(alone: Job, place: Inside) -> dict[str, Any] | None:
         return None
 
 
-def _silent(c: Config) -> Config:
-    """Returns the settings of nodes that never gossip; where rounds say when they would, all messages get lost."""
+def _silent(c: Config, until: float) -> Config:
+    """Returns the settings of nodes that never gossip, up to some time [s].
+
+    Where rounds say when they would, all messages get lost.
+    """
     rounds = isinstance(c.timing, Rounds)
     lost = Independent(1.0)
     gossip = replace(c.gossip, loss=lost) if rounds else replace(c.gossip, clock=Never())
+    run = replace(c.run, baseline="none", checkpoint_folder=None, node_metrics=False, stop_when=None, until=until)
     return replace(
         c,
         gossip=gossip,
         network=replace(c.network, churn=replace(c.network.churn, start="fresh")),
-        run=replace(c.run, baseline="none", checkpoint_folder=None),
+        run=run,
         staleness=replace(c.staleness, track="none"),
     )

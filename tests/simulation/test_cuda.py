@@ -54,6 +54,7 @@ OPTIONS = {
     "age_weighted": (DELAY, "gossip.merge={kind: age_weighted}"),
     "staleness_weighted": (DELAY, "gossip.merge={kind: staleness_weighted}"),
     "limited": (DELAY, "gossip.merge={kind: limited}"),
+    "own tests": (DELAY, "task.own_tests=0.3", "run.node_metrics=true"),
 }
 
 

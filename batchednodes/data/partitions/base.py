@@ -17,7 +17,7 @@ from batchednodes.data.sources.base import Dataset, DataSizes
 from batchednodes.numerics import rng
 from batchednodes.numerics.values import shown
 
-ROWS, SHARES, SLOTS, ORDER, REPAIR, NOISE, TEST_NOISE, TEST_NODES = range(8)
+ROWS, SHARES, SLOTS, ORDER, REPAIR, NOISE, TEST_NOISE, TEST_NODES, OWN_TESTS, OWN_NOISE = range(10)
 """What a draw of the stream `rng.PARTITION` is for, of a partition or a shift: the second part of its address."""
 
 _LEAST = 1e-9

@@ -89,6 +89,20 @@ class DataSizes:
 
 
 @dataclass(frozen=True, eq=False)
+class OwnTests:
+    """Test rows of the nodes' own, as they see them: node i has those from offsets[i] to offsets[i + 1]."""
+
+    features: Features
+    """Features, node by node."""
+
+    targets: Targets
+    """Labels or targets, likewise."""
+
+    offsets: Int64[np.ndarray, " ends"]
+    """Where each node's rows begin, and their number at the end: n + 1 entries. A node may have none."""
+
+
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """Training and test samples, in host memory."""
 
@@ -115,6 +129,9 @@ class Dataset:
 
     test_node: Int64[np.ndarray, " T"] | None = None
     """Natural partition: the node that made each test row, -1 where it is none of the run; None: that is not known."""
+
+    own: OwnTests | None = None
+    """Test rows of the nodes' own; None: they have none, or none yet."""
 
     @property
     def sizes(self) -> DataSizes:

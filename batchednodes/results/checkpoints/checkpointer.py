@@ -23,7 +23,7 @@ from batchednodes.results.checkpoints import checkpoint
 from batchednodes.results.checkpoints.checkpoint import Snapshot
 from batchednodes.results.checkpoints.header import DamageError, newest_first, number
 from batchednodes.results.folder.inside import PARTIAL, BorderError, Inside
-from batchednodes.results.folder.paths import FINAL, METRICS, made_checkpoints, unmade_checkpoints
+from batchednodes.results.folder.paths import FINAL, METRICS, NODE_ROWS, made_checkpoints, unmade_checkpoints
 
 _FAILURES = (OSError, BorderError, MemoryError, RuntimeError)
 """What leaves a run as it is, where nothing more can be written; some RuntimeErrors are of another kind."""
@@ -160,13 +160,14 @@ class Checkpointer:
         unmade_checkpoints(self.run, self.folder)
 
     def _save(self, path: Inside, snapshot: Snapshot) -> None:
-        """Writes a state after the rows of metrics that it refers to, so that no loss of power takes those alone."""
-        size, _ = snapshot.journal.metrics
-        try:
-            if size:
-                (self.run / METRICS).sync()
-        except OSError as error:
-            raise OSError(f"{path} cannot be written: metrics.jsonl: {error.strerror}") from error
+        """Writes a state after the rows of metrics and nodes that it refers to: no loss of power takes those alone."""
+        journal = snapshot.journal
+        for name, (size, _) in ((METRICS, journal.metrics), (NODE_ROWS, journal.nodes)):
+            try:
+                if size:
+                    (self.run / name).sync()
+            except OSError as error:
+                raise OSError(f"{path} cannot be written: {name}: {error.strerror}") from error
         checkpoint.save(path, snapshot)
 
     def _write(self, path: Inside, snapshot: Snapshot, copied: devices.Moment | None = None) -> None:

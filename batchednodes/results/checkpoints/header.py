@@ -22,6 +22,7 @@ from batchednodes.events.messages.records import MESSAGE, NODE
 from batchednodes.numerics.values import shown
 from batchednodes.results.checkpoints.journal import RunJournal, Said
 from batchednodes.results.folder.inside import BorderError, Inside
+from batchednodes.results.folder.node_file import check_nodes
 from batchednodes.results.folder.paths import METRICS, states
 from batchednodes.results.folder.plain_json import parsed
 
@@ -375,12 +376,13 @@ def check_metrics(folder: Inside, metrics: tuple[int, str]) -> bytes:
 
 
 def check_rows(folder: Inside, found: Header) -> None:
-    """Checks that metrics.jsonl of a run has the rows of all marks that a state has seen.
+    """Checks that metrics.jsonl and nodes.npy of a run have the rows of all marks that a state has seen.
 
     Raises:
         ValueError: it has not, or cannot be read.
     """
     path, rows = folder / METRICS, check_metrics(folder, found.journal.metrics)
+    check_nodes(folder, found.journal.nodes)
     count, marks = rows.count(b"\n"), found.journal.marks
     last = parsed(rows[rows.rfind(b"\n", 0, -1) + 1 :]) if rows else {"time": 0.0}
     time = last.get("time") if isinstance(last, dict) else None

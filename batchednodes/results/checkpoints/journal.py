@@ -79,11 +79,11 @@ def _is_start(value: Any) -> bool:
 
 _RULES: dict[str, Callable[[Any], bool]] = {
     "config": _is_config,
-    "status": lambda v: v in ("running", "interrupted", "finished", "diverged"),
+    "status": lambda v: v in ("running", "interrupted", "finished", "stopped", "diverged"),
     "events waves marks done": _is_whole,
     "end": lambda v: v is None or _is_real(v),
     "seconds": _is_real,
-    "metrics": _is_metrics,
+    "metrics nodes": _is_metrics,
     "chunks": _is_chunks,
     "threads": lambda v: _is_whole(v, 1, _THREADS),
     "curves": _is_curves,
@@ -102,7 +102,7 @@ class RunJournal:
     config: dict[str, Any]
     """Its settings, resolved, as plain data."""
     status: str = "running"
-    """running, interrupted, finished or diverged."""
+    """running, interrupted, finished, stopped (`run.stop_when`) or diverged."""
     events: int = 0
     """Events executed, see `engine.Progress`, as the next four."""
     waves: int = 0
@@ -117,6 +117,8 @@ class RunJournal:
     """Wall time that the run has taken so far, evaluation included [s]."""
     metrics: tuple[int, str] = (0, "")
     """Length [B] and SHA-256 of metrics.jsonl."""
+    nodes: tuple[int, str] = (0, "")
+    """Number and SHA-256 of the rows of nodes.npy."""
     chunks: dict[str, Any] = field(default_factory=dict)
     """Rows handled at once, see `memory.Chunks`, which rounding depends on."""
     threads: int = 1

@@ -14,7 +14,7 @@ from batchednodes.numerics.values import shown
 from batchednodes.results.folder.inside import PARTIAL, BorderError, Inside
 
 LOCK, CONFIG, METRICS, SUMMARY, FINAL = "lock", "config.yaml", "metrics.jsonl", "summary.json", "final.safetensors"
-NODES, ALONE = "nodes.csv", "isolated.jsonl"
+NODES, ALONE, NODE_ROWS = "nodes.csv", "isolated.jsonl", "nodes.npy"
 """Files inside the folder of a run."""
 
 CHECKPOINTS = "checkpoints"
@@ -230,7 +230,7 @@ def check_own(folder: Inside, labels: Iterable[str]) -> None:
     for name in (*labels, CHARTS):
         (folder / name).status()
     for run in (folder, checkpoints(folder) / ISOLATED):
-        for name in (LOCK, METRICS):  # what is written into, not replaced
+        for name in (LOCK, METRICS, NODE_ROWS):  # what is written into, not replaced
             (run / name).check_sole()
         for name in (CONFIG, NODES, SUMMARY, FINAL):
             (run / name).status()

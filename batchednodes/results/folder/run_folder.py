@@ -21,6 +21,7 @@ from batchednodes.results.checkpoints.journal import RunJournal
 from batchednodes.results.folder.inside import PARTIAL, BorderError, Inside
 from batchednodes.results.folder.lock import Lock
 from batchednodes.results.folder.logs import RunLogs, write_json
+from batchednodes.results.folder.node_file import NodeFile
 from batchednodes.results.folder.paths import (
     CHARTS,
     CONFIG,
@@ -197,6 +198,7 @@ class RunFolder:
         new = start is None or start.journal.config != journal.config
         shown = config.dump(settings) if new else None
         self.record = RunLogs.open(where, self.labels, shown, journal.metrics, own)
+        self.table = NodeFile.open(where, journal.nodes) if run.node_metrics else None
         now, every, keep = 0.0 if start is None else start.clocks.time, run.checkpoint_every, run.keep_checkpoints
         self.checkpointer = Checkpointer(where, every, keep, now, beside, start is not None, run.checkpoint_folder)
 
@@ -209,8 +211,15 @@ class RunFolder:
         """Length [B] and checksum of metrics.jsonl."""
         return self.record.metrics
 
+    @property
+    def nodes(self) -> tuple[int, str]:
+        """Number of the rows of nodes.npy, and checksum."""
+        return (0, "") if self.table is None else self.table.known
+
     def log(self, observations: list[Observation], speed: dict[str, float]) -> None:
-        """Appends one mark to metrics.jsonl and to TensorBoard; errors as of `RunLogs.observe`."""
+        """Appends one mark to metrics.jsonl, nodes.npy and TensorBoard; errors as of `RunLogs.observe`."""
+        if self.table is not None:
+            self.table.append([one.nodes for one in observations if one.nodes is not None])
         self.record.observe(observations, speed)
 
     def overdue(self) -> bool:
@@ -253,7 +262,7 @@ class RunFolder:
             found: Any = parsed(file.read()) if file.is_file() else None
         except ValueError:  # it is damaged, and will be written again
             return None
-        if not isinstance(found, dict) or found.get("status") != "finished":
+        if not isinstance(found, dict) or found.get("status") not in ("finished", "stopped"):
             return None
         for part in ("networks", "isolated"):
             if isinstance(found.get(part), list):

@@ -119,6 +119,49 @@ METRICS = (
         "distance_to_optimum", "", "of quadratics, root mean square distance of models from the optimum",
         "models/distance_to_optimum",
     ),
+    Metric("accuracy_worst", "", "test accuracy, mean over the worst tenth of nodes", "accuracy/worst_tenth"),
+    Metric("accuracy_std", "", "test accuracy, standard deviation over nodes", "accuracy/node_std"),
+    Metric("accuracy_gini", "", "test accuracy, Gini coefficient over nodes: 0 where all are alike"),
+    Metric("accuracy_jain", "", "test accuracy, Jain's index over nodes: 1 where all are alike"),
+    Metric("perplexity_mean", "", "exp of the test cross-entropy of a node, mean over nodes", "loss/perplexity_mean"),
+    Metric("perplexity_mean_model", "", "exp of the test cross-entropy of the average model"),
+    Metric(
+        "f1_mean", "", "macro F1 on the test set, mean over nodes (run.metrics: classes)", "accuracy/f1_mean",
+        column="macro F1, mean",
+    ),
+    Metric(
+        "f1_mean_model", "", "macro F1 of the average model (run.metrics: classes)", "accuracy/f1_average_model",
+        column="macro F1, average",
+    ),
+    Metric(
+        "accuracy_balanced_mean", "", "balanced test accuracy, the mean over labels, mean over nodes (run.metrics: "
+        "classes)", "accuracy/balanced_mean",
+    ),
+    Metric(
+        "accuracy_balanced_mean_model", "", "balanced test accuracy of the average model (run.metrics: classes)",
+        "accuracy/balanced_average_model",
+    ),
+    Metric(
+        "loss_own_mean", "", "loss of a node on its own test rows, mean over nodes (task.own_tests)",
+        "own_tests/loss_mean",
+    ),
+    Metric(
+        "loss_own_worst", "", "loss of a node on its own test rows, mean over the worst tenth of nodes",
+        "own_tests/loss_worst_tenth",
+    ),
+    Metric(
+        "accuracy_own_mean", "", "accuracy of a node on its own test rows, mean over nodes (task.own_tests)",
+        "own_tests/accuracy_mean", "own", ("mean",), "own accuracy, mean", "accuracy on own test rows, mean node",
+    ),
+    Metric(
+        "accuracy_own_worst", "", "accuracy of a node on its own test rows, mean over the worst tenth of nodes",
+        "own_tests/accuracy_worst_tenth", column="own accuracy, worst 10%",
+    ),
+    Metric("accuracy_own_min", "", "the same of the worst node", "own_tests/accuracy_worst"),
+    Metric("accuracy_own_std", "", "the same, standard deviation over nodes", "own_tests/accuracy_std"),
+    Metric("accuracy_own_pooled", "", "the same, mean over own test rows of all nodes", "own_tests/accuracy_pooled"),
+    Metric("accuracy_own_gini", "", "the same, Gini coefficient over nodes: 0 where all are alike"),
+    Metric("accuracy_own_jain", "", "the same, Jain's index over nodes: 1 where all are alike"),
     Metric(
         "events_per_second", "1/s", "events in a second of wall time since the mark before",
         "run/events_per_second", kept="throughput",
@@ -136,6 +179,7 @@ KEYS = tuple(metric.key for metric in METRICS if metric.kept == "row")
 PANELS = {
     "loss": "test loss",
     "accuracy": "test accuracy",
+    "own": "accuracy on own test rows",
     "consensus": "consensus distance",
     "suboptimality": "suboptimality",
     "staleness": "staleness [updates]",

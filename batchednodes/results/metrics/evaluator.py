@@ -6,16 +6,14 @@ the number of networks but with that of their nodes.
 Notation: g networks, n nodes, p parameters, k nodes evaluated, x models [n, p], x_mean their mean.
 """
 
-import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812  (the name PyTorch's own documentation uses)
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
@@ -23,12 +21,16 @@ from batchednodes.algorithms.state import State
 from batchednodes.events.messages.records import REQUEST, MessageLaws
 from batchednodes.events.messages.timeline import accounts
 from batchednodes.events.timeline import Clocks
+from batchednodes.models.losses import cross_entropy
 from batchednodes.models.problem import Problem, Tests
 from batchednodes.numerics import devices
 from batchednodes.numerics.memory import Chunk, arriving, send
+from batchednodes.results.metrics import classes, node_table, own_tests
 from batchednodes.results.metrics.base import Measured
 from batchednodes.results.metrics.catalogue import KEYS
 from batchednodes.results.metrics.consensus import consensus, distances, finite, lengths, norms, unsound
+from batchednodes.results.metrics.own_tests import OWN
+from batchednodes.results.metrics.scores import Scores
 from batchednodes.results.metrics.staleness import Staleness, Tracking
 from batchednodes.results.metrics.view import View
 from batchednodes.topology import Networks
@@ -71,6 +73,10 @@ class Evaluator:
     """Nodes that attack, which are left out of what is said of models; None: there are none."""
     bytes: tuple[int, ...] = ()
     """Bytes that a contact of each network sends, or a message, where there are such [B]."""
+    classes: bool = False
+    """Whether macro F1 and balanced accuracy are measured."""
+    table: bool = False
+    """Whether there is a row for each evaluated node, too."""
 
     def observe(self, state: State, clocks: Clocks) -> "Observed":
         """Returns what holds now; all numbers come to the host at once, and it waits for the device once."""
@@ -81,28 +87,67 @@ class Evaluator:
             gone = send(unseen, x.device)
             out = gone if out is None else out | gone
         most = (1 + max(rows.size for rows in self.evaluated)) * self.networks.count
-        parts, scores = self.chunk.attempt(most, lambda size: self._scores(x, out, size))
+        parts, scores, own = self.chunk.attempt(most, lambda size: self._scores(x, out, size))
         stale = self.tracking.tally(state.versions, int(clocks.updates.max()))
-        asked = [*scores, *stale, lengths(x), state.updated, state.gained, state.diverged_at, finite(state.models)]
-        found, ended = arriving(asked), devices.Moment(x.device)
+        more = [lengths(x), state.updated, state.gained, state.diverged_at, finite(state.models)]
+        found, ended = arriving([*scores, *own, *stale, *more]), devices.Moment(x.device)
         ended.wait()
         done = time.perf_counter() - ended.since(begun)
+        scored, owned, lags = (found[a:b] for a, b in pairwise(np.cumsum([0, len(scores), len(own), len(stale)])))
         norm, updated, gained, since, sound = found[-5:]
         diverged = since.isfinite().numpy() if self.quarantine else np.zeros(self.networks.n, bool)
         cut = diverged if unseen is None else diverged | unseen
-        scored = [_Scores(*found[k : k + 5]) for k in range(0, len(scores), 5)]
-        models = {g: own for p, score in zip(parts, scored, strict=True) for g, own in self._models(p, score, cut)}
+        models, values = self._models(parts, scored, cut), self._own(owned)
         moments = np.stack([updated.numpy(), gained.numpy()])
-        measured = self.tracking.measured(found[len(scores) : -5], moments, clocks.time)
+        measured = self.tracking.measured(lags, moments, clocks.time)
         mean = norms(norm.numpy(), self.networks, unseen)
         posts: list[dict[str, int]] = [{}] * self.networks.count
         if clocks.in_flight is not None and self.laws is not None:
             posts = accounts(clocks.in_flight, self.laws)
         rows = (self._network(clocks, g, *models[g], measured[g], diverged) for g in range(self.networks.count))
         seen = [self._with(row, mean[g], posts[g], clocks, away, g) for g, row in enumerate(rows)]
-        own = self.measured(state, clocks.time, cut)
-        each = [replace(one, row=one.row | more) for one, more in zip(seen, own, strict=True)]
+        asked = self.measured(state, clocks.time, cut)
+        each = [replace(one, row=one.row | more) for one, more in zip(seen, asked, strict=True)]
+        each = self._with_own(each, values, cut) if values else each
+        each = self._with_table(each, values, clocks, cut) if self.table else each
         return Observed(each, unsound(since, sound), done)
+
+    def _own(self, found: Sequence[Float64[Tensor, " u"]]) -> dict[str, Float64[np.ndarray, " n"]]:
+        """Returns loss and accuracy of each node on its own test rows; nothing where there are none."""
+        own = self.problem.own
+        return {} if own is None else dict(zip(OWN, map(own.means, found), strict=True))
+
+    def _with_own(
+        self, each: list["Observation"], values: dict[str, Float64[np.ndarray, " n"]], cut: Bool[np.ndarray, " n"]
+    ) -> list["Observation"]:
+        """Returns what was observed, with what own test rows say."""
+        assert self.problem.own is not None
+        said = own_tests.said(values, self.problem.own.sizes, self.evaluated, cut)
+        return [
+            replace(one, row=one.row | row, over_nodes=one.over_nodes | spread)
+            for one, (row, spread) in zip(each, said, strict=True)
+        ]
+
+    def _with_table(
+        self,
+        each: list["Observation"],
+        values: dict[str, Float64[np.ndarray, " n"]],
+        clocks: Clocks,
+        cut: Bool[np.ndarray, " n"],
+    ) -> list["Observation"]:
+        """Returns what was observed, with a row for each node that is evaluated and counts."""
+        made = []
+        for g, one in enumerate(each):
+            part, rows = self.networks.slice(g), self.evaluated[g][~cut[self.evaluated[g]]]
+            known = {
+                name: one.over_nodes[name] for name in ("loss", "accuracy") if name in one.over_nodes and rows.size
+            }
+            known |= {name: all_[rows] for name, all_ in values.items()} | {"updates": clocks.updates[rows]}
+            place = (clocks.time, g, rows - part.start, ~cut[part])
+            stale = None if one.staleness is None else one.staleness.of_node
+            table = node_table.rows(*place, one.over_nodes["distance_from_mean"], known, stale)
+            made.append(replace(one, nodes=table))
+        return made
 
     def measured(self, state: State, time: float, cut: Bool[np.ndarray, " n"]) -> list[dict[str, float | None]]:
         """Returns what the user's own metrics say of each network, without some nodes.
@@ -166,16 +211,26 @@ class Evaluator:
 
     def _scores(
         self, x: Float[Tensor, "n p"], out: Bool[Tensor, " n"] | None, size: int
-    ) -> tuple[list[Tests], list[Tensor]]:
-        """Returns the test sets of networks that are measured together, and five tensors of `_Scores` for each.
+    ) -> tuple[list[Tests], list[Tensor], list[Tensor]]:
+        """Returns the test sets of networks that are measured together, with tensors of `Scores`, and sums on own rows.
+
+        The last are of the losses and accuracies for each block of own test rows, where there are such.
 
         Args:
             x: models.
             out: nodes that are left out of the mean model; None: none.
             size: models scored at once, at most.
         """
-        parts = list(self._parts(x.shape[1], size))
-        return parts, [t for part in parts for t in self._score(x, out, part, size)]
+        parts, own = list(self._parts(x.shape[1], size)), list[Tensor]()
+        if self.problem.own is not None:
+            rows = send(self.problem.own.nodes, x.device)
+            with torch.no_grad():
+                sums = [
+                    self.problem.own_scores(x[some], slice(first, first + len(some)))
+                    for first, some in zip(range(0, len(rows), size), rows.split(size), strict=True)
+                ]
+            own = [torch.cat(sides) for sides in zip(*sums, strict=True)] or [x.new_zeros(0)] * 2
+        return parts, [t for part in parts for t in self._score(x, out, part, size)], own
 
     def _parts(self, p: int, size: int) -> Iterator[Tests]:
         """Yields the test sets of as many networks as are measured together."""
@@ -187,19 +242,28 @@ class Evaluator:
                 yield tests.of(slice(first, first + step))
 
     def _models(
-        self, tests: Tests, scores: "_Scores", cut: Bool[np.ndarray, " n"]
-    ) -> Iterator[tuple[int, tuple[dict[str, Any], dict[str, np.ndarray]]]]:
-        """Yields the number of each network, its part of a row, and its values node by node, without some nodes."""
-        for k, (g, known) in enumerate(scores.networks(tests.networks)):
-            nodes, scored = cut[self.networks.slice(g)], cut[self.evaluated[g]]
-            yield (
-                next(scores.without(k, nodes, scored).networks(tests.networks[k : k + 1]))
-                if nodes.any()
-                else (g, known)
-            )
+        self, parts: Sequence[Tests], found: Sequence[Tensor], cut: Bool[np.ndarray, " n"]
+    ) -> dict[int, tuple[dict[str, Any], dict[str, np.ndarray]]]:
+        """Returns, by the number of each network, its part of a row, and its values node by node, without some nodes.
+
+        Args:
+            parts: test sets of networks that are measured together.
+            found: of these the tensors of `Scores`, on the host.
+            cut: nodes that do not count.
+        """
+        models, width = {}, len(fields(Scores))
+        for tests, first in zip(parts, range(0, len(found), width), strict=True):
+            scores = Scores(*found[first : first + width])
+            for k, (g, known) in enumerate(scores.networks(tests.networks)):
+                nodes, scored = cut[self.networks.slice(g)], cut[self.evaluated[g]]
+                models[g] = known
+                if nodes.any():
+                    alone = scores.without(k, nodes, scored)
+                    models[g] = next(alone.networks(tests.networks[k : k + 1]))[1]
+        return models
 
     def _score(self, x: Float[Tensor, "n p"], out: Bool[Tensor, " n"] | None, tests: Tests, size: int) -> list[Tensor]:
-        """Returns how some networks' models, and the mean of each network's, do on the test sets, as `_Scores`."""
+        """Returns how some networks' models, and the mean of each network's, do on the test sets, as `Scores`."""
         parts = [self.networks.slice(int(g)) for g in tests.networks]
         kept = None if out is None else torch.stack([~out[part] for part in parts])
         mean, apart = consensus(_models(x, parts), kept)
@@ -207,10 +271,18 @@ class Evaluator:
         models = (x[some] for some in rows.split(max(1, size // len(rows)), dim=1))
         first = torch.cat([mean.to(x.dtype).unsqueeze(1), next(models)], 1)
         with torch.no_grad():
-            scores = [self.problem.scores(some, tests) for some in chain([first], models)]
-        loss, accuracy = (torch.cat(parts, 1) for parts in zip(*scores, strict=True))
+            scores = [self._tried(some, tests) for some in chain([first], models)]
+        loss, accuracy, f1, balanced = (torch.cat(parts, 1) for parts in zip(*scores, strict=True))
         away = apart[:, :0] if tests.optima is None else distances(_models(x, parts), tests.optima)
-        return [loss, accuracy, apart, away, tests.excess(mean).unsqueeze(1)]
+        return [loss, accuracy, apart, away, tests.excess(mean).unsqueeze(1), f1, balanced]
+
+    def _tried(self, models: Float[Tensor, "g k p"], tests: Tests) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Returns loss, accuracy, macro F1 and balanced accuracy of some models; NaN for the last, if not asked for."""
+        loss, accuracy = self.problem.scores(models, tests)
+        if not self.classes:
+            return loss, accuracy, torch.full_like(accuracy, torch.nan), torch.full_like(accuracy, torch.nan)
+        hits = self.problem.hits(models, tests)
+        return loss, accuracy, classes.f1(hits), classes.balanced(hits)
 
     def _network(
         self,
@@ -244,66 +316,11 @@ class Evaluator:
             "gossip_rate_peak": self.peaks[g],
             "quarantined": quarantined if self.quarantine else None,
         }
+        if self.problem.criterion.mean is not cross_entropy:
+            row |= {"perplexity_mean": None, "perplexity_mean_model": None}
         if self.problem.classes is None:
             over_nodes = {name: values for name, values in over_nodes.items() if name != "accuracy"}
         return Observation(row, over_nodes, stale)
-
-
-@dataclass(frozen=True, eq=False)
-class _Scores:
-    """Numbers of the models of some networks of one size, on the host."""
-
-    loss: Float64[Tensor, "g k1"]
-    """Test loss, first of the mean model."""
-    accuracy: Float64[Tensor, "g k1"]
-    """Test accuracy, first of the mean model; NaN where there are no labels."""
-    distances: Float64[Tensor, "g n"]
-    """Distance of each model from the mean model."""
-    away: Float64[Tensor, "g n0"]
-    """Distance of each model from the optimum, where one is known, else empty."""
-    excess: Float64[Tensor, "g 1"]
-    """Suboptimality of the mean model; NaN where no optimum is known."""
-
-    def without(self, k: int, nodes: Bool[np.ndarray, " n"], scored: Bool[np.ndarray, " k"]) -> "_Scores":
-        """Returns the numbers of one network without some nodes, and without those that are scored among them.
-
-        NaN stands for the test loss and accuracy if none is left.
-        """
-        columns = torch.from_numpy(np.flatnonzero(np.append(True, ~scored)))
-        loss, accuracy = (
-            F.pad(t[k, columns], (0, int(scored.all())), value=math.nan) for t in (self.loss, self.accuracy)
-        )
-        kept = torch.from_numpy(~nodes)
-        away = self.away[k, kept[: self.away.shape[1]]]
-        return _Scores(loss[None], accuracy[None], self.distances[k, kept][None], away[None], self.excess[k][None])
-
-    def networks(
-        self, numbers: Int64[np.ndarray, " g"]
-    ) -> Iterator[tuple[int, tuple[dict[str, Any], dict[str, np.ndarray]]]]:
-        """Yields the number of each network, its part of a row, and its values node by node."""
-        loss, accuracy = self.loss[:, 1:], self.accuracy[:, 1:]
-        columns = {
-            "loss_mean": loss.mean(1),
-            "loss_max": loss.amax(1),
-            "loss_mean_model": self.loss[:, 0],
-            "consensus_distance": self.distances.square().mean(1).sqrt(),
-            "loss_min": loss.amin(1),
-            "loss_median": loss.median(1).values,
-        }
-        shares = {
-            "accuracy_mean": accuracy.mean(1),
-            "accuracy_min": accuracy.amin(1),
-            "accuracy_mean_model": self.accuracy[:, 0],
-            "accuracy_max": accuracy.amax(1),
-            "suboptimality": self.excess[:, 0],
-            "distance_to_optimum": self.away.square().mean(1).sqrt(),
-        }
-        rows = [dict(zip(columns, values, strict=True)) for values in torch.stack(list(columns.values()), 1).tolist()]
-        for row, values in zip(rows, torch.stack(list(shares.values()), 1).tolist(), strict=True):
-            row.update((key, _known(value)) for key, value in zip(shares, values, strict=True))
-        nodes = {"loss": loss.numpy(), "distance_from_mean": self.distances.numpy(), "accuracy": accuracy.numpy()}
-        for k, (g, row) in enumerate(zip(numbers.tolist(), rows, strict=True)):
-            yield g, (row, {name: values[k] for name, values in nodes.items()})
 
 
 @dataclass(frozen=True)
@@ -317,6 +334,8 @@ class Observation:
     """Values node by node, for histograms."""
     staleness: Staleness | None
     """Staleness in full; None where nothing is tracked."""
+    nodes: np.ndarray | None = None
+    """A row for each evaluated node, see `node_table.COLUMNS`; None: they are not asked for."""
 
 
 @dataclass(frozen=True)
@@ -339,7 +358,3 @@ def _models(x: Float[Tensor, "rows p"], parts: list[slice]) -> Float[Tensor, "g 
 
 def _per_second(contacts: float, time: float) -> float | None:
     return contacts / time if time else None
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value

@@ -22,6 +22,7 @@ from batchednodes.data import (
     Partition,
     Shards,
     check_dataset,
+    own_tests,
     shifted,
 )
 from batchednodes.data.sources.mapped import MappedRows
@@ -105,8 +106,12 @@ def split(config: Config) -> tuple[Dataset, Shards]:
     shards = partition.split(data, config.network.nodes, config.seed)
     if is_own(type(partition)):
         _check_shards(returned(shards, (Shards,), partition, "split", "task.partition"), config.network.nodes, data)
-    shift = config.task.shift
+    shift, own = config.task.shift, config.task.own_tests
+    if own == "dealt":
+        data = replace(data, own=own_tests.dealt(data, shards, partition, shift, config.seed))
     found = data if shift is None else shifted(data, shards, shift, config.seed)
+    if isinstance(own, float):
+        found, shards = own_tests.held_out(found, shards, own, config.seed)
     if shift is not None and is_own(type(shift)):
         try:
             check_dataset(found)
@@ -181,8 +186,10 @@ def _sizes(config: Config) -> DataSizes:
 
 def _check_range(data: Dataset, dtype: str) -> None:
     """Refuses numbers that are finite, but beyond those of the models."""
-    for name in ("features", "targets", "test_features", "test_targets"):
-        values = getattr(data, name)
+    arrays = {name: getattr(data, name) for name in ("features", "targets", "test_features", "test_targets")}
+    if data.own is not None:
+        arrays |= {"own test features": data.own.features}
+    for name, values in arrays.items():
         if isinstance(values, MappedRows):  # they are checked as they are read
             continue
         if values.dtype.kind != "f" or dtype == "float64" or (dtype == "float32" and values.dtype.itemsize == 4):

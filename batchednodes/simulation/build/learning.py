@@ -21,6 +21,7 @@ from batchednodes.models import losses
 from batchednodes.models.feed import Feed, HostRows
 from batchednodes.models.frozen import without_trunk
 from batchednodes.models.lookups import Lookups
+from batchednodes.models.own_rows import OwnRows, joined
 from batchednodes.models.problem import Problem, Tests
 from batchednodes.models.stacked import RangeError, Stack, Ways
 from batchednodes.models.trial import Trial, check_apart
@@ -87,7 +88,7 @@ def problem(
     criterion = losses.choose(config.task.loss, sets[0].classes)
     stack_ = replace(stack_, ways=check_lookups(configs, dealt))
     feed = _feed(config, features, targets, sampler, sets[0].classes)
-    found = Problem(stack_, criterion, sets[0].classes, targets[:0], targets, tests, sampler)
+    found = Problem(stack_, criterion, sets[0].classes, targets[:0], targets, tests, sampler, _own(sets, send, kind))
     found = replace(found, features=features) if feed is None else found.fed(feed)
     trials.check(config, targets, sets[0].classes)
     trials.check_augmentations(config, found)
@@ -165,7 +166,8 @@ def check_lookups(configs: Sequence[Config], dealt: Sequence[tuple[Dataset, Shar
     if lookups is None:
         return stack.ways
     for g, (data, shards) in enumerate(dealt):
-        for part, features in (("training", data.features), ("test", data.test_features)):
+        own = () if data.own is None else (("own test", data.own.features),)
+        for part, features in (("training", data.features), ("test", data.test_features), *own):
             fault = lookups.fault(features, send)
             if fault is not None:
                 row, said = fault
@@ -191,6 +193,15 @@ def _tests(batch: Networks, sets: list[Dataset], send: "Sender", kind: torch.dty
         optima = [d.optimum for d in (sets[g] for g in alike) if d.optimum is not None]
         known = torch.from_numpy(np.stack(optima)).to(send.where) if optima else None
         yield Tests(alike, send(features, kind), send(targets), known)
+
+
+def _own(sets: list[Dataset], send: "Sender", kind: torch.dtype) -> OwnRows | None:
+    """Returns the test rows that nodes of all networks own; None where they have none of their own."""
+    found = [data.own for data in sets if data.own is not None]
+    if len(found) < len(sets):
+        return None
+    features, targets, sizes = joined(found)
+    return OwnRows.of(send(features, kind), send(targets), sizes)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Notation: S training and test samples, f features, k targets.
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from batchednodes.data import Dataset, DataSizes, Shards
 
@@ -22,11 +22,12 @@ _NAMED = 10
 
 def facts(sizes: DataSizes, dealt: tuple[Dataset, Shards] | None) -> dict[str, str]:
     """Returns what is known of the data of a network, in words, by name; dealt: None where they are not loaded yet."""
-    rows = f"{sizes.samples:,}"
+    rows, own = f"{sizes.samples:,}", dict[str, str]()
     if dealt is not None:
-        owned = dealt[1].sizes
-        rows += f", {owned.min():,} to {owned.max():,} a node"
-    found = {"training rows": rows, "test rows": f"{sizes.test_samples:,}", "task": _task(sizes)}
+        rows = f"{dealt[1].rows.size:,}, {_range(dealt[1].sizes)}"
+        if dealt[0].own is not None:
+            own = {"own test rows": f"{len(dealt[0].own.targets):,}, {_range(np.diff(dealt[0].own.offsets))}"}
+    found = {"training rows": rows, "test rows": f"{sizes.test_samples:,}"} | own | {"task": _task(sizes)}
     if sizes.notes:
         found["note on targets"] = "; ".join(sizes.notes)
     if dealt is not None:
@@ -34,6 +35,11 @@ def facts(sizes: DataSizes, dealt: tuple[Dataset, Shards] | None) -> dict[str, s
             found |= _missing(dealt[0])
         found |= {f"note on column {column}": what for column, what in odd_columns(dealt[0])}
     return found
+
+
+def _range(owned: Int64[np.ndarray, " n"]) -> str:
+    """Returns how many rows a node has, in words."""
+    return f"{owned.min():,} to {owned.max():,} a node"
 
 
 def _task(sizes: DataSizes) -> str:

@@ -13,10 +13,11 @@ import numpy as np
 
 from batchednodes.algorithms.fields import Field
 from batchednodes.config import Config, has_messages
-from batchednodes.data import DataSizes
+from batchednodes.data import DataSizes, own_tests
 from batchednodes.events.messages.records import LAW, MESSAGE, NODE
 from batchednodes.events.messages.timeline import MessageTimeline
 from batchednodes.numerics.memory import Chunks, gib
+from batchednodes.results.metrics.node_table import COLUMNS
 from batchednodes.simulation.build import datasets, fields
 
 SHARE = 0.9
@@ -51,6 +52,8 @@ trace takes two dozen times as much."""
 
 _FED = 3
 """Copies of the examples of an update that are made for it: as they are read, as they are changed, where they lie."""
+_ROWS = 16_000_000
+"""The most rows of nodes of a run: a file of about 1 GiB."""
 
 _WORKSPACE = {"cpu": 64 << 20, "cuda": 2 << 30}
 """Memory that the temporaries of one vmap call may take [B]."""
@@ -147,9 +150,21 @@ class MemoryBudget:
 
     @property
     def evaluated_row(self) -> int:
-        """Temporaries of one model that is scored [B]."""
+        """Temporaries of one model that is scored [B], on the test set or on a block of test rows of its node's own."""
         tests = max(s.test_samples for s in self.sizes)
-        return self.item * (self.p + 2 * tests * self.activations)
+        labels = 8 * (3 * tests + 6 * self.sizes[0].outputs) if "classes" in self.config.run.metrics else 0
+        whole = self.item * 2 * tests * self.activations + labels
+        block = own_tests.block_width(self.own_rows + self.nodes, self.nodes) if self.own_rows else 0
+        own = block * (self._example(self.sizes[0]) + self.item * 2 * self.activations + 32)
+        return self.item * self.p + max(whole, own)
+
+    @property
+    def own_rows(self) -> int:
+        """Test rows that nodes own besides, of all networks; those that are held out are training rows less."""
+        rule = self.config.task.own_tests
+        if isinstance(rule, float):
+            return sum(int(rule * s.samples) + c.network.nodes for s, c in zip(self.sizes, self.configs, strict=True))
+        return sum(s.test_samples for s in self.sizes) if rule == "dealt" else 0
 
     def chunks(self, cuda: bool, n: int, updates: float) -> Chunks:
         """Returns the rows handled at once of n, in a run of some updates."""
@@ -169,6 +184,12 @@ class MemoryBudget:
         each = sum(1 + min(c.run.eval_nodes or c.network.nodes, c.network.nodes) for c in self.configs)
         return each * (1 + self.config.run.until / self.config.run.mark_every)
 
+    @property
+    def node_rows(self) -> int:
+        """Rows of nodes at all marks, at most."""
+        each = sum(c.run.eval_nodes or c.network.nodes for c in self.configs)
+        return each * (1 + math.ceil(self.config.run.until / self.config.run.mark_every))
+
     def threads(self, rows: int, most: int) -> int:
         """Returns how many threads pay for waves of some rows: the most there are, or one.
 
@@ -186,20 +207,23 @@ class MemoryBudget:
 
     def tensors(self, n: int, versions: int) -> dict[str, int]:
         """Returns the bytes of what lives as long as the run; versions: theirs [B]."""
-        samples = sum(s.samples for s in self.sizes)
-        rows = [(s.test_samples + (0 if s.mapped else s.samples), s) for s in self.sizes]
+        samples, own = sum(s.samples for s in self.sizes), self.config.task.own_tests
+        tested = [s.test_samples * (2 if own == "dealt" else 1) for s in self.sizes]
+        rows = [(count + (0 if s.mapped else s.samples), s) for count, s in zip(tested, self.sizes, strict=True)]
+        copied = [(count + (s.samples if isinstance(own, float) else 0), s) for count, s in rows]
         targets = [
             (s.samples, math.prod(s.target_shape) if s.is_classes else s.outputs) for s in self.sizes if s.mapped
         ]
         stays = sum(8 * count * each for count, each in targets)  # training targets, whose features stay in files
+        blocks = 9 * (2 * self.own_rows + self.nodes) if self.own_rows else 0
         return {
             "models": n * self.p * self.item,
             **self.fields(n),
             "versions": versions,
-            "data": sum(count * (self._example(s) + self.item * self.kept) for count, s in rows) + stays,
-            "data while it is loaded (host)": sum(count * s.numbers * 8 for count, s in rows) + stays,
+            "data": sum(count * (self._example(s) + self.item * self.kept) for count, s in rows) + stays + blocks,
+            "data while it is loaded (host)": sum(count * s.numbers * 8 for count, s in copied) + stays,
             "sampler and clocks (host)": 12 * samples + 260 * n,
-        }
+        } | ({"rows of nodes (host)": self.node_rows * COLUMNS.itemsize} if self.config.run.node_metrics else {})
 
     @property
     def edges(self) -> int:
@@ -284,6 +308,9 @@ def screen(needs: MemoryBudget, where: str, available: Mapping[str, int]) -> Non
         ValueError: graphs, models, data and clocks do not fit; or a model has fewer parameters than a message parts.
     """
     rule = needs.config.gossip.merge.weighing(np.zeros(1))
+    if needs.config.run.node_metrics and needs.node_rows > _ROWS:
+        got = f"{needs.node_rows:,}; raise run.mark_every, or lower run.eval_nodes"
+        raise ValueError(f"run.node_metrics must make at most {_ROWS:,} rows, a node and mark each, got {got}")
     if 0 < needs.p < rule.parts:
         raise ValueError(f"gossip.merge.parts must be at most the {needs.p} parameters of the model, got {rule.parts}")
     memory = needs.tensors(needs.nodes, sum(2 * c.network.nodes * _tracked(c) for c in needs.configs))

@@ -34,7 +34,7 @@ from batchednodes.results import loggers
 from batchednodes.results.checkpoints.header import DamageError, believing, finite
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.paths import check_elsewhere, check_new, check_origin, check_own
-from batchednodes.results.metrics import base as own_metrics
+from batchednodes.simulation import stopping
 from batchednodes.simulation.build import datasets
 from batchednodes.simulation.build.messages import traffic
 from batchednodes.simulation.planning import memory_plan
@@ -113,9 +113,9 @@ def prepare(points: Sequence[NetworkSpec]) -> Preflight:
 def _prepared(points: Sequence[NetworkSpec]) -> Preflight:
     configs = [p.config for p in points]
     first = configs[0]
-    own_metrics.load(first.run.metrics)
     loggers.check(first)
     sizes, where = datasets.sizes(configs), _device(first)
+    stopping.check(first, sizes[0])
     known = first.task.model.count(sizes[0].features, sizes[0].outputs)
     need = MemoryBudget(configs, known or 0, sizes)
     memory_plan.screen(need, where, {"cpu": memory_plan.free_host()})

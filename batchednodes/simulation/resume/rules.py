@@ -25,6 +25,7 @@ from batchednodes.simulation.resume import input_files
 
 _GOES_ON = (
     "run.until",
+    "run.stop_when",
     "run.checkpoint_every",
     "run.keep_checkpoints",
     "run.checkpoint_folder",
