@@ -12,6 +12,7 @@ from batchednodes.data.feature_shift import Shift
 from batchednodes.data.partitions import Natural, Partition, Shards
 from batchednodes.data.partitions.base import OWN_NOISE, OWN_TESTS, of_owners
 from batchednodes.data.sources.base import Dataset, OwnTests
+from batchednodes.data.sources.mapped import MappedRows
 from batchednodes.numerics import rng
 
 BLOCK = 256
@@ -112,7 +113,8 @@ def held_out(data: Dataset, shards: Shards, share: float, seed: int) -> tuple[Da
     own = of_owners(rows, shards.owners[rows], n)
     tests = OwnTests(data.features[own.rows], data.targets[own.rows], own.offsets)
     node = None if data.node is None else data.node[~out]
-    left = replace(data, features=data.features[~out], targets=data.targets[~out], node=node, own=tests)
+    features = data.features.of(np.flatnonzero(~out)) if isinstance(data.features, MappedRows) else data.features[~out]
+    left = replace(data, features=features, targets=data.targets[~out], node=node, own=tests)
     kept = ~out[shards.rows]
     offsets = np.concatenate([[0], np.cumsum(kept)])[shards.offsets]
     return left, Shards((np.cumsum(~out) - 1)[shards.rows[kept]], offsets)

@@ -209,7 +209,9 @@ class MemoryBudget:
         """Returns the bytes of what lives as long as the run; versions: theirs [B]."""
         samples, own = sum(s.samples for s in self.sizes), self.config.task.own_tests
         tested = [s.test_samples * (2 if own == "dealt" else 1) for s in self.sizes]
-        rows = [(count + (0 if s.mapped else s.samples), s) for count, s in zip(tested, self.sizes, strict=True)]
+        share = own if isinstance(own, float) else 0.0
+        read = [math.ceil(share * s.samples) if s.mapped else s.samples for s in self.sizes]
+        rows = [(count + more, s) for count, more, s in zip(tested, read, self.sizes, strict=True)]
         copied = [(count + (s.samples if isinstance(own, float) else 0), s) for count, s in rows]
         targets = [
             (s.samples, math.prod(s.target_shape) if s.is_classes else s.outputs) for s in self.sizes if s.mapped
