@@ -88,7 +88,7 @@ def table(standings: Sequence[Standing], more: Mapping[str, Mapping[str, Any]], 
     rows = []
     for one in ranked:
         scores, gap = one.scores[~np.isnan(one.scores)], differences.get((ranked[0].name, one.name))
-        ends = interval(scores, "" if rules.target is not None else rules.metric) or (math.nan, math.nan)
+        ends = interval(scores, rules.metric if rules.target is None else "time") or (math.nan, math.nan)
         behind = {key: -gap[other] if gap else math.nan for key, other in
                   (("gap", "difference"), ("gap_low", "high"), ("gap_high", "low"))}  # fmt: skip
         rows.append(
