@@ -29,15 +29,14 @@ else:
 
 def race(
     settings: ConfigFile,
-    overrides: Overrides = None,
     algorithms: Annotated[
         str,
         typer.Option(
             help="Who races: names, or name(option=value, ...); an option with a dot is any setting of the entrant.",
             metavar="A,B,...",
-            show_default=False,
         ),
-    ] = "",
+    ],
+    overrides: Overrides = None,
     seeds: Annotated[int, typer.Option(help="Networks of each, with seeds seed, seed + 1, ...")] = 3,
     tune: Annotated[
         str | None,

@@ -55,9 +55,7 @@ def _report(terminal: Console, race: Race) -> None:
     tuned = None if rules.tuned is None else rules.tuned[0]
     over = "one seed" if rules.seeds == 1 else f"means over {rules.seeds} seeds, 95% intervals"
     heads = ["", "algorithm", "mixes by", *([tuned] if tuned else []), rules.words, "gap to the first", "tied with"]
-    table = Table(
-        *heads, "time [s]", "gradients", "bytes", title=f"{over}; spent: by a node, in the mean"
-    )
+    table = Table(*heads, "time [s]", "gradients", "bytes", title=f"{over}; spent: by a node, in the mean")
     for column in (0, *range(3, len(table.columns))):
         table.columns[column].justify = "right"
     for row in race.ranking.to_dict("records"):

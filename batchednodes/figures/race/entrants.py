@@ -7,6 +7,7 @@ one that is sound in rounds only gets rounds in which as many updates are made a
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -170,12 +171,19 @@ def entrants(base: Config, given: Mapping[str, Mapping[str, Any]], seeds: int) -
     check(base)
     names, found = _folders(given), list[Entrant]()
     for name, settings in given.items():
-        try:
-            made = _entered(base, settings, seeds, names[name])
-        except ValueError as error:
-            raise ValueError(f"--algorithms: {shown(name)} cannot enter this race: {error}") from None
-        found.append(Entrant(name, names[name], made))
+        with entering(name):
+            found.append(Entrant(name, names[name], _entered(base, settings, seeds, names[name])))
     return found
+
+
+@contextmanager
+def entering(name: str) -> Iterator[None]:
+    """Lets an error say whose settings it is about, and what an entrant may do about it."""
+    try:
+        yield
+    except ValueError as error:
+        remedy = "leave it out of the race, or give it settings of its own, NAME(section.key=value)"
+        raise ValueError(f"--algorithms: {shown(name)} cannot enter this race: {error}; {remedy}") from None
 
 
 def _folders(given: Mapping[str, Any]) -> dict[str, str]:

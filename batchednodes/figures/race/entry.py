@@ -54,11 +54,9 @@ class Entry:
         for one in entry.entrants:
             if rules.tuned is not None:
                 _check_untuned(entry.given[one.name], one.name, rules.tuned[0])
-            try:
-                for settings in entry.batches(one):
+            for settings in entry.batches(one):
+                with lists.entering(one.name):
                     prepare(sweep.points(settings))
-            except ValueError as error:
-                raise ValueError(f"--algorithms: {shown(one.name)} cannot enter this race: {error}") from None
         return entry
 
     @cached_property
@@ -121,6 +119,8 @@ def rung_of(entrant: Entrant, rules: Rules, values: Sequence[float], rung: int, 
         "run.on_divergence": "ignore",  # a candidate that diverges is out, and no other
     }
     try:
-        return config.load(entrant.settings, [changes])
+        made = config.load(entrant.settings, [changes])
+        sweep.points(made)
     except ValueError as error:
-        raise ValueError(f"--tune: {error}") from None
+        raise ValueError(f"--tune cannot be of {rules.tuned[0]} for {shown(entrant.name)}: {error}") from None
+    return made

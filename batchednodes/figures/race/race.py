@@ -153,12 +153,12 @@ def _run(
             chosen = config.load(chosen, [best])
         rows, diverged = run(chosen, one.folder)
         curves.append(_curves(one, chosen, rows, rules))
+        _check_measured(curves[-1], diverged, rules)
         standings.append(_standing(one.name, curves[-1], rules, diverged))
         last = curves[-1].groupby("seed").last()[["time", "gradients", "bytes"]].mean().to_dict()
         more[one.name] = best | {"mixes_by": one.way} | last | {"diverged": diverged, "folder": one.folder}
         settings[one.name] = chosen
     tables = ranking.table(standings, more, rules), ranking.pairs(standings, rules)
-    _check_measured(curves, more, rules)
     whole, place = pd.concat(curves, ignore_index=True), None if folder is None else folder.path
     race = Race(rules, settings, *tables, whole, pd.DataFrame(seen), place)
     if folder is not None:
@@ -166,13 +166,10 @@ def _run(
     return race
 
 
-def _check_measured(curves: Sequence[pd.DataFrame], more: Mapping[str, Mapping[str, Any]], rules: Rules) -> None:
-    """Raises ValueError where no run has any value of the metric."""
-    some = any(bool(np.isfinite(column(own, rules.metric)).any()) for own in curves)
-    if not some and not any(one["diverged"] for one in more.values()):
-        raise ValueError(
-            f"--by must be a metric that these runs measure, got {rules.metric}, which has no value in any"
-        )
+def _check_measured(curves: pd.DataFrame, diverged: bool, rules: Rules) -> None:
+    """Raises ValueError where a run has no value of the metric at any mark."""
+    if not diverged and not np.isfinite(column(curves, rules.metric)).any():
+        raise ValueError(f"--by must be a metric that these runs measure, got {rules.metric}, which has no value")
 
 
 def _leave(race: Race, folder: Inside, formats: Sequence[str]) -> None:

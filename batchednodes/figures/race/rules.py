@@ -88,7 +88,7 @@ class Rules:
                 f"--tune must be key=low..high, as lr=1e-3..1, or key=low..high:number, got {shown(self.tune)}"
             )
         key = found[1] if "." in found[1] else f"local.{found[1]}"
-        low, high = (_number(text, "--tune: low and high of ", self.tune) for text in found.group(2, 3))
+        low, high = (_number(text, "--tune low and high", self.tune) for text in found.group(2, 3))
         number = int(found[4] or CANDIDATES)
         if not (low < high and 2 <= number <= MOST):
             rule = f"--tune must have low < high, and 2 to {MOST} values between them"
@@ -110,7 +110,8 @@ class Rules:
             raise ValueError(f"--by must be a metric, or min:metric or max:metric, got {shown(self.by)}")
         if not order and not key.startswith((*_RISING, *_FALLING)):
             raise ValueError(
-                f"--by must say which values of {shown(key)} are better, got neither; min:{key} or max:{key}"
+                f"--by must be a metric of `batchednodes list metrics`, or your own, and say which values are better, "
+                f"got {shown(key)}; min:{key} or max:{key}"
             )
         return order == "min" or (not order and key.startswith(_FALLING))
 
@@ -142,7 +143,8 @@ class Rules:
         """
         own = [one.metric.key for one in own_metrics.load(base.run.metrics)]
         known = [key for key in (*KEYS, *own) if key not in _AXES]
-        classes = datasets.sizes([base])[0].is_classes
+        classes, optimum = datasets.sizes([base])[0].is_classes, base.task.data.is_quadratic()
+        known = [key for key in known if optimum or key not in ("suboptimality", "distance_to_optimum")]
         if self.metric not in known or (self.metric.startswith("accuracy_") and not classes):
             why = "of data without labels " if self.metric in known else ""
             use = "loss_mean" if self.metric in known else f"one of {', '.join(known)}"
