@@ -24,7 +24,7 @@ _PARTS = 16
 """Windows of the length of a run in which the instant is looked for."""
 
 _LONGEST = 1000
-"""Lengths of a run after which it is given up."""
+"""Lengths of a run after which it is given up; or after one, where it would not come by then at that pace."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,12 @@ class Spending:
         return {"gradients": np.array(gradients), "bytes": np.array(sent)}
 
     def until(self, kind: str, amount: float, span: float) -> float | None:
-        """Returns the instant of the event by which a node has spent an amount, in the mean over nodes and networks.
+        """Returns the first instant by which a node has spent an amount, in the mean over nodes and networks.
 
         Args:
             kind: of `rules.BUDGETS`.
             amount: of it.
-            span: length of a run [s]; it is given up after a thousand of them.
+            span: length of a run [s], of which a thousand are looked at, at most.
 
         Returns:
             The instant [s]; None: it is not spent by then.
@@ -94,17 +94,19 @@ class Spending:
             _, after = self.events.window(clocks, k * span / _PARTS)
             if spent(after).mean() >= amount:
                 break
+            if k == _PARTS and spent(after).mean() * _LONGEST < amount:
+                return None
             clocks = after
         else:
             return None
-        low, high = clocks.time, after.time
-        while high - low > 1e-12 * high:
-            middle = (low + high) / 2
-            if not low < middle < high:
-                break
-            reached = spent(self.events.window(clocks, middle)[1]).mean() >= amount
-            low, high = (low, middle) if reached else (middle, high)
-        return float(self.events.window(clocks, high)[0].time[-1])
+        high = after.time
+        while clocks.time < (middle := (clocks.time + high) / 2) < high:
+            _, after = self.events.window(clocks, middle)
+            if spent(after).mean() >= amount:
+                high = middle
+            else:
+                clocks = after
+        return high
 
 
 def _steps(c: Config) -> Float64[np.ndarray, " n"]:
