@@ -10,7 +10,7 @@ from batchednodes.numerics.release import release
 if TYPE_CHECKING:
     from batchednodes.algorithms.mixing.matrix import GossipMatrix
     from batchednodes.config import Config, load, register
-    from batchednodes.figures.python import compare, plan, plot, resume, train
+    from batchednodes.figures.python import compare, plan, plot, race, resume, train
     from batchednodes.figures.result import Result
     from batchednodes.results.callbacks import Callback
 else:
@@ -21,7 +21,7 @@ else:
         "GossipMatrix": "batchednodes.algorithms.mixing.matrix",
         "Callback": "batchednodes.results.callbacks",
         "Result": "batchednodes.figures.result",
-        **dict.fromkeys(("compare", "plan", "plot", "resume", "train"), "batchednodes.figures.python"),
+        **dict.fromkeys(("compare", "plan", "plot", "race", "resume", "train"), "batchednodes.figures.python"),
     }
 
     def __getattr__(name: str) -> Any:
@@ -50,6 +50,7 @@ __all__ = [
     "load",
     "plan",
     "plot",
+    "race",
     "register",
     "resume",
     "train",

@@ -54,6 +54,9 @@ class ADMM(Algorithm):
         number(self.relaxation, 1, "relaxation", high=1.0, open_low=True, open_high=False)
         count(self.inner, 1, "inner")
 
+    def gradients(self) -> int:
+        return self.inner
+
     def update_(self, r: Rows, k: Context) -> None:
         here, x = k.neighbours.unsqueeze(2).to(r["x"].dtype), r["x"]
         pull, weight = (here * r["z"]).sum(1), self.penalty * here.sum(1)

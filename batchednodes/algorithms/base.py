@@ -283,6 +283,10 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
         sent = self.emits + self.mixes_after
         return sum(self.fields[name].size(p, item) if name in self.fields else p * item for name in sent)
 
+    def gradients(self) -> int:
+        """Returns how many gradients an update computes of each of its minibatches."""
+        return 1
+
     def round_law(self, weights: RoundWeights, seed: int) -> RoundLaw:
         """Returns by what matrices rounds mix, and who takes part.
 

@@ -42,6 +42,9 @@ class DFedSAM(Algorithm):
     def __post_init__(self) -> None:
         number(self.rho, 1, "rho")
 
+    def gradients(self) -> int:
+        return 2
+
     def update_(self, r: Rows, k: Context) -> None:
         def step(x: Any, grad: Any) -> Any:
             g = grad(x)

@@ -1,4 +1,4 @@
-"""Command line: train, resume, plan, list, plot, compare, confusion, figure.
+"""Command line: train, resume, plan, list, plot, compare, confusion, race, figure.
 
 What a user got wrong is refused here, as far as settings and the sizes of data say so, before PyTorch is imported.
 """
@@ -18,6 +18,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from batchednodes import __version__
+from batchednodes.cli import race
+from batchednodes.cli.arguments import ConfigFile, Force, Formats, OutFolder, Overrides, Quiet, TimeLimit
 from batchednodes.cli.confusion import confusion
 from batchednodes.cli.console import Output, check_written, console, loading, say
 from batchednodes.cli.interruption import seconds
@@ -58,41 +60,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-
-
-def _keys(incomplete: str) -> list[str]:
-    """Returns the settings that begin so, for the shell to complete."""
-    settings = (setting.path for kind in reference.catalogue() for setting in kind.settings)
-    return [f"{path}=" for path in dict.fromkeys(settings) if path.startswith(incomplete)]
-
-
-ConfigFile = Annotated[
-    Path,
-    typer.Argument(help="YAML file of settings; every setting has a default.", metavar="CONFIG", show_default=False),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        help="Settings that replace those of the file: `network.nodes=50 'gossip.clock.rate=2*log(n)'`.",
-        metavar="KEY=VALUE",
-        show_default=False,
-        autocompletion=_keys,
-    ),
-]
-OutFolder = Annotated[
-    Path | None, typer.Option("--out", "-o", help="New folder for the results.", show_default="runs/<name>-<n>")
-]
-TimeLimit = Annotated[
-    str | None,
-    typer.Option(help="Wall time after which to halt with a checkpoint: `2h`, `90min`; exit code 124.", metavar="TIME"),
-]
-
-Formats = Annotated[
-    list[str] | None,
-    typer.Option("--format", help="Of the pictures: png, pdf or svg; may be repeated.", show_default="png and pdf"),
-]
-Force = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 
 
 def _show_version(asked: bool) -> bool:
@@ -153,11 +120,14 @@ def resume(
     time_limit: TimeLimit = None,
     quiet: Quiet = False,
 ) -> None:
-    """Goes on with a run that was killed or interrupted, in place and bit for bit; or extends a finished one.
+    """Goes on with a run, or a race, that was killed or interrupted, in place, bit for bit; or extends a finished run.
 
     Example: `batchednodes resume runs/mine-1 run.until=200`
     """
-    limit, chosen = seconds(time_limit), rules.reopened(folder, overrides or [])
+    limit = seconds(time_limit)
+    if (inside.Inside(folder) / paths.RACE).is_file():
+        return race.resume(folder, overrides or [], limit, quiet)
+    chosen = rules.reopened(folder, overrides or [])
     paths.check_writable(folder)
     start.check_torch()
     with lock.Lock(inside.Inside(folder)):
@@ -298,6 +268,7 @@ def compare(
 
 
 app.command()(confusion)
+app.command()(race.race)
 
 
 @app.command()

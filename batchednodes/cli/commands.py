@@ -74,24 +74,25 @@ def _run(
     terminal = console(quiet=quiet)
     with Interruption(limit) as interruption:
         try:
-            with _bar(terminal) as bar:
-                watch = _Watch(bar)
+            with bar(terminal) as shown:
+                watch = Watch(shown)
                 watch.begin("starting", "building the run; kernels that are new on this machine are compiled")
                 result = begin(watch, interruption)
         except OSError as error:
-            left = f"; once that is mended, {_to_go_on(place)}" if any(states(Inside(place.folder))) else ""
+            left = f"; once that is mended, {to_go_on(place)}" if any(states(Inside(place.folder))) else ""
             raise OSError(f"{error}{left}") from error
         summary = result.summary
         if summary["status"] == "diverged":
             raise ValueError(f"{summary['message']}; everything until then is in {result.folder}")
         if summary["status"] == "interrupted":
-            say("interrupted", f"{summary['message']}; {_to_go_on(place)}")
+            say("interrupted", f"{summary['message']}; {to_go_on(place)}")
             raise typer.Exit(interruption.code)
         _report(terminal, result)
         check_written(result.folder)
 
 
-def _to_go_on(place: OutputFolder) -> str:
+def to_go_on(place: OutputFolder) -> str:
+    """Returns the command that goes on with what is in a folder, in words."""
     return f"to go on: batchednodes resume {shlex.quote(str(place.folder))}"
 
 
@@ -138,15 +139,16 @@ def figure(name: str, quick: bool, out: Path, formats: Sequence[str], force: boo
     start.wake_collector()
     size = "quick" if quick else "cuda" if devices.count() else "cpu"
     terminal = console()
-    with _bar(terminal) as bar:
-        published = experiment.publish(name, EXPERIMENTS[name](size), out, _Watch(bar), formats, force)
+    with bar(terminal) as shown:
+        published = experiment.publish(name, EXPERIMENTS[name](size), out, Watch(shown), formats, force)
     for table in published.findings:
         terminal.print(table)
     for path in published.paths:
         terminal.print(path, highlight=False, soft_wrap=True)
 
 
-def _bar(terminal: Console) -> Progress:
+def bar(terminal: Console) -> Progress:
+    """Returns a bar for each run, which goes away at its end."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -156,7 +158,7 @@ def _bar(terminal: Console) -> Progress:
     return Progress(*columns, console=terminal, transient=True)
 
 
-class _Watch:
+class Watch:
     """Shows simulated time, events per second and loss of the run in progress."""
 
     def __init__(self, bar: Progress) -> None:

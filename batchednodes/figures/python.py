@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Any
 from batchednodes import config
 from batchednodes.config import Config, Override, sweep
 from batchednodes.figures import bars
+from batchednodes.figures.race import race as races
+from batchednodes.figures.race.entry import Entry
+from batchednodes.figures.race.race import Race
+from batchednodes.figures.race.rules import Rules
 from batchednodes.figures.result import Result
 from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.torch_modes import own
 from batchednodes.numerics.values import shown
 from batchednodes.results import comparison, tables
 from batchednodes.results.callbacks import Callback
+from batchednodes.results.folder.paths import OutputFolder, check_new
 from batchednodes.simulation import training
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.engine import Pause, never
@@ -224,6 +229,57 @@ def plot(*runs: str | Path | Result, out: str | Path | None = None) -> "Figure":
         with Path(out).open("xb") as file:
             figure.savefig(file, format=Path(out).suffix[1:] or "png")
     return figure
+
+
+def race(
+    source: Source | None = None,
+    *overrides: Override,
+    algorithms: str | Sequence[str] | Mapping[str, Mapping[str, Any]],
+    seeds: int = 3,
+    tune: str | None = None,
+    budget: str = "time",
+    by: str | None = None,
+    rank: str = "final",
+    model: Any = None,
+    data: Any = None,
+    graph: Any = None,
+    loss: Any = None,
+    out: str | Path | None = None,
+    progress: bool | None = None,
+) -> Race:
+    """Runs several algorithms on the same data, seeds, clocks and budget, and ranks them.
+
+    Example:
+        >>> import batchednodes
+        >>> settings = {"network.nodes": 4, "run": {"until": 4, "mark_every": 4}}
+        >>> algorithms = "gossip_sgd, fedavg(fraction=0.5)"
+        >>> race = batchednodes.race(settings, algorithms=algorithms, seeds=2, tune="lr=0.01..1:4")
+        >>> race.ranking[["rank", "algorithm", "local.lr", "tied_with"]].to_dict("records")[0]
+        {'rank': 1, 'algorithm': 'gossip_sgd', 'local.lr': 0.215, 'tied_with': '2'}
+
+    Args:
+        source, overrides, model, data, graph, loss, progress: as in `train`.
+        algorithms: names, or "name(option=value, ...)", in one text or a list; or settings of each entrant, in which it
+            differs from the others, by a name of your own. An option with a dot is any setting by its full key.
+        seeds: networks of each, with seeds seed, seed + 1, ...
+        tune: a setting, and between which values the best one is looked for, "lr=1e-3..1"; on other seeds.
+        budget: "time", "gradients" or "bytes": each entrant stops where it has spent what the config itself spends
+            until run.until; or with an amount of a node, in the mean: "bytes=1e6".
+        by: metric; "max:f1", "min:f1" where the name does not say which is better; None: accuracy_mean, or loss_mean
+            where there are no labels.
+        rank: its "final" value, the "best" one, or "to=0.9", what is spent until it is there.
+        out: new folder; None: nothing is written. `batchednodes resume` goes on with a race that was killed.
+
+    Raises:
+        ValueError: as of `train`; or an algorithm cannot run in these surroundings. Nothing has been written then.
+    """
+    with own():
+        chosen = config.load(source or {}, _with_objects(overrides, model, data, graph, loss))
+        check_new(out)
+        entry = Entry.of(chosen, algorithms, Rules(seeds, tune, budget, by, rank))
+    with ExitStack() as stack:
+        shown_ = stack.enter_context(bars.shown(progress, None))
+        return races.start(entry, None if out is None else OutputFolder(Path(out)), shown_)
 
 
 def _with_objects(overrides: Sequence[Override], model: Any, data: Any, graph: Any, loss: Any) -> list[Override]:

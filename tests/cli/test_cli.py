@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from batchednodes import load, train
-from batchednodes.cli import app
+from batchednodes.cli import app, arguments
 from batchednodes.cli.console import console
 from batchednodes.config import reference
 from batchednodes.figures.published import EXPERIMENTS
@@ -161,7 +161,7 @@ def test_a_run_says_what_it_does_before_its_first_window(monkeypatch):
 
 
 def test_the_shell_completes_keys_and_help_is_short(monkeypatch, capsys):
-    assert "gossip.clock.rate=" in app._keys("gossip.clock.r")
+    assert "gossip.clock.rate=" in arguments.keys("gossip.clock.r")
     for command in ("train", "plan", "plot", "compare", "list", "figure", "resume", "check"):
         code, out, _ = call(monkeypatch, capsys, command, "-h")
         assert code == 0

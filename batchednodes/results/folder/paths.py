@@ -17,6 +17,9 @@ LOCK, CONFIG, METRICS, SUMMARY, FINAL = "lock", "config.yaml", "metrics.jsonl", 
 NODES, ALONE, NODE_ROWS = "nodes.csv", "isolated.jsonl", "nodes.npy"
 """Files inside the folder of a run."""
 
+RACE = "race.yaml"
+"""File of what a race is of, inside its folder, beside its config.yaml."""
+
 CHECKPOINTS = "checkpoints"
 """Folder of the states before, inside that of a run; or a file with the path of one that lies elsewhere."""
 
