@@ -68,6 +68,7 @@ WAYS_OF = {
     "choco, rounds": ("choco", (*ROUNDS, SMOOTH, "algorithm.kind=d_psgd")),
     "deep_squeeze, rounds": ("deep_squeeze", (*ROUNDS, SMOOTH)),
     "dcd, rounds": ("dcd", (*ROUNDS, SMOOTH, "local.optimizer={kind: adam}")),
+    "ecd, rounds": ("ecd", (*ROUNDS, SMOOTH)),
     "none, pushes": ("none", ("gossip.clock.rate=2",)),
     "none, meetings": ("none", (*AT_UPDATE, "algorithm.kind=ad_psgd")),
     "none, rounds": ("none", (*ROUNDS, SMOOTH)),
@@ -78,7 +79,7 @@ WAYS_OF = {
 def way(feedback, kind):
     """Returns the setting of a compressor with a feedback."""
     settings = COMPRESS[kind]
-    if feedback in ("dcd", "none"):
+    if feedback in ("dcd", "ecd", "none"):
         settings = settings.partition(", gamma")[0]
     elif "gamma" not in settings:
         settings += ", gamma: 0.4"
@@ -123,12 +124,13 @@ def test_nodes_that_diverge_are_cut_off_alike(name):
 
 @pytest.mark.parametrize("rule", check.RULES)
 @pytest.mark.parametrize(
-    "name", ["choco, meetings", "choco, rounds", "deep_squeeze, rounds", "dcd, rounds", "none, pushes"]
+    "name", ["choco, meetings", "choco, rounds", "deep_squeeze, rounds", "dcd, rounds", "ecd, rounds", "none, pushes"]
 )
 def test_what_the_kit_checks_holds(rule, name):
     feedback, options = WAYS_OF[name]
     small = ("network.nodes=5", "network.topology.kind=ring", "run.until=4")
-    config = load(BASE, [*SMALL, *options, way(feedback, "top_k"), *small])
+    kind = "none" if feedback == "ecd" else "top_k"  # what ecd loses is about the model, not a difference of models
+    config = load(BASE, [*SMALL, *options, way(feedback, kind), *small])
     assert check.RULES[rule](config) is None
 
 
@@ -137,10 +139,10 @@ QUADRATICS = REFERENCES / "quadratics_n32_d10_mu0.5_seed0_zeta1.npz"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("feedback", ["choco", "deep_squeeze", "dcd", "none"])
+@pytest.mark.parametrize("feedback", ["choco", "deep_squeeze", "dcd", "ecd", "none"])
 def test_rounds_are_what_the_papers_say(feedback, seed):
     graph = "network.topology={kind: erdos_renyi, probability: 0.3}"
-    gamma = {"choco": 0.3, "deep_squeeze": 0.2, "dcd": None, "none": 0.5}[feedback]
+    gamma = {"choco": 0.3, "deep_squeeze": 0.2, "none": 0.5}.get(feedback)
     compress = {"kind": "top_k", "share": 0.4, "feedback": feedback, "gamma": gamma}
     data = {"task.data": {"kind": "quadratics", "path": str(QUADRATICS)}, "gossip.compress": compress, "seed": seed}
     config = load(
@@ -159,7 +161,7 @@ def test_rounds_are_what_the_papers_say(feedback, seed):
         kept = v.abs() >= v.abs().sort(1, descending=True).values[:, 3:4]
         return v * kept
 
-    for _ in range(40):
+    for s in range(1, 41):
         half = x - 0.1 * torch.einsum("nij,ni->nj", a, torch.einsum("nij,nj->ni", a, x) - b)
         if feedback == "choco":
             x = half + gamma * (w @ hat - hat)
@@ -169,6 +171,9 @@ def test_rounds_are_what_the_papers_say(feedback, seed):
             x, error = half + gamma * (w @ q - q), half + error - q
         elif feedback == "dcd":  # whose paper steps from the mean of the copies
             x = x + c(w @ x - (x - half) - x)
+        elif feedback == "ecd":
+            x, old = w @ hat + half - x, x
+            hat = (1 - 2 / s) * hat + 2 / s * c((1 - s / 2) * old + s / 2 * x)
         else:
             x = half + gamma * (w @ c(half) - c(half))
     assert float(x.abs().max()) > 0.1
@@ -291,6 +296,7 @@ def test_links_carry_compressed_messages_in_less_time():
             ("gossip.compress={kind: qsgd, feedback: dcd, gamma: 0.5}",),
             r"gossip\.compress\.gamma must be left out with feedback=dcd, which has none, got 0\.5",
         ),
+        (("gossip.compress={kind: sign, feedback: ecd}", *MEET), r"timing\.kind must be synchronous with .*=ecd"),
         (("gossip.compress={kind: sign, gamma: 2}",), r"gossip\.compress\.gamma must be in \(0, 1\], got 2"),
         (("gossip.compress={kind: top_k, share: 0}",), r"gossip\.compress\.share must be in \(0, 1\], got 0"),
         (("gossip.compress={kind: qsgd, levels: 0}",), r"gossip\.compress\.levels must be an integer .*got 0"),
