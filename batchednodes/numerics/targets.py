@@ -93,8 +93,9 @@ def name_of(thing: Any) -> str | None:
 
 
 def is_own(cls: type) -> bool:
-    """Returns whether a class is the user's, not one of this package."""
-    return cls.__module__.partition(".")[0] != "batchednodes"
+    """Returns whether a class is the user's, or that of a figure, which is named as the user's are; no kind of the table."""
+    package, _, inside = cls.__module__.partition(".")
+    return package != "batchednodes" or inside.startswith("figures.")
 
 
 def returned(

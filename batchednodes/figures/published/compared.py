@@ -54,11 +54,17 @@ class Compared:
     @property
     def inside(self) -> bool:
         """Whether both are the same as far as is allowed, beside two standard errors of their difference."""
+        return self.used <= 1
+
+    @property
+    def used(self) -> float:
+        """How much of what is allowed is used up: over 1 where it is not inside."""
         if math.isnan(self.published) or math.isnan(self.here):
-            return math.isnan(self.published) and math.isnan(self.here)
+            return 0.0 if math.isnan(self.published) and math.isnan(self.here) else math.inf
         if self.published == self.here:
-            return True
-        return abs(self.here - self.published) <= self._near() + 2 * math.hypot(self.published_error, self.here_error)
+            return 0.0
+        room = self._near() + 2 * math.hypot(self.published_error, self.here_error)
+        return abs(self.here - self.published) / room if room else math.inf
 
     def _near(self) -> float:
         return max(self.absolute, self.relative * abs(self.published))
@@ -106,3 +112,21 @@ def _text(number: float, half_width: float) -> str:
     if math.isnan(number):
         return "none"
     return f"{number:.6g} ± {half_width:.2g}" if half_width else f"{number!r}".removesuffix(".0")
+
+
+def shown_by_group(table: pd.DataFrame, title: str) -> Table:
+    """Returns the values of a table as one to print, a row for all whose names agree up to a colon.
+
+    Of each group that value is shown which is nearest to its bounds, or furthest outside.
+    """
+    values, groups = compared(table), dict[str, list[Compared]]()
+    for one in values:
+        groups.setdefault(one.value.partition(": ")[0], []).append(one)
+    found = Table("values", "inside", "nearest to its bounds", "published", "here", title=title, caption=verdict(values))
+    for name, own in groups.items():
+        worst = max(own, key=lambda one: one.used)
+        cells = (_text(worst.published, worst.allowed), _text(worst.here, 2 * worst.here_error))
+        count = sum(one.inside for one in own)
+        inside = f"all {len(own)}" if count == len(own) else f"{count} of {len(own)}"
+        found.add_row(name, inside, worst.value.partition(": ")[2], *cells)
+    return found
