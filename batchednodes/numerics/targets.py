@@ -93,7 +93,7 @@ def name_of(thing: Any) -> str | None:
 
 
 def is_own(cls: type) -> bool:
-    """Returns whether a class is the user's, or that of a figure, which is named as the user's are; no kind of the table."""
+    """Returns whether a class is the user's, or a figure's, which settings name as the user's; else it is a kind."""
     package, _, inside = cls.__module__.partition(".")
     return package != "batchednodes" or inside.startswith("figures.")
 

@@ -48,6 +48,8 @@ WAYS = {
         "local.optimizer.kind=adam",
         "local.lr=0.01",
     ),
+    "milestones": ("local.schedule={kind: milestones, falls: [2, 5], gamma: 0.5}", "local.momentum=0.5"),
+    "inverse": ("local.schedule={kind: inverse, scale: 3}",),
     "warm-up alone": ("local.schedule={kind: constant, warmup: 3}",),
     "schedule of gradient tracking": (
         "local.schedule={kind: step, every: 2, gamma: 0.5}",

@@ -43,7 +43,8 @@ class Compressor(ABC):
 
     gamma: float | None = None
     """Step size of consensus [dimensionless]; in (0, 1]. Feedback choco and deep_squeeze need it, smaller where more is
-    lost (CHOCO's authors tuned 0.04 for the top 1%, 0.01 for a random 1%, 0.45 for signs); null: 1, or none of dcd and ecd."""
+    lost (CHOCO's authors tuned 0.04 for the top 1%, 0.01 for a random 1%, 0.45 for signs); null: 1; dcd and ecd have
+    none."""
 
     def __post_init__(self) -> None:
         if self.gamma is not None:

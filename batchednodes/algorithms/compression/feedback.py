@@ -4,14 +4,15 @@ r"""Compressed messages for any algorithm that mixes its model and nothing else,
     choco, at a meeting:    h_ij <- h_ij + C(x_i - h_ij), likewise h_ji,  x_i <- x_i + gamma w (h_ji - h_ij);
     deep_squeeze:           q_i = C(x_i + e_i),  e_i <- x_i + e_i - q_i,  x_i <- x_i + gamma sum_j W_ij (q_j - q_i);
     dcd:                    z_i = sum_j W_ij h_j + (x_i - h_i),  h_i <- h_i + C(z_i - h_i),  x_i <- h_i;
-    ecd, in round s:        z_i = sum_j W_ij h_j + (x_i - o_i),  h_i <- (1 - 2/s) h_i + (2/s) C((1 - s/2) o_i + (s/2) z_i),
-                            o_i <- x_i <- z_i,  s = 1, 2, ...;
+    ecd, in round 2 s:      z_i = sum_j W_ij h_j + (x_i - o_i),  h_i <- h_i + (C(o_i + s (z_i - o_i)) - h_i) / s,
+                            x_i <- z_i,  o_i <- z_i,  s = 1/2, 1, 3/2, ...;
     none:                   x_i <- x_i + gamma sum_j W_ij (C(x_j) - C(x_i)), or w in place of W_ij at a contact.
 
 h_i is what all neighbours know of x_i, h_ij what j alone does, since only these two have seen their messages; both
-begin at 0, and those of dcd, which is x_i itself between rounds, and ecd at the model, as does o_i, the model before the
-update. All but these two keep the sum of models where W does. In rounds CHOCO goes in the order of its authors' code: a node mixes what is known from the rounds before, then
-sends; their paper sends first, and without gradients is one round ahead.
+begin at 0, and those of dcd, which is x_i itself between rounds, and of ecd at the model, as o_i does, the model before
+the update. All but these two keep the sum of models where W does. In rounds CHOCO goes in the order of its authors'
+code: a node mixes what is known from the rounds before, then sends; their paper sends first, and without gradients is
+one round ahead.
 
 A class of an algorithm whose messages are compressed has the way's mixing, and all else of the algorithm's own class.
 

@@ -5,4 +5,16 @@ from batchednodes.algorithms.optim.base import Optimizer
 from batchednodes.algorithms.optim.schedules import Constant, Cosine, Inverse, InverseSqrt, Milestones, Schedule, Step
 from batchednodes.algorithms.optim.sgd import SGD
 
-__all__ = ["SGD", "Adam", "AdamW", "Constant", "Cosine", "Inverse", "InverseSqrt", "Milestones", "Optimizer", "Schedule", "Step"]
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Constant",
+    "Cosine",
+    "Inverse",
+    "InverseSqrt",
+    "Milestones",
+    "Optimizer",
+    "Schedule",
+    "Step",
+]

@@ -112,22 +112,24 @@ class Milestones(Schedule):
         >>> import torch
         >>> from batchednodes.algorithms.optim import Milestones
         >>> updates = torch.tensor([0.0, 149.0, 150.0, 199.0])
-        >>> Milestones(at=(150.0, 180.0)).factor(updates, gamma=torch.tensor(0.1)).round(decimals=3).tolist()
+        >>> Milestones(falls=(150.0, 180.0)).factor(updates, gamma=torch.tensor(0.1)).round(decimals=3).tolist()
         [1.0, 1.0, 0.1, 0.01]
     """
 
-    at: tuple[float, ...] = (100.0,)
+    falls: tuple[float, ...] = (100.0,)
     """Progress at each fall; positive and finite, rising."""
 
     gamma: PerNode = field(default=0.1, metadata={"high": 1.0, "open_high": False})
     """Factor of each fall; in [0, 1]; dimensionless."""
 
     def __post_init__(self) -> None:
-        if not all(math.isfinite(b) and a < b for a, b in itertools.pairwise((0.0, *self.at))):
-            raise ValueError(f"at must be positive and finite numbers, each above the one before, got {[*self.at]}")
+        if not all(math.isfinite(b) and a < b for a, b in itertools.pairwise((0.0, *self.falls))):
+            raise ValueError(
+                f"falls must be positive and finite numbers, each above the one before, got {[*self.falls]}"
+            )
 
     def factor(self, k: Tensor, **settings: Tensor) -> Tensor:
-        return settings["gamma"] ** sum((k >= one).to(k.dtype) for one in self.at)
+        return settings["gamma"] ** sum((k >= one).to(k.dtype) for one in self.falls)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@ r"""Base-(k+1) graphs: all nodes hold the mean after a short cycle of rounds in 
 
 The spread of models that only mix, against synchronous rounds: other graphs contract it by a factor a round, these end
 it. Beside it the lengths of the cycles, which are compared with those of the authors' code, as are the numbers of
-neighbours, and the product of the gossip matrices of a cycle, which is the mean to rounding. A cycle here never has more
-messages than theirs, in which nodes that wait average among themselves: that is an option, and changes no product.
+neighbours, and the product of the gossip matrices of a cycle, which is the mean to rounding. Messages are not compared:
+there nodes that wait average among themselves, which changes no product.
 
 Notation: n nodes, k the most neighbours in a round, W gossip matrix of a round.
 

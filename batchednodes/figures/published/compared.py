@@ -122,7 +122,9 @@ def shown_by_group(table: pd.DataFrame, title: str) -> Table:
     values, groups = compared(table), dict[str, list[Compared]]()
     for one in values:
         groups.setdefault(one.value.partition(": ")[0], []).append(one)
-    found = Table("values", "inside", "nearest to its bounds", "published", "here", title=title, caption=verdict(values))
+    found = Table(
+        "values", "inside", "nearest to its bounds", "published", "here", title=title, caption=verdict(values)
+    )
     for name, own in groups.items():
         worst = max(own, key=lambda one: one.used)
         cells = (_text(worst.published, worst.allowed), _text(worst.here, 2 * worst.here_error))

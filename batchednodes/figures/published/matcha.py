@@ -1,4 +1,4 @@
-r"""MATCHA: rounds that use a part of a graph's edges, at random, contract the spread of models almost as well as all do.
+r"""MATCHA: rounds that use some edges of a graph, at random, contract the spread of models almost as well as all do.
 
 On the three graphs of the authors' code, and for budgets of edges: how fast the spread contracts at best, and the
 probabilities p of the matchings and the weight alpha that do it, compared with what their code found. Beside it runs in
@@ -11,7 +11,7 @@ Reference:
     sampling", Indian Control Conference 2019.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,7 +96,9 @@ class Budgets(Experiment):
         left.set(title="(a) contraction of a round", xlabel="budget: share of the edges", ylabel=r"$\rho$")
         for budget, colour in _COLOURS.items():
             own = where(table, run=budget)
-            right.plot(own["messages"], own["spread"], color=colour, label=f"budget {budget:g}" if budget < 1 else "all edges")
+            right.plot(
+                own["messages"], own["spread"], color=colour, label=f"budget {budget:g}" if budget < 1 else "all edges"
+            )
         right.set(title=f"(b) models that only mix, graph {_RUN}", xlabel="messages of a node", yscale="log")
         right.set(ylabel="squared consensus distance")
         for axes in (left, right):
@@ -117,7 +119,7 @@ def graphs() -> dict[int, tuple[int, list[Matching]]]:
 
 
 def compare(values: Mapping[str, Mapping[str, Any]]) -> list[Compared]:
-    """Returns what was found for some graphs and budgets, by "graph=.../n=.../budget=...", beside what is found here."""
+    """Returns what was found for graphs and budgets, by "graph=.../n=.../budget=...", beside what is found here."""
     found, made = list[Compared](), graphs()
     for name, told in values.items():
         g, n, budget = _case(name)
