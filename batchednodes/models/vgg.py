@@ -34,6 +34,7 @@ def vgg11(outputs: int = 10, channels: int = 3, side: int = 32, width: int = 64,
         for times in block:
             convolution = nn.Conv2d(last, times * width, 3, padding=1)
             nn.init.normal_(convolution.weight, 0.0, math.sqrt(2 / (9 * times * width)))
+            assert convolution.bias is not None
             nn.init.zeros_(convolution.bias)
             layers += [convolution, nn.ReLU()]
             last = times * width

@@ -115,6 +115,10 @@ def test_networks_differ_in_the_settings_of_an_optimizer():
         (["local.clip=0"], "local.clip must be positive"),
         (["local.schedule={kind: cosine, until: -1}"], "local.schedule.until must be positive"),
         (
+            ["local.schedule={kind: milestones, falls: [3, 2]}"],
+            "local.schedule.falls must be positive and finite .* above",
+        ),
+        (
             ["algorithm.kind=gradient_tracking", "gossip.exchange=meet", "local.optimizer.kind=adam"],
             "local.optimizer must",
         ),

@@ -112,7 +112,7 @@ def _lengths(axes: Axes, table: pd.DataFrame) -> None:
         own = where(table, k=k)
         axes.step(own["n"], own["length"], where="mid", color=colour, linewidth=0.8, label=f"Base-{k + 1}")
         told = {int(name.split("/")[0][2:]): one["length"] for name, one in values.items() if name.endswith(f"k={k}")}
-        axes.plot(told.keys(), told.values(), marker, color=colour, markersize=4, label="authors' code")
+        axes.plot([*told], [*told.values()], marker, color=colour, markersize=4, label="authors' code")
     axes.set(title="(b) rounds of a cycle", xlabel="number of nodes n", ylim=(0, 17))
     axes.legend(loc="upper left", fontsize="small", ncols=2)
     axes.grid(visible=True)

@@ -125,13 +125,13 @@ class Dissensus(Experiment):
             told = values.get(f"{merge}/delta_max={delta:g}/beta={beta:g}")
             if told is None:
                 continue
-            at, own = f"beta = {beta:g}", own.set_index("round")
+            at, time = f"beta = {beta:g}", column(own, "round")
             made.append(Compared(f"p of the chain: {at}", told["p"], gap(beta), 0.0, _NEAR))
             for key in ("error", "consensus"):
                 for t, number in zip(_ROUNDS, told[key][1:], strict=True):
                     near = max(_NEAR * number, 2 * _ROUNDING * number**0.5 + _ROUNDING**2)
                     name = f"{key} of {_MERGES[merge][0]}, delta = {delta:g}: {at}, round {t}"
-                    made.append(Compared(name, number, float(own[key][float(t)]), near))
+                    made.append(Compared(name, number, float(column(own, key)[time == t][0]), near))
         return made
 
     def draw(self, table: pd.DataFrame) -> Figure:

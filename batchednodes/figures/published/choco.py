@@ -221,7 +221,7 @@ def _agreeing(axes: Axes, table: pd.DataFrame, graph: str) -> None:
         told = values.get(f"n={_NODES}/{graph}/{message}/gamma={_GAMMAS[1]:g}", {})
         end = column(own, "round").max(initial=0.0)
         kept = {float(t): one["consensus"] for t, one in told.items() if one["consensus"] and float(t) <= end}
-        axes.plot(kept.keys(), kept.values(), "o", color=colour, markersize=4)
+        axes.plot([*kept], [*kept.values()], "o", color=colour, markersize=4)
     axes.plot([], [], "o", color="0.4", markersize=4, label="authors' code")
 
 

@@ -63,7 +63,9 @@ def loss(outputs: Tensor, targets: Tensor) -> Tensor:
 class Objective(UserMetric):
     """The loss of the mean model over all rows with its penalty, lambda / 2 times its squared length."""
 
-    metric = Metric("objective", "", "regularized loss of the mean model", "models/objective")
+    @property
+    def metric(self) -> Metric:
+        return Metric("objective", "", "regularized loss of the mean model", "models/objective")
 
     def measure(self, models: Tensor, view: View) -> float:
         mean = models.mean(0, keepdim=True)

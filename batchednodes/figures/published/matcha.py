@@ -92,7 +92,7 @@ class Budgets(Experiment):
             own = where(table, graph=g)
             told = {_case(name)[2]: one["rho"] for name, one in values.items() if _case(name)[0] == g}
             left.plot(own["budget"], own["rho"], line, color=colour, label=f"graph {g}, n = {graphs()[g][0]}")
-            left.plot(told.keys(), told.values(), marker, color=colour, label="authors' code")
+            left.plot([*told], [*told.values()], marker, color=colour, label="authors' code")
         left.set(title="(a) contraction of a round", xlabel="budget: share of the edges", ylabel=r"$\rho$")
         for budget, colour in _COLOURS.items():
             own = where(table, run=budget)

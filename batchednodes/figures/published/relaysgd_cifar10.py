@@ -180,4 +180,4 @@ def sized(size: Size) -> Heterogeneity:
     """Returns the table; on a CPU that of digits, quick: of fewer epochs and seeds."""
     if size == "cuda":
         return Heterogeneity(True, 200.0, 3)
-    return Heterogeneity(False, 60.0, 3) if size == "quick" else Heterogeneity(False, 200.0, 10)
+    return Heterogeneity(False, 60.0, 6) if size == "quick" else Heterogeneity(False, 200.0, 10)
