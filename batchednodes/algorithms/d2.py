@@ -4,10 +4,11 @@ Node i keeps s_i, what the last step made of its model before it was averaged, i
 
     s' = x - eta g(x),    x <- W (s' + x - s),    s <- s',
 
-the same as x'' = W (2 x' - x - eta (g' - g)). The sum of x_i - s_i over the nodes stays 0 from round to round. All
-eigenvalues of W should be above -1/3; those of (I + W) / 2 are, see `exact_diffusion`. Below it models diverge wherever
-losses are flat, and a W that does not change is refused; at -1/3 itself what noise leaves there stays. Rounds only: at
-contacts of pairs the correction, which is for all of W, makes models diverge.
+the same as x'' = W (2 x' - x - eta (g' - g)). With momentum s' is what that makes of x, as RelaySGD's authors have it.
+The sum of x_i - s_i over the nodes stays 0 from round to round. All eigenvalues of W should be above -1/3; those of (I
++ W) / 2 are, see `exact_diffusion`. Below it models diverge wherever losses are flat, and a W that does not change is
+refused; at -1/3 itself what noise leaves there stays. Rounds only: at contacts of pairs the correction, which is for
+all of W, makes models diverge.
 
 Reference:
     H. Tang, X. Lian, M. Yan, C. Zhang, J. Liu, "D2: decentralized training over decentralized data", ICML 2018.
@@ -38,11 +39,10 @@ class D2(Algorithm):
     mixing: ClassVar[Any] = "double"
     timing: ClassVar[tuple[str, ...]] = ("rounds",)
     least_eigenvalue: ClassVar[float] = -1 / 3
-    descends: ClassVar[bool] = False
     laws: ClassVar[dict[str, Law]] = {"sum of x": lambda all_: all_["x"].sum(0)}
 
     def update_(self, r: Rows, k: Context) -> None:
-        s = r["x"] - k.lr * k.grad(r["x"])
+        s = k.descend(r["x"])
         r["x"] = s + (r["x"] - r["s"])
         r["s"] = s
 
@@ -50,7 +50,7 @@ class D2(Algorithm):
         """Does the same to one event, in plain PyTorch."""
         i, x, s = e.actor, rows["x"], rows["s"]
         if e.kind == UPDATE:
-            adapted = x[i] - k.lr * k.grad(x[i])
+            adapted = k.descend(x[i])
             x[i] += adapted - s[i]
             s[i] = adapted
         elif e.kind == ROUND:

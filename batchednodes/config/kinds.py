@@ -218,7 +218,9 @@ KINDS: dict[str, dict[str, type]] = {
     "local.schedule": {
         "constant": optim.Constant,
         "step": optim.Step,
+        "milestones": optim.Milestones,
         "cosine": optim.Cosine,
+        "inverse": optim.Inverse,
         "inverse_sqrt": optim.InverseSqrt,
     },
     "timing": {

@@ -73,10 +73,10 @@ def in_path(value: Any) -> str:
 
     Example:
         >>> from batchednodes.config.names import in_path
-        >>> in_path("log(n)"), in_path([1, 2]), in_path({"kind": "torus", "dimensions": 3})
-        ('log(n)', '[1, 2]', 'torus+dimensions=3')
+        >>> in_path("log(n)"), in_path([1, 2]), in_path({"kind": "torus", "dimensions": 3}), in_path({"args": {"a": 1}})
+        ('log(n)', '[1, 2]', 'torus+dimensions=3', 'args=a=1')
     """
     if isinstance(value, Mapping):
         rest = [f"{key}={in_path(part)}" for key, part in value.items() if key != "kind"]
-        return "+".join([str(value["kind"])] * ("kind" in value) + rest) or "{}"
+        return "+".join([str(value["kind"]), *rest] if "kind" in value else rest) or "{}"
     return value if isinstance(value, str) else json.dumps(value)

@@ -93,8 +93,9 @@ def name_of(thing: Any) -> str | None:
 
 
 def is_own(cls: type) -> bool:
-    """Returns whether a class is the user's, not one of this package."""
-    return cls.__module__.partition(".")[0] != "batchednodes"
+    """Returns whether a class is the user's, or a figure's, which settings name as the user's; else it is a kind."""
+    package, _, inside = cls.__module__.partition(".")
+    return package != "batchednodes" or inside.startswith("figures.")
 
 
 def returned(

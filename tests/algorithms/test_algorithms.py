@@ -72,7 +72,7 @@ WAYS = {
     "d_psgd": ("algorithm={kind: d_psgd, order: combine_while_adapt}", *MEET, "local.momentum=0.5"),
     "d_psgd, rounds": ("algorithm={kind: d_psgd, order: combine_while_adapt}", *METROPOLIS, "local.steps=2"),
     "d_psgd, rounds that adapt first": ("algorithm.kind=d_psgd", *METROPOLIS, "local.momentum=0.5"),
-    "d2, rounds": ("algorithm.kind=d2", *METROPOLIS, "local.schedule={kind: inverse_sqrt}"),
+    "d2, rounds": ("algorithm.kind=d2", *METROPOLIS, "local.schedule={kind: inverse_sqrt}", "local.momentum=0.5"),
     "exact_diffusion, rounds": ("algorithm.kind=exact_diffusion", *METROPOLIS),
     "nids, rounds": ("algorithm={kind: nids, c: 3}", *METROPOLIS),
     "extra, rounds": ("algorithm={kind: extra, theta: 0.8}", *METROPOLIS),

@@ -48,6 +48,8 @@ WAYS = {
         "local.optimizer.kind=adam",
         "local.lr=0.01",
     ),
+    "milestones": ("local.schedule={kind: milestones, falls: [2, 5], gamma: 0.5}", "local.momentum=0.5"),
+    "inverse": ("local.schedule={kind: inverse, scale: 3}",),
     "warm-up alone": ("local.schedule={kind: constant, warmup: 3}",),
     "schedule of gradient tracking": (
         "local.schedule={kind: step, every: 2, gamma: 0.5}",
@@ -112,6 +114,10 @@ def test_networks_differ_in_the_settings_of_an_optimizer():
         (["local.optimizer={kind: adam, beta1: 1}"], "local.optimizer.beta1 must be"),
         (["local.clip=0"], "local.clip must be positive"),
         (["local.schedule={kind: cosine, until: -1}"], "local.schedule.until must be positive"),
+        (
+            ["local.schedule={kind: milestones, falls: [3, 2]}"],
+            "local.schedule.falls must be positive and finite .* above",
+        ),
         (
             ["algorithm.kind=gradient_tracking", "gossip.exchange=meet", "local.optimizer.kind=adam"],
             "local.optimizer must",

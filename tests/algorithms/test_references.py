@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import batchednodes
+from batchednodes.figures.published.compared import published
 
 pytestmark = pytest.mark.slow
 
@@ -149,7 +150,7 @@ def curve(algorithm, zeta, lr, steps, path):
 @pytest.mark.parametrize("name", TUNED)
 def test_step_sizes_that_were_published_reach_the_target_at_the_published_step(name, tmp_path):
     algorithm, factor = TUNED[name]
-    steps, lr = json.loads((REFERENCES / "relaysgd_tuning.json").read_text())["values"][f"fig7/{name}"]
+    steps, lr = published("relaysgd_tuning")["values"][f"fig7/{name}"]
     found = curve(algorithm, float(name.split("/")[1]), factor * lr, steps, tmp_path / "q.npz")
     tested = np.unique(np.round(np.geomspace(1, 70_000 if algorithm == "d_psgd" else 10_000, 1000)).astype(int))
     seen = found[tested[tested <= steps] - 1]

@@ -28,7 +28,7 @@ else:
 Uniform = Callable[[int], Tensor]
 """Returns numbers in (0, 1) for each row [w, size], by the address of its message: asked again, the same."""
 
-Feedback = Literal["choco", "deep_squeeze", "dcd", "none"]
+Feedback = Literal["choco", "deep_squeeze", "dcd", "ecd", "none"]
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,20 @@ class Compressor(ABC):
     feedback: Feedback = "choco"
     """What makes up for what is lost: `choco`, differences to copies that neighbours keep of a model; `deep_squeeze`,
     the error, which is added to the next message; `dcd`, differences of models that all neighbours know exactly;
-    `none`: the models are compressed, and nothing is made up for."""
+    `ecd`, averages of extrapolated models; `none`: the models are compressed, and nothing is made up for."""
 
     gamma: float | None = None
     """Step size of consensus [dimensionless]; in (0, 1]. Feedback choco and deep_squeeze need it, smaller where more is
-    lost (CHOCO's authors tuned 0.04 for the top 1%, 0.01 for a random 1%, 0.45 for signs); null: 1, or none of dcd."""
+    lost (CHOCO's authors tuned 0.04 for the top 1%, 0.01 for a random 1%, 0.45 for signs); null: 1; dcd and ecd have
+    none."""
 
     def __post_init__(self) -> None:
         if self.gamma is not None:
             number(self.gamma, 1, "gamma", open_low=True, high=1.0, open_high=False)
         if self.gamma is None and self.feedback in ("choco", "deep_squeeze"):
             raise ValueError(f"gamma must be given with feedback={self.feedback}, got null; try 0.1, or less")
-        if self.gamma is not None and self.feedback == "dcd":
-            raise ValueError(f"gamma must be left out with feedback=dcd, which has none, got {self.gamma}")
+        if self.gamma is not None and self.feedback in ("dcd", "ecd"):
+            raise ValueError(f"gamma must be left out with feedback={self.feedback}, which has none, got {self.gamma}")
 
     @abstractmethod
     def compress(self, v: Tensor, uniform: Uniform) -> Tensor:
@@ -74,7 +75,7 @@ class Compressor(ABC):
     @property
     def unbiased(self) -> bool:
         """Whether random compressors scale C(v) to have the mean v; else to be as near to v as they can."""
-        return self.feedback in ("dcd", "none")
+        return self.feedback in ("dcd", "ecd", "none")
 
     @property
     def exact(self) -> bool:

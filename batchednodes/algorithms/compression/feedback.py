@@ -4,12 +4,15 @@ r"""Compressed messages for any algorithm that mixes its model and nothing else,
     choco, at a meeting:    h_ij <- h_ij + C(x_i - h_ij), likewise h_ji,  x_i <- x_i + gamma w (h_ji - h_ij);
     deep_squeeze:           q_i = C(x_i + e_i),  e_i <- x_i + e_i - q_i,  x_i <- x_i + gamma sum_j W_ij (q_j - q_i);
     dcd:                    z_i = sum_j W_ij h_j + (x_i - h_i),  h_i <- h_i + C(z_i - h_i),  x_i <- h_i;
+    ecd, in round 2 s:      z_i = sum_j W_ij h_j + (x_i - o_i),  h_i <- h_i + (C(o_i + s (z_i - o_i)) - h_i) / s,
+                            x_i <- z_i,  o_i <- z_i,  s = 1/2, 1, 3/2, ...;
     none:                   x_i <- x_i + gamma sum_j W_ij (C(x_j) - C(x_i)), or w in place of W_ij at a contact.
 
 h_i is what all neighbours know of x_i, h_ij what j alone does, since only these two have seen their messages; both
-begin at 0, and that of dcd, which is x_i itself between rounds, at the model. All but dcd keep the sum of models where
-W does. In rounds CHOCO goes in the order of its authors' code: a node mixes what is known from the rounds before, then
-sends; their paper sends first, and without gradients is one round ahead.
+begin at 0, and those of dcd, which is x_i itself between rounds, and of ecd at the model, as o_i does, the model before
+the update. All but these two keep the sum of models where W does. In rounds CHOCO goes in the order of its authors'
+code: a node mixes what is known from the rounds before, then sends; their paper sends first, and without gradients is
+one round ahead.
 
 A class of an algorithm whose messages are compressed has the way's mixing, and all else of the algorithm's own class.
 
@@ -19,7 +22,8 @@ References:
     A. Koloskova, S. U. Stich, M. Jaggi, "Decentralized stochastic optimization and gossip algorithms with compressed
     communication", ICML 2019.
     H. Tang et al., "DeepSqueeze: decentralization meets error-compensated compression", arXiv 1907.07346, 2019.
-    H. Tang, S. Gan, C. Zhang, T. Zhang, J. Liu, "Communication compression for decentralized training", NeurIPS 2018.
+    H. Tang, S. Gan, C. Zhang, T. Zhang, J. Liu, "Communication compression for decentralized training", NeurIPS 2018:
+    dcd and ecd.
     R. Carli, F. Fagnani, P. Frasca, S. Zampieri, "Gossip consensus algorithms via quantized communication", Automatica
     46(1), 2010: without feedback.
 """
@@ -186,6 +190,34 @@ class DCD(Compressed):
 
 
 @dataclass(frozen=True)
+class ECD(Compressed):
+    """ECD-PSGD: messages bring models that are extrapolated ever further, and neighbours average what comes of them."""
+
+    fields: ClassVar[dict[str, Field]] = {
+        "hat": Field(start="model", seen=False),
+        "old": Field(start="model", seen=False),
+    }
+    emits: ClassVar[tuple[str, ...]] = ("hat",)
+    mixing: ClassVar[Any] = "double"
+    timing: ClassVar[tuple[str, ...]] = ("rounds",)
+    changing: ClassVar[bool] = False
+
+    def absorb_(self, r: Rows, mixed: Rows, k: Context) -> None:
+        s = (k.round + 1) / 2
+        z = mixed["hat"] + (r["x"] - r["old"])
+        r["hat"] = (1 - 1 / s) * r["hat"] + self.arriving((1 - s) * r["old"] + s * z, k) / s
+        r["x"] = r["old"] = z
+
+    def mixes_(self, rows: Rows, e: Any) -> None:
+        x, hat, old = (rows[name][e.nodes] for name in ("x", "hat", "old"))
+        s = (e.number + 1) / 2
+        x += e.matrix @ hat - old
+        arrived = self.seen(old + s * (x - old), e, *range(e.nodes.start, e.nodes.stop))
+        hat += (arrived - hat) / s
+        old[:] = x
+
+
+@dataclass(frozen=True)
 class Direct(Compressed):
     """No feedback: compressed models are mixed, and each node adds the difference that this makes to its own."""
 
@@ -213,6 +245,7 @@ WAYS: dict[str, tuple[type[Compressed], type[Compressed]]] = {
     "choco": (ChocoOnEdges, Choco),
     "deep_squeeze": (DeepSqueeze, DeepSqueeze),
     "dcd": (DCD, DCD),
+    "ecd": (ECD, ECD),
     "none": (Direct, Direct),
 }
 """Feedback -> the way of events, and that of rounds."""

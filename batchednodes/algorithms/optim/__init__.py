@@ -2,7 +2,19 @@
 
 from batchednodes.algorithms.optim.adam import Adam, AdamW
 from batchednodes.algorithms.optim.base import Optimizer
-from batchednodes.algorithms.optim.schedules import Constant, Cosine, InverseSqrt, Schedule, Step
+from batchednodes.algorithms.optim.schedules import Constant, Cosine, Inverse, InverseSqrt, Milestones, Schedule, Step
 from batchednodes.algorithms.optim.sgd import SGD
 
-__all__ = ["SGD", "Adam", "AdamW", "Constant", "Cosine", "InverseSqrt", "Optimizer", "Schedule", "Step"]
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Constant",
+    "Cosine",
+    "Inverse",
+    "InverseSqrt",
+    "Milestones",
+    "Optimizer",
+    "Schedule",
+    "Step",
+]

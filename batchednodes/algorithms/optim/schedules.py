@@ -5,6 +5,7 @@ Progress is a node's own updates so far, or simulated time. During a warm-up the
 Notation: k progress, of each of w nodes: updates before this one, or time [s].
 """
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -104,6 +105,34 @@ class Step(Schedule):
 
 
 @dataclass(frozen=True)
+class Milestones(Schedule):
+    """The step size falls by a factor at some points of progress.
+
+    Example:
+        >>> import torch
+        >>> from batchednodes.algorithms.optim import Milestones
+        >>> updates = torch.tensor([0.0, 149.0, 150.0, 199.0])
+        >>> Milestones(falls=(150.0, 180.0)).factor(updates, gamma=torch.tensor(0.1)).round(decimals=3).tolist()
+        [1.0, 1.0, 0.1, 0.01]
+    """
+
+    falls: tuple[float, ...] = (100.0,)
+    """Progress at each fall; positive and finite, rising."""
+
+    gamma: PerNode = field(default=0.1, metadata={"high": 1.0, "open_high": False})
+    """Factor of each fall; in [0, 1]; dimensionless."""
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(b) and a < b for a, b in itertools.pairwise((0.0, *self.falls))):
+            raise ValueError(
+                f"falls must be positive and finite numbers, each above the one before, got {[*self.falls]}"
+            )
+
+    def factor(self, k: Tensor, **settings: Tensor) -> Tensor:
+        return settings["gamma"] ** sum((k >= one).to(k.dtype) for one in self.falls)
+
+
+@dataclass(frozen=True)
 class Cosine(Schedule):
     """Half a cosine from the full step size to the lowest, which it then keeps.
 
@@ -142,3 +171,21 @@ class InverseSqrt(Schedule):
 
     def factor(self, k: Tensor, **settings: Tensor) -> Tensor:
         return (1 + k / settings["scale"]).rsqrt()
+
+
+@dataclass(frozen=True)
+class Inverse(Schedule):
+    """The step size falls as one over progress: by 1 / (1 + k / scale).
+
+    Example:
+        >>> import torch
+        >>> from batchednodes.algorithms.optim import Inverse
+        >>> Inverse().factor(torch.tensor([0.0, 10.0, 90.0]), scale=torch.tensor(10.0)).round(decimals=3).tolist()
+        [1.0, 0.5, 0.1]
+    """
+
+    scale: PerNode = field(default=1.0, metadata={"open_low": True})
+    """Progress at which the factor is 1 / 2; positive and finite."""
+
+    def factor(self, k: Tensor, **settings: Tensor) -> Tensor:
+        return 1 / (1 + k / settings["scale"])

@@ -7,14 +7,24 @@ from batchednodes.numerics.lazy import deferred
 
 if TYPE_CHECKING:
     from batchednodes.figures.published import (
+        base_graph,
+        byzantine,
+        choco,
+        matcha,
         quickstart,
         regression,
+        relaysgd_cifar10,
         staleness_criterion,
         staleness_scaling,
         topologies,
     )
     from batchednodes.figures.published.experiment import Experiment, Size
 else:
+    base_graph = deferred("batchednodes.figures.published.base_graph")
+    byzantine = deferred("batchednodes.figures.published.byzantine")
+    choco = deferred("batchednodes.figures.published.choco")
+    matcha = deferred("batchednodes.figures.published.matcha")
+    relaysgd_cifar10 = deferred("batchednodes.figures.published.relaysgd_cifar10")
     quickstart = deferred("batchednodes.figures.published.quickstart")
     regression = deferred("batchednodes.figures.published.regression")
     staleness_criterion = deferred("batchednodes.figures.published.staleness_criterion")
@@ -28,6 +38,11 @@ EXPERIMENTS: "dict[str, Callable[[Size], Experiment]]" = {
     "staleness-criterion": lambda size: staleness_criterion.sized(size),
     "quickstart": lambda size: quickstart.sized(size),
     "topologies": lambda size: topologies.sized(size),
+    "base-graph": lambda size: base_graph.sized(size),
+    "matcha": lambda size: matcha.sized(size),
+    "choco": lambda size: choco.sized(size),
+    "byzantine": lambda size: byzantine.sized(size),
+    "relaysgd-cifar10": lambda size: relaysgd_cifar10.sized(size),
 }
 """Name of a figure -> the experiment at a size; naming them imports none."""
 
