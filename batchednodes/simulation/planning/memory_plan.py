@@ -151,7 +151,7 @@ class MemoryBudget:
     def models_scored(self) -> float:
         """Models that are scored in a run, the mean models too."""
         each = sum(1 + min(c.run.eval_nodes or c.network.nodes, c.network.nodes) for c in self.configs)
-        return each * (1 + self.config.run.until / self.config.run.mark_every)
+        return each * self.config.run.marks
 
     def threads(self, rows: int, most: int) -> int:
         """Returns how many threads pay for waves of some rows: the most there are, or one.
