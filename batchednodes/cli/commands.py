@@ -123,7 +123,7 @@ def show_plan(prepared: Preflight, measured: bool) -> None:
 def _marks(configs: Sequence[Config], sizes: Sequence[DataSizes], updates: float) -> dict[str, str]:
     """Returns how many marks a run has, and how much they score beside what updates learn from, in words."""
     run, (first, *_) = configs[0].run, sizes
-    count = 1 + math.ceil(run.until / run.mark_every)
+    count = run.marks
     nodes = [min(c.network.nodes, run.eval_nodes or c.network.nodes) for c in configs]
     scored = sum(n * one.test_samples for n, one in zip(nodes, sizes, strict=True))
     steps, examples = configs[0].local.shape(max(1, first.samples // configs[0].network.nodes))

@@ -3,7 +3,10 @@
 Notation: n nodes.
 """
 
+import bisect
 import copy
+import itertools
+import math
 import os
 import re
 from dataclasses import dataclass, field, fields, replace
@@ -205,6 +208,10 @@ class Run:
     mark_every: float = 1.0
     """Time between marks: evaluation, logging [s of simulated time]; positive and finite; at most 1,000,000 marks."""
 
+    mark_at: tuple[float, ...] | None = None
+    """Times of the marks in place of every `mark_every`, besides the start and the end [s of simulated time]: positive,
+    each later than the one before; those past the end are of no use; null: none but `mark_every` says."""
+
     eval_nodes: int | None = None
     """Number of nodes that are evaluated, a fixed random sample; at least 1, at most `network.nodes`; null: all."""
 
@@ -267,12 +274,37 @@ class Run:
             if isinstance(step, int | float) and isinstance(self.until, int | float) and self.until > MARKS * step:
                 least = f"at least until / {MARKS:,} = {self.until / MARKS:g} [s]"
                 raise ValueError(f"{key} must be {least}, got {shown(step)}; make it larger, or run.until smaller")
+        if self.mark_at is not None:
+            _check_times(self.mark_at, self.mark_every)
         count(self.keep_checkpoints, 1, "keep_checkpoints", high=10**6)
         if self.checkpoint_folder is not None and (not self.checkpoint_folder or "\0" in self.checkpoint_folder):
             raise ValueError(f"checkpoint_folder must be the path of a folder, got {shown(self.checkpoint_folder)}")
         for key, high in (("eval_nodes", 10**8), ("threads", os.cpu_count() or 1)):
             if getattr(self, key) is not None:
                 count(getattr(self, key), 1, key, high=high)
+
+    @property
+    def marks(self) -> int:
+        """How many marks the run has, those at the start and the end among them, give or take one."""
+        if self.mark_at is None:
+            return 1 + math.ceil(self.until / self.mark_every)
+        return 2 + bisect.bisect_left(self.mark_at, self.until)
+
+
+def _check_times(times: tuple[float, ...], mark_every: float) -> None:
+    """Checks the times of marks that are given one by one.
+
+    Raises:
+        ValueError: they do not rise from above 0, are too many, or `mark_every` is given besides.
+    """
+    if not 0 < len(times) <= MARKS:
+        raise ValueError(f"mark_at must be a list of 1 to {MARKS:,} times [s], got {len(times):,}; null means none")
+    for before, time in itertools.pairwise((0.0, *times)):
+        if not isinstance(time, int | float) or not before < time < math.inf:
+            rule = f"mark_at must be positive, finite times [s], each later than the one before, {before:g}"
+            raise ValueError(f"{rule}, got {shown(time)}; sort them")
+    if mark_every != Run.mark_every:
+        raise ValueError(f"mark_every must be left out where mark_at is given, got {shown(mark_every)}")
 
 
 @dataclass(frozen=True)

@@ -167,12 +167,14 @@ def _combinations(config: Config, swept: dict[str, list[Any]]) -> Iterator[tuple
 
 def _check_data(configs: list[Config]) -> None:
     """Refuses networks whose data differ in kind or shape, since they share a model."""
-    first = configs[0].task.data
+    first, nodes = configs[0].task.data, configs[0].network.nodes
     for c in configs:
         data = c.task.data
         if data is first:
             continue
-        alike = type(data) is type(first) and (data == first or data.sizes(1).shape == first.sizes(1).shape)
+        alike = type(data) is type(first) and (
+            data == first or data.sizes(c.network.nodes).shape == first.sizes(nodes).shape
+        )
         if not alike:
             raise ValueError(
                 "sweep.task.data must keep the kind, the features and the targets of the data, got a network with "

@@ -5,10 +5,11 @@ r"""Engine: the loop. Windows of events are made, regrouped into waves and execu
 Notation: n nodes, m events of a window, x models.
 """
 
+import bisect
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -266,8 +267,8 @@ class Engine:
     executor: Executor
     until: float
     """End of the run [s]."""
-    mark_every: float
-    """Simulated time between two marks [s]; the end is a mark too."""
+    marked: float | Sequence[float]
+    """Simulated time between two marks, or the times of all of them [s]; the end is a mark too."""
     window: float
     """Longest simulated time that is scheduled at once [s]; never changes a result but for rounding."""
 
@@ -276,14 +277,20 @@ class Engine:
         return Progress(self.timeline.begin(), 0, 0)
 
     def marks(self, after: float) -> Iterator[float]:
-        """Yields the times of the marks later than `after`: multiples of mark_every, and the end."""
-        k = math.floor(after / self.mark_every)
-        while k * self.mark_every < self.until * (1 - 1e-12):  # a mark within rounding of the end is the end
-            if k * self.mark_every > after:
-                yield k * self.mark_every
-            k += 1
+        """Yields the times of the marks later than `after`, and the end."""
+        end = self.until * (1 - 1e-12)  # a mark within rounding of the end is the end
+        yield from itertools.takewhile(lambda time: time < end, self._later(after))
         if after < self.until:
             yield self.until
+
+    def _later(self, after: float) -> Iterator[float]:
+        """Yields the times of the marks later than `after`, whatever the end is."""
+        if isinstance(self.marked, Sequence):
+            yield from self.marked[bisect.bisect_right(self.marked, after) :]
+            return
+        for k in itertools.count(math.floor(after / self.marked)):
+            if k * self.marked > after:
+                yield k * self.marked
 
     def run_(self, state: State, progress: Progress, observer: Observer) -> Progress:
         """Runs to the end in place, or until the observer halts it.

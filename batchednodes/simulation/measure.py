@@ -88,7 +88,7 @@ def measure(prepared: Preflight, made: Plan, events: Timeline) -> WallTime:
     rounds = config.run.until / span if isinstance(events, Barriers) else None
     scale = [rounds or w / max(1, c) for w, c in zip(whole, counts, strict=True)]
     updates, mixing = (s * k for s, k in zip(seconds, scale, strict=True))
-    marks = mark * (1 + math.ceil(config.run.until / config.run.mark_every))
+    marks = mark * config.run.marks
     alone = updates + marks if config.run.baseline == "isolated" else 0.0
     return WallTime(start + max(0.0, float(slow.sum() - took.sum())), updates, mixing, marks, alone, _ways(run))
 

@@ -144,6 +144,16 @@ def refused(message):
             "run.window must be at least until / 1,000,000 = 1e-05 [s], got 1e-06; make it larger, or run.until "
             "smaller",
         ),
+        ("run: {mark_at: []}", "run.mark_at must be a list of 1 to 1,000,000 times [s], got 0; null means none"),
+        (
+            "run: {mark_at: [1, 3, 2]}",
+            "run.mark_at must be positive, finite times [s], each later than the one before, 3, got 2.0; sort them",
+        ),
+        (
+            "run: {mark_at: [0, 3]}",
+            "run.mark_at must be positive, finite times [s], each later than the one before, 0, got 0.0; sort them",
+        ),
+        ("run: {mark_at: [1], mark_every: 2}", "run.mark_every must be left out where mark_at is given, got 2.0"),
         ("run: {eval_nodes: 0}", "run.eval_nodes must be an integer in [1, 100000000], got 0"),
         ("run: {eval_nodes: 101}", "run.eval_nodes must be at most network.nodes = 100, got 101; null means all"),
         ("run: {eval_nodes: all}", "run.eval_nodes must be an integer or null, got 'all'"),

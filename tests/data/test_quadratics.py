@@ -1,5 +1,7 @@
 """Quadratic losses: their gradients, how they are drawn, what is measured of them, and what is refused."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from batchednodes.config import load, to_dict
 from batchednodes.data import Quadratics
 from batchednodes.models import Linear, NoisyLinear
 
+REFERENCES = Path(__file__).parents[1] / "references"
 ALONE = {
     "dtype": "float64",
     "network.nodes": 4,
@@ -83,6 +86,30 @@ def test_what_is_drawn_is_as_curved_far_and_different_as_it_says(heterogeneity):
     assert (slopes**2).sum() / 7 == pytest.approx(heterogeneity, rel=1e-12, abs=1e-24)
     assert np.linalg.norm(optimum) == pytest.approx(1, rel=1e-12)
     assert np.abs(slopes.sum(0)).max() < 1e-13 * max(1, heterogeneity)
+
+
+def test_the_optimum_is_as_far_as_it_should_be_and_nodes_differ_as_before():
+    near, far = (Quadratics(dimension=4, distance=distance) for distance in (1.0, 10.0))
+    (a, b, best), (same, c, moved) = (problems(source, 6, seed=1) for source in (near, far))
+    assert np.array_equal(a, same)
+    assert np.allclose(moved, 10 * best, rtol=1e-12)
+    assert np.allclose(c - b, a @ (9 * best), rtol=1e-9)
+
+
+@pytest.mark.parametrize("heterogeneity", ["0.1", "1"])
+def test_the_published_problems_are_drawn_from_their_seed(heterogeneity):
+    source = Quadratics(heterogeneity=float(heterogeneity), torch_seed=0)
+    path = REFERENCES / f"quadratics_n32_d10_mu0.5_seed0_zeta{heterogeneity}.npz"
+    with np.load(path) as file:
+        for found, name in zip(problems(source, 32, seed=5), ("A", "B", "optimum"), strict=True):
+            assert np.allclose(found.ravel(), file[name].ravel(), rtol=0, atol=1e-13), name
+
+
+def test_published_heterogeneity_is_found_to_five_digits_and_any_is():
+    for wanted in (0.0, 1e-7, 3e-5, 1e3, 1e16):
+        a, b, best = problems(Quadratics(dimension=3, heterogeneity=wanted, torch_seed=2), 5, seed=0)
+        spread = (np.einsum("nij,ni->nj", a, a @ best - b) ** 2).sum() / 5
+        assert spread == pytest.approx(wanted, abs=1.1e-5, rel=1e-9)
 
 
 def test_draws_are_functions_of_the_seed():
@@ -190,6 +217,9 @@ def test_files_that_hold_no_quadratics_are_refused(arrays, rule, tmp_path):
         ({"task.data.dimension": 0}, "task.data.dimension must be at least 1"),
         ({"task.data.curvature": 0}, r"task.data.curvature must be in \(0, 1\]"),
         ({"task.data.noise": -1}, "task.data.noise must be"),
+        ({"task.data.distance": -1}, "task.data.distance must be"),
+        ({"task.data.torch_seed": -1}, "task.data.torch_seed must be an integer in"),
+        ({"task.data.path": "q.npz", "task.data.torch_seed": 0}, "task.data.torch_seed must be left out where a path"),
         ({"task.data.path": "q.npz", "task.data.noise": 0.1}, "task.data.noise must be left out where a path"),
         ({"task.data": {"kind": "digits"}, "task.model": {"kind": "noisy_linear"}}, "task.model.kind must be another"),
         ({"task.data.heterogeneity": -1}, "task.data.heterogeneity must be"),

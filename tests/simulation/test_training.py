@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import batchednodes
-from batchednodes import resume, train
+from batchednodes import load, resume, train
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.planning.plan import plan
 
@@ -160,6 +160,17 @@ def test_nodes_of_rounds_are_isolated_too():
 def test_the_end_is_a_mark_even_between_two_marks():
     assert train(TINY, "run.until=2.5").metrics["time"].tolist() == [0, 1, 2, 2.5]
     assert train(TINY, "run.until=0.3", "run.mark_every=0.1").metrics["time"].tolist() == [0, 0.1, 0.2, 0.3]
+
+
+def test_marks_are_at_the_times_that_are_given(tmp_path):
+    """A run is the same whatever its marks; one that is resumed with a later end has a mark at the end it had."""
+    base = {"network.nodes": 4, "run.until": 7}
+    given = train(base, {"run.mark_at": [0.5, 2, 6.5, 9]}, out=tmp_path / "run")
+    assert given.metrics["time"].tolist() == [0, 0.5, 2, 6.5, 7]
+    assert torch.equal(given.x, train(base, {"run.mark_every": 7}).x)
+    longer = resume(tmp_path / "run", "run.until=10")
+    assert longer.metrics["time"].tolist() == [0, 0.5, 2, 6.5, 7, 9, 10]
+    assert load(tmp_path / "run" / "config.yaml").run.marks == 6
 
 
 def test_divergence_stops_at_the_next_mark_and_keeps_what_was_written(tmp_path):

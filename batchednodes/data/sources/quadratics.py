@@ -13,6 +13,7 @@ Notation: n nodes, d parameters of a model, mu curvature, zeta^2 heterogeneity, 
 import math
 import zipfile
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float64
@@ -20,7 +21,13 @@ from jaxtyping import Float64
 from batchednodes.data.sources import npz
 from batchednodes.data.sources.base import FEATURES, NODE_WEIGHTS, WEIGHTS, Dataset, DataSizes, Source
 from batchednodes.numerics import rng
-from batchednodes.numerics.values import check_sizes, number, shown
+from batchednodes.numerics.lazy import deferred
+from batchednodes.numerics.values import check_sizes, count, number, shown
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = deferred("torch")  # so that settings are read without PyTorch
 
 _WRITE = "write one with numpy.savez(path, A=..., B=...)"
 
@@ -32,8 +39,8 @@ _NEAR = 1e-6
 class Quadratics(Source):
     """A quadratic loss |A_i x - B_i|^2 / 2 of each node i, with full gradients; models are x, and begin at 0.
 
-    Without a path they are random: singular values of A_i evenly from `curvature` to 1, the optimum at distance 1 from
-    0, and nodes that differ as `heterogeneity` says.
+    Without a path they are random: singular values of A_i evenly from `curvature` to 1, the optimum as far from 0 as
+    `distance` says, and nodes that differ as `heterogeneity` says.
 
     Example:
         >>> import batchednodes
@@ -56,9 +63,16 @@ class Quadratics(Source):
     curvature: float = 0.5
     """mu, the least singular value of A_i [dimensionless]; in (0, 1]; the curvature of losses is from mu^2 to 1."""
 
+    distance: float = 1.0
+    """Distance of the optimum from 0, where models begin [dimensionless]; at least 0."""
+
     noise: float = 0.0
     """Length of the random part of each gradient, whose d entries are noise / sqrt(d) in size, each with a sign that is
     drawn for each node and step [dimensionless]; at least 0."""
+
+    torch_seed: int | None = None
+    """Seed of PyTorch's generator, from which the problem is drawn as the reference's public code draws it, so that its
+    numbers can be compared, zeta^2 to 1e-5; in [0, 2^63); null: the run's seed draws it."""
 
     def __post_init__(self) -> None:
         drawn = {one.name: one.default for one in fields(self) if one.name != "path"}
@@ -67,7 +81,10 @@ class Quadratics(Source):
             raise ValueError(f"{' and '.join(idle)} must be left out where a path is given, whose arrays say it")
         check_sizes(dimension=self.dimension)
         number(self.heterogeneity, 1, "heterogeneity")
+        number(self.distance, 1, "distance")
         number(self.noise, 1, "noise")
+        if self.torch_seed is not None:
+            count(self.torch_seed, 1, "torch_seed", low=0, high=2**63 - 1)
         number(self.curvature, 1, "curvature", high=1.0, open_low=True, open_high=False)
 
     def is_quadratic(self) -> bool:
@@ -85,7 +102,7 @@ class Quadratics(Source):
     def load(self, n: int, seed: int) -> Dataset:
         sizes = self.sizes(n)
         (d,), optimum = sizes.features, None
-        a, b = self._drawn(n, seed) if self.path is None else (_array(self.path, name) for name in ("A", "B"))
+        a, b = self._random(n, seed) if self.path is None else (_array(self.path, name) for name in ("A", "B"))
         rows = np.concatenate([a.reshape(n * d, d), b.reshape(n * d, 1)], 1)
         small = np.asarray(np.linalg.qr(rows, mode="r"))  # |small (x, -1)|^2 = sum_i |A_i x - B_i|^2
         if self.path is not None and "optimum" in _names(self.path):
@@ -98,19 +115,52 @@ class Quadratics(Source):
         sides = (part for side in (rows, small) for part in (side[:, :d].copy(), side[:, d:].copy()))
         return Dataset(*sides, classes=None, node=node, optimum=optimum)
 
-    def _drawn(self, n: int, seed: int) -> tuple[Float64[np.ndarray, "n d d"], Float64[np.ndarray, "n d"]]:
+    def _random(self, n: int, seed: int) -> tuple[Float64[np.ndarray, "n d d"], Float64[np.ndarray, "n d"]]:
         """Returns random A and B; the optimum of all nodes is where it is and as far as it should be."""
         d = self.dimension
-        left, _, right = np.linalg.svd(rng.generator(seed, rng.DATA, FEATURES).standard_normal((n, d, d)))
+        normal, apart, direction = self._normal(n, seed)
+        left, _, right = np.linalg.svd(normal)
         a = left * np.linspace(self.curvature, 1.0, d) @ right
-        own = np.einsum("nij,nj->ni", a, rng.generator(seed, rng.DATA, NODE_WEIGHTS).standard_normal((n, d)))
+        own = np.einsum("nij,nj->ni", a, apart)
         common = np.linalg.lstsq(a.reshape(n * d, d), own.reshape(n * d), rcond=None)[0]
         own -= a @ common  # now the optimum is at 0
         slopes = np.einsum("nij,ni->nj", a, own)
         spread = (slopes**2).sum() / n
-        own *= math.sqrt(self.heterogeneity / spread) if self.heterogeneity else 0.0
-        optimum = rng.generator(seed, rng.DATA, WEIGHTS).standard_normal(d)
-        return a, own + a @ (optimum / np.linalg.norm(optimum))
+        if self.torch_seed is None:
+            own *= math.sqrt(self.heterogeneity / spread) if self.heterogeneity else 0.0
+        else:
+            own *= _bisected(float(spread), self.heterogeneity)
+        return a, own + a @ (self.distance * (direction / np.linalg.norm(direction)))
+
+    def _normal(self, n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns normal numbers of which A, the nodes' own optima and the direction of the common one are made."""
+        d = self.dimension
+        if self.torch_seed is None:
+            drawn = ((FEATURES, (n, d, d)), (NODE_WEIGHTS, (n, d)), (WEIGHTS, (d,)))
+            a, b, c = (rng.generator(seed, rng.DATA, key).standard_normal(shape) for key, shape in drawn)
+            return a, b, c
+        source = torch.Generator().manual_seed(self.torch_seed)
+        shapes = ((n, d, d), (n, d, 1), (d, 1))
+        a, b, c = (torch.randn(*one, generator=source, dtype=torch.float64).numpy() for one in shapes)
+        return a, b[..., 0], c[..., 0]
+
+
+def _bisected(spread: float, heterogeneity: float) -> float:
+    """Returns the published factor of the nodes' differences, which is found by bisection, to 1e-5 of zeta^2.
+
+    Args:
+        spread: zeta^2 at a factor of 1.
+        heterogeneity: zeta^2 that is wanted.
+    """
+    found, factor, low, high = 0.0, 1.0, 0.0, math.inf
+    while abs(found**2 * spread - heterogeneity) > 1e-5 and factor != found:
+        found = factor
+        if found**2 * spread < heterogeneity:
+            low = max(low, found)
+        else:
+            high = min(high, found)
+        factor = 2 * found if high == math.inf else (low + high) / 2
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------------- files

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
         quickstart,
         regression,
         relaysgd_cifar10,
+        relaysgd_quadratics,
         staleness_criterion,
         staleness_scaling,
         topologies,
+        topology_quadratics,
     )
     from batchednodes.figures.published.experiment import Experiment, Size
 else:
@@ -27,16 +29,20 @@ else:
     relaysgd_cifar10 = deferred("batchednodes.figures.published.relaysgd_cifar10")
     quickstart = deferred("batchednodes.figures.published.quickstart")
     regression = deferred("batchednodes.figures.published.regression")
+    relaysgd_quadratics = deferred("batchednodes.figures.published.relaysgd_quadratics")
     staleness_criterion = deferred("batchednodes.figures.published.staleness_criterion")
     staleness_scaling = deferred("batchednodes.figures.published.staleness_scaling")
     topologies = deferred("batchednodes.figures.published.topologies")
+    topology_quadratics = deferred("batchednodes.figures.published.topology_quadratics")
 
 EXPERIMENTS: "dict[str, Callable[[Size], Experiment]]" = {
     "staleness-scaling": lambda size: staleness_scaling.sized(size),
     "linear-regression": lambda size: regression.linear(size),
     "nonlinear-regression": lambda size: regression.nonlinear(size),
     "staleness-criterion": lambda size: staleness_criterion.sized(size),
+    "relaysgd-quadratics": lambda size: relaysgd_quadratics.sized(size),
     "quickstart": lambda size: quickstart.sized(size),
+    "topologies-quadratics": lambda size: topology_quadratics.sized(size),
     "topologies": lambda size: topologies.sized(size),
     "base-graph": lambda size: base_graph.sized(size),
     "matcha": lambda size: matcha.sized(size),

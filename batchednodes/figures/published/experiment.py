@@ -2,11 +2,12 @@ r"""Experiment: a published figure as runs, numbers and a drawing of those numbe
 
     settings of batches -> metrics of their runs -> table of plotted numbers (CSV) -> drawing (PNG, PDF)
 
-The drawing and the findings need the table only, so both can be made again from the CSV.
+The drawing and the findings need the table only, so both can be made again from the CSV. One that searches, for step
+sizes for example, does so before its batches are known; one that is theory alone has none.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,13 +28,23 @@ from batchednodes.simulation.training import Watch
 Size = Literal["quick", "cpu", "cuda"]
 """How large: a minute or two on two cores, a quarter of an hour on them, or what only a GPU does in that time."""
 
+Train = Callable[[dict[str, Any]], pd.DataFrame]
+"""Returns the metrics of a run of given settings."""
+
 
 class Experiment(ABC):
     """What is run, and what is shown of it; frozen: its fields say how large it is."""
 
-    @abstractmethod
+    def tuned(self, train: Train) -> "Experiment":
+        """Returns the experiment as runs settle it that are not shown; itself where nothing is searched for.
+
+        Its parts keep their names.
+        """
+        return self
+
     def batches(self) -> dict[str, dict[str, Any]]:
         """Returns the settings of each run by the name of its part; one run holds many networks."""
+        return {}
 
     @abstractmethod
     def table(self, metrics: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -52,6 +63,8 @@ class Experiment(ABC):
 class Published:
     """What an experiment leaves."""
 
+    experiment: Experiment
+    """As it was run."""
     table: pd.DataFrame
     """The plotted numbers."""
     findings: list[Table]
@@ -91,7 +104,8 @@ def publish(
     check_absent(out, [] if force else [*pictures, numbers, *settings])
     made = make(out)
     try:
-        chosen = {part: config.load(batch | {"name": stems[part]}) for part, batch in batches.items()}
+        experiment = experiment.tuned(lambda batch: _metrics(config.load(batch | {"name": name}), watch))
+        chosen = {part: config.load(batch | {"name": stems[part]}) for part, batch in experiment.batches().items()}
         table = experiment.table({part: _metrics(one, watch) for part, one in chosen.items()})
     except BaseException:
         unmake(made)
@@ -101,7 +115,9 @@ def publish(
         plots.write(place / file, text.encode(), force)
     with matplotlib.rc_context(plots.PAPER):
         plots.save(experiment.draw(table), [place / file for file in pictures], force)
-    return Published(table, experiment.findings(table), [out / file for file in (*pictures, numbers, *settings)])
+    return Published(
+        experiment, table, experiment.findings(table), [out / file for file in (*pictures, numbers, *settings)]
+    )
 
 
 def _metrics(chosen: config.Config, watch: Watch | None) -> pd.DataFrame:

@@ -147,7 +147,8 @@ def assemble(
     if chunks.traced and config.executor == "batched":
         _fuse_(rowwise, state, events, config)
     window = config.run.window or automatic_window(events)
-    engine = Engine(events, executor, config.run.until, config.run.mark_every, window)
+    every = config.run.mark_every if config.run.mark_at is None else config.run.mark_at
+    engine = Engine(events, executor, config.run.until, every, window)
     theories = tuple(mean_staleness(c, events, g, tracking.sources) for g, c in enumerate(configs))
     evaluated, peaks = _evaluated(configs, events.networks), tuple(events.peaks())
     if problem.own is not None:

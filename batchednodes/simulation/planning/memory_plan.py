@@ -182,7 +182,7 @@ class MemoryBudget:
     def models_scored(self) -> float:
         """Models that are scored in a run, the mean models too."""
         each = sum(1 + min(c.run.eval_nodes or c.network.nodes, c.network.nodes) for c in self.configs)
-        return each * (1 + self.config.run.until / self.config.run.mark_every)
+        return each * self.config.run.marks
 
     @property
     def node_rows(self) -> int:
