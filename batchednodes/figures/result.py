@@ -162,19 +162,19 @@ class Result:
             raise ValueError(f"versions must have one width, got networks with {widths} tracked sources; use tables")
         return self.tables[0] if len(widths) == 1 else torch.cat(self.tables)
 
-    def model(self, i: int) -> nn.Module:
-        """Returns a module with the weights of node i, 0 <= i < n."""
+    def model(self, i: int, merged: bool = False) -> nn.Module:
+        """Returns a module with the weights of node i, 0 <= i < n; merged: without adapters, which weights then hold."""
         with own():
-            return self.stack.module(self.x[self._node(i)])
+            return self._module(self.x[self._node(i)], merged)
 
-    def mean_model(self, network: int = 0) -> nn.Module:
-        """Returns a module whose weights are the mean over the nodes of a network."""
+    def mean_model(self, network: int = 0, merged: bool = False) -> nn.Module:
+        """Returns a module whose weights are the mean over the nodes of a network, of adapters that of each matrix."""
         with own():
             if not 0 <= network < len(self._configs):
                 raise ValueError(f"network must be one of 0 .. {len(self._configs) - 1}, got {network}")
             first = sum(c.network.nodes for c in self._configs[:network])
             rows = self.x[first : first + self._configs[network].network.nodes]
-            return self.stack.module(rows.double().mean(0).to(self.x.dtype))
+            return self._module(rows.double().mean(0).to(self.x.dtype), merged)
 
     def evaluate(self, data: Any = None, nodes: Iterable[int] | None = None) -> "pd.DataFrame":
         """Returns loss and accuracy of the models of nodes, a row for each.
@@ -352,6 +352,10 @@ class Result:
     @property
     def _classes(self) -> int | None:
         return self.data.sets[0][0].classes
+
+    def _module(self, row: Float[Tensor, " p"], merged: bool) -> nn.Module:
+        module, first = self.stack.module(row), self._configs[0]
+        return first.task.model.merged(module, first.task.data.sizes(first.network.nodes).features) if merged else module
 
     def _node(self, i: int) -> int:
         if not 0 <= i < self.x.shape[0]:
