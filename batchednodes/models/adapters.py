@@ -8,15 +8,15 @@ from __future__ import annotations  # signatures name modules, and torch is not 
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.values import shown
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from batchednodes.models import lora
 else:
@@ -25,6 +25,9 @@ else:
 
 class Adapter(ABC):
     """What becomes of a user's module before it is trained."""
+
+    shares: ClassVar[bool]
+    """Whether what nodes begin with is of one module that they share, not of a call of its function for each seed."""
 
     @abstractmethod
     def adapt_(self, module: nn.Module) -> None:
@@ -35,12 +38,13 @@ class Adapter(ABC):
         """
 
     @abstractmethod
-    def draw_(self, module: nn.Module) -> None:
-        """Gives the new parameters of an adapted module their initial values, by PyTorch's generator."""
+    def draw_(self, module: nn.Module, named: Mapping[str, Tensor]) -> None:
+        """Writes initial values of the new parameters of an adapted module, by PyTorch's generator.
 
-    @abstractmethod
-    def adds_only(self, module: nn.Module) -> bool:
-        """Returns whether an adapted module trains new parameters, and none that it had."""
+        Args:
+            module: the adapted one; its parameters stay as they are.
+            named: what is written, by the names of the parameters that are trained.
+        """
 
     @abstractmethod
     def merged(self, module: nn.Module, plain: Callable[[], nn.Module]) -> nn.Module:
@@ -56,14 +60,13 @@ class Adapter(ABC):
 class NoAdapter(Adapter):
     """The module is trained as it is: all its parameters that require gradients."""
 
+    shares: ClassVar[bool] = False
+
     def adapt_(self, module: nn.Module) -> None:
         return
 
-    def draw_(self, module: nn.Module) -> None:
+    def draw_(self, module: nn.Module, named: Mapping[str, Tensor]) -> None:
         return
-
-    def adds_only(self, module: nn.Module) -> bool:
-        return False
 
     def merged(self, module: nn.Module, plain: Callable[[], nn.Module]) -> nn.Module:
         return module
@@ -84,6 +87,8 @@ class LoRA(Adapter):
         >>> {name: tuple(w.shape) for name, w in module.named_parameters() if w.requires_grad}
         {'0.lora_A': (4, 64), '0.lora_B': (64, 4), '2.weight': (10, 64), '2.bias': (10,)}
     """
+
+    shares: ClassVar[bool] = True
 
     targets: tuple[str, ...]
     """Layers that get adapters: Linear, Embedding, Conv2d (without groups and dilation) and MultiheadAttention (its
@@ -111,11 +116,8 @@ class LoRA(Adapter):
         scale = 1.0 if self.alpha is None else self.alpha / self.rank
         lora.adapt_(module, self.targets, self.rank, scale, self.trains)
 
-    def draw_(self, module: nn.Module) -> None:
-        lora.draw_(module)
-
-    def adds_only(self, module: nn.Module) -> bool:
-        return not any(True for _ in lora.others(module))
+    def draw_(self, module: nn.Module, named: Mapping[str, Tensor]) -> None:
+        lora.draw_(module, named)
 
     def merged(self, module: nn.Module, plain: Callable[[], nn.Module]) -> nn.Module:
         return lora.merged(module, plain())

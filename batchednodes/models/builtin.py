@@ -305,16 +305,13 @@ class PythonModule(Model):
     def init_(
         self, x: Float[torch.Tensor, "n p"], stack: layout.Stack, seed: int, shape: tuple[int, ...], outputs: int
     ) -> None:
-        made = None
+        made = [w.flatten().to(x) for w in stack.made] if self.adapter.shares else []
         for i in range(1 if self.init == "same" else x.shape[0]):
             first, second = (int(bits) >> 1 for bits in rng.block(np.uint64(seed), rng.INIT, i, np.uint64(0)))
-            if made is None or not self.adapter.adds_only(made):
-                made = self._make(first, shape)
-                self.adapter.adapt_(made)
+            x[i] = torch.cat(made) if made else stack.row(self._make(first, shape)).to(x)
             with torch_modes.own(), torch_modes.generators():
                 torch.manual_seed(second)
-                self.adapter.draw_(made)
-            x[i] = stack.row(made).to(x)
+                self.adapter.draw_(stack.skeleton, stack.views(x[i]))
         if self.init == "same":
             x[1:] = x[0]
 

@@ -10,7 +10,7 @@ Notation: r rank, s scale, b examples, t queries, k keys, e width of attention, 
 import difflib
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -276,13 +276,18 @@ def others(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
             yield name, w
 
 
-def draw_(module: nn.Module) -> None:
-    """Gives adapters their initial values, with which they add nothing, by PyTorch's generator."""
-    for _, layer in adapted(module):
-        if isinstance(layer, nn.Embedding):
-            nn.init.normal_(layer.lora_B)
-        else:
-            nn.init.kaiming_uniform_(layer.lora_A, a=math.sqrt(5))
+def draw_(module: nn.Module, named: Mapping[str, Tensor]) -> None:
+    """Writes initial values of adapters, which add nothing, by PyTorch's generator.
+
+    Args:
+        module: an adapted one.
+        named: what is written, by names of parameters.
+    """
+    for name, layer in adapted(module):
+        word = B if isinstance(layer, nn.Embedding) else A  # as in PEFT
+        drawn = torch.empty(getattr(layer, word).shape)
+        drawn = nn.init.normal_(drawn) if word == B else nn.init.kaiming_uniform_(drawn, a=math.sqrt(5))
+        named[f"{name}.{word}" if name else word].copy_(drawn)
 
 
 def delta(layer: Any) -> Float[Tensor, "..."]:

@@ -69,10 +69,17 @@ class MemoryBudget:
     """Of the data of each."""
     activations: int = 0
     """Numbers that the layers put out for one example; 0: not known."""
+    descending: tuple[int, int] | None = None
+    """Bytes of a gradient whatever the minibatch, and for each example, of a model with frozen parts; None: what its
+    layers put out says it [B]."""
+    scoring: tuple[int, int] | None = None
+    """The same of the outputs of a model that is scored [B]."""
     convolved: int = 0
     """Multiply-adds of convolutions for one example, likewise."""
     kept: int = 0
     """Numbers that a frozen trunk makes of one example, which are kept beside it while they are made."""
+    shared: int = 0
+    """Bytes of what all models share: frozen parameters and buffers [B]."""
     neighbours: int = 0
     """The most that a node has, where something lives on edges; 0: not known, about as many as the mean."""
 
@@ -103,7 +110,10 @@ class MemoryBudget:
             math.ceil(each if one.lives == "edge" else 1) * one.size(self.p, self.item)
             for name, one in self.declared.items() if one.seen and name not in fields.LABELS
         ]  # fmt: skip
-        return examples + self.item * (3 * b * self.activations + rows * self.p) + 3 * sum(kept)
+        made = 3 * b * self.activations * self.item
+        if self.descending is not None:
+            made = self.descending[0] + b * self.descending[1]
+        return examples + made + self.item * rows * self.p + 3 * sum(kept)
 
     def _example(self, data: DataSizes) -> int:
         """Returns the bytes of one example of some data on the device [B]."""
@@ -133,7 +143,18 @@ class MemoryBudget:
     def evaluated_row(self) -> int:
         """Temporaries of one model that is scored [B]."""
         tests = max(s.test_samples for s in self.sizes)
-        return self.item * (self.p + 2 * tests * self.activations)
+        if self.scoring is None:
+            return self.item * (self.p + 2 * tests * self.activations)
+        some = min(tests, self.block or tests)
+        return 2 * (self.item * self.p + self.scoring[0] + some * self.scoring[1])
+
+    @property
+    def block(self) -> int | None:
+        """Test examples of a forward pass, at most; None: all."""
+        if self.scoring is None:
+            return None
+        most = max(1, _WORKSPACE["cpu"] // (2 * self.scoring[1]))  # the mean model is scored beside the first one
+        return most if most < max(s.test_samples for s in self.sizes) else None
 
     def chunks(self, cuda: bool, n: int, updates: float) -> Chunks:
         """Returns the rows handled at once of n, in a run of some updates."""
@@ -145,7 +166,7 @@ class MemoryBudget:
         together = scored if cuda else max(1, _CACHE // self.evaluated_row)
         looped = self.config.local.compile != "off" and self.models_scored >= _SCORED
         looped = looped and self.evaluated_row <= _LOOPED
-        return Chunks(rows, scored, together, calls >= _PROGRAMS, self.update_row, self.evaluated_row, looped)
+        return Chunks(rows, scored, together, calls >= _PROGRAMS, self.update_row, self.evaluated_row, looped, self.block)
 
     @property
     def models_scored(self) -> float:
@@ -174,6 +195,7 @@ class MemoryBudget:
         rows = [(s.samples + s.test_samples, s) for s in self.sizes]
         return {
             "models": n * self.p * self.item,
+            **({"shared by all models": self.shared} if self.shared else {}),
             **self.fields(n),
             "versions": versions,
             "data": sum(count * (self._example(s) + self.item * self.kept) for count, s in rows),
