@@ -163,7 +163,7 @@ class Result:
         return self.tables[0] if len(widths) == 1 else torch.cat(self.tables)
 
     def model(self, i: int, merged: bool = False) -> nn.Module:
-        """Returns a module with the weights of node i, 0 <= i < n; merged: without adapters, which weights then hold."""
+        """Returns a module with the weights of node i, 0 <= i < n; merged: with what adapters add in its weights."""
         with own():
             return self._module(self.x[self._node(i)], merged)
 
@@ -355,7 +355,9 @@ class Result:
 
     def _module(self, row: Float[Tensor, " p"], merged: bool) -> nn.Module:
         module, first = self.stack.module(row), self._configs[0]
-        return first.task.model.merged(module, first.task.data.sizes(first.network.nodes).features) if merged else module
+        return (
+            first.task.model.merged(module, first.task.data.sizes(first.network.nodes).features) if merged else module
+        )
 
     def _node(self, i: int) -> int:
         if not 0 <= i < self.x.shape[0]:

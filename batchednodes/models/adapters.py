@@ -58,7 +58,13 @@ class Adapter(ABC):
 
 @dataclass(frozen=True)
 class NoAdapter(Adapter):
-    """The module is trained as it is: all its parameters that require gradients."""
+    """The module is trained as it is: all its parameters that require gradients.
+
+    Example:
+        >>> from batchednodes.models import PythonModule
+        >>> PythonModule("torch.nn:Linear", args={"in_features": 8, "out_features": 2}).adapter
+        NoAdapter()
+    """
 
     shares: ClassVar[bool] = False
 
@@ -92,8 +98,8 @@ class LoRA(Adapter):
 
     targets: tuple[str, ...]
     """Layers that get adapters: Linear, Embedding, Conv2d (without groups and dilation) and MultiheadAttention (its
-    packed projection and its output), by the end of their names, from a dot on, as "query", "layer.0.dense" or, with *
-    for any letters, "layer.*.dense"."""
+    packed projection of queries, keys and values), by the end of their names, from a dot on, as "query",
+    "layer.0.dense" or, with * for any letters, "layer.*.dense"."""
 
     rank: int = 8
     """Rows of A and columns of B; at least 1, and at most the smaller side of each weight."""

@@ -39,12 +39,20 @@ def _down(layer: Any, x: Tensor) -> Tensor:
 class AdaptedLinear(nn.Linear):
     """W x + s B A x + bias."""
 
+    lora_A: Tensor
+    lora_B: Tensor
+    lora_scale: float
+
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(input) + F.linear(_down(self, input), self.lora_B)
 
 
 class AdaptedEmbedding(nn.Embedding):
     """Row i of W + s (B A)', of A [r, rows] and B [columns, r]."""
+
+    lora_A: Tensor
+    lora_B: Tensor
+    lora_scale: float
 
     def forward(self, input: Tensor) -> Tensor:
         down = F.embedding(input, self.lora_A.T, self.padding_idx)
@@ -55,14 +63,23 @@ class AdaptedEmbedding(nn.Embedding):
 class AdaptedConv2d(nn.Conv2d):
     """The convolution by W, plus one by A and one of 1 x 1 by s B after it."""
 
+    lora_A: Tensor
+    lora_B: Tensor
+    lora_scale: float
+
     def forward(self, input: Tensor) -> Tensor:
-        down = F.conv2d(input, self.lora_A, None, self.stride, self.padding)
+        padding: Any = self.padding
+        down = F.conv2d(input, self.lora_A, None, self.stride, padding)
         down = down if self.lora_scale == 1.0 else down * self.lora_scale
         return super().forward(input) + F.conv2d(down, self.lora_B)
 
 
 class AdaptedAttention(nn.MultiheadAttention):
-    """Attention whose packed projection and output have adapters."""
+    """Attention whose packed projection has an adapter."""
+
+    lora_A: Tensor
+    lora_B: Tensor
+    lora_scale: float
 
     def forward(
         self,
@@ -86,8 +103,7 @@ class AdaptedAttention(nn.MultiheadAttention):
             made = weights @ v
         else:
             weights, made = None, F.scaled_dot_product_attention(q, k, v, mask, p)
-        made = made.transpose(1, 2).flatten(2)
-        made = self.out_proj(made) + F.linear(_down(self.out_proj, made), self.out_proj.lora_B)
+        made = self.out_proj(made.transpose(1, 2).flatten(2))
         made = made if self.batch_first or unbatched else made.transpose(0, 1)
         if weights is not None and average_attn_weights:
             weights = weights.mean(1)
@@ -168,8 +184,6 @@ def adapt_(module: nn.Module, targets: Sequence[str], rank: int, scale: float, t
     for name in chosen:
         layer = known[name]
         _check(name, layer, tensors)
-        if isinstance(layer, nn.MultiheadAttention):
-            _add_(f"{name}.out_proj", layer.out_proj, rank, scale)
         _add_(name, layer, rank, scale)
         layer.__class__ = _ADAPTED[type(layer)]
     for name in heads:
@@ -189,7 +203,7 @@ def _targeted(pattern: str, known: dict[str, nn.Module], inside: set[str]) -> li
     if found:
         name, kinds = found[0], ", ".join(kind.__name__ for kind in _ADAPTED)
         got = f"got {shown(pattern)}, which means {type(known[name]).__name__} at {name or 'the top'!r}"
-        fix = f"; name {name.rpartition('.')[0] or 'the attention'!r}, whose output it is" if name in inside else ""
+        fix = "; attention computes with its weight alone" if name in inside else ""
         raise ValueError(f"{rule}mean layers of type {kinds}, {got}{fix}")
     names = [name for name, part in known.items() if type(part) in _ADAPTED and name not in inside]
     raise ValueError(f"{rule}be ends of names of layers, got {shown(pattern)}, which none has{_near(pattern, names)}")
@@ -202,7 +216,8 @@ def _trained(pattern: str, module: nn.Module) -> list[str]:
     found = [name for name in names if any(_ends(one, pattern) for one in (name, *parts[name]))]
     if not found:
         rule = f"{_KEY}.trains must be ends of names of modules or parameters, got {shown(pattern)}, which none has"
-        raise ValueError(rule + _near(pattern, [one for name in names for one in (*parts[name], name)]))
+        owners = [name.rpartition(".")[0] or name for name in names]
+        raise ValueError(rule + _near(pattern, [*dict.fromkeys([*owners, *names])]))
     return found
 
 
@@ -248,7 +263,7 @@ def weight(layer: nn.Module) -> Any:
     return layer.in_proj_weight if isinstance(layer, nn.MultiheadAttention) else layer.weight
 
 
-def _add_(name: str, layer: nn.Module, rank: int, scale: float) -> None:
+def _add_(name: str, layer: Any, rank: int, scale: float) -> None:
     """Adds the parameters of an adapter to a layer."""
     like: Tensor = weight(layer)
     out, *inputs = reversed(like.shape) if isinstance(layer, nn.Embedding) else like.shape
@@ -265,7 +280,7 @@ def _add_(name: str, layer: nn.Module, rank: int, scale: float) -> None:
 
 
 def adapted(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Yields name and layer of all that has an adapter, the outputs of attentions too."""
+    """Yields name and layer of all that has an adapter."""
     return ((name, part) for name, part in module.named_modules() if A in part._parameters)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -30,7 +31,8 @@ def save_adapter(module: nn.Module, folder: str | Path, base: str | None = None)
         >>> from torch import nn
         >>> from batchednodes.models.peft import save_adapter
         >>> few = {"network.nodes": 3, "task.data": {"kind": "digits"}, "run.until": 1}
-        >>> run = batchednodes.train(few, model=nn.Linear(64, 10), adapter={"kind": "lora", "targets": ["*"], "rank": 2})
+        >>> adapter = {"kind": "lora", "targets": ["*"], "rank": 2}
+        >>> run = batchednodes.train(few, model=nn.Linear(64, 10), adapter=adapter)
         >>> save_adapter(run.mean_model(), "adapter")
         >>> sorted(path.name for path in Path("adapter").iterdir())
         ['adapter_config.json', 'adapter_model.safetensors']
@@ -47,9 +49,6 @@ def save_adapter(module: nn.Module, folder: str | Path, base: str | None = None)
     layers = dict(lora.adapted(module))
     if not layers:
         raise ValueError(f"module must have adapters of kind lora, got {type(module).__name__} with none")
-    attentions = {name for name, layer in layers.items() if isinstance(layer, nn.MultiheadAttention)}
-    outputs = {f"{name}.out_proj".lstrip(".") for name in attentions}
-    targets = [name for name in layers if name not in outputs]
     heads = sorted({_owner(name, layers) for name, _ in lora.others(module)})
     first = next(iter(layers.values()))
     config: dict[str, Any] = {
@@ -58,13 +57,13 @@ def save_adapter(module: nn.Module, folder: str | Path, base: str | None = None)
         "base_model_name_or_path": base,
         "r": len(first.lora_A),
         "lora_alpha": first.lora_scale * len(first.lora_A),
-        "target_modules": "|".join(map(re.escape, targets)),
+        "target_modules": "|".join(map(re.escape, layers)),
         "modules_to_save": heads or None,
         "bias": "none",
         "lora_dropout": 0.0,
         "inference_mode": True,
     }
-    named = dict(_adapters(layers, outputs))
+    named = {key: t for name, layer in layers.items() for key, t in _adapter(name, layer)}
     named |= {f"{name}.{key}": t for name in heads for key, t in module.get_submodule(name).state_dict().items()}
     place = Path(folder)
     place.mkdir(parents=True)
@@ -82,11 +81,13 @@ def _owner(name: str, layers: dict[str, Any]) -> str:
     return owner
 
 
-def _adapters(layers: dict[str, Any], outputs: set[str]) -> Iterator[tuple[str, Tensor]]:
-    """Yields the tensors of adapters by the names that PEFT gives them; outputs: layers that are those of attentions."""
-    for name, layer in layers.items():
-        above, _, last = name.rpartition(".")
-        place = f"{above}.base_layer.{last}" if name in outputs else name
-        for word, letter in ((lora.A, "A"), (lora.B, "B")):
-            key = f"lora_embedding_{letter}" if isinstance(layer, nn.Embedding) else f"{word}.weight"
-            yield f"{place}.{key}", getattr(layer, word)
+def _adapter(name: str, layer: Any) -> Iterator[tuple[str, Tensor]]:
+    """Yields the matrices of an adapter by the names that PEFT gives them."""
+    for letter, t in (("A", layer.lora_A), ("B", layer.lora_B)):
+        yield (
+            f"{name}." + (f"lora_embedding_{letter}" if isinstance(layer, nn.Embedding) else f"lora_{letter}.weight"),
+            t,
+        )
+    if isinstance(layer, lora.AdaptedAttention):  # PEFT adapts its output, too, by what adds nothing here
+        for letter, t in (("A", layer.lora_A), ("B", layer.lora_B[: layer.embed_dim])):
+            yield f"{name}.base_layer.out_proj.lora_{letter}.weight", torch.zeros_like(t)

@@ -261,10 +261,14 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def _constants(module: nn.Module) -> dict[str, Tensor]:
-    """Returns by name copies of the buffers of a module, sums of the bits of its frozen parameters, which may be large,
-    and its trained ones as they are."""
+    """Returns what tells by name whether constants of a module changed, and its trained parameters as they are.
+
+    Of buffers that is a copy, of frozen parameters, which may be large, the sum of their bits.
+    """
     named = itertools.chain(module.named_parameters(), module.named_buffers())
-    return {name: t if t.is_meta else _bits(t) if isinstance(t, nn.Parameter) else t.detach().clone() for name, t in named}
+    return {
+        name: t if t.is_meta else _bits(t) if isinstance(t, nn.Parameter) else t.detach().clone() for name, t in named
+    }
 
 
 def _bits(t: Tensor) -> Tensor:

