@@ -59,6 +59,7 @@ from batchednodes.config.registry import register_
 from batchednodes.config.synonyms import SYNONYMS
 from batchednodes.events import availability, clocks, merge, rounds, schemes, synchronous, token_accounts
 from batchednodes.events.links import delay, loss
+from batchednodes.models import adapters
 from batchednodes.models.criterion import Criterion, FunctionLoss
 from batchednodes.numerics import values
 from batchednodes.numerics.values import shown
@@ -268,6 +269,7 @@ KINDS: dict[str, dict[str, type]] = {
         "mlp": models.MLP,
         "python": models.PythonModule,
     },
+    "task.model.adapter": {"none": adapters.NoAdapter, "lora": adapters.LoRA},
     "run.metrics[]": {"python": PythonMetric},
     "task.loss": {"function": FunctionLoss},
     "distribution": {
@@ -285,6 +287,8 @@ OPEN: dict[str, type] = {"task.loss": Criterion, "run.metrics[]": PythonMetric}
 CLOSED: dict[str, str] = {
     "timing": "a timing is how the engine makes events: laws of one's own go into update.clock, gossip.clock and "
     "gossip.scheme",
+    "task.model.adapter": "a module with adapters of your own is what your function returns, with the rest frozen: "
+    "requires_grad_(False)",
     "run.metrics[]": "a metric is named where it is measured, in run.metrics: {kind: python, target: ..., args: ...}",
 }
 """Sections where no kind of the user's own can be registered, by `register` or an entry point -> why."""

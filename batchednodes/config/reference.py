@@ -91,8 +91,11 @@ def _section(cls: type, path: str) -> Iterator[Kind]:
 
 
 def _kinds(section: str, default: Any) -> Iterator[Kind]:
-    """Yields the kinds of a section."""
-    yield from (_kind(section, name, kind, default) for name, kind in KINDS[section].items())
+    """Yields the kinds of a section, each with those of the sections inside it."""
+    for name, kind in KINDS[section].items():
+        yield _kind(section, name, kind, default)
+        for inner in (one for one in fields(kind) if join(section, one.name) in KINDS):
+            yield from _kinds(join(section, inner.name), default_of(inner))
     if PYTHON not in KINDS[section] and section not in READER.closed:
         yield _kind(section, PYTHON, PythonKind, None)
 

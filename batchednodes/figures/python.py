@@ -43,6 +43,7 @@ def train(
     source: Source | None = None,
     *overrides: Override,
     model: Any = None,
+    adapter: Any = None,
     data: Any = None,
     graph: Any = None,
     loss: Any = None,
@@ -79,6 +80,7 @@ def train(
         overrides: settings as "key=value", for example "gossip.clock.rate=2*log(n)", or in mappings, nested or by full
             keys: {"network": {"nodes": 50}, "gossip.clock.rate": 2}.
         model: of each node: an `nn.Module`, with whose weights all begin, or a class or function that makes one.
+        adapter: what of it is trained: settings of `task.model.adapter`, as {"kind": "lora", "targets": ["query"]}.
         data: (X, y) of arrays or tensors, or (X, y, X_test, y_test); a `TensorDataset`, or any data set of PyTorch with
             a length; a DataFrame whose last column is the target, or (DataFrame, name of the target); a data set of
             Hugging Face; or a list of these, one for each node.
@@ -97,7 +99,7 @@ def train(
             Nothing has been written then.
         OSError: a file cannot be written; what was written before is whole, and `resume` goes on from it.
     """
-    changes = _with_objects(overrides, model, data, graph, loss)
+    changes = _with_objects(overrides, model, adapter, data, graph, loss)
     with ExitStack() as stack:
         shown_ = stack.enter_context(bars.shown(progress, watch))
         run = training.train(source or {}, *changes, out=out, watch=shown_, stop=stop, callbacks=callbacks)
@@ -146,6 +148,7 @@ def plan(
     source: Source | None = None,
     *overrides: Override,
     model: Any = None,
+    adapter: Any = None,
     data: Any = None,
     graph: Any = None,
     loss: Any = None,
@@ -159,13 +162,13 @@ def plan(
         (11, 1000, True)
 
     Args:
-        source, overrides, model, data, graph, loss: as in `train`.
+        source, overrides, model, adapter, data, graph, loss: as in `train`.
 
     Raises:
         ValueError: as of `train`, but that the run may be one that does not fit: see `Plan.fits`.
     """
     with own():
-        chosen = config.load(source or {}, _with_objects(overrides, model, data, graph, loss))
+        chosen = config.load(source or {}, _with_objects(overrides, model, adapter, data, graph, loss))
         made = prepare(sweep.points(chosen))
         planning.screen(made.configs, made.sizes)
         return planning.plan(made.configs, made.events or assembly.timeline(made.configs), made.sizes)
@@ -241,6 +244,7 @@ def race(
     by: str | None = None,
     rank: str = "final",
     model: Any = None,
+    adapter: Any = None,
     data: Any = None,
     graph: Any = None,
     loss: Any = None,
@@ -258,7 +262,7 @@ def race(
         {'rank': 1, 'algorithm': 'gossip_sgd', 'local.lr': 0.215, 'tied_with': '2'}
 
     Args:
-        source, overrides, model, data, graph, loss, progress: as in `train`.
+        source, overrides, model, adapter, data, graph, loss, progress: as in `train`.
         algorithms: names, or "name(option=value, ...)", in one text or a list; or settings of each entrant, in which it
             differs from the others, by a name of your own. An option with a dot is any setting by its full key.
         seeds: networks of each, with seeds seed, seed + 1, ...
@@ -274,7 +278,7 @@ def race(
         ValueError: as of `train`; or an algorithm cannot run in these surroundings. Nothing has been written then.
     """
     with own():
-        chosen = config.load(source or {}, _with_objects(overrides, model, data, graph, loss))
+        chosen = config.load(source or {}, _with_objects(overrides, model, adapter, data, graph, loss))
         check_new(out)
         entry = Entry.of(chosen, algorithms, Rules(seeds, tune, budget, by, rank))
     with ExitStack() as stack:
@@ -282,9 +286,12 @@ def race(
         return races.start(entry, None if out is None else OutputFolder(Path(out)), shown_)
 
 
-def _with_objects(overrides: Sequence[Override], model: Any, data: Any, graph: Any, loss: Any) -> list[Override]:
+def _with_objects(
+    overrides: Sequence[Override], model: Any, adapter: Any, data: Any, graph: Any, loss: Any
+) -> list[Override]:
     """Returns overrides, before which objects stand as settings."""
-    given = {"task.model": model, "task.data": data, "network.topology": graph, "task.loss": loss}
+    given = {"task.model": model, "task.model.adapter": adapter, "task.data": data}
+    given |= {"network.topology": graph, "task.loss": loss}
     for one in overrides:
         if not isinstance(one, str | Mapping):
             raise ValueError(f"overrides must be texts key=value or mappings, got {shown(one)}")

@@ -130,16 +130,16 @@ class Result:
             raise ValueError(f"versions must have one width, got networks with {widths} tracked sources; use tables")
         return self.tables[0] if len(widths) == 1 else torch.cat(self.tables)
 
-    def model(self, i: int) -> nn.Module:
-        """Returns a module with the weights of node i, 0 <= i < n."""
+    def model(self, i: int, merged: bool = False) -> nn.Module:
+        """Returns a module with the weights of node i, 0 <= i < n; merged: with what adapters add in its weights."""
         with own():
-            return self.stack.module(self.x[self._node(i)])
+            return self._module(self.x[self._node(i)], merged)
 
-    def mean_model(self, network: int = 0) -> nn.Module:
-        """Returns a module whose weights are the mean over the nodes of a network."""
+    def mean_model(self, network: int = 0, merged: bool = False) -> nn.Module:
+        """Returns a module whose weights are the mean over the nodes of a network, of adapters that of each matrix."""
         with own():
             rows = self.x[slice(*self._ends(network))]
-            return self.stack.module(rows.double().mean(0).to(self.x.dtype))
+            return self._module(rows.double().mean(0).to(self.x.dtype), merged)
 
     def evaluate(
         self, data: Any = None, nodes: Iterable[int] | None = None, *, own_tests: bool = False
@@ -354,6 +354,12 @@ class Result:
     @property
     def _classes(self) -> int | None:
         return self.data.sets[0][0].classes
+
+    def _module(self, row: Float[Tensor, " p"], merged: bool) -> nn.Module:
+        module, first = self.stack.module(row), self._configs[0]
+        return (
+            first.task.model.merged(module, first.task.data.sizes(first.network.nodes).features) if merged else module
+        )
 
     def _node(self, i: int) -> int:
         if not 0 <= i < self.x.shape[0]:

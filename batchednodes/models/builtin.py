@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Float
 
+from batchednodes.models.adapters import Adapter, NoAdapter
 from batchednodes.numerics import rng, targets
 from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.values import LARGEST, shown
@@ -86,6 +87,15 @@ class Model(ABC):
     def is_own(self) -> bool:
         """Returns whether the module is the user's own, which may take integers, and put out numbers for each token."""
         return False
+
+    def merged(self, module: nn.Module, shape: tuple[int, ...]) -> nn.Module:
+        """Returns a module without adapters that computes what one of this model does; itself where it has none.
+
+        Args:
+            module: with parameters of a node; may be changed.
+            shape: as for `module`.
+        """
+        return module
 
 
 def _check_init(init: str, more: tuple[str, ...] = ()) -> None:
@@ -276,12 +286,17 @@ class PythonModule(Model):
     init: Init = "same"
     """same: all nodes begin with equal parameters; independent: each node with its own call under its own seed."""
 
+    adapter: Adapter = field(default_factory=NoAdapter)
+    """What is trained in place of the whole module; none: all its parameters that require gradients."""
+
     def __post_init__(self) -> None:
         _check_init(self.init)
         targets.check(self.target)
 
     def module(self, shape: tuple[int, ...], outputs: int) -> nn.Module:
-        return self._make(0, shape)
+        module = self._make(0, shape)
+        self.adapter.adapt_(module)
+        return module
 
     def count(self, shape: tuple[int, ...], outputs: int) -> int | None:
         targets.imported(self.target, _TARGET)
@@ -290,15 +305,21 @@ class PythonModule(Model):
     def init_(
         self, x: Float[torch.Tensor, "n p"], stack: layout.Stack, seed: int, shape: tuple[int, ...], outputs: int
     ) -> None:
-        rows = 1 if self.init == "same" else x.shape[0]
-        for i in range(rows):
-            bits, _ = rng.block(np.uint64(seed), rng.INIT, i, np.uint64(0))
-            x[i] = stack.row(self._make(int(bits) >> 1, shape)).to(x)
+        made = [w.flatten().to(x) for w in stack.made] if self.adapter.shares else []
+        for i in range(1 if self.init == "same" else x.shape[0]):
+            first, second = (int(bits) >> 1 for bits in rng.block(np.uint64(seed), rng.INIT, i, np.uint64(0)))
+            x[i] = torch.cat(made) if made else stack.row(self._make(first, shape)).to(x)
+            with torch_modes.own(), torch_modes.generators():
+                torch.manual_seed(second)
+                self.adapter.draw_(stack.skeleton, stack.views(x[i]))
         if self.init == "same":
             x[1:] = x[0]
 
     def is_own(self) -> bool:
         return True
+
+    def merged(self, module: nn.Module, shape: tuple[int, ...]) -> nn.Module:
+        return self.adapter.merged(module, lambda: self._make(0, shape))
 
     def _make(self, seed: int, shape: tuple[int, ...]) -> nn.Module:
         """Returns what the user's function makes with torch's generator seeded, which is then as it was before.

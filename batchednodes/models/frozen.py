@@ -6,8 +6,6 @@ outputs for what the trunk makes of them where the trunk is left out.
 Notation: S examples, b of them in a block.
 """
 
-import copy
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from batchednodes.models.problem import Problem
-from batchednodes.models.stacked import Stack
+from batchednodes.models.stacked import Stack, apart
 from batchednodes.models.stand_ins import StandIns
 
 _BLOCK = 64
@@ -66,7 +64,7 @@ def trunk(stack: Stack, features: Tensor) -> Trunk | None:
     """
     if features.is_floating_point():  # examples that are equal say nothing of what depends on others
         features = features + 0.1 * torch.arange(len(features)).to(features).view(-1, *[1] * (features.ndim - 1))
-    modules, parts, best = [_apart(m) for m in (stack.skeleton, stack.scorer)], ([], []), None
+    modules, parts, best = [apart(m) for m in (stack.skeleton, stack.scorer)], ([], []), None
     with torch.no_grad():
         x = features
         while True:
@@ -80,7 +78,7 @@ def trunk(stack: Stack, features: Tensor) -> Trunk | None:
             if x is None or x.dtype != stack.dtype:
                 break
             if x.nbytes <= features.nbytes and any(True for part in parts[0] for _ in part.parameters()):
-                head = replace(stack, skeleton=_apart(modules[0]), scorer=_apart(modules[1]))
+                head = replace(stack, skeleton=apart(modules[0]), scorer=apart(modules[1]))
                 best = Trunk(tuple(parts[0]), tuple(parts[1]), head, tuple(x.shape[1:]))
         return best if best is None or _agrees(stack, best, features) else None
 
@@ -105,12 +103,6 @@ def without_trunk(problem: Problem) -> Problem:
     shape = tuple(problem.features.shape[1:])
     own = problem.own and replace(problem.own, features=found.of(problem.own.features, scoring=True))
     return replace(problem, stack=found.head, features=found.of(problem.features), tests=tests, own=own, given=shape)
-
-
-def _apart(module: nn.Module) -> nn.Module:
-    """Returns a copy of a module that holds the same tensors."""
-    shared = {id(t): t for t in itertools.chain(module.parameters(), module.buffers())}
-    return copy.deepcopy(module, dict(shared))
 
 
 def _leave_out_(module: nn.Module, part: nn.Module) -> None:

@@ -14,7 +14,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
@@ -45,6 +45,8 @@ class Ways:
     """Whether all tensors have rows, so that forward may write what has rows into what it makes."""
     composed: bool = False
     """Whether scoring runs as if for a gradient, where PyTorch composes what vmap carries no other way."""
+    block: int | None = None
+    """Test examples of a forward pass, at most; None: all."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,12 @@ class Stack:
             raise ValueError(f"task.model must have trainable parameters, got {type(module).__name__} with none")
         _replace(skeleton, lambda _, w: torch.empty(w.shape, device="meta", dtype=dtype))
         skeleton._apply(lambda t: t if t.is_meta else t.to(device, _kind(t, dtype)))
-        shared = {id(t): t for t in itertools.chain(skeleton.parameters(), skeleton.buffers())}
-        scorer, blank = (copy.deepcopy(skeleton, dict(shared)) for _ in range(2))
+        scorer, blank = apart(skeleton), apart(skeleton)
         return Stack(skeleton, shapes, scorer.eval(), blank, _tied(skeleton), made)
+
+    def apart(self) -> "Stack":
+        """Returns the same layout with modules of its own, which hold the same tensors."""
+        return replace(self, skeleton=apart(self.skeleton), scorer=apart(self.scorer))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -111,6 +116,12 @@ class Stack:
     def p(self) -> int:
         """Number of parameters of a row."""
         return sum(math.prod(s) for s in self.shapes.values())
+
+    @property
+    def shared(self) -> int:
+        """Bytes of what all models share: buffers and frozen parameters [B]."""
+        held = {id(t): t for t in itertools.chain(self.skeleton.parameters(), self.skeleton.buffers())}
+        return sum(t.nbytes for t in held.values() if not t.is_meta)
 
     def start(self, device: torch.device) -> Float[Tensor, " p"]:
         """Returns parameters to try the module with: near those that it was made with, some of which may be zeros."""
@@ -149,7 +160,9 @@ class Stack:
 
     def score(self, row: Float[Tensor, " p"], features: Tensor, stacked: bool = True) -> Any:
         """Returns what the module puts out in evaluation mode for b examples, with the parameters of a row."""
-        return self._run(self.scorer, self.views(row), features, None, stacked)
+        parts = features.split(self.ways.block or max(1, len(features)))
+        made = [self._run(self.scorer, self.views(row), some, None, stacked) for some in parts]
+        return made[0] if len(made) == 1 else torch.cat(made)
 
     def _run(
         self, module: nn.Module, named: dict[str, Tensor], features: Tensor, key: Tensor | None, stacked: bool
@@ -224,6 +237,12 @@ class Stack:
             for hook in hooks:
                 hook.remove()
         return sizes
+
+
+def apart(module: nn.Module) -> nn.Module:
+    """Returns a copy of a module that holds the same tensors."""
+    shared = {id(t): t for t in itertools.chain(module.parameters(), module.buffers())}
+    return copy.deepcopy(module, dict(shared))
 
 
 def _tied(module: nn.Module) -> dict[str, str]:
@@ -342,13 +361,14 @@ def materialise_(module: nn.Module, shape: tuple[int, ...]) -> None:
 
 
 def _copied(module: nn.Module) -> nn.Module:
-    """Returns a copy of a module.
+    """Returns a copy of a module, whose frozen parameters, which may be large, hold the same numbers, not copies.
 
     Raises:
         ValueError: it holds what cannot be copied.
     """
+    frozen = [w for w in module.parameters() if not w.requires_grad and type(w) is nn.Parameter]
     try:
-        return copy.deepcopy(module)
+        return copy.deepcopy(module, {id(w): nn.Parameter(w.data, False) for w in frozen})
     except (Exception, SystemExit):  # of a lock, a file, a tensor that is computed, ...
         for name, part in reversed(list(module.named_modules())):  # what lies deepest first
             try:

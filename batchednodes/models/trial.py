@@ -182,6 +182,24 @@ class Trial:
             except (Exception, SystemExit) as error:  # whatever the user's forward raises
                 raise refusal(f"take test features of shape {list(features.shape)}", error) from error
             check_outputs(outputs, targets, problem.classes)
+            if ways.block and ways.block < len(features):
+                self._check_parts(features[: min(ways.block, _EXAMPLES) // 2 or 1], outputs)
+
+    def _check_parts(self, few: Tensor, outputs: Tensor) -> None:
+        """Checks that test examples, which are scored a part after the other, do not depend on each other.
+
+        Raises:
+            ValueError: they do.
+        """
+        stack = self.problem.stack
+        with torch.no_grad():
+            alone = stack.score(self.row, few, stacked=False)
+        close = 1e3 * torch.finfo(stack.dtype).eps * outputs.abs().max()
+        if bool(((outputs[: len(few)] - alone).abs() > close).any()):
+            raise ValueError(
+                "task.model must compute each example by itself where memory does not hold all test examples at once, "
+                f"got outputs that depend on the others; use GroupNorm or LayerNorm, or fewer test examples{REMEDY}"
+            )
 
     def _going(self, ways: Ways) -> Problem:
         """Returns the problem with a model that is carried in some way."""
@@ -244,9 +262,21 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def _constants(module: nn.Module) -> dict[str, Tensor]:
-    """Returns copies of the buffers and frozen parameters of a module, and its trained ones as they are, by name."""
+    """Returns what tells by name whether constants of a module changed, and its trained parameters as they are.
+
+    Of buffers that is a copy, of frozen parameters, which may be large, the sum of their bits.
+    """
     named = itertools.chain(module.named_parameters(), module.named_buffers())
-    return {name: t if t.is_meta else t.detach().clone() for name, t in named}
+    return {
+        name: t if t.is_meta else _bits(t) if isinstance(t, nn.Parameter) else t.detach().clone() for name, t in named
+    }
+
+
+def _bits(t: Tensor) -> Tensor:
+    """Returns the sum of the bits of numbers; copies of those that no integers are as long as."""
+    kinds = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    kind = kinds.get(t.itemsize)
+    return t.detach().clone() if kind is None else t.detach().view(kind).sum(dtype=kind)  # of its own type: no copy
 
 
 def _check_state(module: nn.Module, before: dict[str, Tensor]) -> None:

@@ -151,6 +151,8 @@ class Chunks:
     """Temporaries of a model that is scored, likewise [B]."""
     scored: bool = False
     """Whether models are scored in a compiled loop, one after the other, where theirs can be."""
+    block: int | None = None
+    """Test examples of a forward pass, at most; None: all."""
 
 
 class Chunk:

@@ -1,6 +1,6 @@
-"""LoRA: all nodes share one frozen model; each trains and gossips two thin matrices beside its layers.
+"""LoRA: all nodes share one frozen model; each trains and gossips two thin matrices beside its layers, and a head.
 
-Only what is trainable lives in the rows of x, so a node costs its adapters, and messages carry nothing else.
+Only what is trained lives in the rows of x, so a node costs its adapters, and messages carry nothing else.
 
 Run it:    python docs/examples/lora.py [KEY=VALUE ...]
 
@@ -10,32 +10,14 @@ Reference:
 
 import sys
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 import batchednodes
 
 
-class Adapted(nn.Module):
-    """A frozen linear layer, and the product of two thin trainable ones beside it; at first that product is 0."""
-
-    def __init__(self, layer: nn.Linear, rank: int) -> None:
-        super().__init__()
-        self.layer = layer.requires_grad_(False)
-        self.down = nn.Linear(layer.in_features, rank, bias=False)
-        self.up = nn.Linear(rank, layer.out_features, bias=False)
-        nn.init.zeros_(self.up.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns the frozen layer's output, corrected."""
-        return self.layer(x) + self.up(self.down(x))
-
-
-def network(rank: int = 4) -> nn.Module:
-    """Returns the model; a real one loads the weights of its layers here, from a file."""
-    torch.manual_seed(0)
-    layers = nn.Linear(64, 128), nn.Linear(128, 10)
-    return nn.Sequential(Adapted(layers[0], rank), nn.ReLU(), Adapted(layers[1], rank))
+def network() -> nn.Module:
+    """Returns the model; a real one loads its weights here, from a file."""
+    return nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10))
 
 
 if __name__ == "__main__":
@@ -45,11 +27,15 @@ if __name__ == "__main__":
         "local": {"lr": 0.3, "batch_size": 16},
         "task": {
             "data": {"kind": "digits"},
-            "model": {"kind": "python", "target": f"{__file__}:network", "args": {"rank": 4}},
+            "model": {
+                "kind": "python",
+                "target": f"{__file__}:network",
+                "adapter": {"kind": "lora", "targets": ["0", "2"], "rank": 4, "alpha": 8, "trains": ["4"]},
+            },
         },
         "run": {"until": 60, "mark_every": 10},
     }
     result = batchednodes.train(settings, *sys.argv[1:])
-    whole = sum(parameter.numel() for parameter in result.model(0).parameters())
-    print(f"{result.x.shape[1]:,} of {whole:,} parameters are trained")
+    plain = result.mean_model(merged=True)  # without adapters: what they add is in its weights
+    print(f"{result.x.shape[1]:,} numbers are trained beside {sum(w.numel() for w in plain.parameters()):,}")
     print(result.metrics[["time", "accuracy_mean", "accuracy_min"]].round(3))

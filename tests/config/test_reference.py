@@ -80,6 +80,7 @@ def test_the_catalogue_reads_types_defaults_and_meanings_off_the_code():
         "constant",
         "linear_regression",
         "linear",
+        "none",
     ]
 
 

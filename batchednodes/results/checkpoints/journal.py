@@ -46,6 +46,7 @@ def _is_metrics(value: Any) -> bool:
 def _is_chunks(value: Any) -> bool:
     known = dict.fromkeys(("traced", "scored"), lambda v: isinstance(v, bool))
     known |= {f"{name}_row": lambda v: v is None or _is_whole(v, 0, _WIDE) for name in ("update", "evaluate")}
+    known["block"] = lambda v: v is None or _is_whole(v, 1, _WIDE)
     names = {f.name for f in fields(Chunks)}
     if not isinstance(value, dict) or not {"update", "evaluate"} <= value.keys() <= names:
         return False

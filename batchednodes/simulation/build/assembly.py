@@ -129,7 +129,7 @@ def assemble(
     """
     config = configs[0]
     where, dtype = device(config), DTYPES[config.dtype]
-    problem, labels = learning.problem(configs, events.networks, dtype, where, dealt)
+    problem, labels = learning.problem(configs, events.networks, dtype, where, dealt, chunks.block)
     problem = problem.with_scorers() if chunks.scored else problem
     tracking = Tracking.of(events.networks, [c.staleness.track for c in configs], where)
     if isinstance(events, MessageTimeline):

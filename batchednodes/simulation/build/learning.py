@@ -58,6 +58,7 @@ def problem(
     dtype: torch.dtype,
     where: torch.device,
     dealt: list[tuple[Dataset, Shards]] | None = None,
+    block: int | None = None,
 ) -> tuple[Problem, tuple[Heterogeneity | None, ...]]:
     """Returns what is learned, and how heterogeneous it is in each network.
 
@@ -67,6 +68,7 @@ def problem(
         dtype: of models and data.
         where: the device.
         dealt: data of each network, and who owns them; None: they are loaded.
+        block: test examples of a forward pass, at most; None: all.
 
     Raises:
         ValueError: data, partition or model do not fit together.
@@ -81,12 +83,13 @@ def problem(
     seeds = batch.seeds[batch.network_of()]
     sampler = _sampler(local, seeds, batch.index(), rows, offsets)
     stack_ = skeleton(config, sets[0].sizes, dtype, where)
-    kind, send = _checked_type(config, dtype, sets), Sender(dtype, where)
+    on_host = stack_.apart() if where.type == "cpu" else skeleton(config, sets[0].sizes, dtype, _HOST)
+    kind, send = _checked_type(config, on_host, sets), Sender(dtype, where)
     tests = tuple(_tests(batch, sets, send, kind))
     targets = send(np.concatenate([d.targets for d in sets]))
     features = _features([d.features for d in sets], send, kind)
     criterion = losses.choose(config.task.loss, sets[0].classes)
-    stack_ = replace(stack_, ways=check_lookups(configs, dealt))
+    stack_ = replace(stack_, ways=replace(check_lookups(configs, dealt, on_host), block=block))
     feed = _feed(config, features, targets, sampler, sets[0].classes)
     found = Problem(stack_, criterion, sets[0].classes, targets[:0], targets, tests, sampler, _own(sets, send, kind))
     found = replace(found, features=features) if feed is None else found.fed(feed)
@@ -147,12 +150,15 @@ def _sampler(local: Local, seeds: np.ndarray, index: np.ndarray, rows: np.ndarra
     return Sampler(seeds, index, rows, offsets, size, steps, local.sampling, epochs, steps_law=law)
 
 
-def check_lookups(configs: Sequence[Config], dealt: Sequence[tuple[Dataset, Shards]]) -> Ways:
+def check_lookups(
+    configs: Sequence[Config], dealt: Sequence[tuple[Dataset, Shards]], on_host: Stack | None = None
+) -> Ways:
     """Checks what models look up of the data, and returns how vmap carries that.
 
     Args:
         configs: settings of each network.
         dealt: its data, and who owns them.
+        on_host: layout of the model on the CPU; None: it is made.
 
     Raises:
         ValueError: an example leads to an index that is out of range.
@@ -160,7 +166,7 @@ def check_lookups(configs: Sequence[Config], dealt: Sequence[tuple[Dataset, Shar
     config, sizes = configs[0], dealt[0][0].sizes
     if not config.task.model.is_own():
         return Ways()
-    stack = skeleton(config, sizes, DTYPES[config.dtype], _HOST)
+    stack = on_host or skeleton(config, sizes, DTYPES[config.dtype], _HOST)
     send = partial(Sender(stack.dtype, _HOST), kind=feature_type(config, sizes, stack))
     lookups = Lookups.of(stack, send(dealt[0][0].features[:_TRACED]))
     if lookups is None:
@@ -264,11 +270,9 @@ def _takes(stack: Stack, features: Tensor) -> bool:
     return not isinstance(outputs, Tensor) or outputs.is_floating_point()
 
 
-def _checked_type(config: Config, dtype: torch.dtype, sets: Sequence[Dataset]) -> torch.dtype:
-    """Returns the type in which the module gets features; warns if it rounds them."""
-    kind, sizes = dtype, sets[0].sizes
-    if sizes.integers:
-        kind = feature_type(config, sizes, skeleton(config, sizes, dtype, _HOST))
+def _checked_type(config: Config, on_host: Stack, sets: Sequence[Dataset]) -> torch.dtype:
+    """Returns the type in which the module gets features; warns if it rounds them; on_host: layout on the CPU."""
+    kind = feature_type(config, sets[0].sizes, on_host)
     if kind.is_floating_point:
         _warn_if_rounded(sets, config.dtype)
     return kind

@@ -75,10 +75,17 @@ class MemoryBudget:
     """Of the data of each."""
     activations: int = 0
     """Numbers that the layers put out for one example; 0: not known."""
+    descending: tuple[int, int] | None = None
+    """Bytes of a gradient whatever the minibatch, and for each example, of a model with frozen parts; None: what its
+    layers put out says it [B]."""
+    scoring: tuple[int, int] | None = None
+    """The same of the outputs of a model that is scored [B]."""
     convolved: int = 0
     """Multiply-adds of convolutions for one example, likewise."""
     kept: int = 0
     """Numbers that a frozen trunk makes of one example, which are kept beside it while they are made."""
+    shared: int = 0
+    """Bytes of what all models share: frozen parameters and buffers [B]."""
     neighbours: int = 0
     """The most that a node has, where something lives on edges; 0: not known, about as many as the mean."""
 
@@ -110,7 +117,10 @@ class MemoryBudget:
             math.ceil(each if one.lives == "edge" else 1) * one.size(self.p, self.item)
             for name, one in self.declared.items() if one.seen and name not in fields.LABELS
         ]  # fmt: skip
-        return examples + self.item * (3 * b * self.activations + rows * self.p) + 3 * sum(kept)
+        made = 3 * b * self.activations * self.item
+        if self.descending is not None:
+            made = self.descending[0] + b * self.descending[1]
+        return examples + made + self.item * rows * self.p + 3 * sum(kept)
 
     def _example(self, data: DataSizes) -> int:
         """Returns the bytes of one example of some data on the device [B]."""
@@ -153,10 +163,12 @@ class MemoryBudget:
         """Temporaries of one model that is scored [B], on the test set or on a block of test rows of its node's own."""
         tests = max(s.test_samples for s in self.sizes)
         labels = 8 * (3 * tests + 6 * self.sizes[0].outputs) if "classes" in self.config.run.metrics else 0
-        whole = self.item * 2 * tests * self.activations + labels
+        whole = self.item * (self.p + 2 * tests * self.activations) + labels
+        if self.scoring is not None:
+            whole = 2 * (self.item * self.p + self.scoring[0] + min(tests, self.block or tests) * self.scoring[1]) + labels
         block = own_tests.block_width(self.own_rows + self.nodes, self.nodes) if self.own_rows else 0
         own = block * (self._example(self.sizes[0]) + self.item * 2 * self.activations + 32)
-        return self.item * self.p + max(whole, own)
+        return max(whole, self.item * self.p + own)
 
     @property
     def own_rows(self) -> int:
@@ -165,6 +177,14 @@ class MemoryBudget:
         if isinstance(rule, float):
             return sum(int(rule * s.samples) + c.network.nodes for s, c in zip(self.sizes, self.configs, strict=True))
         return sum(s.test_samples for s in self.sizes) if rule == "dealt" else 0
+
+    @property
+    def block(self) -> int | None:
+        """Test examples of a forward pass, at most; None: all."""
+        if self.scoring is None:
+            return None
+        most = max(1, _WORKSPACE["cpu"] // (2 * self.scoring[1]))  # the mean model is scored beside the first one
+        return most if most < max(s.test_samples for s in self.sizes) else None
 
     def chunks(self, cuda: bool, n: int, updates: float) -> Chunks:
         """Returns the rows handled at once of n, in a run of some updates."""
@@ -176,7 +196,9 @@ class MemoryBudget:
         together = scored if cuda else max(1, _CACHE // self.evaluated_row)
         looped = self.config.local.compile != "off" and self.models_scored >= _SCORED
         looped = looped and self.evaluated_row <= _LOOPED
-        return Chunks(rows, scored, together, calls >= _PROGRAMS, self.update_row, self.evaluated_row, looped)
+        return Chunks(
+            rows, scored, together, calls >= _PROGRAMS, self.update_row, self.evaluated_row, looped, self.block
+        )
 
     @property
     def models_scored(self) -> float:
@@ -220,6 +242,7 @@ class MemoryBudget:
         blocks = 9 * (2 * self.own_rows + self.nodes) if self.own_rows else 0
         return {
             "models": n * self.p * self.item,
+            **({"shared by all models": self.shared} if self.shared else {}),
             **self.fields(n),
             "versions": versions,
             "data": sum(count * (self._example(s) + self.item * self.kept) for count, s in rows) + stays + blocks,
@@ -264,8 +287,9 @@ class MemoryBudget:
     def workspace(self, chunks: Chunks, writes: int, tracked: int, graphs: bool) -> dict[str, int]:
         """Returns the bytes of temporaries; graphs: whether updates are CUDA graphs, which have rows of their own."""
         widths = self.p * self.item + sum(one.size(self.p, self.item) for one in self.declared.values() if one.mixed)
+        rows = chunks.update if self.descending is None else max(chunks.update, 2)  # a trial of the model takes two
         return {
-            "local updates": max(chunks.update * self.update_row, self.most) * (2 if graphs else 1),
+            "local updates": max(rows * self.update_row, self.most) * (2 if graphs else 1),
             "evaluation": chunks.evaluate * self.evaluated_row,
             "mixing": writes * (widths + 12 * tracked + 64),
         }

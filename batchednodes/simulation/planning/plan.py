@@ -23,6 +23,7 @@ from batchednodes.events.timeline import MEET, Timeline
 from batchednodes.events.waves import schedule
 from batchednodes.models.frozen import trunk
 from batchednodes.models.stacked import RangeError, Stack
+from batchednodes.models.temporaries import measured
 from batchednodes.numerics import devices
 from batchednodes.numerics.memory import Chunks
 from batchednodes.numerics.torch_modes import own
@@ -118,9 +119,9 @@ def screen(configs: Sequence[Config], sizes: list[DataSizes] | None = None) -> N
     """
     config, where = configs[0], assembly.device(configs[0])
     found = sizes or datasets.sizes(configs)
-    p = learning.skeleton(config, found[0], DTYPES[config.dtype], where).p
+    stack = learning.skeleton(config, found[0], DTYPES[config.dtype], where)
     places = {str(place): free(place) for place in {where, torch.device("cpu")}}
-    memory_plan.screen(MemoryBudget(configs, p, found), devices.kind(where), places)
+    memory_plan.screen(MemoryBudget(configs, stack.p, found, shared=stack.shared), devices.kind(where), places)
 
 
 def _neighbours(config: Config, events: Timeline) -> int:
@@ -153,7 +154,7 @@ def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | N
     stack = learning.skeleton(config, sizes[0], DTYPES[config.dtype], here)
     updates, gossips = events.expected(config.run.until)
     memory_plan.refuse_endless(updates + gossips)
-    need = MemoryBudget(configs, stack.p, sizes, neighbours=_neighbours(config, events))
+    need = MemoryBudget(configs, stack.p, sizes, shared=stack.shared, neighbours=_neighbours(config, events))
     tables = _versions(need, events)
     messages = _mail(need, events, tables.slot)
     per_event, writes = _sample(events, config)
@@ -218,11 +219,15 @@ def _measured(need: MemoryBudget, stack: Stack, here: torch.device, available: i
     example = (data.features, kind, here, learning.examples(data, kind) if data.integers else None)
     with suppress(RangeError), learning.pointed_to_integers(config, data, dtype):  # all rows are checked later
         need = replace(need, activations=stack.activations(*example), convolved=stack.convolved(*example))
-        found = None if need.is_fed else trunk(stack, learning.examples(data, kind).to(here))
+        two = learning.examples(data, kind).to(here)
+        found = None if need.is_fed else trunk(stack, two)
         if found is not None:
             example = (found.shape, dtype, here)
             sizes = {"activations": found.head.activations(*example), "convolved": found.head.convolved(*example)}
             need = replace(need, **sizes, kept=math.prod(found.shape))
+        elif stack.shared:
+            with suppress(Exception):  # what vmap does not carry so is tried in other ways, and refused, before a run
+                need = replace(need, **dict(zip(("descending", "scoring"), measured(stack, two), strict=True)))
     return need, kind
 
 
