@@ -173,6 +173,8 @@ class Result:
             if not 0 <= network < len(self._configs):
                 raise ValueError(f"network must be one of 0 .. {len(self._configs) - 1}, got {network}")
             first = sum(c.network.nodes for c in self._configs[:network])
+            if self._configs[network].gossip.personal:
+                raise ValueError("mean_model() must be of nodes that mix whole models, not gossip.personal; use model(i)")
             rows = self.x[first : first + self._configs[network].network.nodes]
             return self.stack.module(rows.double().mean(0).to(self.x.dtype))
 

@@ -19,6 +19,7 @@ import torch.nn.functional as F  # noqa: N812  (the name PyTorch's own documenta
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from batchednodes.algorithms.mixing.personal import Personal
 from batchednodes.algorithms.state import State
 from batchednodes.events.messages.records import REQUEST, MessageLaws
 from batchednodes.events.messages.timeline import accounts
@@ -71,6 +72,9 @@ class Evaluator:
     """Nodes that attack, which are left out of what is said of models; None: there are none."""
     bytes: tuple[int, ...] = ()
     """Bytes that a contact of each network sends, or a message, where there are such [B]."""
+    personal: Personal | None = None
+    """Which entries nodes mix: those that all nodes of a network do have a distance from their mean, and where there
+    are others there is no mean model; None: all."""
 
     def observe(self, state: State, clocks: Clocks) -> "Observed":
         """Returns what holds now; all numbers come to the host at once, and it waits for the device once."""
@@ -202,7 +206,8 @@ class Evaluator:
         """Returns how some networks' models, and the mean of each network's, do on the test sets, as `_Scores`."""
         parts = [self.networks.slice(int(g)) for g in tests.networks]
         kept = None if out is None else torch.stack([~out[part] for part in parts])
-        mean, apart = consensus(_models(x, parts), kept)
+        mixed = None if self.personal is None else torch.stack([self.personal.all_mix(part) for part in parts])
+        mean, apart = consensus(_models(x, parts), kept, mixed)
         rows = send(np.stack([self.evaluated[g] for g in tests.networks]), x.device)
         models = (x[some] for some in rows.split(max(1, size // len(rows)), dim=1))
         first = torch.cat([mean.to(x.dtype).unsqueeze(1), next(models)], 1)
@@ -244,6 +249,8 @@ class Evaluator:
             "gossip_rate_peak": self.peaks[g],
             "quarantined": quarantined if self.quarantine else None,
         }
+        if self.personal is not None and not self.personal.all_mix(part).all():
+            row |= dict.fromkeys(("loss_mean_model", "accuracy_mean_model", "suboptimality"))
         if self.problem.classes is None:
             over_nodes = {name: values for name, values in over_nodes.items() if name != "accuracy"}
         return Observation(row, over_nodes, stale)

@@ -27,7 +27,7 @@ from batchednodes.numerics import devices
 from batchednodes.numerics.memory import Chunks
 from batchednodes.numerics.torch_modes import own
 from batchednodes.results.metrics.staleness import choose
-from batchednodes.simulation.build import assembly, datasets, learning
+from batchednodes.simulation.build import assembly, datasets, learning, personal
 from batchednodes.simulation.build.learning import DTYPES
 from batchednodes.simulation.engine import automatic_window, slots
 from batchednodes.simulation.planning import memory_plan
@@ -118,9 +118,10 @@ def screen(configs: Sequence[Config], sizes: list[DataSizes] | None = None) -> N
     """
     config, where = configs[0], assembly.device(configs[0])
     found = sizes or datasets.sizes(configs)
-    p = learning.skeleton(config, found[0], DTYPES[config.dtype], where).p
+    stack = learning.skeleton(config, found[0], DTYPES[config.dtype], where)
+    personal.personal(configs, stack, where)  # patterns that name nothing are refused here
     places = {str(place): free(place) for place in {where, torch.device("cpu")}}
-    memory_plan.screen(MemoryBudget(configs, p, found), devices.kind(where), places)
+    memory_plan.screen(MemoryBudget(configs, stack.p, found), devices.kind(where), places)
 
 
 def _neighbours(config: Config, events: Timeline) -> int:
