@@ -193,7 +193,7 @@ class OneByOne:
             among = some.unsqueeze(1) * event.matrix * some
             among = event.matrix if some.all() else among + torch.diag(1 - among.sum(1))
             self._event_(state, replace(event, matrix=among), one)
-            theirs = torch.from_numpy(np.repeat((personal.mixes.T == kinds).all(1), personal.sizes))
+            theirs = torch.from_numpy(np.repeat((kinds == personal.mixes.T).all(1), personal.sizes))
             made = personal.kept(self._rows(state, rows), made, theirs.to(personal.where).expand(len(rows), -1))
             self._put_(state, rows, before)
         self._put_(state, rows, made)

@@ -16,7 +16,7 @@ ALL = "all"
 """Stands for all nodes of a network."""
 
 
-def patterns(personal: Any) -> Iterator[tuple[str, bool, list[int] | None]]:
+def patterns(personal: Any) -> Iterator[tuple[str, bool, Any]]:
     """Yields each pattern of names, whether what it names stays, and the nodes where it does; None: all.
 
     Example:

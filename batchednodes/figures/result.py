@@ -174,7 +174,9 @@ class Result:
                 raise ValueError(f"network must be one of 0 .. {len(self._configs) - 1}, got {network}")
             first = sum(c.network.nodes for c in self._configs[:network])
             if self._configs[network].gossip.personal:
-                raise ValueError("mean_model() must be of nodes that mix whole models, not gossip.personal; use model(i)")
+                raise ValueError(
+                    "mean_model() must be of nodes that mix whole models, not gossip.personal; use model(i)"
+                )
             rows = self.x[first : first + self._configs[network].network.nodes]
             return self.stack.module(rows.double().mean(0).to(self.x.dtype))
 

@@ -68,7 +68,9 @@ def mix_(x: Float[Tensor, "n p"], phase: GossipPhase) -> None:
     threads = _threads(writes * p, _WORTH)
     width = _width(n, p, x.element_size(), threads)
     places = [a.data_ptr() for a in (x, phase.receivers, senders, weights)]
-    work_queue.run(_mixes(_TYPES[x.dtype]).address, (*places, n, p, writes, phase.pairs, width, threads, x.stride(0)), threads)
+    work_queue.run(
+        _mixes(_TYPES[x.dtype]).address, (*places, n, p, writes, phase.pairs, width, threads, x.stride(0)), threads
+    )
 
 
 def merge_(

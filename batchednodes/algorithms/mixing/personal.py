@@ -79,7 +79,7 @@ class Personal:
         return self.entries[torch.from_numpy(np.unique(self.kind[nodes])).to(self.where)].all(0)
 
     def kept(self, new: Rows, old: Rows, mixed: Bool[Tensor, "w p"]) -> Rows:
-        """Returns rows with the entries of before in place of those that are not mixed, in all fields of a model's width.
+        """Returns rows with what they were in place of what is not mixed, in all fields as wide as a model.
 
         Args:
             new: what mixing made of them.

@@ -8,7 +8,7 @@ Notation: g networks, n nodes, p parameters, k nodes evaluated, x models [n, p],
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from typing import Any
@@ -73,8 +73,8 @@ class Evaluator:
     bytes: tuple[int, ...] = ()
     """Bytes that a contact of each network sends, or a message, where there are such [B]."""
     personal: Personal | None = None
-    """Which entries nodes mix: those that all nodes of a network do have a distance from their mean, and where there
-    are others there is no mean model; None: all."""
+    """Which entries nodes mix; None: all. Those that all of a network mix have a distance from their mean, and the mean
+    model is their mean with the others of each node: its scores are then means over nodes."""
 
     def observe(self, state: State, clocks: Clocks) -> "Observed":
         """Returns what holds now; all numbers come to the host at once, and it waits for the device once."""
@@ -209,13 +209,29 @@ class Evaluator:
         mixed = None if self.personal is None else torch.stack([self.personal.all_mix(part) for part in parts])
         mean, apart = consensus(_models(x, parts), kept, mixed)
         rows = send(np.stack([self.evaluated[g] for g in tests.networks]), x.device)
-        models = (x[some] for some in rows.split(max(1, size // len(rows)), dim=1))
+        pieces = rows.split(max(1, size // len(rows)), dim=1)
+        models = (x[some] for some in pieces)
         first = torch.cat([mean.to(x.dtype).unsqueeze(1), next(models)], 1)
         with torch.no_grad():
             scores = [self.problem.scores(some, tests) for some in chain([first], models)]
         loss, accuracy = (torch.cat(parts, 1) for parts in zip(*scores, strict=True))
+        excess = tests.excess(mean)
+        if mixed is not None:
+            counts = torch.ones_like(rows, dtype=torch.bool) if out is None else ~out[rows]
+            own = (torch.where(mixed.unsqueeze(1), mean.to(x.dtype).unsqueeze(1), x[some]) for some in pieces)
+            loss[:, 0], accuracy[:, 0] = self._mean_scores(own, tests, counts)
+            excess = torch.where(mixed.all(1), excess, torch.nan)
         away = apart[:, :0] if tests.optima is None else distances(_models(x, parts), tests.optima)
-        return [loss, accuracy, apart, away, tests.excess(mean).unsqueeze(1)]
+        return [loss, accuracy, apart, away, excess.unsqueeze(1)]
+
+    def _mean_scores(
+        self, models: Iterable[Float[Tensor, "g k1 p"]], tests: Tests, counts: Bool[Tensor, "g k"]
+    ) -> tuple[Float[Tensor, " g"], Float64[Tensor, " g"]]:
+        """Returns mean loss and accuracy of some models of each network, over those that count."""
+        with torch.no_grad():
+            scores = zip(*[self.problem.scores(some, tests) for some in models], strict=True)
+        loss, accuracy = (torch.where(counts, torch.cat(parts, 1), 0).sum(1) / counts.sum(1) for parts in scores)
+        return loss, accuracy
 
     def _network(
         self,
@@ -249,8 +265,6 @@ class Evaluator:
             "gossip_rate_peak": self.peaks[g],
             "quarantined": quarantined if self.quarantine else None,
         }
-        if self.personal is not None and not self.personal.all_mix(part).all():
-            row |= dict.fromkeys(("loss_mean_model", "accuracy_mean_model", "suboptimality"))
         if self.problem.classes is None:
             over_nodes = {name: values for name, values in over_nodes.items() if name != "accuracy"}
         return Observation(row, over_nodes, stale)
