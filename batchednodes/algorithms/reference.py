@@ -227,13 +227,16 @@ class Reference:
             if examples[0] < 0:
                 break
             optimizer.zero_grad()
-            loss = self._loss(torch.cat([*pieces]), examples)
+            kept = dict[str, Tensor]()
+            loss = self._loss(torch.cat([*pieces]), examples, kept)
             (loss + self._pull(torch.cat([*pieces]), start, i)).backward()
+            self._still_(pieces)
             if self.rates.clip is not None:
                 nn.utils.clip_grad_norm_(pieces, float(self.rates.clip[i]))
             self._age_(state, r, i, optimizer)
             self._keep_(state, optimizer)
             optimizer.step()
+            self.problem.stack.write_(pieces[0].detach(), kept)
             total += loss.detach()
         if state.v is not None:
             state.v[r] = torch.cat([optimizer.state[piece]["momentum_buffer"] for piece in pieces])
@@ -261,15 +264,17 @@ class Reference:
         for examples in self.problem.draw(np.array([i]), np.array([count]))[0]:
             if examples[0] < 0:
                 break
-            x.grad = None
-            loss = self._loss(x, examples)
+            x.grad, kept = None, dict[str, Tensor]()
+            loss = self._loss(x, examples, kept)
             (loss + self._pull(x, start, i)).backward()
+            self._still_([x])
             if self.rates.clip is not None:
                 nn.utils.clip_grad_norm_([x], float(self.rates.clip[i]))
             if theirs is not None:
                 theirs.step()
             else:
                 self._own_step_(state, x, r, lr, settings, decay)
+            self.problem.stack.write_(x.detach(), kept)
             total += loss.detach()
         if theirs is not None:
             for name in names:
@@ -296,15 +301,23 @@ class Reference:
         for name, value in new.items():
             state.fields[name][r] = value[0]
 
-    def _loss(self, x: Float[Tensor, " p"], examples: Int64[Tensor, " b"]) -> Float[Tensor, ""]:
-        """Returns the mean loss of a model on the examples of a minibatch."""
+    def _still_(self, pieces: list[nn.Parameter]) -> None:
+        """Takes the gradients of running statistics away, which only a proximal term gives them."""
+        for name in self.problem.stack.kept:
+            assert pieces[0].grad is not None
+            self.problem.stack.views(pieces[0].grad)[name].zero_()
+
+    def _loss(
+        self, x: Float[Tensor, " p"], examples: Int64[Tensor, " b"], kept: dict[str, Tensor] | None = None
+    ) -> Float[Tensor, ""]:
+        """Returns the mean loss of a model on the examples of a minibatch; `kept` receives running statistics."""
         if not self.problem.sampler.keyed:
-            return self.problem.loss(x, *self.problem.batch(examples[examples >= 0]))
+            return self.problem.loss(x, *self.problem.batch(examples[examples >= 0]), kept)
         examples, key = examples[:-1], examples[-1]
         if (examples >= 0).all():
-            return self.problem.loss(x, *self.problem.batch(examples), key=key)
+            return self.problem.loss(x, *self.problem.batch(examples), kept, key=key)
         whole, weights = filled(examples.unsqueeze(0), x)  # so that masks are those of a whole minibatch
-        return self.problem.loss(x, *self.problem.batch(whole[0]), key=key, weights=weights[0])
+        return self.problem.loss(x, *self.problem.batch(whole[0]), kept, key=key, weights=weights[0])
 
     def _pull(self, x: Float[Tensor, " p"], start: Float[Tensor, " p"], i: int) -> Float[Tensor, ""]:
         """Returns the proximal term of node i, toward the model from which its update began."""

@@ -59,6 +59,8 @@ class Personal:
     """Kind of each node."""
     where: torch.device
     """The device of the models."""
+    whole: bool = False
+    """Whether all nodes mix all that outputs of their models depend on."""
 
     @functools.cached_property
     def entries(self) -> Bool[Tensor, "k p"]:

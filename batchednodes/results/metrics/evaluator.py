@@ -216,7 +216,7 @@ class Evaluator:
             scores = [self.problem.scores(some, tests) for some in chain([first], models)]
         loss, accuracy = (torch.cat(parts, 1) for parts in zip(*scores, strict=True))
         excess = tests.excess(mean)
-        if mixed is not None:
+        if mixed is not None and self.personal is not None and not self.personal.whole:
             counts = torch.ones_like(rows, dtype=torch.bool) if out is None else ~out[rows]
             own = (torch.where(mixed.unsqueeze(1), mean.to(x.dtype).unsqueeze(1), x[some]) for some in pieces)
             loss[:, 0], accuracy[:, 0] = self._mean_scores(own, tests, counts)

@@ -50,6 +50,7 @@ from batchednodes.results.metrics.staleness import Sources, Tracking, sample
 from batchednodes.simulation.build import datasets, fields, learning, local, personal, trials
 from batchednodes.simulation.build import robust as robustness
 from batchednodes.simulation.build.learning import DTYPES
+from batchednodes.simulation.build.statistics import check_statistics
 from batchednodes.simulation.engine import Batched, Engine, Serial, automatic_window
 from batchednodes.simulation.planning import preflight
 from batchednodes.topology import Complete, Networks
@@ -131,6 +132,7 @@ def assemble(
     config = configs[0]
     where, dtype = device(config), DTYPES[config.dtype]
     problem, labels = learning.problem(configs, events.networks, dtype, where, dealt)
+    check_statistics(config, problem.stack)
     problem = problem.with_scorers() if chunks.scored else problem
     tracking = Tracking.of(events.networks, [c.staleness.track for c in configs], where)
     if isinstance(events, MessageTimeline):

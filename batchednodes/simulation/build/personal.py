@@ -27,7 +27,7 @@ def personal(configs: Sequence[Config], stack: Stack, where: torch.device) -> Pe
     Raises:
         ValueError: a pattern names nothing, or nothing is left to be mixed.
     """
-    if not any(c.gossip.personal for c in configs):
+    if not any(c.gossip.personal for c in configs) and not _counts(stack).any():
         return None
     tables, kinds, first = list[np.ndarray](), list[np.ndarray](), 0
     for c in configs:
@@ -36,12 +36,13 @@ def personal(configs: Sequence[Config], stack: Stack, where: torch.device) -> Pe
         kinds.append(first + kind)
         first += len(table)
     mixes, number = np.unique(np.concatenate(tables), axis=0, return_inverse=True)
-    return Personal(_sizes(stack), mixes, number.reshape(-1)[np.concatenate(kinds)], where)
+    kind, whole = number.reshape(-1)[np.concatenate(kinds)], mixes[:, ~_counts(stack)].all(axis=1)
+    return Personal(_sizes(stack), mixes, kind, where, bool(whole.all()))
 
 
 def sent(config: Config, stack: Stack) -> int:
     """Returns how many entries of its model a node sends, the mean over the nodes of a network."""
-    if not config.gossip.personal:
+    if not config.gossip.personal and not _counts(stack).any():
         return stack.p
     table, kind = _kinds(config, stack)
     return round(float((table @ _sizes(stack))[kind].mean()))
@@ -49,6 +50,11 @@ def sent(config: Config, stack: Stack) -> int:
 
 def _sizes(stack: Stack) -> Int64[np.ndarray, " q"]:
     return np.array([math.prod(shape) for shape in stack.shapes.values()], np.int64)
+
+
+def _counts(stack: Stack) -> Bool[np.ndarray, " q"]:
+    """Returns which parameters are counts that a model keeps of its own calls, which stay at their node."""
+    return np.array([name in stack.kept and not stack.kept[name].is_floating_point for name in stack.shapes])
 
 
 def _kinds(config: Config, stack: Stack) -> tuple[Bool[np.ndarray, "k q"], Int64[np.ndarray, " n"]]:
@@ -66,6 +72,7 @@ def _kinds(config: Config, stack: Stack) -> tuple[Bool[np.ndarray, "k q"], Int64
             some = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
             raise ValueError(f"gossip.personal must name parameters of the model, {some}, got {shown(pattern)}")
         mixes[np.ix_(range(len(mixes)) if nodes is None else nodes, found)] = not stays
+    mixes[:, _counts(stack)] = False
     if not mixes.any():
         raise ValueError(
             f"gossip.personal must leave something to be mixed, got {shown(config.gossip.personal)}; "
