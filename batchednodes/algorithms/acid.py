@@ -74,6 +74,7 @@ class ACiD(Algorithm):
     timing: ClassVar[tuple[str, ...]] = ("events",)
     elapses: ClassVar[bool] = True
     laws: ClassVar[dict[str, Law]] = {"sum of x + y": lambda all_: (all_["x"] + all_["y"]).sum(0)}
+    spares: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for key, value in (("eta", self.eta), ("alpha", self.alpha)):

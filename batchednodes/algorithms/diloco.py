@@ -45,6 +45,7 @@ class DiLoCo(Algorithm):
     fields: ClassVar[dict[str, Field]] = {"base": Field(start="model"), "u": Field()}
     emits: ClassVar[tuple[str, ...]] = ("x", "base")
     timing: ClassVar[tuple[str, ...]] = ("rounds",)
+    spares: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         number(self.step, 1, "step", open_low=True)

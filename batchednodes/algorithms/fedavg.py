@@ -41,6 +41,8 @@ class FedAvg(Algorithm):
 
     fields: ClassVar[dict[str, Field]] = {"share": Field(width=1)}
     timing: ClassVar[tuple[str, ...]] = ("rounds",)
+    spares: ClassVar[bool] = True
+    averages: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         number(self.fraction, 1, "fraction", high=1.0, open_low=True, open_high=False)

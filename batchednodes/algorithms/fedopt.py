@@ -60,6 +60,7 @@ class FedOpt(Algorithm):
     fields: ClassVar[dict[str, Field]] = {"base": Field(start="model"), "m": Field(), "q": Field(start="one")}
     emits: ClassVar[tuple[str, ...]] = ("x", "base")
     timing: ClassVar[tuple[str, ...]] = ("rounds",)
+    spares: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         number(self.step, 1, "step", open_low=True)

@@ -16,7 +16,7 @@ Notation: n nodes, w rows of a wave, p parameters, s steps, b examples of a mini
 models, v momentum buffers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from batchednodes.algorithms.optim import Optimizer
-from batchednodes.algorithms.rates import Hyperparameters
+from batchednodes.algorithms.rates import Hyperparameters, along, clipped, pulled
 from batchednodes.algorithms.state import started
 from batchednodes.numerics import fx_program
 from batchednodes.numerics.cuda_graphs import CudaGraphs, capture
@@ -87,12 +87,16 @@ class LocalSGD:
         uneven: Uneven = "none",
         divides: bool = False,
         keyed: bool = False,
+        kept: Collection[str] = (),
     ) -> "LocalSGD":
-        """Returns the descent of an objective by vmap, where coefficients are of the kinds of some rates."""
+        """Returns the descent of an objective by vmap, where coefficients are of the kinds of some rates.
+
+        What is `kept` among the named parameters has no gradient: it is what the objective makes of it in place.
+        """
         momentum, decay = rates.momentum is not None, rates.weight_decay is not None
         more = (rates.clip is not None, rates.proximal is not None, rates.optimizer, tuple(rates.own))
         kind = _Kind(momentum, decay, rates.nesterov, padded, uneven == "mask", divides, keyed, *more)
-        step_ = _step_function(objective, views, kind)
+        step_ = _step_function(objective, views, kind, kept)
         return LocalSGD(step_, features, targets, padded, uneven, divides=divides, keyed=keyed)
 
     def traced(
@@ -280,19 +284,21 @@ class _Kind:
         return Hyperparameters(*sgd, self.optimizer, own, kept, proximal=proximal, start=start), v
 
 
-def _gradient(objective: Objective) -> Callable[..., tuple[dict[str, Tensor], Tensor]]:
-    """Returns the function of the gradients of scaled losses, and of the losses, of many rows."""
+def _gradient(objective: Objective) -> Callable[..., tuple[dict[str, Tensor], tuple[Tensor, dict[str, Tensor]]]]:
+    """Returns the function of the gradients of scaled losses, and of the losses and what is kept, of many rows."""
 
     def scaled(
-        parameters: dict[str, Tensor], features: Tensor, targets: Tensor, scale: Tensor, drawn: dict[str, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        loss = objective(parameters, features, targets, **drawn)
-        return scale * loss, loss
+        parameters: dict[str, Tensor], kept: dict[str, Tensor], features: Tensor, targets: Tensor, scale: Tensor,
+        drawn: dict[str, Tensor],
+    ) -> tuple[Tensor, tuple[Tensor, dict[str, Tensor]]]:  # fmt: skip
+        written = {name: value.clone() for name, value in kept.items()}
+        loss = objective(parameters | written, features, targets, **drawn)
+        return scale * loss, (loss, written)
 
     return vmap(grad(scaled, has_aux=True))
 
 
-def _step_function(objective: Objective, views: Views, kind: _Kind) -> Function:
+def _step_function(objective: Objective, views: Views, kind: _Kind, kept: Collection[str]) -> Function:
     """Returns the function of a step by vmap; see `LocalSGD.step_`."""
     gradient = _gradient(objective)
 
@@ -308,45 +314,42 @@ def _step_function(objective: Objective, views: Views, kind: _Kind) -> Function:
         flat = examples.flatten()
         inputs, labels = (t.index_select(0, flat).unflatten(0, examples.shape) for t in (features, targets))
         parts, scale = views(x), lr if kind.plain else x.new_ones(x.shape[0])  # plain: grad (lr loss) = lr grad loss
-        g, loss = gradient(parts, inputs, labels, scale, drawn)
+        statistics = {name: parts.pop(name) for name in kept}
+        g, (loss, written) = gradient(parts, statistics, inputs, labels, scale, drawn)
         if gone is not None:
             loss = loss.masked_fill(gone, 0.0)
+            written = {k: torch.where(along(gone, new), statistics[k], new) for k, new in written.items()}
         rates, v = kind.rates(lr, more)
         if rates.start is not None:
-            g = _pulled(g, parts, views(rates.start), rates)
+            g = pulled(g, parts, views(rates.start), rates)
         if rates.clip is not None:
-            g = _clipped(g, rates.clip)
+            g = clipped(g, rates.clip)
         if kind.optimizer is not None:
-            _optimize_(x, torch.cat([g[name].flatten(1) for name in parts], 1), rates, gone)
-            return loss
-        buffers = {} if v is None else views(v)
-        if gone is not None:
-            g = {name: part.masked_fill(_along(gone, part), 0.0) for name, part in g.items()}
-            rates = _still(rates, gone)
-        sizes = views(rates.lr) if kind.divides else dict.fromkeys(parts, rates.lr)
-        for name, part in parts.items():
-            if kind.plain:
-                part.sub_(g[name])
-            else:
-                _descend_(part, buffers.get(name), g[name], replace(rates, lr=sizes[name]))
+            still = {name: torch.zeros_like(value) for name, value in statistics.items()}
+            _optimize_(x, torch.cat([part.reshape(len(x), -1) for part in (g | still).values()], 1), rates, gone)
+        else:
+            if gone is not None:
+                g = {name: part.masked_fill(along(gone, part), 0.0) for name, part in g.items()}
+                rates = _still(rates, gone)
+            sizes = views(rates.lr) if kind.divides else dict.fromkeys(parts, rates.lr)
+            _descend_all_(parts, {} if v is None else views(v), g, (rates, sizes), kind.plain)
+        for name, value in written.items():
+            statistics[name].copy_(value)
         return loss
 
     return step_
 
 
-def _pulled(
-    g: dict[str, Tensor], x: dict[str, Tensor], start: dict[str, Tensor], rates: Hyperparameters
-) -> dict[str, Tensor]:
-    """Returns gradients with those of the proximal term, toward the models from which updates began."""
-    assert rates.proximal is not None
-    return {name: part + _along(rates.proximal, part) * (x[name] - start[name]) for name, part in g.items()}
-
-
-def _clipped(g: dict[str, Tensor], clip: Float[Tensor, " w"]) -> dict[str, Tensor]:
-    """Returns gradients of at most some norm over all parameters, as `torch.nn.utils.clip_grad_norm_` makes them."""
-    norm = torch.stack([part.flatten(1).norm(dim=1) for part in g.values()]).norm(dim=0)
-    factor = (clip / (norm + 1e-6)).clamp(max=1.0)
-    return {name: part * _along(factor, part) for name, part in g.items()}
+def _descend_all_(
+    parts: dict[str, Tensor], buffers: dict[str, Tensor], g: dict[str, Tensor],
+    rates: tuple[Hyperparameters, dict[str, Tensor]], plain: bool,
+) -> None:  # fmt: skip
+    """Makes the gradient step of all parameters of all rows in place."""
+    for name, part in parts.items():
+        if plain:
+            part.sub_(g[name])
+        else:
+            _descend_(part, buffers.get(name), g[name], replace(rates[0], lr=rates[1][name]))
 
 
 def _optimize_(x: Tensor, g: Tensor, rates: Hyperparameters, gone: Bool[Tensor, " w"] | None) -> None:
@@ -377,20 +380,15 @@ def _still(rates: Hyperparameters, rows: Bool[Tensor, " w"]) -> Hyperparameters:
     """Returns coefficients with which some rows, whose gradients are 0, keep their models and buffers."""
     momentum = None if rates.momentum is None else rates.momentum.masked_fill(rows, 1.0)
     decay = None if rates.weight_decay is None else rates.weight_decay.masked_fill(rows, 0.0)
-    return Hyperparameters(rates.lr.masked_fill(_along(rows, rates.lr), 0.0), momentum, decay, rates.nesterov)
+    return Hyperparameters(rates.lr.masked_fill(along(rows, rates.lr), 0.0), momentum, decay, rates.nesterov)
 
 
 def _descend_(x: Tensor, v: Tensor | None, g: Tensor, rates: Hyperparameters) -> None:
     """Makes the gradient step of one parameter of all rows in place."""
     if rates.weight_decay is not None:
-        g = g + _along(rates.weight_decay, x) * x
+        g = g + along(rates.weight_decay, x) * x
     if rates.momentum is not None and v is not None:
-        momentum = _along(rates.momentum, x)
+        momentum = along(rates.momentum, x)
         v.mul_(momentum).add_(g)
         g = g + momentum * v if rates.nesterov else v
-    x.sub_(_along(rates.lr, x) * g)
-
-
-def _along(rate: Tensor, x: Tensor) -> Tensor:
-    """Returns a number of each row [w] such that it broadcasts over a parameter; numbers of each entry as they are."""
-    return rate if rate.ndim == x.ndim else rate.view(-1, *[1] * (x.ndim - 1))
+    x.sub_(along(rates.lr, x) * g)

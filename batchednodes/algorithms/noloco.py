@@ -50,6 +50,7 @@ class NoLoCo(Algorithm):
     fields: ClassVar[dict[str, Field]] = {"slow": Field(start="model"), "m": Field()}
     emits: ClassVar[tuple[str, ...]] = ("x", "slow")
     mixing: ClassVar[Any] = "double"
+    spares: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         number(self.lr, 1, "lr")

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from batchednodes.algorithms import robust_reference
-from batchednodes.algorithms.base import Context, Step
+from batchednodes.algorithms.base import Context, Rows, Step
 from batchednodes.algorithms.edge_rows import EdgeRows
 from batchednodes.algorithms.known import Nodes
 from batchednodes.algorithms.mixing.phase import GossipPhase
@@ -121,7 +121,13 @@ class OneByOne:
             robust_reference.contact_(self.rowwise, self.rowwise.robust, state, sides, w, time)
         elif self.independent:
             origin = i if kind == MEET or message is None else int(message.node[k])
-            self._event_(state, Event(PUSH if kind == PULL else kind, i, j, w, time, copies, origin=origin), None)
+            event = Event(PUSH if kind == PULL else kind, i, j, w, time, copies, origin=origin)
+            before = self._rows(state, [i, j])
+            self._event_(state, event, None)
+            mixed = None if copies else self.reference.mixed(j, origin)
+            if mixed is not None and self.rowwise.personal is not None:
+                made = self.rowwise.personal.kept(self._rows(state, [i, j]), before, mixed.expand(2, -1))
+                self._put_(state, [i, j], made)
         else:
             self.rowwise.mix_(state, self._line(state, events, k, kind, (i, j), w), "sparse")
         width = self.reference.width_of(events, k, actor)
@@ -169,11 +175,39 @@ class OneByOne:
             k_ = self.rowwise.contact({}, torch.tensor([first], device=state.x.device), at)
             asked = asked_by(self.rowwise, state, nodes, matrix, (k, time))
             event = Event(ROUND, first, first, torch.ones(()), time, nodes=nodes, matrix=dense, number=k)
-            self._event_(state, event, k_)
+            self._apart_(state, event, k_)
         else:
             asked = mix_round_(self.rowwise, state, nodes, matrix, (k, time), apart=True)
         if self.layout.widths[g]:
             newest_(state, self.layout.block(state.versions, g), nodes, (matrix, asked), time)
+
+    def _apart_(self, state: State, event: Event, one: Context) -> None:
+        """Makes a round as often as there are entries that other nodes mix, each time by the W of these nodes."""
+        personal, rows = self.rowwise.personal, [*range(event.nodes.start, event.nodes.stop)]
+        if personal is None:
+            self._event_(state, event, one)
+            return
+        before, made = self._rows(state, rows), self._rows(state, rows)
+        for kinds in np.unique(personal.mixes[:, personal.mixes.any(0)], axis=1).T:
+            some = torch.from_numpy(kinds[personal.kind[rows]]).to(event.matrix)
+            among = some.unsqueeze(1) * event.matrix * some
+            among = event.matrix if some.all() else among + torch.diag(1 - among.sum(1))
+            self._event_(state, replace(event, matrix=among), one)
+            theirs = torch.from_numpy(np.repeat((kinds == personal.mixes.T).all(1), personal.sizes))
+            made = personal.kept(self._rows(state, rows), made, theirs.to(personal.where).expand(len(rows), -1))
+            self._put_(state, rows, before)
+        self._put_(state, rows, made)
+
+    def _rows(self, state: State, rows: list[int]) -> Rows:
+        """Returns what lies in some rows, as copies; nothing where all entries are mixed."""
+        found = {} if self.rowwise.personal is None else self.rowwise.all_rows(state)
+        return {name: value[rows] for name, value in found.items() if len(value) > max(rows)}
+
+    def _put_(self, state: State, rows: list[int], made: Rows) -> None:
+        """Writes the fields of some rows."""
+        found = self.rowwise.all_rows(state)
+        for name, value in made.items():
+            found[name][rows] = value
 
     def _event_(self, state: State, event: Event, one: "_One | Context | None") -> None:
         at = torch.tensor([event.time], dtype=torch.float64, device=state.x.device)

@@ -6,6 +6,7 @@ Notation: n nodes, w rows of a wave, p parameters.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
@@ -89,3 +90,23 @@ class Hyperparameters:
         if self.schedule is None:
             return None
         return self.schedule.at(counts, times, {name: r.index_select(0, nodes) for name, r in self.scheduling.items()})
+
+
+def pulled(
+    g: dict[str, Tensor], x: dict[str, Tensor], start: dict[str, Tensor], rates: Hyperparameters
+) -> dict[str, Tensor]:
+    """Returns gradients with those of the proximal term, toward the models from which updates began."""
+    assert rates.proximal is not None
+    return {name: part + along(rates.proximal, part) * (x[name] - start[name]) for name, part in g.items()}
+
+
+def clipped(g: dict[str, Tensor], clip: Float[Tensor, " w"]) -> dict[str, Tensor]:
+    """Returns gradients of at most some norm over all parameters, as `torch.nn.utils.clip_grad_norm_` makes them."""
+    norm = torch.stack([part.flatten(1).norm(dim=1) for part in g.values()]).norm(dim=0)
+    factor = (clip / (norm + 1e-6)).clamp(max=1.0)
+    return {name: part * along(factor, part) for name, part in g.items()}
+
+
+def along(rate: Tensor, x: Tensor) -> Tensor:
+    """Returns a number of each row [w] such that it broadcasts over a parameter; numbers of each entry as they are."""
+    return rate if rate.ndim == x.ndim else rate.view(-1, *[1] * (x.ndim - 1))

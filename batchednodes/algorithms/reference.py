@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from batchednodes.algorithms.local_sgd import filled
 from batchednodes.algorithms.mixing import Ages, Entries
+from batchednodes.algorithms.mixing.personal import Personal
 from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.algorithms.state import State
 from batchednodes.algorithms.versions import Layout
@@ -44,6 +45,8 @@ class Reference:
     """Whether a node takes a model that it has trained in place of its own, with the momentum buffer."""
     ages: Ages | None = None
     """How step sizes are divided by ages; None: they are not."""
+    personal: Personal | None = None
+    """Which entries nodes mix; None: all."""
 
     def event_(self, state: State, events: Events, k: int) -> None:
         """Runs event k of a window."""
@@ -58,7 +61,8 @@ class Reference:
             self._meet_(state, actor, peer, time)
         else:
             j, i = (actor, peer) if kind == PULL else (peer, actor)
-            self._write_(state, j, self.weight[actor], state.x[i], self.layout.of_node(state.versions, i), time)
+            versions = self.layout.of_node(state.versions, i)
+            self._write_(state, j, self.weight[actor], state.x[i], versions, time, self.mixed(j, i))
 
     def _message_(self, state: State, events: Events, k: int) -> None:
         """Copies a model that messages refer to, merges one that came, or lets two nodes meet."""
@@ -77,13 +81,21 @@ class Reference:
         elif events.kind[k] == MEET:
             self._meet_(state, j, i, time, w)
         else:
-            kept = None if self.entries is None else self.entries.of(torch.tensor([j]), torch.tensor([part]))[0]
+            kept = self.mixed(j, node)
+            if self.entries is not None:
+                kept = self.entries.of(torch.tensor([j]), torch.tensor([part]))[0]
             self._write_(state, j, w, state.x[i], self.row(state, i, width), time, kept)
             self._grow_(state, j, i, part, copied=part < 0 and float(w) == 1)
             if part == JOINED and state.read is not None:
                 state.read[j] = state.x[j]
             if self.replaces:
                 self._take_(state, j, i)
+
+    def mixed(self, j: int, i: int) -> Tensor | None:
+        """Returns which entries two nodes mix with each other; None: all."""
+        if self.personal is None:
+            return None
+        return self.personal.both(*(torch.tensor([node], device=self.personal.where) for node in (j, i)))[0]
 
     def _take_(self, state: State, j: int, i: int) -> None:
         """Gives row j what an optimizer keeps of row i."""
@@ -113,8 +125,9 @@ class Reference:
     def _meet_(self, state: State, i: int, j: int, time: float, w: Tensor | None = None) -> None:
         w = self.weight[i] if w is None else w
         x_i, versions_i = state.x[i].clone(), self.layout.of_node(state.versions, i).clone()
-        self._write_(state, i, w, state.x[j], self.layout.of_node(state.versions, j), time)
-        self._write_(state, j, w, x_i, versions_i, time)
+        kept = self.mixed(i, j)
+        self._write_(state, i, w, state.x[j], self.layout.of_node(state.versions, j), time, kept)
+        self._write_(state, j, w, x_i, versions_i, time, kept)
 
     def _write_(
         self,
@@ -214,13 +227,16 @@ class Reference:
             if examples[0] < 0:
                 break
             optimizer.zero_grad()
-            loss = self._loss(torch.cat([*pieces]), examples)
+            kept = dict[str, Tensor]()
+            loss = self._loss(torch.cat([*pieces]), examples, kept)
             (loss + self._pull(torch.cat([*pieces]), start, i)).backward()
+            self._still_(pieces)
             if self.rates.clip is not None:
                 nn.utils.clip_grad_norm_(pieces, float(self.rates.clip[i]))
             self._age_(state, r, i, optimizer)
             self._keep_(state, optimizer)
             optimizer.step()
+            self.problem.stack.write_(pieces[0].detach(), kept)
             total += loss.detach()
         if state.v is not None:
             state.v[r] = torch.cat([optimizer.state[piece]["momentum_buffer"] for piece in pieces])
@@ -248,15 +264,17 @@ class Reference:
         for examples in self.problem.draw(np.array([i]), np.array([count]))[0]:
             if examples[0] < 0:
                 break
-            x.grad = None
-            loss = self._loss(x, examples)
+            x.grad, kept = None, dict[str, Tensor]()
+            loss = self._loss(x, examples, kept)
             (loss + self._pull(x, start, i)).backward()
+            self._still_([x])
             if self.rates.clip is not None:
                 nn.utils.clip_grad_norm_([x], float(self.rates.clip[i]))
             if theirs is not None:
                 theirs.step()
             else:
                 self._own_step_(state, x, r, lr, settings, decay)
+            self.problem.stack.write_(x.detach(), kept)
             total += loss.detach()
         if theirs is not None:
             for name in names:
@@ -283,15 +301,23 @@ class Reference:
         for name, value in new.items():
             state.fields[name][r] = value[0]
 
-    def _loss(self, x: Float[Tensor, " p"], examples: Int64[Tensor, " b"]) -> Float[Tensor, ""]:
-        """Returns the mean loss of a model on the examples of a minibatch."""
+    def _still_(self, pieces: list[nn.Parameter]) -> None:
+        """Takes the gradients of running statistics away, which only a proximal term gives them."""
+        for name in self.problem.stack.kept:
+            assert pieces[0].grad is not None
+            self.problem.stack.views(pieces[0].grad)[name].zero_()
+
+    def _loss(
+        self, x: Float[Tensor, " p"], examples: Int64[Tensor, " b"], kept: dict[str, Tensor] | None = None
+    ) -> Float[Tensor, ""]:
+        """Returns the mean loss of a model on the examples of a minibatch; `kept` receives running statistics."""
         if not self.problem.sampler.keyed:
-            return self.problem.loss(x, *self.problem.batch(examples[examples >= 0]))
+            return self.problem.loss(x, *self.problem.batch(examples[examples >= 0]), kept)
         examples, key = examples[:-1], examples[-1]
         if (examples >= 0).all():
-            return self.problem.loss(x, *self.problem.batch(examples), key=key)
+            return self.problem.loss(x, *self.problem.batch(examples), kept, key=key)
         whole, weights = filled(examples.unsqueeze(0), x)  # so that masks are those of a whole minibatch
-        return self.problem.loss(x, *self.problem.batch(whole[0]), key=key, weights=weights[0])
+        return self.problem.loss(x, *self.problem.batch(whole[0]), kept, key=key, weights=weights[0])
 
     def _pull(self, x: Float[Tensor, " p"], start: Float[Tensor, " p"], i: int) -> Float[Tensor, ""]:
         """Returns the proximal term of node i, toward the model from which its update began."""

@@ -45,7 +45,8 @@ def mix_round_(
         _gather_(rowwise, rowwise.robust, state, nodes, matrix, at[1])
         return None
     if rowwise.algorithm.linear():
-        state.x[nodes].copy_(matrix.times(state.x[nodes]))
+        for some in rowwise.shared:
+            some.round_(state.x, nodes, matrix)
         return None
     step, r = _Step.begin(rowwise, state, nodes, matrix, at, apart)
     before = dict(r)
@@ -69,6 +70,8 @@ def mix_round_(
 
     _, r = step.each(r, absorb, None if asks is None else asks["who"].shape[1])
     r |= {name: matrix.times(r[name]) for name in rowwise.algorithm.mixes_after}
+    if rowwise.personal is not None:
+        r = rowwise.personal.kept(r, before, rowwise.personal.both(step.rows, step.rows))
     rowwise.write_(state, step.rows, r, updated=np.arange(nodes.start, nodes.stop))
     return None if asks is None else asks["who"]
 

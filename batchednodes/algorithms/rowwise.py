@@ -19,6 +19,7 @@ from batchednodes.algorithms.edge_rows import EdgeRows
 from batchednodes.algorithms.fields import Field, columns
 from batchednodes.algorithms.known import Contact, Nodes, Update
 from batchednodes.algorithms.mixing import Kernel, mix_, split
+from batchednodes.algorithms.mixing.personal import Personal, SharedColumns
 from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.robust import Robust
 from batchednodes.algorithms.state import State
@@ -35,6 +36,8 @@ class Rowwise(Nodes):
     """Where fields lie that live on edges; None: there are none."""
     robust: Robust | None = None
     """Who attacks, and how robustly models are merged; None: nobody, and they are averaged."""
+    personal: Personal | None = None
+    """Which entries nodes mix; None: all."""
     fused: "dict[bool, Callable[[State, GossipPhase], None]]" = field(default_factory=dict)
     """What applies a phase of pushes, or of meetings (True), in one compiled loop, where there is such; see `fused`."""
     fused_update: "list[Callable[[State, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]]" = field(
@@ -86,7 +89,10 @@ class Rowwise(Nodes):
         elif self.algorithm.mixing == "column":
             split.mix_(state.x, phase)
         else:
-            mix_(state.x, phase, kernel)
+            for some in self.shared:
+                among = phase if some.nodes is None else phase.among(some.nodes)
+                for run in some.runs:
+                    mix_(state.x[:, run], among, kernel)
             self._copy_(state, phase)
 
     def _wave_(self, state: State, phase: GossipPhase, part: slice, all_live: bool) -> None:
@@ -121,6 +127,8 @@ class Rowwise(Nodes):
         gathered = dict(mine)
         self.algorithm.absorb_(mine, mixed, self.contact(mine, j, times))
         self.check(mine, gathered, "absorb_")
+        if self.personal is not None:
+            mine = self.personal.kept(mine, gathered, self.personal.both(j, origins))
         self.note(mine, times)
         kept = {} if idle is None else self.rows(state, j, ji)
         if self.algorithm.writes_sender and not phase.pairs:  # of a meeting each side is a receiver, too
@@ -215,6 +223,13 @@ class Rowwise(Nodes):
     def columns(self) -> dict[str, slice]:
         """Where the mixed fields lie in a row, behind the model."""
         return columns(self.declared, self.p)
+
+    @functools.cached_property
+    def shared(self) -> tuple[SharedColumns, ...]:
+        """The columns of x that are mixed, by who mixes them."""
+        if self.personal is None:
+            return (SharedColumns((slice(None),), None),)
+        return self.personal.shared(self.columns.values())
 
     def changed(self, r: Rows, before: Rows) -> Rows:
         """Returns the fields of some rows that a method replaced or wrote into, and those that lie in the rows of x."""

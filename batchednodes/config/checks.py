@@ -10,6 +10,7 @@ import numpy as np
 from batchednodes import topology as graphs
 from batchednodes.config.kinds import READER
 from batchednodes.config.laws import laws
+from batchednodes.config.personal import check_personal
 from batchednodes.config.robust import check_attackers
 from batchednodes.config.rules import refuse
 from batchednodes.events import schemes
@@ -122,6 +123,7 @@ def check_nodes(c: Any) -> None:
         laws(c.network.availability, "presence", "network.availability", n, seed, size)
     c.network.churn.times(n, seed, "network.churn", size)
     check_attackers(c)
+    check_personal(c)
     laws(c.update.clock, "gaps", "update.clock", n, seed, size)
     gaps = laws(c.gossip.clock, "gaps", "gossip.clock", n, seed, size)
     if not (gaps.is_memoryless() or c.gossip.scheme.independent):

@@ -128,6 +128,12 @@ class Gossip:
     """Weight w of the other's model in x <- (1 - w) x + w x_other [dimensionless]; in [0, 1]; that of the node which
     made the contact counts."""
 
+    personal: tuple[str, ...] | dict[str, Any] = ()
+    """Parameters that stay at their node, and are never sent or mixed: patterns of their names, as "head.*", where * is
+    any text; one that begins with ! names parameters that are mixed all the same, and the last that fits decides. Or a
+    mapping from each pattern to `all`, or to the nodes where it holds: a parameter is mixed in a contact of two nodes
+    that both mix it."""
+
 
 @dataclass(frozen=True)
 class Task:

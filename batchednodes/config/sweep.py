@@ -27,6 +27,7 @@ _MAY_DIFFER = (
     "gossip.loss",
     "gossip.merge",
     "gossip.flow",
+    "gossip.personal",
     "local.lr",
     "local.momentum",
     "local.weight_decay",

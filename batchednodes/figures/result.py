@@ -138,8 +138,12 @@ class Result:
     def mean_model(self, network: int = 0, merged: bool = False) -> nn.Module:
         """Returns a module whose weights are the mean over the nodes of a network, of adapters that of each matrix."""
         with own():
-            rows = self.x[slice(*self._ends(network))]
-            return self._module(rows.double().mean(0).to(self.x.dtype), merged)
+            ends = self._ends(network)
+            if self._configs[network].gossip.personal:
+                raise ValueError(
+                    "mean_model() must be of nodes that mix whole models, not gossip.personal; use model(i)"
+                )
+            return self._module(self.x[slice(*ends)].double().mean(0).to(self.x.dtype), merged)
 
     def evaluate(
         self, data: Any = None, nodes: Iterable[int] | None = None, *, own_tests: bool = False

@@ -62,6 +62,8 @@ def trunk(stack: Stack, features: Tensor) -> Trunk | None:
         stack: layout of the model.
         features: some examples [b, ...], to follow them with; b at least 2.
     """
+    if stack.kept:  # statistics that change belong to nodes
+        return None
     if features.is_floating_point():  # examples that are equal say nothing of what depends on others
         features = features + 0.1 * torch.arange(len(features)).to(features).view(-1, *[1] * (features.ndim - 1))
     modules, parts, best = [apart(m) for m in (stack.skeleton, stack.scorer)], ([], []), None

@@ -86,9 +86,25 @@ class Problem:
         """Shape of an example of the data."""
         return tuple(self.features.shape[1:]) if self.given is None else self.given
 
-    def loss(self, row: Float[Tensor, " p"], features: Tensor, targets: Tensor, **more: Tensor) -> Tensor:
-        """Returns the mean loss of one model on one minibatch, not under vmap; more: as for `objective`."""
-        return self.objective(self.stack.views(row), features, targets, stacked=False, **more)
+    def loss(
+        self, row: Float[Tensor, " p"], features: Tensor, targets: Tensor, kept: dict[str, Tensor] | None = None,
+        **more: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """Returns the mean loss of one model on one minibatch, not under vmap.
+
+        Args:
+            row: parameters.
+            features: inputs [b, ...].
+            targets: labels [b] or values [b, k].
+            kept: receives what forward makes of running statistics; None: nobody asks.
+            more: as for `objective`.
+        """
+        views = self.stack.views(row)
+        statistics = {name: views[name].detach().clone() for name in self.stack.kept}
+        loss = self.objective(views | statistics, features, targets, stacked=False, **more)
+        if kept is not None:
+            kept |= statistics
+        return loss
 
     def objective(
         self,
@@ -101,6 +117,8 @@ class Problem:
         stacked: bool = True,
     ) -> Tensor:
         """Returns the mean loss of one model, whose parameters are given by name, on one minibatch.
+
+        Running statistics among these are written in place.
 
         Args:
             parameters: by name.

@@ -14,7 +14,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any
 
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from batchednodes.models.stand_ins import StandIns
+from batchednodes.models.statistics import set_buffers_, statistics_of
 from batchednodes.numerics import memory
 from batchednodes.numerics.convolution import replace_, restore_
 
@@ -78,13 +79,16 @@ class Stack:
     """Values of the trainable parameters that the module was made with; without storage where it has none."""
     ways: Ways = Ways()
     """How vmap carries the computation."""
+    kept: Mapping[str, torch.dtype] = field(default_factory=dict)
+    """Which of `shapes` no gradient trains: running statistics, which forward writes in training, and counts of its
+    calls. They come last in a row; with the type that each has in the module."""
 
     @staticmethod
     def of(module: nn.Module, dtype: torch.dtype, device: torch.device) -> "Stack":
         """Returns the layout of a module, whose frozen parameters and buffers become constants on the device.
 
         Raises:
-            ValueError: the module holds something that rows cannot: running statistics, a lock, no parameters.
+            ValueError: the module holds something that rows cannot: a lock, weights that forward bounds, no parameters.
         """
         for part in module.modules():
             if (
@@ -95,13 +99,17 @@ class Stack:
         skeleton = _copied(module)
         replace_(skeleton)
         trained = {name: w for name, w in skeleton.named_parameters() if w.requires_grad}
-        shapes, made = {name: w.shape for name, w in trained.items()}, tuple(w.detach() for w in trained.values())
-        if not any(w.numel() for w in made):
+        if not any(w.numel() for w in trained.values()):
             raise ValueError(f"task.model must have trainable parameters, got {type(module).__name__} with none")
+        statistics = statistics_of(skeleton)
+        named = trained | statistics
+        shapes, made = {name: w.shape for name, w in named.items()}, tuple(w.detach() for w in named.values())
         _replace(skeleton, lambda _, w: torch.empty(w.shape, device="meta", dtype=dtype))
+        set_buffers_(skeleton, {k: torch.empty(t.shape, device="meta", dtype=dtype) for k, t in statistics.items()})
         skeleton._apply(lambda t: t if t.is_meta else t.to(device, _kind(t, dtype)))
         scorer, blank = apart(skeleton), apart(skeleton)
-        return Stack(skeleton, shapes, scorer.eval(), blank, _tied(skeleton), made)
+        kept = {name: t.dtype for name, t in statistics.items()}
+        return Stack(skeleton, shapes, scorer.eval(), blank, _tied(skeleton), made, kept=kept)
 
     def apart(self) -> "Stack":
         """Returns the same layout with modules of its own, which hold the same tensors."""
@@ -134,6 +142,12 @@ class Stack:
         """Returns the named parameters as views of a row, or of rows."""
         parts, w = rows.split([math.prod(s) for s in self.shapes.values()], -1), rows.shape[:-1]
         return {name: part.view((*w, *shape)) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+
+    def write_(self, row: Float[Tensor, "*w p"], kept: Mapping[str, Tensor]) -> None:
+        """Writes running statistics into a row, or rows, in place."""
+        views = self.views(row)
+        for name, value in kept.items():
+            views[name].copy_(value)
 
     def call(
         self, row: Float[Tensor, " p"], features: Tensor, key: Int64[Tensor, ""] | None = None, stacked: bool = False
@@ -186,13 +200,15 @@ class Stack:
 
     def row(self, module: nn.Module) -> Float[Tensor, " p"]:
         """Returns the trainable parameters of a module of this layout as a new row."""
-        named = dict(module.named_parameters())
-        return torch.cat([named[name].detach().flatten() for name in self.shapes])
+        named = dict(itertools.chain(module.named_parameters(), module.named_buffers()))
+        found = [named[name].detach().flatten() for name in self.shapes]
+        return torch.cat([t.to(found[0].dtype) for t in found])
 
     def module(self, row: Float[Tensor, " p"]) -> nn.Module:
         """Returns a module of its own with the parameters of a row, copied."""
         module, views = copy.deepcopy(self.blank), self.views(row)
         _replace(module, lambda name, _: views[name].detach().clone())
+        set_buffers_(module, {name: views[name].detach().clone().to(kind) for name, kind in self.kept.items()})
         restore_(module)
         return module
 
@@ -385,11 +401,6 @@ def _refuse_modules(module: nn.Module) -> None:
         where = f"task.model must be a stateless computation, got {type(part).__name__} at {name or 'the top'!r}"
         if isinstance(part, torch.jit.ScriptModule):
             raise ValueError(f"{where}, which torch.jit has compiled; give the module that it was made of{REMEDY}")
-        if getattr(part, "track_running_stats", False) and part.training:
-            raise ValueError(
-                f"{where}, which keeps running statistics; use GroupNorm, track_running_stats=False, or freeze it by "
-                f".eval(){REMEDY}"
-            )
         if getattr(part, "max_norm", None) is not None:
             raise ValueError(f"{where} with max_norm, which changes weights in forward; leave it None{REMEDY}")
     complex_ = [name for name, w in module.named_parameters() if w.requires_grad and w.is_complex()]

@@ -155,8 +155,14 @@ class Trial:
         problem, drawn, row = self._going(ways), self._drawn(ways), self.row
         rows, features, targets = (torch.stack([t, t]) for t in (row, self.features, self.targets))
         two = {name: torch.stack([t, t]) for name, t in drawn.items()}
-        gradient = vmap(grad(lambda p, x, y, more: problem.objective(p, x, y, **more)))
-        gradient(problem.stack.views(rows), features, targets, two)
+        views = problem.stack.views(rows)
+        kept = {name: views.pop(name) for name in problem.stack.kept}
+
+        def loss(p: dict, statistics: dict, x: Tensor, y: Tensor, more: dict) -> tuple[Tensor, dict]:
+            written = {name: t.clone() for name, t in statistics.items()}
+            return problem.objective(p | written, x, y, **more), written
+
+        vmap(grad(loss, has_aux=True))(views, kept, features, targets, two)
 
     def _score(self, ways: Ways) -> None:
         """Scores two models of each network on a few examples, for one network and for several if there are such."""

@@ -57,18 +57,20 @@ and the cache lines that lie across the border of two threads' columns go to and
 
 def takes(x: Tensor) -> bool:
     """Returns whether these kernels can work on a tensor."""
-    return x.device.type == "cpu" and x.is_contiguous() and x.dtype in _TYPES
+    return x.device.type == "cpu" and x.stride(-1) == 1 and x.dtype in _TYPES
 
 
 def mix_(x: Float[Tensor, "n p"], phase: GossipPhase) -> None:
-    """Applies a phase of gossip to the models in place: x <- W_k ... W_1 x."""
+    """Applies a phase of gossip to the models, or some columns of them, in place: x <- W_k ... W_1 x."""
     (n, p), writes = x.shape, phase.receivers.numel()
     weights, senders = phase.weights.to(x.dtype), marked(phase)
     assert all(a.is_contiguous() for a in (phase.receivers, senders, weights))
     threads = _threads(writes * p, _WORTH)
     width = _width(n, p, x.element_size(), threads)
     places = [a.data_ptr() for a in (x, phase.receivers, senders, weights)]
-    work_queue.run(_mixes(_TYPES[x.dtype]).address, (*places, n, p, writes, phase.pairs, width, threads), threads)
+    work_queue.run(
+        _mixes(_TYPES[x.dtype]).address, (*places, n, p, writes, phase.pairs, width, threads, x.stride(0)), threads
+    )
 
 
 def merge_(
@@ -145,11 +147,11 @@ def _mixes(number: type) -> Any:
     @no_type_check
     def mixes(data):  # noqa: ANN001, ANN202
         head = carray(data, LINE, np.int64)
-        n, p, e, pairs, width, parts = head[5:11]
-        x, weights = carray(pointer(head[1]), n * p, number), carray(pointer(head[4]), e, number)
+        n, p, e, pairs, width, parts, apart = head[5:12]
+        x, weights = carray(pointer(head[1]), n * apart, number), carray(pointer(head[4]), e, number)
         rows, others = carray(pointer(head[2]), e, np.int64), carray(pointer(head[3]), e, np.int64)
         task = carray(data, LINE * (1 + parts), np.int64)
-        _mix(x, p, rows, others, weights, pairs != 0, width, task, parts)
+        _mix(x, p, apart, rows, others, weights, pairs != 0, width, task, parts)
 
     return mixes
 
@@ -252,8 +254,11 @@ def _ask(x, first, last):  # noqa: ANN001, ANN202
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _mix(x, p, rows, others, weights, pairs, width, task, parts):  # noqa: ANN001, ANN202
-    """Applies all writes to blocks of columns until none is left; pairs: writes 2k and 2k + 1 are one meeting."""
+def _mix(x, p, apart, rows, others, weights, pairs, width, task, parts):  # noqa: ANN001, ANN202
+    """Applies all writes to blocks of columns until none is left; pairs: writes 2k and 2k + 1 are one meeting.
+
+    Rows of p numbers lie `apart`.
+    """
     step, count, part = 2 if pairs else 1, (p + width - 1) // width, home(task, parts)
     block = piece(task, count, part, parts)
     while block >= 0:
@@ -264,10 +269,10 @@ def _mix(x, p, rows, others, weights, pairs, width, task, parts):  # noqa: ANN00
             for first in range(begin, end, most):
                 size = min(end - first, most)
                 for row in (rows[soon], others[soon]):
-                    _ask(x, row * p + first, row * p + first + size)
-                j, i = rows[e] * p + first, others[e] * p + first
+                    _ask(x, row * apart + first, row * apart + first + size)
+                j, i = rows[e] * apart + first, others[e] * apart + first
                 if others[e] < 0:
-                    _copy(x, j, ~others[e] * p + first, size)
+                    _copy(x, j, ~others[e] * apart + first, size)
                 else:
                     _apply(x, j, i, size, a, b, pairs)
         block = piece(task, count, part, parts)

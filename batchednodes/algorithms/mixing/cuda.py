@@ -54,7 +54,7 @@ _GAINS = 1024
 def takes(x: Tensor) -> bool:
     """Returns whether these kernels can work on a tensor."""
     known = x.dtype in (torch.float32, torch.float64, torch.int16, torch.int32)
-    return triton_kernels.takes(x) and x.is_contiguous() and known
+    return triton_kernels.takes(x) and x.stride(-1) == 1 and known
 
 
 def _whole(phase: GossipPhase, x: Tensor, p: int) -> bool:
@@ -95,18 +95,18 @@ def block(p: int, size: int, cores: int) -> int:
 
 def mix_(x: Float[Tensor, "n p"], phase: GossipPhase) -> None:
     """Applies a phase of gossip to the models in place: x <- W_k ... W_1 x."""
-    p, lines = x.shape[1], (phase.receivers, phase.senders, phase.weights)
+    (_, p), apart, lines = x.shape, x.stride(0), (phase.receivers, phase.senders, phase.weights)
     if _whole(phase, x, p):
         columns, sizes = block(p, x.element_size(), devices.cores(x.device)), (phase.waves.size - 1, phase.nodes)
         with devices.using(x.device):
             waves = _begins(phase, x.device)
-            _MIX[(-(-p // columns),)](x, *lines, waves, *sizes, p, GROUP, columns, num_warps=WARPS)
+            _MIX[(-(-p // columns),)](x, *lines, waves, *sizes, p, apart, GROUP, columns, num_warps=WARPS)
         return
     aside = x.new_empty(_largest(phase), p)
     for a, b in phase.spans():
         programs, *tile = tiles(b - a, p)
         with devices.using(x.device):
-            _MEANS[(programs,)](x, aside, *(column[a:b] for column in lines), b - a, phase.nodes, p, *tile)
+            _MEANS[(programs,)](x, aside, *(column[a:b] for column in lines), b - a, phase.nodes, p, apart, *tile)
         write_(x, phase.receivers[a:b], aside[: b - a])
 
 
@@ -146,8 +146,8 @@ def _begins(phase: GossipPhase, device: torch.device) -> Int64[Tensor, " W1"]:
 
 
 @no_type_check
-def _mix(x, receivers, senders, weights, waves, count, n, p, group: constexpr, block: constexpr):  # noqa: ANN001, ANN202
-    """Applies all writes to one block of columns."""
+def _mix(x, receivers, senders, weights, waves, count, n, p, apart, group: constexpr, block: constexpr):  # noqa: ANN001, ANN202
+    """Applies all writes to one block of columns; rows of p numbers lie `apart`."""
     base, columns = tl.load(waves), tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     for k in range(count):
         last = tl.load(waves + k + 1) - base
@@ -157,9 +157,9 @@ def _mix(x, receivers, senders, weights, waves, count, n, p, group: constexpr, b
             mask = live[:, None] & (columns < p)[None, :]
             j, i = tl.load(receivers + e, mask=live, other=0), tl.load(senders + e, mask=live, other=0)
             w = tl.load(weights + e, mask=live, other=0.0)
-            at = x + j[:, None] * p + columns[None, :]
+            at = x + j[:, None] * apart + columns[None, :]
             own = tl.load(at, mask=mask, other=0.0)
-            other = tl.load(x + i[:, None] * p + columns[None, :], mask=mask, other=0.0)
+            other = tl.load(x + i[:, None] * apart + columns[None, :], mask=mask, other=0.0)
             tl.debug_barrier()  # all threads have read
             mean = (1 - w)[:, None] * own + w[:, None] * other
             tl.store(at, tl.where((j >= n)[:, None], other, mean), mask=mask)  # a row from n on takes a copy
@@ -190,8 +190,8 @@ def _merge(x, receivers, senders, actors, place, width, gains, waves, count, n, 
 
 
 @no_type_check
-def _means(x, aside, receivers, senders, weights, w, n, p, group: constexpr, block: constexpr):  # noqa: ANN001, ANN202
-    """Puts what a wave makes of rows aside, a tile of it."""
+def _means(x, aside, receivers, senders, weights, w, n, p, apart, group: constexpr, block: constexpr):  # noqa: ANN001, ANN202
+    """Puts what a wave makes of rows, which lie `apart`, aside, a tile of it."""
     across = tl.cdiv(p, block)
     e = tl.program_id(0) // across * group + tl.arange(0, group)
     columns = tl.program_id(0) % across * block + tl.arange(0, block)
@@ -199,8 +199,8 @@ def _means(x, aside, receivers, senders, weights, w, n, p, group: constexpr, blo
     mask = live[:, None] & (columns < p)[None, :]
     j, i = tl.load(receivers + e, mask=live, other=0), tl.load(senders + e, mask=live, other=0)
     weight = tl.load(weights + e, mask=live, other=0.0)
-    own = tl.load(x + j[:, None] * p + columns[None, :], mask=mask, other=0.0)
-    other = tl.load(x + i[:, None] * p + columns[None, :], mask=mask, other=0.0)
+    own = tl.load(x + j[:, None] * apart + columns[None, :], mask=mask, other=0.0)
+    other = tl.load(x + i[:, None] * apart + columns[None, :], mask=mask, other=0.0)
     mean = (1 - weight)[:, None] * own + weight[:, None] * other
     tl.store(
         aside + e.to(tl.int64)[:, None] * p + columns[None, :], tl.where((j >= n)[:, None], other, mean), mask=mask

@@ -202,6 +202,18 @@ class GossipPhase:
         else:
             idle = off[self.receivers.clamp(max=self.nodes - 1)] | (since[self.actors] <= self.sent)
             idle &= ~self.copies()
+        return self._idling(idle)
+
+    def among(self, some: Bool[Tensor, " n"]) -> "GossipPhase":
+        """Returns the same phase with all contacts made to do nothing but those of two of some nodes; copies stay."""
+        idle = ~(some[self.receivers.clamp(max=self.nodes - 1)] & some[self.actors])
+        if self.sent is None:
+            idle = ~(some[self.receivers] & some[self.senders])
+        else:
+            idle &= ~self.copies()
+        return self._idling(idle)
+
+    def _idling(self, idle: Bool[Tensor, " e"]) -> "GossipPhase":
         senders = torch.where(idle, self.receivers, self.senders)
         return replace(
             self, senders=senders, weights=torch.where(idle, 0.0, self.weights), idle=idle, before=self.senders

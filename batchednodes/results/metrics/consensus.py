@@ -18,13 +18,14 @@ _BLOCK = {"cpu": 1 << 20, "cuda": 1 << 24}
 
 
 def consensus(
-    x: Float[Tensor, "g n p"], kept: Bool[Tensor, "g n"] | None = None
+    x: Float[Tensor, "g n p"], kept: Bool[Tensor, "g n"] | None = None, mixed: Bool[Tensor, "g p"] | None = None
 ) -> tuple[Float64[Tensor, "g p"], Float64[Tensor, "g n"]]:
     """Returns the mean model of each network and the distance of each model from it, summed in float64.
 
     Args:
         x: models.
         kept: nodes that count for the mean; None: all.
+        mixed: entries that count for the distance; None: all.
     """
     blocks = _blocks(x)
     if kept is None:
@@ -33,7 +34,7 @@ def consensus(
         pairs = zip(blocks, kept.unsqueeze(2).split(blocks[0].shape[1], dim=1), strict=True)
         sums = [torch.where(some, b, 0.0).sum(1, dtype=torch.float64) for b, some in pairs]
         mean = torch.stack(sums).sum(0) / kept.sum(1, keepdim=True)
-    return mean, distances(x, mean)
+    return mean, distances(x, mean, mixed)
 
 
 def _blocks(x: Float[Tensor, "g n p"]) -> tuple[Float[Tensor, "g n1 p"], ...]:
@@ -41,9 +42,14 @@ def _blocks(x: Float[Tensor, "g n p"]) -> tuple[Float[Tensor, "g n1 p"], ...]:
     return x.split(max(1, _BLOCK[devices.kind(x.device)] // (x.shape[0] * x.shape[2])), dim=1)
 
 
-def distances(x: Float[Tensor, "g n p"], point: Float64[Tensor, "g p"]) -> Float64[Tensor, "g n"]:
-    """Returns the distance of each model from a point of its network."""
-    return torch.cat([(b.double() - point.unsqueeze(1)).norm(dim=2) for b in _blocks(x)], 1)
+def distances(
+    x: Float[Tensor, "g n p"], point: Float64[Tensor, "g p"], mixed: Bool[Tensor, "g p"] | None = None
+) -> Float64[Tensor, "g n"]:
+    """Returns the distance of each model from a point of its network, over all entries or some."""
+    apart = (b.double() - point.unsqueeze(1) for b in _blocks(x))
+    if mixed is not None:
+        apart = (torch.where(mixed.unsqueeze(1), away, 0.0) for away in apart)
+    return torch.cat([away.norm(dim=2) for away in apart], 1)
 
 
 def lengths(x: Float[Tensor, "n p"]) -> Float64[Tensor, " n"]:

@@ -7,7 +7,7 @@ Notation: g networks, n nodes, p parameters, k nodes evaluated, x models [n, p],
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain, pairwise
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from batchednodes.algorithms.mixing.personal import Personal
 from batchednodes.algorithms.state import State
 from batchednodes.events.messages.records import REQUEST, MessageLaws
 from batchednodes.events.messages.timeline import accounts
@@ -77,6 +78,9 @@ class Evaluator:
     """Whether macro F1 and balanced accuracy are measured."""
     table: bool = False
     """Whether there is a row for each evaluated node, too."""
+    personal: Personal | None = None
+    """Which entries nodes mix; None: all. Those that all of a network mix have a distance from their mean, and the mean
+    model is their mean with the others of each node: its scores are then means over nodes."""
 
     def observe(self, state: State, clocks: Clocks) -> "Observed":
         """Returns what holds now; all numbers come to the host at once, and it waits for the device once."""
@@ -266,15 +270,33 @@ class Evaluator:
         """Returns how some networks' models, and the mean of each network's, do on the test sets, as `Scores`."""
         parts = [self.networks.slice(int(g)) for g in tests.networks]
         kept = None if out is None else torch.stack([~out[part] for part in parts])
-        mean, apart = consensus(_models(x, parts), kept)
+        mixed = None if self.personal is None else torch.stack([self.personal.all_mix(part) for part in parts])
+        mean, apart = consensus(_models(x, parts), kept, mixed)
         rows = send(np.stack([self.evaluated[g] for g in tests.networks]), x.device)
-        models = (x[some] for some in rows.split(max(1, size // len(rows)), dim=1))
+        pieces = rows.split(max(1, size // len(rows)), dim=1)
+        models = (x[some] for some in pieces)
         first = torch.cat([mean.to(x.dtype).unsqueeze(1), next(models)], 1)
         with torch.no_grad():
             scores = [self._tried(some, tests) for some in chain([first], models)]
-        loss, accuracy, f1, balanced = (torch.cat(parts, 1) for parts in zip(*scores, strict=True))
+        known = tuple(torch.cat(parts, 1) for parts in zip(*scores, strict=True))
+        excess = tests.excess(mean)
+        if mixed is not None and self.personal is not None and not self.personal.whole:
+            counts = torch.ones_like(rows, dtype=torch.bool) if out is None else ~out[rows]
+            own = (torch.where(mixed.unsqueeze(1), mean.to(x.dtype).unsqueeze(1), x[some]) for some in pieces)
+            for each, of_mean in zip(known, self._mean_scores(own, tests, counts), strict=True):
+                each[:, 0] = of_mean
+            excess = torch.where(mixed.all(1), excess, torch.nan)
         away = apart[:, :0] if tests.optima is None else distances(_models(x, parts), tests.optima)
-        return [loss, accuracy, apart, away, tests.excess(mean).unsqueeze(1), f1, balanced]
+        loss, accuracy, f1, balanced = known
+        return [loss, accuracy, apart, away, excess.unsqueeze(1), f1, balanced]
+
+    def _mean_scores(
+        self, models: Iterable[Float[Tensor, "g k1 p"]], tests: Tests, counts: Bool[Tensor, "g k"]
+    ) -> list[Tensor]:
+        """Returns mean scores of some models of each network, as of `_tried`, over those that count."""
+        with torch.no_grad():
+            scores = zip(*[self._tried(some, tests) for some in models], strict=True)
+        return [torch.where(counts, torch.cat(parts, 1), 0).sum(1) / counts.sum(1) for parts in scores]
 
     def _tried(self, models: Float[Tensor, "g k p"], tests: Tests) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Returns loss, accuracy, macro F1 and balanced accuracy of some models; NaN for the last, if not asked for."""

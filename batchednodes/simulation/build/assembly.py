@@ -21,6 +21,7 @@ from batchednodes.algorithms.fused_update import fuse_updates_
 from batchednodes.algorithms.gossip_sgd import GossipSGD
 from batchednodes.algorithms.local_sgd import LocalSGD
 from batchednodes.algorithms.mixing import Ages, Entries, parts
+from batchednodes.algorithms.mixing.personal import Personal
 from batchednodes.algorithms.mixing.rounds import RoundMatrices
 from batchednodes.algorithms.one_by_one import OneByOne
 from batchednodes.algorithms.rates import Hyperparameters
@@ -46,9 +47,10 @@ from batchednodes.results.metrics import base as own_metrics
 from batchednodes.results.metrics.consensus import quarantine_
 from batchednodes.results.metrics.evaluator import Evaluator
 from batchednodes.results.metrics.staleness import Sources, Tracking, sample
-from batchednodes.simulation.build import datasets, fields, learning, local, trials
+from batchednodes.simulation.build import datasets, fields, learning, local, personal, trials
 from batchednodes.simulation.build import robust as robustness
 from batchednodes.simulation.build.learning import DTYPES
+from batchednodes.simulation.build.statistics import check_statistics
 from batchednodes.simulation.engine import Batched, Engine, Serial, automatic_window
 from batchednodes.simulation.planning import preflight
 from batchednodes.topology import Complete, Networks
@@ -104,8 +106,8 @@ def timeline(configs: Sequence[Config]) -> Timeline:
     if not any(has_messages(c) for c in configs):
         return preflight.timeline(configs, 0)
     dtype = DTYPES[configs[0].dtype]
-    p = learning.skeleton(configs[0], datasets.sizes(configs[:1])[0], dtype, torch.device("cpu")).p
-    return preflight.timeline(configs, p)
+    stack = learning.skeleton(configs[0], datasets.sizes(configs[:1])[0], dtype, torch.device("cpu"))
+    return preflight.timeline(configs, stack.p, [personal.sent(c, stack) for c in configs])
 
 
 def assemble(
@@ -130,6 +132,7 @@ def assemble(
     config = configs[0]
     where, dtype = device(config), DTYPES[config.dtype]
     problem, labels = learning.problem(configs, events.networks, dtype, where, dealt, chunks.block)
+    check_statistics(config, problem.stack)
     problem = problem.with_scorers() if chunks.scored else problem
     tracking = Tracking.of(events.networks, [c.staleness.track for c in configs], where)
     if isinstance(events, MessageTimeline):
@@ -158,9 +161,9 @@ def assemble(
     own = own_metrics.load(config.run.metrics)
     attackers = robustness.attackers(configs)
     sides = 2 if events.exchange == "meet" and not isinstance(events, Barriers) else 1  # rounds count each model sent
-    sent = tuple(sides * fields.message(c, problem.stack.p) for c in configs)
+    sent = tuple(sides * fields.message(c, personal.sent(c, problem.stack)) for c in configs)
     extra = (rowwise.models, own, attackers if attackers.any() else None, sent)
-    extra += ("classes" in config.run.metrics, config.run.node_metrics)
+    extra += ("classes" in config.run.metrics, config.run.node_metrics, rowwise.personal)
     evaluator = Evaluator(events.networks, problem, tracking, *constants, laws, *extra)
     evaluator.measured(state, 0.0, np.zeros(events.networks.n, bool))  # what a user's metric cannot is refused here
     return Simulation(engine, state, declared, evaluator, problem, chunks, updated, labels)
@@ -177,11 +180,12 @@ def _executor(
     declared = fields.declared(configs, rates.momentum is not None, entries.parts if entries and ages else 0)
     carries, replaces = (config.gossip.on_receipt in kinds for kinds in (("update", "update_merge"), ("update",)))
     rounds = RoundMatrices(events.weights, where, dtype) if isinstance(events, Barriers) else None
-    laws = (rates, weight, tracking.layout, tracking.own)
+    laws, own = (rates, weight, tracking.layout, tracking.own), personal.personal(configs, problem.stack, where)
     if config.executor == "serial":
         load_compiler()
-        reference = Reference(problem, *laws, quarantine, entries, replaces, ages)
-        rowwise = _rowwise(configs, events, Gradient(problem), local.plain_descent(config, problem, rates), rates)
+        reference = Reference(problem, *laws, quarantine, entries, replaces, ages, own)
+        descent = local.plain_descent(config, problem, rates)
+        rowwise = _rowwise(configs, events, Gradient(problem), descent, rates, own)
         plain = type(config.method) is GossipSGD and rounds is None and rowwise.robust is None
         independent = hasattr(config.method, "event_") or rowwise.robust is not None
         any_ = OneByOne(reference, rowwise, rounds, independent)
@@ -190,7 +194,7 @@ def _executor(
     gradient = Gradient(problem, lambda taken: local.descent(config, problem, taken, rows[0]))
     if not type(config.method).descends:
         _ = gradient.steps  # made before the run
-    rowwise = _rowwise(configs, events, gradient, descent, rates)
+    rowwise = _rowwise(configs, events, gradient, descent, rates, own)
     drawing = DeviceSampler.of(problem.sampler, where) if problem.feed is None else None
     choices = (rows[1], config.run.mixing, quarantine, entries, carries, replaces, ages, rounds, drawing)
     return Batched(Waves(rowwise, problem, descent, *laws, *choices)), rowwise, declared
@@ -199,7 +203,8 @@ def _executor(
 def _fuse_(rowwise: Rowwise, state: State, events: Timeline, config: Config) -> None:
     """Lets updates and contacts of models that come at once run as tapes, where there are such."""
     fuse_updates_(rowwise, state)
-    if not isinstance(events, Barriers | MessageTimeline) and config.run.mixing == "auto":
+    at_once = not isinstance(events, Barriers | MessageTimeline)
+    if at_once and config.run.mixing == "auto" and rowwise.personal is None:
         fuse_(rowwise, state, events.exchange == "meet")
 
 
@@ -260,8 +265,9 @@ def _check_state(
 
 
 def _rowwise(
-    configs: Sequence[Config], events: Timeline, gradient: Gradient, descent: LocalSGD, rates: Hyperparameters
-) -> Rowwise:
+    configs: Sequence[Config], events: Timeline, gradient: Gradient, descent: LocalSGD, rates: Hyperparameters,
+    own: Personal | None,
+) -> Rowwise:  # fmt: skip
     """Returns the algorithm, which all networks share, and what its methods may know of nodes."""
     batch, where = events.networks, rates.lr.device
     degree = [
@@ -281,7 +287,7 @@ def _rowwise(
         edges = edges.weighed(events.to_all, batch, rates.lr)
     robust = robustness.robust(configs, batch, rates.lr.dtype, where)
     known = (degrees, sizes, owned, seeds, numbers, _constants(algorithm, events, rates))
-    return Rowwise(gradient, descent, rates, *known, algorithm, edges, robust)
+    return Rowwise(gradient, descent, rates, *known, algorithm, edges, robust, own)
 
 
 def _constants(algorithm: Algorithm, events: Timeline, rates: Hyperparameters) -> dict[str, Tensor]:

@@ -36,6 +36,6 @@ def declared(configs: Sequence[Config], momentum: bool, ages: int) -> dict[str, 
 
 
 def message(config: Config, p: int) -> int:
-    """Returns the bytes of a message of a network, for models of p parameters; of parts of models, their mean."""
+    """Returns the bytes of a message of a network that brings p parameters of models; of parts of these, their mean."""
     rule = config.gossip.merge.weighing(np.zeros(1))
     return round(config.method.payload(p, BYTES[config.dtype]) * rule.share / rule.parts)

@@ -42,6 +42,10 @@ def descent(config: Config, problem: Problem, rates: Hyperparameters, chunks: Ch
         ValueError: a compiled program is asked for, and cannot be made.
     """
     local, sampler, made = config.local, problem.sampler, plain_descent(config, problem, rates)
+    if problem.stack.kept:
+        if local.compile == "on":
+            raise ValueError("local.compile must be auto or off where task.model keeps running statistics, got 'on'")
+        return replace(made, refused=("the model keeps running statistics, which no tape or program writes",))
     if local.compile == "off" or made.divides or (local.compile == "auto" and not chunks.traced):
         return replace(made, refused=(_untraced(made.divides, local.compile),))
     batch, compiled, cuda = sampler.shape[1], local.compile == "on", devices.is_cuda(rates.lr.device)
@@ -85,7 +89,8 @@ def plain_descent(config: Config, problem: Problem, rates: Hyperparameters) -> L
     sampler = problem.sampler
     data = (problem.features, problem.targets, sampler.padded, _uneven(sampler, rates.lr.device))
     divides = config.gossip.merge.weighing(np.zeros(1)).divides
-    return LocalSGD.of(problem.objective, problem.stack.views, rates, *data, divides, sampler.keyed)
+    stack = problem.stack
+    return LocalSGD.of(problem.objective, stack.views, rates, *data, divides, sampler.keyed, tuple(stack.kept))
 
 
 def _uneven(sampler: Sampler, where: torch.device) -> Uneven:

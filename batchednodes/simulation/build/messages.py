@@ -43,18 +43,18 @@ class _Network:
     weighing: MergeLaw
 
 
-def traffic(configs: Sequence[Config], base: Timeline, p: int) -> MessageTimeline:
+def traffic(configs: Sequence[Config], base: Timeline, sent: Sequence[int]) -> MessageTimeline:
     """Returns the timeline of networks whose messages are under way.
 
     Args:
         configs: settings of each network.
         base: what their nodes do by themselves.
-        p: parameters of a model.
+        sent: parameters of a model that a message of each brings.
 
     Raises:
         ValueError: settings do not fit each other, or a link has more to carry than it can.
     """
-    some = [_network(c, p) for c in configs]
+    some = [_network(c, p) for c, p in zip(configs, sent, strict=True)]
     _check_alike([one.weighing for one in some])
     _check_schemes(configs)
     laws, networks, first = _laws(configs, some, base), base.networks, configs[0]

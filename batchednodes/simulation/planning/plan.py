@@ -28,7 +28,8 @@ from batchednodes.numerics import devices
 from batchednodes.numerics.memory import Chunks
 from batchednodes.numerics.torch_modes import own
 from batchednodes.results.metrics.staleness import choose
-from batchednodes.simulation.build import assembly, datasets, learning
+from batchednodes.simulation.build import assembly, datasets, learning, personal
+from batchednodes.simulation.build.statistics import check_statistics
 from batchednodes.simulation.build.learning import DTYPES
 from batchednodes.simulation.engine import automatic_window, slots
 from batchednodes.simulation.planning import memory_plan
@@ -120,6 +121,8 @@ def screen(configs: Sequence[Config], sizes: list[DataSizes] | None = None) -> N
     config, where = configs[0], assembly.device(configs[0])
     found = sizes or datasets.sizes(configs)
     stack = learning.skeleton(config, found[0], DTYPES[config.dtype], where)
+    personal.personal(configs, stack, where)  # patterns that name nothing are refused here
+    check_statistics(config, stack)
     places = {str(place): free(place) for place in {where, torch.device("cpu")}}
     memory_plan.screen(MemoryBudget(configs, stack.p, found, shared=stack.shared), devices.kind(where), places)
 

@@ -199,12 +199,12 @@ def networks(configs: Sequence[Config]) -> Networks:
     return Networks(np.concatenate([[0], np.cumsum(sizes)]), np.array([c.seed for c in configs], np.uint64))
 
 
-def timeline(configs: Sequence[Config], p: int) -> Timeline:
+def timeline(configs: Sequence[Config], p: int, sent: Sequence[int] = ()) -> Timeline:
     """Returns the laws of all events.
 
     Args:
         configs: settings of each network.
-        p: parameters of a model, which matter where messages take time.
+        p, sent: parameters of a model, and how many a message of each network brings; none given: all.
 
     Raises:
         ValueError: settings do not fit each other, or a graph or a trace cannot be read.
@@ -246,7 +246,7 @@ def timeline(configs: Sequence[Config], p: int) -> Timeline:
         at_update=np.repeat(np.array(sides, np.int8), batch.sizes) if any(sides) else None,
         to_all=tuple(shares) if any(own is not None for own in shares) else None,
     )
-    return traffic(configs, plain, p) if any(has_messages(c) for c in configs) else plain
+    return traffic(configs, plain, sent or [p] * len(configs)) if any(has_messages(c) for c in configs) else plain
 
 
 def _barriers(configs: Sequence[Config], batch: Networks, graphs: list[Graph | PeerSampler | None]) -> Barriers:
