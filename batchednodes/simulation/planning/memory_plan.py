@@ -165,7 +165,9 @@ class MemoryBudget:
         labels = 8 * (3 * tests + 6 * self.sizes[0].outputs) if "classes" in self.config.run.metrics else 0
         whole = self.item * (self.p + 2 * tests * self.activations) + labels
         if self.scoring is not None:
-            whole = 2 * (self.item * self.p + self.scoring[0] + min(tests, self.block or tests) * self.scoring[1]) + labels
+            whole = (
+                2 * (self.item * self.p + self.scoring[0] + min(tests, self.block or tests) * self.scoring[1]) + labels
+            )
         block = own_tests.block_width(self.own_rows + self.nodes, self.nodes) if self.own_rows else 0
         own = block * (self._example(self.sizes[0]) + self.item * 2 * self.activations + 32)
         return max(whole, self.item * self.p + own)
