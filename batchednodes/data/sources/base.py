@@ -92,10 +92,10 @@ class DataSizes:
 class OwnTests:
     """Test rows of the nodes' own, as they see them: node i has those from offsets[i] to offsets[i + 1]."""
 
-    features: Features
+    features: TestFeatures
     """Features, node by node."""
 
-    targets: Targets
+    targets: TestTargets
     """Labels or targets, likewise."""
 
     offsets: Int64[np.ndarray, " ends"]

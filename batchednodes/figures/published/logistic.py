@@ -46,7 +46,7 @@ class BreastCancer(Source):
 
     def load(self, n: int, seed: int) -> Dataset:
         held = Sklearn("breast_cancer", standardize="all").load(n, 0)
-        x = np.concatenate([held.features, held.test_features]).astype(np.float64)
+        x = np.concatenate([held.features[:], held.test_features]).astype(np.float64)
         y = 2.0 * np.concatenate([held.targets, held.test_targets]).reshape(-1, 1) - 1
         node = None
         if self.by_label:
