@@ -28,8 +28,8 @@ from batchednodes.numerics.memory import Chunks
 from batchednodes.numerics.torch_modes import own
 from batchednodes.results.metrics.staleness import choose
 from batchednodes.simulation.build import assembly, datasets, learning, personal
-from batchednodes.simulation.build.statistics import check_statistics
 from batchednodes.simulation.build.learning import DTYPES
+from batchednodes.simulation.build.statistics import check_statistics
 from batchednodes.simulation.engine import automatic_window, slots
 from batchednodes.simulation.planning import memory_plan
 from batchednodes.simulation.planning.memory_plan import SHARE, MemoryBudget, misfit
