@@ -217,7 +217,7 @@ class Algorithm(ABC):  # noqa: B024  (every method has a default: that of gossip
     spares: ClassVar[bool] = False
     """Whether mixing that is no product with W may leave some entries of x, and of all fields as wide, as they were."""
     averages: ClassVar[bool] = False
-    """Whether updates are local SGD and mixing a mean, though methods are its own: models may keep running statistics."""
+    """Whether updates are local SGD and mixing a mean, though methods are its own: models may keep statistics."""
     laws: ClassVar[dict[str, Law]] = {}
     """What no mixing may change, by name."""
 

@@ -10,7 +10,7 @@ Reference:
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchednodes.algorithms.averages import average_
 from batchednodes.algorithms.base import Algorithm, Context, Rows
@@ -36,6 +36,8 @@ class DFedAvgM(Algorithm):
         >>> bool(last < first / 2)
         True
     """
+
+    averages: ClassVar[bool] = True
 
     def update_(self, r: Rows, k: Context) -> None:
         r |= {name: torch.zeros_like(r[name]) for name in k.kept}

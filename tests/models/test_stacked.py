@@ -80,10 +80,6 @@ def test_parameters_live_in_rows_only():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (
-            example_models.batch_norm,
-            "task.model must be a stateless computation, got BatchNorm1d at '1', .*use GroupNorm",
-        ),
         (example_models.empty, "task.model must have trainable parameters, got Flatten with none"),
         (lambda: nn.Linear(3, 0), "task.model must have trainable parameters, got Linear with none"),
         (lambda: nn.utils.weight_norm(nn.Linear(3, 2)), "must be a module that copy.deepcopy copies, .*at 'the top'"),

@@ -12,7 +12,7 @@ def check_statistics(config: Config, stack: Stack) -> None:
     Raises:
         ValueError: a setting does more with them.
     """
-    g, method = config.gossip, config.method
+    g, method = config.gossip, config.algorithm
     averages = method.averages or (method.plain() and method.linear())
     kind, names = READER.plain(config.algorithm, "algorithm")["kind"], f"({next(iter(stack.kept), '')}, ...)"
     partial = g.merge.selects() or g.merge.divides() or is_robust(config)
