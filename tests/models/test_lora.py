@@ -58,9 +58,18 @@ def filled(module: nn.Module, **settings: Any) -> Any:
     return made
 
 
-WHOLE: dict[str, Any] = {"targets": ("table", "conv", "self_attn", "linear*"), "rank": 2, "alpha": 3.0, "trains": ("head",)}
+WHOLE: dict[str, Any] = {
+    "targets": ("table", "conv", "self_attn", "linear*"),
+    "rank": 2,
+    "alpha": 3.0,
+    "trains": ("head",),
+}
 FLAT = {"kind": "lora", "targets": ["0", "2"], "rank": 2}
-RUN: dict[str, Any] = {"model": Texts, "adapter": {"kind": "lora", **WHOLE}, "data": (TOKENS, LABELS, TOKENS[:6], LABELS[:6])}
+RUN: dict[str, Any] = {
+    "model": Texts,
+    "adapter": {"kind": "lora", **WHOLE},
+    "data": (TOKENS, LABELS, TOKENS[:6], LABELS[:6]),
+}
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -154,11 +163,16 @@ def test_test_examples_that_depend_on_each_other_are_not_scored_apart(monkeypatc
 
 
 def test_a_run_goes_on_bit_for_bit(tmp_path):
-    flat: dict[str, Any] = RUN | {"model": nn.Sequential(nn.Embedding(11, 4), nn.Flatten(), nn.Linear(20, 3)), "adapter": FLAT}
+    flat: dict[str, Any] = RUN | {
+        "model": nn.Sequential(nn.Embedding(11, 4), nn.Flatten(), nn.Linear(20, 3)),
+        "adapter": FLAT,
+    }
     train(TINY, **flat, out=tmp_path / "run")
     longer = batchednodes.resume(tmp_path / "run", "run.until=6")
     assert torch.equal(longer.x, train(TINY, "run.until=6", **flat).x)
-    assert torch.equal(batchednodes.Result.load(tmp_path / "run").model(1).get_parameter("0.weight"), flat["model"][0].weight.double())
+    assert torch.equal(
+        batchednodes.Result.load(tmp_path / "run").model(1).get_parameter("0.weight"), flat["model"][0].weight.double()
+    )
 
 
 @pytest.mark.parametrize(
