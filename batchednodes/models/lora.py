@@ -30,56 +30,43 @@ _NAMED = 5
 """The most layers that a message names."""
 
 
-def _down(layer: Any, x: Tensor) -> Tensor:
-    """Returns s A x."""
-    made = F.linear(x, layer.lora_A)
+def _matrices(layer: Any) -> tuple[Tensor, Tensor]:
+    """Returns A and B."""
+    return layer.lora_A, layer.lora_B
+
+
+def _scaled(layer: Any, made: Tensor) -> Tensor:
+    """Returns s times what A makes."""
     return made if layer.lora_scale == 1.0 else made * layer.lora_scale
 
 
 class AdaptedLinear(nn.Linear):
     """W x + s B A x + bias."""
 
-    lora_A: Tensor
-    lora_B: Tensor
-    lora_scale: float
-
     def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input) + F.linear(_down(self, input), self.lora_B)
+        down, up = _matrices(self)
+        return super().forward(input) + F.linear(_scaled(self, F.linear(input, down)), up)
 
 
 class AdaptedEmbedding(nn.Embedding):
     """Row i of W + s (B A)', of A [r, rows] and B [columns, r]."""
 
-    lora_A: Tensor
-    lora_B: Tensor
-    lora_scale: float
-
     def forward(self, input: Tensor) -> Tensor:
-        down = F.embedding(input, self.lora_A.T, self.padding_idx)
-        down = down if self.lora_scale == 1.0 else down * self.lora_scale
-        return super().forward(input) + F.linear(down, self.lora_B)
+        down, up = _matrices(self)
+        return super().forward(input) + F.linear(_scaled(self, F.embedding(input, down.T, self.padding_idx)), up)
 
 
 class AdaptedConv2d(nn.Conv2d):
     """The convolution by W, plus one by A and one of 1 x 1 by s B after it."""
 
-    lora_A: Tensor
-    lora_B: Tensor
-    lora_scale: float
-
     def forward(self, input: Tensor) -> Tensor:
-        padding: Any = self.padding
-        down = F.conv2d(input, self.lora_A, None, self.stride, padding)
-        down = down if self.lora_scale == 1.0 else down * self.lora_scale
-        return super().forward(input) + F.conv2d(down, self.lora_B)
+        down, up = _matrices(self)
+        made = _scaled(self, self._conv_forward(input, down, None))  # with stride and padding
+        return super().forward(input) + F.conv2d(made, up)
 
 
 class AdaptedAttention(nn.MultiheadAttention):
     """Attention whose packed projection has an adapter."""
-
-    lora_A: Tensor
-    lora_B: Tensor
-    lora_scale: float
 
     def forward(
         self,
@@ -121,14 +108,14 @@ class AdaptedAttention(nn.MultiheadAttention):
 
     def _projected(self, *inputs: Tensor) -> list[Tensor]:
         """Returns queries, keys and values [b, h, t, e / h]."""
-        weight, bias, up = self.in_proj_weight, self.in_proj_bias, self.lora_B
+        weight, bias, (down, up) = self.in_proj_weight, self.in_proj_bias, _matrices(self)
         if inputs[0] is inputs[1] is inputs[2]:
-            made = F.linear(inputs[0], weight, bias) + F.linear(_down(self, inputs[0]), up)
+            made = F.linear(inputs[0], weight, bias) + F.linear(_scaled(self, F.linear(inputs[0], down)), up)
             parts = [*made.chunk(3, -1)]
         else:
             biases = [None, None, None] if bias is None else bias.chunk(3)
             each = zip(inputs, weight.chunk(3), biases, up.chunk(3), strict=True)
-            parts = [F.linear(x, w, c) + F.linear(_down(self, x), own) for x, w, c, own in each]
+            parts = [F.linear(x, w, c) + F.linear(_scaled(self, F.linear(x, down)), own) for x, w, c, own in each]
         return [part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts]
 
 
@@ -263,10 +250,16 @@ def weight(layer: nn.Module) -> Any:
     return layer.in_proj_weight if isinstance(layer, nn.MultiheadAttention) else layer.weight
 
 
+def _sides(layer: nn.Module) -> list[int]:
+    """Returns how many numbers a layer puts out, and the shape of what it takes."""
+    shape = weight(layer).shape
+    return [*reversed(shape)] if isinstance(layer, nn.Embedding) else [*shape]
+
+
 def _add_(name: str, layer: Any, rank: int, scale: float) -> None:
     """Adds the parameters of an adapter to a layer."""
-    like: Tensor = weight(layer)
-    out, *inputs = reversed(like.shape) if isinstance(layer, nn.Embedding) else like.shape
+    like = weight(layer)
+    out, *inputs = _sides(layer)
     most = min(out, math.prod(inputs))
     if rank > most:
         got = f"the smaller side of {type(layer).__name__} at {name or 'the top'!r}, got {rank}"

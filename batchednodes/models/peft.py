@@ -83,11 +83,11 @@ def _owner(name: str, layers: dict[str, Any]) -> str:
 
 def _adapter(name: str, layer: Any) -> Iterator[tuple[str, Tensor]]:
     """Yields the matrices of an adapter by the names that PEFT gives them."""
-    for letter, t in (("A", layer.lora_A), ("B", layer.lora_B)):
-        yield (
-            f"{name}." + (f"lora_embedding_{letter}" if isinstance(layer, nn.Embedding) else f"lora_{letter}.weight"),
-            t,
-        )
-    if isinstance(layer, lora.AdaptedAttention):  # PEFT adapts its output, too, by what adds nothing here
-        for letter, t in (("A", layer.lora_A), ("B", layer.lora_B[: layer.embed_dim])):
-            yield f"{name}.base_layer.out_proj.lora_{letter}.weight", torch.zeros_like(t)
+    down, up = layer.lora_A, layer.lora_B
+    if isinstance(layer, nn.Embedding):
+        yield from ((f"{name}.lora_embedding_A", down), (f"{name}.lora_embedding_B", up))
+        return
+    yield from ((f"{name}.lora_A.weight", down), (f"{name}.lora_B.weight", up))
+    if isinstance(layer, nn.MultiheadAttention):  # PEFT adapts its output, too, by what adds nothing here
+        output = f"{name}.base_layer.out_proj.lora"
+        yield from ((f"{output}_A.weight", torch.zeros_like(down)), (f"{output}_B.weight", torch.zeros_like(down.T)))
