@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from batchednodes.data import Dataset, Shards, from_objects
+from batchednodes.data.sources.base import Features
 from batchednodes.numerics.torch_modes import own
 from batchednodes.numerics.values import shown
 
@@ -58,7 +59,7 @@ class Data:
 class Owned(Sequence[Rows]):
     """The rows of each node, networks one after the other."""
 
-    parts: tuple[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], ...] = field(repr=False)
+    parts: tuple[tuple[Features, np.ndarray, np.ndarray, np.ndarray], ...] = field(repr=False)
     """Of each network features and targets, the rows of nodes, one after the other, and where those of each begin."""
 
     def __len__(self) -> int:

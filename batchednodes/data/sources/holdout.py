@@ -129,9 +129,7 @@ def dataset(rows: Rows, test: Rows | None, fraction: float, seed: int, standardi
         rows, test = _part(rows, ~mask), _part(rows, mask)
     tested = test.features if isinstance(test.features, np.ndarray) else test.features[:]
     features = standardize_(rows.features, tested, standardize)
-    return Dataset(
-        features, rows.targets, tested, test.targets, rows.classes, node=rows.node, test_node=test.node
-    )
+    return Dataset(features, rows.targets, tested, test.targets, rows.classes, node=rows.node, test_node=test.node)
 
 
 def _part(rows: Rows, mask: np.ndarray) -> Rows:
