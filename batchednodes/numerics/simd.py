@@ -77,6 +77,11 @@ class Emitter:
         """How LLVM calls the type of vectors."""
         return f"v{self.lanes}f{8 * self.size}"
 
+    def lanes_of(self, vector: Any, first: int, count: int) -> Any:
+        """Returns some of the numbers of a vector, from one on, as a shorter one."""
+        places = ir.Constant(ir.VectorType(_LANE, count), list(range(first, first + count)))
+        return self.builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), places)
+
     def integer(self, base: Any, place: Any) -> Any:
         """Returns an entry of an array of int64."""
         return self.builder.load(self.at(base, place, INT, 8))

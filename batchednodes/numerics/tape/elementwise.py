@@ -9,10 +9,12 @@ Notation: o result, a b operands, c a number, n numbers of a line.
 from typing import no_type_check
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import intrinsic
 from numba.np.numpy_support import carray
 
 from batchednodes.numerics.intrinsics import pointer
+from batchednodes.numerics.simd import INT, Emitter, ir
 from batchednodes.numerics.tape.elementary import erf, exp, expm1, log, log1p, tanh
 from batchednodes.numerics.tape.opcodes import Op
 
@@ -161,23 +163,38 @@ def join(op, o, a, b, c, n):  # noqa: ANN001, ANN201
             o[np.uintp(i)] = x if b[np.uintp(i)] != zero else o[np.uintp(i)]
 
 
-@njit(**OPTIONS)
+_SUMS = 16
+"""Sums that go side by side: every sixteenth number is a term of each, whatever vectors a machine has."""
+
+
+@intrinsic
 @no_type_check
-def add_up(line, n, parts):  # noqa: ANN001, ANN201
-    """Returns the sum of a line, by sixteen sums of every sixteenth number, which fill vectors; parts: their room."""
-    whole = n // 16 * 16
-    for k in range(16):
-        parts[np.uintp(k)] = 0
-    for first in range(0, whole, 16):
-        some = line[first : first + 16]
-        for k in range(16):
-            parts[np.uintp(k)] += some[np.uintp(k)]
-    for k in range(n - whole):
-        parts[np.uintp(k)] += line[np.uintp(whole + k)]
-    for half in (8, 4, 2, 1):
-        for k in range(half):
-            parts[np.uintp(k)] += parts[np.uintp(k + half)]
-    return parts[0]
+def add_up(_, line, n, number):  # noqa: ANN001, ANN201
+    """Returns the sum of n numbers without gaps that begin at an address: of sixteen sums, halves are added up.
+
+    Args:
+        line: address.
+        n: how many.
+        number: any number of their type.
+    """
+
+    @no_type_check
+    def code(context, builder, _, args):  # noqa: ANN001, ANN202
+        emit = Emitter(context, builder, number, _SUMS * number.bitwidth // 8)
+        first, count, *_ = args
+        whole = builder.ashr(count, INT(4))
+        place = builder.mul(whole, INT(_SUMS))
+        left = builder.sub(count, place)
+        mask, some = emit.first(left), builder.zext(builder.icmp_signed(">", left, INT(0)), INT)
+        zeros = [ir.Constant(emit.vector, None)]
+        (total,) = emit.loop(whole, zeros, lambda k, t: [builder.fadd(t[0], emit.load(first, builder.mul(k, INT(16))))])
+        (total,) = emit.loop(some, [total], lambda _, t: [builder.fadd(t[0], emit.load_some(first, place, mask))])
+        for half in (8, 4, 2, 1):
+            low, high = (emit.lanes_of(total, at, half) for at in (0, half))
+            total = builder.fadd(low, high)
+        return builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
+
+    return number(types.intp, types.intp, number), code
 
 
 @njit(**OPTIONS)

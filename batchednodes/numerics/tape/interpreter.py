@@ -96,17 +96,18 @@ def _elementwise(op, code, bases, c, size, spares, number):  # noqa: ANN001, ANN
 
 @njit(**OPTIONS)
 @no_type_check
-def _total(code, bases, c, size, spares, number):  # noqa: ANN001, ANN202
+def _total(code, bases, c, size, number):  # noqa: ANN001, ANN202
     """Adds numbers up along the loops in which the result stays where it is."""
     n0, n1, n2 = code[SIZES], code[SIZES + 1], code[SIZES + 2]
     o, a = _at(code, OUT, bases, size), _at(code, A, bases, size)
     for i in range(n0):
         for j in range(n1):
             to = o + (i * code[OUT + 2] + j * code[OUT + 3]) * size
-            line = carray(pointer(a + (i * code[A + 2] + j * code[A + 3]) * size), (n2 - 1) * code[A + 4] + 1, number)
+            first = a + (i * code[A + 2] + j * code[A + 3]) * size
             if code[OUT + 4] == 0:
-                carray(pointer(to), 1, number)[0] += add_up(line, n2, spares[0])
+                carray(pointer(to), 1, number)[0] += add_up(first, n2, number(0))
             else:
+                line = carray(pointer(first), (n2 - 1) * code[A + 4] + 1, number)
                 change(Op.ADD_TO, carray(pointer(to), n2, number), line, c, n2)
 
 
@@ -204,7 +205,7 @@ def _step(codes, numbers, bases, spares, number):  # noqa: ANN001, ANN202
             _elementwise(op, code, bases, numbers[q], size, spares, number)
             continue
         if op == Op.TOTAL:
-            _total(code, bases, numbers[q], size, spares, number)
+            _total(code, bases, numbers[q], size, number)
             continue
         o, a, b = _at(code, OUT, bases, size), _at(code, A, bases, size), _at(code, B, bases, size)
         if op == Op.PRODUCT:

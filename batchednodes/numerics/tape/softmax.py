@@ -14,22 +14,6 @@ from batchednodes.numerics.tape.elementwise import OPTIONS
 
 @njit(**OPTIONS)
 @no_type_check
-def _less(o, a, top, total, plain):  # noqa: ANN001, ANN202
-    """Writes numbers less the largest of their column, or the exp of that, and adds that to the columns' totals."""
-    if plain:
-        for i in range(top.size):
-            power = exp(a[np.uintp(i)] - top[np.uintp(i)])
-            total[np.uintp(i)] += power
-            o[np.uintp(i)] = power
-    else:
-        for i in range(top.size):
-            less = a[np.uintp(i)] - top[np.uintp(i)]
-            total[np.uintp(i)] += exp(less)
-            o[np.uintp(i)] = less
-
-
-@njit(**OPTIONS)
-@no_type_check
 def softmax(plain, o, a, d, m, spares):  # noqa: ANN001, ANN201
     """Writes softmax (plain) or its logarithm along the outer of two dimensions [d, m]."""
     for first in range(0, m, spares.shape[1]):
@@ -39,22 +23,32 @@ def softmax(plain, o, a, d, m, spares):  # noqa: ANN001, ANN201
             top[np.uintp(i)] = a[np.uintp(first + i)]
             total[np.uintp(i)] = 0
         for k in range(1, d):
-            line = a[k * m + first : k * m + first + n]
+            at = np.uintp(k * m + first)
             for i in range(n):
-                x, y = line[np.uintp(i)], top[np.uintp(i)]
+                x, y = a[at + np.uintp(i)], top[np.uintp(i)]
                 top[np.uintp(i)] = x if x > y else y  # a NaN shows up below
         for k in range(d):
-            _less(o[k * m + first : k * m + first + n], a[k * m + first : k * m + first + n], top, total, plain)
+            at = np.uintp(k * m + first)
+            if plain:
+                for i in range(n):
+                    power = exp(a[at + np.uintp(i)] - top[np.uintp(i)])
+                    total[np.uintp(i)] += power
+                    o[at + np.uintp(i)] = power
+            else:
+                for i in range(n):
+                    less = a[at + np.uintp(i)] - top[np.uintp(i)]
+                    total[np.uintp(i)] += exp(less)
+                    o[at + np.uintp(i)] = less
         for i in range(n):
             total[np.uintp(i)] = 1 / total[np.uintp(i)] if plain else -log(total[np.uintp(i)])
         for k in range(d):
-            line = o[k * m + first : k * m + first + n]
+            at = np.uintp(k * m + first)
             if plain:
                 for i in range(n):
-                    line[np.uintp(i)] *= total[np.uintp(i)]
+                    o[at + np.uintp(i)] *= total[np.uintp(i)]
             else:
                 for i in range(n):
-                    line[np.uintp(i)] += total[np.uintp(i)]
+                    o[at + np.uintp(i)] += total[np.uintp(i)]
 
 
 @njit(**OPTIONS)
@@ -67,18 +61,20 @@ def softmax_back(plain, o, a, b, d, m, spares):  # noqa: ANN001, ANN201
         for i in range(n):
             total[np.uintp(i)] = 0
         for k in range(d):
-            g, y = a[k * m + first : k * m + first + n], b[k * m + first : k * m + first + n]
+            at = np.uintp(k * m + first)
             for i in range(n):
-                total[np.uintp(i)] += g[np.uintp(i)] * y[np.uintp(i)] if plain else g[np.uintp(i)]
+                g, y = a[at + np.uintp(i)], b[at + np.uintp(i)]
+                total[np.uintp(i)] += g * y if plain else g
         for k in range(d):
-            g, y = a[k * m + first : k * m + first + n], b[k * m + first : k * m + first + n]
-            line = o[k * m + first : k * m + first + n]
+            at = np.uintp(k * m + first)
             if plain:
                 for i in range(n):
-                    line[np.uintp(i)] = y[np.uintp(i)] * (g[np.uintp(i)] - total[np.uintp(i)])
+                    g, y = a[at + np.uintp(i)], b[at + np.uintp(i)]
+                    o[at + np.uintp(i)] = y * (g - total[np.uintp(i)])
             else:
                 for i in range(n):
-                    line[np.uintp(i)] = g[np.uintp(i)] - exp(y[np.uintp(i)]) * total[np.uintp(i)]
+                    g, y = a[at + np.uintp(i)], b[at + np.uintp(i)]
+                    o[at + np.uintp(i)] = g - exp(y) * total[np.uintp(i)]
 
 
 @njit(**OPTIONS)
