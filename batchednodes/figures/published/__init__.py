@@ -7,6 +7,8 @@ from batchednodes.numerics.lazy import deferred
 
 if TYPE_CHECKING:
     from batchednodes.figures.published import (
+        acid,
+        event_tracking,
         quickstart,
         regression,
         relaysgd_quadratics,
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     )
     from batchednodes.figures.published.experiment import Experiment, Size
 else:
+    acid = deferred("batchednodes.figures.published.acid")
+    event_tracking = deferred("batchednodes.figures.published.event_tracking")
     quickstart = deferred("batchednodes.figures.published.quickstart")
     regression = deferred("batchednodes.figures.published.regression")
     relaysgd_quadratics = deferred("batchednodes.figures.published.relaysgd_quadratics")
@@ -31,6 +35,8 @@ EXPERIMENTS: "dict[str, Callable[[Size], Experiment]]" = {
     "nonlinear-regression": lambda size: regression.nonlinear(size),
     "staleness-criterion": lambda size: staleness_criterion.sized(size),
     "relaysgd-quadratics": lambda size: relaysgd_quadratics.sized(size),
+    "acid": lambda size: acid.sized(size),
+    "event-tracking": lambda size: event_tracking.sized(size),
     "quickstart": lambda size: quickstart.sized(size),
     "topologies-quadratics": lambda size: topology_quadratics.sized(size),
     "topologies": lambda size: topologies.sized(size),

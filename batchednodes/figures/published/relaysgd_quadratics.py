@@ -127,7 +127,7 @@ def _errors(axes: Axes, curves: pd.DataFrame) -> None:
     for (method,), own in groups(curves, ["method"]):
         axes.plot(own["step"], own["error"], color=METHODS[method][3], label=METHODS[method][0])
     axes.axhline(TARGET, color="0.5", linestyle="--", linewidth=0.8)
-    axes.set(xscale="log", yscale="log", ylim=(TARGET / 10, None), xlabel="steps")
+    axes.set(xscale="log", yscale="log", ylim=(TARGET / 10, 2), xlabel="steps")
     axes.grid(visible=True)
 
 
