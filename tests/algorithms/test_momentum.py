@@ -1,8 +1,6 @@
 """Algorithms with momentum, local steps or accelerated gossip are what their papers say, on random graphs and data."""
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,13 +12,14 @@ from batchednodes.algorithms.acid import ACiD, chi
 from batchednodes.config.schema import reseeded
 from batchednodes.events.synchronous import Barriers
 from batchednodes.events.timeline import UPDATE
+from batchednodes.figures.published.compared import published
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.check import assert_sound
 from batchednodes.simulation.engine import Unobserved
 from batchednodes.simulation.planning import plan
 from batchednodes.topology import Chain, Ring, Star
 
-ACID = json.loads((Path(__file__).parents[1] / "references" / "acid.json").read_text())
+ACID = published("acid")
 LR, ROUNDS, STEPS = 0.05, 12, 3
 
 

@@ -8,6 +8,7 @@ import torch
 
 import batchednodes
 from batchednodes.config import load, to_dict
+from batchednodes.config.sweep import points
 from batchednodes.data import Quadratics
 from batchednodes.models import Linear, NoisyLinear
 
@@ -110,6 +111,12 @@ def test_published_heterogeneity_is_found_to_five_digits_and_any_is():
         a, b, best = problems(Quadratics(dimension=3, heterogeneity=wanted, torch_seed=2), 5, seed=0)
         spread = (np.einsum("nij,ni->nj", a, a @ best - b) ** 2).sum() / 5
         assert spread == pytest.approx(wanted, abs=1.1e-5, rel=1e-9)
+
+
+def test_networks_of_one_batch_may_have_other_quadratics():
+    swept = {"task.data": [{"kind": "quadratics", "heterogeneity": zeta} for zeta in (0.1, 10.0)]}
+    found = points(load({"network.nodes": 3, "task.data.kind": "quadratics", "sweep": swept}))
+    assert [one.config.task.data.heterogeneity for one in found] == [0.1, 10.0]
 
 
 def test_draws_are_functions_of_the_seed():

@@ -15,23 +15,30 @@ from batchednodes import load
 from batchednodes.config import sweep
 from batchednodes.figures import plots
 from batchednodes.figures.published import EXPERIMENTS
+from batchednodes.figures.published.acid import Acid
 from batchednodes.figures.published.base_graph import BaseGraphs
 from batchednodes.figures.published.byzantine import Dissensus
 from batchednodes.figures.published.choco import Choco
 from batchednodes.figures.published.compared import compared, verdict
 from batchednodes.figures.published.estimates import growth, interval, over_replicas, time_averages
+from batchednodes.figures.published.event_tracking import EventTracking
 from batchednodes.figures.published.experiment import publish
 from batchednodes.figures.published.matcha import Budgets
 from batchednodes.figures.published.quickstart import Quickstart
 from batchednodes.figures.published.regression import Regression
+from batchednodes.figures.published.relaysgd_cases import case
 from batchednodes.figures.published.relaysgd_cifar10 import METHODS, Heterogeneity
+from batchednodes.figures.published.relaysgd_quadratics import RelaySGDQuadratics
 from batchednodes.figures.published.staleness_criterion import StalenessCriterion, rising
 from batchednodes.figures.published.staleness_scaling import StalenessScaling
 from batchednodes.figures.published.topologies import Topologies
+from batchednodes.figures.published.topology_quadratics import TopologyQuadratics
+from batchednodes.figures.published.tuning import Tuned
 from batchednodes.results import theory
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.planning.plan import plan
 
+STAR = "fig8/relaysum_model/0"
 LINEAR = {"kind": "linear", "bias": False}
 MLP = {"kind": "mlp", "hidden": [3], "activation": "tanh"}
 TINY = {
@@ -39,6 +46,10 @@ TINY = {
     "linear-regression": Regression("linear_regression", 4, LINEAR, 0.1, 5.0, (4, 8), 2),
     "nonlinear-regression": Regression("nonlinear_regression", 3, MLP, 0.1, 5.0, (4, 8), 2),
     "staleness-criterion": StalenessCriterion((6, 12), ("1",), ("n",), ((0.5, 2.0), (1.0, 1.0)), 2),
+    "relaysgd-quadratics": RelaySGDQuadratics((case(STAR),), {STAR: Tuned(8, 0.78125, 1.5625)}),
+    "topologies-quadratics": TopologyQuadratics(("Ring", "Solo"), (0.5,), 2),
+    "acid": Acid((8,), (1.0, 2.0, 5.0), 40),
+    "event-tracking": EventTracking(2000, 0.1, 4),
     "quickstart": Quickstart(30.0),
     "topologies": Topologies((9, 12), 2),
     "base-graph": BaseGraphs(9, 4, 1, 12),
@@ -75,7 +86,8 @@ def test_quick_figures_are_small_enough_and_larger_sizes_load(name):
 
 @pytest.mark.parametrize("name", TINY)
 def test_a_figure_leaves_pictures_numbers_and_settings(name, published):
-    experiment, left = TINY[name], published(name)
+    left = published(name)
+    experiment = left.experiment
     assert sorted(left.paths) == sorted(left.paths[0].parent.iterdir())
     kinds = [path.suffix for path in left.paths]
     assert kinds == [".png", ".pdf", ".csv"] + [".yaml"] * len(experiment.batches())
@@ -259,3 +271,28 @@ def test_a_figure_that_ends_early_leaves_nothing(error, tmp_path):
     with pytest.raises(error):
         publish("quickstart", Quickstart(30.0), tmp_path / "new" / "figures", watch)
     assert [*tmp_path.iterdir()] == []
+
+
+# --------------------------------------------------------------------------------------- published values on quadratics
+
+
+@pytest.mark.slow
+def test_tuned_step_sizes_are_the_published_ones_to_the_digit(tmp_path):
+    values = compared(publish("r", RelaySGDQuadratics((case(STAR),)), tmp_path).table)
+    assert [(one.published, one.here) for one in values] == [(8, 8), (0.78125, 0.78125)]
+    assert verdict(values) == "all 2 published values are met"
+
+
+@pytest.mark.parametrize("name", ["topologies-quadratics", "acid"])
+def test_published_values_are_met_and_runs_have_the_law(name, published):
+    table = published(name).table
+    values = compared(table)
+    assert len(values) >= 12
+    assert all(one.inside for one in values)
+    if name == "acid":  # six means at 4.5 standard errors: a false alarm in 20,000 seeds
+        runs = table[table["measured"].notna()]
+        assert len(runs) == 6
+        assert (abs(runs["measured"] - runs["expected"]) < 4.5 * runs["error"]).all()
+    else:  # means of some 4,500 numbers that are nearly independent, so of 2%
+        runs = table[table["neighbours"].notna()]
+        assert np.allclose(runs["neighbours"], runs["measured_theory"], rtol=0.25)

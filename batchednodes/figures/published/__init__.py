@@ -7,9 +7,11 @@ from batchednodes.numerics.lazy import deferred
 
 if TYPE_CHECKING:
     from batchednodes.figures.published import (
+        acid,
         base_graph,
         byzantine,
         choco,
+        event_tracking,
         matcha,
         quickstart,
         regression,
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     )
     from batchednodes.figures.published.experiment import Experiment, Size
 else:
+    acid = deferred("batchednodes.figures.published.acid")
+    event_tracking = deferred("batchednodes.figures.published.event_tracking")
     base_graph = deferred("batchednodes.figures.published.base_graph")
     byzantine = deferred("batchednodes.figures.published.byzantine")
     choco = deferred("batchednodes.figures.published.choco")
@@ -41,6 +45,8 @@ EXPERIMENTS: "dict[str, Callable[[Size], Experiment]]" = {
     "nonlinear-regression": lambda size: regression.nonlinear(size),
     "staleness-criterion": lambda size: staleness_criterion.sized(size),
     "relaysgd-quadratics": lambda size: relaysgd_quadratics.sized(size),
+    "acid": lambda size: acid.sized(size),
+    "event-tracking": lambda size: event_tracking.sized(size),
     "quickstart": lambda size: quickstart.sized(size),
     "topologies-quadratics": lambda size: topology_quadratics.sized(size),
     "topologies": lambda size: topologies.sized(size),

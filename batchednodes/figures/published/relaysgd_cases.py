@@ -34,6 +34,9 @@ METHODS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
 _WEIGHED = ("gossip", "gradient_tracking", "d2")
 """Methods whose weights are Metropolis'."""
 
+_SHORT = 200
+"""Rounds up to which a step takes less time as it is than to be traced."""
+
 TARGET = 1e-6
 """Error that is wanted."""
 
@@ -149,6 +152,7 @@ def settings(trials: Sequence[tuple[Case, float]], marks: Sequence[int]) -> dict
         "algorithm": algorithm,
         "timing": {"kind": "synchronous", "period": 1.0, **rounds},
         "task": {"data": {"kind": "quadratics"}},
+        "local": {"compile": "off" if marks[-1] <= _SHORT else "auto"},
         "run": {"until": marks[-1], "mark_at": [*marks], "eval_nodes": 1, "on_divergence": "ignore"},
         "staleness": {"track": "none"},
         "dtype": "float64",

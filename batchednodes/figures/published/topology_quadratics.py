@@ -25,7 +25,7 @@ from rich.table import Table
 from batchednodes import config
 from batchednodes.figures.published import compared
 from batchednodes.figures.published.compared import Compared, published
-from batchednodes.figures.published.estimates import inside, over_replicas
+from batchednodes.figures.published.estimates import errors, inside, over_replicas
 from batchednodes.figures.published.experiment import Experiment, Size
 from batchednodes.figures.published.frames import column, groups, take
 from batchednodes.results.theory.quadratics import effective_neighbours, quadratic_rate, worst_node_rate
@@ -41,7 +41,7 @@ _ALONE = "Solo"
 _NOISE = 1.0
 """Length of the noise of gradients."""
 
-_PART = 0.25
+_PART = 0.125
 """Part of a run that is left out: six times the time in which a walk of the largest gamma forgets."""
 
 
@@ -106,7 +106,7 @@ class TopologyQuadratics(Experiment):
 
     def batches(self) -> dict[str, dict[str, Any]]:
         points = [(name, gamma) for name in self.graphs if name != _ALONE for gamma in self.gammas]
-        until = math.ceil(24 / (1 - max(self.gammas)))
+        until = math.ceil(48 / (1 - max(self.gammas)))
         networks = [_network(self.nodes, name) for name, _ in points]
         run = {
             "algorithm": {"kind": "d_psgd"},
@@ -169,7 +169,14 @@ class TopologyQuadratics(Experiment):
             left.plot(1 / (1 - walks["gamma"]), walks["neighbours_theory"], **style, label=name)
             right.plot(descents["lr"], descents["rate_theory"], **style)
             runs = own[own["neighbours"].notna()]
-            left.plot(1 / (1 - runs["gamma"]), runs["neighbours"], "o", color=colour, markersize=3)
+            left.errorbar(
+                1 / (1 - runs["gamma"]),
+                runs["neighbours"],
+                errors(runs, "neighbours"),
+                fmt=".",
+                color=colour,
+                capsize=2,
+            )
         left.set(title="(a) lines: theory, points: runs", xlabel=r"$1 / (1 - \gamma)$ [rounds]", xscale="log")
         left.set_ylabel("effective number of neighbours")
         right.set(title=rf"(b) random quadratics, $\zeta = {self.zeta:g}$", xlabel=r"step size $\eta$", xscale="log")

@@ -19,10 +19,17 @@ Reference:
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float64
-from scipy.linalg import solve_discrete_lyapunov
+
+from batchednodes.numerics.lazy import deferred
+
+if TYPE_CHECKING:
+    from scipy import linalg
+else:
+    linalg = deferred("scipy.linalg")
 
 Matrix = Float64[np.ndarray, "n n"]
 """A gossip matrix W."""
@@ -45,7 +52,7 @@ def effective_neighbours(scheme: Sequence[Matrix], gamma: float) -> Float64[np.n
     whole, noise = np.eye(n), np.zeros((n, n))
     for w in scheme:  # one period of the walk from a covariance C: whole C whole^T + noise
         whole, noise = math.sqrt(gamma) * w @ whole, w @ (gamma * noise + np.eye(n)) @ w.T
-    return 1 / (1 - gamma) / np.diag(solve_discrete_lyapunov(whole, noise))
+    return 1 / (1 - gamma) / np.diag(linalg.solve_discrete_lyapunov(whole, noise))
 
 
 def quadratic_rate(scheme: Sequence[Matrix], zeta: float, lr: float) -> float:
@@ -66,8 +73,8 @@ def quadratic_rate(scheme: Sequence[Matrix], zeta: float, lr: float) -> float:
         The rate; NaN where E |x|^2 does not shrink.
     """
     n = len(scheme[0])
-    c, before = np.ones((n, n)), math.inf
-    for _ in range(100_000):  # power iteration: C stays a covariance, and so does its limit
+    c, before = np.eye(n), math.inf
+    for _ in range(20_000):  # power iteration: C stays a covariance, and so does its limit
         for w in scheme:
             c = w @ ((1 - lr) ** 2 * c + (zeta - 1) * lr**2 * np.diag(np.diag(c))) @ w.T
         factor = float(np.linalg.norm(c))
