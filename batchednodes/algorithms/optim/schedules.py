@@ -112,8 +112,8 @@ class Milestones(Schedule):
         >>> import torch
         >>> from batchednodes.algorithms.optim import Milestones
         >>> updates = torch.tensor([0.0, 149.0, 150.0, 199.0])
-        >>> Milestones(falls=(150.0, 180.0)).factor(updates, gamma=torch.tensor(0.1)).round(decimals=3).tolist()
-        [1.0, 1.0, 0.1, 0.01]
+        >>> Milestones(falls=(150.0, 180.0)).factor(updates, gamma=torch.tensor(0.5)).tolist()
+        [1.0, 1.0, 0.5, 0.25]
     """
 
     falls: tuple[float, ...] = (100.0,)
@@ -180,8 +180,8 @@ class Inverse(Schedule):
     Example:
         >>> import torch
         >>> from batchednodes.algorithms.optim import Inverse
-        >>> Inverse().factor(torch.tensor([0.0, 10.0, 90.0]), scale=torch.tensor(10.0)).round(decimals=3).tolist()
-        [1.0, 0.5, 0.1]
+        >>> Inverse().factor(torch.tensor([0.0, 10.0, 30.0]), scale=torch.tensor(10.0)).tolist()
+        [1.0, 0.5, 0.25]
     """
 
     scale: PerNode = field(default=1.0, metadata={"open_low": True})
