@@ -210,16 +210,15 @@ class Result:
         """
         if self._classes is None:
             raise ValueError("confusion must be asked of a run with labels, got one with real targets")
-        given = None if data is None else examples.rows(data, self._classes)
-        first, last = self._ends(network)
-        nodes = range(first, last) if isinstance(i, str) else [self._node(i)]
-        if i not in ("mean", "each") and isinstance(i, str):
+        if isinstance(i, str) and i not in ("mean", "each"):
             raise ValueError(f"i must be a node, mean or each, got {shown(i)}")
-        counts = np.zeros((self._classes, self._classes), np.int64)
-        for k in nodes if i != "mean" or own_tests else nodes[:1]:
+        given = None if data is None else examples.rows(data, self._classes)
+        nodes = range(*self._ends(network)) if isinstance(i, str) else [self._node(i)]
+        counts, mean = np.zeros((self._classes, self._classes), np.int64), i == "mean" and self.mean_model(network)
+        for k in nodes[:1] if i == "mean" and not own_tests else nodes:  # others would see the same rows
             features, targets = given or self._tests(k, own_tests)
             with own(), torch.no_grad():
-                said = self._said(self.mean_model(network) if i == "mean" else self.model(k), features)
+                said = self._said(mean or self.model(k), features)
             np.add.at(counts, (targets.ravel(), said.ravel()), 1)
         labels = pd.RangeIndex(self._classes)
         return pd.DataFrame(counts, labels.rename("label"), labels.rename("predicted"))

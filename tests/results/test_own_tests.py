@@ -1,6 +1,7 @@
 """Each node on test rows of its own, and how nodes differ: what rows say is what each node's module says."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,8 +115,8 @@ def test_rows_say_of_own_tests_what_modules_say(options):
 def test_own_tests_have_the_same_bits_whatever_is_scored_at_once(dtype):
     settings = config.load(IRIS, [f"dtype={dtype}", "task.own_tests=0.4", "network.nodes=11"])
     job = training.Job(settings, prepare(sweep.points(settings)), False, None, training.never)
-    with training._assembled(job, None) as (run, *_):
-        run.engine.run_(run.state, run.engine.begin(), training.RunObserver(job, run, _[0], None, None))
+    with training._assembled(job, None) as (run, means, _):
+        run.engine.run_(run.state, run.engine.begin(), training.RunObserver(job, run, means, None, None))
         found = []
         for rows in (1, 3, 1000):
             evaluator = dataclasses.replace(run.evaluator, chunk=Chunk(rows))
@@ -175,11 +176,13 @@ def test_confusion_matrices_on_own_tests_sum_to_that_on_all():
 def test_the_plan_counts_own_tests():
     for rule in ("dealt", 0.5):
         made = prepare(sweep.points(config.load(IRIS, [f"task.own_tests={rule}", "network.nodes=30", *REAL])))
+        assert made.events is not None
         planned = plan.plan(made.configs, made.events, made.sizes).memory["data"]
         job = training.Job(made.configs[0], made, False, None, training.never)
         with training._assembled(job, None) as (run, *_):
             problem = run.problem
         own, tests = problem.own, problem.tests[0]
+        assert own is not None
         tensors = [problem.features, tests.features, own.features, own.examples, own.counted]
         labels = 8 * (len(problem.targets) + tests.targets.numel() + len(own.targets))
         held = sum(t.nbytes for t in tensors) + labels
@@ -204,6 +207,7 @@ def test_wrong_settings_are_refused(option):
 
 def test_what_a_run_does_not_have_is_said():
     run = batchednodes.train(IRIS, "task.own_tests=none", "run.until=0.5", "run.mark_every=0.5")
-    for call in (lambda: run.evaluate(own_tests=True), lambda: run.nodes, lambda: run.confusion("all")):
+    every: Any = "all"
+    for call in (lambda: run.evaluate(own_tests=True), lambda: run.nodes, lambda: run.confusion(every)):
         with pytest.raises(ValueError, match=r"own test rows must be asked|nodes must be asked|i must be a node, mean"):
             call()

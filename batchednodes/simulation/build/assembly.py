@@ -154,17 +154,14 @@ def assemble(
     engine = Engine(events, executor, config.run.until, every, window)
     theories = tuple(mean_staleness(c, events, g, tracking.sources) for g, c in enumerate(configs))
     evaluated, peaks = _evaluated(configs, events.networks), tuple(events.peaks())
-    if problem.own is not None:
-        problem = replace(problem, own=problem.own.only(np.concatenate(evaluated)))
     constants = (evaluated, theories, peaks, scored, chunks.together, config.run.on_divergence == "quarantine")
     laws = events.laws if isinstance(events, MessageTimeline) else None
-    own = own_metrics.load(config.run.metrics)
-    attackers = robustness.attackers(configs)
+    own, attackers = own_metrics.load(config.run.metrics), robustness.attackers(configs)
     sides = 2 if events.exchange == "meet" and not isinstance(events, Barriers) else 1  # rounds count each model sent
     sent = tuple(sides * fields.message(c, personal.sent(c, problem.stack)) for c in configs)
     extra = (rowwise.models, own, attackers if attackers.any() else None, sent)
     extra += ("classes" in config.run.metrics, config.run.node_metrics, rowwise.personal)
-    evaluator = Evaluator(events.networks, problem, tracking, *constants, laws, *extra)
+    evaluator = Evaluator(events.networks, _tried(problem, evaluated), tracking, *constants, laws, *extra)
     evaluator.measured(state, 0.0, np.zeros(events.networks.n, bool))  # what a user's metric cannot is refused here
     return Simulation(engine, state, declared, evaluator, problem, chunks, updated, labels)
 
@@ -359,3 +356,8 @@ def _entries(config: Config, events: Timeline, problem: Problem) -> tuple[Entrie
 def _evaluated(configs: Sequence[Config], batch: Networks) -> tuple[Int64[np.ndarray, " _"], ...]:
     sizes = [(c.seed, rng.EVALUATED, c.network.nodes, c.run.eval_nodes or c.network.nodes) for c in configs]
     return tuple(int(first) + sample(*size) for first, size in zip(batch.offsets[:-1], sizes, strict=True))
+
+
+def _tried(problem: Problem, evaluated: Sequence[Int64[np.ndarray, " _"]]) -> Problem:
+    """Returns what is learned, with the own test rows of the nodes that are evaluated only."""
+    return problem if problem.own is None else replace(problem, own=problem.own.only(np.concatenate(evaluated)))
