@@ -63,7 +63,8 @@ def small(words: list[str]) -> list[str]:
     if words[0] == "resume":
         return [re.sub(r"run\.until=.*", "run.until=2", word) for word in words]
     if words[0] == "race":
-        return [*(re.sub(r"^lr=.*", r"\g<0>:2", word) for word in words), *SHORT, *FEW, "--seeds", "1"]
+        untuned = [word for word in words if word != "--tune" and not word.startswith("lr=")]
+        return [*untuned, *SHORT, *FEW, "--seeds", "1"]
     if words[0] != "train":
         return words
     return [*words, *SHORT, *FEW, *(HERE if words[1].startswith("configs/") else [])]

@@ -27,39 +27,46 @@ else:
     paths = deferred("batchednodes.results.folder.paths")
 
 
+Algorithms = Annotated[
+    str,
+    typer.Option(
+        help="Who races: names, or name(option=value, ...); an option with a dot is any setting of the entrant.",
+        metavar="A,B,...",
+    ),
+]
+Tune = Annotated[
+    str | None,
+    typer.Option(help="What is chosen for each by successive halving: `lr=1e-3..1`.", metavar="KEY=LOW..HIGH"),
+]
+Budget = Annotated[
+    str,
+    typer.Option(
+        help="What each may spend: `time`, `gradients` or `bytes`, as much as the config itself until `run.until`; or "
+        "with an amount of a node, `bytes=1e6`."
+    ),
+]
+By = Annotated[
+    str | None,
+    typer.Option(
+        help="Metric that is ranked; `max:KEY`, `min:KEY` where its name does not say which is better.",
+        metavar="KEY",
+        show_default="accuracy_mean, or loss_mean without labels",
+    ),
+]
+Rank = Annotated[
+    str, typer.Option(help="Its `final` value, the `best` one, or `to=0.9`: what is spent until it is there.")
+]
+
+
 def race(
     settings: ConfigFile,
-    algorithms: Annotated[
-        str,
-        typer.Option(
-            help="Who races: names, or name(option=value, ...); an option with a dot is any setting of the entrant.",
-            metavar="A,B,...",
-        ),
-    ],
+    algorithms: Algorithms,
     overrides: Overrides = None,
     seeds: Annotated[int, typer.Option(help="Networks of each, with seeds seed, seed + 1, ...")] = 3,
-    tune: Annotated[
-        str | None,
-        typer.Option(help="What is chosen for each by successive halving: `lr=1e-3..1`.", metavar="KEY=LOW..HIGH"),
-    ] = None,
-    budget: Annotated[
-        str,
-        typer.Option(
-            help="What each may spend: `time`, `gradients` or `bytes`, as much as the config itself until `run.until`; "
-            "or with an amount of a node, `bytes=1e6`."
-        ),
-    ] = "time",
-    by: Annotated[
-        str | None,
-        typer.Option(
-            help="Metric that is ranked; `max:KEY`, `min:KEY` where its name does not say which is better.",
-            metavar="KEY",
-            show_default="accuracy_mean, or loss_mean without labels",
-        ),
-    ] = None,
-    rank: Annotated[
-        str, typer.Option(help="Its `final` value, the `best` one, or `to=0.9`: what is spent until it is there.")
-    ] = "final",
+    tune: Tune = None,
+    budget: Budget = "time",
+    by: By = None,
+    rank: Rank = "final",
     out: OutFolder = None,
     formats: Formats = None,
     time_limit: TimeLimit = None,

@@ -162,7 +162,7 @@ def test_a_run_says_what_it_does_before_its_first_window(monkeypatch):
 
 def test_the_shell_completes_keys_and_help_is_short(monkeypatch, capsys):
     assert "gossip.clock.rate=" in arguments.keys("gossip.clock.r")
-    for command in ("train", "plan", "plot", "compare", "list", "figure", "resume", "check"):
+    for command in ("train", "plan", "plot", "compare", "race", "list", "figure", "resume", "check"):
         code, out, _ = call(monkeypatch, capsys, command, "-h")
         assert code == 0
         assert "Example" in out
@@ -357,3 +357,25 @@ def test_a_run_with_numbers_that_are_not_finite_goes_on(tmp_path, monkeypatch, c
 )
 def test_slow_runs_have_a_speed_too(speed, words):
     assert app.commands._rate(speed) == words
+
+
+def test_race_prints_a_ranking_and_goes_on_after_a_time_limit(monkeypatch, capsys):
+    asked = ["race", "tiny.yaml", "--algorithms", "gossip_sgd, mean: d2", "--tune", "lr=0.1..0.2:2", "-o", "both"]
+    code, out, err = call(monkeypatch, capsys, *asked, "--time-limit", "0.01s")
+    assert (code, out.strip()) == (124, "")
+    assert "to go on: batchednodes resume both" in err
+    code, out, err = call(monkeypatch, capsys, "resume", "both")
+    assert (code, err) == (0, "")
+    for text in (
+        "means over 3 seeds",
+        "final loss_mean",
+        "mean",
+        "rounds of 1 s",
+        "local.lr",
+        "an end of the grid; widen",
+    ):
+        assert text in out
+    assert "results     both" in out
+    assert Path("both/race.pdf").is_file()
+    assert not list(Path("both/tuning").rglob("final.safetensors"))
+    assert "start a new one" in call(monkeypatch, capsys, "resume", "both", "local.lr=1")[2]

@@ -66,6 +66,8 @@ REFUSED = [
     ["plan", "good.yaml", "task.data={kind: npz, path: nothing.npz}"],
     ["list", "nothing"],
     ["compare", "."],
+    ["race", "good.yaml", "--algorithms", "gossip_sgd, relay_sgd"],
+    ["race", "good.yaml", "--algorithms", "gossip_sgd, d2", "--tune", "lr=1"],
     ["plot", "."],
     ["figure", "nothing"],
     ["train", "good.yaml", "task.data={kind: npz, path: negative.npz}"],
