@@ -48,10 +48,17 @@ def femnist(here):
     return "femnist"
 
 
-@pytest.mark.parametrize(("rule", "seed"), [("first", None), ("sampled", 3), ("merged", None)])
-def test_each_user_is_a_node_with_the_rows_of_its_own(femnist, rule, seed):
-    source = Leaf(femnist, users=rule, users_seed=seed)
-    data, node = source.load(3, 0), nodes_of(rule, 6, 3, seed)
+@pytest.mark.parametrize(
+    ("rule", "seed", "node"),
+    [
+        ("first", None, [0, 1, 2, -1, -1, -1]),
+        ("sampled", 3, nodes_of("sampled", 6, 3, 3).tolist()),
+        ("merged", None, [0, 0, 1, 1, 2, 2]),
+    ],
+)
+def test_each_user_is_a_node_with_the_rows_of_its_own(femnist, rule, seed, node):
+    source, node = Leaf(femnist, users=rule, users_seed=seed), np.array(node)
+    data = source.load(3, 0)
     check_dataset(data)
     assert data.sizes == source.sizes(3)
     for i in range(3):

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from batchednodes.data.sources.base import SPLIT, Dataset, Features, Targets
-from batchednodes.data.sources.mapped import MappedRows
+from batchednodes.data.sources.mapped import MappedRows, taken
 from batchednodes.numerics import rng
 from batchednodes.numerics.values import shown
 
@@ -134,8 +134,7 @@ def dataset(rows: Rows, test: Rows | None, fraction: float, seed: int, standardi
 
 def _part(rows: Rows, mask: np.ndarray) -> Rows:
     node = None if rows.node is None else rows.node[mask]
-    x = rows.features[mask] if isinstance(rows.features, np.ndarray) else rows.features.of(np.flatnonzero(mask))
-    return Rows(x, rows.targets[mask], rows.classes, node)
+    return Rows(taken(rows.features, mask), rows.targets[mask], rows.classes, node)
 
 
 # ------------------------------------------------------------------------------------------------------ standardize

@@ -76,3 +76,8 @@ class MappedRows:
     def of(self, some: np.ndarray) -> "MappedRows":
         """Returns some of the rows, which are not read."""
         return replace(self, rows=self.rows[some])
+
+
+def taken(features: np.ndarray | MappedRows, which: np.ndarray) -> np.ndarray | MappedRows:
+    """Returns some rows of features, by a mask or their numbers; those that stay in a file are not read."""
+    return features[which] if isinstance(features, np.ndarray) else features.of(which)
