@@ -209,7 +209,8 @@ class _One:
     def steps(self) -> int:
         """Minibatch steps of the update."""
         examples = self.reference.problem.draw(np.array([self.node]), np.array([self.count]))
-        return int((examples[0, :, 0] >= 0).sum())
+        random = self.reference.problem.sampler.expected is not None  # then a minibatch may be empty
+        return examples.shape[1] if random else int((examples[0, :, 0] >= 0).sum())
 
     def descend(self, x: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
         """Returns what local SGD makes of a model."""

@@ -32,6 +32,10 @@ class Hyperparameters:
     are divided; None: they are not."""
     clip: Coefficient | None = None
     """Largest norm of a minibatch gradient of each node; None: of no node."""
+    example_clip: Coefficient | None = None
+    """Largest norm of the gradient of each single example; None: of no node."""
+    noise: Coefficient | None = None
+    """Standard deviation of the noise in the sum of such gradients, in each direction; None: no node has any."""
     optimizer: Optimizer | None = None
     """What makes steps in place of SGD; None: SGD does."""
     own: Mapping[str, Coefficient] = field(default_factory=dict)
@@ -66,14 +70,16 @@ class Hyperparameters:
             factor: of their step sizes; None: 1.
             kept: what the optimizer keeps of them.
         """
-        lr, momentum, decay, clip, proximal = (
+        lr, momentum, decay, *clips, proximal = (
             None if r is None else r.index_select(0, rows)
-            for r in (self.lr, self.momentum, self.weight_decay, self.clip, self.proximal)
-        )
+            for r in (
+                self.lr, self.momentum, self.weight_decay, self.clip, self.example_clip, self.noise, self.proximal
+            )
+        )  # fmt: skip
         assert lr is not None
         lr = lr if factor is None else (lr.double() * factor).to(lr.dtype)
         own = {name: r.index_select(0, rows) for name, r in self.own.items()}
-        sgd = (lr, momentum, decay, self.nesterov, None, clip)
+        sgd = (lr, momentum, decay, self.nesterov, None, *clips)
         return Hyperparameters(*sgd, self.optimizer, own, kept or {}, proximal=proximal)
 
     def factor(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from batchednodes.algorithms.local_sgd import filled
 from batchednodes.algorithms.mixing import Ages, Entries
+from batchednodes.algorithms.private import normal
 from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.algorithms.state import State
 from batchednodes.algorithms.versions import Layout
@@ -174,10 +175,11 @@ class Reference:
         """Returns gradient and value, at a model, of the mean loss of all examples of some steps of an update of i."""
         point, losses, sizes = x.detach().clone().requires_grad_(), list[Tensor](), list[int]()
         for examples in self.problem.draw(np.array([i]), np.array([count]))[0, steps]:
-            if examples[0] < 0:
+            if self._is_missing(examples):
                 break
             losses.append(self._loss(point, examples))
-            sizes.append(int((examples[: examples.numel() - self.problem.sampler.keyed] >= 0).sum()))
+            size = int((examples[: examples.numel() - self.problem.sampler.keyed] >= 0).sum())
+            sizes.append(self.problem.sampler.expected or size)
         total = torch.stack([size * loss for size, loss in zip(sizes, losses, strict=True)]).sum() / sum(sizes)
         (g,) = torch.autograd.grad(total, point)
         if self.rates.clip is not None:
@@ -211,11 +213,10 @@ class Reference:
         index = self.problem.draw(np.array([i]), np.array([count]))[0]
         total = torch.zeros((), dtype=start.dtype, device=start.device)
         for examples in index:
-            if examples[0] < 0:
+            if self._is_missing(examples):
                 break
             optimizer.zero_grad()
-            loss = self._loss(torch.cat([*pieces]), examples)
-            (loss + self._pull(torch.cat([*pieces]), start, i)).backward()
+            loss = self._slope_(pieces, examples, start, i)
             if self.rates.clip is not None:
                 nn.utils.clip_grad_norm_(pieces, float(self.rates.clip[i]))
             self._age_(state, r, i, optimizer)
@@ -246,11 +247,10 @@ class Reference:
             kept = {name.replace("steps", "step"): state.fields[name][r].clone() for name in names}
             theirs.state[x] = kept | {"step": kept["step"].squeeze().float()}
         for examples in self.problem.draw(np.array([i]), np.array([count]))[0]:
-            if examples[0] < 0:
+            if self._is_missing(examples):
                 break
             x.grad = None
-            loss = self._loss(x, examples)
-            (loss + self._pull(x, start, i)).backward()
+            loss = self._slope_([x], examples, start, i)
             if self.rates.clip is not None:
                 nn.utils.clip_grad_norm_([x], float(self.rates.clip[i]))
             if theirs is not None:
@@ -283,15 +283,51 @@ class Reference:
         for name, value in new.items():
             state.fields[name][r] = value[0]
 
-    def _loss(self, x: Float[Tensor, " p"], examples: Int64[Tensor, " b"]) -> Float[Tensor, ""]:
-        """Returns the mean loss of a model on the examples of a minibatch."""
-        if not self.problem.sampler.keyed:
-            return self.problem.loss(x, *self.problem.batch(examples[examples >= 0]))
-        examples, key = examples[:-1], examples[-1]
-        if (examples >= 0).all():
-            return self.problem.loss(x, *self.problem.batch(examples), key=key)
-        whole, weights = filled(examples.unsqueeze(0), x)  # so that masks are those of a whole minibatch
-        return self.problem.loss(x, *self.problem.batch(whole[0]), key=key, weights=weights[0])
+    def _is_missing(self, examples: Int64[Tensor, " b"]) -> bool:
+        """Returns whether a row does not have a step: one of an update with fewer steps than others."""
+        return self.problem.sampler.uneven and bool(examples[0] < 0)
+
+    def _loss(
+        self, x: Float[Tensor, " p"], examples: Int64[Tensor, " b"], factors: Tensor | None = None
+    ) -> Float[Tensor, ""]:
+        """Returns the mean loss of a model on the examples of a minibatch, each gradient some times as long."""
+        sampler, more = self.problem.sampler, {} if factors is None else {"factors": factors}
+        if sampler.keyed:
+            examples, more["key"] = examples[:-1], examples[-1]
+        real = examples >= 0
+        if sampler.expected is None and (not sampler.keyed or bool(real.all())):
+            more |= {} if factors is None else {"factors": factors[real]}
+            return self.problem.loss(x, *self.problem.batch(examples[real]), **more)
+        whole, weights = filled(examples.unsqueeze(0), x, sampler.expected)  # so that masks are those of a whole one
+        return self.problem.loss(x, *self.problem.batch(whole[0]), **more, weights=weights[0])
+
+    def _slope_(
+        self, pieces: list[nn.Parameter], examples: Int64[Tensor, " b"], start: Float[Tensor, " p"], i: int
+    ) -> Float[Tensor, ""]:
+        """Gives the parts of a model the gradient of a minibatch, with the proximal term; returns its loss."""
+        x, private = torch.cat([*pieces]), self.rates.example_clip is not None
+        loss = self._loss(x, examples, self._factors(x.detach(), examples, i) if private else None)
+        (loss + self._pull(x, start, i)).backward()
+        if self.rates.noise is not None:
+            size = self.problem.sampler.expected or int((examples[:-1] >= 0).sum())
+            xi = float(self.rates.noise[i]) / size * normal(examples[-1:], x.numel())[0].to(x.dtype)
+            for piece, part in zip(pieces, xi.split([piece.numel() for piece in pieces]), strict=True):
+                assert piece.grad is not None
+                piece.grad += part
+        return loss
+
+    def _factors(self, x: Float[Tensor, " p"], examples: Int64[Tensor, " b"], i: int) -> Float[Tensor, " b"]:
+        """Returns how many times as long the gradient of each example of a minibatch of node i may be."""
+        assert self.rates.example_clip is not None
+        point, sampler, factors = x.clone().requires_grad_(), self.problem.sampler, list[Tensor]()
+        key = {"key": examples[-1]} if sampler.keyed else {}
+        whole, _ = filled(examples[: examples.numel() - sampler.keyed].unsqueeze(0), x)
+        features, targets = self.problem.batch(whole[0])
+        for one in torch.eye(len(features), dtype=x.dtype, device=x.device):
+            loss = self.problem.loss(point, features, targets, weights=one, **key)
+            (g,) = torch.autograd.grad(loss, point)
+            factors.append((self.rates.example_clip[i] / g.norm()).clamp(max=1.0))
+        return torch.stack(factors)
 
     def _pull(self, x: Float[Tensor, " p"], start: Float[Tensor, " p"], i: int) -> Float[Tensor, ""]:
         """Returns the proximal term of node i, toward the model from which its update began."""

@@ -148,7 +148,7 @@ class Waves:
 
         lie = state.read is None and self.rates.proximal is None  # updates begin from rows where they lie
         replays = lie and self.descent.graphs is not None and factor is None
-        if lie and self.descent.tape is not None:
+        if lie and self.descent.in_place:
             self.chunk.run_(
                 rows.numel(),
                 drawn,

@@ -120,6 +120,13 @@ METRICS = (
         "models/distance_to_optimum",
     ),
     Metric(
+        "epsilon_mean", "", "privacy loss epsilon of a node at local.privacy.delta, mean over nodes",
+        "privacy/epsilon_mean",
+    ),
+    Metric(
+        "epsilon_max", "", "privacy loss epsilon of the node that has lost most", "privacy/epsilon_max",
+    ),
+    Metric(
         "events_per_second", "1/s", "events in a second of wall time since the mark before",
         "run/events_per_second", kept="throughput",
     ),

@@ -45,6 +45,7 @@ from batchednodes.results import theory
 from batchednodes.results.metrics import base as own_metrics
 from batchednodes.results.metrics.consensus import quarantine_
 from batchednodes.results.metrics.evaluator import Evaluator
+from batchednodes.results.metrics.privacy_loss import Accountant
 from batchednodes.results.metrics.staleness import Sources, Tracking, sample
 from batchednodes.simulation.build import datasets, fields, learning, local, trials
 from batchednodes.simulation.build import robust as robustness
@@ -155,7 +156,8 @@ def assemble(
     attackers = robustness.attackers(configs)
     sides = 2 if events.exchange == "meet" and not isinstance(events, Barriers) else 1  # rounds count each model sent
     sent = tuple(sides * fields.message(c, problem.stack.p) for c in configs)
-    extra = (rowwise.models, own, attackers if attackers.any() else None, sent)
+    accountant = Accountant.of(configs, problem.sampler)
+    extra = (rowwise.models, own, attackers if attackers.any() else None, sent, accountant)
     evaluator = Evaluator(events.networks, problem, tracking, *constants, laws, *extra)
     evaluator.measured(state, 0.0, np.zeros(events.networks.n, bool))  # what a user's metric cannot is refused here
     return Simulation(engine, state, declared, evaluator, problem, chunks, updated, labels)

@@ -76,6 +76,11 @@ def problem(
     offsets = np.concatenate([[0], np.cumsum(np.concatenate([s.sizes for s in shards]))])
     seeds = batch.seeds[batch.network_of()]
     sampler = _sampler(local, seeds, batch.index(), rows, offsets)
+    if sampler.expected is not None and sampler.expected > sampler.sizes.min():
+        raise ValueError(
+            f"local.batch_size must be at most the examples of each node with local.sampling=poisson, got "
+            f"{sampler.expected} where node {sampler.sizes.argmin()} owns {sampler.sizes.min()}; make it smaller"
+        )
     stack_ = skeleton(config, sets[0].sizes, dtype, where)
     kind, send = _checked_type(config, dtype, sets), Sender(dtype, where)
     tests = tuple(_tests(batch, sets, send, kind))
@@ -88,9 +93,9 @@ def problem(
     first, _ = filled(found.draw(np.zeros(1, np.int64), np.zeros(1, np.int64))[0, :1], torch.zeros((), dtype=dtype))
     ways = Trial(found, *found.batch(first[0])).ways()
     found = replace(found, stack=replace(stack_, ways=ways))
-    if ways.draws:
+    if ways.draws or any(c.local.privacy is not None and c.local.privacy.is_noisy() for c in configs):
         found = replace(found, sampler=replace(sampler, keyed=True))
-    if sampler.padded:
+    if sampler.padded or any(c.local.privacy is not None for c in configs):
         exact = torch.promote_types(dtype, torch.float32)  # bfloat16 rounds as much as examples may matter
         some = features[:: max(1, len(features) // _APART)][:_APART]
         some = some.to(exact) if kind.is_floating_point else some
