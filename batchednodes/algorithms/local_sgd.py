@@ -99,7 +99,9 @@ class LocalSGD:
         momentum, decay = rates.momentum is not None, rates.weight_decay is not None
         more = (rates.clip is not None, rates.proximal is not None, rates.optimizer, tuple(rates.own))
         guarded = (rates.example_clip is not None, rates.noise is not None)
-        kind = _Kind(momentum, decay, rates.nesterov, padded, uneven == "mask", divides, keyed, *more, *guarded, expected)
+        kind = _Kind(
+            momentum, decay, rates.nesterov, padded, uneven == "mask", divides, keyed, *more, *guarded, expected
+        )
         step_, private = _step_function(objective, views, kind), None
         if kind.private:
             private = Private(squared_norms(objective, views, keyed), kind.place, keyed, kind.noisy, expected)

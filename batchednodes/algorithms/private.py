@@ -121,7 +121,9 @@ class Private:
         return torch.cat(found).view(w, b)
 
 
-def squared_norms(objective: Callable[..., Tensor], views: Callable[[Tensor], dict[str, Tensor]], keyed: bool) -> Function:
+def squared_norms(
+    objective: Callable[..., Tensor], views: Callable[[Tensor], dict[str, Tensor]], keyed: bool
+) -> Function:
     """Returns the function of the squares of gradients' norms, by vmap; see `Private.norms`."""
 
     def square(parameters: dict[str, Tensor], features: Tensor, targets: Tensor, drawn: dict[str, Tensor]) -> Tensor:

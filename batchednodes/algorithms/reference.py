@@ -45,6 +45,8 @@ class Reference:
     """Whether a node takes a model that it has trained in place of its own, with the momentum buffer."""
     ages: Ages | None = None
     """How step sizes are divided by ages; None: they are not."""
+    silent: frozenset[int] = frozenset()
+    """Nodes from whom nothing comes."""
 
     def event_(self, state: State, events: Events, k: int) -> None:
         """Runs event k of a window."""
@@ -59,6 +61,8 @@ class Reference:
             self._meet_(state, actor, peer, time)
         else:
             j, i = (actor, peer) if kind == PULL else (peer, actor)
+            if i in self.silent:
+                return
             self._write_(state, j, self.weight[actor], state.x[i], self.layout.of_node(state.versions, i), time)
 
     def _message_(self, state: State, events: Events, k: int) -> None:
@@ -77,14 +81,14 @@ class Reference:
             return
         elif events.kind[k] == MEET:
             self._meet_(state, j, i, time, w)
-        else:
+        elif node not in self.silent:
             kept = None if self.entries is None else self.entries.of(torch.tensor([j]), torch.tensor([part]))[0]
             self._write_(state, j, w, state.x[i], self.row(state, i, width), time, kept)
             self._grow_(state, j, i, part, copied=part < 0 and float(w) == 1)
-            if part == JOINED and state.read is not None:
-                state.read[j] = state.x[j]
             if self.replaces:
                 self._take_(state, j, i)
+        if part == JOINED and state.read is not None:
+            state.read[j] = state.x[j]
 
     def _take_(self, state: State, j: int, i: int) -> None:
         """Gives row j what an optimizer keeps of row i."""
@@ -114,8 +118,10 @@ class Reference:
     def _meet_(self, state: State, i: int, j: int, time: float, w: Tensor | None = None) -> None:
         w = self.weight[i] if w is None else w
         x_i, versions_i = state.x[i].clone(), self.layout.of_node(state.versions, i).clone()
-        self._write_(state, i, w, state.x[j], self.layout.of_node(state.versions, j), time)
-        self._write_(state, j, w, x_i, versions_i, time)
+        if j not in self.silent:
+            self._write_(state, i, w, state.x[j], self.layout.of_node(state.versions, j), time)
+        if i not in self.silent:
+            self._write_(state, j, w, x_i, versions_i, time)
 
     def _write_(
         self,

@@ -18,6 +18,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from batchednodes import __version__
+from batchednodes.cli import counterfactuals
+from batchednodes.cli.arguments import ConfigFile, Force, Formats, OutFolder, Overrides, Quiet, TimeLimit
 from batchednodes.cli.console import Output, check_written, console, loading, say
 from batchednodes.cli.interruption import seconds
 from batchednodes.figures.published import EXPERIMENTS
@@ -57,41 +59,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-
-
-def _keys(incomplete: str) -> list[str]:
-    """Returns the settings that begin so, for the shell to complete."""
-    settings = (setting.path for kind in reference.catalogue() for setting in kind.settings)
-    return [f"{path}=" for path in dict.fromkeys(settings) if path.startswith(incomplete)]
-
-
-ConfigFile = Annotated[
-    Path,
-    typer.Argument(help="YAML file of settings; every setting has a default.", metavar="CONFIG", show_default=False),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        help="Settings that replace those of the file: `network.nodes=50 'gossip.clock.rate=2*log(n)'`.",
-        metavar="KEY=VALUE",
-        show_default=False,
-        autocompletion=_keys,
-    ),
-]
-OutFolder = Annotated[
-    Path | None, typer.Option("--out", "-o", help="New folder for the results.", show_default="runs/<name>-<n>")
-]
-TimeLimit = Annotated[
-    str | None,
-    typer.Option(help="Wall time after which to halt with a checkpoint: `2h`, `90min`; exit code 124.", metavar="TIME"),
-]
-
-Formats = Annotated[
-    list[str] | None,
-    typer.Option("--format", help="Of the pictures: png, pdf or svg; may be repeated.", show_default="png and pdf"),
-]
-Force = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 
 
 def _show_version(asked: bool) -> bool:
@@ -318,6 +285,10 @@ def figure(
     paths.check_absent(out, [] if force else [f"{name}.{kind}" for kind in (*kinds, "csv")])
     start.check_torch()
     commands.figure(name, quick, out, kinds, force)
+
+
+app.command()(counterfactuals.influence)
+app.command()(counterfactuals.reached)
 
 
 def main() -> None:

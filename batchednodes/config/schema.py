@@ -61,8 +61,15 @@ class Network:
     attack: Attack = NoAttack()
     """Nodes that do not follow the protocol; loss, accuracy and consensus are of the others."""
 
+    silent: tuple[int, ...] = ()
+    """Numbers of nodes whatever comes from whom does nothing, to see what it did: they train, hear others and make
+    contacts as they would, and their clocks, draws and links are the same."""
+
     def __post_init__(self) -> None:
         count(self.nodes, 1, "nodes", high=10**8)
+        if any(not 0 <= i < self.nodes for i in self.silent) or len({*self.silent}) < len(self.silent):
+            rule = f"different numbers of nodes, from 0 to {self.nodes - 1}"
+            raise ValueError(f"silent must be {rule}, got {shown([*self.silent])}")
 
 
 @dataclass(frozen=True)

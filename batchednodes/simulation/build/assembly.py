@@ -173,11 +173,15 @@ def _executor(
     entries, ages = _entries(config, events, problem)
     declared = fields.declared(configs, rates.momentum is not None, entries.parts if entries and ages else 0)
     carries, replaces = (config.gossip.on_receipt in kinds for kinds in (("update", "update_merge"), ("update",)))
-    rounds = RoundMatrices(events.weights, where, dtype) if isinstance(events, Barriers) else None
+    quiet = tuple(c.network.silent for c in configs)
+    rounds = RoundMatrices(events.weights, where, dtype, quiet) if isinstance(events, Barriers) else None
+    silent = np.concatenate(
+        [first + np.array(i, np.int64) for first, i in zip(events.networks.offsets[:-1], quiet, strict=True)]
+    )
     laws = (rates, weight, tracking.layout, tracking.own)
     if config.executor == "serial":
         load_compiler()
-        reference = Reference(problem, *laws, quarantine, entries, replaces, ages)
+        reference = Reference(problem, *laws, quarantine, entries, replaces, ages, frozenset(silent.tolist()))
         rowwise = _rowwise(configs, events, Gradient(problem), local.plain_descent(config, problem, rates), rates)
         plain = type(config.method) is GossipSGD and rounds is None and rowwise.robust is None
         independent = hasattr(config.method, "event_") or rowwise.robust is not None
@@ -189,7 +193,12 @@ def _executor(
         _ = gradient.steps  # made before the run
     rowwise = _rowwise(configs, events, gradient, descent, rates)
     drawing = DeviceSampler.of(problem.sampler, where)
-    choices = (rows[1], config.run.mixing, quarantine, entries, carries, replaces, ages, rounds, drawing)
+    mask = None
+    if silent.size:
+        mask = torch.zeros(events.networks.n, dtype=torch.bool)
+        mask[torch.from_numpy(silent)] = True
+        mask = mask.to(where)
+    choices = (rows[1], config.run.mixing, quarantine, entries, carries, replaces, ages, rounds, drawing, mask)
     return Batched(Waves(rowwise, problem, descent, *laws, *choices)), rowwise, declared
 
 
@@ -314,7 +323,7 @@ def mean_staleness(config: Config, events: Timeline, g: int, sources: Sources) -
         or events.at_update is not None
     ):
         return None
-    if isinstance(events, Barriers):
+    if isinstance(events, Barriers) or config.network.silent:
         return None
     lawful = isinstance(config.network.topology, Complete) and n > 1 and tracked.size > 0
     if not lawful or capacity[0] == 0 or (capacity != capacity[0]).any() or events.gossip.quantiles is not None:
