@@ -70,7 +70,7 @@ class Hyperparameters:
             factor: of their step sizes; None: 1.
             kept: what the optimizer keeps of them.
         """
-        lr, momentum, decay, *clips, proximal = (
+        lr, momentum, decay, clip, example_clip, noise, proximal = (
             None if r is None else r.index_select(0, rows)
             for r in (
                 self.lr, self.momentum, self.weight_decay, self.clip, self.example_clip, self.noise, self.proximal
@@ -79,7 +79,7 @@ class Hyperparameters:
         assert lr is not None
         lr = lr if factor is None else (lr.double() * factor).to(lr.dtype)
         own = {name: r.index_select(0, rows) for name, r in self.own.items()}
-        sgd = (lr, momentum, decay, self.nesterov, None, *clips)
+        sgd = (lr, momentum, decay, self.nesterov, None, clip, example_clip, noise)
         return Hyperparameters(*sgd, self.optimizer, own, kept or {}, proximal=proximal)
 
     def factor(

@@ -73,7 +73,7 @@ def reached(
     network: Annotated[int, typer.Option(help="Number of the network in its batch.", min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Prints how many updates of each tracked node are in each node's model, at most, as CSV: who could learn from whom.
+    """Prints how many updates of each tracked node are in each node's model: who could have learnt from whom.
 
     Example: `batchednodes reached runs/mine-1 > reached.csv`
     """

@@ -298,8 +298,10 @@ def _replaced(seeds, index, rows, offsets, nodes, firsts, sizes, out):  # noqa: 
 @njit(nogil=True, cache=True)
 @no_type_check
 def _sampled(seeds, index, rows, offsets, nodes, counts, batch_size, out):  # noqa: ANN001, ANN202
-    """Takes each row of a node with probability q = batch_size / m: from one to the next it is 1 + floor(log u / log(1
-    - q)) rows, with word 0 of block (step 2^32 + number) for u."""  # noqa: D209
+    """Takes each row of a node with probability q = batch_size / m.
+
+    From one to the next it is 1 + floor(log u / log(1 - q)) rows, with word 0 of block (step 2^32 + number) for u.
+    """
     out[:] = -1
     for k in range(nodes.size):
         i = nodes[k]

@@ -91,11 +91,14 @@ def table(
 
 
 def summary(found: "pd.DataFrame") -> "pd.DataFrame":
-    """Returns the same for each network: who is silent, how many others it changed, and how much in the mean of them."""
+    """Returns the same for each network: who is silent, how many others changed by that, and how much, in the mean."""
     rows = list[dict[str, Any]]()
-    for (without, network, seed), part in found.groupby(["without", "network", "seed"], sort=False):
+    for network, part in found.groupby("network", sort=False):
+        without, seed = part.iloc[0]["without"], part.iloc[0]["seed"]
         others = part[~part["node"].isin([int(i) for i in str(without).split()])]
-        row = {"without": without, "network": network, "seed": seed, "changed": int((others["distance"] != 0).sum())}
+        distances = others["distance"].to_numpy()
+        row: dict[str, Any] = {"without": without, "network": network, "seed": seed}
+        row |= {"changed": np.count_nonzero(distances)}
         row |= {"distance_mean": others["distance"].mean(), "distance_max": others["distance"].max()}
         for name in SCORES:
             row[f"{name}_gained"] = (others[name] - others[f"{name}_without"]).mean()

@@ -50,8 +50,7 @@ class Accountant:
 
     @staticmethod
     def of(configs: Sequence[Config], sampler: Sampler) -> "Accountant | None":
-        """Returns what accounts for the nodes of some networks; None where none has noise, or with a warning where
-        opacus is not installed."""  # noqa: D200, D209
+        """Returns what accounts for some networks' nodes; None: none has noise, or, with a warning, opacus is missing."""
         if all(c.local.privacy is None or not c.local.privacy.is_noisy() for c in configs):
             return None
         if find_spec("opacus") is None:
