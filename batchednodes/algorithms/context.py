@@ -12,7 +12,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.func import grad, vmap
 
-from batchednodes.algorithms.local_sgd import LocalSGD, filled
+from batchednodes.algorithms.gradient_step import filled
+from batchednodes.algorithms.local_sgd import LocalSGD
 from batchednodes.algorithms.optim import Optimizer
 from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.models.dropout import mixed, stepped

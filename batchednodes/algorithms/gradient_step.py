@@ -1,10 +1,10 @@
 r"""What a minibatch step makes of gradients: the proximal term, clipping, and the step of SGD or of an optimizer.
 
-Notation: w rows of a wave, p parameters, x models, g gradients, v momentum buffers.
+Notation: w rows of a wave, b examples of a minibatch, p parameters, x models, g gradients, v momentum buffers.
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from batchednodes.algorithms.rates import Hyperparameters
@@ -63,3 +63,18 @@ def descend_(x: Tensor, v: Tensor | None, g: Tensor, rates: Hyperparameters) -> 
 def along(rate: Tensor, x: Tensor) -> Tensor:
     """Returns a number of each row [w] such that it broadcasts over a parameter; numbers of each entry as they are."""
     return rate if rate.ndim == x.ndim else rate.view(-1, *[1] * (x.ndim - 1))
+
+
+def filled(
+    examples: Int64[Tensor, "w b"], like: Tensor, size: int | None = None
+) -> tuple[Int64[Tensor, "w b"], Float[Tensor, "w b"]]:
+    """Returns minibatches filled up by their first example, and the weights of the examples that they had.
+
+    Args:
+        examples: of minibatches; -1: none.
+        like: a tensor of the weights' type.
+        size: by which the sum is divided; None: by how many there are, so that it is the mean.
+    """
+    real = examples >= 0
+    weights = real.to(like.dtype) / (real.sum(1, keepdim=True).clamp(min=1) if size is None else size)
+    return torch.where(real, examples, examples[:, :1].clamp(min=0)), weights

@@ -25,7 +25,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.func import grad, vmap
 
-from batchednodes.algorithms.gradient_step import along, clipped, descend_, optimize_, pulled, still
+from batchednodes.algorithms.gradient_step import along, clipped, descend_, filled, optimize_, pulled, still
 from batchednodes.algorithms.optim import Optimizer
 from batchednodes.algorithms.private import Private, squared_norms
 from batchednodes.algorithms.rates import Hyperparameters
@@ -301,13 +301,13 @@ class _Kind:
 
     @property
     def place(self) -> int:
-        """Where the largest norm of an example's gradient is, among what follows the targets: the step size is first."""
+        """Where the largest norm of an example's gradient is, among what follows the targets, the step size first."""
         return 1 + 2 * self.momentum + self.decay + self.clips
 
-    @property
-    def guards(self) -> int:
-        """How many arguments come last that make a step private."""
-        return self.private + self.noisy
+    def guards(self, more: tuple[Tensor, ...]) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Returns what makes a step private: factors of gradients by name, and noise; they come last."""
+        factors = {"factors": more[len(more) - 1 - self.noisy]} if self.private else {}
+        return factors, more[-1] if self.noisy else None
 
     @property
     def plain(self) -> bool:
@@ -344,9 +344,7 @@ def _step_function(objective: Objective, views: Views, kind: _Kind) -> Function:
 
     def step_(x: Tensor, examples: Tensor, features: Tensor, targets: Tensor, lr: Tensor, *more: Tensor) -> Tensor:
         gone = examples[:, 0] < 0 if kind.masked else None
-        drawn, noise = dict[str, Tensor](), None
-        if kind.private:
-            drawn["factors"], noise = more[len(more) - kind.guards], more[-1] if kind.noisy else None
+        drawn, noise = kind.guards(more)
         if kind.keyed:
             examples, drawn["key"] = examples[:, :-1], examples[:, -1]
         if kind.padded:
@@ -362,8 +360,7 @@ def _step_function(objective: Objective, views: Views, kind: _Kind) -> Function:
         if noise is not None:
             g = {name: g[name] + along(scale, xi) * xi for name, xi in views(noise).items()}
         rates, v = kind.rates(lr, more)
-        if rates.start is not None:
-            g = pulled(g, parts, views(rates.start), rates)
+        g = g if rates.start is None else pulled(g, parts, views(rates.start), rates)
         if rates.clip is not None:
             g = clipped(g, rates.clip)
         if kind.optimizer is not None:
@@ -382,18 +379,3 @@ def _step_function(objective: Objective, views: Views, kind: _Kind) -> Function:
         return loss
 
     return step_
-
-
-def filled(
-    examples: Int64[Tensor, "w b"], like: Tensor, size: int | None = None
-) -> tuple[Int64[Tensor, "w b"], Float[Tensor, "w b"]]:
-    """Returns minibatches filled up by their first example, and the weights of the examples that they had.
-
-    Args:
-        examples: of minibatches; -1: none.
-        like: a tensor of the weights' type.
-        size: by which the sum is divided; None: by how many there are, so that it is the mean.
-    """
-    real = examples >= 0
-    weights = real.to(like.dtype) / (real.sum(1, keepdim=True).clamp(min=1) if size is None else size)
-    return torch.where(real, examples, examples[:, :1].clamp(min=0)), weights

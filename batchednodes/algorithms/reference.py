@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from batchednodes.algorithms.local_sgd import filled
+from batchednodes.algorithms.gradient_step import filled
 from batchednodes.algorithms.mixing import Ages, Entries
 from batchednodes.algorithms.private import normal
 from batchednodes.algorithms.rates import Hyperparameters

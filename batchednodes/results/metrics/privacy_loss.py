@@ -18,7 +18,7 @@ References:
     L. Chua et al., "How private are DP-SGD implementations?", ICML 2024 (sampled and shuffled minibatches differ).
 """
 
-import warnings
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -33,6 +33,9 @@ from batchednodes.config import Config
 from batchednodes.data import Sampler
 from batchednodes.numerics.quiet import filtered
 from batchednodes.numerics.values import per_node
+
+_LOG = logging.getLogger(__name__)
+"""Says on level WARNING that no privacy loss is reported."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,13 +53,12 @@ class Accountant:
 
     @staticmethod
     def of(configs: Sequence[Config], sampler: Sampler) -> "Accountant | None":
-        """Returns what accounts for some networks' nodes; None: none has noise, or, with a warning, opacus is missing."""
+        """Returns what accounts for nodes; None: none has noise, or opacus is missing, which is logged."""
         if all(c.local.privacy is None or not c.local.privacy.is_noisy() for c in configs):
             return None
         if find_spec("opacus") is None:
-            warnings.warn(
-                "local.privacy: epsilon is not reported, since opacus is not installed: pip install 'batchednodes[dp]'",
-                stacklevel=1,
+            _LOG.warning(
+                "local.privacy: epsilon is not reported, since opacus is not installed: pip install 'batchednodes[dp]'"
             )
             return None
         noise, delta = list[np.ndarray](), list[np.ndarray]()

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from batchednodes.algorithms.local_sgd import filled
+from batchednodes.algorithms.gradient_step import filled
 from batchednodes.config import Config, Local
 from batchednodes.data import Dataset, DataSizes, Heterogeneity, Sampler, Shards
 from batchednodes.models import losses
@@ -76,11 +76,6 @@ def problem(
     offsets = np.concatenate([[0], np.cumsum(np.concatenate([s.sizes for s in shards]))])
     seeds = batch.seeds[batch.network_of()]
     sampler = _sampler(local, seeds, batch.index(), rows, offsets)
-    if sampler.expected is not None and sampler.expected > sampler.sizes.min():
-        raise ValueError(
-            f"local.batch_size must be at most the examples of each node with local.sampling=poisson, got "
-            f"{sampler.expected} where node {sampler.sizes.argmin()} owns {sampler.sizes.min()}; make it smaller"
-        )
     stack_ = skeleton(config, sets[0].sizes, dtype, where)
     kind, send = _checked_type(config, dtype, sets), Sender(dtype, where)
     tests = tuple(_tests(batch, sets, send, kind))
@@ -104,7 +99,17 @@ def problem(
 
 
 def _sampler(local: Local, seeds: np.ndarray, index: np.ndarray, rows: np.ndarray, offsets: np.ndarray) -> Sampler:
-    """Returns the minibatches of all nodes; arguments: see `Sampler`."""
+    """Returns the minibatches of all nodes; arguments: see `Sampler`.
+
+    Raises:
+        ValueError: a node owns too few examples.
+    """
+    owned = np.diff(offsets)
+    if local.sampling == "poisson" and int(local.batch_size) > owned.min():
+        raise ValueError(
+            f"local.batch_size must be at most the examples of each node with local.sampling=poisson, got "
+            f"{local.batch_size} where node {owned.argmin()} of the batch owns {owned.min()}; make it smaller"
+        )
     law = None if isinstance(local.steps, int) else local.steps.cumulated()
     steps = local.steps if isinstance(local.steps, int) else local.steps.cumulated().size
     size, epochs = local.batch_size, local.epochs
