@@ -62,8 +62,8 @@ class Network:
     """Nodes that do not follow the protocol; loss, accuracy and consensus are of the others."""
 
     silent: tuple[int, ...] = ()
-    """Numbers of nodes whatever comes from whom does nothing, to see what it did: they train, hear others and make
-    contacts as they would, and their clocks, draws and links are the same."""
+    """Numbers of nodes from whom nothing comes, to see what did: they train, hear others and make contacts as they
+    would, and all clocks, draws and links are the same."""
 
     def __post_init__(self) -> None:
         count(self.nodes, 1, "nodes", high=10**8)

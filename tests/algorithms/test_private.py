@@ -75,7 +75,7 @@ def test_without_noise_and_below_the_clip_models_are_the_same_bit_for_bit(settin
 
 
 def test_batched_equals_serial():
-    settings = ["dtype=float64", "local.privacy={clip: 0.3, noise: {kind: uniform, low: 0, high: 2}}"]
+    settings = ["dtype=float64", "local.privacy={clip: [0.1, 1, 2, 3, 9], noise: [0, 1, 2, 0.5, 0.1]}"]
     more = ["local.sampling=poisson", "local.momentum=0.5", "gossip.delay={kind: exponential, mean: 0.3}"]
     batched, serial = (batchednodes.train(SMALL, *settings, *more, f"executor={e}").x for e in ("batched", "serial"))
     assert torch.allclose(batched, serial, rtol=1e-11, atol=1e-12)  # sums over examples in another order

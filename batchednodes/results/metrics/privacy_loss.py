@@ -6,7 +6,7 @@ depends on how its minibatch is drawn:
 * poisson: each example is in it with probability q = b / m, independently. This is the sampled Gaussian mechanism, and
   the accountant is given q and the number of steps;
 * shuffle, and whole epochs: within one epoch an example is in one place. Whatever the order, E epochs that have begun
-  are at most E c Gaussian mechanisms without sampling, where c is the most places that one example has in one
+  are at most E c Gaussian mechanisms without sampling, where c <= E is the most places that one example has in one
   minibatch: 1 where minibatches do not reach from one epoch into the next.
 
 Nothing is claimed of what passing models on may hide, nor of other nodes, whose privacy is their own.
@@ -88,7 +88,8 @@ class Accountant:
         if self.sampler.sampling == "poisson":
             return b / m, steps
         places = np.where(m % b == 0, 1, np.where(b % m == 0, b // m, -(-b // m) + 1))
-        return one, -(-steps * b // m) * places
+        begun = -(-steps * b // m)
+        return one, begun * np.minimum(places, begun)
 
     def _loss(self, rate: float, noise: float, times: float, delta: float) -> float:
         """Returns the epsilon of some mechanisms of one sampling rate and noise multiplier."""
