@@ -12,7 +12,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.func import grad, vmap
 
-from batchednodes.algorithms.local_sgd import LocalSGD, filled
+from batchednodes.algorithms.gradient_step import filled
+from batchednodes.algorithms.local_sgd import LocalSGD
 from batchednodes.algorithms.optim import Optimizer
 from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.models.dropout import mixed, stepped
@@ -68,10 +69,11 @@ class Gradient:
         drawn = dict[str, Tensor]()
         if self.problem.sampler.keyed:
             examples, drawn["key"] = examples[:, :, :-1], examples[:, 0, -1]
-        examples = examples.flatten(1)
+        steps, examples = examples.shape[1], examples.flatten(1)
         if self.problem.sampler.padded or self.problem.sampler.uneven:
+            expected = self.problem.sampler.expected
             order = (examples < 0).to(torch.int8).argsort(dim=1, stable=True)  # what is there comes first
-            examples, drawn["weights"] = filled(examples.gather(1, order), x)
+            examples, drawn["weights"] = filled(examples.gather(1, order), x, expected and steps * expected)
         inputs, labels = self.problem.batch(examples)
         g, loss = self._rows(self.problem.stack.views(x), inputs, labels, drawn)
         return torch.cat([g[name].flatten(1) for name in self.problem.stack.views(x)], 1), loss

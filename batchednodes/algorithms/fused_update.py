@@ -117,7 +117,7 @@ def fuse_updates_(rowwise: Rowwise, state: State) -> None:
     """Lets an algorithm's updates of one minibatch run as a tape, where there is one; changes `rowwise`."""
     sampler, algorithm, rates = rowwise.gradient.problem.sampler, rowwise.algorithm, rowwise.rates
     steps = rowwise.descent if type(algorithm).descends else rowwise.gradient.steps
-    others = (rates.momentum, rates.weight_decay, rates.clip, rates.proximal, rates.optimizer)
+    others = (rates.momentum, rates.weight_decay, rates.clip, rates.proximal, rates.optimizer, rates.example_clip)
     if algorithm.plain() or steps is None or steps.tape is None or any(one is not None for one in others):
         return
     if sampler.shape[0] != 1 or sampler.padded or sampler.uneven or sampler.keyed or steps.divides:

@@ -121,7 +121,13 @@ class Contact(Context):
         return self.of.rates.keeps
 
     def loss(self, x: Tensor) -> Tensor:
+        self._refuse_private("losses on all examples of a node")
         return self.of.own_loss.of(x, self.nodes).unsqueeze(1)
+
+    def _refuse_private(self, what: str) -> None:
+        """Raises ValueError where nodes are private: what an algorithm asks besides local SGD has no noise."""
+        if self.of.rates.example_clip is not None:
+            raise ValueError(f"local.privacy must be left out with an algorithm that asks {what}; leave it out")
 
     def grad(self, x: Tensor) -> Tensor:
         raise ValueError("gradients belong to updates, not to contacts")
@@ -162,13 +168,14 @@ class Update(Contact):
         with torch.no_grad():
             g, losses = self.of.gradient.of(x, examples)
         rates = self.rates()
+        self._refuse_private("gradients at points of its own")
         if rates.clip is not None:
             norm = g.norm(dim=1)
             g = g * (rates.clip / (norm + 1e-6)).clamp(max=1.0).unsqueeze(1)
         return g if rates.weight_decay is None else g + rates.weight_decay.unsqueeze(1) * x, losses
 
     def descend_by(self, x: Tensor, step: Step) -> Tensor:
-        there, first, losses = self.examples[:, :, :1] >= 0, self.examples[:, 0], torch.zeros_like(x[:, 0])
+        there, first, losses = self._there().unsqueeze(2), self.examples[:, 0], torch.zeros_like(x[:, 0])
         most = there.shape[1] if devices.is_cuda(x.device) else int(self.steps.max())  # nobody waits for a device
         for s in range(most):
             here = there[:, s]  # rows that do not have this step repeat their first minibatch, and forget it
@@ -196,7 +203,12 @@ class Update(Contact):
 
     @property
     def steps(self) -> Tensor:
-        return (self.examples[:, :, 0] >= 0).sum(1, keepdim=True)
+        return self._there().sum(1, keepdim=True)
+
+    def _there(self) -> Tensor:
+        """Returns which steps each row has; minibatches of random sizes may be empty, but steps they are."""
+        random = self.of.gradient.problem.sampler.expected is not None
+        return torch.ones_like(self.examples[:, :, 0], dtype=torch.bool) if random else self.examples[:, :, 0] >= 0
 
     def descend(self, x: Tensor) -> Tensor:
         made, optimizer = x.clone(), self.of.rates.optimizer

@@ -21,12 +21,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.func import grad, vmap
 
+from batchednodes.algorithms.gradient_step import along, clipped, descend_all_, filled, optimize_, pulled, still
 from batchednodes.algorithms.optim import Optimizer
-from batchednodes.algorithms.rates import Hyperparameters, along, clipped, pulled
+from batchednodes.algorithms.private import Private, squared_norms
+from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.algorithms.state import started
 from batchednodes.numerics import fx_program
 from batchednodes.numerics.cuda_graphs import CudaGraphs, capture
@@ -75,6 +77,10 @@ class LocalSGD:
     """How steps are made, in words."""
     refused: tuple[str, ...] = ()
     """Why they are not made by each way that would be faster, in words."""
+    private: Private | None = None
+    """What shortens the gradients of single examples, and adds noise; None: nothing does."""
+    expected: int | None = None
+    """Examples of a minibatch on average, by which sums are divided where sizes are random; None: by those it has."""
 
     @staticmethod
     def of(
@@ -88,6 +94,7 @@ class LocalSGD:
         divides: bool = False,
         keyed: bool = False,
         kept: Collection[str] = (),
+        expected: int | None = None,
     ) -> "LocalSGD":
         """Returns the descent of an objective by vmap, where coefficients are of the kinds of some rates.
 
@@ -95,9 +102,15 @@ class LocalSGD:
         """
         momentum, decay = rates.momentum is not None, rates.weight_decay is not None
         more = (rates.clip is not None, rates.proximal is not None, rates.optimizer, tuple(rates.own))
-        kind = _Kind(momentum, decay, rates.nesterov, padded, uneven == "mask", divides, keyed, *more)
-        step_ = _step_function(objective, views, kind, kept)
-        return LocalSGD(step_, features, targets, padded, uneven, divides=divides, keyed=keyed)
+        guarded = (rates.example_clip is not None, rates.noise is not None)
+        kind = _Kind(
+            momentum, decay, rates.nesterov, padded, uneven == "mask", divides, keyed, *more, *guarded, expected
+        )
+        step_, private = _step_function(objective, views, kind, kept), None
+        if kind.private:
+            private = Private(squared_norms(objective, views, keyed), kind.place, keyed, kind.noisy, expected)
+        made = LocalSGD(step_, features, targets, padded, uneven, divides=divides, keyed=keyed)
+        return replace(made, private=private, expected=expected)
 
     def traced(
         self, p: int, batch_size: int, rates: Hyperparameters, compiled: bool, large: bool = False
@@ -115,7 +128,8 @@ class LocalSGD:
             program.UntraceableError: there is no such program.
         """
         program = fx_program.trace(self.step_, self._arguments(p, batch_size, rates), compiled, large)
-        return replace(self, step_=program, way="program, compiled by torch.compile" if compiled else "program")
+        way = "program, compiled by torch.compile" if compiled else "program"
+        return replace(self, step_=program, way=way, private=self._private_traced(p, rates))
 
     def taped(self, p: int, batch_size: int, rates: Hyperparameters, large: bool = False) -> "LocalSGD":
         """Returns the same as a tape, for rows of p numbers; arguments: see `traced`.
@@ -126,7 +140,21 @@ class LocalSGD:
         if rates.optimizer is not None and type(rates.optimizer).fields:
             raise UntraceableError("a tape looks up models where they lie, but not what optimizers keep of them")
         tape = record(self.step_, self._arguments(p, batch_size, rates), large=large)
-        return replace(self, tape=tape, way="tape, one kernel for a wave" if tape.cuda else "tape")
+        return replace(
+            self,
+            tape=tape,
+            way="tape, one kernel for a wave" if tape.cuda else "tape",
+            private=self._private_traced(p, rates),
+        )
+
+    def _private_traced(self, p: int, rates: Hyperparameters) -> Private | None:
+        """Returns what makes steps private, its norms by a tape or program where there is one."""
+        return None if self.private is None else self.private.traced(p, rates.lr, self.features, self.targets)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether a tape makes all steps of rows where they lie."""
+        return self.tape is not None and self.private is None
 
     def _arguments(self, p: int, batch_size: int, rates: Hyperparameters) -> fx_program.Arguments:
         """Returns what gives arguments of a step, with some number of rows."""
@@ -147,6 +175,8 @@ class LocalSGD:
             some = rates.of(some, kept={name: started(one, x, w).abs() for name, one in declared.items()})
             some = _from(0.5 * x, some)
             x, examples, *more = taken(x, None if rates.momentum is None else 0.1 * x, examples, some)
+            if self.private is not None:
+                more += self.private.example(x, examples.shape[1] - self.keyed)
             return (x, examples, self.features, self.targets, *more)
 
         return arguments
@@ -175,7 +205,7 @@ class LocalSGD:
         """
         with torch.no_grad():
             rates = _from(x, rates)
-            if self.tape is not None:
+            if self.in_place:
                 return self.run_at_(x, v, None, examples, rates)
             steps_ = self.graphs or (self._own_steps_ if self.uneven == "skip" else self._steps_)
             return steps_(*taken(x, v, examples, rates))
@@ -203,12 +233,19 @@ class LocalSGD:
 
     def _steps_(self, x: Tensor, examples: Tensor, *more: Tensor) -> Tensor:
         first, *rest = examples.unbind(1)
-        total = self.step_(x, first.contiguous(), self.features, self.targets, *self._at(0, *more))
+        total = self._step_(x, first.contiguous(), *self._at(0, *more))
         for s, some in enumerate(rest, 1):
-            total = total + self.step_(x, some.contiguous(), self.features, self.targets, *self._at(s, *more))
+            total = total + self._step_(x, some.contiguous(), *self._at(s, *more))
         if self.uneven == "mask":
             return total / _steps_of(examples)
         return total / examples.shape[1] if rest else total
+
+    def _step_(self, x: Tensor, examples: Tensor, *more: Tensor) -> Tensor:
+        if self.private is None:
+            return self.step_(x, examples, self.features, self.targets, *more)
+        step_ = self.step_ if self.tape is None else self.tape.step_
+        examples, guards = self.private.of(x, examples, self.features, self.targets, more)
+        return step_(x, examples, self.features, self.targets, *more, *guards)
 
     def _at(self, s: int, lr: Tensor, *more: Tensor) -> tuple[Tensor, ...]:
         """Returns the coefficients of step s of an update."""
@@ -225,7 +262,7 @@ class LocalSGD:
         for s in range(most):
             w = int((steps > s).sum())  # rows that have this step: the first ones
             some = self._at(s, *(t[:w] for t in others))
-            total[:w] += self.step_(models[:w], examples[:w, s].contiguous(), self.features, self.targets, *some)
+            total[:w] += self._step_(models[:w], examples[:w, s].contiguous(), *some)
         for mine, new in zip((x, *more), (models, *others), strict=True):
             if mine.ndim == 2:  # models, and what is kept of them
                 mine.index_copy_(0, order, new)
@@ -247,8 +284,9 @@ def taken(x: Tensor, v: Tensor | None, examples: Tensor, rates: Hyperparameters)
 
     First x, examples, lr; where there are momentum buffers v, they are at place 4; what is kept comes last but ages.
     """
-    first = (x, examples, rates.lr, rates.momentum, v, rates.weight_decay, rates.clip, rates.proximal, rates.start)
-    return [t for t in (*first, *rates.own.values(), *rates.kept.values(), rates.age) if t is not None]
+    first = (x, examples, rates.lr, rates.momentum, v, rates.weight_decay, rates.clip)
+    second = (rates.example_clip, rates.noise, rates.proximal, rates.start)
+    return [t for t in (*first, *second, *rates.own.values(), *rates.kept.values(), rates.age) if t is not None]
 
 
 @dataclass(frozen=True)
@@ -266,6 +304,19 @@ class _Kind:
     pulls: bool
     optimizer: Optimizer | None
     own: tuple[str, ...]
+    private: bool
+    noisy: bool
+    expected: int | None
+
+    @property
+    def place(self) -> int:
+        """Where the largest norm of an example's gradient is, among what follows the targets, the step size first."""
+        return 1 + 2 * self.momentum + self.decay + self.clips
+
+    def guards(self, more: tuple[Tensor, ...]) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Returns what makes a step private: factors of gradients by name, and noise; they come last."""
+        factors = {"factors": more[len(more) - 1 - self.noisy]} if self.private else {}
+        return factors, more[-1] if self.noisy else None
 
     @property
     def plain(self) -> bool:
@@ -276,12 +327,12 @@ class _Kind:
         """Returns the coefficients of a step, and momentum buffers, from what follows the targets as arguments."""
         rest = iter(more)
         momentum, v = (next(rest) if self.momentum else None for _ in range(2))
-        kinds = (self.decay, self.clips, self.pulls, self.pulls)
-        decay, clip, proximal, start = (next(rest) if there else None for there in kinds)
+        kinds = (self.decay, self.clips, self.private, self.noisy, self.pulls, self.pulls)
+        decay, clip, _, _, proximal, start = (next(rest) if there else None for there in kinds)
         own = {name: next(rest) for name in self.own}
         kept = {} if self.optimizer is None else {name: next(rest) for name in type(self.optimizer).fields}
-        sgd = (lr, momentum, decay, self.nesterov, None, clip)
-        return Hyperparameters(*sgd, self.optimizer, own, kept, proximal=proximal, start=start), v
+        sgd = Hyperparameters(lr, momentum, decay, self.nesterov, None, clip, proximal=proximal, start=start)
+        return replace(sgd, optimizer=self.optimizer, own=own, kept=kept), v
 
 
 def _gradient(objective: Objective) -> Callable[..., tuple[dict[str, Tensor], tuple[Tensor, dict[str, Tensor]]]]:
@@ -304,11 +355,11 @@ def _step_function(objective: Objective, views: Views, kind: _Kind, kept: Collec
 
     def step_(x: Tensor, examples: Tensor, features: Tensor, targets: Tensor, lr: Tensor, *more: Tensor) -> Tensor:
         gone = examples[:, 0] < 0 if kind.masked else None
-        drawn = dict[str, Tensor]()
+        drawn, noise = kind.guards(more)
         if kind.keyed:
             examples, drawn["key"] = examples[:, :-1], examples[:, -1]
         if kind.padded:
-            examples, drawn["weights"] = filled(examples, lr)
+            examples, drawn["weights"] = filled(examples, lr, kind.expected)
         elif gone is not None:
             examples = examples.clamp(min=0)
         flat = examples.flatten()
@@ -319,76 +370,23 @@ def _step_function(objective: Objective, views: Views, kind: _Kind, kept: Collec
         if gone is not None:
             loss = loss.masked_fill(gone, 0.0)
             written = {k: torch.where(along(gone, new), statistics[k], new) for k, new in written.items()}
+        if noise is not None:
+            xi = views(noise)
+            g = {name: part + along(scale, xi[name]) * xi[name] for name, part in g.items()}
         rates, v = kind.rates(lr, more)
-        if rates.start is not None:
-            g = pulled(g, parts, views(rates.start), rates)
-        if rates.clip is not None:
-            g = clipped(g, rates.clip)
+        g = g if rates.start is None else pulled(g, parts, views(rates.start), rates)
+        g = g if rates.clip is None else clipped(g, rates.clip)
         if kind.optimizer is not None:
-            still = {name: torch.zeros_like(value) for name, value in statistics.items()}
-            _optimize_(x, torch.cat([part.reshape(len(x), -1) for part in (g | still).values()], 1), rates, gone)
+            none = {name: torch.zeros_like(value) for name, value in statistics.items()}
+            optimize_(x, torch.cat([part.reshape(len(x), -1) for part in (g | none).values()], 1), rates, gone)
         else:
             if gone is not None:
                 g = {name: part.masked_fill(along(gone, part), 0.0) for name, part in g.items()}
-                rates = _still(rates, gone)
+                rates = still(rates, gone)
             sizes = views(rates.lr) if kind.divides else dict.fromkeys(parts, rates.lr)
-            _descend_all_(parts, {} if v is None else views(v), g, (rates, sizes), kind.plain)
+            descend_all_(parts, {} if v is None else views(v), g, (rates, sizes), kind.plain)
         for name, value in written.items():
             statistics[name].copy_(value)
         return loss
 
     return step_
-
-
-def _descend_all_(
-    parts: dict[str, Tensor], buffers: dict[str, Tensor], g: dict[str, Tensor],
-    rates: tuple[Hyperparameters, dict[str, Tensor]], plain: bool,
-) -> None:  # fmt: skip
-    """Makes the gradient step of all parameters of all rows in place."""
-    for name, part in parts.items():
-        if plain:
-            part.sub_(g[name])
-        else:
-            _descend_(part, buffers.get(name), g[name], replace(rates[0], lr=rates[1][name]))
-
-
-def _optimize_(x: Tensor, g: Tensor, rates: Hyperparameters, gone: Bool[Tensor, " w"] | None) -> None:
-    """Makes the step of an optimizer in place; rows that do not have this step stay as they are."""
-    optimizer, kept = rates.optimizer, dict(rates.kept)
-    assert optimizer is not None
-    settings = {name: r.unsqueeze(1) for name, r in rates.own.items()}
-    if rates.weight_decay is not None:
-        decay = rates.weight_decay.unsqueeze(1)
-        if optimizer.decays:
-            settings["decay"] = decay
-        else:
-            g = g + decay * x
-    new = optimizer.step(x, g, kept, rates.lr.unsqueeze(1), **settings)
-    for name, old in rates.kept.items():
-        old.copy_(kept[name] if gone is None else torch.where(gone.unsqueeze(1), old, kept[name]))
-    x.copy_(new if gone is None else torch.where(gone.unsqueeze(1), x, new))
-
-
-def filled(examples: Int64[Tensor, "w b"], like: Tensor) -> tuple[Int64[Tensor, "w b"], Float[Tensor, "w b"]]:
-    """Returns minibatches filled up by their first example, and the weights of the mean over those that they had."""
-    real = examples >= 0
-    weights = real.to(like.dtype) / real.sum(1, keepdim=True).clamp(min=1)
-    return torch.where(real, examples, examples[:, :1].clamp(min=0)), weights
-
-
-def _still(rates: Hyperparameters, rows: Bool[Tensor, " w"]) -> Hyperparameters:
-    """Returns coefficients with which some rows, whose gradients are 0, keep their models and buffers."""
-    momentum = None if rates.momentum is None else rates.momentum.masked_fill(rows, 1.0)
-    decay = None if rates.weight_decay is None else rates.weight_decay.masked_fill(rows, 0.0)
-    return Hyperparameters(rates.lr.masked_fill(along(rows, rates.lr), 0.0), momentum, decay, rates.nesterov)
-
-
-def _descend_(x: Tensor, v: Tensor | None, g: Tensor, rates: Hyperparameters) -> None:
-    """Makes the gradient step of one parameter of all rows in place."""
-    if rates.weight_decay is not None:
-        g = g + along(rates.weight_decay, x) * x
-    if rates.momentum is not None and v is not None:
-        momentum = along(rates.momentum, x)
-        v.mul_(momentum).add_(g)
-        g = g + momentum * v if rates.nesterov else v
-    x.sub_(along(rates.lr, x) * g)

@@ -111,16 +111,24 @@ class OneByOne:
         w = self.reference.weight[actor] if message is None else torch.tensor(message.weight[k]).to(state.x)
         if not copies and self._cut(state, events, k, kind, i, j):
             return
+        origin = i if kind == MEET or message is None else int(message.node[k])
+        silent = self.reference.silent
+        if one_sided := kind == MEET and (i in silent or j in silent):
+            (i, j), kind = ((j, i) if i in silent else (i, j)), PUSH  # what is left of it
+            origin = i
+        if not copies and origin in silent:
+            return
         if copies and kind != SPLIT:
             state.x[j] = state.x[i]
             for name in state.travels & state.fields.keys():
                 state.fields[name][j] = state.fields[name][i]
         elif self.independent and self.rowwise.robust is not None:
-            origin = i if message is None else int(message.node[k])
             sides = ((i, i, j), (j, j, i)) if kind == MEET else ((i, origin, j),)
             robust_reference.contact_(self.rowwise, self.rowwise.robust, state, sides, w, time)
+        elif self.independent and one_sided:  # a form of meetings need not know of it; nothing but means is let silent
+            mixed, mean = self.reference.mixed(j, i), (1 - w) * state.x[j] + w * state.x[i]
+            state.x[j] = mean if mixed is None else torch.where(mixed.to(mean.device), mean, state.x[j])
         elif self.independent:
-            origin = i if kind == MEET or message is None else int(message.node[k])
             event = Event(PUSH if kind == PULL else kind, i, j, w, time, copies, origin=origin)
             before = self._rows(state, [i, j])
             self._event_(state, event, None)
@@ -129,7 +137,7 @@ class OneByOne:
                 made = self.rowwise.personal.kept(self._rows(state, [i, j]), before, mixed.expand(2, -1))
                 self._put_(state, [i, j], made)
         else:
-            self.rowwise.mix_(state, self._line(state, events, k, kind, (i, j), w), "sparse")
+            self.rowwise.mix_(state, self._line(state, events, k, kind, (i, j, origin), w), "sparse")
         width = self.reference.width_of(events, k, actor)
         before = self.reference.row(state, j, width).clone()
         self.reference.merge_(state, j, i, width, time)
@@ -145,9 +153,11 @@ class OneByOne:
         origin = i if kind == MEET else int(events.message.node[k])
         return self.reference.cut(state, j, origin, float(events.message.sent[k]))
 
-    def _line(self, state: State, events: Events, k: int, kind: int, rows: tuple[int, int], w: Tensor) -> GossipPhase:
-        """Returns one contact as a phase of its own."""
-        i, j = rows
+    def _line(
+        self, state: State, events: Events, k: int, kind: int, rows: tuple[int, int, int], w: Tensor
+    ) -> GossipPhase:
+        """Returns one contact as a phase of its own; rows: the one that is read, the one that changes, the origin."""
+        i, j, origin = rows
         receivers, senders = ([i, j], [j, i]) if kind == MEET else ([j], [i])
         size, message, sent, part = len(receivers), events.message, None, None
 
@@ -156,7 +166,7 @@ class OneByOne:
 
         actors = senders
         if message is not None:
-            actors = senders if kind == MEET else [int(message.node[k])]
+            actors = senders if kind == MEET else [origin]
             sent = column([float(message.sent[k])] * size, torch.float64)
             part = column([int(message.part[k])] * size)
         nodes = (column(receivers), column(senders), column(actors))
@@ -243,7 +253,8 @@ class _One:
     def steps(self) -> int:
         """Minibatch steps of the update."""
         examples = self.reference.problem.draw(np.array([self.node]), np.array([self.count]))
-        return int((examples[0, :, 0] >= 0).sum())
+        random = self.reference.problem.sampler.expected is not None  # then a minibatch may be empty
+        return examples.shape[1] if random else int((examples[0, :, 0] >= 0).sum())
 
     def descend(self, x: Float[Tensor, " p"]) -> Float[Tensor, " p"]:
         """Returns what local SGD makes of a model."""

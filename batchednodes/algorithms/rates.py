@@ -6,7 +6,6 @@ Notation: n nodes, w rows of a wave, p parameters.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
@@ -33,6 +32,10 @@ class Hyperparameters:
     are divided; None: they are not."""
     clip: Coefficient | None = None
     """Largest norm of a minibatch gradient of each node; None: of no node."""
+    example_clip: Coefficient | None = None
+    """Largest norm of the gradient of each single example; None: of no node."""
+    noise: Coefficient | None = None
+    """Standard deviation of the noise in the sum of such gradients, in each direction; None: no node has any."""
     optimizer: Optimizer | None = None
     """What makes steps in place of SGD; None: SGD does."""
     own: Mapping[str, Coefficient] = field(default_factory=dict)
@@ -67,14 +70,16 @@ class Hyperparameters:
             factor: of their step sizes; None: 1.
             kept: what the optimizer keeps of them.
         """
-        lr, momentum, decay, clip, proximal = (
+        lr, momentum, decay, clip, example_clip, noise, proximal = (
             None if r is None else r.index_select(0, rows)
-            for r in (self.lr, self.momentum, self.weight_decay, self.clip, self.proximal)
-        )
+            for r in (
+                self.lr, self.momentum, self.weight_decay, self.clip, self.example_clip, self.noise, self.proximal
+            )
+        )  # fmt: skip
         assert lr is not None
         lr = lr if factor is None else (lr.double() * factor).to(lr.dtype)
         own = {name: r.index_select(0, rows) for name, r in self.own.items()}
-        sgd = (lr, momentum, decay, self.nesterov, None, clip)
+        sgd = (lr, momentum, decay, self.nesterov, None, clip, example_clip, noise)
         return Hyperparameters(*sgd, self.optimizer, own, kept or {}, proximal=proximal)
 
     def factor(
@@ -90,23 +95,3 @@ class Hyperparameters:
         if self.schedule is None:
             return None
         return self.schedule.at(counts, times, {name: r.index_select(0, nodes) for name, r in self.scheduling.items()})
-
-
-def pulled(
-    g: dict[str, Tensor], x: dict[str, Tensor], start: dict[str, Tensor], rates: Hyperparameters
-) -> dict[str, Tensor]:
-    """Returns gradients with those of the proximal term, toward the models from which updates began."""
-    assert rates.proximal is not None
-    return {name: part + along(rates.proximal, part) * (x[name] - start[name]) for name, part in g.items()}
-
-
-def clipped(g: dict[str, Tensor], clip: Float[Tensor, " w"]) -> dict[str, Tensor]:
-    """Returns gradients of at most some norm over all parameters, as `torch.nn.utils.clip_grad_norm_` makes them."""
-    norm = torch.stack([part.flatten(1).norm(dim=1) for part in g.values()]).norm(dim=0)
-    factor = (clip / (norm + 1e-6)).clamp(max=1.0)
-    return {name: part * along(factor, part) for name, part in g.items()}
-
-
-def along(rate: Tensor, x: Tensor) -> Tensor:
-    """Returns a number of each row [w] such that it broadcasts over a parameter; numbers of each entry as they are."""
-    return rate if rate.ndim == x.ndim else rate.view(-1, *[1] * (x.ndim - 1))

@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from batchednodes.algorithms.local_sgd import filled
+from batchednodes.algorithms.gradient_step import filled
 from batchednodes.algorithms.mixing import Ages, Entries
 from batchednodes.algorithms.mixing.personal import Personal
+from batchednodes.algorithms.private import normal
 from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.algorithms.state import State
 from batchednodes.algorithms.versions import Layout
@@ -47,6 +48,8 @@ class Reference:
     """How step sizes are divided by ages; None: they are not."""
     personal: Personal | None = None
     """Which entries nodes mix; None: all."""
+    silent: frozenset[int] = frozenset()
+    """Nodes from whom nothing comes."""
 
     def event_(self, state: State, events: Events, k: int) -> None:
         """Runs event k of a window."""
@@ -61,6 +64,8 @@ class Reference:
             self._meet_(state, actor, peer, time)
         else:
             j, i = (actor, peer) if kind == PULL else (peer, actor)
+            if i in self.silent:
+                return
             versions = self.layout.of_node(state.versions, i)
             self._write_(state, j, self.weight[actor], state.x[i], versions, time, self.mixed(j, i))
 
@@ -80,16 +85,16 @@ class Reference:
             return
         elif events.kind[k] == MEET:
             self._meet_(state, j, i, time, w)
-        else:
+        elif node not in self.silent:
             kept = self.mixed(j, node)
             if self.entries is not None:
                 kept = self.entries.of(torch.tensor([j]), torch.tensor([part]))[0]
             self._write_(state, j, w, state.x[i], self.row(state, i, width), time, kept)
             self._grow_(state, j, i, part, copied=part < 0 and float(w) == 1)
-            if part == JOINED and state.read is not None:
-                state.read[j] = state.x[j]
             if self.replaces:
                 self._take_(state, j, i)
+        if part == JOINED and state.read is not None:
+            state.read[j] = state.x[j]
 
     def mixed(self, j: int, i: int) -> Tensor | None:
         """Returns which entries two nodes mix with each other; None: all."""
@@ -126,8 +131,10 @@ class Reference:
         w = self.weight[i] if w is None else w
         x_i, versions_i = state.x[i].clone(), self.layout.of_node(state.versions, i).clone()
         kept = self.mixed(i, j)
-        self._write_(state, i, w, state.x[j], self.layout.of_node(state.versions, j), time, kept)
-        self._write_(state, j, w, x_i, versions_i, time, kept)
+        if j not in self.silent:
+            self._write_(state, i, w, state.x[j], self.layout.of_node(state.versions, j), time, kept)
+        if i not in self.silent:
+            self._write_(state, j, w, x_i, versions_i, time, kept)
 
     def _write_(
         self,
@@ -187,10 +194,11 @@ class Reference:
         """Returns gradient and value, at a model, of the mean loss of all examples of some steps of an update of i."""
         point, losses, sizes = x.detach().clone().requires_grad_(), list[Tensor](), list[int]()
         for examples in self.problem.draw(np.array([i]), np.array([count]))[0, steps]:
-            if examples[0] < 0:
+            if self._is_missing(examples):
                 break
             losses.append(self._loss(point, examples))
-            sizes.append(int((examples[: examples.numel() - self.problem.sampler.keyed] >= 0).sum()))
+            size = int((examples[: examples.numel() - self.problem.sampler.keyed] >= 0).sum())
+            sizes.append(self.problem.sampler.expected or size)
         total = torch.stack([size * loss for size, loss in zip(sizes, losses, strict=True)]).sum() / sum(sizes)
         (g,) = torch.autograd.grad(total, point)
         if self.rates.clip is not None:
@@ -224,13 +232,11 @@ class Reference:
         index = self.problem.draw(np.array([i]), np.array([count]))[0]
         total = torch.zeros((), dtype=start.dtype, device=start.device)
         for examples in index:
-            if examples[0] < 0:
+            if self._is_missing(examples):
                 break
             optimizer.zero_grad()
             kept = dict[str, Tensor]()
-            loss = self._loss(torch.cat([*pieces]), examples, kept)
-            (loss + self._pull(torch.cat([*pieces]), start, i)).backward()
-            self._still_(pieces)
+            loss = self._slope_(pieces, examples, start, i, kept)
             if self.rates.clip is not None:
                 nn.utils.clip_grad_norm_(pieces, float(self.rates.clip[i]))
             self._age_(state, r, i, optimizer)
@@ -262,12 +268,10 @@ class Reference:
             kept = {name.replace("steps", "step"): state.fields[name][r].clone() for name in names}
             theirs.state[x] = kept | {"step": kept["step"].squeeze().float()}
         for examples in self.problem.draw(np.array([i]), np.array([count]))[0]:
-            if examples[0] < 0:
+            if self._is_missing(examples):
                 break
             x.grad, kept = None, dict[str, Tensor]()
-            loss = self._loss(x, examples, kept)
-            (loss + self._pull(x, start, i)).backward()
-            self._still_([x])
+            loss = self._slope_([x], examples, start, i, kept)
             if self.rates.clip is not None:
                 nn.utils.clip_grad_norm_([x], float(self.rates.clip[i]))
             if theirs is not None:
@@ -307,17 +311,57 @@ class Reference:
             assert pieces[0].grad is not None
             self.problem.stack.views(pieces[0].grad)[name].zero_()
 
+    def _is_missing(self, examples: Int64[Tensor, " b"]) -> bool:
+        """Returns whether a row does not have a step: one of an update with fewer steps than others."""
+        return self.problem.sampler.uneven and bool(examples[0] < 0)
+
     def _loss(
-        self, x: Float[Tensor, " p"], examples: Int64[Tensor, " b"], kept: dict[str, Tensor] | None = None
-    ) -> Float[Tensor, ""]:
-        """Returns the mean loss of a model on the examples of a minibatch; `kept` receives running statistics."""
-        if not self.problem.sampler.keyed:
-            return self.problem.loss(x, *self.problem.batch(examples[examples >= 0]), kept)
-        examples, key = examples[:-1], examples[-1]
-        if (examples >= 0).all():
-            return self.problem.loss(x, *self.problem.batch(examples), kept, key=key)
-        whole, weights = filled(examples.unsqueeze(0), x)  # so that masks are those of a whole minibatch
-        return self.problem.loss(x, *self.problem.batch(whole[0]), kept, key=key, weights=weights[0])
+        self, x: Float[Tensor, " p"], examples: Int64[Tensor, " b"], kept: dict[str, Tensor] | None = None,
+        factors: Tensor | None = None,
+    ) -> Float[Tensor, ""]:  # fmt: skip
+        """Returns the mean loss of a model on the examples of a minibatch, each gradient some times as long.
+
+        What forward makes of running statistics comes into `kept`.
+        """
+        sampler, more = self.problem.sampler, {} if factors is None else {"factors": factors}
+        if sampler.keyed:
+            examples, more["key"] = examples[:-1], examples[-1]
+        real = examples >= 0
+        if sampler.expected is None and (not sampler.keyed or bool(real.all())):
+            more |= {} if factors is None else {"factors": factors[real]}
+            return self.problem.loss(x, *self.problem.batch(examples[real]), kept, **more)
+        whole, weights = filled(examples.unsqueeze(0), x, sampler.expected)  # so that masks are those of a whole one
+        return self.problem.loss(x, *self.problem.batch(whole[0]), kept, **more, weights=weights[0])
+
+    def _slope_(
+        self, pieces: list[nn.Parameter], examples: Int64[Tensor, " b"], start: Float[Tensor, " p"], i: int,
+        kept: dict[str, Tensor],
+    ) -> Float[Tensor, ""]:  # fmt: skip
+        """Gives the parts of a model the gradient of a minibatch, with the proximal term; returns its loss."""
+        x, private = torch.cat([*pieces]), self.rates.example_clip is not None
+        loss = self._loss(x, examples, kept, self._factors(x.detach(), examples, i) if private else None)
+        (loss + self._pull(x, start, i)).backward()
+        self._still_(pieces)
+        if self.rates.noise is not None:
+            size = self.problem.sampler.expected or int((examples[:-1] >= 0).sum())
+            xi = float(self.rates.noise[i]) / size * normal(examples[-1:], x.numel())[0].to(x.dtype)
+            for piece, part in zip(pieces, xi.split([piece.numel() for piece in pieces]), strict=True):
+                assert piece.grad is not None
+                piece.grad += part
+        return loss
+
+    def _factors(self, x: Float[Tensor, " p"], examples: Int64[Tensor, " b"], i: int) -> Float[Tensor, " b"]:
+        """Returns how many times as long the gradient of each example of a minibatch of node i may be."""
+        assert self.rates.example_clip is not None
+        point, sampler, factors = x.clone().requires_grad_(), self.problem.sampler, list[Tensor]()
+        key = {"key": examples[-1]} if sampler.keyed else {}
+        whole, _ = filled(examples[: examples.numel() - sampler.keyed].unsqueeze(0), x)
+        features, targets = self.problem.batch(whole[0])
+        for one in torch.eye(len(features), dtype=x.dtype, device=x.device):
+            loss = self.problem.loss(point, features, targets, None, weights=one, **key)
+            (g,) = torch.autograd.grad(loss, point)
+            factors.append((self.rates.example_clip[i] / g.norm()).clamp(max=1.0))
+        return torch.stack(factors)
 
     def _pull(self, x: Float[Tensor, " p"], start: Float[Tensor, " p"], i: int) -> Float[Tensor, ""]:
         """Returns the proximal term of node i, toward the model from which its update began."""

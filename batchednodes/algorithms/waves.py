@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int32, Int64
+from jaxtyping import Bool, Float, Float64, Int32, Int64
 from torch import Tensor
 
 from batchednodes.algorithms.base import Rows
@@ -93,6 +93,8 @@ class Waves:
     """How rows are mixed in synchronous rounds; None: there are none."""
     drawing: DeviceSampler | None = None
     """What draws minibatches on the device; None: the host does."""
+    silent: Bool[Tensor, " n"] | None = None
+    """Nodes from whom nothing comes; None: there are none."""
 
     def update_(
         self,
@@ -149,7 +151,7 @@ class Waves:
 
         lie = state.read is None and self.rates.proximal is None  # updates begin from rows where they lie
         replays = lie and self.descent.graphs is not None and factor is None
-        if lie and self.descent.tape is not None:
+        if lie and self.descent.in_place:
             self.chunk.run_(
                 rows.numel(),
                 drawn,
@@ -255,6 +257,8 @@ class Waves:
         """Applies a phase of gossip to models and versions."""
         if self.quarantine:
             phase = phase.without(state.diverged_at)
+        if self.silent is not None:
+            phase = phase.silenced(self.silent)
         first = 0
         for wave, joining in self._joins(state, phase):
             self._mix_(state, phase.between(first, wave + 1))
@@ -277,7 +281,8 @@ class Waves:
 
     def _mix_(self, state: State, phase: GossipPhase) -> None:
         if self.entries is None:
-            self.rowwise.mix_(state, phase, self.kernel)
+            one_sided = phase.pairs and self.silent is not None  # which the fast kernels of meetings are not
+            self.rowwise.mix_(state, phase, "sparse" if one_sided else self.kernel)
         else:
             partial.mix_(state.x, phase, self.entries)
         if self.ages is not None and state.age is not None:
@@ -291,7 +296,7 @@ class Waves:
 
     def follows(self, state: State, lines: GossipPhase) -> bool:
         """Returns whether versions had better follow at the end of a window's lines, see `follow_`."""
-        later = self.kernel == "auto" and not self.quarantine and self.rounds is None
+        later = self.kernel == "auto" and not self.quarantine and self.rounds is None and self.silent is None
         return later and state.versions.numel() > 0 and follows(state.versions, lines)
 
     def follow_(self, state: State, lines: GossipPhase) -> None:

@@ -18,7 +18,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from batchednodes import __version__
-from batchednodes.cli import race
+from batchednodes.cli import counterfactuals, race
 from batchednodes.cli.arguments import ConfigFile, Force, Formats, OutFolder, Overrides, Quiet, TimeLimit
 from batchednodes.cli.confusion import confusion
 from batchednodes.cli.console import Output, check_written, console, loading, say
@@ -293,6 +293,10 @@ def figure(
     paths.check_absent(out, [] if force else [f"{name}.{kind}" for kind in (*kinds, "csv")])
     start.check_torch()
     commands.figure(name, quick, out, kinds, force)
+
+
+app.command()(counterfactuals.influence)
+app.command()(counterfactuals.reached)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from batchednodes.algorithms.gossip_sgd import GossipSGD
 from batchednodes.config.kinds import READER
 from batchednodes.config.messages import has_messages
 from batchednodes.config.personal import of_personal
+from batchednodes.config.privacy import of_privacy
 from batchednodes.config.robust import of_robustness, tells_lies
 from batchednodes.config.rules import Rule, given, refuse
 from batchednodes.events.merge import Gathering
@@ -39,6 +40,7 @@ def check_algorithm(c: Any) -> None:
             *_of_mixings(c, which),
             *of_robustness(c, which),
             *of_personal(c, which),
+            *of_privacy(c, which),
         ]
     )
 

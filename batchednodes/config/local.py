@@ -7,7 +7,40 @@ import numpy as np
 
 from batchednodes.algorithms.optim import SGD, Constant, Optimizer, Schedule
 from batchednodes.data import StepCount
-from batchednodes.numerics.values import PerNode, check_sizes, per_node, shown
+from batchednodes.data.minibatches import largest
+from batchednodes.numerics.values import PerNode, check_sizes, number, per_node, shown
+
+
+@dataclass(frozen=True)
+class Privacy:
+    """Differentially private steps (DP-SGD, Abadi et al. 2016): examples' gradients are clipped, and noise is added."""
+
+    clip: PerNode = 1.0
+    """Largest norm of the gradient of each single example over all parameters, to which longer ones are shortened;
+    positive and finite."""
+
+    noise: PerNode = 1.0
+    """Noise multiplier: the sum of a minibatch's gradients gets Gaussian noise of standard deviation noise * clip in
+    each direction; non-negative and finite; dimensionless."""
+
+    delta: float = 1e-5
+    """Probability delta with which the privacy loss may exceed the epsilon that metrics report; in (0, 1)."""
+
+    def __post_init__(self) -> None:
+        number(self.delta, 1, "delta", high=1.0, open_low=True)
+
+    def is_noisy(self) -> bool:
+        """Returns whether any node has noise."""
+        return self.noise not in (0, [0] * (len(self.noise) if isinstance(self.noise, list) else 0))
+
+    def check(self, n: int, seed: int, size: int) -> None:
+        """Checks what may differ from node to node, of the first nodes of a network.
+
+        Raises:
+            ValueError: something is out of range.
+        """
+        per_node(self.clip, n, seed, "local.privacy.clip", open_low=True, size=size)
+        per_node(self.noise, n, seed, "local.privacy.noise", size=size)
 
 
 @dataclass(frozen=True)
@@ -62,8 +95,13 @@ class Local:
     """Largest norm of a minibatch gradient over all parameters, to which longer ones are shortened; positive and
     finite; null: they stay as they are."""
 
-    sampling: Literal["shuffle", "replacement"] = "shuffle"
-    """shuffle: each epoch of a node deals its examples once, in a new order; replacement: independent draws."""
+    privacy: Privacy | None = None
+    """Differential privacy of each example of a node; null: none."""
+
+    sampling: Literal["shuffle", "replacement", "poisson"] = "shuffle"
+    """shuffle: each epoch of a node deals its examples once, in a new order; replacement: independent draws; poisson:
+    each example is in a minibatch with probability batch_size over those that the node owns, independently, so that
+    sizes are random and sums are divided by batch_size."""
 
     compile: Literal["auto", "on", "off"] = "auto"
     """off: each step is one call of vmap; auto: in a run of many updates, a tape or program traced from it once; on:
@@ -119,6 +157,8 @@ class Local:
             raise ValueError(f"local.nesterov must be false where local.momentum is 0, got true and momentum 0 {where}")
         self.optimizer.per_node(n, seed, "local.optimizer", size)
         self.schedule.per_node(n, seed, "local.schedule", size)
+        if self.privacy is not None:
+            self.privacy.check(n, seed, size)
         if self.clip is not None:
             per_node(self.clip, n, seed, "local.clip", open_low=True, size=size)
 
@@ -127,6 +167,8 @@ class Local:
         steps = self.steps if isinstance(self.steps, int) else self.steps.cumulated().size
         if isinstance(self.batch_size, str):
             return steps, examples
+        if self.sampling == "poisson":
+            return steps, largest(max(examples, self.batch_size), self.batch_size)
         if self.epochs is None:
             return steps, self.batch_size
         return self.epochs * -(-examples // self.batch_size), min(self.batch_size, examples)

@@ -31,6 +31,7 @@ def of_robustness(c: Any, which: str) -> tuple[Rule, ...]:
         (f"gossip.compress must be left out with {what}, which would take messages for models",
          (gathers or lies) and not plainly_averages(c.method), "leave it out"),
         *_of_messages(c, what, gathers or lies),
+        *_of_silence(c, which),
         (f"gossip.merge.kind must be one that takes whole models with {attack}, got {merge.split('=')[1]}",
          lies and c.gossip.merge.selects(), "use kind fixed"),
     )  # fmt: skip
@@ -45,6 +46,21 @@ def _of_messages(c: Any, what: str, robust: bool) -> tuple[Rule, ...]:
         *((f"{part}.{name} must be {value} with {what}", robust and given(getattr(c, part), name), "leave it out")
           for part, name, value in keys),
         (f"network.churn.start must be fresh with {what}", robust and c.network.churn.start != "fresh", "leave it out"),
+    )  # fmt: skip
+
+
+def _of_silence(c: Any, which: str) -> tuple[Rule, ...]:
+    """Returns the rules of nodes from whom nothing comes."""
+    silent, a = len(c.network.silent) > 0, type(c.method)
+    corrects = a.mixing == "double" and not a.descends
+    return (
+        (f"network.silent must be left out with {which}, where a contact is more than a mean at the node that receives",
+         silent and (not plainly_averages(c.method) or a.emits != ("x",) or corrects), "use another algorithm"),
+        (f"network.silent must be left out with {which}, whose rounds mix by matrices of its own",
+         silent and a.has_own_rounds(), "use another algorithm"),
+        ("gossip.on_receipt must be merge or merge_update with network.silent, got "
+         f"{c.gossip.on_receipt!r}, by which nodes take over what others send",
+         silent and c.gossip.on_receipt not in ("merge", "merge_update"), "use one of them"),
     )  # fmt: skip
 
 

@@ -33,6 +33,7 @@ _MAY_DIFFER = (
     "local.weight_decay",
     "local.proximal",
     "local.clip",
+    "local.privacy",
     "local.optimizer",
     "local.schedule",
     "task.data",

@@ -13,12 +13,33 @@ from threading import Lock
 from typing import Literal, no_type_check
 
 import numpy as np
+import scipy
 from jaxtyping import Float64, Int32, Int64, UInt64
 from numba import int64, njit
 
 from batchednodes.numerics import rng
+from batchednodes.numerics.logarithm import log
 
-_BATCH, _KEY, _STEPS = rng.BATCH, rng.KEY, rng.STEPS
+_BATCH, _KEY, _STEPS, _SAMPLED = rng.BATCH, rng.KEY, rng.STEPS, rng.SAMPLED
+
+_UNLIKELY = 1e-15
+"""Probability with which a Poisson sample has more samples than are kept of it, at most."""
+
+
+def largest(rows: int, batch_size: int) -> int:
+    """Returns how many of its rows a node's Poisson sample has at most, but with negligible probability.
+
+    Example:
+        >>> from batchednodes.data.minibatches import largest
+        >>> largest(1000, 32), largest(20, 16), largest(10, 10)
+        (87, 20, 10)
+    """
+    low, high = batch_size - 1, rows
+    while high - low > 1:  # more than `low` are likely enough, more than `high` are not
+        middle = (low + high) // 2
+        likely = scipy.special.bdtrc(middle, rows, batch_size / rows) > _UNLIKELY
+        low, high = (middle, high) if likely else (low, middle)
+    return high
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +51,9 @@ class Sampler:
     `replacement` each position is a uniform row of the node. With `shuffle` the node's rows are dealt epoch by epoch,
     each epoch in a new random order: every batch is full, so one may span two epochs, and a node with fewer rows than a
     batch repeats them.
+
+    With `poisson` each row of the node is in a minibatch with probability batch_size / m, independently: sizes are
+    random, and sums are divided by batch_size.
 
     Where an update is whole epochs, E of them, update k deals epochs E k to E k + E - 1 of the same stream. An epoch is
     ceil(m / batch_size) minibatches, the last of which holds what is left.
@@ -67,8 +91,8 @@ class Sampler:
     steps: int
     """Steps of one update, at most; 1 where it is whole epochs."""
 
-    sampling: Literal["shuffle", "replacement"]
-    """Without replacement within an epoch, or with."""
+    sampling: Literal["shuffle", "replacement", "poisson"]
+    """Without replacement within an epoch, or with; or each row independently."""
 
     epochs: int | None = None
     """Epochs of one update; None: it is `steps` full minibatches."""
@@ -98,7 +122,7 @@ class Sampler:
         assert n == 0 or 0 < np.diff(self.offsets).min() <= np.diff(self.offsets).max() < 2**31, "no empty shard"
         assert self.batch_size > 0, "a batch holds samples"
         assert self.steps > 0, "an update takes steps"
-        assert self.sampling in ("shuffle", "replacement"), self.sampling
+        assert self.sampling in ("shuffle", "replacement", "poisson"), self.sampling
         assert self.epochs is None or (self.epochs > 0 and self.steps == 1), "whole epochs in place of steps"
         assert self.epochs is None or self.sampling == "shuffle", "an epoch deals each row once"
         steps = np.full(n, self.steps) if self.epochs is None else self.epochs * -(-self.sizes // self.batch_size)
@@ -121,6 +145,9 @@ class Sampler:
     @property
     def shape(self) -> tuple[int, int]:
         """Most steps s of an update, and most samples b of a minibatch, of any node."""
+        if self.expected is not None:
+            sizes = np.unique(self.sizes)
+            return self.steps, max((largest(int(m), self.batch_size) for m in sizes), default=self.batch_size)
         if self.epochs is None:
             return self.steps, self.batch_size
         return int(self.steps_of.max(initial=0)), min(self.batch_size, int(self.sizes.max(initial=0)))
@@ -132,8 +159,25 @@ class Sampler:
         return s, b + self.keyed
 
     @property
+    def expected(self) -> int | None:
+        """Samples of a minibatch on average, where their number is random; None: it is not."""
+        return self.batch_size if self.sampling == "poisson" else None
+
+    def steps_before(self, counts: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+        """Returns how many minibatch steps each node has made in its first updates, counts[i] of node i."""
+        if self.steps_law is None:
+            return counts * self.steps_of
+        with self._lock:
+            before, steps = np.empty((2, counts.size), dtype=np.int64)
+            laws = (self.steps_law, self._updates, self._steps)
+            _counted(self.seeds, self.index, np.arange(counts.size), counts, *laws, before, steps)
+        return before
+
+    @property
     def padded(self) -> bool:
         """Whether some minibatch of a node is smaller than another's, or some update shorter."""
+        if self.expected is not None:
+            return True
         return self.epochs is not None and bool((self.epochs * self.sizes != math.prod(self.shape)).any())
 
     @property
@@ -171,6 +215,9 @@ class Sampler:
     def _draw_(self, nodes: np.ndarray, counts: np.ndarray, out: np.ndarray) -> None:
         """Writes the rows of minibatches, without keys."""
         parts = (self.seeds, self.index, self.rows, self.offsets, nodes)
+        if self.sampling == "poisson":
+            _sampled(*parts, counts, self.batch_size, out)
+            return
         if self.epochs is not None:
             _passed(*parts, counts, self.epochs, out)
             return
@@ -246,6 +293,28 @@ def _replaced(seeds, index, rows, offsets, nodes, firsts, sizes, out):  # noqa: 
         _words(seeds[i], index[i], first, first + size, words)
         for b in range(size):
             out[k, b] = rows[start + rng.below(words[b + (first & 1)], m)]
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _sampled(seeds, index, rows, offsets, nodes, counts, batch_size, out):  # noqa: ANN001, ANN202
+    """Takes each row of a node with probability q = batch_size / m.
+
+    From one to the next it is 1 + floor(log u / log(1 - q)) rows, with word 0 of block (step 2^32 + number) for u.
+    """
+    out[:] = -1
+    for k in range(nodes.size):
+        i = nodes[k]
+        start, m = offsets[i], offsets[i + 1] - offsets[i]
+        left = np.log1p(-batch_size / m) if batch_size < m else -np.inf
+        for s in range(out.shape[1]):
+            step, place = counts[k] * out.shape[1] + s, -1.0
+            for b in range(out.shape[2]):
+                u = rng.unit(rng.block(seeds[i], _SAMPLED, index[i], (step << 32) + b)[0])
+                place += 1.0 + np.floor(log(u) / left)
+                if place >= m:
+                    break
+                out[k, s, b] = rows[start + int64(place)]
 
 
 @njit(nogil=True, cache=True)

@@ -48,7 +48,7 @@ class DeviceSampler:
     @staticmethod
     def of(sampler: Sampler, device: torch.device) -> "DeviceSampler | None":
         """Returns what draws the same; None where the host does."""
-        plain = sampler.epochs is None and sampler.steps_law is None and not sampler.keyed
+        plain = sampler.expected is None and sampler.epochs is None and sampler.steps_law is None and not sampler.keyed
         if not plain or len(sampler.seeds) < NODES or not takes(torch.empty(0, device=device)):
             return None
         columns = (sampler.seeds.view(np.int64), sampler.index, sampler.rows, sampler.offsets)

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from batchednodes.config import Config, sweep
-from batchednodes.figures import bars, examples
+from batchednodes.figures import bars, examples, influence
 from batchednodes.figures.examples import Data, Rows
 from batchednodes.models import losses
 from batchednodes.models.stacked import Stack
@@ -129,6 +129,17 @@ class Result:
         if len(set(widths)) > 1:
             raise ValueError(f"versions must have one width, got networks with {widths} tracked sources; use tables")
         return self.tables[0] if len(widths) == 1 else torch.cat(self.tables)
+
+    @property
+    def influence(self) -> "pd.DataFrame":
+        """What `network.silent` nodes had changed, a row for each network with some and each of its nodes."""
+        return influence.table(self._configs, self.x, self.tables, self.evaluate())
+
+    def reached(self, network: int = 0) -> "pd.DataFrame":
+        """Returns how many updates of each tracked node (columns) are in each node's model (rows), at most."""
+        if not 0 <= network < len(self.tables):
+            raise ValueError(f"network must be one of 0 .. {len(self.tables) - 1}, got {network}")
+        return influence.reached(self._configs[network], self.tables[network])
 
     def model(self, i: int, merged: bool = False) -> nn.Module:
         """Returns a module with the weights of node i, 0 <= i < n; merged: with what adapters add in its weights."""

@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812  (the name PyTorch's own documenta
 from jaxtyping import Float
 from torch import Tensor
 
+from batchednodes.models.clipping import shortened
 from batchednodes.models.criterion import Criterion
 
 LossName = Literal["auto", "cross_entropy", "mse"]
@@ -39,9 +40,24 @@ class Loss:
     each: Callable[[Tensor, Tensor], Tensor]
     """Loss of each example [b]."""
 
-    def weighted(self, outputs: Tensor, targets: Tensor, weights: Float[Tensor, " b"]) -> Tensor:
+    def shortened(self, outputs: Tensor, targets: Tensor, factors: Float[Tensor, " b"]) -> Tensor:
+        """Returns the mean, such that the gradient of each example's loss is some times as long.
+
+        What comes back is multiplied where that changes no order of sums, so that factors of 1 change nothing at all.
+        """
+        if self.mean is cross_entropy:
+            return cross_entropy(outputs, targets, factors)
+        if self.mean in (F.mse_loss, _brier):
+            return self.mean(shortened(outputs, factors), targets)
+        return shortened(self.each(outputs, targets), factors).mean()
+
+    def weighted(
+        self, outputs: Tensor, targets: Tensor, weights: Float[Tensor, " b"], factors: Float[Tensor, " b"] | None = None
+    ) -> Tensor:
         """Returns the sum of the examples' losses times their weights; an example of weight 0 counts for nothing."""
         each = self.each(outputs, targets)
+        if factors is not None:
+            each = shortened(each, factors)
         return (each.masked_fill(weights == 0, 0.0) * weights).sum()  # 0 inf would be NaN
 
 
@@ -91,7 +107,7 @@ def _squares(outputs: Tensor, targets: Tensor) -> Tensor:
     return (outputs - targets).square().flatten(1).mean(1)
 
 
-def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+def cross_entropy(outputs: Tensor, targets: Tensor, factors: Float[Tensor, " b"] | None = None) -> Tensor:
     """Returns the mean over a minibatch, and over the labels of each example, of -log softmax(outputs)[target].
 
     The value and the gradient of `F.cross_entropy`, by two operations that vmap carries as they are; that one it
@@ -104,7 +120,8 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
         >>> cross_entropy(outputs, labels).allclose(torch.nn.functional.cross_entropy(outputs, labels))
         True
     """
-    return -_chosen(outputs, targets).mean()
+    found = _chosen(outputs, targets)
+    return -(found if factors is None else shortened(found, factors)).mean()
 
 
 def _chosen(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -115,6 +115,7 @@ class Problem:
         weights: Tensor | None = None,
         key: Int64[Tensor, ""] | None = None,
         stacked: bool = True,
+        factors: Tensor | None = None,
     ) -> Tensor:
         """Returns the mean loss of one model, whose parameters are given by name, on one minibatch.
 
@@ -127,11 +128,14 @@ class Problem:
             weights: of the examples [b]; None: those of the mean.
             key: of the minibatch step, by which masks are drawn; None: 0.
             stacked: whether vmap carries the call.
+            factors: how many times as long the gradient of each example's loss is [b]; None: as it is.
         """
         outputs = self.stack.call_named(parameters, features, key, stacked)
-        if weights is None:
-            return self.criterion.mean(outputs, targets)
-        return self.criterion.weighted(outputs, targets, weights)
+        if weights is not None:
+            return self.criterion.weighted(outputs, targets, weights, factors)
+        if factors is not None:
+            return self.criterion.shortened(outputs, targets, factors)
+        return self.criterion.mean(outputs, targets)
 
     def batch(self, index: Int64[Tensor, "*shape"]) -> tuple[Tensor, Tensor]:
         """Returns inputs [*shape, ...] and targets [*shape, ...] at places of minibatches, as `draw` gives them."""

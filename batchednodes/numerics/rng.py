@@ -20,6 +20,7 @@ DELAY, LOSS, AVAILABLE, ONLINE, LINK, FLOW, REACTIVE, ROUND, PHASE, PART, ENTRIE
 ATTACKERS = 34
 TAKES_PART, MATCHED, REGULAR = range(40, 43)
 STEPS = 50
+SAMPLED = 60
 """Streams: what a draw is for. One address never serves two purposes."""
 
 TOGETHER = 512

@@ -219,6 +219,22 @@ class GossipPhase:
             self, senders=senders, weights=torch.where(idle, 0.0, self.weights), idle=idle, before=self.senders
         )
 
+    def silenced(self, silent: Bool[Tensor, " n"]) -> "GossipPhase":
+        """Returns the same phase with what comes from some nodes made to do nothing, as `without` does it.
+
+        Of a meeting with such a node, its own side takes place all the same; copies of what is under way are made.
+
+        Args:
+            silent: of all nodes, from whom nothing comes.
+        """
+        idle = silent[self.senders if self.sent is None else self.actors] & ~self.copies()
+        idle &= self.senders != self.receivers  # what does nothing already, or an update
+        senders = torch.where(idle, self.receivers, self.senders)
+        idle_before = idle if self.idle is None else idle | self.idle
+        return replace(
+            self, senders=senders, weights=torch.where(idle, 0.0, self.weights), idle=idle_before, before=self.contacted
+        )
+
     def by_table(self, table: Int32[np.ndarray, " n"], count: int, updates: Bool[np.ndarray, " W"]) -> "GossipPhase":
         """Sorts the lines of each wave of gossip, on the host, by the table in which the versions of their rows lie.
 

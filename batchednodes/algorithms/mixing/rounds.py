@@ -135,9 +135,13 @@ class RoundMatrix:
 class RoundMatrices:
     """The gossip matrices of the rounds of some networks, each made once where it does not change."""
 
-    def __init__(self, weights: tuple[RoundLaw, ...], device: torch.device, dtype: torch.dtype) -> None:
-        """Takes the law of each network, and what the rows of x are."""
+    def __init__(
+        self, weights: tuple[RoundLaw, ...], device: torch.device, dtype: torch.dtype,
+        silent: tuple[tuple[int, ...], ...] | None = None,
+    ) -> None:  # fmt: skip
+        """Takes the law of each network, what the rows of x are, and the nodes of each from whom nothing comes."""
         self.weights, self.device, self.dtype = weights, device, dtype
+        self.silent = silent or ((),) * len(weights)
         self.made: dict[tuple[int, int], RoundMatrix] = {}
 
     def of(self, g: int, k: int) -> RoundMatrix:
@@ -145,5 +149,24 @@ class RoundMatrices:
         key = (g, self.weights[g].repeats(k))
         if key not in self.made:
             self.made = {kept: one for kept, one in self.made.items() if kept[0] != g or self.weights[g].few}
-            self.made[key] = RoundMatrix(self.weights[g].matrix(k), self.device, self.dtype)
+            matrix = self.weights[g].matrix(k)
+            if self.silent[g]:
+                matrix = silenced(matrix, self.silent[g], self.weights[g].sent(k).size)
+            self.made[key] = RoundMatrix(matrix, self.device, self.dtype)
         return self.made[key]
+
+
+def silenced(
+    matrix: "scipy.sparse.csr_array | np.ndarray | None", silent: tuple[int, ...], n: int
+) -> "scipy.sparse.csr_array":
+    """Returns W with the weights of some nodes at others given to those others' own models.
+
+    Example:
+        >>> from batchednodes.algorithms.mixing.rounds import silenced
+        >>> silenced(None, (0,), 2).toarray().tolist()
+        [[0.5, 0.5], [0.0, 1.0]]
+    """
+    found = scipy.sparse.coo_array(np.full((n, n), 1.0 / n) if matrix is None else matrix)
+    away = np.isin(found.col, silent) & (found.col != found.row)
+    column = np.where(away, found.row, found.col)
+    return scipy.sparse.csr_array((found.data, (found.row, column)), shape=(n, n))

@@ -163,6 +163,13 @@ METRICS = (
     Metric("accuracy_own_gini", "", "the same, Gini coefficient over nodes: 0 where all are alike"),
     Metric("accuracy_own_jain", "", "the same, Jain's index over nodes: 1 where all are alike"),
     Metric(
+        "epsilon_mean", "", "privacy loss epsilon of a node at local.privacy.delta, mean over nodes",
+        "privacy/epsilon_mean",
+    ),
+    Metric(
+        "epsilon_max", "", "privacy loss epsilon of the node that has lost most", "privacy/epsilon_max",
+    ),
+    Metric(
         "events_per_second", "1/s", "events in a second of wall time since the mark before",
         "run/events_per_second", kept="throughput",
     ),

@@ -31,7 +31,8 @@ from batchednodes.results.metrics.base import Measured
 from batchednodes.results.metrics.catalogue import KEYS
 from batchednodes.results.metrics.consensus import consensus, distances, finite, lengths, norms, unsound
 from batchednodes.results.metrics.own_tests import OWN
-from batchednodes.results.metrics.scores import Scores
+from batchednodes.results.metrics.privacy_loss import Accountant
+from batchednodes.results.metrics.scores import Scores, known_number
 from batchednodes.results.metrics.staleness import Staleness, Tracking
 from batchednodes.results.metrics.view import View
 from batchednodes.topology import Networks
@@ -81,6 +82,8 @@ class Evaluator:
     personal: Personal | None = None
     """Which entries nodes mix; None: all. Those that all of a network mix have a distance from their mean, and the mean
     model is their mean with the others of each node: its scores are then means over nodes."""
+    accountant: Accountant | None = None
+    """Accounts for the privacy loss of nodes; None: it is not known."""
 
     def observe(self, state: State, clocks: Clocks) -> "Observed":
         """Returns what holds now; all numbers come to the host at once, and it waits for the device once."""
@@ -206,10 +209,13 @@ class Evaluator:
             )
         if away is not None:
             present = int((~away[part]).sum())
-        counts = {f"messages_{name}": count for name, count in post.items()}
+        counts: dict[str, Any] = {f"messages_{name}": count for name, count in post.items()}
         contacts = int(clocks.gossips[part].sum())
         asked = contacts if self.laws is not None and self.laws.exchange == REQUEST else 0  # a request has no size
         counts["bytes_sent"] = self.bytes[g] * (post.get("sent", contacts) - asked)
+        if self.accountant is not None:
+            loss = self.accountant.epsilon(clocks.updates)[part]
+            counts |= {"epsilon_mean": known_number(float(loss.mean())), "epsilon_max": known_number(float(loss.max()))}
         row = seen.row | {"model_norm_mean": norm, "model_age_mean": age, "nodes_present": present} | counts
         return replace(seen, row={key: row.get(key) for key in KEYS})
 

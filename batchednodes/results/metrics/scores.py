@@ -83,11 +83,12 @@ class Scores:
         }
         rows = [dict(zip(columns, values, strict=True)) for values in torch.stack(list(columns.values()), 1).tolist()]
         for row, values in zip(rows, torch.stack(list(shares.values()), 1).tolist(), strict=True):
-            row.update((key, _known(value)) for key, value in zip(shares, values, strict=True))
+            row.update((key, known_number(value)) for key, value in zip(shares, values, strict=True))
         nodes = {"loss": loss.numpy(), "distance_from_mean": self.distances.numpy(), "accuracy": accuracy.numpy()}
         for k, (g, row) in enumerate(zip(numbers.tolist(), rows, strict=True)):
             yield g, (row, {name: values[k] for name, values in nodes.items()})
 
 
-def _known(value: float) -> float | None:
+def known_number(value: float) -> float | None:
+    """Returns a number; None: it is not known, which NaN says."""
     return None if math.isnan(value) else value

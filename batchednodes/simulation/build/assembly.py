@@ -46,6 +46,7 @@ from batchednodes.results import theory
 from batchednodes.results.metrics import base as own_metrics
 from batchednodes.results.metrics.consensus import quarantine_
 from batchednodes.results.metrics.evaluator import Evaluator
+from batchednodes.results.metrics.privacy_loss import Accountant
 from batchednodes.results.metrics.staleness import Sources, Tracking, sample
 from batchednodes.simulation.build import datasets, fields, learning, local, personal, trials
 from batchednodes.simulation.build import robust as robustness
@@ -161,6 +162,7 @@ def assemble(
     sent = tuple(sides * fields.message(c, personal.sent(c, problem.stack)) for c in configs)
     extra = (rowwise.models, own, attackers if attackers.any() else None, sent)
     extra += ("classes" in config.run.metrics, config.run.node_metrics, rowwise.personal)
+    extra += (Accountant.of(configs, problem.sampler),)
     evaluator = Evaluator(events.networks, _tried(problem, evaluated), tracking, *constants, laws, *extra)
     evaluator.measured(state, 0.0, np.zeros(events.networks.n, bool))  # what a user's metric cannot is refused here
     return Simulation(engine, state, declared, evaluator, problem, chunks, updated, labels)
@@ -176,11 +178,15 @@ def _executor(
     entries, ages = _entries(config, events, problem)
     declared = fields.declared(configs, rates.momentum is not None, entries.parts if entries and ages else 0)
     carries, replaces = (config.gossip.on_receipt in kinds for kinds in (("update", "update_merge"), ("update",)))
-    rounds = RoundMatrices(events.weights, where, dtype) if isinstance(events, Barriers) else None
+    quiet = tuple(c.network.silent for c in configs)
+    rounds = RoundMatrices(events.weights, where, dtype, quiet) if isinstance(events, Barriers) else None
+    silent = np.concatenate(
+        [first + np.array(i, np.int64) for first, i in zip(events.networks.offsets[:-1], quiet, strict=True)]
+    )
     laws, own = (rates, weight, tracking.layout, tracking.own), personal.personal(configs, problem.stack, where)
     if config.executor == "serial":
         load_compiler()
-        reference = Reference(problem, *laws, quarantine, entries, replaces, ages, own)
+        reference = Reference(problem, *laws, quarantine, entries, replaces, ages, own, frozenset(silent.tolist()))
         descent = local.plain_descent(config, problem, rates)
         rowwise = _rowwise(configs, events, Gradient(problem), descent, rates, own)
         plain = type(config.method) is GossipSGD and rounds is None and rowwise.robust is None
@@ -193,7 +199,12 @@ def _executor(
         _ = gradient.steps  # made before the run
     rowwise = _rowwise(configs, events, gradient, descent, rates, own)
     drawing = DeviceSampler.of(problem.sampler, where) if problem.feed is None else None
-    choices = (rows[1], config.run.mixing, quarantine, entries, carries, replaces, ages, rounds, drawing)
+    mask = None
+    if silent.size:
+        mask = torch.zeros(events.networks.n, dtype=torch.bool)
+        mask[torch.from_numpy(silent)] = True
+        mask = mask.to(where)
+    choices = (rows[1], config.run.mixing, quarantine, entries, carries, replaces, ages, rounds, drawing, mask)
     return Batched(Waves(rowwise, problem, descent, *laws, *choices)), rowwise, declared
 
 
@@ -320,7 +331,7 @@ def mean_staleness(config: Config, events: Timeline, g: int, sources: Sources) -
         or events.at_update is not None
     ):
         return None
-    if isinstance(events, Barriers):
+    if isinstance(events, Barriers) or config.network.silent:
         return None
     lawful = isinstance(config.network.topology, Complete) and n > 1 and tracked.size > 0
     if not lawful or capacity[0] == 0 or (capacity != capacity[0]).any() or events.gossip.quantiles is not None:

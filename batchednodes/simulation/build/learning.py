@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from batchednodes.algorithms.local_sgd import filled
+from batchednodes.algorithms.gradient_step import filled
 from batchednodes.config import Config, Local
 from batchednodes.data import Dataset, DataSizes, Heterogeneity, Sampler, Shards
 from batchednodes.data.sources.mapped import MappedRows
@@ -95,10 +95,10 @@ def problem(
     found = replace(found, features=features) if feed is None else found.fed(feed)
     trials.check(config, targets, sets[0].classes)
     trials.check_augmentations(config, found)
-    return without_trunk(_tried(config, found)), tuple(datasets.heterogeneity(*one) for one in dealt)
+    return without_trunk(_tried(configs, found)), tuple(datasets.heterogeneity(*one) for one in dealt)
 
 
-def _tried(config: Config, found: Problem) -> Problem:
+def _tried(configs: Sequence[Config], found: Problem) -> Problem:
     """Returns a problem that knows how vmap carries its model, which is tried on a minibatch.
 
     Raises:
@@ -108,16 +108,17 @@ def _tried(config: Config, found: Problem) -> Problem:
     first, _ = filled(found.draw(node, node)[0, :1], like)
     ways = Trial(found, *found.batch(first[0])).ways()
     found = replace(found, stack=replace(found.stack, ways=ways))
-    if ways.draws:
+    privacy = [c.local.privacy for c in configs if c.local.privacy is not None]
+    if ways.draws or any(one.is_noisy() for one in privacy):
         found = replace(found, sampler=replace(found.sampler, keyed=True))
         found = found if found.feed is None else found.fed(found.feed.drawing(keyed=True))
-    if found.sampler.padded:
+    if found.sampler.padded or privacy:
         exact = torch.promote_types(found.stack.dtype, torch.float32)  # bfloat16 rounds as much as examples may matter
         samples, where = found.sampler.rows.size, found.features.device
         some, _ = found.rows(torch.arange(0, samples, max(1, samples // _APART), device=where)[:_APART])
         some = some.to(exact) if some.is_floating_point() else some
         outputs = found.classes or found.targets.shape[1]
-        whole = Stack.of(config.task.model.module(found.shape, outputs), exact, where)
+        whole = Stack.of(configs[0].task.model.module(found.shape, outputs), exact, where)
         check_apart(replace(whole, ways=ways), some)
     return found
 
@@ -141,7 +142,17 @@ def _feed(
 
 
 def _sampler(local: Local, seeds: np.ndarray, index: np.ndarray, rows: np.ndarray, offsets: np.ndarray) -> Sampler:
-    """Returns the minibatches of all nodes; arguments: see `Sampler`."""
+    """Returns the minibatches of all nodes; arguments: see `Sampler`.
+
+    Raises:
+        ValueError: a node owns too few examples.
+    """
+    owned = np.diff(offsets)
+    if local.sampling == "poisson" and int(local.batch_size) > owned.min():
+        raise ValueError(
+            f"local.batch_size must be at most the examples of each node with local.sampling=poisson, got "
+            f"{local.batch_size} where node {owned.argmin()} of the batch owns {owned.min()}; make it smaller"
+        )
     law = None if isinstance(local.steps, int) else local.steps.cumulated()
     steps = local.steps if isinstance(local.steps, int) else local.steps.cumulated().size
     size, epochs = local.batch_size, local.epochs

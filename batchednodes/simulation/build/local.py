@@ -13,7 +13,7 @@ from torch import Tensor
 from batchednodes.algorithms.local_sgd import LocalSGD, Uneven
 from batchednodes.algorithms.optim import SGD, Constant
 from batchednodes.algorithms.rates import Hyperparameters
-from batchednodes.config import Config
+from batchednodes.config import Config, Local
 from batchednodes.data import Sampler
 from batchednodes.models.problem import Problem
 from batchednodes.numerics import devices
@@ -46,6 +46,8 @@ def descent(config: Config, problem: Problem, rates: Hyperparameters, chunks: Ch
         if local.compile == "on":
             raise ValueError("local.compile must be auto or off where task.model keeps running statistics, got 'on'")
         return replace(made, refused=("the model keeps running statistics, which no tape or program writes",))
+    if made.private is not None:
+        made = replace(made, private=replace(made.private, rows=chunks.update))
     if local.compile == "off" or made.divides or (local.compile == "auto" and not chunks.traced):
         return replace(made, refused=(_untraced(made.divides, local.compile),))
     batch, compiled, cuda = sampler.shape[1], local.compile == "on", devices.is_cuda(rates.lr.device)
@@ -89,8 +91,8 @@ def plain_descent(config: Config, problem: Problem, rates: Hyperparameters) -> L
     sampler = problem.sampler
     data = (problem.features, problem.targets, sampler.padded, _uneven(sampler, rates.lr.device))
     divides = config.gossip.merge.weighing(np.zeros(1)).divides
-    stack = problem.stack
-    return LocalSGD.of(problem.objective, stack.views, rates, *data, divides, sampler.keyed, tuple(stack.kept))
+    stack, kept = problem.stack, tuple(problem.stack.kept)
+    return LocalSGD.of(problem.objective, stack.views, rates, *data, divides, stack.ways.draws, kept, sampler.expected)
 
 
 def _uneven(sampler: Sampler, where: torch.device) -> Uneven:
@@ -115,6 +117,7 @@ def hyperparameters(configs: Sequence[Config], dtype: torch.dtype, where: torch.
         np.full(n, math.inf) if c == math.inf else per_node(c, n, seed, "local.clip", open_low=True)
         for c, (_, n, seed) in zip(clips, parts, strict=True)
     ]
+    example_clip, noise = _private(parts)
     idle = isinstance(schedule, Constant) and not scheduling["warmup"].any()
     return Hyperparameters(
         send(lr),
@@ -122,12 +125,34 @@ def hyperparameters(configs: Sequence[Config], dtype: torch.dtype, where: torch.
         send(decay) if decay.any() else None,
         configs[0].local.nesterov,
         clip=send(np.concatenate(clip)) if any(c != math.inf for c in clips) else None,
+        example_clip=None if example_clip is None else send(example_clip),
+        noise=None if noise is None else send(noise),
         proximal=send(proximal) if proximal.any() else None,
         optimizer=None if isinstance(optimizer, SGD) else optimizer,
         own={name: send(value) for name, value in own.items()},
         schedule=None if idle else schedule,
         scheduling={name: torch.from_numpy(value).to(where) for name, value in scheduling.items()},
     )
+
+
+def _private(parts: Sequence[tuple[Local, int, int]]) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Returns the largest norm of an example's gradient, and the noise in their sum, of each node; None: of none.
+
+    Args:
+        parts: settings, number of nodes and seed of each network.
+    """
+    if all(local.privacy is None for local, *_ in parts):
+        return None, None
+    clips, noises = list[np.ndarray](), list[np.ndarray]()
+    for local, n, seed in parts:
+        if local.privacy is None:
+            clips.append(np.full(n, math.inf))
+            noises.append(np.zeros(n))
+        else:
+            clips.append(per_node(local.privacy.clip, n, seed, "local.privacy.clip", open_low=True))
+            noises.append(clips[-1] * per_node(local.privacy.noise, n, seed, "local.privacy.noise"))
+    noise = np.concatenate(noises)
+    return np.concatenate(clips), noise if noise.any() else None
 
 
 def _alike(configs: Sequence[Config], name: str) -> tuple[Any, dict[str, np.ndarray]]:

@@ -25,6 +25,7 @@ def check_statistics(config: Config, stack: Stack) -> None:
             ("update.applies must be at_completion", config.update.applies != "at_completion", "leave it out"),
             ("gossip.compress must be left out", not g.compress.exact, "leave it out"),
             ("gossip.merge must average whole models, and nobody attack,", partial, "leave that out"),
+            ("local.privacy must be left out", config.local.privacy is not None, "leave it out"),
             ("dtype must be float32 or float64", config.dtype == "bfloat16", "use float32"),
         )
     )  # fmt: skip

@@ -112,6 +112,8 @@ class MemoryBudget:
         examples += _FED * steps * b * self._example(self.sizes[0]) if self.is_fed else 0
         rows = 6 if self.ages == 0 else 8  # ages, and step sizes
         rows += 2 * any(c.local.proximal != 0 for c in self.configs)  # where updates began, and how far it is
+        if any(c.local.privacy is not None and c.local.privacy.is_noisy() for c in self.configs):
+            rows += 7 * 8 // self.item  # noise, and the integers and numbers of 8 bytes that it is made from
         each = self.neighbours or self.edges / self.nodes  # rows are filled up to those of the largest
         kept = [
             math.ceil(each if one.lives == "edge" else 1) * one.size(self.p, self.item)
@@ -290,7 +292,9 @@ class MemoryBudget:
         """Returns the bytes of temporaries; graphs: whether updates are CUDA graphs, which have rows of their own."""
         widths = self.p * self.item + sum(one.size(self.p, self.item) for one in self.declared.values() if one.mixed)
         rows = chunks.update if self.descending is None else max(chunks.update, 2)  # a trial of the model takes two
-        return {
+        private = any(c.local.privacy is not None for c in self.configs)
+        norms = {"norms of single examples": chunks.update * self.update_row} if private else {}
+        return norms | {
             "local updates": max(rows * self.update_row, self.most) * (2 if graphs else 1),
             "evaluation": chunks.evaluate * self.evaluated_row,
             "mixing": writes * (widths + 12 * tracked + 64),
