@@ -46,7 +46,12 @@ def batched(problem: Problem, x: Tensor, updates: int = 2, compiled: bool = Fals
     x, some = x.clone(), rates(problem)
     v = torch.zeros_like(x)
     descent = LocalSGD.of(
-        problem.objective, problem.stack.views, some, problem.features, problem.targets, keyed=problem.sampler.keyed,
+        problem.objective,
+        problem.stack.views,
+        some,
+        problem.features,
+        problem.targets,
+        keyed=problem.sampler.keyed,
         kept=tuple(problem.stack.kept),
     )
     if compiled:
