@@ -132,7 +132,7 @@ class Trial:
         """
         row = self.row.clone().requires_grad_()
         try:
-            loss = self._going(ways).loss(row, self.features, self.targets, **self._drawn(ways))
+            loss = self._going(ways).loss(row, self.features, self.targets, None, **self._drawn(ways))
             if loss.requires_grad:
                 loss.backward()
         except (Exception, SystemExit) as error:  # whatever the user's forward raises, and autograd of it
