@@ -208,7 +208,8 @@ class Stack:
         """Returns a module of its own with the parameters of a row, copied."""
         module, views = copy.deepcopy(self.blank), self.views(row)
         _replace(module, lambda name, _: views[name].detach().clone())
-        set_buffers_(module, {name: views[name].detach().clone().to(kind) for name, kind in self.kept.items()})
+        kinds = {name: None if kind.is_floating_point else kind for name, kind in self.kept.items()}
+        set_buffers_(module, {name: views[name].detach().clone().to(kind) for name, kind in kinds.items()})
         restore_(module)
         return module
 

@@ -34,7 +34,7 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_batched_equals_serial(way):
-    options = (*WAYS[way], RANDOM, "task.model.init=independent")
+    options = (*WAYS[way], RANDOM, "task.model.init=independent", "run.until=3")
     batched, plain = made(options), "algorithm" not in str(options) and "rounds" not in way
     options = [one for one in options if not one.startswith("run.mixing")]
     for independent in (True,) if plain else (True, False):
