@@ -192,7 +192,7 @@ def _targeted(pattern: str, known: dict[str, nn.Module], inside: set[str]) -> li
         got = f"got {shown(pattern)}, which means {type(known[name]).__name__} at {name or 'the top'!r}"
         fix = "; attention computes with its weight alone" if name in inside else ""
         raise ValueError(f"{rule}mean layers of type {kinds}, {got}{fix}")
-    names = [name for name, part in known.items() if type(part) in _ADAPTED and name not in inside]
+    names = [name or "*" for name, part in known.items() if type(part) in _ADAPTED and name not in inside]
     raise ValueError(f"{rule}be ends of names of layers, got {shown(pattern)}, which none has{_near(pattern, names)}")
 
 

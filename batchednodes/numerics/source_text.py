@@ -86,6 +86,7 @@ class _Text:
     def definition(self, value: Any) -> str:
         """Returns the text that defines a class or a function, which is told by the code in it."""
         for code in _codes(value):
+            linecache.checkcache(code.co_filename)  # a script may have changed since its lines were last asked for
             lines = linecache.getlines(code.co_filename)
             try:
                 body = ast.parse("".join(lines)).body

@@ -115,7 +115,7 @@ def tokens(lines: list[str]) -> np.ndarray:
     return np.array([one.ids for one in found.encode_batch(lines)], dtype=np.int64)
 
 
-def data(archive: str, rows: int = 6000) -> tuple[np.ndarray, ...]:
+def data(archive: str, rows: int = 3000) -> tuple[np.ndarray, ...]:
     """Returns tokens and labels of some texts, and those of a sixth of them for testing."""
     lines, positive = texts(archive)
     chosen, train = np.random.default_rng(0).permutation(len(lines))[:rows], rows * 5 // 6
@@ -129,7 +129,7 @@ def settings(nodes: int = 100) -> dict[str, object]:
         "network": {"nodes": nodes},
         "gossip": {"clock": {"rate": "log(n)"}},
         "local": {"lr": 5e-3, "batch_size": 8, "optimizer": {"kind": "adam"}},
-        "run": {"until": 32, "mark_every": 16, "eval_nodes": 1, "checkpoint_every": {"minutes": None}},
+        "run": {"until": 24, "mark_every": 8, "eval_nodes": 1, "checkpoint_every": {"minutes": None}},
     }
 
 
