@@ -5,7 +5,6 @@ Notation: n nodes.
 
 import bisect
 import copy
-import itertools
 import math
 import os
 import re
@@ -24,6 +23,7 @@ from batchednodes.config.algorithm import check_algorithm
 from batchednodes.config.checks import check_nodes, check_together
 from batchednodes.config.kinds import READER
 from batchednodes.config.local import Local
+from batchednodes.config.marks import MARKS, check_times
 from batchednodes.config.messages import check_messages
 from batchednodes.config.own_metrics import Metrics, check_metrics
 from batchednodes.config.rules import given
@@ -37,10 +37,6 @@ from batchednodes.events.synchronous import Synchronous
 from batchednodes.events.token_accounts import Flow, Unlimited
 from batchednodes.models.criterion import Criterion
 from batchednodes.numerics.values import PerNode, count, number, shown
-
-MARKS = 1_000_000
-"""The largest number of marks, and of windows, of a run."""
-
 
 @dataclass(frozen=True)
 class Network:
@@ -256,7 +252,10 @@ class Run:
                 least = f"at least until / {MARKS:,} = {self.until / MARKS:g} [s]"
                 raise ValueError(f"{key} must be {least}, got {shown(step)}; make it larger, or run.until smaller")
         if self.mark_at is not None:
-            _check_times(self.mark_at, self.mark_every)
+            check_times(self.mark_at)
+            if given(self, "mark_every"):
+                got = shown(self.mark_every)
+                raise ValueError(f"mark_every must be left out where mark_at is given, got {got}")
         count(self.keep_checkpoints, 1, "keep_checkpoints", high=10**6)
         if self.checkpoint_folder is not None and (not self.checkpoint_folder or "\0" in self.checkpoint_folder):
             raise ValueError(f"checkpoint_folder must be the path of a folder, got {shown(self.checkpoint_folder)}")
@@ -270,22 +269,6 @@ class Run:
         if self.mark_at is None:
             return 1 + math.ceil(self.until / self.mark_every)
         return 2 + bisect.bisect_left(self.mark_at, self.until)
-
-
-def _check_times(times: tuple[float, ...], mark_every: float) -> None:
-    """Checks the times of marks that are given one by one.
-
-    Raises:
-        ValueError: they do not rise from above 0, are too many, or `mark_every` is given besides.
-    """
-    if not 0 < len(times) <= MARKS:
-        raise ValueError(f"mark_at must be a list of 1 to {MARKS:,} times [s], got {len(times):,}; null means none")
-    for before, time in itertools.pairwise((0.0, *times)):
-        if not isinstance(time, int | float) or not before < time < math.inf:
-            rule = f"mark_at must be positive, finite times [s], each later than the one before, {before:g}"
-            raise ValueError(f"{rule}, got {shown(time)}; sort them")
-    if mark_every != Run.mark_every:
-        raise ValueError(f"mark_every must be left out where mark_at is given, got {shown(mark_every)}")
 
 
 @dataclass(frozen=True)
