@@ -38,6 +38,7 @@ from batchednodes.events.token_accounts import Flow, Unlimited
 from batchednodes.models.criterion import Criterion
 from batchednodes.numerics.values import PerNode, count, number, shown
 
+
 @dataclass(frozen=True)
 class Network:
     """The nodes, and who may contact whom."""
