@@ -8,13 +8,11 @@ from batchednodes.config.kinds import KINDS, READER, register
 from batchednodes.config.local import Local
 from batchednodes.config.messages import has_messages
 from batchednodes.config.registry import blamed
+from batchednodes.config.run import Every, Run, Staleness
 from batchednodes.config.schema import (
     Config,
-    Every,
     Gossip,
     Network,
-    Run,
-    Staleness,
     Task,
     Update,
     reseeded,

@@ -188,7 +188,7 @@ class TopologyQuadratics(Experiment):
 
     def findings(self, table: pd.DataFrame) -> list[Table]:
         runs = table[table["neighbours"].notna()]
-        title = "effective neighbours that runs measure, with 99% intervals"
+        title = "effective neighbours that runs measure, with 99% intervals; all graphs share their noise"
         shown = Table("graph", "gamma", "theory", "measured", "within 99%", title=title)
         for (_, row), held in zip(runs.iterrows(), inside(runs, "neighbours", "measured_theory", 99), strict=True):
             measured = f"{row['neighbours']:.4g} ± {row['neighbours_high_99'] - row['neighbours']:.2g}"

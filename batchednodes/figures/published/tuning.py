@@ -85,7 +85,7 @@ def points(budget: int) -> Int64[np.ndarray, " k"]:
         >>> from batchednodes.figures.published.tuning import points
         >>> found = points(70000)
         >>> len(found), found[:4].tolist(), found[-2:].tolist()
-        (705, [1, 2, 3, 4], [68453, 69222])
+        (685, [1, 2, 3, 4], [68454, 69223])
     """
     spaced = np.unique(np.rint(2.0 ** np.linspace(0.0, math.log2(budget), _POINTS)).astype(np.int64))
     return spaced[spaced < budget]
