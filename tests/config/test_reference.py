@@ -6,6 +6,7 @@ import pytest
 
 from batchednodes.config import KINDS, Config, Gossip, Local, Network, Run, Staleness, Task, Update, to_dict
 from batchednodes.config.reference import catalogue, docstrings
+from batchednodes.config.stopping import StopWhen
 
 PER_NODE = "a number, an expression in n, a list of n numbers or a distribution {kind: ...}"
 
@@ -19,6 +20,7 @@ CLASSES = [
     Task,
     Run,
     Staleness,
+    StopWhen,
     *(c for kinds in KINDS.values() for c in kinds.values()),
 ]
 
@@ -47,8 +49,8 @@ def test_the_catalogue_names_every_setting_once():
 
     listed = {s.path for entry in entries if entry.default or not entry.name for s in entry.settings}
     in_use = {leaf for leaf in leaves(to_dict(Config()), "") if not leaf.endswith(".kind")}
-    private = {f"local.privacy.{name}" for name in ("clip", "noise", "delta")}  # a section that is null by default
-    assert listed - private == in_use - {"local.privacy", "task.partition", "task.shift"}  # the last two: no kind is
+    null = {"task.partition", "task.shift", "run.stop_when", "local.privacy"}  # by default: no kind, no section is
+    assert {path for path in listed if not path.startswith(("run.stop_when.", "local.privacy."))} == in_use - null
 
 
 def test_the_catalogue_reads_types_defaults_and_meanings_off_the_code():
