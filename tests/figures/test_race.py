@@ -231,6 +231,7 @@ def test_candidates_come_to_what_they_come_to_alone_and_the_worse_half_leaves():
     assert last["score"].item() == pytest.approx(train(alone).metrics["loss_mean"].iloc[-1], rel=1e-5)  # float32
 
 
+@pytest.mark.slow
 def test_a_race_leaves_runs_that_train_repeats_and_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     entry = Entry.of(
