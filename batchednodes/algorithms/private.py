@@ -77,12 +77,12 @@ class Private:
     def of(
         self, x: Float[Tensor, "w p"], examples: Int64[Tensor, "w b"], features: Tensor, targets: Tensor,
         more: Sequence[Tensor],
-    ) -> tuple[Int64[Tensor, "w b"], list[Tensor]]:  # fmt: skip
+    ) -> tuple[Int64[Tensor, "w b1"], list[Tensor]]:  # fmt: skip
         """Returns minibatches without keys that no model asks for, and what makes their step private.
 
         Args:
             x: models.
-            examples: of the minibatches; -1: none.
+            examples: of the minibatches; -1: none; with their keys, if they have any.
             features: of all examples.
             targets: theirs.
             more: what else a step is given, after the targets.

@@ -350,7 +350,7 @@ class Reference:
                 piece.grad += part
         return loss
 
-    def _factors(self, x: Float[Tensor, " p"], examples: Int64[Tensor, " b"], i: int) -> Float[Tensor, " b"]:
+    def _factors(self, x: Float[Tensor, " p"], examples: Int64[Tensor, " b"], i: int) -> Float[Tensor, " b1"]:
         """Returns how many times as long the gradient of each example of a minibatch of node i may be."""
         assert self.rates.example_clip is not None
         point, sampler, factors = x.clone().requires_grad_(), self.problem.sampler, list[Tensor]()
