@@ -26,7 +26,7 @@ from batchednodes.algorithms.acid import chi
 from batchednodes.figures.published import compared
 from batchednodes.figures.published.compared import Compared, published
 from batchednodes.figures.published.experiment import Experiment, Size
-from batchednodes.figures.published.frames import column, groups
+from batchednodes.figures.published.frames import column, groups, known, where
 from batchednodes.results.theory.accelerated import accelerated_consensus
 from batchednodes.topology import Ring
 
@@ -122,13 +122,13 @@ class Acid(Experiment):
 
     def _compared(self) -> Iterator[Compared]:
         """Yields the published constants and laws of these rings, which are of one meeting a second."""
-        known = published("acid") if self.rate == 1 else {"constants": {}, "law": {}}
-        for key, values in known["constants"].items():
+        printed = published("acid") if self.rate == 1 else {"constants": {}, "law": {}}
+        for key, values in printed["constants"].items():
             n = int(key.split("/")[1].removeprefix("n="))
             if n in self.nodes:
                 for name, here in self._constants(n).items():
                     yield Compared(f"ring of {n}: {name}", values[name], here, relative=1e-12)
-        for key, values in known["law"].items():
+        for key, values in printed["law"].items():
             _, size, way = key.split("/")
             n = int(size.removeprefix("n="))
             if n not in self.nodes:
@@ -143,8 +143,8 @@ class Acid(Experiment):
         axes = figure.subplots()
         for colour, n in zip(_COLOURS, self.nodes, strict=False):
             for way, (_, line) in _WAYS.items():
-                own = table[(table["n"] == n) & (table["way"] == way)]
-                law, runs = own[own["law"].notna()], own[own["measured"].notna()]
+                own = where(table, n=n, way=way)
+                law, runs = known(own, "law"), known(own, "measured")
                 begin = (1 - 1 / n) / n
                 label = f"n = {n}, {'A2CiD2' if way == 'acid' else 'plain'}"
                 axes.plot(law["time"], law["law"] / begin, line, color=colour, label=label)
@@ -156,7 +156,7 @@ class Acid(Experiment):
         return figure
 
     def findings(self, table: pd.DataFrame) -> list[Table]:
-        runs = table[table["measured"].notna()]
+        runs = known(table, "measured")
         title = "means over networks and the exact law, with 99.9% intervals"
         shown = Table("n", "gossip", "time [s]", "law", "measured", "within 99.9%", title=title)
         for _, row in runs.iterrows():

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 from rich.table import Table
 
-from batchednodes.figures.published.frames import take
+from batchednodes.figures.published.frames import known
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def rows(values: Iterable[Compared]) -> pd.DataFrame:
 
 def compared(table: pd.DataFrame) -> list[Compared]:
     """Returns the values of a table of `rows`, which other rows may be part of, and which a CSV file may have kept."""
-    own = take(table, table["value"].notna().to_numpy(dtype=bool))
+    own = known(table, "value")
     keys = [field.name for field in fields(Compared)]
     return [Compared(str(name), *map(float, numbers)) for name, *numbers in own[keys].itertuples(index=False)]
 

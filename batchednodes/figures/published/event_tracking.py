@@ -23,7 +23,7 @@ from rich.table import Table
 from batchednodes.figures.published import compared
 from batchednodes.figures.published.compared import Compared
 from batchednodes.figures.published.experiment import Experiment, Size
-from batchednodes.figures.published.frames import column, groups
+from batchednodes.figures.published.frames import column, groups, known
 
 _METHODS = {
     "gossip_sgd": ("SGD", "#0072B2"),
@@ -88,7 +88,7 @@ class EventTracking(Experiment):
     def draw(self, table: pd.DataFrame) -> Figure:
         figure = Figure(figsize=(7.0, 2.8), layout="constrained")
         left, right = figure.subplots(1, 2)
-        for (kind,), own in groups(table[table["method"].notna()], ["method"]):
+        for (kind,), own in groups(known(table, "method"), ["method"]):
             name, colour = _METHODS[kind]
             left.plot(own["events"], np.maximum(own["suboptimality"], _DRAWN), color=colour, label=name)
             right.plot(own["events"], own["staleness"], color=colour)
@@ -102,7 +102,7 @@ class EventTracking(Experiment):
 
     def findings(self, table: pd.DataFrame) -> list[Table]:
         ends = Table("method", "suboptimality", "mean staleness", title="at the end")
-        for (kind,), own in groups(table[table["method"].notna()], ["method"]):
+        for (kind,), own in groups(known(table, "method"), ["method"]):
             late = column(own, "staleness")[len(own) // 2 :].mean()
             ends.add_row(_METHODS[kind][0], f"{column(own, 'suboptimality')[-1]:.3g}", f"{late:.4g}")
         return [compared.shown(table, "suboptimality at the end: what theory says"), ends]

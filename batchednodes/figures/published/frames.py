@@ -21,6 +21,11 @@ def take(table: pd.DataFrame, kept: Bool[np.ndarray, " k"]) -> pd.DataFrame:
     return table.take(np.flatnonzero(kept))
 
 
+def known(table: pd.DataFrame, key: str) -> pd.DataFrame:
+    """Returns the rows where a column has a value."""
+    return take(table, np.asarray(pd.notna(table[key]), dtype=bool))
+
+
 def where(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
     """Returns the rows whose columns have the given values."""
     kept = np.ones(len(table), dtype=bool)

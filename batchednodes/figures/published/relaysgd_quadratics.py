@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -25,7 +26,7 @@ from rich.table import Table
 from batchednodes.figures.published import compared, relaysgd_cases, tuning
 from batchednodes.figures.published.compared import Compared, published
 from batchednodes.figures.published.experiment import Experiment, Size, Train
-from batchednodes.figures.published.frames import groups, take, where
+from batchednodes.figures.published.frames import groups, known, take, where
 from batchednodes.figures.published.relaysgd_cases import METHODS, TARGET, Case, case, errors
 from batchednodes.figures.published.tuning import Tuned
 
@@ -77,7 +78,7 @@ class RelaySGDQuadratics(Experiment):
         return pd.concat([*parts, compared.rows(_compared(self.cases, self.found))])
 
     def draw(self, table: pd.DataFrame) -> Figure:
-        curves, best = take(table, table["error"].notna().to_numpy()), take(table, table["steps"].notna().to_numpy())
+        curves, best = known(table, "error"), known(table, "steps")
         kinds = list(dict.fromkeys([*curves["figure"], *best["figure"]]))
         zetas = {kind: sorted(set(where(best, figure=kind)["heterogeneity"])) for kind in kinds}
         width = max(map(len, zetas.values()))
@@ -99,8 +100,8 @@ class RelaySGDQuadratics(Experiment):
         return figure
 
     def findings(self, table: pd.DataFrame) -> list[Table]:
-        own = take(table, table["value"].notna().to_numpy())
-        second = own["value"].astype(str).str.startswith("figure 2,").to_numpy()
+        own = known(table, "value")
+        second = np.array([str(value).startswith("figure 2,") for value in own["value"]], dtype=bool)
         found = [compared.shown(take(own, ~second), "tuned steps and step sizes")]
         if second.any():
             found.append(_summary(take(own, second)))
@@ -114,10 +115,10 @@ def _row(one: Case, best: Tuned) -> dict[str, Any]:
 
 def _compared(cases: Sequence[Case], found: Mapping[str, Tuned]) -> Iterator[Compared]:
     """Yields steps and step size of each case that was published, which must be equal to the digit."""
-    known = published("relaysgd_tuning")["values"]
+    printed = published("relaysgd_tuning")["values"]
     for one in cases:
-        if one.key in known:
-            steps, lr = known[one.key]
+        if one.key in printed:
+            steps, lr = printed[one.key]
             best = found[one.key]
             yield Compared(f"{one.name}: steps", float(steps), math.nan if best.steps is None else float(best.steps))
             yield Compared(f"{one.name}: step size", lr, math.nan if best.lr is None else best.lr)
@@ -138,7 +139,7 @@ def _steps(axes: Axes, best: pd.DataFrame) -> None:
         mean = own.groupby("n")["steps"].mean()
         style = {"color": METHODS[method][3], "linestyle": _LINES[graph], "marker": "."}
         label = f"{METHODS[method][0]}, {graph}" if graph in ("tree", "exponential") else METHODS[method][0]
-        axes.plot(mean.index, mean, **style, label=label)
+        axes.plot(mean.index.to_numpy(), mean.to_numpy(), label=label, **style)
     sizes = sorted({int(n) for n in best["n"]})
     axes.set(xscale="log", yscale="log", xlabel="number of nodes n")
     axes.set_xticks(sizes[:: max(1, len(sizes) // 4)], [str(n) for n in sizes[:: max(1, len(sizes) // 4)]])

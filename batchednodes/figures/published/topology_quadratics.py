@@ -27,7 +27,7 @@ from batchednodes.figures.published import compared
 from batchednodes.figures.published.compared import Compared, published
 from batchednodes.figures.published.estimates import errors, inside, over_replicas
 from batchednodes.figures.published.experiment import Experiment, Size
-from batchednodes.figures.published.frames import column, groups, take
+from batchednodes.figures.published.frames import column, groups, known, take, where
 from batchednodes.results.theory.quadratics import effective_neighbours, quadratic_rate, worst_node_rate
 from batchednodes.topology import PeerSampler
 from batchednodes.topology.round_weights import RoundWeights
@@ -129,11 +129,11 @@ class TopologyQuadratics(Experiment):
     def table(self, metrics: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         schemes = {name: scheme(self.nodes, name) for name in self.graphs}
         lines = pd.DataFrame([row for name, own in schemes.items() for row in self._theory(name, own)])
-        known = published("topology_quadratics")["values"]
+        printed = published("topology_quadratics")["values"]
         values = [
             one
             for name, own in schemes.items()
-            for one in _compared(f"{name}, n = {self.nodes}", known.get(f"{name}/n={self.nodes}", {}), own)
+            for one in _compared(f"{name}, n = {self.nodes}", printed.get(f"{name}/n={self.nodes}", {}), own)
         ]
         return pd.concat([lines, self._measured(metrics["walks"], schemes), compared.rows(values)])
 
@@ -161,14 +161,14 @@ class TopologyQuadratics(Experiment):
         figure = Figure(figsize=(7.0, 3.4), layout="constrained")
         left, right = figure.subplots(1, 2)
         for name, (_, colour, line) in _graphs(self.nodes).items():
-            own = table[table["graph"] == name]
-            walks, descents = (own[own[key].notna()] for key in ("neighbours_theory", "rate_theory"))
+            own = where(table, graph=name)
+            walks, descents = (known(own, key) for key in ("neighbours_theory", "rate_theory"))
             if not len(walks):
                 continue
             style = {"color": colour, "linestyle": line}
             left.plot(1 / (1 - walks["gamma"]), walks["neighbours_theory"], **style, label=name)
             right.plot(descents["lr"], descents["rate_theory"], **style)
-            runs = own[own["neighbours"].notna()]
+            runs = known(own, "neighbours")
             left.errorbar(
                 1 / (1 - runs["gamma"]),
                 runs["neighbours"],
@@ -187,7 +187,7 @@ class TopologyQuadratics(Experiment):
         return figure
 
     def findings(self, table: pd.DataFrame) -> list[Table]:
-        runs = table[table["neighbours"].notna()]
+        runs = known(table, "neighbours")
         title = "effective neighbours that runs measure, with 99% intervals; all graphs share their noise"
         shown = Table("graph", "gamma", "theory", "measured", "within 99%", title=title)
         for (_, row), held in zip(runs.iterrows(), inside(runs, "neighbours", "measured_theory", 99), strict=True):

@@ -73,7 +73,7 @@ def quadratic_rate(scheme: Sequence[Matrix], zeta: float, lr: float) -> float:
         The rate; NaN where E |x|^2 does not shrink.
     """
     n = len(scheme[0])
-    c, before = np.eye(n), math.inf
+    c, factor, before = np.eye(n), 1.0, math.inf
     for _ in range(20_000):  # power iteration: C stays a covariance, and so does its limit
         for w in scheme:
             c = w @ ((1 - lr) ** 2 * c + (zeta - 1) * lr**2 * np.diag(np.diag(c))) @ w.T
