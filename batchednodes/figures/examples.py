@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from batchednodes.data import Dataset, Shards, from_objects
 from batchednodes.data.sources.base import Features
+from batchednodes.models.losses import Loss
 from batchednodes.numerics.torch_modes import own
 from batchednodes.numerics.values import shown
 
@@ -124,9 +125,28 @@ def outputs(model: nn.Module, features: np.ndarray, kind: torch.dtype, shape: tu
     Raises:
         ValueError: features have another shape.
     """
+    if not len(features):
+        return torch.zeros(0, 1)
     rows_ = torch.from_numpy(features).to(next(model.parameters()).device, kind)
     try:
         return torch.cat([model.eval()(part) for part in rows_.split(_BATCH)]).cpu()
     except RuntimeError as error:
         wanted, got = list(shape), list(features.shape[1:])
         raise ValueError(f"data must have features of shape {wanted}, as the run, got {got}: {error}") from error
+
+
+def said(outputs: Tensor, classes: int | None) -> np.ndarray:
+    """Returns what outputs say of each row: its label, or of real targets (classes None) the numbers."""
+    if not len(outputs):
+        return np.zeros(0, np.int64)
+    return (outputs if classes is None else outputs.argmax(-1)).numpy()
+
+
+def scored(outputs: Tensor, targets: np.ndarray, classes: int | None, criterion: Loss) -> tuple[float, float]:
+    """Returns loss and accuracy (NaN where there are no labels, or no rows) of outputs for some rows."""
+    if not len(outputs):
+        return float("nan"), float("nan")
+    wanted = torch.from_numpy(targets)
+    if classes is None:
+        return float(criterion.mean(outputs, wanted.to(outputs.dtype))), float("nan")
+    return float(criterion.mean(outputs, wanted)), float((outputs.argmax(-1) == wanted).double().mean())

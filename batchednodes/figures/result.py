@@ -137,8 +137,7 @@ class Result:
 
     def reached(self, network: int = 0) -> "pd.DataFrame":
         """Returns how many updates of each tracked node (columns) are in each node's model (rows), at most."""
-        if not 0 <= network < len(self.tables):
-            raise ValueError(f"network must be one of 0 .. {len(self.tables) - 1}, got {network}")
+        self._ends(network)  # refuses one that is none
         return influence.reached(self._configs[network], self.tables[network])
 
     def model(self, i: int, merged: bool = False) -> nn.Module:
@@ -180,7 +179,10 @@ class Result:
         given = None if data is None else examples.rows(data, self._classes)
         criterion = losses.choose(self._configs[0].task.loss, self._classes)
         with own(), torch.no_grad():
-            scores = [self._score(i, given or self._tests(i, own_tests), criterion) for i in chosen]
+            scores = [
+                examples.scored(self._outputs(self.model(i), rows[0]), rows[1], self._classes, criterion)
+                for i, rows in ((i, given or self._tests(i, own_tests)) for i in chosen)
+            ]
         loss, accuracy = ([pair[k] for pair in scores] for k in (0, 1))
         networks = [self._network(i) for i in chosen]
         return pd.DataFrame({"node": [*chosen], "network": networks, "loss": loss, "accuracy": accuracy})
@@ -194,7 +196,7 @@ class Result:
         """
         with own(), torch.no_grad():
             features = self._tests(self._node(i))[0] if data is None else examples.features(data, self._classes)
-            return self._said(self.model(i), features)
+            return examples.said(self._outputs(self.model(i), features), self._classes)
 
     def confusion(
         self, i: int | Literal["mean", "each"] = "mean", data: Any = None, *, own_tests: bool = False, network: int = 0
@@ -229,7 +231,7 @@ class Result:
         for k in nodes[:1] if i == "mean" and not own_tests else nodes:  # others would see the same rows
             features, targets = given or self._tests(k, own_tests)
             with own(), torch.no_grad():
-                said = self._said(mean or self.model(k), features)
+                said = examples.said(self._outputs(mean or self.model(k), features), self._classes)
             np.add.at(counts, (targets.ravel(), said.ravel()), 1)
         labels = pd.RangeIndex(self._classes)
         return pd.DataFrame(counts, labels.rename("label"), labels.rename("predicted"))
@@ -370,10 +372,8 @@ class Result:
         return self.data.sets[0][0].classes
 
     def _module(self, row: Float[Tensor, " p"], merged: bool) -> nn.Module:
-        module, first = self.stack.module(row), self._configs[0]
-        return (
-            first.task.model.merged(module, first.task.data.sizes(first.network.nodes).features) if merged else module
-        )
+        module, task = self.stack.module(row), self._configs[0].task
+        return task.model.merged(module, task.data.sizes(self._configs[0].network.nodes).features) if merged else module
 
     def _node(self, i: int) -> int:
         if not 0 <= i < self.x.shape[0]:
@@ -399,19 +399,3 @@ class Result:
     def _outputs(self, model: nn.Module, features: np.ndarray) -> Tensor:
         """Returns what a model puts out for some rows, on the host."""
         return examples.outputs(model, features, self._kind, self.data.train[0][0].shape[1:])
-
-    def _said(self, model: nn.Module, features: np.ndarray) -> np.ndarray:
-        """Returns what a model says of each row: its label, or of real targets the numbers."""
-        if not len(features):
-            return np.zeros(0, np.int64)
-        outputs = self._outputs(model, features)
-        return (outputs if self._classes is None else outputs.argmax(-1)).numpy()
-
-    def _score(self, i: int, rows: Rows, criterion: losses.Loss) -> tuple[float, float]:
-        """Returns loss and accuracy (NaN where there are no labels, or no rows) of the model of a node."""
-        if not len(rows[0]):
-            return float("nan"), float("nan")
-        outputs, targets = self._outputs(self.model(i), rows[0]), torch.from_numpy(rows[1])
-        if self._classes is None:
-            return float(criterion.mean(outputs, targets.to(outputs.dtype))), float("nan")
-        return float(criterion.mean(outputs, targets)), float((outputs.argmax(-1) == targets).double().mean())

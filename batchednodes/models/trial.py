@@ -21,7 +21,8 @@ from torch.func import grad, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from batchednodes.models.problem import Problem, Tests
-from batchednodes.models.stacked import REMEDY, Stack, Ways, refusal, running
+from batchednodes.models.refusal import REMEDY, refusal, running
+from batchednodes.models.stacked import Stack, Ways
 from batchednodes.models.stand_ins import StandIns
 from batchednodes.numerics import devices, torch_modes
 from batchednodes.numerics.quiet import slow_functions

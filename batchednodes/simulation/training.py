@@ -21,7 +21,7 @@ from batchednodes.config.names import Section
 from batchednodes.events.clocks import Never
 from batchednodes.events.links.loss import Independent
 from batchednodes.events.rounds import Rounds
-from batchednodes.models.stacked import named_faults
+from batchednodes.models.refusal import named_faults
 from batchednodes.numerics import devices
 from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.memory import Chunks

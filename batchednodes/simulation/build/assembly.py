@@ -153,6 +153,17 @@ def assemble(
     window = config.run.window or automatic_window(events)
     every = config.run.mark_every if config.run.mark_at is None else config.run.mark_at
     engine = Engine(events, executor, config.run.until, every, window)
+    evaluator = _evaluator(configs, events, problem, (tracking, rowwise), (chunks, scored))
+    evaluator.measured(state, 0.0, np.zeros(events.networks.n, bool))  # what a user's metric cannot is refused here
+    return Simulation(engine, state, declared, evaluator, problem, chunks, updated, labels)
+
+
+def _evaluator(
+    configs: Sequence[Config], events: Timeline, problem: Problem, made: tuple[Tracking, Rowwise],
+    rows: tuple[Chunks, Chunk],
+) -> Evaluator:  # fmt: skip
+    """Returns what measures a run at marks."""
+    (tracking, rowwise), (chunks, scored), config = made, rows, configs[0]
     theories = tuple(mean_staleness(c, events, g, tracking.sources) for g, c in enumerate(configs))
     evaluated, peaks = _evaluated(configs, events.networks), tuple(events.peaks())
     constants = (evaluated, theories, peaks, scored, chunks.together, config.run.on_divergence == "quarantine")
@@ -163,9 +174,7 @@ def assemble(
     extra = (rowwise.models, own, attackers if attackers.any() else None, sent)
     extra += ("classes" in config.run.metrics, config.run.node_metrics, rowwise.personal)
     extra += (Accountant.of(configs, problem.sampler),)
-    evaluator = Evaluator(events.networks, _tried(problem, evaluated), tracking, *constants, laws, *extra)
-    evaluator.measured(state, 0.0, np.zeros(events.networks.n, bool))  # what a user's metric cannot is refused here
-    return Simulation(engine, state, declared, evaluator, problem, chunks, updated, labels)
+    return Evaluator(events.networks, _tried(problem, evaluated), tracking, *constants, laws, *extra)
 
 
 def _executor(

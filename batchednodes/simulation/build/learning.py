@@ -23,7 +23,8 @@ from batchednodes.models.frozen import without_trunk
 from batchednodes.models.lookups import Lookups
 from batchednodes.models.own_rows import OwnRows, joined
 from batchednodes.models.problem import Problem, Tests
-from batchednodes.models.stacked import RangeError, Stack, Ways
+from batchednodes.models.refusal import RangeError
+from batchednodes.models.stacked import Stack, Ways
 from batchednodes.models.trial import Trial, check_apart
 from batchednodes.numerics import devices
 from batchednodes.simulation.build import datasets, trials

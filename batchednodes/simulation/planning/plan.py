@@ -22,7 +22,8 @@ from batchednodes.events.synchronous import Barriers
 from batchednodes.events.timeline import MEET, Timeline
 from batchednodes.events.waves import schedule
 from batchednodes.models.frozen import trunk
-from batchednodes.models.stacked import RangeError, Stack
+from batchednodes.models.refusal import RangeError
+from batchednodes.models.stacked import Stack
 from batchednodes.models.temporaries import measured
 from batchednodes.numerics import devices
 from batchednodes.numerics.memory import Chunks
