@@ -89,7 +89,9 @@ class Acid(Experiment):
 
     def law(self, n: int, way: str, times: Sequence[float]) -> Float64[np.ndarray, " k"]:
         """Returns the law from 1 at one node and 0 at the others, plain or accelerated ("acid")."""
-        near = Ring().graph(n, 0).adjacency().toarray().astype(np.float64)
+        ring = Ring().graph(n, 0)
+        assert ring is not None
+        near = ring.adjacency().toarray().astype(np.float64)
         constants = self._constants(n) if way == "acid" else {"eta": 0.0, "alpha_tilde": 0.0}
         meet = near * (self.rate / near.sum(1)[:, None])
         return accelerated_consensus(meet, np.eye(n)[0], times, constants["eta"], constants["alpha_tilde"])
@@ -159,7 +161,7 @@ class Acid(Experiment):
         runs = known(table, "measured")
         title = "means over networks and the exact law, with 99.9% intervals"
         shown = Table("n", "gossip", "time [s]", "law", "measured", "within 99.9%", title=title)
-        for _, row in runs.iterrows():
+        for row in runs.to_dict("records"):
             width = _CERTAIN * row["error"]
             held = abs(row["measured"] - row["expected"]) <= width
             cells = (f"{row['time']:g}", f"{row['expected']:.4g}", f"{row['measured']:.4g} ± {width:.2g}")

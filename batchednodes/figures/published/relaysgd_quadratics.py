@@ -26,7 +26,7 @@ from rich.table import Table
 from batchednodes.figures.published import compared, relaysgd_cases, tuning
 from batchednodes.figures.published.compared import Compared, published
 from batchednodes.figures.published.experiment import Experiment, Size, Train
-from batchednodes.figures.published.frames import groups, known, take, where
+from batchednodes.figures.published.frames import column, groups, known, take, where
 from batchednodes.figures.published.relaysgd_cases import METHODS, TARGET, Case, case, errors
 from batchednodes.figures.published.tuning import Tuned
 
@@ -136,10 +136,10 @@ def _errors(axes: Axes, curves: pd.DataFrame) -> None:
 def _steps(axes: Axes, best: pd.DataFrame) -> None:
     """Draws steps against the number of nodes."""
     for (method, graph), own in groups(best, ["method", "graph"]):
-        mean = own.groupby("n")["steps"].mean()
-        style = {"color": METHODS[method][3], "linestyle": _LINES[graph], "marker": "."}
+        nodes = sorted({int(n) for n in own["n"]})
+        mean = [float(column(where(own, n=n), "steps").mean()) for n in nodes]
         label = f"{METHODS[method][0]}, {graph}" if graph in ("tree", "exponential") else METHODS[method][0]
-        axes.plot(mean.index.to_numpy(), mean.to_numpy(), label=label, **style)
+        axes.plot(nodes, mean, marker=".", color=METHODS[method][3], linestyle=_LINES[graph], label=label)
     sizes = sorted({int(n) for n in best["n"]})
     axes.set(xscale="log", yscale="log", xlabel="number of nodes n")
     axes.set_xticks(sizes[:: max(1, len(sizes) // 4)], [str(n) for n in sizes[:: max(1, len(sizes) // 4)]])
