@@ -150,9 +150,7 @@ class Result:
         with own():
             ends = self._ends(network)
             if self._configs[network].gossip.personal:
-                raise ValueError(
-                    "mean_model() must be of nodes that mix whole models, not gossip.personal; use model(i)"
-                )
+                raise ValueError("mean_model() must be of nodes that mix all, not gossip.personal; use model(i)")
             return self._module(self.x[slice(*ends)].double().mean(0).to(self.x.dtype), merged)
 
     def evaluate(

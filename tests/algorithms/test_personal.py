@@ -107,7 +107,7 @@ def test_metrics_are_of_what_is_mixed():
     x[:, :4] = x[:, :4].mean(0)
     losses = alone.evaluate()["loss"]
     assert last["loss_mean_model"][1] == pytest.approx(losses.mean(), rel=1e-12)
-    with pytest.raises(ValueError, match=r"mean_model\(\) must be of nodes that mix whole models"):
+    with pytest.raises(ValueError, match=r"mean_model\(\) must be of nodes that mix all"):
         alone.mean_model()
     assert run.mean_model(0).state_dict()["1.bias"].shape == (1,)
 
