@@ -94,10 +94,10 @@ def summary(found: "pd.DataFrame") -> "pd.DataFrame":
     """Returns the same for each network: who is silent, how many others changed by that, and how much, in the mean."""
     rows = list[dict[str, Any]]()
     for network, part in found.groupby("network", sort=False):
-        without, seed = part.iloc[0]["without"], part.iloc[0]["seed"]
-        others = part[~part["node"].isin([int(i) for i in str(without).split()])]
+        without, seed = str(part["without"].iloc[0]), part["seed"].iloc[0]
+        others = part[~part["node"].isin([int(i) for i in without.split()])]
         row: dict[str, Any] = {"without": without, "network": network, "seed": seed}
-        row |= {"changed": int((others["distance"] > 0).sum())}
+        row |= {"changed": int(np.count_nonzero(others["distance"] > 0))}
         row |= {"distance_mean": others["distance"].mean(), "distance_max": others["distance"].max()}
         for name in SCORES:
             row[f"{name}_gained"] = (others[name] - others[f"{name}_without"]).mean()

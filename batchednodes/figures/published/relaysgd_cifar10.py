@@ -5,9 +5,6 @@ Dirichlet's law with alpha = 1, 0.1 and 0.01, three seeds each. That needs a GPU
 the images on the Hub once; on a CPU, and quickly, it is a small perceptron on handwritten digits, which shows in a
 minute or two in what order the methods suffer from heterogeneity, and has no published values.
 
-The published images are cropped and flipped at random, which no setting here does: accuracies with all augmentations
-left out are lower by some percent, for each method.
-
 Notation: n nodes, alpha concentration of label proportions.
 
 Reference:
@@ -119,7 +116,12 @@ class Heterogeneity(Experiment):
         if not self.images:
             return {"data": {"kind": "digits"}, "model": {"kind": "mlp", "hidden": [32]}}
         data = {"kind": "huggingface", "path": "uoft-cs/cifar10", "features": ["img"], "standardize": "train"}
-        return {"data": data, "model": {"kind": "python", "target": "batchednodes.models.vgg:vgg11"}}
+        augment = [{"kind": "crop", "padding": 4}, {"kind": "flip"}]
+        return {
+            "data": data,
+            "augment": augment,
+            "model": {"kind": "python", "target": "batchednodes.models.vgg:vgg11"},
+        }
 
     def table(self, metrics: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         found = []
