@@ -41,9 +41,10 @@ class Gradient:
     def of(
         self, x: Float[Tensor, "w p"], examples: Int64[Tensor, "w s b"]
     ) -> tuple[Float[Tensor, "w p"], Float[Tensor, " w"]]:
-        """Returns gradients and losses at some models, by minibatches whose keys, if they have any, are the first's."""
+        """Returns gradients and losses at some models, by minibatches each of which draws by its own key, if it has one."""
         if self.steps is None:
-            return self._by_vmap(x, examples)
+            keyed = self.problem.sampler.keyed and examples.shape[1] > 1
+            return self._one_by_one(x, examples) if keyed else self._by_vmap(x, examples)
         steps, total = examples.shape[1], x.clone()
         rates = Hyperparameters(x.new_ones(x.shape[0]), optimizer=TakeGradient())
         losses = self.steps.run_(total, None, examples[:, :1], rates).clone()
@@ -62,6 +63,19 @@ class Gradient:
             return None
         like = self.problem.features.new_ones(1, dtype=self.problem.stack.dtype)
         return self.fast(Hyperparameters(like, optimizer=TakeGradient()))
+
+    def _one_by_one(
+        self, x: Float[Tensor, "w p"], examples: Int64[Tensor, "w s b"]
+    ) -> tuple[Float[Tensor, "w p"], Float[Tensor, " w"]]:
+        """Returns the means over minibatches that are seen one after the other; each counts by its examples."""
+        expected = self.problem.sampler.expected
+        sizes = (examples[:, :, :-1] >= 0).sum(2) if expected is None else torch.full_like(examples[:, :, 0], expected)
+        shares = sizes.to(x.dtype) / sizes.sum(1, keepdim=True)
+        total, losses = torch.zeros_like(x), torch.zeros_like(x[:, 0])
+        for part, share in zip(examples.split(1, 1), shares.unbind(1), strict=True):
+            g, loss = self._by_vmap(x, part)
+            total, losses = total + share.unsqueeze(1) * g, losses + share * loss
+        return total, losses
 
     def _by_vmap(
         self, x: Float[Tensor, "w p"], examples: Int64[Tensor, "w s b"]

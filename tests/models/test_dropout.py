@@ -137,6 +137,13 @@ def alike(a, b):
         ["gossip.on_receipt=merge_update", "gossip.delay={kind: constant, time: 0.2}"],
         ["run.on_divergence=quarantine", "local.lr={kind: choice, values: [0.05, 1e200]}"],
         ["task.model.init=independent", "local.weight_decay=0.1"],
+        ["algorithm.kind=gradient_tracking", "local.steps=2", "gossip.exchange=meet"],
+        [
+            "algorithm.kind=gradient_tracking",
+            "local.epochs=1",
+            "task.partition.kind=quantity_skew",
+            "gossip.exchange=meet",
+        ],
     ],
     ids=" ".join,
 )
