@@ -41,7 +41,7 @@ class Gradient:
     def of(
         self, x: Float[Tensor, "w p"], examples: Int64[Tensor, "w s b"]
     ) -> tuple[Float[Tensor, "w p"], Float[Tensor, " w"]]:
-        """Returns gradients and losses at some models, by minibatches; each draws by a key of its own, if they have keys."""
+        """Returns gradients and losses at some models, by minibatches; each draws by its own key, if it has one."""
         if self.steps is None:
             keyed = self.problem.sampler.keyed and examples.shape[1] > 1
             return self._one_by_one(x, examples) if keyed else self._by_vmap(x, examples)
