@@ -116,7 +116,7 @@ def _called(found: Any, key: str, reader: str, rule: str) -> dict[str, Any]:
     if isinstance(found, functools.partial) and not found.args:
         found, args = found.func, dict(found.keywords)
     if not isinstance(found, type | FunctionType | BuiltinFunctionType):
-        raise ValueError(f"{key} must be {rule}, got {shown(found)}")
+        raise ValueError(f"task.{key} must be {rule}, got {shown(found)}")
     return {"target": _name(found, key), "args": args}
 
 

@@ -32,7 +32,7 @@ def largest(rows: int, batch_size: int) -> int:
     Example:
         >>> from batchednodes.data.minibatches import largest
         >>> largest(1000, 32), largest(20, 16), largest(10, 10)
-        (87, 20, 10)
+        (85, 20, 10)
     """
     low, high = batch_size - 1, rows
     while high - low > 1:  # more than `low` are likely enough, more than `high` are not

@@ -259,7 +259,7 @@ def race(
         >>> algorithms = "gossip_sgd, fedavg(fraction=0.5)"
         >>> race = batchednodes.race(settings, algorithms=algorithms, seeds=2, tune="lr=0.01..1:4")
         >>> race.ranking[["rank", "algorithm", "local.lr", "tied_with"]].to_dict("records")[0]
-        {'rank': 1, 'algorithm': 'gossip_sgd', 'local.lr': 0.215, 'tied_with': '2'}
+        {'rank': 1, 'algorithm': 'fedavg(fraction=0.5)', 'local.lr': 0.215, 'tied_with': '2'}
 
     Args:
         source, overrides, model, adapter, data, graph, loss, progress: as in `train`.

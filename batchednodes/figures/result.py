@@ -256,7 +256,7 @@ class Result:
             >>> import batchednodes
             >>> run = batchednodes.train({"network.nodes": 3, "run": {"until": 2, "node_metrics": True}})
             >>> run.nodes[["time", "node", "updates"]].tail(3).to_dict("list")
-            {'time': [2.0, 2.0, 2.0], 'node': [0, 1, 2], 'updates': [2, 1, 1]}
+            {'time': [2.0, 2.0, 2.0], 'node': [0, 1, 2], 'updates': [2, 2, 0]}
         """
         if self.node_rows is None:
             raise ValueError("nodes must be asked of a run with run.node_metrics=true, got one without")

@@ -138,7 +138,7 @@ class Stack:
 
     def write_(self, row: Float[Tensor, "*w p"], kept: Mapping[str, Tensor]) -> None:
         """Writes running statistics into a row, or rows, in place."""
-        views = self.views(row)
+        views = self.views(row) if kept else {}
         for name, value in kept.items():
             views[name].copy_(value)
 

@@ -152,8 +152,8 @@ def test_a_run_says_what_it_does_before_its_first_window(monkeypatch):
     monkeypatch.setattr(app.commands.Progress, "add_task", lambda self, name, **more: said.append((name, more)) or 0)
     monkeypatch.setattr(app.commands.Progress, "update", lambda self, task, **more: None)
     monkeypatch.setattr(app.commands.Progress, "remove_task", lambda self, task: said.append(("gone", {})))
-    with app.commands._bar(console()) as bar:
-        watch = app.commands._Watch(bar)
+    with app.commands.bar(console()) as bar:
+        watch = app.commands.Watch(bar)
         watch.begin("starting", "building the run")
         assert said == [("starting", {"total": None, "status": "building the run"})]
         train("tiny.yaml", watch=watch)

@@ -37,7 +37,7 @@ def started(folder, *options):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(number, code, tmp_path):
+def test_a_signal_leaves_a_checkpoint_and_says_howto_go_on(number, code, tmp_path):
     process = started(tmp_path)
     process.send_signal(number)
     out, err = process.communicate(timeout=240)

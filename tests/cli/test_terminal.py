@@ -66,7 +66,7 @@ def test_arguments_and_bars_are_no_markup(monkeypatch, capsys):
             assert word in err
     terminal = console.console()
     terminal.begin_capture()
-    with app.commands._bar(terminal) as bar:
+    with app.commands.bar(terminal) as bar:
         bar.add_task("name[/b]", total=1, status="loss [/b]")
     terminal.end_capture()
 

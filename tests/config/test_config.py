@@ -23,6 +23,7 @@ NEEDED = {
     "networkx": {"generator": "path_graph"},
     "given": {"path": "weights.csv"},
     "edge_list": {"path": "edges.txt"},
+    "lora": {"targets": ["0"]},
     "npz": {"path": "data.npz"},
     "leaf": {"path": "femnist"},
     "heart_disease": {"path": "heart"},
@@ -175,6 +176,8 @@ def test_every_kind_round_trips(file, path, kind):
         graph = ["gossip.exchange=meet", f"gossip.clock={{kind: at_update, order: after, peers: {peers}}}"]
     elif kind == "noisy_linear":
         graph = ["task.data={kind: quadratics, noise: 0.1}"]
+    elif path == "task.model.adapter":
+        graph = ["task.model.kind=python", "task.model.target='a:b'"]
     if kind in ROUNDS_ONLY:
         graph = ["timing.kind=synchronous"]
     needed = {"nodes": 2} if path == "network.attack" and kind != "none" else NEEDED.get(kind, {})

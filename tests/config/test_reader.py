@@ -34,7 +34,7 @@ def refused(message):
         ("on: 1", f"unknown key 'True'; a config has: {TOP}"),
         (
             "network: {foo: 3}",
-            "unknown key 'network.foo'; network has: nodes, topology, weights, availability, churn, attack",
+            "unknown key 'network.foo'; network has: nodes, topology, weights, availability, churn, attack, silent",
         ),
         (
             "gossip: {clock: {kind: never, rate: 3}}",

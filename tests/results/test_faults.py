@@ -139,7 +139,7 @@ def test_a_limit_on_files_ends_in_one_message(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:TensorBoard's files:UserWarning")
-def test_the_command_says_how_to_go_on_once_it_can(tmp_path, monkeypatch, capsys):
+def test_the_command_says_howto_go_on_once_it_can(tmp_path, monkeypatch, capsys):
     (tmp_path / "c.yaml").write_text(json.dumps(TINY | {"run": {"until": 9, "mark_every": 0.1}}))
     arguments = ["train", str(tmp_path / "c.yaml"), "run.checkpoint_every.time=0.5", "--out", str(tmp_path / "a run")]
     monkeypatch.setattr(sys, "argv", ["batchednodes", *arguments])

@@ -31,7 +31,7 @@ import os, resource, sys
 from pathlib import Path
 from batchednodes.cli import app as cli; from batchednodes.cli import commands
 
-class Late(commands._Watch):
+class Late(commands.Watch):
     "Lets the process have some more MiB of memory than it has after the first mark."
 
     def __call__(self, config, progress, row):
@@ -41,7 +41,7 @@ class Late(commands._Watch):
             most = (int(status["VmData"].split()[0]) << 10) + (int(os.environ.pop(MORE)) << 20)
             resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
-MORE, commands._Watch = "MORE", Late
+MORE, commands.Watch = "MORE", Late
 cli.main()
 """
 CLOCK = "update.clock={kind: deterministic, period: 1}"

@@ -201,7 +201,7 @@ def test_divergence_stops_at_the_next_mark_and_keeps_what_was_written(tmp_path):
           "task.model={kind: python, target: 'example_models:Centred', args: {width: 10}}"],
          "task.model must compute each example by itself with local.epochs"),
         (["task.loss=cross_entropy"], "task.loss must be mse for real-valued targets, got 'cross_entropy'"),
-        (["task.model={kind: python, target: 'example_models:batch_norm'}"], "got BatchNorm1d at '1'"),
+        (["task.model={kind: python, target: 'example_models:batch_norm'}"], r"task.model must take features of shape"),
         (["task.model={kind: python, target: 'example_models:missing'}"], "task.model.target must be importable"),
         (["task.model={kind: python, target: 'example_models:not_a_module'}"], "must return an nn.Module, got int"),
         (["task.model={kind: python, target: 'example_models:Tied', args: {depth: 3}}"],

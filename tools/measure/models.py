@@ -20,6 +20,7 @@ from torch.func import functional_call, grad, vmap
 from torch.utils.flop_counter import FlopCounterMode
 
 from batchednodes.algorithms.waves import UpdateWave
+from batchednodes.models.feed import Drawn
 from batchednodes.numerics import devices
 from batchednodes.numerics.tape import gpu
 from batchednodes.simulation.build.assembly import Simulation
@@ -82,8 +83,8 @@ def updates(run: Simulation, index: np.ndarray) -> Work:
     n = run.state.x.shape[0]
     nodes, times = np.arange(n), np.zeros(n)
     wave = UpdateWave(nodes, np.zeros(n, np.int64), times)
-    parts = (torch.from_numpy(part).to(run.state.x.device) for part in (nodes, nodes, times, index))
-    return partial(run.engine.executor.algorithm.update_, run.state, wave, *parts)
+    *parts, drawn = (torch.from_numpy(part).to(run.state.x.device) for part in (nodes, nodes, times, index))
+    return partial(run.engine.executor.algorithm.update_, run.state, wave, *parts, Drawn(drawn))
 
 
 class Loop:

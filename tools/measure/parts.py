@@ -26,6 +26,7 @@ from batchednodes.algorithms.versions import Layout
 from batchednodes.algorithms.waves import UpdateWave
 from batchednodes.events.timeline import Clocks, Events
 from batchednodes.events.waves import schedule
+from batchednodes.models.feed import Drawn
 from batchednodes.numerics import devices
 from batchednodes.numerics.fx_program import UntraceableError
 from batchednodes.numerics.memory import BackgroundWorker
@@ -205,7 +206,7 @@ def local(workload: Workload, n: int, device: torch.device, repeats: int, compil
         (
             *2 * (torch.from_numpy(w.nodes).to(device),),
             torch.from_numpy(w.times).to(device),
-            problem.draw(w.nodes, w.counts),
+            Drawn(problem.draw(w.nodes, w.counts)),
         )
         for w in waves
     ]

@@ -45,6 +45,11 @@ class HeartDisease(Source):
     Of UCI's files columns 10 to 12 are left out, then patients of whom something else is not known; names of columns 2
     and 6 become numbers 0 or 1, one for each name but the first. Each hospital keeps the patients that FLamby trains
     on, and tests on its others.
+
+    Example:
+        >>> from batchednodes.data.sources.heart_disease import HeartDisease
+        >>> HeartDisease("heart", users="merged")  # a folder with UCI's four files
+        HeartDisease(path='heart', users='merged', users_seed=None, standardize='train')
     """
 
     path: str

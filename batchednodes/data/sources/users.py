@@ -31,7 +31,7 @@ def nodes_of(rule: Users, u: int, n: int, seed: int | None) -> Int64[np.ndarray,
         >>> nodes_of("first", 5, 2, None).tolist(), nodes_of("merged", 5, 2, None).tolist()
         ([0, 1, -1, -1, -1], [0, 0, 1, 1, 1])
         >>> nodes_of("sampled", 5, 2, 0).tolist()
-        [-1, 0, -1, 1, -1]
+        [-1, -1, 0, -1, 1]
 
     Args:
         rule: which users are nodes; groups are of users that follow each other, and as equal in number as can be.
