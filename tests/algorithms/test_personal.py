@@ -26,7 +26,6 @@ WAYS = {
     "a tracker, rounds": (APART, *METROPOLIS, "algorithm.kind=gradient_tracking"),
     "stale gradients": (BIAS, *AT_UPDATE, "algorithm.kind=ad_psgd"),
     "momentum that flows": (BIAS, *MEET, "algorithm.kind=acid"),
-    "slow models": (BIAS, *AT_UPDATE, "algorithm.kind=noloco"),
     "a server": (BIAS, *ROUNDS, "algorithm={kind: fedavg, fraction: 0.5}", "local.epochs=1"),
     "a server that adapts": (BIAS, *ROUNDS, "algorithm.kind=fedopt"),
 }

@@ -49,7 +49,7 @@ TINY = {
     "relaysgd-quadratics": RelaySGDQuadratics((case(STAR),), {STAR: Tuned(8, 0.78125, 1.5625)}),
     "topologies-quadratics": TopologyQuadratics(("Ring", "Solo"), (0.5,), 2),
     "acid": Acid((8,), (1.0, 2.0, 5.0), 40),
-    "event-tracking": EventTracking(2000, 0.1, 4),
+    "event-tracking": EventTracking(400, 0.1, 4),
     "quickstart": Quickstart(30.0),
     "topologies": Topologies((9, 12), 2),
     "base-graph": BaseGraphs(9, 4, 1, 12),

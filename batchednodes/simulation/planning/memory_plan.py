@@ -205,7 +205,7 @@ class MemoryBudget:
         )
 
     @property
-    def models_scored(self) -> float:
+    def models_scored(self) -> int:
         """Models that are scored in a run, the mean models too."""
         each = sum(1 + min(c.run.eval_nodes or c.network.nodes, c.network.nodes) for c in self.configs)
         return each * self.config.run.marks
@@ -213,8 +213,7 @@ class MemoryBudget:
     @property
     def node_rows(self) -> int:
         """Rows of nodes at all marks, at most."""
-        each = sum(c.run.eval_nodes or c.network.nodes for c in self.configs)
-        return each * (1 + math.ceil(self.config.run.until / self.config.run.mark_every))
+        return sum(c.run.eval_nodes or c.network.nodes for c in self.configs) * self.config.run.marks
 
     def threads(self, rows: int, most: int) -> int:
         """Returns how many threads pay for waves of some rows: the most there are, or one.
