@@ -118,7 +118,7 @@ def _lengths(axes: Axes, table: pd.DataFrame) -> None:
     axes.grid(visible=True)
 
 
-def compare(values: Mapping[str, Mapping[str, float]]) -> list[Compared]:
+def compare(values: Mapping[str, Mapping[str, int | float]]) -> list[Compared]:
     """Returns the numbers of some graphs, by "n=.../k=...", beside those here; a product may be off by 1e-7."""
     found = list[Compared]()
     for case, told in values.items():
@@ -132,7 +132,7 @@ def compare(values: Mapping[str, Mapping[str, float]]) -> list[Compared]:
         }
         for key, words in _NAMES.items():
             allowed = 1e-7 if key == "product_error" else 0.0
-            found.append(Compared(f"{words}: n = {n}, k = {k}", told[key], here[key], allowed))
+            found.append(Compared(f"{words}: n = {n}, k = {k}", float(told[key]), float(here[key]), allowed))
     return found
 
 

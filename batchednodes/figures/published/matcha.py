@@ -132,7 +132,7 @@ def compare(values: Mapping[str, Mapping[str, Any]]) -> list[Compared]:
     return found
 
 
-def _one(name: str, told: float, here: float, near: float) -> Compared:
+def _one(name: str, told: int | float, here: int | float, near: float) -> Compared:
     return Compared(name, float(told), float(here), near)
 
 
