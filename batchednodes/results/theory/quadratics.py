@@ -56,7 +56,7 @@ def effective_neighbours(scheme: Sequence[Matrix], gamma: float) -> Float64[np.n
 
 
 def quadratic_rate(scheme: Sequence[Matrix], zeta: float, lr: float) -> float:
-    """Returns the rate r of random isotropic quadratics: E |x|^2 shrinks by 1 - r a round, in the long run.
+    """Returns the rate r of random isotropic quadratics: E of ||x||^2 shrinks by 1 - r a round, in the long run.
 
     Example:
         >>> import numpy as np
@@ -66,11 +66,11 @@ def quadratic_rate(scheme: Sequence[Matrix], zeta: float, lr: float) -> float:
 
     Args:
         scheme: gossip matrices of a period, at least one.
-        zeta: E |H x|^2 / |x|^2 of the random Hessians, at least 1; d + 2 for one example of d normal features.
+        zeta: E of ||H x||^2 / ||x||^2 of the random Hessians, at least 1; d + 2 for one example of d normal features.
         lr: step size eta.
 
     Returns:
-        The rate; NaN where E |x|^2 does not shrink.
+        The rate; NaN where E of ||x||^2 does not shrink.
     """
     n = len(scheme[0])
     c, factor, before = np.eye(n), 1.0, math.inf
