@@ -139,6 +139,9 @@ def _lists(config: Config) -> dict[str, list[Any]]:
             )
         if not isinstance(values, list | tuple) or not values:
             raise ValueError(f"sweep.{key} must be a list of at least one value, got {shown(values)}")
+        if key == "network":  # its name is that of a column of the metrics
+            rule = "sweep.network must name settings of it, which are swept one by one"
+            raise ValueError(f"{rule}, got {shown(values)}; use sweep.network.nodes, for example")
     return swept
 
 

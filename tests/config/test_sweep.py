@@ -146,6 +146,7 @@ def test_rows_carry_their_settings_and_networks_have_their_own_curves(tmp_path):
         ({"task.data.features": [4, 8]}, {}, "sweep.task.data must keep the kind, the features and the targets"),
         ({"task.data.kind": ["linear_regression", "digits"]}, {}, "sweep.task.data must keep the kind"),
         ({"network.nodes": 5}, {}, "sweep.network.nodes must be a list of at least one value, got 5"),
+        ({"network": [{"nodes": 3}]}, {}, "sweep.network must name settings of it"),
         ({"network.nodes": []}, {}, "sweep.network.nodes must be a list of at least one value"),
         ({"network.nodes": [5, 0]}, {}, r"network.nodes must be an integer in \[1, .*, got 0"),
         ({"network.nodez": [5]}, {}, "network.nodez"),
