@@ -102,7 +102,7 @@ class Accountant:
         return float(found)
 
     @cached_property
-    def _library(self) -> tuple[list[float], Any]:
+    def _library(self) -> tuple[list[int | float], Any]:
         """The orders of opacus, and its functions of Renyi divergences."""
         with filtered("ignore"):  # a package may warn of what it imports
             accountants = import_module("opacus.accountants")
