@@ -1,0 +1,200 @@
+r"""Ranks: the processes that torchrun has started for one run, what they say to each other, and how they end together.
+
+All is torch.distributed: gloo between hosts, NCCL between CUDA devices. In one process nothing of it is imported.
+
+Notation: R ranks.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from batchednodes.numerics.lazy import deferred
+
+if TYPE_CHECKING:
+    import torch
+    from torch import distributed as dist
+else:
+    torch = deferred("torch")
+    dist = deferred("torch.distributed")
+
+WAIT = 300
+"""Time after which a rank that waits for another one gives up [s]."""
+
+_POLL = 0.2
+"""Time between two looks at whether another rank asks to halt [s]."""
+
+
+def size() -> int:
+    """Returns the number of processes that torchrun has started for this run; 1: it has not."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def number() -> int:
+    """Returns the number of this process among them: 0, 1, ..."""
+    return int(os.environ.get("RANK", "0"))
+
+
+@dataclass
+class Account:
+    """What a rank has said to others so far."""
+
+    bytes: int = 0
+    """Bytes of rows sent to other ranks."""
+    exchanges: int = 0
+    """Collectives that brought them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ranks:
+    """Some ranks that hold a part of a batch together, this one among them."""
+
+    rank: int
+    """Number of this one."""
+    size: int
+    """R."""
+    group: "dist.ProcessGroup | None" = None
+    """Theirs in torch.distributed; None: that of all."""
+    account: Account = field(default_factory=Account)
+
+    def exchange(self, send: "torch.Tensor", sent: Sequence[int], received: Sequence[int]) -> "torch.Tensor":
+        """Returns bytes from each rank, one after the other, for bytes to each.
+
+        Args:
+            send: of type uint8, contiguous, on the device of the models.
+            sent: how many go to each rank.
+            received: how many come from each; all know it, so that nothing is asked.
+        """
+        out = send.new_empty(sum(received))
+        dist.all_to_all_single(out, send, [*received], [*sent], group=self.group)
+        self.account.bytes += sum(sent) - sent[self.rank]
+        self.account.exchanges += 1
+        return out
+
+    def total(self, numbers: "torch.Tensor") -> "torch.Tensor":
+        """Returns the sum over ranks of some numbers, on all of them; of int64, float32 or float64."""
+        found = numbers.clone()
+        dist.all_reduce(found, dist.ReduceOp.SUM, group=self.group)
+        return found
+
+    def largest(self, numbers: "torch.Tensor") -> "torch.Tensor":
+        """Returns the largest over ranks of each of some numbers, on all of them; of the same types."""
+        found = numbers.clone()
+        dist.all_reduce(found, dist.ReduceOp.MAX, group=self.group)
+        return found
+
+    def joined(self, rows: "torch.Tensor", counts: Sequence[int]) -> "torch.Tensor":
+        """Returns the rows of all ranks, one after the other, on all of them.
+
+        Args:
+            rows: this rank's.
+            counts: how many each rank has.
+        """
+        flat = rows.contiguous().flatten().view(torch.uint8)
+        each = flat.numel() // max(1, counts[self.rank])
+        if counts[self.rank] == 0:
+            each = rows.element_size() * int(np.prod(rows.shape[1:], dtype=np.int64))
+        got = self.exchange(flat.repeat(self.size), [flat.numel()] * self.size, [each * count for count in counts])
+        return got.view(rows.dtype).view(sum(counts), *rows.shape[1:])
+
+    def agreed(self, value: int) -> int:
+        """Returns the largest of what all ranks give, on all of them; hosts wait for each other."""
+        return int(self.largest(torch.tensor([value], dtype=torch.int64))[0])
+
+    def told(self, thing: Any) -> Any:
+        """Returns what the first rank gives, on all of them; plain data."""
+        box = [thing]
+        dist.broadcast_object_list(box, group=self.group, group_src=0, device=torch.device("cpu"))
+        return box[0]
+
+    def collected(self, thing: Any) -> list[Any] | None:
+        """Returns what each rank gives, on the first; None on the others; plain data."""
+        found = [None] * self.size if self.rank == 0 else None
+        dist.gather_object(thing, found, group=self.group, group_dst=0)
+        return found
+
+    def barrier(self) -> None:
+        """Waits until all ranks have come here."""
+        self.agreed(0)
+
+
+class Pending:
+    """A number that ranks give at each step, and have agreed on one step later: so none waits for another."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        """Begins with 0."""
+        self.ranks, self.work, self.sent = ranks, None, None
+
+    def next(self, value: int) -> int:
+        """Returns the largest of what ranks gave at their call before this one; 0 at the first.
+
+        Args:
+            value: this rank's, for the next call; not negative.
+        """
+        found = self.settle()
+        self.sent = torch.tensor([value], dtype=torch.int64)
+        self.work = dist.all_reduce(self.sent, dist.ReduceOp.MAX, group=self.ranks.group, async_op=True)
+        return found
+
+    def settle(self) -> int:
+        """Returns the same, and gives nothing new."""
+        if self.work is None or self.sent is None:
+            return 0
+        self.work.wait()
+        found, self.work = int(self.sent[0]), None
+        return found
+
+
+class World:
+    """All ranks of a run, and the store by which any of them asks the others to halt."""
+
+    def __init__(self, cuda: bool) -> None:
+        """Meets the other ranks; waits for them.
+
+        Args:
+            cuda: whether the models are on CUDA devices, one a rank.
+        """
+        limit = timedelta(seconds=WAIT)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=limit)
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        turn = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # what was asked of the processes before is over
+        store = dist.TCPStore(address, port, timeout=limit)  # pyright: ignore[reportPrivateImportUsage]
+        self.store = dist.PrefixStore(f"batchednodes-{turn}", store)  # pyright: ignore[reportPrivateImportUsage]
+        self.all, self.looked, self.found = Ranks(dist.get_rank(), dist.get_world_size()), 0.0, False
+
+    def parts(self, sizes: Sequence[int]) -> tuple[int, Ranks]:
+        """Returns which of some groups this rank is in, and the ranks of that group; all ranks must call it.
+
+        Args:
+            sizes: how many ranks each group has, in order; together R.
+        """
+        bounds = np.cumsum([0, *sizes]).tolist()
+        if len(sizes) == 1:
+            return 0, self.all
+        groups = [dist.new_group([*range(a, b)]) for a, b in pairwise(bounds)]
+        mine = int(np.searchsorted(bounds, self.all.rank, side="right")) - 1
+        group = groups[mine]
+        assert isinstance(group, dist.ProcessGroup)
+        return mine, Ranks(self.all.rank - bounds[mine], sizes[mine], group)
+
+    def ask_to_halt(self, why: str) -> None:
+        """Lets all ranks know that the run is to halt; the first reason stays."""
+        if not self.store.check(["halt"]):
+            self.store.set("halt", why)
+
+    def asked(self) -> str | None:
+        """Returns why a rank asks to halt; None: none does. Looks at most five times a second."""
+        now = time.monotonic()
+        if not self.found and now - self.looked >= _POLL:
+            self.looked, self.found = now, self.store.check(["halt"])
+        return self.store.get("halt").decode() if self.found else None
+
+    def close(self) -> None:
+        """Leaves the other ranks."""
+        dist.destroy_process_group()
