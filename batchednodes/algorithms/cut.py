@@ -36,6 +36,8 @@ class Asked:
     """How many each rank is dealt."""
     width: int
     """Columns of a whole row."""
+    stop: int | None = None
+    """How many of these are asked for, the first ones; None: all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +87,7 @@ class Cut:
         send = [[block[q] for block in blocks] for q in range(self.ranks.size)]
         mine = [one.counts[self.ranks.rank] for one in asked]
         shapes = [
-            [(m, b - a) for m, (a, b) in zip(mine, (self._part(one.width, q) for one in asked), strict=True)]
+            [(m, b - a) for m, (a, b) in zip(mine, (self._ends(one)[q : q + 2] for one in asked), strict=True)]
             for q in range(self.ranks.size)
         ]
         came = self._exchange(send, shapes, asked)
@@ -93,7 +95,7 @@ class Cut:
 
     def put_(self, asked: Sequence[Asked], whole: Sequence[Tensor]) -> None:
         """Writes rows, whole, back where `take` had them from: all ranks get their columns; one exchange."""
-        parts = [self.bounds(one.width) for one in asked]
+        parts = [self._ends(one) for one in asked]
         send = [
             [new[:, bounds[q] : bounds[q + 1]] for new, bounds in zip(whole, parts, strict=True)]
             for q in range(self.ranks.size)
@@ -104,10 +106,10 @@ class Cut:
         for k, one in enumerate(asked):
             one.tensor.index_copy_(0, one.rows, torch.cat([came[q][k] for q in range(self.ranks.size)]))
 
-    def _part(self, width: int, q: int) -> tuple[int, int]:
-        """Returns where the columns of a rank begin and end."""
-        bounds = self.bounds(width)
-        return bounds[q], bounds[q + 1]
+    def _ends(self, one: Asked) -> list[int]:
+        """Returns where the columns of each rank begin, of those that are asked for, and their number."""
+        bounds = self.bounds(one.width)
+        return bounds if one.stop is None else [min(bound, one.stop) for bound in bounds]
 
     def _exchange(
         self, send: Sequence[Sequence[Tensor]], shapes: Sequence[Sequence[tuple[int, int]]], asked: Sequence[Asked]
