@@ -33,6 +33,7 @@ from batchednodes.results.metrics.base import Measured
 from batchednodes.results.metrics.catalogue import KEYS
 from batchednodes.results.metrics.consensus import norms, unsound
 from batchednodes.results.metrics.models import Models, Whole
+from batchednodes.results.metrics.observed import Observation, Observed
 from batchednodes.results.metrics.own_tests import OWN
 from batchednodes.results.metrics.privacy_loss import Accountant
 from batchednodes.results.metrics.scores import Scores, known_number
@@ -123,8 +124,8 @@ class Evaluator:
         each = self._with_table(each, values, clocks, cut) if self.table else each
         return Observed(each, unsound(since, sound), done)
 
-    def held(self, state: State, time: float) -> Models:
-        """Returns the models that are scored, at a time [s]."""
+    def held(self, state: State, time: float | None = None) -> Models:
+        """Returns the models that are scored, at a time [s]; None: as they are after the last events."""
         found = self.models(state, time)
         return found if isinstance(found, Models) else Whole(found, found.shape[1])
 
@@ -269,10 +270,10 @@ class Evaluator:
 
     def _own_sums(self, models: Float[Tensor, "1 w p"], part: slice) -> tuple[Tensor, ...]:
         """Returns sums of losses and accuracies of models on some blocks of own test rows."""
-        if not models.shape[1]:
-            return (models.new_zeros(1, 0),) * len(OWN)
+        blocks, copies = torch.arange(part.start, part.stop), models.shape[1] // max(1, part.stop - part.start)
         with torch.no_grad():
-            return tuple(sums.unsqueeze(0) for sums in self.problem.own_scores(models[0], part))
+            found = self.problem.own_scores(models[0], send(blocks.repeat(copies), models.device))
+        return tuple(sums.unsqueeze(0) for sums in found)
 
     def _parts(self, p: int, together: int) -> Iterator[Tests]:
         """Yields the test sets of as many networks as are measured together."""
@@ -375,32 +376,6 @@ class Evaluator:
         if self.problem.classes is None:
             over_nodes = {name: values for name, values in over_nodes.items() if name != "accuracy"}
         return Observation(row, over_nodes, stale)
-
-
-@dataclass(frozen=True)
-class Observation:
-    """One network at one mark."""
-
-    row: dict[str, Any]
-    """One line of metrics.jsonl; None where a key does not apply. `staleness_mean` is a mean over the time since the
-    mark before, which whoever keeps the rows fills in from `staleness_integral`."""
-    over_nodes: dict[str, np.ndarray]
-    """Values node by node, for histograms."""
-    staleness: Staleness | None
-    """Staleness in full; None where nothing is tracked."""
-    nodes: np.ndarray | None = None
-    """A row for each evaluated node, see `node_table.COLUMNS`; None: they are not asked for."""
-
-
-@dataclass(frozen=True)
-class Observed:
-    """All networks at one mark."""
-
-    networks: list[Observation]
-    diverged: list[tuple[int, float]]
-    """Nodes whose loss or model is not finite, with the time when that was first seen (inf: just now)."""
-    done: float
-    """When the device had done all that came before, by `time.perf_counter` [s]."""
 
 
 def _per_second(contacts: float, time: float) -> float | None:

@@ -7,7 +7,7 @@ Notation: g networks, n nodes, k models of each, p parameters, x models [n, p].
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
@@ -16,7 +16,10 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from batchednodes.algorithms.base import Algorithm
 from batchednodes.algorithms.cut import Asked, Cut
+from batchednodes.algorithms.rowwise import Rowwise
+from batchednodes.algorithms.state import State
 from batchednodes.numerics.memory import Chunk
 from batchednodes.results.metrics.consensus import consensus, distances, finite, lengths, mean_model, squares
 
@@ -151,11 +154,9 @@ class Columns(Models):
             asked = [rows[:, part].flatten() for part in parts]
             one = Asked(self.x, torch.cat(asked), [some.numel() for some in asked], self.width, self.p)
             models, part = self.cut.take([one])[0].view(g, -1, self.p), parts[ranks.rank]
+            models, lead = (models if lead is None else torch.cat([lead, models], 1)), None
             if models.shape[1]:
                 found.append(self._kept(models, part, work))
-            if lead is not None:
-                found.insert(0, _side_by_side(work(lead, slice(0))))
-                lead = None
         mine = torch.cat(found, 1) if found else self.x.new_zeros(g, 0, numbers, dtype=torch.float64)
         counts[0] += first is not None
         whole = ranks.joined(mine.transpose(0, 1), counts).permute(2, 1, 0)
@@ -163,13 +164,15 @@ class Columns(Models):
 
     def _kept(self, models: Float[Tensor, "g k p"], part: slice, work: Work) -> Float64[Tensor, "g k numbers"]:
         """Returns numbers of models that are here, of as many at once as memory holds."""
-        g = len(models)
+        g, ahead = len(models), models.shape[1] - (part.stop - part.start)  # models without a place come first
 
         def attempt(size: int) -> Tensor:
-            step = max(1, size // g)
-            places = [slice(a, min(a + step, part.stop)) for a in range(part.start, part.stop, step)]
-            pieces = zip(models.split(step, dim=1), places, strict=True)
-            return torch.cat([_side_by_side(work(some, place)) for some, place in pieces], 1)
+            step, found = max(1, size // g), list[Tensor]()
+            for begin in range(0, models.shape[1], step):
+                some, first = models[:, begin : begin + step], part.start + begin - ahead
+                place = slice(max(first, part.start), first + some.shape[1])
+                found.append(_alike(work, some, place))
+            return torch.cat(found, 1)
 
         return self.chunk.attempt(g * models.shape[1], attempt)
 
@@ -188,8 +191,43 @@ class Columns(Models):
         return found
 
 
-def _side_by_side(numbers: Sequence[Tensor]) -> Float64[Tensor, "g k numbers"]:
-    return torch.stack([t.double() for t in numbers], 2)
+def columns_of(rowwise: Rowwise, cut: Cut, chunk: Chunk, state: State, time: float | None = None) -> Columns:
+    """Returns the models of the nodes that are scored, of a state that is cut; all ranks that hold it must ask.
+
+    Args:
+        rowwise: the algorithm.
+        cut: how ranks hold the state.
+        chunk: models that are worked on at once.
+        state: stays as it is.
+        time: up to which they flow [s]; None: they are those after the last event of each node.
+    """
+    p, width, n = rowwise.p, cut.widths["x"], state.nodes
+    algorithm, flows = rowwise.algorithm, rowwise.algorithm.flows() and time is not None
+    if type(algorithm).model is Algorithm.model and not flows:
+        part = cut.columns(width)
+        return Columns(state.x[:n, : max(0, min(part.stop, p) - part.start)], p, cut, width, chunk)
+    names = sorted(state.fields.keys() - state.on_edges - {*algorithm.living("inbox")})
+    part, step = cut.columns(p), max(1, chunk.planned) * cut.ranks.size
+    found = state.x.new_empty(n, part.stop - part.start)
+    for nodes in torch.arange(n, device=found.device).split(step):
+        counts = cut.counts(nodes.numel())
+        tensors = [(state.x, width), *((state.fields[name], cut.widths[name]) for name in names)]
+        x, *others = cut.take([Asked(t, nodes, counts, wide) for t, wide in tensors])
+        r = {"x": x[:, :p]} | {name: x[:, one] for name, one in rowwise.columns.items()}
+        r |= dict(zip(names, others, strict=True))
+        if flows:
+            assert time is not None
+            now = r["last_event"].flatten().clamp(min=time)
+            rowwise.flow_(r, rowwise.contact(r, nodes[cut.share(counts)], now))
+        cut.put_([Asked(found, nodes, counts, p)], [algorithm.model(r)])
+    return Columns(found, p, cut, p, chunk)
+
+
+def _alike(work: Work, models: Float[Tensor, "g k p"], part: slice) -> Float64[Tensor, "g k numbers"]:
+    """Returns numbers of some models; of one alone with a copy of it, since the products of one round otherwise."""
+    alone = models.shape[1] == 1 and part.stop > part.start
+    numbers = work(torch.cat([models, models], 1), part) if alone else work(models, part)
+    return torch.stack([t.double() for t in numbers], 2)[:, : models.shape[1]]
 
 
 def stacked(x: Float[Tensor, "rows p"], parts: list[slice]) -> Float[Tensor, "g n p"]:
