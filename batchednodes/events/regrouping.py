@@ -1,6 +1,6 @@
 """Clocks of some networks, put together or taken apart: networks depend on each other in nothing but their numbers.
 
-Notation: n nodes, g networks, s slots of messages.
+Notation: n nodes, g networks.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from batchednodes.events.messages import regrouping
+from batchednodes.events.messages.regrouping import Slots
 from batchednodes.events.timeline import Clocks
 
 _NODES = ("order", "awake")
@@ -18,8 +19,8 @@ _NODES = ("order", "awake")
 
 def regrouped(
     parts: Sequence[tuple[Clocks, Int64[np.ndarray, " _"]]], wanted: Int64[np.ndarray, " g"]
-) -> tuple[Clocks, Int64[np.ndarray, " s"]]:
-    """Returns the clocks of some networks, and the number of each of their slots among those of all parts.
+) -> tuple[Clocks, Slots]:
+    """Returns the clocks of some networks, and where their slots of messages were.
 
     Example:
         >>> import numpy as np
@@ -53,10 +54,12 @@ def regrouped(
     for name in (f.name for f in fields(Clocks) if f.name not in ("time", "in_flight")):
         columns = [getattr(clocks, name) for clocks, _ in parts]
         if name in _NODES:
-            columns = [np.where(told >= 0, told + k, told).astype(np.int32) for told, k in zip(columns, before, strict=False)]
+            columns = [
+                np.where(told >= 0, told + k, told).astype(np.int32) for told, k in zip(columns, before, strict=False)
+            ]
         told = np.concatenate(columns)[nodes]
         found[name] = np.where(told >= 0, rows[told], -1).astype(told.dtype) if name in _NODES else told
-    in_flight, slots = None, np.zeros(0, np.int64)
+    in_flight, slots = None, Slots(np.zeros(0, np.int64), np.zeros(0, np.int64))
     some = [(clocks.in_flight, sizes) for clocks, sizes in parts if clocks.in_flight is not None]
     if some:
         in_flight, slots = regrouping.regrouped(some, wanted)

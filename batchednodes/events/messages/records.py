@@ -210,7 +210,7 @@ def chain(h, messages):  # noqa: ANN001, ANN201
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def rehash(size, messages):  # noqa: ANN001, ANN202
+def rehash(size, messages) -> None:  # noqa: ANN001
     """Spreads the hash table of links, which had some size, over all that there is room for."""
     first = -1
     for k in range(size):

@@ -9,7 +9,7 @@ Notation: n nodes, g networks, m messages under way, k snapshots, s slots, q par
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import no_type_check
+from typing import NamedTuple, no_type_check
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -59,10 +59,19 @@ class _Lists:
     """Messages so far."""
 
 
+class Slots(NamedTuple):
+    """Slots of messages, of networks that have been regrouped."""
+
+    number: Int64[np.ndarray, " s"]
+    """Of each among those of all parts, one part after the other."""
+    network: Int64[np.ndarray, " s"]
+    """Whose it is, among those that were wanted."""
+
+
 def regrouped(
     parts: Sequence[tuple[InFlight, Int64[np.ndarray, " _"]]], wanted: Int64[np.ndarray, " g"]
-) -> tuple[InFlight, Int64[np.ndarray, " s"]]:
-    """Returns what is in flight of some networks, and the number of each of its slots among those of all parts.
+) -> tuple[InFlight, Slots]:
+    """Returns what is in flight of some networks, and where its slots were.
 
     Args:
         parts: what is in flight of some networks, and the nodes of each of these; as `records.check` wants it.
@@ -73,7 +82,17 @@ def regrouped(
     """
     whole = _joined([_opened(in_flight, sizes) for in_flight, sizes in parts])
     some, slots = _chosen(whole, wanted)
-    return _closed(some), slots
+    return _closed(some), Slots(slots, some.owner)
+
+
+def owners(in_flight: InFlight, sizes: Int64[np.ndarray, " g"]) -> Int64[np.ndarray, " s"]:
+    """Returns the network of each slot; errors as of `regrouped`.
+
+    Args:
+        in_flight: as `records.check` wants it.
+        sizes: nodes of each network.
+    """
+    return _opened(in_flight, sizes).owner
 
 
 def _opened(in_flight: InFlight, sizes: Int64[np.ndarray, " g"]) -> _Lists:
