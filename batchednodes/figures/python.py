@@ -22,7 +22,7 @@ from batchednodes.results.folder.paths import OutputFolder, check_new
 from batchednodes.simulation import training
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.engine import Pause, never
-from batchednodes.simulation.observer import Watch
+from batchednodes.simulation.job import Watch
 from batchednodes.simulation.planning import plan as planning
 from batchednodes.simulation.planning.plan import Plan
 from batchednodes.simulation.planning.preflight import prepare

@@ -38,7 +38,7 @@ from batchednodes.events.schemes import Freshest, Uniform
 from batchednodes.events.synchronous import Barriers
 from batchednodes.events.timeline import Timeline
 from batchednodes.models.problem import Problem
-from batchednodes.numerics import devices, rng
+from batchednodes.numerics import devices, ranks, rng
 from batchednodes.numerics.memory import Chunk, Chunks
 from batchednodes.numerics.unloaded import load_compiler
 from batchednodes.numerics.values import shown
@@ -92,9 +92,15 @@ def device(config: Config) -> torch.device:
     """Returns the device that the settings ask for; auto: CUDA where there is one.
 
     Raises:
-        ValueError: CUDA is asked for where there is none, or a device number that does not exist.
+        ValueError: CUDA is asked for where there is none, or a device number that does not exist, or several ranks of
+            this machine would share one.
     """
-    number, count = devices.number(config.device), devices.count()
+    number, count, here = devices.number(config.device), devices.count(), ranks.local()[1]
+    if number is not None and here > (1 if ":" in config.device else count):
+        raise ValueError(
+            f"device must be one for each of the {here} ranks of this machine, got {shown(config.device)} with {count} "
+            "CUDA devices; use auto, fewer ranks, or cpu"
+        )
     if number is not None and number >= count:
         raise ValueError(
             f"device must be one of this machine, got {shown(config.device)} with {count} CUDA devices; use auto or cpu"
@@ -117,6 +123,7 @@ def assemble(
     chunks: Chunks,
     state: State | None = None,
     dealt: list[tuple[Dataset, Shards]] | None = None,
+    window: float | None = None,
 ) -> Simulation:
     """Returns everything that a run needs, built on its device.
 
@@ -126,6 +133,7 @@ def assemble(
         chunks: rows handled at once, from the plan.
         state: where the run stands; None: at its start, with models initialised.
         dealt: data of each network, and who owns them; None: they are loaded.
+        window: longest simulated time that is scheduled at once [s]; None: as the settings or these networks say.
 
     Raises:
         ValueError: data, partition or model do not fit together, or the state does not fit them.
@@ -150,7 +158,7 @@ def assemble(
     trials.check_robust(rowwise)
     if chunks.traced and config.executor == "batched":
         _fuse_(rowwise, state, events, config)
-    window = config.run.window or automatic_window(events)
+    window = window or config.run.window or automatic_window(events)
     every = config.run.mark_every if config.run.mark_at is None else config.run.mark_at
     engine = Engine(events, executor, config.run.until, every, window)
     evaluator = _evaluator(configs, events, problem, (tracking, rowwise), (chunks, scored))
