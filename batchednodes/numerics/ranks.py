@@ -5,12 +5,11 @@ All is torch.distributed: gloo between hosts, NCCL between CUDA devices. In one 
 Notation: R ranks.
 """
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from batchednodes.numerics.lazy import deferred
 
@@ -25,6 +24,11 @@ else:
 def size() -> int:
     """Returns the number of processes that torchrun has started for this run; 1: it has not."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def several() -> bool:
+    """Returns whether this process is one of several ranks of a run."""
+    return size() > 1
 
 
 def number() -> int:
@@ -95,7 +99,7 @@ class Ranks:
         flat = rows.contiguous().flatten().view(torch.uint8)
         each = flat.numel() // max(1, counts[self.rank])
         if counts[self.rank] == 0:
-            each = rows.element_size() * int(np.prod(rows.shape[1:], dtype=np.int64))
+            each = rows.element_size() * math.prod(rows.shape[1:])
         got = self.exchange(flat.repeat(self.size), [flat.numel()] * self.size, [each * count for count in counts])
         return got.view(rows.dtype).view(sum(counts), *rows.shape[1:])
 
