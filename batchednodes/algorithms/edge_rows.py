@@ -37,6 +37,8 @@ class EdgeRows:
     """The same on the host, where these are on another device."""
     rounds: "dict[int, tuple[RoundMatrix, RoundEdges]]" = field(default_factory=dict)
     """What rounds have made of them for the W they had last, by the first node of each network."""
+    place: Int64[Tensor, " m"] | None = None
+    """Where the row of each edge lies, of those that `settle_` was given last; None: edge k has row k."""
 
     @staticmethod
     def of(contacts: PeerLists, networks: Networks, device: torch.device) -> "EdgeRows":
@@ -101,6 +103,22 @@ class EdgeRows:
         places = torch.arange(self.most, device=nodes.device)
         here = places < (self.begins[nodes + 1] - self.begins[nodes]).unsqueeze(1)
         return torch.where(here, self.begins[nodes].unsqueeze(1) + places, 0), here
+
+    def lie(self, numbers: Int64[Tensor, "*w"]) -> Int64[Tensor, "*w"]:
+        """Returns where the rows of some edges lie."""
+        return numbers if self.place is None else self.place[numbers]
+
+    def apart(self) -> "EdgeRows":
+        """Returns the same edges with rows elsewhere, see `settle_`."""
+        host = None if self.host is None else self.host.apart()
+        return replace(self, place=torch.zeros_like(self.keys), host=host)
+
+    def settle_(self, numbers: Int64[Tensor, " k"]) -> None:
+        """Says that the rows of some edges, given on the host, lie one after the other, from 0 on."""
+        for edges in (self,) if self.host is None else (self, self.host):
+            assert edges.place is not None
+            device = edges.keys.device
+            edges.place.index_copy_(0, send(numbers, device), torch.arange(numbers.numel(), device=device))
 
     def in_round(self, nodes: slice, matrix: RoundMatrix) -> "RoundEdges":
         """Returns the edges of the nodes of one network in a round."""

@@ -18,8 +18,8 @@ from numba import njit
 from torch import Tensor
 
 from batchednodes.algorithms.base import Rows
+from batchednodes.algorithms.contacts import Contacts
 from batchednodes.algorithms.known import Contact
-from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.rowwise import Rowwise
 from batchednodes.algorithms.state import State
 from batchednodes.numerics import devices
@@ -139,12 +139,12 @@ class Fused:
         old, new = ({(side, name): value for side in both for name, value in of[side].items()} for of in (before, rows))
         overwrite_(old, new, held)
 
-    def run_(self, tape: Tape, state: State, phase: GossipPhase) -> None:
-        """Applies a phase of live contacts to the state."""
-        step = 2 if self.pairs else 1
-        j, i, w, times = (c[::step] for c in (phase.receivers, phase.senders, phase.weights, phase.times))
-        edges, last = self.rowwise.edges, state.fields.get("last_event")
-        lists = [j, i] if edges is None else [j, i, edges.number(j, i), edges.number(i, j)]
+    def run_(self, tape: Tape, state: State, contacts: Contacts) -> None:
+        """Makes contacts, one after the other."""
+        step, last = 2 if self.pairs else 1, state.fields.get("last_event")
+        j, i, w, times = (c[::step] for c in (contacts.rows, contacts.senders, contacts.weights, contacts.times))
+        who = (contacts.nodes[::step], contacts.others[::step])
+        lists = [j, i, *([] if contacts.edges is None else [rows[::step] for rows in contacts.edges])]
         before: tuple[Tensor | None, Tensor | None] = None, None
         if last is not None:
             both = torch.empty(2, j.numel(), dtype=torch.float64)
@@ -154,7 +154,7 @@ class Fused:
         x, *others = (state.x if slot.name == "x" else state.fields[slot.name] for slot in self.slots)
         found = [x, torch.zeros(j.numel(), 1, 1, dtype=torch.int64), w, *others]
         read = {*tape.early, *(source.number for source in tape.sources if source.kind == "argument")}
-        for nodes, since, keys in zip((j, i), before, self.asked, strict=True):
+        for nodes, since, keys in zip(who, before, self.asked, strict=True):
             k = Contact(self.rowwise, {} if since is None else {"last_event": since}, nodes, times.unsqueeze(1))
             for key in keys:
                 found.append(ask(k, key) if len(found) in read else w)
@@ -181,7 +181,7 @@ def fuse_(rowwise: Rowwise, state: State, pairs: bool) -> None:
     with contextlib.suppress(UntraceableError), untraceable():
         fused = Fused.of(rowwise, state, pairs)
         tape = fused.recorded(state)
-        rowwise.fused[pairs] = lambda state, phase: fused.run_(tape, state, phase)
+        rowwise.fused[pairs] = lambda state, contacts: fused.run_(tape, state, contacts)
 
 
 class Known(Contact):

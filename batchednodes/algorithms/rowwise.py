@@ -7,14 +7,17 @@ Notation: w rows, p parameters, e lines of a wave, i sender, j receiver, x model
 
 import functools
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from batchednodes.algorithms import over_ranks
 from batchednodes.algorithms.base import Algorithm, Context, Rows
+from batchednodes.algorithms.contacts import Contacts, copied
+from batchednodes.algorithms.cut import Cut
 from batchednodes.algorithms.edge_rows import EdgeRows
 from batchednodes.algorithms.fields import Field, columns
 from batchednodes.algorithms.known import Contact, Nodes, Update
@@ -38,12 +41,14 @@ class Rowwise(Nodes):
     """Who attacks, and how robustly models are merged; None: nobody, and they are averaged."""
     personal: Personal | None = None
     """Which entries nodes mix; None: all."""
-    fused: "dict[bool, Callable[[State, GossipPhase], None]]" = field(default_factory=dict)
-    """What applies a phase of pushes, or of meetings (True), in one compiled loop, where there is such; see `fused`."""
+    fused: "dict[bool, Callable[[State, Contacts], None]]" = field(default_factory=dict)
+    """What makes pushes, or meetings (True), in one compiled loop, where there is such; see `fused`."""
     fused_update: "list[Callable[[State, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]]" = field(
         default_factory=list
     )
     """What updates rows in one, as `updated` does, where they lie; see `fused_update`."""
+    cut: Cut | None = None
+    """How tensors are cut over ranks; None: this process has all."""
 
     # ------------------------------------------------------------------------------------------------------- updates
 
@@ -62,7 +67,7 @@ class Rowwise(Nodes):
         r |= {name: state.fields[name].index_select(0, rows) for name in self.algorithm.living("inbox")}
         if self.edges is not None and state.on_edges - hidden:
             index, here = self.edges.around(nodes)
-            r |= around(state, index, None if self.edges.even else here, hidden)
+            r |= around(state, self.edges.lie(index), None if self.edges.even else here, hidden)
             weights = None if self.edges.weights is None else torch.where(here, self.edges.weights[index], 0)
         before = dict(r)
         k = Update(self, r, nodes, times.unsqueeze(1), counts.unsqueeze(1), examples, (here, weights))
@@ -78,11 +83,11 @@ class Rowwise(Nodes):
 
     def mix_(self, state: State, phase: GossipPhase, kernel: Kernel) -> None:
         """Applies a phase of gossip."""
-        if self.robust is not None or not self.algorithm.linear():
+        if not self.by_columns:
             here = phase.here
             all_live = phase.sent is None and not bool((here.contacted == here.receivers).any())
-            if all_live and phase.idle is None and phase.pairs in self.fused:
-                self.fused[phase.pairs](state, phase)
+            if all_live and phase.idle is None and phase.pairs in self.fused and self.cut is None:
+                self.fused[phase.pairs](state, Contacts.of(phase, slice(None), all_live, self.edges))
                 return
             for a, b in phase.spans():
                 self._wave_(state, phase, slice(a, b), all_live)
@@ -96,46 +101,66 @@ class Rowwise(Nodes):
             self._copy_(state, phase)
 
     def _wave_(self, state: State, phase: GossipPhase, part: slice, all_live: bool) -> None:
-        """Applies one wave: emissions of both sides, their mean, and what its receivers make of it.
+        """Applies one wave: copies, once its contacts have read, and contacts; over ranks, those that each is dealt."""
+
+        def copy_() -> None:
+            if not all_live and phase.sent is not None:
+                self._copies_(state, *copied(phase, part))  # a slot may be taken again in the wave that empties it
+
+        contacts = Contacts.of(phase, part, all_live, self.edges)
+        if self.cut is None or not contacts.nodes.numel():
+            self._meet_(state, contacts, copy_)
+            return
+        fused = self.fused.get(phase.pairs) if all_live and phase.idle is None else None
+        meet_ = fused or (lambda state, some: self._meet_(state, some, lambda: None))
+        inboxes, both = self.algorithm.living("inbox"), self.algorithm.writes_sender
+        over_ranks.meet_(self.cut, state, contacts, inboxes, both, (copy_, meet_))
+
+    def _meet_(self, state: State, c: Contacts, copy_: Callable[[], None]) -> None:
+        """Makes contacts: emissions of both sides, their mean, and what receivers make of it.
 
         Nodes that are cut off, the device knows which, do all that too; then they keep what they had.
+
+        Args:
+            state: changed.
+            c: the contacts.
+            copy_: called once rows are read.
         """
-        into = None if all_live or phase.sent is None else _into(phase, part)
-        i, j, w, times, origins, idle = _live(phase, part, all_live)
-        ij, ji = (None, None) if self.edges is None else (self.edges.number(*e) for e in ((origins, j), (j, origins)))
-        mine = self.rows(state, j, ji)
-        theirs = {} if phase.pairs else self.rows(state, i, ij)
-        if into is not None:
-            self._copies_(state, *into)  # after they are read: a slot may be taken again in the wave that empties it
+        j, times, w, idle = c.nodes, c.times, c.weights.unsqueeze(1), c.idle
+        ji, ij = (None, None) if c.edges is None else c.edges
+        mine = self.rows(state, c.rows, ji)
+        theirs = {} if c.pairs else self.rows(state, c.senders, ij)
+        copy_()
         if j.numel() == 0:
             return
         self.flow_(mine, self.contact(mine, j, times))
         own = self.emitted(mine, self.contact(mine, j, times))
-        if phase.pairs:  # what one side of a meeting sends is what the other one makes of itself
+        if c.pairs:  # what one side of a meeting sends is what the other one makes of itself
             sent = {name: value.unflatten(0, (-1, 2)).flip(1).flatten(0, 1) for name, value in own.items()}
         else:
-            self.flow_(theirs, self.contact(theirs, origins, times))
-            sent = self.emitted(theirs, self.contact(theirs, origins, times))
+            self.flow_(theirs, self.contact(theirs, c.others, times))
+            sent = self.emitted(theirs, self.contact(theirs, c.others, times))
         for name in self.algorithm.living("inbox"):
-            state.fields[name].index_add_(0, j, _but(idle, sent.pop(name), 0).to(state.fields[name].dtype))
+            state.fields[name].index_add_(0, c.rows, _but(idle, sent.pop(name), 0).to(state.fields[name].dtype))
             del own[name]
         if self.robust is None:
-            mixed = self.algorithm.combine(own, sent, w.unsqueeze(1))
+            mixed = self.algorithm.combine(own, sent, w)
         else:
-            sent = self.robust.sent(sent, origins, self.contact(theirs, origins, times))
-            mixed = self.robust.combine(self.algorithm, own, sent, w.unsqueeze(1), j)
+            sent = self.robust.sent(sent, c.others, self.contact(theirs, c.others, times))
+            mixed = self.robust.combine(self.algorithm, own, sent, w, j)
         gathered = dict(mine)
         self.algorithm.absorb_(mine, mixed, self.contact(mine, j, times))
         self.check(mine, gathered, "absorb_")
         if self.personal is not None:
-            mine = self.personal.kept(mine, gathered, self.personal.both(j, origins))
+            mine = self.personal.kept(mine, gathered, self.personal.both(j, c.others))
         self.note(mine, times)
-        kept = {} if idle is None else self.rows(state, j, ji)
-        if self.algorithm.writes_sender and not phase.pairs:  # of a meeting each side is a receiver, too
+        kept = {} if idle is None else self.rows(state, c.rows, ji)
+        if self.algorithm.writes_sender and not c.pairs:  # of a meeting each side is a receiver, too
             self.note(theirs, times)
-            before = {} if idle is None else self.rows(state, i, ij)
-            self.write_(state, i, {name: _but(idle, value, before.get(name, 0)) for name, value in theirs.items()}, ij)
-        self.write_(state, j, {name: _but(idle, value, kept.get(name, 0)) for name, value in mine.items()}, ji)
+            before = {} if idle is None else self.rows(state, c.senders, ij)
+            given = {name: _but(idle, value, before.get(name, 0)) for name, value in theirs.items()}
+            self.write_(state, c.senders, given, ij)
+        self.write_(state, c.rows, {name: _but(idle, value, kept.get(name, 0)) for name, value in mine.items()}, ji)
 
     def _copy_(self, state: State, phase: GossipPhase) -> None:
         """Lets fields that are not mixed follow their models into slots."""
@@ -199,6 +224,7 @@ class Rowwise(Nodes):
         kept = {name: r[name].to(state.fields[name].dtype) for name in state.on_edges & r.keys()}
         if kept and self.edges is not None and updated is not None:
             number, here = self.edges.here.around(torch.from_numpy(updated))
+            number = self.edges.here.lie(number)
             kept = {name: value.flatten(0, 1) for name, value in kept.items()}
             if self.edges.even:
                 edges = send(number.flatten(), rows.device)
@@ -208,6 +234,11 @@ class Rowwise(Nodes):
         if edges is not None:
             for name, value in kept.items():
                 write_(state.fields[name], edges, value)
+
+    @property
+    def by_columns(self) -> bool:
+        """Whether mixing acts on each column of x by itself."""
+        return self.robust is None and self.algorithm.linear()
 
     @property
     def p(self) -> int:
@@ -226,10 +257,18 @@ class Rowwise(Nodes):
 
     @functools.cached_property
     def shared(self) -> tuple[SharedColumns, ...]:
-        """The columns of x that are mixed, by who mixes them."""
-        if self.personal is None:
+        """The columns of x that are mixed, by who mixes them; over ranks, of those that this one has."""
+        if self.personal is None and self.cut is None:
             return (SharedColumns((slice(None),), None),)
-        return self.personal.shared(self.columns.values())
+        whole = max((part.stop for part in self.columns.values()), default=self.p)
+        all_ = (SharedColumns((slice(whole),), None),)
+        found = all_ if self.personal is None else self.personal.shared(self.columns.values())
+        return found if self.cut is None else tuple(some.within(self.cut.columns(whole)) for some in found)
+
+    @functools.cached_property
+    def whole(self) -> "Rowwise":
+        """The same, on whole rows that lie apart, as `over_ranks` takes them."""
+        return replace(self, cut=None, edges=None if self.edges is None else self.edges.apart())
 
     def changed(self, r: Rows, before: Rows) -> Rows:
         """Returns the fields of some rows that a method replaced or wrote into, and those that lie in the rows of x."""
@@ -292,29 +331,6 @@ class Rowwise(Nodes):
         """Takes note of the instant, where an algorithm asks how much time has passed."""
         if self.algorithm.elapses:
             r["last_event"] = times.unsqueeze(1)
-
-
-def _into(phase: GossipPhase, part: slice) -> tuple[Tensor, Tensor]:
-    """Returns senders and receivers of the copies among some lines, which the host knows."""
-    copies = send((phase.here.receivers[part] >= phase.nodes).nonzero().flatten(), phase.senders.device)
-    return phase.senders[part][copies], phase.receivers[part][copies]
-
-
-def _live(
-    phase: GossipPhase, part: slice, all_live: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Bool[Tensor, " w"] | None]:
-    """Returns senders, receivers, weights, times and origins of some lines, but of copies and contacts with oneself.
-
-    With them, which of them do nothing since a node is cut off; None: none.
-    """
-    i, j, w, times = (column[part] for column in (phase.contacted, phase.receivers, phase.weights, phase.times))
-    origins, idle = i if phase.sent is None else phase.actors[part], None if phase.idle is None else phase.idle[part]
-    if all_live:
-        return i, j, w, times, origins, idle
-    here = phase.here
-    apart = (here.receivers[part] < phase.nodes) & (here.contacted[part] != here.receivers[part])
-    live = send(apart.nonzero().flatten(), i.device)
-    return i[live], j[live], w[live], times[live], origins[live], None if idle is None else idle[live]
 
 
 def _but(idle: Bool[Tensor, " w"] | None, value: Tensor, kept: Tensor | int) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor
 
+from batchednodes.algorithms.cut import Cut
 from batchednodes.algorithms.fields import Field, columns
 
 OWN = ("x", "versions", "updated", "gained", "diverged_at")
@@ -121,8 +122,13 @@ def started(one: Field, x: Float[Tensor, "rows p"], n: int, edges: int = 0) -> T
     return made
 
 
-def joined(state: State, declared: Mapping[str, Field]) -> State:
+def joined(state: State, declared: Mapping[str, Field], cut: Cut | None = None) -> State:
     """Returns a state whose fields all lie apart with those that are mixed beside the models.
+
+    Args:
+        state: of whole rows, or of the columns that this rank has of each.
+        declared: its fields.
+        cut: how they are cut over ranks; None: rows are whole.
 
     Raises:
         ValueError: it does not have the fields that are declared.
@@ -135,4 +141,5 @@ def joined(state: State, declared: Mapping[str, Field]) -> State:
     travels = frozenset(name for name, one in declared.items() if one.travels)
     on_edges = frozenset(name for name, one in declared.items() if one.lives == "edge")
     tensors = (state.versions, state.updated, state.gained, state.diverged_at)
-    return State(x, *tensors, own, columns(declared, state.x.shape[1]), travels, on_edges)
+    places = columns(declared, state.x.shape[1]) if cut is None else cut.beside
+    return State(x, *tensors, own, places, travels, on_edges)

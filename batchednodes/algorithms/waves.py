@@ -10,6 +10,7 @@ x_i <- x_i + (LocalSGD(r_i) - r_i), then r_i <- x_i (stale gradients).
 Notation: n nodes, w rows of a wave, p parameters, s steps, b examples, x models, v momentum buffers, r = read.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -18,8 +19,10 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int32, Int64
 from torch import Tensor
 
+from batchednodes.algorithms import over_ranks
 from batchednodes.algorithms.base import Rows
 from batchednodes.algorithms.completions import complete_
+from batchednodes.algorithms.cut import Cut
 from batchednodes.algorithms.local_sgd import LocalSGD, taken
 from batchednodes.algorithms.mixing import Ages, Entries, Kernel, follow_, follows, merge_, partial
 from batchednodes.algorithms.mixing.phase import GossipPhase
@@ -95,6 +98,8 @@ class Waves:
     """What draws minibatches on the device; None: the host does."""
     silent: Bool[Tensor, " n"] | None = None
     """Nodes from whom nothing comes; None: there are none."""
+    cut: Cut | None = None
+    """How the state is cut over ranks; None: this process has all."""
 
     def update_(
         self,
@@ -105,7 +110,7 @@ class Waves:
         times: Float64[Tensor, " w"],
         examples: Drawn | None = None,
     ) -> None:
-        """Runs local SGD for the nodes of a wave, in chunks.
+        """Updates the nodes of a wave, in chunks; over ranks each those that it is dealt, by `Cut.counts`.
 
         Args:
             state: changed.
@@ -113,8 +118,28 @@ class Waves:
             rows: rows of x that they train, on the device: those of the nodes, or slots of messages.
             nodes: its nodes, on the device.
             times: its times, on the device [s].
-            examples: its minibatches; None: they are drawn now.
+            examples: minibatches of the nodes that this rank is dealt; None: they are drawn now.
         """
+        if self.cut is None:
+            self._update_(state, wave, rows, nodes, times, examples)
+        else:
+
+            def some_(state: State, k: slice) -> None:
+                part = UpdateWave(wave.nodes[k], wave.counts[k], wave.times[k])
+                at = torch.arange(part.nodes.size, device=rows.device)
+                self.whole._update_(state, part, at, nodes[k], times[k], examples)
+
+            edges = self.whole.rowwise.edges if state.on_edges & self.trained else None
+            names = sorted(state.fields.keys() & self.trained)
+            over_ranks.update_(self.cut, state, names, (wave.nodes, nodes, rows), edges, some_)
+            complete_(state, nodes, times, torch.zeros_like(times), self.own)  # counts those of this rank's sources
+        if self.ages is not None and state.age is not None:
+            state.age.index_add_(0, rows, self.ages.steps[nodes].unsqueeze(1).expand(-1, state.age.shape[1]))
+
+    def _update_(
+        self, state: State, wave: UpdateWave, rows: Tensor, nodes: Tensor, times: Tensor, examples: Drawn | None
+    ) -> None:
+        """Updates the nodes of a wave, but for the ages of their models."""
         counts = send(wave.counts, rows.device) if self.counts else nodes  # else any will do
 
         def drawn(part: slice) -> Tensor:
@@ -136,8 +161,6 @@ class Waves:
                 lambda k: self.rowwise.updated(state, rows[k], nodes[k], times[k], counts[k], drawn(k)),
                 lambda k, new: self._replace_(state, rows[k], nodes[k], times[k], wave.nodes[k], *new),
             )
-        if self.ages is not None and state.age is not None:
-            state.age.index_add_(0, rows, self.ages.steps[nodes].unsqueeze(1).expand(-1, state.age.shape[1]))
 
     def _train_(
         self, state: State, rows: Tensor, nodes: Tensor, times: Tensor, counts: Tensor, drawn: Callable[[slice], Tensor]
@@ -167,6 +190,18 @@ class Waves:
                 ),
                 lambda k, new: self._write_(state, rows[k], nodes[k], times[k], new),
             )
+
+    @functools.cached_property
+    def whole(self) -> "Waves":
+        """The same, on whole rows that lie apart."""
+        return replace(self, rowwise=self.rowwise.whole, cut=None)
+
+    @functools.cached_property
+    def trained(self) -> frozenset[str]:
+        """Names of the fields that updates may see or change, and ranks do not all have."""
+        hidden = {name for name, one in self.rowwise.declared.items() if not one.seen}
+        every = {*self.rowwise.declared, "v", "read", *self.kept} - hidden
+        return frozenset({"v", "read", *self.kept} if self.plain else every)
 
     @property
     def plain(self) -> bool:
@@ -309,7 +344,11 @@ class Waves:
             g = int(self.layout.network[first])
             assert self.rounds is not None
             matrix, nodes = self.rounds.of(g, k), slice(first, first + int(self.layout.sizes[g]))
-            asked = mix_round_(self.rowwise, state, nodes, matrix, (k, phase.time))
+            mix = functools.partial(mix_round_, self.rowwise, nodes=nodes, matrix=matrix, at=(k, phase.time))
+            if self.cut is None or self.rowwise.by_columns:
+                asked = mix(state)
+            else:
+                asked = over_ranks.round_(self.cut, state, nodes, self.rowwise.edges, mix)
             if self.layout.widths[g]:
                 newest_(state, self.layout.block(state.versions, g), nodes, (matrix, asked), phase.time)
 

@@ -72,16 +72,18 @@ class Model(ABC):
 
     @abstractmethod
     def init_(
-        self, x: Float[torch.Tensor, "n p"], stack: layout.Stack, seed: int, shape: tuple[int, ...], outputs: int
-    ) -> None:
-        """Writes the initial models of a network: row i by the address (seed, i), or all rows as row 0.
+        self, x: Float[torch.Tensor, "n p"], stack: layout.Stack, seed: int, shape: tuple[int, ...], outputs: int,
+        first: int = 0,
+    ) -> None:  # fmt: skip
+        """Writes initial models of a network: that of node i by the address (seed, i), or all as that of node 0.
 
         Args:
-            x: rows of the nodes of the network, which are written.
+            x: rows of some nodes of the network, one after the other, which are written.
             stack: layout of a row.
             seed: of the network; 0 <= seed < 2^63.
             shape: as for `module`.
             outputs: as for `module`.
+            first: number of the first of these nodes; a class that does not take it makes rows of all nodes at once.
         """
 
     def is_own(self) -> bool:
@@ -104,7 +106,7 @@ def _check_init(init: str, more: tuple[str, ...] = ()) -> None:
         raise ValueError(f"init must be one of {', '.join(kinds)}, got {shown(init)}")
 
 
-def _uniform_(x: torch.Tensor, module: nn.Module, stack: layout.Stack, seed: int, init: str) -> None:
+def _uniform_(x: torch.Tensor, module: nn.Module, stack: layout.Stack, seed: int, init: str, first: int) -> None:
     """Writes rows of PyTorch's default law for linear layers, U(-1, 1) / sqrt(inputs of the layer)."""
     bounds = {
         f"{name}.{kind}": 1.0 / math.sqrt(part.in_features)
@@ -116,10 +118,10 @@ def _uniform_(x: torch.Tensor, module: nn.Module, stack: layout.Stack, seed: int
     bound = np.repeat([bounds[name] for name in stack.shapes], sizes)
     rows = 1 if init == "same" else x.shape[0]
     step = max(1, _CHUNK // stack.p)
-    for first in range(0, rows, step):
-        nodes = np.arange(first, min(rows, first + step))
+    for begin in range(0, rows, step):
+        nodes = np.arange(begin, min(rows, begin + step)) + (0 if init == "same" else first)
         values = bound * (2.0 * rng.uniforms(seed, rng.INIT, nodes, stack.p) - 1.0)
-        x[first : first + nodes.size] = torch.as_tensor(values, dtype=x.dtype, device=x.device)
+        x[begin : begin + nodes.size] = torch.as_tensor(values, dtype=x.dtype, device=x.device)
     if init == "same":
         x[1:] = x[0]
 
@@ -163,12 +165,13 @@ class Linear(Model):
         return (math.prod(shape) + self.bias) * outputs
 
     def init_(
-        self, x: Float[torch.Tensor, "n p"], stack: layout.Stack, seed: int, shape: tuple[int, ...], outputs: int
-    ) -> None:
+        self, x: Float[torch.Tensor, "n p"], stack: layout.Stack, seed: int, shape: tuple[int, ...], outputs: int,
+        first: int = 0,
+    ) -> None:  # fmt: skip
         if self.init == "zero":
             x.zero_()
             return
-        _uniform_(x, self.module(shape, outputs), stack, seed, self.init)
+        _uniform_(x, self.module(shape, outputs), stack, seed, self.init, first)
 
 
 @dataclass(frozen=True)
@@ -198,12 +201,13 @@ class NoisyLinear(Model):
         return math.prod(shape)
 
     def init_(
-        self, x: Float[torch.Tensor, "n p"], stack: layout.Stack, seed: int, shape: tuple[int, ...], outputs: int
-    ) -> None:
+        self, x: Float[torch.Tensor, "n p"], stack: layout.Stack, seed: int, shape: tuple[int, ...], outputs: int,
+        first: int = 0,
+    ) -> None:  # fmt: skip
         if self.init == "zero":
             x.zero_()
             return
-        _uniform_(x, self.module(shape, outputs), stack, seed, self.init)
+        _uniform_(x, self.module(shape, outputs), stack, seed, self.init, first)
 
 
 _ACTIVATIONS = {"relu": "ReLU", "tanh": "Tanh", "gelu": "GELU"}
@@ -260,9 +264,10 @@ class MLP(Model):
         return sum((a + 1) * b for a, b in itertools.pairwise(widths))
 
     def init_(
-        self, x: Float[torch.Tensor, "n p"], stack: layout.Stack, seed: int, shape: tuple[int, ...], outputs: int
-    ) -> None:
-        _uniform_(x, self.module(shape, outputs), stack, seed, self.init)
+        self, x: Float[torch.Tensor, "n p"], stack: layout.Stack, seed: int, shape: tuple[int, ...], outputs: int,
+        first: int = 0,
+    ) -> None:  # fmt: skip
+        _uniform_(x, self.module(shape, outputs), stack, seed, self.init, first)
 
 
 @dataclass(frozen=True)
@@ -303,14 +308,16 @@ class PythonModule(Model):
         return None
 
     def init_(
-        self, x: Float[torch.Tensor, "n p"], stack: layout.Stack, seed: int, shape: tuple[int, ...], outputs: int
-    ) -> None:
+        self, x: Float[torch.Tensor, "n p"], stack: layout.Stack, seed: int, shape: tuple[int, ...], outputs: int,
+        first: int = 0,
+    ) -> None:  # fmt: skip
         made = [w.flatten().to(x) for w in stack.made] if self.adapter.shares else []
         for i in range(1 if self.init == "same" else x.shape[0]):
-            first, second = (int(bits) >> 1 for bits in rng.block(np.uint64(seed), rng.INIT, i, np.uint64(0)))
-            x[i] = torch.cat(made) if made else stack.row(self._make(first, shape)).to(x)
+            node = 0 if self.init == "same" else first + i
+            one, two = (int(bits) >> 1 for bits in rng.block(np.uint64(seed), rng.INIT, node, np.uint64(0)))
+            x[i] = torch.cat(made) if made else stack.row(self._make(one, shape)).to(x)
             with torch_modes.own(), torch_modes.generators():
-                torch.manual_seed(second)
+                torch.manual_seed(two)
                 self.adapter.draw_(stack.skeleton, stack.views(x[i]))
         if self.init == "same":
             x[1:] = x[0]

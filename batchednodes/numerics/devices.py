@@ -38,7 +38,7 @@ def number(name: str) -> int | None:
     """
     if name == "cpu" or (name == "auto" and not count()):
         return None
-    return int(name.partition(":")[2] or ranks.local()[0])
+    return int(name.partition(":")[2] or ranks.of_machine()[0])
 
 
 def named(name: str) -> "torch.device":

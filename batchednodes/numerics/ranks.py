@@ -36,7 +36,7 @@ def number() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def local() -> tuple[int, int]:
+def of_machine() -> tuple[int, int]:
     """Returns the number of this process among those of its machine, and how many they are."""
     return int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 

@@ -126,7 +126,8 @@ class Batched(Executor):
             return self._rounds(events, clocks, state, host)
         plan, layout = schedule(events, state.nodes + slots(clocks)), self.algorithm.layout
         lines, counts = GossipPhase.of(events, plan, state.nodes, state.x.device)
-        if layout.kinds.size > 1 and events.message is None and not takes_all(state.versions, self.algorithm.kernel):
+        by_waves = self.algorithm.cut is None and not takes_all(state.versions, self.algorithm.kernel)
+        if layout.kinds.size > 1 and events.message is None and by_waves:  # over ranks lines have one order on all
             lines = lines.by_table(layout.table, layout.kinds.size, plan.updates)
         actors, times = lines.actors.numpy(), lines.times.numpy()
         phases, u = list[UpdateWave | slice | Round](), 0
@@ -189,6 +190,8 @@ class Batched(Executor):
                 return step
             if isinstance(phase, UpdateWave):
                 examples = None if window.minibatches is None else window.minibatches.of(wave)
+                if examples is not None and self.algorithm.cut is not None:
+                    examples = examples[self.algorithm.cut.share(self.algorithm.cut.counts(phase.nodes.size))]
                 columns = (lines.receivers[part], lines.actors[part], lines.times[part])
                 self.algorithm.update_(state, phase, *columns, examples)
             elif isinstance(phase, Round):

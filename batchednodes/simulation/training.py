@@ -246,14 +246,12 @@ def _assembled(job: Job, start: Snapshot | None) -> Iterator[tuple[Simulation, C
     if means.share is not None and len(own) < len(configs):
         events, dealt = assembly.timeline(own), dealt and [dealt[g] for g in means.share.networks]
     with threads(means.threads):
-        window = job.settings.run.window or automatic_window(whole)
-        run = assembly.assemble(own, events, means.chunks, None if start is None else start.state, dealt, window)
+        share, state = means.share, None if start is None else start.state
+        group = None if share is None or share.ranks.size == 1 else share.ranks
+        run = assembly.assemble(own, events, means.chunks, state, dealt, group, automatic_window(whole))
         branched = start is None and job.settings.run.start_from is not None
-        yield (
-            run,
-            means,
-            warm_start.start_(run.state, run.declared, events.networks.sizes, job.settings) if branched else None,
-        )
+        sizes = events.networks.sizes
+        yield run, means, warm_start.start_(run.state, run.declared, sizes, job.settings, run.cut) if branched else None
 
 
 def _work(configs: Sequence[Config], events: Timeline) -> list[float]:

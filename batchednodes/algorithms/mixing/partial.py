@@ -9,7 +9,7 @@ Reference:
     federated learning", J. Parallel Distrib. Comput. 148, 2021.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -36,16 +36,19 @@ class Entries:
     """Seed of the network of each node."""
     index: Int64[np.ndarray, " n"]
     """Number of each node in it."""
+    columns: slice = field(default_factory=lambda: slice(None))
+    """Those of a row that there are: all, but over ranks."""
 
-    def of(self, receivers: Int64[Tensor, " w"], part: Int64[Tensor, " w"]) -> Bool[Tensor, "w p"]:
-        """Returns which entries each write changes; where no part is given, all.
+    def of(self, receivers: Int64[Tensor, " w"], part: Int64[Tensor, " w"]) -> Bool[Tensor, "w c"]:
+        """Returns which entries of its columns each write changes; where no part is given, all.
 
         Args:
             receivers: rows that change.
             part: the part of the model, or the number of the draw of its entries; -1: all.
         """
         if self.parts > 1:
-            return (parts(self.p, self.parts, part.device) == part.unsqueeze(1)) | (part < 0).unsqueeze(1)
+            own = parts(self.p, self.parts, part.device)[self.columns]
+            return (own == part.unsqueeze(1)) | (part < 0).unsqueeze(1)
         found = np.ones((part.numel(), self.p), bool)
         for k, (j, number) in enumerate(zip(receivers.tolist(), part.tolist(), strict=True)):
             if number >= 0:
@@ -54,7 +57,7 @@ class Entries:
                     number * (1 << 24) + np.arange(-(-self.p // 2)),
                 )  # fmt: skip
                 found[k] = np.stack([high, low], 1).flatten()[: self.p] < np.uint64(self.share * 2.0**64 - 1)
-        return torch.from_numpy(found).to(part.device)
+        return torch.from_numpy(found[:, self.columns]).to(part.device)
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,6 +29,11 @@ class SharedColumns:
     nodes: Bool[Tensor, " n"] | None
     """Which nodes mix them; None: all."""
 
+    def within(self, part: slice) -> "SharedColumns":
+        """Returns those that lie in a part of the columns, by their numbers in it."""
+        ends = [(max(run.start or 0, part.start), min(run.stop, part.stop)) for run in self.runs]
+        return SharedColumns(tuple(slice(a - part.start, b - part.start) for a, b in ends if a < b), self.nodes)
+
     def round_(self, x: Float[Tensor, "rows width"], nodes: slice, matrix: RoundMatrix) -> None:
         """Mixes them in a round, in place: what W gives the nodes of others that do not mix them, they keep.
 

@@ -36,11 +36,11 @@ def merge_(
 ) -> None:
     """Merges versions in place as models are mixed, and takes note of when node j gained how much.
 
-    It goes wave by wave, and table by table of one width:
+    It goes wave by wave, and table by table of one width, where lines come in the order of these:
 
         N[j] <- max(N[j], N[i]),    gained[j] <- gained[j] + t sum_c (gain of N[j, c]).
     """
-    if phase.sent is not None:
+    if phase.sent is not None or phase.tables != layout.kinds.size:
         _merge_carried_(versions, gained, phase, layout)
         return
     tables, cuts = layout.by_width(versions), phase.cuts.tolist()
@@ -57,7 +57,7 @@ def merge_(
 
 
 def _merge_carried_(versions: Tensor, gained: Tensor, phase: GossipPhase, layout: Layout) -> None:
-    """Does the same where messages are under way: rows lie anywhere, and those of slots are copied into."""
+    """Does the same with rows that lie anywhere, as where messages are under way; those of slots are copied into."""
     columns = torch.arange(int(layout.kinds.max()), device=versions.device)
     for a, b in phase.spans():
         j, i = phase.receivers[a:b], phase.senders[a:b]

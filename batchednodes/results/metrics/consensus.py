@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from batchednodes.algorithms.cut import Cut
 from batchednodes.algorithms.state import State
 from batchednodes.numerics import devices
 from batchednodes.numerics.memory import arriving
@@ -69,7 +70,7 @@ def norms(found: Float64[np.ndarray, " n"], networks: Networks, away: Bool[np.nd
 
 def finite(x: Float[Tensor, "n p"]) -> Bool[Tensor, " n"]:
     """Returns whether all numbers of each row are finite."""
-    blocks = x.split(max(1, _BLOCK[devices.kind(x.device)] // x.shape[1]))
+    blocks = x.split(max(1, _BLOCK[devices.kind(x.device)] // max(1, x.shape[1])))
     return torch.cat([b.isfinite().all(1) for b in blocks])
 
 
@@ -86,6 +87,12 @@ def unsound(since: Float64[Tensor, " n"], sound: Int64[Tensor, " n"]) -> list[tu
     return list(zip(bad.tolist(), since[bad].tolist(), strict=True))
 
 
-def quarantine_(state: State) -> None:
-    """Takes note of the nodes whose models are not finite before the first update."""
-    state.diverged_at[~finite(state.models)] = 0.0
+def quarantine_(state: State, cut: Cut | None = None) -> None:
+    """Takes note of the nodes whose models are not finite before the first update.
+
+    Args:
+        state: changed.
+        cut: how models are cut over ranks, all of which then call this; None: they are whole.
+    """
+    bad = ~finite(state.models)
+    state.diverged_at[bad if cut is None else cut.ranks.largest(bad.long()) > 0] = 0.0

@@ -4,7 +4,7 @@ Notation: n nodes of all networks, p parameters, x models [n, p].
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from batchednodes.algorithms.base import Algorithm
 from batchednodes.algorithms.context import Gradient
+from batchednodes.algorithms.cut import Cut
 from batchednodes.algorithms.edge_rows import EdgeRows
 from batchednodes.algorithms.fields import Field
 from batchednodes.algorithms.fused import fuse_
@@ -24,11 +25,11 @@ from batchednodes.algorithms.mixing import Ages, Entries, parts
 from batchednodes.algorithms.mixing.personal import Personal
 from batchednodes.algorithms.mixing.rounds import RoundMatrices
 from batchednodes.algorithms.one_by_one import OneByOne
+from batchednodes.algorithms.over_ranks import sources
 from batchednodes.algorithms.rates import Hyperparameters
 from batchednodes.algorithms.reference import Reference
 from batchednodes.algorithms.rowwise import Rowwise
-from batchednodes.algorithms.state import State, begin, joined
-from batchednodes.algorithms.versions import Layout, dtype_for
+from batchednodes.algorithms.state import State
 from batchednodes.algorithms.waves import Waves
 from batchednodes.config import Config, has_messages
 from batchednodes.data import Dataset, Heterogeneity, Sampler, Shards
@@ -38,19 +39,20 @@ from batchednodes.events.schemes import Freshest, Uniform
 from batchednodes.events.synchronous import Barriers
 from batchednodes.events.timeline import Timeline
 from batchednodes.models.problem import Problem
-from batchednodes.numerics import devices, ranks, rng
+from batchednodes.numerics import devices, rng
 from batchednodes.numerics.memory import Chunk, Chunks
+from batchednodes.numerics.ranks import Ranks, of_machine
 from batchednodes.numerics.unloaded import load_compiler
 from batchednodes.numerics.values import shown
 from batchednodes.results import theory
 from batchednodes.results.metrics import base as own_metrics
-from batchednodes.results.metrics.consensus import quarantine_
 from batchednodes.results.metrics.evaluator import Evaluator
 from batchednodes.results.metrics.privacy_loss import Accountant
 from batchednodes.results.metrics.staleness import Sources, Tracking, sample
 from batchednodes.simulation.build import datasets, fields, learning, local, personal, trials
 from batchednodes.simulation.build import robust as robustness
 from batchednodes.simulation.build.learning import DTYPES
+from batchednodes.simulation.build.start import Start
 from batchednodes.simulation.build.statistics import check_statistics
 from batchednodes.simulation.engine import Batched, Engine, Serial, automatic_window
 from batchednodes.simulation.planning import preflight
@@ -76,6 +78,8 @@ class Simulation:
     """Rows that descend at once, now."""
     labels: tuple[Heterogeneity | None, ...]
     """How heterogeneous the labels of the nodes are, in each network; None where targets are real numbers."""
+    cut: Cut | None = None
+    """How the state is cut over ranks; None: this process has all."""
 
     @property
     def chunks(self) -> Chunks:
@@ -95,7 +99,7 @@ def device(config: Config) -> torch.device:
         ValueError: CUDA is asked for where there is none, or a device number that does not exist, or several ranks of
             this machine would share one.
     """
-    number, count, here = devices.number(config.device), devices.count(), ranks.local()[1]
+    number, count, here = devices.number(config.device), devices.count(), of_machine()[1]
     if number is not None and here > (1 if ":" in config.device else count):
         raise ValueError(
             f"device must be one for each of the {here} ranks of this machine, got {shown(config.device)} with {count} "
@@ -123,6 +127,7 @@ def assemble(
     chunks: Chunks,
     state: State | None = None,
     dealt: list[tuple[Dataset, Shards]] | None = None,
+    ranks: Ranks | None = None,
     window: float | None = None,
 ) -> Simulation:
     """Returns everything that a run needs, built on its device.
@@ -133,7 +138,9 @@ def assemble(
         chunks: rows handled at once, from the plan.
         state: where the run stands; None: at its start, with models initialised.
         dealt: data of each network, and who owns them; None: they are loaded.
-        window: longest simulated time that is scheduled at once [s]; None: as the settings or these networks say.
+        ranks: those that hold these networks together, cut by columns; None: this process has them alone.
+        window: longest simulated time that is scheduled at once, where the settings leave it open, that of all networks
+            of the run [s]; None: that of these.
 
     Raises:
         ValueError: data, partition or model do not fit together, or the state does not fit them.
@@ -152,18 +159,21 @@ def assemble(
     problem = problem.holding(min(updated.rows, events.networks.n) if config.executor == "batched" else 1)
     slots = events.slots if isinstance(events, MessageTimeline) else 0
     tracking.layout.reserve(slots if state is None else state.x.shape[0] - state.nodes)
-    executor, rowwise, declared = _executor(configs, events, problem, tracking, (chunks, updated))
-    state = _state(configs, events, problem, tracking.layout, (declared, rowwise.edges), state)
-    trials.check_algorithm(rowwise, state, problem)
+    executor, rowwise, declared = _executor(configs, events, problem, tracking, (chunks, updated), ranks)
+    start = Start(tuple(configs), events, problem, executor.algorithm.layout, declared, rowwise.edges, rowwise.cut)
+    state = start.begun() if state is None else start.given(state)
+    tried = start.whole(state)
+    trials.check_algorithm(rowwise, tried, problem)
     trials.check_robust(rowwise)
     if chunks.traced and config.executor == "batched":
-        _fuse_(rowwise, state, events, config)
-    window = window or config.run.window or automatic_window(events)
+        _fuse_(rowwise, tried, events, config)
+    window = config.run.window or window or automatic_window(events)
     every = config.run.mark_every if config.run.mark_at is None else config.run.mark_at
     engine = Engine(events, executor, config.run.until, every, window)
     evaluator = _evaluator(configs, events, problem, (tracking, rowwise), (chunks, scored))
-    evaluator.measured(state, 0.0, np.zeros(events.networks.n, bool))  # what a user's metric cannot is refused here
-    return Simulation(engine, state, declared, evaluator, problem, chunks, updated, labels)
+    if rowwise.cut is None:
+        evaluator.measured(state, 0.0, np.zeros(events.networks.n, bool))  # what a user's metric cannot is refused here
+    return Simulation(engine, state, declared, evaluator, problem, chunks, updated, labels, rowwise.cut)
 
 
 def _evaluator(
@@ -186,9 +196,14 @@ def _evaluator(
 
 
 def _executor(
-    configs: Sequence[Config], events: Timeline, problem: Problem, tracking: Tracking, rows: tuple[Chunks, Chunk]
-) -> tuple[Serial | Batched, Rowwise, dict[str, Field]]:
-    """Returns what runs events, the algorithm on rows, and what nodes keep besides their models."""
+    configs: Sequence[Config], events: Timeline, problem: Problem, tracking: Tracking, rows: tuple[Chunks, Chunk],
+    ranks: Ranks | None,
+) -> tuple[Serial | Batched, Rowwise, dict[str, Field]]:  # fmt: skip
+    """Returns what runs events, the algorithm on rows, and what nodes keep besides their models.
+
+    Raises:
+        ValueError: events are to run one by one where models are cut over ranks.
+    """
     config, where = configs[0], problem.features.device
     dtype, quarantine = DTYPES[config.dtype], config.run.on_divergence == "quarantine"
     rates, weight = local.hyperparameters(configs, dtype, where), local.weight(configs, dtype, where)
@@ -196,6 +211,12 @@ def _executor(
     declared = fields.declared(configs, rates.momentum is not None, entries.parts if entries and ages else 0)
     carries, replaces = (config.gossip.on_receipt in kinds for kinds in (("update", "update_merge"), ("update",)))
     quiet = tuple(c.network.silent for c in configs)
+    cut = None if ranks is None or ranks.size == 1 else Cut.of(ranks, declared, problem.stack.p)
+    if cut is not None and config.executor == "serial":
+        raise ValueError(
+            f"executor must be batched where {cut.ranks.size} ranks hold a network together, got 'serial'; leave it "
+            "out, or start one process"
+        )
     rounds = RoundMatrices(events.weights, where, dtype, quiet) if isinstance(events, Barriers) else None
     silent = np.concatenate(
         [first + np.array(i, np.int64) for first, i in zip(events.networks.offsets[:-1], quiet, strict=True)]
@@ -215,13 +236,16 @@ def _executor(
     if not type(config.method).descends:
         _ = gradient.steps  # made before the run
     rowwise = _rowwise(configs, events, gradient, descent, rates, own)
+    if cut is not None:
+        rowwise, laws = replace(rowwise, cut=cut), (rates, weight, *sources(cut, tracking.layout, tracking.own))
+        entries = entries and replace(entries, columns=cut.columns(problem.stack.p))
     drawing = DeviceSampler.of(problem.sampler, where) if problem.feed is None else None
     mask = None
     if silent.size:
         mask = torch.zeros(events.networks.n, dtype=torch.bool)
         mask[torch.from_numpy(silent)] = True
         mask = mask.to(where)
-    choices = (rows[1], config.run.mixing, quarantine, entries, carries, replaces, ages, rounds, drawing, mask)
+    choices = (rows[1], config.run.mixing, quarantine, entries, carries, replaces, ages, rounds, drawing, mask, cut)
     return Batched(Waves(rowwise, problem, descent, *laws, *choices)), rowwise, declared
 
 
@@ -231,24 +255,6 @@ def _fuse_(rowwise: Rowwise, state: State, events: Timeline, config: Config) -> 
     at_once = not isinstance(events, Barriers | MessageTimeline)
     if at_once and config.run.mixing == "auto" and rowwise.personal is None:
         fuse_(rowwise, state, events.exchange == "meet")
-
-
-def _state(
-    configs: Sequence[Config], events: Timeline, problem: Problem, layout: Layout,
-    kept: tuple[dict[str, Field], EdgeRows | None], state: State | None,
-) -> State:  # fmt: skip
-    """Returns the state of a run: the one given, if it fits the settings, else that at its start."""
-    (declared, edges), n, config = kept, events.networks.n, configs[0]
-    count = 0 if edges is None else edges.count
-    if state is not None:
-        _check_state(state, (n, problem.stack.p), layout.room, declared, count)
-        return state if state.travels else joined(state, declared)
-    slots = events.slots if isinstance(events, MessageTimeline) else 0
-    x = _initial(configs, problem, events.networks, DTYPES[config.dtype], slots)
-    made = begin(x, layout.zeros(counts(events, config)), n, declared, count)
-    if config.run.on_divergence == "quarantine":
-        quarantine_(made)  # a user's model may begin with anything
-    return made
 
 
 def _fitted(planned: Chunks, config: Config, sampler: Sampler) -> Chunks:
@@ -275,18 +281,6 @@ def _chunks(planned: Chunks) -> tuple[Chunk, Chunk]:
         planned.evaluate, "evaluation", planned.evaluate_row, f"lower the number of test examples or {smaller}"
     )
     return updated, scored
-
-
-def _check_state(
-    state: State, shape: tuple[int, int], versions: int, declared: Mapping[str, Field], edges: int
-) -> None:
-    found = tuple(state.models.shape), state.versions.numel(), {*state.fields, *state.columns}
-    placed = all(len(state.fields[k]) == edges for k, f in declared.items() if f.lives == "edge" and k in state.fields)
-    if found != (shape, versions, {*declared}) or not placed:
-        raise ValueError(
-            f"the checkpoint must fit the settings: models {list(shape)} and {versions} versions, got models "
-            f"{list(state.models.shape)} and {state.versions.numel()} versions; did data or the model's code change?"
-        )
 
 
 def _rowwise(
@@ -327,11 +321,6 @@ def _constants(algorithm: Algorithm, events: Timeline, rates: Hyperparameters) -
     return {name: rates.lr.new_tensor([one[name] for one in found])[network] for name in found[0]}
 
 
-def counts(events: Timeline, config: Config) -> torch.dtype:
-    """Returns the type of versions in which the counts of a run surely fit."""
-    return dtype_for(float(events.update.rate.max()) * config.run.until)
-
-
 def mean_staleness(config: Config, events: Timeline, g: int, sources: Sources) -> float | None:
     """Returns the exact law's mean staleness of network g; None where no law is known, or it takes long to compute.
 
@@ -359,15 +348,6 @@ def mean_staleness(config: Config, events: Timeline, g: int, sources: Sources) -
     if isinstance(gossip.scheme, Freshest) and gossip.exchange == "push" and memoryless and n <= LARGEST_FRESHEST:
         return theory.freshest_staleness(n, float(capacity[0]), float(update.rate[0]))
     return None
-
-
-def _initial(configs: Sequence[Config], run: Problem, batch: Networks, dtype: torch.dtype, slots: int) -> Tensor:
-    x = torch.empty(batch.n + slots, run.stack.p, dtype=dtype, device=run.features.device)
-    x[batch.n :] = 0
-    for g, c in enumerate(configs):
-        outputs = run.classes or run.targets.shape[1]
-        c.task.model.init_(x[batch.slice(g)], run.stack, c.seed, run.shape, outputs)
-    return x
 
 
 def _entries(config: Config, events: Timeline, problem: Problem) -> tuple[Entries | None, Ages | None]:

@@ -31,6 +31,7 @@ from batchednodes.numerics.torch_modes import own
 from batchednodes.results.metrics.staleness import choose
 from batchednodes.simulation.build import assembly, datasets, learning, personal
 from batchednodes.simulation.build.learning import DTYPES
+from batchednodes.simulation.build.start import counts
 from batchednodes.simulation.build.statistics import check_statistics
 from batchednodes.simulation.engine import automatic_window, slots
 from batchednodes.simulation.planning import memory_plan
@@ -204,7 +205,7 @@ class _VersionTables:
 
 def _versions(need: MemoryBudget, events: Timeline) -> _VersionTables:
     """Returns what the versions of the sources that each network tracks take."""
-    item = assembly.counts(events, need.config).itemsize
+    item = counts(events, need.config).itemsize
     sources = choose(events.networks, [c.staleness.track for c in need.configs])
     rows = int((events.networks.sizes * sources.widths).sum())
     return _VersionTables(sources.width, sources.width * item, rows * item)

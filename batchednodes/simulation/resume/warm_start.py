@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from batchednodes.algorithms.base import Algorithm
+from batchednodes.algorithms.cut import Cut
 from batchednodes.algorithms.fields import Field
 from batchednodes.algorithms.state import State
 from batchednodes.config import READER, Config
@@ -36,7 +37,10 @@ class Origin:
     """Settings that differ: the other run's value, and the new one."""
 
 
-def start_(state: State, declared: Mapping[str, Field], sizes: Int64[np.ndarray, " g"], settings: Config) -> Origin:
+def start_(
+    state: State, declared: Mapping[str, Field], sizes: Int64[np.ndarray, " g"], settings: Config,
+    cut: Cut | None = None,
+) -> Origin:  # fmt: skip
     """Writes the latest models of the run that the settings start from into a state at t = 0.
 
     Args:
@@ -44,6 +48,7 @@ def start_(state: State, declared: Mapping[str, Field], sizes: Int64[np.ndarray,
         declared: its fields, of which those that begin as models do.
         sizes: nodes of its networks.
         settings: of the new run.
+        cut: how its state is cut over ranks; None: it is whole.
 
     Raises:
         ValueError: there is no such run, or its models or networks are of another kind or size.
@@ -54,17 +59,29 @@ def start_(state: State, declared: Mapping[str, Field], sizes: Int64[np.ndarray,
         found = latest(Inside(Path(folder)), torch.device("cpu"))
     except ValueError as error:
         raise ValueError(f"run.start_from must be the folder of a run, {error}") from None
-    changed, begun = check_start(settings, sizes.tolist(), state.p, found.header), models(found)
-    if np.array_equal(sizes, found.layout.sizes):
-        state.models.copy_(begun)
-    else:
-        state.models.view(sizes.size, *begun.shape).copy_(begun)
-    for name in (name for name, one in declared.items() if one.start == "model"):
-        rows = state.x[:, state.columns[name]] if name in state.columns else state.fields[name]
-        rows[: state.nodes] = state.models
+    p = state.p if cut is None else cut.p
+    changed, begun = check_start(settings, sizes.tolist(), p, found.header), models(found)
+    again = 1 if np.array_equal(sizes, found.layout.sizes) else sizes.size
+    for name in ("x", *(name for name, one in declared.items() if one.start == "model")):
+        rows, part = _begins(state, name, cut)
+        rows.unflatten(0, (again, -1)).copy_(begun[:, part])
     if settings.run.on_divergence == "quarantine":
-        quarantine_(state)
+        quarantine_(state, cut)
     return Origin(folder, found.clocks.time, changed)
+
+
+def _begins(state: State, name: str, cut: Cut | None) -> tuple[Float[Tensor, "n c"], slice]:
+    """Returns the rows of nodes in a tensor that begins as models do, and which parameters its columns are."""
+    if name == "x":
+        return state.models, slice(None) if cut is None else cut.models
+    if name not in state.columns:
+        return state.fields[name][: state.nodes], slice(None) if cut is None else cut.columns(cut.p)
+    rows = state.x[: state.nodes, state.columns[name]]
+    if cut is None:
+        return rows, slice(None)
+    own, first = cut.columns(cut.widths["x"]), cut.whole[name].start
+    begin = max(own.start, first) - first
+    return rows, slice(begin, begin + rows.shape[1])
 
 
 def models(found: Snapshot) -> Float[Tensor, "n p"]:
