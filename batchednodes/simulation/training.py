@@ -34,7 +34,7 @@ from batchednodes.numerics.world import World, world
 from batchednodes.results import comparison
 from batchednodes.results.callbacks import Callback
 from batchednodes.results.checkpoints.checkpoint import Snapshot
-from batchednodes.results.checkpoints.checkpointer import latest, newest
+from batchednodes.results.checkpoints.finding import latest, newest
 from batchednodes.results.checkpoints.header import check_rows
 from batchednodes.results.folder import node_file
 from batchednodes.results.folder.inside import Inside

@@ -210,7 +210,7 @@ def chain(h, messages):  # noqa: ANN001, ANN201
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _rehash(size, messages):  # noqa: ANN001, ANN202
+def rehash(size, messages) -> None:  # noqa: ANN001
     """Spreads the hash table of links, which had some size, over all that there is room for."""
     first = -1
     for k in range(size):
@@ -257,7 +257,7 @@ def widened(in_flight: InFlight, room: int) -> InFlight:
         size = int(head[count])
         messages[stack][size : size + room] = np.arange(old, old + room)
     head[[MESSAGES, SNAPSHOTS]] += room
-    _rehash(old, messages)
+    rehash(old, messages)
     link = np.concatenate([in_flight.link, np.full(room, -1)])
     return in_flight._replace(messages=messages, message_age=message_age, link=link, head=head)
 

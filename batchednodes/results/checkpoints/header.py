@@ -11,7 +11,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,9 @@ from safetensors import SafetensorError, safe_open
 
 from batchednodes.events.messages.records import MESSAGE, NODE
 from batchednodes.numerics.values import shown
+from batchednodes.results.checkpoints.file_format import TYPES, Content, checksum
 from batchednodes.results.checkpoints.journal import RunJournal, Said
+from batchednodes.results.checkpoints.part import files
 from batchednodes.results.folder.inside import BorderError, Inside
 from batchednodes.results.folder.node_file import check_nodes
 from batchednodes.results.folder.paths import METRICS, states
@@ -28,19 +30,6 @@ from batchednodes.results.folder.plain_json import parsed
 
 FORMAT = "batchednodes-4"
 """Of the files that this version writes, and reads."""
-
-_TYPES = {
-    "F64": "float64",
-    "F32": "float32",
-    "BF16": "bfloat16",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "U64": "uint64",
-    "U8": "uint8",
-    "BOOL": "bool",
-}
-"""Types of tensors, as headers name them and as PyTorch does."""
 
 _FLOATS, _COUNTS = {"float32", "float64", "bfloat16"}, {"int16", "int32", "int64"}
 """Types of models and of versions."""
@@ -60,7 +49,7 @@ _SHAPES = {
     "clocks.in_flight.link": ("int64", "l"),
     "clocks.in_flight.head": ("int64", "7"),
     "messages.x": ("model", "s p"),
-    "curves.before curves.integral curves.of_source": ("float64", "n"),
+    "curves.before curves.integral curves.of_source": ("float64", "all"),
 }
 """Type and shape of each tensor but the versions and fields; a letter is the same size wherever it stands."""
 
@@ -151,7 +140,7 @@ def about(path: Inside, file: Any) -> Said:
 def _shapes(file: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Returns type and shape of each tensor of a file that is open."""
     slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-    return {name: (_TYPES.get(part.get_dtype(), "unknown"), tuple(part.get_shape())) for name, part in slices.items()}
+    return {name: (TYPES.get(part.get_dtype(), "unknown"), tuple(part.get_shape())) for name, part in slices.items()}
 
 
 def is_field(name: str) -> bool:
@@ -169,7 +158,7 @@ def check_shapes(found: Mapping[str, tuple[str, tuple[int, ...]]], said: Said) -
     Raises:
         ValueError: one is missing, or of another type or shape.
     """
-    sizes, types = {"n": sum(said.nodes), "g": len(said.nodes)}, dict[str, str]()
+    sizes, types = {"n": sum(said.sizes), "g": len(said.sizes), "all": sum(said.nodes)}, dict[str, str]()
     known = {"model": {said.journal.config["dtype"]} if "dtype" in said.journal.config else _FLOATS, "counts": _COUNTS}
     known |= {f"field {name}": known["model"] | {"float64", "int64"} for name in said.state}
     for name, (kind, letters) in _expected(found, said).items():
@@ -179,36 +168,38 @@ def check_shapes(found: Mapping[str, tuple[str, tuple[int, ...]]], said: Said) -
         fits = len(shape) == len(letters.split()) and dtype in known.get(kind, {kind}) & {types.setdefault(kind, dtype)}
         for letter, size in zip(letters.split(), shape, strict=False):
             fits = fits and size == (int(letter) if letter.isdigit() else sizes.setdefault(letter, size))
-        if not fits:
+        first, end = said.span(name, shape[-1] if shape else 0)
+        if not fits or (len(shape) > 1 and end - first != shape[1]):
             raise ValueError(f"{name} is {shown(dtype)} {shown(list(shape))}")
 
 
 def _expected(found: Mapping[str, tuple[str, tuple[int, ...]]], said: Said) -> dict[str, tuple[str, str]]:
     """Returns type and shape, in letters, of each tensor that a file must hold, the models first."""
-    own = {*said.state} - _NEEDED
-    if not {*said.state} >= _NEEDED or not all(map(is_field, own)):
+    own, part = {*said.names} - _NEEDED, said.part
+    if not {*said.state} >= _NEEDED or not all(map(is_field, {*said.state} - _NEEDED)):
         raise ValueError(f"state is {shown(said.state)}")
     shapes = {name: shape for names, shape in _SHAPES.items() for name in names.split()}
     shapes |= {name: (f"field {name}", f"{'m' if name in said.edges else 'n'} width_of_{name}") for name in own}
     shapes |= {
         f"messages.{name}": (f"field {name}", f"s width_of_{name}") for name in own if f"messages.{name}" in found
     }
-    mailed = any(name.startswith("clocks.in_flight.") for name in found)
-    names = [name for name in shapes if name in said.state]
-    names += [
-        name for name in shapes if name.startswith("clocks.") and (mailed or not name.startswith("clocks.in_flight."))
-    ]
-    names += [name for name in shapes if mailed and name.removeprefix("messages.") in said.state and "." in name]
-    names += [name for name in shapes if said.journal.curves and name.startswith("curves.")]
+    mailed = any(name.startswith(("clocks.in_flight.", "messages.")) for name in found)
+    names = [name for name in shapes if name in said.names]
+    if part is None or part.first:
+        under_way = "clocks.in_flight."
+        names += [name for name in shapes if name.startswith("clocks.") and (mailed or not name.startswith(under_way))]
+    names += [name for name in shapes if mailed and name.removeprefix("messages.") in said.names and "." in name]
+    if said.journal.curves and (part is None or part.number == 0):
+        names += [name for name in shapes if name.startswith("curves.")]
     expected = {name: shapes[name] for name in names}
-    if len({*said.tracked}) == 1:
-        expected["versions"] = ("counts", f"n {said.tracked[0]}")
+    if len({*said.widths}) == 1:
+        expected["versions"] = ("counts", f"n {said.widths[0]}")
     else:
-        pairs = enumerate(zip(said.nodes, said.tracked, strict=True))
+        pairs = enumerate(zip(said.sizes, said.widths, strict=True))
         expected |= {f"versions.{g}": ("counts", f"{n} {t}") for g, (n, t) in pairs}
     if mailed:
         rows = found.get("messages.x", ("", (0,)))[1][:1]
-        expected["messages.versions"] = ("counts", str(max(said.tracked) * sum(rows)))
+        expected["messages.versions"] = ("counts", str(max(said.widths) * sum(rows)))
     return expected
 
 
@@ -235,9 +226,11 @@ def header(path: Inside) -> Header:
         ValueError: another version of batchednodes wrote it.
         OSError: it cannot be read.
     """
-    with opened(path, "np") as file:
-        said = about(path, file)
-        return Header(said.time, said.nodes, file.get_slice("x").get_shape()[1], said.journal)
+    file_path = files(path)[0]
+    with opened(file_path, "np") as file:
+        said = about(file_path, file)
+        p = file.get_slice("x").get_shape()[1] if said.part is None else said.part.p
+        return Header(said.time, said.nodes, p, said.journal)
 
 
 def newest_first(folder: Inside) -> list[Inside]:
@@ -279,38 +272,6 @@ def finite(folder: Inside) -> Iterator[tuple[Inside, Header]]:
 
 # --------------------------------------------------------------------------------------------------------- checksums
 
-Part = tuple[str, str, tuple[int, ...], Iterable[Any]]
-"""Name, type and shape of a tensor, and its bytes in blocks."""
-
-
-def checksum(parts: Iterable[Part], metadata: Mapping[str, str]) -> str:
-    """Returns the SHA-256 of metadata, and of names, types, shapes and bytes of tensors in the order of their names."""
-    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    for name, dtype, shape, blocks in parts:
-        digest.update(f"{name} torch.{dtype} {shape}".encode())
-        for block in blocks:
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def blocks(parts: Sequence[Part], metadata: Mapping[str, str]) -> Iterator[Any]:
-    """Yields the bytes of a safetensors file with some tensors and metadata.
-
-    Tensors of the longest numbers come first, so that each begins at a multiple of the length of its numbers.
-    """
-    codes, place = {dtype: code for code, dtype in _TYPES.items()}, 0
-    ordered = sorted(parts, key=lambda part: (-int("0" + part[1].lstrip("abcdefghijklmnopqrstuvwxyz")), part[0]))
-    named: dict[str, Any] = {"__metadata__": {**metadata}}
-    for name, dtype, shape, content in ordered:
-        end = place + sum(len(block) for block in content)
-        named[name] = {"dtype": codes[dtype], "shape": [*shape], "data_offsets": [place, end]}
-        place = end
-    text = json.dumps(named, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    yield len(text).to_bytes(8, "little") + text
-    for _, _, _, content in ordered:
-        yield from content
-
 
 def check_whole(path: Inside) -> None:
     """Checks that a file holds what its checksum says; reads it to the end.
@@ -319,10 +280,13 @@ def check_whole(path: Inside) -> None:
         DamageError: it does not.
         OSError: it cannot be read.
     """
-    with opened(path, "np") as file:
-        metadata = file.metadata() or {}
-    if not _matches(path, metadata):
-        raise DamageError(f"checkpoint must be as it was written, got {path} with another checksum: it is damaged")
+    for file_path in files(path):
+        with opened(file_path, "np") as file:
+            metadata = file.metadata() or {}
+        if not _matches(file_path, metadata):
+            raise DamageError(
+                f"checkpoint must be as it was written, got {file_path} with another checksum: it is damaged"
+            )
 
 
 def _matches(path: Inside, metadata: Mapping[str, str]) -> bool:
@@ -331,7 +295,7 @@ def _matches(path: Inside, metadata: Mapping[str, str]) -> bool:
     return metadata.get("sha256") == checksum(_parts(path), rest)
 
 
-def _parts(path: Inside) -> Iterator[Part]:
+def _parts(path: Inside) -> Iterator[Content]:
     """Yields the tensors of a file; their places are as its header, which safetensors has checked, says."""
     with open(path.handle(), "rb") as file:
         size = int.from_bytes(file.read(8), "little")
@@ -340,7 +304,7 @@ def _parts(path: Inside) -> Iterator[Part]:
             begin, end = (8 + size + offset for offset in named[name]["data_offsets"])
             file.seek(begin)
             blocks = (file.read(min(_BLOCK, end - place)) for place in range(begin, end, _BLOCK))
-            yield name, _TYPES.get(named[name]["dtype"], ""), tuple(named[name]["shape"]), blocks
+            yield name, TYPES.get(named[name]["dtype"], ""), tuple(named[name]["shape"]), blocks
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 
 from batchednodes.numerics.memory import Chunks
 from batchednodes.numerics.values import shown
+from batchednodes.results.checkpoints.part import SAME, Part, Span
 
 _LARGE, _LONG, _WIDE = (1 << 63) - 1, 1e300, 1 << 50
 """The largest whole number, the largest real number, and the most rows, or bytes of one, that are taken for true."""
@@ -171,6 +172,38 @@ class Said:
     edges: tuple[str, ...]
     """Those with a row for each directed edge in place of each node."""
     journal: RunJournal
+    beside: tuple[str, ...] | None = None
+    """Those whose rows lie behind the models in the rows of x, in this order; None: an older version wrote the file."""
+    on_edges: tuple[int, ...] | None = None
+    """Directed edges of each network; None: not known."""
+    part: Part | None = None
+    """The part of all this that the file holds; None: all."""
+
+    @property
+    def networks(self) -> tuple[int, ...]:
+        """Numbers of the networks that the file holds."""
+        return tuple(range(len(self.nodes))) if self.part is None else self.part.networks
+
+    @property
+    def sizes(self) -> list[int]:
+        """Nodes of each of these."""
+        return [self.nodes[g] for g in self.networks]
+
+    @property
+    def widths(self) -> list[int]:
+        """Tracked sources of each of these of which it has versions."""
+        return [*self.tracked] if self.part is None else [end - first for first, end in self.part.sources]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the tensors of the state that it holds."""
+        if self.part is None or self.part.first:
+            return self.state
+        return tuple(name for name in self.state if name not in SAME)
+
+    def span(self, name: str, width: int) -> Span:
+        """Returns the columns of a tensor that it holds, of rows of some width; of what messages bring, too."""
+        return (0, width) if self.part is None else self.part.span(name.removeprefix("messages."), width)
 
     @staticmethod
     def read(written: Any) -> "Said":
@@ -192,8 +225,13 @@ class Said:
             raise ValueError(f"time is {shown(time)}, with something that comes later")
         if (end is None and journal.done) or (end is not None and end <= time):
             raise ValueError(f"end is {shown(end)} at t = {shown(time)} with {journal.done} steps done")
-        names = tuple(said["state"]), tuple(said["edges"])
-        return Said(float(time), tuple(said["nodes"]), tuple(said["tracked"]), *names, journal)
+        names, g = (tuple(said["state"]), tuple(said["edges"])), len(said["nodes"])
+        beside, on_edges = (None if said.get(name) is None else tuple(said[name]) for name in ("beside", "on_edges"))
+        if (beside is not None and not {*beside} <= {*names[0]}) or (on_edges is not None and len(on_edges) != g):
+            raise ValueError(f"beside is {shown(said.get('beside'))}, on_edges {shown(said.get('on_edges'))}")
+        part = None if said.get("part") is None else Part.read(said["part"], g)
+        more = journal, beside, on_edges, part
+        return Said(float(time), tuple(said["nodes"]), tuple(said["tracked"]), *names, *more)
 
 
 def _is_wholes(value: Any, low: int) -> bool:
@@ -206,4 +244,6 @@ _SAID: dict[str, Callable[[Any], bool]] = {
     "tracked": lambda v: _is_wholes(v, 0),
     "state": _is_texts,
     "edges": _is_texts,
+    "beside": lambda v: v is None or (_is_texts(v) and len({*v}) == len(v)),
+    "on_edges": lambda v: v is None or _is_wholes(v, 0),
 }

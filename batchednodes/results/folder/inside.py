@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from batchednodes.numerics.values import shown
 
@@ -182,7 +183,14 @@ class Inside:
             file.write(content)
 
     def replace(self, blocks: Iterable[Buffer]) -> None:
-        """Writes a file under another name, then gives it its own; both outlast a loss of power.
+        """Writes a file as `replacing` does, block by block."""
+        with self.replacing() as file:
+            for block in blocks:
+                file.write(block)
+
+    @contextmanager
+    def replacing(self) -> Iterator[BinaryIO]:
+        """Opens a file under another name, to be written, then gives it its own; both outlast a loss of power.
 
         Raises:
             BorderError: what is there leads out of the folder, or what has the other name does.
@@ -194,8 +202,7 @@ class Inside:
             with self._above() as above:
                 self._look(above)
                 with part._removed_after_errors(above), open(_new(part.name, above), "wb") as file:
-                    for block in blocks:
-                        file.write(block)
+                    yield file
                     file.flush()
                     os.fsync(file.fileno())
                     os.replace(part.name, self.name, src_dir_fd=above, dst_dir_fd=above)
@@ -215,8 +222,12 @@ class Inside:
 
     # ------------------------------------------------------------------------------------------ renaming and removing
 
-    def rename(self, name: str) -> None:
-        """Gives a file another name in the same folder, of which a plain file loses it.
+    def rename(self, name: str, lasting: bool = False) -> None:
+        """Gives a file or folder another name in the same folder, of which a plain file loses it.
+
+        Args:
+            name: the other one.
+            lasting: whether it outlasts a loss of power.
 
         Raises:
             BorderError: one of them is a link, a pipe or a device.
@@ -226,6 +237,8 @@ class Inside:
             for each in (self, Inside(self.outer, (*self.parts[:-1], name))):
                 each._look(above)
             os.replace(self.name, name, src_dir_fd=above, dst_dir_fd=above)
+            if lasting:
+                os.fsync(above)
 
     def remove(self) -> None:
         """Removes a plain file, if one is there.

@@ -35,6 +35,9 @@ FIGURES = "figures"
 _ELSEWHERE = re.compile(r".+-[0-9a-f]{16}")
 """Name of a folder of checkpoints elsewhere: no other program makes one of this name."""
 
+_PARTS = re.compile(r"\d{6,}")
+"""Name of a checkpoint that is a folder."""
+
 _LONGEST = 1 << 14
 """The longest file that names such a folder [B]."""
 
@@ -131,14 +134,23 @@ def _check_makeable(key: str, out: Path, places: Iterable[Path]) -> None:
 
 
 def states(folder: Inside) -> Iterator[Inside]:
-    """Yields the files that hold states of a run.
+    """Yields what holds states of a run: files, and folders of the files that ranks have left.
 
     Raises:
         BorderError: one of them, or the folder of checkpoints, leads out of the run's folder or is no plain file.
     """
     kept = checkpoints(folder)
-    files = [folder / FINAL, *(kept / name for name in kept.names() if name.endswith(".safetensors"))]
-    yield from (file for file in files if file.is_file())
+    named = (kept / name for name in kept.names() if name.endswith(".safetensors") or _PARTS.fullmatch(name))
+    yield from (place for place in (folder / FINAL, *named) if is_checkpoint(place))
+
+
+def is_checkpoint(place: Inside) -> bool:
+    """Returns whether a checkpoint may be there: a file, or a folder whose name is a number.
+
+    Raises:
+        BorderError: it is a link, a pipe or a device.
+    """
+    return place.is_folder() if _PARTS.fullmatch(place.name) else place.is_file()
 
 
 def checkpoints(folder: Inside) -> Inside:
@@ -242,6 +254,9 @@ def check_own(folder: Inside, labels: Iterable[str]) -> None:
         for name in kept.names():
             if name.endswith((".safetensors", PARTIAL)):
                 (kept / name).status()
+            elif _PARTS.fullmatch(name):
+                for file in (kept / name).names():
+                    (kept / name / file).status()
 
 
 def check_origin(folder: str | None) -> None:

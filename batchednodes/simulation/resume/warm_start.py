@@ -19,7 +19,7 @@ from batchednodes.algorithms.fields import Field
 from batchednodes.algorithms.state import State
 from batchednodes.config import READER, Config
 from batchednodes.results.checkpoints.checkpoint import Snapshot
-from batchednodes.results.checkpoints.checkpointer import latest
+from batchednodes.results.checkpoints.finding import latest
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.metrics.consensus import quarantine_
 from batchednodes.simulation.resume.rules import check_start
