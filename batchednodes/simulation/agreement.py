@@ -153,7 +153,7 @@ class Alone(Agreement):
     def close(self) -> None: ...
 
 
-class Together(Agreement):
+class AmongRanks(Agreement):
     """Ranks, each with its share of the networks."""
 
     def __init__(self, share: Share, networks: Networks) -> None:
@@ -257,4 +257,4 @@ class Together(Agreement):
 
 def agreement(share: Share | None, networks: Networks) -> Agreement:
     """Returns how the processes of a run agree, of which this one holds a share; None: it is the only one."""
-    return Alone() if share is None else Together(share, networks)
+    return Alone() if share is None else AmongRanks(share, networks)

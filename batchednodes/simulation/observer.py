@@ -78,16 +78,17 @@ class RunObserver(Observer):
     def _opened(self, folder: Inside, beside: bool) -> RunFolder:
         boards = self.job.boards and "tensorboard" in self.settings.run.loggers
         labels = sweep.labels(self.job.made.points) if boards else []
-        own = [one.metric for one in self.run.evaluator.own]
-        return RunFolder(folder, self.settings, self.journal, self.start, labels, own, beside, self.all.first)
+        own, held = [one.metric for one in self.run.evaluator.own], (self.means.share, self.run.cut)
+        return RunFolder(folder, self.settings, self.journal, self.start, labels, own, beside, *held)
 
     def __enter__(self) -> "RunObserver":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.all.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.all.close()
         if self.files is not None:
-            self.files.close()
+            self.files.close(failed=kind is not None)
 
     def begin(self, fresh: Progress) -> Progress:
         """Returns how far the run has come; `fresh`, if it has not begun."""
@@ -178,6 +179,7 @@ class RunObserver(Observer):
             self.job.watch(self.settings, progress, self.rows[-1])
         now = progress.clocks.time
         if self.files is not None:
+            self.files.tend()
             due = self.all.any(self.files.due(now))
             if self.files.keep(self.run.state, now, due, lambda: self._checkpoint(progress, nodes)):
                 self._tell_of_checkpoint(now)
@@ -225,8 +227,8 @@ class RunObserver(Observer):
             chunks=asdict(self.run.chunks),
             curves=curves,
         )
-        layout = self.run.evaluator.tracking.layout
-        return Snapshot(self.run.state, progress.clocks, layout, self.all.told(journal), arrays)
+        layout, edges = self.run.engine.executor.algorithm.layout, self.run.edges
+        return Snapshot(self.run.state, progress.clocks, layout, self.all.told(journal), arrays, edges)
 
     def summary(self, progress: Progress, status: str, isolated: list[dict[str, Any]] | None) -> dict[str, Any]:
         """Returns the content of summary.json."""

@@ -48,7 +48,7 @@ from batchednodes.simulation.final import Final, final_of, nothing_of
 from batchednodes.simulation.job import ComputePlan, Job, Watch
 from batchednodes.simulation.observer import RunObserver
 from batchednodes.simulation.planning.plan import plan, screen
-from batchednodes.simulation.planning.preflight import Preflight, fresh, names, prepare, resumable
+from batchednodes.simulation.planning.preflight import Preflight, fresh, names, networks, prepare, resumable
 from batchednodes.simulation.resume import warm_start
 from batchednodes.simulation.resume.rules import DivergedError, check_goes_on, reopened
 from batchednodes.simulation.resume.warm_start import Origin
@@ -177,7 +177,8 @@ def left(folder: str | Path) -> Outcome:
         summary = comparison.summary(place.path) if (place / SUMMARY).is_file() else {"status": "running"}
         if settings.method.flows():  # up to now, which needs all that a run is
             settings = replace(settings, device="cpu")
-            with _assembled(Job(settings, prepare(sweep.points(settings)), False, None, never), found) as (run, *_):
+            job = Job(settings, prepare(sweep.points(settings)), False, None, never)
+            with _assembled(job, lambda _: found) as (run, *_):
                 models = run.evaluator.models(run.state, found.clocks.time)
         else:
             models = warm_start.models(found)
@@ -197,7 +198,7 @@ def _met(settings: Config) -> Iterator[World | None]:
 
 def _new(job: Job, out: OutputFolder | Inside | None) -> Outcome:
     """Runs a task from its start, in a new folder, or one that is empty."""
-    with _assembled(job, None) as (run, means, origin), _made(job, out) as folder:
+    with _assembled(job, lambda _: None) as (run, means, origin), _made(job, out) as folder:
         return _run(job, run, RunObserver(job, run, means, folder, origin))
 
 
@@ -217,31 +218,44 @@ def _made(job: Job, out: OutputFolder | Inside | None) -> Iterator[Inside | None
 
 def _continued(job: Job, folder: Inside) -> Outcome:
     """Runs a task from where it is in its folder, which is locked."""
-    start = newest(folder, assembly.device(job.settings), lambda s: check_rows(folder, s.header))
-    if start is not None:
-        check_goes_on(folder, start.header, job.settings, job.made.points, job.made.files)
-    with _assembled(job, start) as (run, means, origin):
+
+    def find(share: Share | None) -> Snapshot | None:
+        found = newest(folder, assembly.device(job.settings), lambda s: check_rows(folder, s.header), share)
+        if found is not None:
+            check_goes_on(folder, found.header, job.settings, job.made.points, job.made.files)
+        return found
+
+    with _assembled(job, find) as (run, means, begun):
+        start = begun if isinstance(begun, Snapshot) else None
         at_end = start is not None and (
             start.clocks.time >= job.settings.run.until or ended(start.journal, start.clocks.time, job.settings)
         )
         if job.first:
             reopen(folder, config.dump(job.settings), at_end)
-        return _run(job, run, RunObserver(job, run, means, folder, start or origin))
+        return _run(job, run, RunObserver(job, run, means, folder, begun))
+
+
+Find = Callable[[Share | None], Snapshot | None]
+"""Returns where a run goes on, as far as this process holds it; None: at its start."""
 
 
 @contextmanager
-def _assembled(job: Job, start: Snapshot | None) -> Iterator[tuple[Simulation, ComputePlan, Origin | None]]:
-    """Yields all parts of a run, and where its models come from, with torch's threads set as the run needs them."""
+def _assembled(job: Job, find: Find) -> Iterator[tuple[Simulation, ComputePlan, Snapshot | Origin | None]]:
+    """Yields all parts of a run, and where it goes on, or its models come from; torch has the threads that it needs."""
     made, configs = job.made, job.made.configs
+    start = find(None) if job.world is None else None
     screen(configs, made.sizes)
     whole = made.events or assembly.timeline(configs)
     need = plan(configs, whole, made.sizes)
     need.refuse_unless_fits()
     means = ComputePlan(Chunks(**job.told(asdict(need.chunks))), job.told(need.threads), job.told(need.copies))
-    if start is not None and start.journal.devices[-1] == devices.label(start.state.x.device):
-        means = replace(means, chunks=Chunks(**start.journal.chunks), threads=start.journal.threads)
     if job.world is not None:
-        means = replace(means, share=Share.of(_work(configs, whole), job.world))
+        share, start = _dealt(job.world, _work(configs, whole), find)
+        means = replace(means, share=share)
+    if start is not None and start.journal.devices[-1] == devices.label(start.state.x.device):
+        means = replace(means, chunks=Chunks(**start.journal.chunks))
+        if job.world is None:
+            means = replace(means, threads=start.journal.threads)
     own, events, dealt = job.own(means.share), whole, made.take()
     if means.share is not None and len(own) < len(configs):
         events, dealt = assembly.timeline(own), dealt and [dealt[g] for g in means.share.networks]
@@ -250,8 +264,23 @@ def _assembled(job: Job, start: Snapshot | None) -> Iterator[tuple[Simulation, C
         group = None if share is None or share.ranks.size == 1 else share.ranks
         run = assembly.assemble(own, events, means.chunks, state, dealt, group, automatic_window(whole))
         branched = start is None and job.settings.run.start_from is not None
-        sizes = events.networks.sizes
-        yield run, means, warm_start.start_(run.state, run.declared, sizes, job.settings, run.cut) if branched else None
+        yield run, means, _branched(job, run, share) if start is None and branched else start
+
+
+def _dealt(world: World, work: Sequence[float], find: Find) -> tuple[Share, Snapshot | None]:
+    """Returns what this rank holds, and where it goes on: within a window all ranks must hold all networks together."""
+    share = Share.of(work, world)
+    start = find(share)
+    if start is not None and start.journal.done and len(share.groups) > 1:
+        share = Share.of(work, world, whole=True)
+        start = find(share)
+    return share, start
+
+
+def _branched(job: Job, run: Simulation, share: Share | None) -> Origin:
+    """Writes the models that the settings start from into the state of a new run; returns where they come from."""
+    sizes, held = networks(job.made.configs).sizes, None if share is None else share.networks
+    return warm_start.start_(run.state, run.declared, sizes, job.settings, run.cut, held)
 
 
 def _work(configs: Sequence[Config], events: Timeline) -> list[float]:

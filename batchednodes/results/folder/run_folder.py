@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchednodes import config
+from batchednodes.algorithms.cut import Cut
+from batchednodes.algorithms.share import Share
 from batchednodes.algorithms.state import State
 from batchednodes.config import Config
 from batchednodes.numerics import inputs
@@ -178,7 +180,8 @@ class RunFolder:
         labels: Sequence[str],
         own: Sequence[Metric],
         beside: bool,
-        first: bool = True,
+        share: Share | None = None,
+        cut: Cut | None = None,
     ) -> None:
         """Opens the files of a run where it left off.
 
@@ -190,19 +193,22 @@ class RunFolder:
             labels: folder of each network's curves, see `RunLogs.open`; empty: there are none.
             own: metrics of the user's own.
             beside: whether checkpoints are written while the run goes on.
-            first: whether this process writes all; else its part of checkpoints only, as a rank that is not the first.
+            share: what this rank holds: it writes its part of checkpoints, the first one all else; None: there are no
+                others.
+            cut: how that is cut over ranks; None: it is whole.
 
         Raises:
             ValueError: metrics.jsonl is not what the run left, or something leads out of the folder.
             OSError: the folder of the checkpoints cannot be made.
         """
-        self.where, self.labels, run = where, [*labels], settings.run
+        self.where, self.labels, run, first = where, [*labels], settings.run, share is None or share.first
         new = start is None or start.journal.config != journal.config
         shown = config.dump(settings) if new else None
         self.record = RunLogs.open(where, self.labels, shown, journal.metrics, own) if first else None
         self.table = NodeFile.open(where, journal.nodes) if run.node_metrics and first else None
         now, every, keep = 0.0 if start is None else start.clocks.time, run.checkpoint_every, run.keep_checkpoints
-        self.checkpointer = Checkpointer(where, every, keep, now, beside, start is not None, run.checkpoint_folder)
+        held = start is not None, run.checkpoint_folder, share, cut
+        self.checkpointer = Checkpointer(where, every, keep, now, beside, *held)
 
     def rows(self, last: int | None = None) -> list[dict[str, Any]]:
         """Returns the rows of metrics so far, or the last of them; see `RunLogs.rows`."""
@@ -290,8 +296,16 @@ class RunFolder:
                 sweep_charts.write(self.where / CHARTS, summary["networks"], summary["isolated"])
         write_json(self.where / SUMMARY, summary)
 
-    def close(self) -> None:
-        """Closes the files, after what is being written; a folder without checkpoints goes away."""
+    def tend(self) -> None:
+        """Gives a checkpoint that ranks have written its name; all must call this often."""
+        self.checkpointer.tend()
+
+    def close(self, failed: bool = False) -> None:
+        """Closes the files, after what is being written; a folder without checkpoints goes away.
+
+        Args:
+            failed: whether the run has, so that other ranks cannot be asked any more.
+        """
         if self.record is not None:
             self.record.close()
-        self.checkpointer.close()
+        self.checkpointer.close(failed)
