@@ -15,7 +15,7 @@ import torch
 
 from batchednodes.algorithms.share import Share
 from batchednodes.numerics.ranks import Pending
-from batchednodes.results.metrics.evaluator import Observation, Observed
+from batchednodes.results.metrics.observed import Observation, Observed, joined
 from batchednodes.simulation.divergence import Nodes
 from batchednodes.simulation.engine import Progress
 from batchednodes.topology import Networks
@@ -193,24 +193,12 @@ class AmongRanks(Agreement):
     def observed(self, observed: Observed) -> Observed:
         found = self.all.collected(observed if self._counts else None)
         if found is not None:
-            observed = self._joined([one for one in found if one is not None], observed.done)
+            parts = [one for one in found if one is not None]
+            observed = replace(joined(parts, self.share.groups, self.networks), done=observed.done)
         rows, nodes = self.told(([one.row for one in observed.networks], observed.diverged))
         if self.first:
             return observed
         return Observed([Observation(row, {}, None) for row in rows], nodes, observed.done)
-
-    def _joined(self, found: Sequence[Observed], done: float) -> Observed:
-        """Returns what groups of ranks, in their order, observed of their networks, as of one batch."""
-        made = dict[int, Observation]()
-        for networks, one in zip(self.share.groups, found, strict=True):
-            for g, seen in zip(networks, one.networks, strict=True):
-                table = seen.nodes
-                if table is not None:
-                    table = table.copy()
-                    table["network"] = g
-                made[g] = replace(seen, row=seen.row | {"network": g}, nodes=table)
-        nodes = [node for k, one in enumerate(found) for node in self._placed(k, one.diverged)]
-        return Observed([made[g] for g in sorted(made)], sorted(nodes), done)
 
     def nodes(self, nodes: Nodes) -> Nodes:
         found = self.all.collected(self._placed(self.share.number, nodes) if self._counts else [])

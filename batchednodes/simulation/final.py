@@ -16,20 +16,33 @@ Final = tuple[Float[Tensor, "n p"], tuple[Int[Tensor, "_ _"], ...]]
 
 def final_of(run: Simulation, time: float, share: Share | None) -> Final:
     """Returns models and versions at a time [s]; of a run over ranks to the first of them, and nothing to others."""
-    layout, versions = run.evaluator.tracking.layout, run.state.versions
-    models = run.evaluator.models(run.state, time)
-    tables = tuple(layout.block(versions, g) for g in range(layout.sizes.size))
+    layout, versions = run.engine.executor.algorithm.layout, run.state.versions
+    tables = [layout.block(versions, g) for g in range(layout.sizes.size)]
     if share is None:
-        return models, tables
-    parts = models.cpu().split(layout.sizes.tolist())
-    found = share.world.all.collected([*zip(share.networks, parts, tables, strict=True)])
+        models = run.evaluator.held(run.state, time)
+        return models.x, tuple(tables)
+    mine = _whole(run, time)
+    parts = None if mine is None else mine.cpu().split(layout.sizes.tolist())
+    found = share.world.all.collected((share.networks, parts, tables))
     if found is None:
         return nothing_of(run)
-    whole = sorted((one for some in found for one in some), key=lambda one: one[0])
-    return torch.cat([x for _, x, _ in whole]), tuple(table for *_, table in whole)
+    x, columns = dict[int, Tensor](), dict[int, list[Tensor]]()
+    for networks, rows, some in found:  # those of a group of ranks one after the other, as their columns are
+        x |= dict(zip(networks, rows or (), strict=False))
+        for g, table in zip(networks, some, strict=True):
+            columns.setdefault(g, []).append(table)
+    return torch.cat([x[g] for g in sorted(x)]), tuple(torch.cat(columns[g], 1) for g in sorted(columns))
+
+
+def _whole(run: Simulation, time: float) -> Float[Tensor, "n p"] | None:
+    """Returns the models of the networks of this rank, whole; None where another one of its group has them."""
+    kept = list[Tensor]()
+    nodes = torch.arange(run.state.nodes, device=run.state.x.device)
+    run.evaluator.held(run.state, time).told(nodes, kept.append)
+    return kept[0] if kept else None
 
 
 def nothing_of(run: Simulation) -> Final:
     """Returns models and versions of no rows."""
-    x, versions = run.state.x[:0, : run.problem.stack.p].clone(), run.state.versions[:0]
+    x, versions = run.state.x.new_empty(0, run.problem.stack.p), run.state.versions[:0]
     return x, tuple(versions.view(0, 0) for _ in range(run.evaluator.networks.count))

@@ -194,7 +194,8 @@ class RunObserver(Observer):
 
     def _diverged(self) -> divergence.Nodes:
         """Returns the nodes of all networks that are not finite."""
-        return self.all.nodes(diverged(self.run.state))
+        state = self.run.state
+        return self.all.nodes(diverged(state, self.run.evaluator.held(state).finite))
 
     def _speed(self, now: Totals, done: float) -> dict[str, float]:
         """Returns events and updates per wall second from the last mark until they were done; none at the first mark.

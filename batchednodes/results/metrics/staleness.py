@@ -16,9 +16,10 @@ import torch
 from jaxtyping import Float64, Int, Int64
 from torch import Tensor
 
+from batchednodes.algorithms.cut import Cut
 from batchednodes.algorithms.versions import Layout
 from batchednodes.numerics import rng
-from batchednodes.numerics.lag_counts import LagCounts, tally
+from batchednodes.numerics.lag_counts import LagCounts, bins, counts, sums, tally
 from batchednodes.topology import Networks
 
 Track = int | Literal["all", "none"]
@@ -37,6 +38,14 @@ class Sources:
     def widths(self) -> Int64[np.ndarray, " g"]:
         """Number of sources of each network."""
         return np.array([s.size for s in self.nodes], np.int64)
+
+    def of(self, cut: Cut) -> "Sources":
+        """Returns the sources of this rank, with their columns there."""
+        nodes = tuple(some[cut.columns(some.size)] for some in self.nodes)
+        column = np.full_like(self.column, -1)
+        for some in nodes:
+            column[some] = np.arange(some.size)
+        return Sources(nodes, column)
 
     @property
     def width(self) -> int:
@@ -120,23 +129,55 @@ class Tracking:
     """Place of each node's count of its own updates among the versions; -1: not tracked."""
     stacks: tuple[tuple[Int64[np.ndarray, " _"], Int64[Tensor, "_ _"]], ...]
     """Networks of one shape that have staleness, and the places of these counts of their sources."""
+    whole: tuple[Int64[np.ndarray, " _"], ...]
+    """Networks of one shape that have staleness, of the sources of all ranks."""
+    cut: Cut | None = None
+    """How the versions are cut over ranks, by sources: layout, places and stacks are then of this rank's sources, and
+    -1 means, too, that another rank has them; None: they are not."""
 
     @staticmethod
-    def of(networks: Networks, tracks: Sequence[Track], device: torch.device) -> "Tracking":
+    def of(networks: Networks, tracks: Sequence[Track], device: torch.device, cut: Cut | None = None) -> "Tracking":
         """Returns what is followed of networks, with what the device needs to know on it."""
         sources = choose(networks, tracks)
-        layout = Layout.of(networks.sizes, sources.widths, device)
-        column = torch.as_tensor(sources.column, device=device)
-        own, stacks = torch.where(column >= 0, layout.place + column, -1), []
+        here = sources if cut is None else sources.of(cut)
+        layout = Layout.of(networks.sizes, here.widths, device)
+        column = torch.as_tensor(here.column, device=device)
+        own, stacks = torch.where(column >= 0, layout.place[: networks.n] + column, -1), []
         for stack in layout.stacks:
             if layout.sizes[stack[0]] > 1 and layout.widths[stack[0]] > 0:
-                rows = torch.as_tensor(np.stack([sources.nodes[g] for g in stack]), device=device)
+                rows = torch.as_tensor(np.stack([here.nodes[g] for g in stack]), device=device)
                 stacks.append((stack, own[rows]))
-        return Tracking(networks, sources, layout, own, tuple(stacks))
+        all_ = layout if cut is None else Layout.of(networks.sizes, sources.widths, torch.device("cpu"))
+        whole = tuple(s for s in all_.stacks if all_.sizes[s[0]] > 1 and all_.widths[s[0]] > 0)
+        return Tracking(networks, sources, layout, own, tuple(stacks), whole, cut)
 
     def tally(self, versions: Int[Tensor, " numbers"], most: int) -> list[Tensor]:
         """Returns what `measured` needs to know of the versions of a state; no node has made more updates than most."""
+        if self.cut is not None:
+            return self._total(self.cut, versions)
         return [t for stack, own in self.stacks for t in tally(self.layout.view(versions, stack), versions[own], most)]
+
+    def _total(self, cut: Cut, versions: Int[Tensor, " numbers"]) -> list[Tensor]:
+        """Returns the same over the sources of all ranks, stack by stack of whole networks, on the host."""
+        here = {int(g): (self.layout.view(versions, stack[k : k + 1]), versions[own[k : k + 1]])
+                for stack, own in self.stacks for k, g in enumerate(stack)}  # fmt: skip
+        found = {g: [numbers.cpu() for numbers in sums(*table)] for g, table in here.items()}
+        largest = torch.zeros(self.networks.count, dtype=torch.int64)
+        for g, (_, _, most) in found.items():
+            largest[g] = most[0]
+        largest = cut.ranks.largest(largest)
+        tallied = list[Tensor]()
+        for stack in self.whole:
+            n, t = int(self.networks.sizes[stack[0]]), int(self.sources.widths[stack[0]])
+            shift, room = bins(int(largest[torch.from_numpy(stack)].max()))
+            parts = [torch.zeros(stack.size, size, dtype=torch.int64) for size in (n, t, room)]
+            for k, g in enumerate(stack.tolist()):
+                if g in here:
+                    parts[0][k], parts[1][k, cut.columns(t)] = found[g][0][0], found[g][1][0]
+                    parts[2][k] = counts(*here[g], shift, room)[0].cpu()
+            row, column, pairs = (cut.ranks.total(part) for part in parts)
+            tallied += [row, column, largest[torch.from_numpy(stack)], pairs]
+        return tallied
 
     def measured(
         self, found: Sequence[Tensor], moments: Float64[np.ndarray, "2 n"], time: float
@@ -150,10 +191,10 @@ class Tracking:
         """
         measured: list[Staleness | None] = [None] * self.networks.count
         fours = [found[k : k + 4] for k in range(0, len(found), 4)]
-        for (stack, _), four in zip(self.stacks, fours, strict=True):
-            sums = LagCounts.of(four)
+        for stack, four in zip(self.whole, fours, strict=True):
+            lags = LagCounts.of(four)
             for k, g in enumerate(stack):
-                measured[g] = self._staleness(sums, k, moments[:, self.networks.slice(int(g))], time, int(g))
+                measured[g] = self._staleness(lags, k, moments[:, self.networks.slice(int(g))], time, int(g))
         return measured
 
     def _staleness(

@@ -3,6 +3,7 @@ r"""Assembly: from the settings of some networks to what runs. Networks of one b
 Notation: n nodes of all networks, p parameters, x models [n, p].
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -47,6 +48,7 @@ from batchednodes.numerics.values import shown
 from batchednodes.results import theory
 from batchednodes.results.metrics import base as own_metrics
 from batchednodes.results.metrics.evaluator import Evaluator
+from batchednodes.results.metrics.models import columns_of
 from batchednodes.results.metrics.privacy_loss import Accountant
 from batchednodes.results.metrics.staleness import Sources, Tracking, sample
 from batchednodes.simulation.build import datasets, fields, learning, local, personal, trials
@@ -195,7 +197,13 @@ def _evaluator(
     extra = (rowwise.models, own, attackers if attackers.any() else None, sent)
     extra += ("classes" in config.run.metrics, config.run.node_metrics, rowwise.personal)
     extra += (Accountant.of(configs, problem.sampler),)
-    return Evaluator(events.networks, _tried(problem, evaluated), tracking, *constants, laws, *extra)
+    whole = Evaluator(events.networks, _tried(problem, evaluated), tracking, *constants, laws, *extra)
+    if rowwise.cut is None:
+        return whole
+    cut, where = rowwise.cut, problem.features.device
+    held = Tracking.of(events.networks, [c.staleness.track for c in configs], where, cut)
+    models = functools.partial(columns_of, rowwise.whole, cut, scored)
+    return replace(whole, tracking=held, cut=cut, models=models)
 
 
 def _executor(
