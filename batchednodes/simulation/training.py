@@ -7,7 +7,7 @@ import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,11 +24,9 @@ from batchednodes.config.names import Section
 from batchednodes.events.clocks import Never
 from batchednodes.events.links.loss import Independent
 from batchednodes.events.rounds import Rounds
-from batchednodes.events.timeline import Timeline
 from batchednodes.models.refusal import named_faults
 from batchednodes.numerics import devices, ranks
 from batchednodes.numerics.lazy import deferred
-from batchednodes.numerics.memory import Chunks
 from batchednodes.numerics.torch_modes import own
 from batchednodes.numerics.world import World, world
 from batchednodes.results import comparison
@@ -43,15 +41,14 @@ from batchednodes.results.folder.paths import ALONE, CONFIG, ISOLATED, METRICS, 
 from batchednodes.results.folder.run_folder import begin, new_folder, reopen
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.build.assembly import Simulation
-from batchednodes.simulation.engine import Pause, Progress, automatic_window, never
+from batchednodes.simulation.engine import Pause, Progress, never
 from batchednodes.simulation.final import Final, final_of, nothing_of
-from batchednodes.simulation.job import ComputePlan, Job, Watch
+from batchednodes.simulation.job import Job, Watch
 from batchednodes.simulation.observer import RunObserver
-from batchednodes.simulation.planning.plan import plan, screen
-from batchednodes.simulation.planning.preflight import Preflight, fresh, names, networks, prepare, resumable
+from batchednodes.simulation.planning.preflight import Preflight, fresh, names, prepare, resumable
 from batchednodes.simulation.resume import warm_start
 from batchednodes.simulation.resume.rules import DivergedError, check_goes_on, reopened
-from batchednodes.simulation.resume.warm_start import Origin
+from batchednodes.simulation.setup import assembled
 from batchednodes.simulation.stopping import ended
 
 if TYPE_CHECKING:
@@ -178,7 +175,7 @@ def left(folder: str | Path) -> Outcome:
         if settings.method.flows():  # up to now, which needs all that a run is
             settings = replace(settings, device="cpu")
             job = Job(settings, prepare(sweep.points(settings)), False, None, never)
-            with _assembled(job, lambda _: found) as (run, *_):
+            with assembled(job, lambda _: found) as (run, *_):
                 models = run.evaluator.models(run.state, found.clocks.time)
         else:
             models = warm_start.models(found)
@@ -198,7 +195,7 @@ def _met(settings: Config) -> Iterator[World | None]:
 
 def _new(job: Job, out: OutputFolder | Inside | None) -> Outcome:
     """Runs a task from its start, in a new folder, or one that is empty."""
-    with _assembled(job, lambda _: None) as (run, means, origin), _made(job, out) as folder:
+    with assembled(job, lambda _: None) as (run, means, origin), _made(job, out) as folder:
         return _run(job, run, RunObserver(job, run, means, folder, origin))
 
 
@@ -225,7 +222,7 @@ def _continued(job: Job, folder: Inside) -> Outcome:
             check_goes_on(folder, found.header, job.settings, job.made.points, job.made.files)
         return found
 
-    with _assembled(job, find) as (run, means, begun):
+    with assembled(job, find) as (run, means, begun):
         start = begun if isinstance(begun, Snapshot) else None
         at_end = start is not None and (
             start.clocks.time >= job.settings.run.until or ended(start.journal, start.clocks.time, job.settings)
@@ -233,76 +230,6 @@ def _continued(job: Job, folder: Inside) -> Outcome:
         if job.first:
             reopen(folder, config.dump(job.settings), at_end)
         return _run(job, run, RunObserver(job, run, means, folder, begun))
-
-
-Find = Callable[[Share | None], Snapshot | None]
-"""Returns where a run goes on, as far as this process holds it; None: at its start."""
-
-
-@contextmanager
-def _assembled(job: Job, find: Find) -> Iterator[tuple[Simulation, ComputePlan, Snapshot | Origin | None]]:
-    """Yields all parts of a run, and where it goes on, or its models come from; torch has the threads that it needs."""
-    made, configs = job.made, job.made.configs
-    start = find(None) if job.world is None else None
-    screen(configs, made.sizes)
-    whole = made.events or assembly.timeline(configs)
-    need = plan(configs, whole, made.sizes)
-    need.refuse_unless_fits()
-    means = ComputePlan(Chunks(**job.told(asdict(need.chunks))), job.told(need.threads), job.told(need.copies))
-    if job.world is not None:
-        share, start = _dealt(job.world, _work(configs, whole), find)
-        means = replace(means, share=share)
-    if start is not None and start.journal.devices[-1] == devices.label(start.state.x.device):
-        means = replace(means, chunks=Chunks(**start.journal.chunks))
-        if job.world is None:
-            means = replace(means, threads=start.journal.threads)
-    own, events, dealt = job.own(means.share), whole, made.take()
-    if means.share is not None and len(own) < len(configs):
-        events, dealt = assembly.timeline(own), dealt and [dealt[g] for g in means.share.networks]
-    with threads(means.threads):
-        share, state = means.share, None if start is None else start.state
-        group = None if share is None or share.ranks.size == 1 else share.ranks
-        run = assembly.assemble(own, events, means.chunks, state, dealt, group, automatic_window(whole))
-        branched = start is None and job.settings.run.start_from is not None
-        yield run, means, _branched(job, run, share) if start is None and branched else start
-
-
-def _dealt(world: World, work: Sequence[float], find: Find) -> tuple[Share, Snapshot | None]:
-    """Returns what this rank holds, and where it goes on: within a window all ranks must hold all networks together."""
-    share = Share.of(work, world)
-    start = find(share)
-    if start is not None and start.journal.done and len(share.groups) > 1:
-        share = Share.of(work, world, whole=True)
-        start = find(share)
-    return share, start
-
-
-def _branched(job: Job, run: Simulation, share: Share | None) -> Origin:
-    """Writes the models that the settings start from into the state of a new run; returns where they come from."""
-    sizes, held = networks(job.made.configs).sizes, None if share is None else share.networks
-    return warm_start.start_(run.state, run.declared, sizes, job.settings, run.cut, held)
-
-
-def _work(configs: Sequence[Config], events: Timeline) -> list[float]:
-    """Returns how much there is to do in each network: contacts, and examples of updates, in a simulated second."""
-    found = []
-    for g, c in enumerate(configs):
-        part = events.networks.slice(g)
-        steps, examples = c.local.shape(max(1, c.task.data.sizes(c.network.nodes).samples // c.network.nodes))
-        updates = float(events.update.rate[part].sum())
-        found.append(updates * (1 + steps * examples) + float(events.gossip.rate[part].sum()))
-    return found
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Lets torch compute with some threads of the CPU, and afterwards with as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _run(job: Job, run: Simulation, observer: RunObserver) -> Outcome:
