@@ -9,6 +9,7 @@ import torch
 
 from batchednodes import config
 from batchednodes.algorithms.cut import Cut
+from batchednodes.algorithms.over_ranks import sources
 from batchednodes.algorithms.state import State
 from batchednodes.config import sweep
 from batchednodes.numerics.world import World
@@ -76,9 +77,8 @@ def compare(name: str, world: World) -> dict[str, object]:
     progress = run.engine.run_(run.state, run.engine.begin(), Unobserved())
     state, whole = run.state, run.evaluator
     widths = {"x": state.x.shape[1], **{key: t.shape[1] for key, t in state.fields.items()}}
-    cut = Cut(world.all, widths)
-    configs = [p.config for p in sweep.points(config.load(BASE, [CASES[name]] if CASES[name] else []))]
-    tracking = Tracking.of(whole.networks, [c.staleness.track for c in configs], torch.device("cpu"), cut)
+    cut = Cut(world.all, widths, run.problem.stack.p)
+    tracking = whole.tracking.over(cut, *sources(cut, whole.tracking.layout, whole.tracking.own))
     models = functools.partial(columns_of, run.engine.executor.algorithm.rowwise, cut, whole.chunk)
     held = replace(whole, tracking=tracking, cut=cut, models=models)
     one, many = whole.observe(state, progress.clocks), held.observe(cut_state(run, cut, tracking), progress.clocks)

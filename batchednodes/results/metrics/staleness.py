@@ -39,14 +39,6 @@ class Sources:
         """Number of sources of each network."""
         return np.array([s.size for s in self.nodes], np.int64)
 
-    def of(self, cut: Cut) -> "Sources":
-        """Returns the sources of this rank, with their columns there."""
-        nodes = tuple(some[cut.columns(some.size)] for some in self.nodes)
-        column = np.full_like(self.column, -1)
-        for some in nodes:
-            column[some] = np.arange(some.size)
-        return Sources(nodes, column)
-
     @property
     def width(self) -> int:
         """Largest number of sources of a network."""
@@ -136,20 +128,19 @@ class Tracking:
     -1 means, too, that another rank has them; None: they are not."""
 
     @staticmethod
-    def of(networks: Networks, tracks: Sequence[Track], device: torch.device, cut: Cut | None = None) -> "Tracking":
+    def of(networks: Networks, tracks: Sequence[Track], device: torch.device) -> "Tracking":
         """Returns what is followed of networks, with what the device needs to know on it."""
         sources = choose(networks, tracks)
-        here = sources if cut is None else sources.of(cut)
-        layout = Layout.of(networks.sizes, here.widths, device)
-        column = torch.as_tensor(here.column, device=device)
-        own, stacks = torch.where(column >= 0, layout.place[: networks.n] + column, -1), []
-        for stack in layout.stacks:
-            if layout.sizes[stack[0]] > 1 and layout.widths[stack[0]] > 0:
-                rows = torch.as_tensor(np.stack([here.nodes[g] for g in stack]), device=device)
-                stacks.append((stack, own[rows]))
-        all_ = layout if cut is None else Layout.of(networks.sizes, sources.widths, torch.device("cpu"))
-        whole = tuple(s for s in all_.stacks if all_.sizes[s[0]] > 1 and all_.widths[s[0]] > 0)
-        return Tracking(networks, sources, layout, own, tuple(stacks), whole, cut)
+        layout = Layout.of(networks.sizes, sources.widths, device)
+        column = torch.as_tensor(sources.column, device=device)
+        own = torch.where(column >= 0, layout.place + column, -1)
+        stacks = _stacks(layout, own, sources.nodes)
+        return Tracking(networks, sources, layout, own, stacks, tuple(stack for stack, _ in stacks))
+
+    def over(self, cut: Cut, layout: Layout, own: Int64[Tensor, " n"]) -> "Tracking":
+        """Returns the same where versions are cut over ranks, given layout and places of this rank's sources."""
+        nodes = tuple(some[cut.columns(some.size)] for some in self.sources.nodes)
+        return Tracking(self.networks, self.sources, layout, own, _stacks(layout, own, nodes), self.whole, cut)
 
     def tally(self, versions: Int[Tensor, " numbers"], most: int) -> list[Tensor]:
         """Returns what `measured` needs to know of the versions of a state; no node has made more updates than most."""
@@ -226,6 +217,18 @@ class Tracking:
         return Staleness(
             mean, whole, int(sums.largest[k]), median, p90, p99, of_node, of_source, integral_of_node, pairs, sums.shift
         )
+
+
+def _stacks(
+    layout: Layout, own: Int64[Tensor, " n"], sources: Sequence[Int64[np.ndarray, " _"]]
+) -> tuple[tuple[Int64[np.ndarray, " _"], Int64[Tensor, "_ _"]], ...]:
+    """Returns networks of one shape that have staleness, and the places of their sources' own counts."""
+    found = []
+    for stack in layout.stacks:
+        if layout.sizes[stack[0]] > 1 and layout.widths[stack[0]] > 0:
+            rows = torch.as_tensor(np.stack([sources[g] for g in stack]), device=own.device)
+            found.append((stack, own[rows]))
+    return tuple(found)
 
 
 @dataclass(frozen=True, eq=False)

@@ -174,9 +174,10 @@ def assemble(
     window = config.run.window or window or automatic_window(events)
     every = config.run.mark_every if config.run.mark_at is None else config.run.mark_at
     engine = Engine(events, executor, config.run.until, every, window)
+    if rowwise.cut is not None and isinstance(executor.algorithm, Waves):
+        tracking = tracking.over(rowwise.cut, executor.algorithm.layout, executor.algorithm.own)
     evaluator = _evaluator(configs, events, problem, (tracking, rowwise), (chunks, scored))
-    if rowwise.cut is None:
-        evaluator.measured(state, 0.0, np.zeros(events.networks.n, bool))  # what a user's metric cannot is refused here
+    evaluator.measured(state, 0.0, np.zeros(events.networks.n, bool))  # what a user's metric cannot is refused here
     edges = None if rowwise.edges is None else tuple(rowwise.edges.begins[events.networks.offsets].diff().tolist())
     return Simulation(engine, state, declared, evaluator, problem, chunks, updated, labels, rowwise.cut, edges)
 
@@ -194,16 +195,13 @@ def _evaluator(
     own, attackers = own_metrics.load(config.run.metrics), robustness.attackers(configs)
     sides = 2 if events.exchange == "meet" and not isinstance(events, Barriers) else 1  # rounds count each model sent
     sent = tuple(sides * fields.message(c, personal.sent(c, problem.stack)) for c in configs)
-    extra = (rowwise.models, own, attackers if attackers.any() else None, sent)
+    cut, models = rowwise.cut, rowwise.models
+    if cut is not None:
+        models = functools.partial(columns_of, rowwise, cut, scored)
+    extra = (models, own, attackers if attackers.any() else None, sent)
     extra += ("classes" in config.run.metrics, config.run.node_metrics, rowwise.personal)
-    extra += (Accountant.of(configs, problem.sampler),)
-    whole = Evaluator(events.networks, _tried(problem, evaluated), tracking, *constants, laws, *extra)
-    if rowwise.cut is None:
-        return whole
-    cut, where = rowwise.cut, problem.features.device
-    held = Tracking.of(events.networks, [c.staleness.track for c in configs], where, cut)
-    models = functools.partial(columns_of, rowwise.whole, cut, scored)
-    return replace(whole, tracking=held, cut=cut, models=models)
+    extra += (Accountant.of(configs, problem.sampler), cut)
+    return Evaluator(events.networks, _tried(problem, evaluated), tracking, *constants, laws, *extra)
 
 
 def _executor(
