@@ -15,7 +15,8 @@ from batchednodes.algorithms.waves import UpdateWave
 from batchednodes.config import sweep
 from batchednodes.events.synchronous import Barriers
 from batchednodes.numerics.memory import BackgroundWorker
-from batchednodes.numerics.ranks import Ranks, World
+from batchednodes.numerics.ranks import Ranks
+from batchednodes.numerics.world import World
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.engine import Unobserved
 from batchednodes.simulation.planning.plan import plan
