@@ -22,6 +22,7 @@ from batchednodes.algorithms.edge_rows import EdgeRows
 from batchednodes.algorithms.state import State
 from batchednodes.algorithms.versions import Layout
 from batchednodes.numerics.memory import send
+from batchednodes.numerics.rows import write_
 
 SAME = ("age",)
 """Fields that all ranks have whole: they follow from events alone."""
@@ -107,7 +108,7 @@ def update_(
         work_(taken.state, share)
     since = taken.put_(dealt, state.diverged_at.index_select(0, nodes[share]))
     assert since is not None
-    state.diverged_at.index_copy_(0, nodes, since)
+    write_(state.diverged_at.unsqueeze(1), nodes, since.unsqueeze(1))
 
 
 def meet_(
