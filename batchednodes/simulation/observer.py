@@ -243,7 +243,8 @@ class RunObserver(Observer):
             chunks=asdict(self.run.chunks),
             curves=curves,
         )
-        return Snapshot(self.run.state, progress.clocks, self.run.evaluator.tracking.layout, journal, arrays)
+        layout = self.run.engine.executor.algorithm.layout
+        return Snapshot(self.run.state, progress.clocks, layout, journal, arrays, self.run.edges)
 
     def summary(self, progress: Progress, status: str, isolated: list[dict[str, Any]] | None) -> dict[str, Any]:
         """Returns the content of summary.json."""

@@ -74,13 +74,9 @@ def snapshot(run, progress, made, arrays=True):
     algorithm = run.engine.executor.algorithm
     told = {name: getattr(progress, name) for name in ("events", "waves", "marks", "done", "end")}
     journal = RunJournal({"name": "a", "run": {"until": 1.0}}, **told | {"events": 0, "waves": 0})
-    n, edges = sum(c.network.nodes for c in made.configs), algorithm.rowwise.edges
-    counts = None
-    if edges is not None:
-        ends = np.cumsum(algorithm.layout.sizes)
-        counts = tuple(np.diff(edges.here.begins.numpy()[[0, *ends]]).tolist())
+    n = sum(c.network.nodes for c in made.configs)
     kept = {"curves.more": np.arange(float(n))} if arrays else {}
-    return Snapshot(run.state, progress.clocks, algorithm.layout, journal, kept, counts)
+    return Snapshot(run.state, progress.clocks, algorithm.layout, journal, kept, run.edges)
 
 
 def tended(checkpointer):

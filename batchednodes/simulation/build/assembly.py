@@ -80,6 +80,8 @@ class Simulation:
     """How heterogeneous the labels of the nodes are, in each network; None where targets are real numbers."""
     cut: Cut | None = None
     """How the state is cut over ranks; None: this process has all."""
+    edges: tuple[int, ...] | None = None
+    """Directed edges of each network; None: nothing lies on them."""
 
     @property
     def chunks(self) -> Chunks:
@@ -167,7 +169,8 @@ def assemble(
     evaluator = _evaluator(configs, events, problem, (tracking, rowwise), (chunks, scored))
     if rowwise.cut is None:
         evaluator.measured(state, 0.0, np.zeros(events.networks.n, bool))  # what a user's metric cannot is refused here
-    return Simulation(engine, state, declared, evaluator, problem, chunks, updated, labels, rowwise.cut)
+    edges = None if rowwise.edges is None else rowwise.edges.counts(events.networks)
+    return Simulation(engine, state, declared, evaluator, problem, chunks, updated, labels, rowwise.cut, edges)
 
 
 def _evaluator(
