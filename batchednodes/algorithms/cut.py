@@ -44,6 +44,8 @@ class Asked:
     """How many each rank is dealt."""
     width: int
     """Columns of a whole row."""
+    stop: int | None = None
+    """How many of these are asked for, the first ones; None: all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +128,7 @@ class Cut:
         """
         me, sizes = self.ranks.rank, range(self.ranks.size)
         here = [[(one.counts[q], one.tensor.shape[1]) for one in asked] for q in sizes]
-        there = [[(one.counts[me], _wide(self.bounds(one.width), q)) for one in asked] for q in sizes]
+        there = [[(one.counts[me], _wide(self._ends(one), q)) for one in asked] for q in sizes]
         send, blocks = _packed(asked, here)
         for k, one in enumerate(asked):
             for q, rows in enumerate(one.rows.split([*one.counts])):
@@ -148,7 +150,7 @@ class Cut:
             The numbers of all rows that were dealt, in their order.
         """
         me, sizes = self.ranks.rank, range(self.ranks.size)
-        parts = [self.bounds(one.width) for one in asked]
+        parts = [self._ends(one) for one in asked]
         here = [[(one.counts[me], _wide(bounds, q)) for one, bounds in zip(asked, parts, strict=True)] for q in sizes]
         there = [[(one.counts[q], one.tensor.shape[1]) for one in asked] for q in sizes]
         every = [*asked]
@@ -168,6 +170,11 @@ class Cut:
             for q, rows in enumerate(one.rows.split([*one.counts])):
                 write_(one.tensor, rows, came[q][k])
         return None if told is None else torch.cat([came[q][-1] for q in sizes]).squeeze(1)
+
+    def _ends(self, one: Asked) -> list[int]:
+        """Returns where the columns of each rank begin, of those that are asked for, and their number."""
+        bounds = self.bounds(one.width)
+        return bounds if one.stop is None else [min(bound, one.stop) for bound in bounds]
 
     def joined(self, rows: Shaped[Tensor, "rows c"], width: int) -> Shaped[Tensor, "rows width"]:
         """Returns whole rows of this rank's columns of them, on all ranks; some at a time, an exchange each.

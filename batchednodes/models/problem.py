@@ -237,17 +237,17 @@ class Problem:
         return self._each(count, models, tests)[0]
 
     def own_scores(
-        self, models: Float[Tensor, "w p"], part: slice
+        self, models: Float[Tensor, "w p"], blocks: Int64[Tensor, " w"]
     ) -> tuple[Float64[Tensor, " w"], Float64[Tensor, " w"]]:
         """Returns the sums of losses, and of accuracies (NaN for real targets), of models on some blocks of own rows.
 
         Args:
             models: one for each of the blocks.
-            part: numbers of the blocks.
+            blocks: their numbers.
         """
         own = self.own
         assert own is not None
-        counted, flat = own.counted[part], own.examples[part].flatten()
+        counted, flat = own.counted[blocks], own.examples[blocks].flatten()
         features, targets = (t.index_select(0, flat).unflatten(0, counted.shape) for t in (own.features, own.targets))
 
         def score(row: Tensor, x: Tensor, y: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:

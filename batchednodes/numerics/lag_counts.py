@@ -47,8 +47,8 @@ class LagCounts:
     def of(found: Sequence[Tensor]) -> "LagCounts":
         """Returns what `tally` has found, once it is on the host, without the bins that are too high for any S."""
         of_row, of_column, largest, pairs = (t.numpy() for t in found)
-        shift, bins = _bins(int(largest.max()))
-        return LagCounts(of_row, of_column, largest, pairs[:, :bins], shift)
+        shift, room = bins(int(largest.max()))
+        return LagCounts(of_row, of_column, largest, pairs[:, :room], shift)
 
 
 def tally(tables: Int[Tensor, "g n t"], own: Int[Tensor, "g t"], most: int) -> list[Tensor]:
@@ -72,34 +72,60 @@ def tally(tables: Int[Tensor, "g n t"], own: Int[Tensor, "g t"], most: int) -> l
 
 def by_loops(tables: Int[Tensor, "g n t"], own: Int[Tensor, "g t"]) -> list[Tensor]:
     """Returns the tally by compiled loops on the CPU."""
-    of_row, of_column, largest = _sums(tables.numpy(), own.numpy())
-    pairs = _counts(tables.numpy(), own.numpy(), *_bins(int(largest.max())))
-    return [torch.from_numpy(array) for array in (of_row, of_column, largest, pairs)]
+    found = sums(tables, own)
+    return [*found, counts(tables, own, *bins(int(found[2].max())))]
 
 
 def by_blocks(tables: Int[Tensor, "g n t"], own: Int[Tensor, "g t"], most: int) -> list[Tensor]:
     """Returns the tally by operations on blocks of rows, on any device: the reference."""
-    networks, n, t = tables.shape
-    counts, blocks = own.long(), tables.split(max(1, _BLOCK // (networks * t)), dim=1)
-    of_row = counts.sum(1, keepdim=True) - torch.cat([block.sum(2, dtype=torch.int64) for block in blocks], 1)
-    of_column = n * counts  # block by block: sums of another type than their table's begin with a copy of it
+    found = _block_sums(tables, own)
+    widest, room = bins(most)
+    shift = sum((found[2].amax() >= _BINS << k).long() for k in range(widest)) if widest else 0  # the device knows it
+    return [*found, _block_counts(tables, own, shift, _BINS if widest else room)]
+
+
+def sums(tables: Int[Tensor, "g n t"], own: Int[Tensor, "g t"]) -> list[Tensor]:
+    """Returns sums by row and by column, and the largest S, of some tables: the first part of their tally."""
+    if tables.device.type != "cpu":
+        return _block_sums(tables, own)
+    return [torch.from_numpy(array) for array in _sums(tables.numpy(), own.numpy())]
+
+
+def counts(tables: Int[Tensor, "g n t"], own: Int[Tensor, "g t"], shift: int, room: int) -> Int64[Tensor, "g b"]:
+    """Returns the histogram of S of some tables: the second part; shift, room: see `bins`."""
+    if tables.device.type != "cpu":
+        return _block_counts(tables, own, shift, room)
+    return torch.from_numpy(_counts(tables.numpy(), own.numpy(), shift, room))
+
+
+def _blocks(tables: Int[Tensor, "g n t"]) -> tuple[Tensor, ...]:
+    return tables.split(max(1, _BLOCK // (tables.shape[0] * tables.shape[2])), dim=1)
+
+
+def _block_sums(tables: Int[Tensor, "g n t"], own: Int[Tensor, "g t"]) -> list[Tensor]:
+    made, blocks = own.long(), _blocks(tables)
+    of_row = made.sum(1, keepdim=True) - torch.cat([block.sum(2, dtype=torch.int64) for block in blocks], 1)
+    of_column = tables.shape[1] * made  # block by block: sums of another type than their table's begin with a copy
     for block in blocks:
         of_column -= block.sum(1, dtype=torch.int64)
-    largest = (own - tables.amin(1)).amax(1).long()
-    widest, bins = _bins(most)
-    shift = sum((largest.amax() >= _BINS << k).long() for k in range(widest)) if widest else 0  # the device knows it
-    bins = _BINS if widest else bins
-    copies = max(1, min(n, _SPREAD // (networks * bins)))
-    pairs, one = torch.zeros(copies * networks * bins, dtype=torch.int64, device=tables.device), counts.new_ones(1)
-    network = torch.arange(networks, device=tables.device).view(-1, 1, 1)
-    for block in blocks:
-        copy = torch.arange(block.shape[1], device=tables.device).view(1, -1, 1) % copies
-        places = (copy * networks + network) * bins + ((own.unsqueeze(1) - block) >> shift)
+    return [of_row, of_column, (own - tables.amin(1)).amax(1).long()]
+
+
+def _block_counts(
+    tables: Int[Tensor, "g n t"], own: Int[Tensor, "g t"], shift: int | Tensor, room: int
+) -> Int64[Tensor, "g b"]:
+    networks, n, _ = tables.shape
+    copies, device = max(1, min(n, _SPREAD // (networks * room))), tables.device
+    pairs = torch.zeros(copies * networks * room, dtype=torch.int64, device=device)
+    network, one = torch.arange(networks, device=device).view(-1, 1, 1), pairs.new_ones(1)
+    for block in _blocks(tables):
+        copy = torch.arange(block.shape[1], device=device).view(1, -1, 1) % copies
+        places = (copy * networks + network) * room + ((own.unsqueeze(1) - block) >> shift)
         pairs.index_add_(0, places.flatten(), one.expand(places.numel()))
-    return [of_row, of_column, largest, pairs.view(copies, networks, bins).sum(0)]
+    return pairs.view(copies, networks, room).sum(0)
 
 
-def _bins(largest: int) -> tuple[int, int]:
+def bins(largest: int) -> tuple[int, int]:
     """Returns the logarithm of the width of a bin, and the number of bins."""
     shift = max(0, largest.bit_length() - _BINS.bit_length() + 1)
     return shift, (largest >> shift) + 1

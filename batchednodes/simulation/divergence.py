@@ -25,7 +25,6 @@ from torch.func import grad, vjp
 
 from batchednodes.config import Config
 from batchednodes.numerics.values import per_node
-from batchednodes.results.metrics.consensus import finite
 from batchednodes.simulation.build.assembly import Simulation
 
 Nodes = Sequence[tuple[int, float]]
@@ -57,6 +56,8 @@ def summary(run: Simulation, nodes: Nodes, now: float) -> dict[str, Any]:
 
 def message(run: Simulation, configs: Sequence[Config], nodes: Nodes, now: float) -> str:
     """Returns what to say of a run that stopped: which nodes, when, and the likely cause.
+
+    All ranks that hold its networks together must ask.
 
     Args:
         run: that stopped.
@@ -113,7 +114,7 @@ def _cause(run: Simulation, configs: Sequence[Config], row: int) -> str:
 def _examples(run: Simulation, row: int) -> Tensor:
     """Returns the first examples of a node, on the device of the data."""
     sampler = run.problem.sampler
-    most = max(1, min(_EXAMPLES, _NUMBERS // run.state.x.shape[1]))
+    most = max(1, min(_EXAMPLES, _NUMBERS // run.problem.stack.p))
     own = sampler.rows[sampler.offsets[row] : sampler.offsets[row + 1]][:most]
     return torch.from_numpy(own).to(run.problem.features.device)
 
@@ -148,13 +149,14 @@ def _largest(run: Simulation, x: Float[Tensor, " p"], features: Tensor, targets:
 
 def _mean(run: Simulation, _: Config, row: int) -> Float[Tensor, " p"]:
     """Returns the mean of the finite models of a node's network; NaN if there is none."""
-    models = run.state.x[run.evaluator.networks.slice(_place(run, row)[0])]
-    return models[finite(models)].mean(0)
+    part, models = run.evaluator.networks.slice(_place(run, row)[0]), run.evaluator.held(run.state)
+    mean, _ = models.consensus([part], models.finite(models.x)[part].unsqueeze(0), None)
+    return mean[0].to(models.x.dtype)
 
 
 def _initial(run: Simulation, config: Config, row: int) -> Float[Tensor, " p"]:
     """Returns an initial model of a node's network."""
-    problem, x = run.problem, torch.empty_like(run.state.x[row : row + 1])
+    problem, x = run.problem, run.state.x.new_empty(1, run.problem.stack.p)
     shape, outputs = problem.shape, problem.classes or problem.targets.shape[1]
     config.task.model.init_(x, problem.stack, config.seed, shape, outputs)
     return x[0]

@@ -119,7 +119,7 @@ def test_own_tests_have_the_same_bits_whatever_is_scored_at_once(dtype):
         found = []
         for rows in (1, 3, 1000):
             evaluator = dataclasses.replace(run.evaluator, chunk=Chunk(rows))
-            found.append(evaluator._scores(run.state.models, None, rows)[2])
+            found.append(evaluator._scored(evaluator.held(run.state), None)[2])
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 

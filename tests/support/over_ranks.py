@@ -8,9 +8,7 @@ from dataclasses import replace
 import torch
 
 from batchednodes import config
-from batchednodes.algorithms.cut import Cut
 from batchednodes.config import sweep
-from batchednodes.numerics.memory import Chunks
 from batchednodes.numerics.ranks import World
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.engine import Unobserved
@@ -60,7 +58,9 @@ def differences(alone, many):
             said += [f"{name} is {float(far.max())} apart"] * bool((far > 1e-12).any())
         elif not torch.equal(one.nan_to_num(), other.nan_to_num()):
             rows = (one != other).flatten(1).any(1) if one.ndim > 1 else one != other
-            said.append(f"{name} differs in {int(rows.sum())} of {len(rows)} rows, by {float((one - other).abs().max())}")
+            said.append(
+                f"{name} differs in {int(rows.sum())} of {len(rows)} rows, by {float((one - other).abs().max())}"
+            )
     return said
 
 

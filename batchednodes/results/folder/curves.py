@@ -17,7 +17,7 @@ from torch.utils.tensorboard.summary import custom_scalars, histogram_raw, scala
 
 from batchednodes import config
 from batchednodes.results.metrics import catalogue
-from batchednodes.results.metrics.evaluator import Observation
+from batchednodes.results.metrics.observed import Observation
 
 _UNITS = 1000
 """Steps of a second, and of an update of each node."""

@@ -21,7 +21,7 @@ from batchednodes.results.folder.plain_json import parsed
 from batchednodes.results.folder.tensorboard import Board
 from batchednodes.results.metrics import catalogue
 from batchednodes.results.metrics.catalogue import Metric
-from batchednodes.results.metrics.evaluator import Observation
+from batchednodes.results.metrics.observed import Observation
 
 _TAGS = catalogue.tags()
 """Key of metrics.jsonl (or of the throughput) and its curve."""

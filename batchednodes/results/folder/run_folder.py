@@ -36,7 +36,7 @@ from batchednodes.results.folder.paths import (
 )
 from batchednodes.results.folder.plain_json import parsed
 from batchednodes.results.metrics.catalogue import Metric, renamed
-from batchednodes.results.metrics.evaluator import Observation
+from batchednodes.results.metrics.observed import Observation
 
 if TYPE_CHECKING:
     from batchednodes.results.folder import sweep_charts

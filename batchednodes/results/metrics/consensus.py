@@ -3,6 +3,8 @@ r"""Models of networks together: their means, how far apart they are, how long, 
 Notation: g networks, n nodes, p parameters, x models.
 """
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
@@ -28,34 +30,61 @@ def consensus(
         kept: nodes that count for the mean; None: all.
         mixed: entries that count for the distance; None: all.
     """
-    blocks = _blocks(x)
-    if kept is None:
-        mean = torch.stack([b.sum(1, dtype=torch.float64) for b in blocks]).sum(0) / x.shape[1]
-    else:
-        pairs = zip(blocks, kept.unsqueeze(2).split(blocks[0].shape[1], dim=1), strict=True)
-        sums = [torch.where(some, b, 0.0).sum(1, dtype=torch.float64) for b, some in pairs]
-        mean = torch.stack(sums).sum(0) / kept.sum(1, keepdim=True)
+    mean = mean_model(x, kept)
     return mean, distances(x, mean, mixed)
 
 
-def _blocks(x: Float[Tensor, "g n p"]) -> tuple[Float[Tensor, "g n1 p"], ...]:
-    """Returns the models of some nodes after those of others, as many at once as caches hold."""
-    return x.split(max(1, _BLOCK[devices.kind(x.device)] // (x.shape[0] * x.shape[2])), dim=1)
+def mean_model(
+    x: Float[Tensor, "g n c"], kept: Bool[Tensor, "g n"] | None = None, width: int | None = None
+) -> Float64[Tensor, "g c"]:
+    """Returns the mean of each network's models, summed in float64.
+
+    Args:
+        x: models, or some columns of them.
+        kept: nodes that count; None: all.
+        width: columns of whole models, on which the order of summation depends; None: x has all.
+    """
+    blocks = _blocks(x, width)
+    if kept is None:
+        return torch.stack([b.sum(1, dtype=torch.float64) for b in blocks]).sum(0) / x.shape[1]
+    pairs = zip(blocks, kept.unsqueeze(2).split(blocks[0].shape[1], dim=1), strict=True)
+    sums = [torch.where(some, b, 0.0).sum(1, dtype=torch.float64) for b, some in pairs]
+    return torch.stack(sums).sum(0) / kept.sum(1, keepdim=True)
+
+
+def _blocks(x: Float[Tensor, "g n c"], width: int | None = None) -> tuple[Float[Tensor, "g n1 c"], ...]:
+    """Returns the models of some nodes after those of others, as many at once as caches hold of whole ones."""
+    whole = x.shape[0] * (width or x.shape[2])
+    return x.split(max(1, _BLOCK[devices.kind(x.device)] // max(1, whole)), dim=1)
 
 
 def distances(
     x: Float[Tensor, "g n p"], point: Float64[Tensor, "g p"], mixed: Bool[Tensor, "g p"] | None = None
 ) -> Float64[Tensor, "g n"]:
     """Returns the distance of each model from a point of its network, over all entries or some."""
-    apart = (b.double() - point.unsqueeze(1) for b in _blocks(x))
-    if mixed is not None:
-        apart = (torch.where(mixed.unsqueeze(1), away, 0.0) for away in apart)
-    return torch.cat([away.norm(dim=2) for away in apart], 1)
+    return torch.cat([away.norm(dim=2) for away in _apart(x, point, mixed)], 1)
+
+
+def squares(
+    x: Float[Tensor, "g n c"], point: Float64[Tensor, "g c"], mixed: Bool[Tensor, "g c"] | None, width: int
+) -> Float64[Tensor, "g n"]:
+    """Returns what some columns add to the squares of these distances; width: columns of whole models."""
+    return torch.cat([away.square().sum(2) for away in _apart(x, point, mixed, width)], 1)
+
+
+def _apart(
+    x: Float[Tensor, "g n c"], point: Float64[Tensor, "g c"], mixed: Bool[Tensor, "g c"] | None,
+    width: int | None = None,
+) -> Iterator[Float64[Tensor, "g n1 c"]]:  # fmt: skip
+    """Yields how far the models of some nodes after those of others are from a point, entry by entry."""
+    for b in _blocks(x, width):
+        away = b.double() - point.unsqueeze(1)
+        yield away if mixed is None else torch.where(mixed.unsqueeze(1), away, 0.0)
 
 
 def lengths(x: Float[Tensor, "n p"]) -> Float64[Tensor, " n"]:
     """Returns the length of each model."""
-    blocks = x.split(max(1, _BLOCK[devices.kind(x.device)] // x.shape[1]))
+    blocks = x.split(max(1, _BLOCK[devices.kind(x.device)] // max(1, x.shape[1])))
     return torch.cat([b.double().norm(dim=1) for b in blocks])
 
 
@@ -74,9 +103,14 @@ def finite(x: Float[Tensor, "n p"]) -> Bool[Tensor, " n"]:
     return torch.cat([b.isfinite().all(1) for b in blocks])
 
 
-def diverged(state: State) -> list[tuple[int, float]]:
-    """Returns the nodes whose loss or model is not finite, with the time when that was first seen (inf: just now)."""
-    found = arriving([state.diverged_at, finite(state.models)])
+def diverged(state: State, whole: Callable[[Tensor], Bool[Tensor, " n"]] = finite) -> list[tuple[int, float]]:
+    """Returns the nodes whose loss or model is not finite, with the time when that was first seen (inf: just now).
+
+    Args:
+        state: of a run.
+        whole: finds which models are finite; of columns of models, which all ranks must ask.
+    """
+    found = arriving([state.diverged_at, whole(state.models)])
     devices.synchronize(state.x.device)
     return unsound(*found)
 

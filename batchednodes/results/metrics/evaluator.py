@@ -6,10 +6,11 @@ the number of networks but with that of their nodes.
 Notation: g networks, n nodes, p parameters, k nodes evaluated, x models [n, p], x_mean their mean.
 """
 
+import functools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from batchednodes.algorithms.cut import Cut
 from batchednodes.algorithms.mixing.personal import Personal
 from batchednodes.algorithms.state import State
 from batchednodes.events.messages.records import REQUEST, MessageLaws
@@ -29,7 +31,9 @@ from batchednodes.numerics.memory import Chunk, arriving, send
 from batchednodes.results.metrics import classes, node_table, own_tests
 from batchednodes.results.metrics.base import Measured
 from batchednodes.results.metrics.catalogue import KEYS
-from batchednodes.results.metrics.consensus import consensus, distances, finite, lengths, norms, unsound
+from batchednodes.results.metrics.consensus import norms, unsound
+from batchednodes.results.metrics.models import Models, Whole
+from batchednodes.results.metrics.observed import Observation, Observed
 from batchednodes.results.metrics.own_tests import OWN
 from batchednodes.results.metrics.privacy_loss import Accountant
 from batchednodes.results.metrics.scores import Scores, known_number
@@ -67,7 +71,7 @@ class Evaluator:
     """Whether nodes that diverged are left out of what is said of models, and counted."""
     laws: MessageLaws | None = None
     """Of messages under way; None where models are exchanged at once."""
-    models: Callable[..., Float[Tensor, "n p"]] = as_they_are
+    models: "Callable[..., Float[Tensor, 'n p'] | Models]" = as_they_are
     """The models of the nodes that are scored, of a state and, if they change between events, the time [s]."""
     own: tuple[Measured, ...] = ()
     """Metrics of the user's own."""
@@ -84,20 +88,21 @@ class Evaluator:
     model is their mean with the others of each node: its scores are then means over nodes."""
     accountant: Accountant | None = None
     """Accounts for the privacy loss of nodes; None: it is not known."""
+    cut: Cut | None = None
+    """How ranks hold the networks together, which all take part in what they observe; None: this one holds them."""
 
     def observe(self, state: State, clocks: Clocks) -> "Observed":
         """Returns what holds now; all numbers come to the host at once, and it waits for the device once."""
-        begun, away, x = devices.Moment(state.x.device), self._away(clocks.time), self.models(state, clocks.time)
+        begun, away, x = devices.Moment(state.x.device), self._away(clocks.time), self.held(state, clocks.time)
         unseen = self._unseen(away)
         out = state.diverged_at.isfinite() if self.quarantine else None
         if unseen is not None:
-            gone = send(unseen, x.device)
+            gone = send(unseen, x.x.device)
             out = gone if out is None else out | gone
-        most = (1 + max(rows.size for rows in self.evaluated)) * self.networks.count
-        parts, scores, own = self.chunk.attempt(most, lambda size: self._scores(x, out, size))
+        parts, scores, own = self._scored(x, out)
         stale = self.tracking.tally(state.versions, int(clocks.updates.max()))
-        more = [lengths(x), state.updated, state.gained, state.diverged_at, finite(state.models)]
-        found, ended = arriving([*scores, *own, *stale, *more]), devices.Moment(x.device)
+        more = [x.lengths(), *self.moments(state), state.diverged_at, x.finite(state.models)]
+        found, ended = arriving([*scores, *own, *stale, *more]), devices.Moment(x.x.device)
         ended.wait()
         done = time.perf_counter() - ended.since(begun)
         scored, owned, lags = (found[a:b] for a, b in pairwise(np.cumsum([0, len(scores), len(own), len(stale)])))
@@ -118,6 +123,30 @@ class Evaluator:
         each = self._with_own(each, values, cut) if values else each
         each = self._with_table(each, values, clocks, cut) if self.table else each
         return Observed(each, unsound(since, sound), done)
+
+    def held(self, state: State, time: float | None = None) -> Models:
+        """Returns the models that are scored, at a time [s]; None: as they are after the last events."""
+        found = self.models(state, time)
+        return found if isinstance(found, Models) else Whole(found, found.shape[1])
+
+    def moments(self, state: State) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " n"]]:
+        """Returns `updated` and `gained` of a state, over all sources."""
+        if self.cut is None:
+            return state.updated, state.gained
+        updated, gained = self.cut.ranks.total(torch.stack([state.updated, state.gained]))
+        return updated, gained
+
+    def _scored(self, x: Models, out: Bool[Tensor, " n"] | None) -> tuple[list[Tests], list[Tensor], list[Tensor]]:
+        """Returns what `_scores` does, of as many models at once as memory holds."""
+        most = (1 + max(rows.size for rows in self.evaluated)) * self.networks.count
+        if self.cut is not None:  # what has ranks wait for each other is not tried again
+            return self._scores(x, out, min(self.chunk.planned, most), self.together)
+
+        def attempt(size: int) -> tuple[list[Tests], list[Tensor], list[Tensor]]:
+            together = self.together if self.chunk.rows == self.chunk.planned else min(self.together, size)
+            return self._scores(x, out, size, together)
+
+        return self.chunk.attempt(most, attempt)
 
     def _own(self, found: Sequence[Float64[Tensor, " u"]]) -> dict[str, Float64[np.ndarray, " n"]]:
         """Returns loss and accuracy of each node on its own test rows; nothing where there are none."""
@@ -167,7 +196,8 @@ class Evaluator:
             kept, row = torch.from_numpy(rows[~cut[rows]]).to(state.x.device), dict[str, float | None]()
             view = View(g, time, self.networks.slice(g), self.problem)
             for one in self.own:
-                row[one.metric.key] = one.value(self.models(state, time)[kept], view) if len(kept) else None
+                value = functools.partial(one.value, view=view)
+                row[one.metric.key] = self.held(state, time).told(kept, value) if len(kept) else None
             found[g] = row
         return found
 
@@ -220,7 +250,7 @@ class Evaluator:
         return replace(seen, row={key: row.get(key) for key in KEYS})
 
     def _scores(
-        self, x: Float[Tensor, "n p"], out: Bool[Tensor, " n"] | None, size: int
+        self, x: Models, out: Bool[Tensor, " n"] | None, size: int, together: int
     ) -> tuple[list[Tests], list[Tensor], list[Tensor]]:
         """Returns the test sets of networks that are measured together, with tensors of `Scores`, and sums on own rows.
 
@@ -230,23 +260,25 @@ class Evaluator:
             x: models.
             out: nodes that are left out of the mean model; None: none.
             size: models scored at once, at most.
+            together: the same of models of several networks.
         """
-        parts, own = list(self._parts(x.shape[1], size)), list[Tensor]()
+        parts, own = list(self._parts(x.p, together)), list[Tensor]()
         if self.problem.own is not None:
-            rows = send(self.problem.own.nodes, x.device)
-            with torch.no_grad():
-                sums = [
-                    self.problem.own_scores(x[some], slice(first, first + len(some)))
-                    for first, some in zip(range(0, len(rows), size), rows.split(size), strict=True)
-                ]
-            own = [torch.cat(sides) for sides in zip(*sums, strict=True)] or [x.new_zeros(0)] * 2
+            own = x.each(send(self.problem.own.nodes, x.x.device).unsqueeze(0), size, self._own_sums, len(OWN))
+            own = [sums[0] for sums in own]
         return parts, [t for part in parts for t in self._score(x, out, part, size)], own
 
-    def _parts(self, p: int, size: int) -> Iterator[Tests]:
+    def _own_sums(self, models: Float[Tensor, "1 w p"], part: slice) -> tuple[Tensor, ...]:
+        """Returns sums of losses and accuracies of models on some blocks of own test rows."""
+        blocks, copies = torch.arange(part.start, part.stop), models.shape[1] // max(1, part.stop - part.start)
+        with torch.no_grad():
+            found = self.problem.own_scores(models[0], send(blocks.repeat(copies), models.device))
+        return tuple(sums.unsqueeze(0) for sums in found)
+
+    def _parts(self, p: int, together: int) -> Iterator[Tests]:
         """Yields the test sets of as many networks as are measured together."""
         for tests in self.problem.tests:
             n, k = int(self.networks.sizes[tests.networks[0]]), self.evaluated[tests.networks[0]].size
-            together = self.together if self.chunk.rows == self.chunk.planned else min(self.together, size)
             step = max(1, min(_ROWS // (n * p), together // (k + 1)))
             for first in range(0, tests.networks.size, step):
                 yield tests.of(slice(first, first + step))
@@ -272,37 +304,32 @@ class Evaluator:
                     models[g] = next(alone.networks(tests.networks[k : k + 1]))[1]
         return models
 
-    def _score(self, x: Float[Tensor, "n p"], out: Bool[Tensor, " n"] | None, tests: Tests, size: int) -> list[Tensor]:
+    def _score(self, x: Models, out: Bool[Tensor, " n"] | None, tests: Tests, size: int) -> list[Tensor]:
         """Returns how some networks' models, and the mean of each network's, do on the test sets, as `Scores`."""
         parts = [self.networks.slice(int(g)) for g in tests.networks]
         kept = None if out is None else torch.stack([~out[part] for part in parts])
         mixed = None if self.personal is None else torch.stack([self.personal.all_mix(part) for part in parts])
-        mean, apart = consensus(_models(x, parts), kept, mixed)
-        rows = send(np.stack([self.evaluated[g] for g in tests.networks]), x.device)
-        pieces = rows.split(max(1, size // len(rows)), dim=1)
-        models = (x[some] for some in pieces)
-        first = torch.cat([mean.to(x.dtype).unsqueeze(1), next(models)], 1)
-        with torch.no_grad():
-            scores = [self._tried(some, tests) for some in chain([first], models)]
-        known = tuple(torch.cat(parts, 1) for parts in zip(*scores, strict=True))
+        mean, apart = x.consensus(parts, kept, mixed)
+        rows, dtype = send(np.stack([self.evaluated[g] for g in tests.networks]), x.x.device), x.x.dtype
+
+        def tried(models: Float[Tensor, "g k p"], _: slice) -> tuple[Tensor, ...]:
+            with torch.no_grad():
+                return self._tried(models, tests)
+
+        known = x.each(rows, size, tried, 4, mean.to(dtype).unsqueeze(1))
         excess = tests.excess(mean)
         if mixed is not None and self.personal is not None and not self.personal.whole:
             counts = torch.ones_like(rows, dtype=torch.bool) if out is None else ~out[rows]
-            own = (torch.where(mixed.unsqueeze(1), mean.to(x.dtype).unsqueeze(1), x[some]) for some in pieces)
-            for each, of_mean in zip(known, self._mean_scores(own, tests, counts), strict=True):
-                each[:, 0] = of_mean
+
+            def own(models: Float[Tensor, "g k p"], part: slice) -> tuple[Tensor, ...]:
+                return tried(torch.where(mixed.unsqueeze(1), mean.to(dtype).unsqueeze(1), models), part)
+
+            for each, of_own in zip(known, x.each(rows, size, own, 4), strict=True):
+                each[:, 0] = torch.where(counts, of_own, 0).sum(1) / counts.sum(1)
             excess = torch.where(mixed.all(1), excess, torch.nan)
-        away = apart[:, :0] if tests.optima is None else distances(_models(x, parts), tests.optima)
+        away = apart[:, :0] if tests.optima is None else x.distances(parts, tests.optima)
         loss, accuracy, f1, balanced = known
         return [loss, accuracy, apart, away, excess.unsqueeze(1), f1, balanced]
-
-    def _mean_scores(
-        self, models: Iterable[Float[Tensor, "g k1 p"]], tests: Tests, counts: Bool[Tensor, "g k"]
-    ) -> list[Tensor]:
-        """Returns mean scores of some models of each network, as of `_tried`, over those that count."""
-        with torch.no_grad():
-            scores = zip(*[self._tried(some, tests) for some in models], strict=True)
-        return [torch.where(counts, torch.cat(parts, 1), 0).sum(1) / counts.sum(1) for parts in scores]
 
     def _tried(self, models: Float[Tensor, "g k p"], tests: Tests) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Returns loss, accuracy, macro F1 and balanced accuracy of some models; NaN for the last, if not asked for."""
@@ -349,39 +376,6 @@ class Evaluator:
         if self.problem.classes is None:
             over_nodes = {name: values for name, values in over_nodes.items() if name != "accuracy"}
         return Observation(row, over_nodes, stale)
-
-
-@dataclass(frozen=True)
-class Observation:
-    """One network at one mark."""
-
-    row: dict[str, Any]
-    """One line of metrics.jsonl; None where a key does not apply. `staleness_mean` is a mean over the time since the
-    mark before, which whoever keeps the rows fills in from `staleness_integral`."""
-    over_nodes: dict[str, np.ndarray]
-    """Values node by node, for histograms."""
-    staleness: Staleness | None
-    """Staleness in full; None where nothing is tracked."""
-    nodes: np.ndarray | None = None
-    """A row for each evaluated node, see `node_table.COLUMNS`; None: they are not asked for."""
-
-
-@dataclass(frozen=True)
-class Observed:
-    """All networks at one mark."""
-
-    networks: list[Observation]
-    diverged: list[tuple[int, float]]
-    """Nodes whose loss or model is not finite, with the time when that was first seen (inf: just now)."""
-    done: float
-    """When the device had done all that came before, by `time.perf_counter` [s]."""
-
-
-def _models(x: Float[Tensor, "rows p"], parts: list[slice]) -> Float[Tensor, "g n p"]:
-    """Returns the models of networks of one size; without a copy where they lie one after the other."""
-    if all(a.stop == b.start for a, b in pairwise(parts)):
-        return x[parts[0].start : parts[-1].stop].view(len(parts), -1, x.shape[1])
-    return torch.stack([x[part] for part in parts])
 
 
 def _per_second(contacts: float, time: float) -> float | None:

@@ -16,9 +16,10 @@ import torch
 from jaxtyping import Float64, Int, Int64
 from torch import Tensor
 
+from batchednodes.algorithms.cut import Cut
 from batchednodes.algorithms.versions import Layout
 from batchednodes.numerics import rng
-from batchednodes.numerics.lag_counts import LagCounts, tally
+from batchednodes.numerics.lag_counts import LagCounts, bins, counts, sums, tally
 from batchednodes.topology import Networks
 
 Track = int | Literal["all", "none"]
@@ -120,6 +121,11 @@ class Tracking:
     """Place of each node's count of its own updates among the versions; -1: not tracked."""
     stacks: tuple[tuple[Int64[np.ndarray, " _"], Int64[Tensor, "_ _"]], ...]
     """Networks of one shape that have staleness, and the places of these counts of their sources."""
+    whole: tuple[Int64[np.ndarray, " _"], ...]
+    """Networks of one shape that have staleness, of the sources of all ranks."""
+    cut: Cut | None = None
+    """How the versions are cut over ranks, by sources: layout, places and stacks are then of this rank's sources, and
+    -1 means, too, that another rank has them; None: they are not."""
 
     @staticmethod
     def of(networks: Networks, tracks: Sequence[Track], device: torch.device) -> "Tracking":
@@ -127,16 +133,42 @@ class Tracking:
         sources = choose(networks, tracks)
         layout = Layout.of(networks.sizes, sources.widths, device)
         column = torch.as_tensor(sources.column, device=device)
-        own, stacks = torch.where(column >= 0, layout.place + column, -1), []
-        for stack in layout.stacks:
-            if layout.sizes[stack[0]] > 1 and layout.widths[stack[0]] > 0:
-                rows = torch.as_tensor(np.stack([sources.nodes[g] for g in stack]), device=device)
-                stacks.append((stack, own[rows]))
-        return Tracking(networks, sources, layout, own, tuple(stacks))
+        own = torch.where(column >= 0, layout.place + column, -1)
+        stacks = _stacks(layout, own, sources.nodes)
+        return Tracking(networks, sources, layout, own, stacks, tuple(stack for stack, _ in stacks))
+
+    def over(self, cut: Cut, layout: Layout, own: Int64[Tensor, " n"]) -> "Tracking":
+        """Returns the same where versions are cut over ranks, given layout and places of this rank's sources."""
+        nodes = tuple(some[cut.columns(some.size)] for some in self.sources.nodes)
+        return Tracking(self.networks, self.sources, layout, own, _stacks(layout, own, nodes), self.whole, cut)
 
     def tally(self, versions: Int[Tensor, " numbers"], most: int) -> list[Tensor]:
         """Returns what `measured` needs to know of the versions of a state; no node has made more updates than most."""
+        if self.cut is not None:
+            return self._total(self.cut, versions)
         return [t for stack, own in self.stacks for t in tally(self.layout.view(versions, stack), versions[own], most)]
+
+    def _total(self, cut: Cut, versions: Int[Tensor, " numbers"]) -> list[Tensor]:
+        """Returns the same over the sources of all ranks, stack by stack of whole networks, on the host."""
+        here = {int(g): (self.layout.view(versions, stack[k : k + 1]), versions[own[k : k + 1]])
+                for stack, own in self.stacks for k, g in enumerate(stack)}  # fmt: skip
+        found = {g: [numbers.cpu() for numbers in sums(*table)] for g, table in here.items()}
+        largest = torch.zeros(self.networks.count, dtype=torch.int64)
+        for g, (_, _, most) in found.items():
+            largest[g] = most[0]
+        largest = cut.ranks.largest(largest)
+        tallied = list[Tensor]()
+        for stack in self.whole:
+            n, t = int(self.networks.sizes[stack[0]]), int(self.sources.widths[stack[0]])
+            shift, room = bins(int(largest[torch.from_numpy(stack)].max()))
+            parts = [torch.zeros(stack.size, size, dtype=torch.int64) for size in (n, t, room)]
+            for k, g in enumerate(stack.tolist()):
+                if g in here:
+                    parts[0][k], parts[1][k, cut.columns(t)] = found[g][0][0], found[g][1][0]
+                    parts[2][k] = counts(*here[g], shift, room)[0].cpu()
+            row, column, pairs = (cut.ranks.total(part) for part in parts)
+            tallied += [row, column, largest[torch.from_numpy(stack)], pairs]
+        return tallied
 
     def measured(
         self, found: Sequence[Tensor], moments: Float64[np.ndarray, "2 n"], time: float
@@ -150,10 +182,10 @@ class Tracking:
         """
         measured: list[Staleness | None] = [None] * self.networks.count
         fours = [found[k : k + 4] for k in range(0, len(found), 4)]
-        for (stack, _), four in zip(self.stacks, fours, strict=True):
-            sums = LagCounts.of(four)
+        for stack, four in zip(self.whole, fours, strict=True):
+            lags = LagCounts.of(four)
             for k, g in enumerate(stack):
-                measured[g] = self._staleness(sums, k, moments[:, self.networks.slice(int(g))], time, int(g))
+                measured[g] = self._staleness(lags, k, moments[:, self.networks.slice(int(g))], time, int(g))
         return measured
 
     def _staleness(
@@ -185,6 +217,18 @@ class Tracking:
         return Staleness(
             mean, whole, int(sums.largest[k]), median, p90, p99, of_node, of_source, integral_of_node, pairs, sums.shift
         )
+
+
+def _stacks(
+    layout: Layout, own: Int64[Tensor, " n"], sources: Sequence[Int64[np.ndarray, " _"]]
+) -> tuple[tuple[Int64[np.ndarray, " _"], Int64[Tensor, "_ _"]], ...]:
+    """Returns networks of one shape that have staleness, and the places of their sources' own counts."""
+    found = []
+    for stack in layout.stacks:
+        if layout.sizes[stack[0]] > 1 and layout.widths[stack[0]] > 0:
+            rows = torch.as_tensor(np.stack([sources[g] for g in stack]), device=own.device)
+            found.append((stack, own[rows]))
+    return tuple(found)
 
 
 @dataclass(frozen=True, eq=False)

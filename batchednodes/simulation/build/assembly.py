@@ -3,6 +3,7 @@ r"""Assembly: from the settings of some networks to what runs. Networks of one b
 Notation: n nodes of all networks, p parameters, x models [n, p].
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -47,6 +48,7 @@ from batchednodes.numerics.values import shown
 from batchednodes.results import theory
 from batchednodes.results.metrics import base as own_metrics
 from batchednodes.results.metrics.evaluator import Evaluator
+from batchednodes.results.metrics.models import columns_of
 from batchednodes.results.metrics.privacy_loss import Accountant
 from batchednodes.results.metrics.staleness import Sources, Tracking, sample
 from batchednodes.simulation.build import datasets, fields, learning, local, personal, trials
@@ -166,9 +168,10 @@ def assemble(
     window = config.run.window or window or automatic_window(events)
     every = config.run.mark_every if config.run.mark_at is None else config.run.mark_at
     engine = Engine(events, executor, config.run.until, every, window)
+    if rowwise.cut is not None and isinstance(executor.algorithm, Waves):
+        tracking = tracking.over(rowwise.cut, executor.algorithm.layout, executor.algorithm.own)
     evaluator = _evaluator(configs, events, problem, (tracking, rowwise), (chunks, scored))
-    if rowwise.cut is None:
-        evaluator.measured(state, 0.0, np.zeros(events.networks.n, bool))  # what a user's metric cannot is refused here
+    evaluator.measured(state, 0.0, np.zeros(events.networks.n, bool))  # what a user's metric cannot is refused here
     edges = None if rowwise.edges is None else rowwise.edges.counts(events.networks)
     return Simulation(engine, state, declared, evaluator, problem, chunks, updated, labels, rowwise.cut, edges)
 
@@ -186,9 +189,12 @@ def _evaluator(
     own, attackers = own_metrics.load(config.run.metrics), robustness.attackers(configs)
     sides = 2 if events.exchange == "meet" and not isinstance(events, Barriers) else 1  # rounds count each model sent
     sent = tuple(sides * fields.message(c, personal.sent(c, problem.stack)) for c in configs)
-    extra = (rowwise.models, own, attackers if attackers.any() else None, sent)
+    cut, models = rowwise.cut, rowwise.models
+    if cut is not None:
+        models = functools.partial(columns_of, rowwise, cut, scored)
+    extra = (models, own, attackers if attackers.any() else None, sent)
     extra += ("classes" in config.run.metrics, config.run.node_metrics, rowwise.personal)
-    extra += (Accountant.of(configs, problem.sampler),)
+    extra += (Accountant.of(configs, problem.sampler), cut)
     return Evaluator(events.networks, _tried(problem, evaluated), tracking, *constants, laws, *extra)
 
 
