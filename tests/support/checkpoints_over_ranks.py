@@ -73,7 +73,8 @@ def snapshot(run, progress, made, arrays=True):
     """Returns what a checkpoint of this process holds."""
     algorithm = run.engine.executor.algorithm
     told = {name: getattr(progress, name) for name in ("events", "waves", "marks", "done", "end")}
-    journal = RunJournal({"name": "a", "run": {"until": 1.0}}, **told | {"events": 0, "waves": 0})
+    how = {"chunks": {"update": 4, "evaluate": 4}, "devices": ("cpu",), "events": 0, "waves": 0}
+    journal = RunJournal({"name": "a", "run": {"until": 1.0}}, **told | how)
     n = sum(c.network.nodes for c in made.configs)
     kept = {"curves.more": np.arange(float(n))} if arrays else {}
     return Snapshot(run.state, progress.clocks, algorithm.layout, journal, kept, run.edges)
@@ -132,7 +133,7 @@ def done(world, settings, folder, until=None, halt=None, whole=False, beside=Fal
 def main():
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    warnings.simplefilter("ignore")
+    warnings.simplefilter("error")
     world = World(cuda=False) if ranks.size() > 1 else None
     for name, arguments in json.loads(Path(sys.argv[1]).read_text()):
         said = done(world, **arguments)
