@@ -178,7 +178,8 @@ class _Rows:
                 width = int(self.tracked[g])
                 yield _Table(f"{VERSIONS}.{g}", (int(self.sizes[g]), width), self.dtype, width, [run])
         if self.snapshot.clocks.in_flight is not None:
-            behind = lambda: self.state.versions[self.layout.numbers :].view(-1, int(self.layout.kinds.max()))  # noqa: E731
+            slots = self.layout.place.numel() - self.layout.network.size
+            behind = lambda: self.state.versions[self.layout.numbers :].view(slots, int(self.layout.kinds.max()))  # noqa: E731
             widest = [
                 [(0, max(end - first for first, end in self.parts[k].sources)) for k in places]
                 for places in self.groups
@@ -211,8 +212,9 @@ class _Rows:
         if places == [0]:
             pieces = [own]
         else:
-            sizes = [rows * (end - first) for first, end in spans]
-            pieces = [piece.view(rows, -1) for piece in self._sent(own, dict(zip(places, sizes, strict=True)))]
+            widths = [end - first for first, end in spans]
+            sent = self._sent(own, dict(zip(places, (rows * each for each in widths), strict=True)))
+            pieces = [piece.view(rows, each) for piece, each in zip(sent, widths, strict=False)]
         if not self.together.first:
             return own
         if run.owner is None:
