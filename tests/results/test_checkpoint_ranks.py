@@ -180,8 +180,9 @@ def test_damage_of_one_file_of_ranks_is_damage_of_their_checkpoint(left, tmp_pat
     good = second.read_bytes()
     for bad in (good[:-1] + bytes([good[-1] ^ 1]), good[:100], None):
         second.unlink() if bad is None else second.write_bytes(bad)
-        with pytest.raises(DamageError):
-            checkpoint.load(Inside(place) / "checkpoints/000001", CPU)
+        for reads in (check_whole, lambda path: checkpoint.load(path, CPU)):
+            with pytest.raises(DamageError):
+                reads(Inside(place) / "checkpoints/000001")
         with pytest.warns(UserWarning, match="renamed to 000001.unusable|there is no one before"):
             assert newest(Inside(place), CPU, lambda _: None) is None
         folder.with_suffix(".unusable").rename(folder)
@@ -194,8 +195,8 @@ def test_what_ranks_were_killed_over_goes_away_and_old_checkpoints_of_both_kinds
     place = shutil.copytree(left / "two" / "columns", tmp_path / "run")
     shutil.copytree(place / "checkpoints" / "000001", place / "checkpoints" / "000002.partial")
     snapshot = newest_of(place)
+    (place / "checkpoints" / "000001" / "more.safetensors").symlink_to("/dev/null")
     with pytest.raises(ValueError, match="link"):
-        (place / "checkpoints" / "000001" / "more.safetensors").symlink_to("/dev/null")
         checkpoint.load(Inside(place) / "checkpoints/000001", CPU)
     (place / "checkpoints" / "000001" / "more.safetensors").unlink()
     checkpointer = Checkpointer(Inside(place), Every(), 2, 0.0, beside=False)

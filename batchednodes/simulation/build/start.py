@@ -101,9 +101,7 @@ class Start:
 
     def _columns(self, cut: Cut, slots: int, versions: Tensor) -> State:
         """Returns this rank's columns of the state at t = 0."""
-        parts = {
-            name: slice(0, width) if name in SAME else cut.columns(width) for name, width in cut.widths.items()
-        }
+        parts = {name: slice(0, width) if name in SAME else cut.columns(width) for name, width in cut.widths.items()}
         like = self._empty(0)
         none = begin(like, versions, self.n, self.declared, 0)
         rows = {name: self.n + slots * (name == "x" or name in none.travels) for name in parts}
