@@ -12,12 +12,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from batchednodes.cli import over_ranks
 from batchednodes.cli.console import check_written, console, say
 from batchednodes.cli.interruption import Interruption
 from batchednodes.config import Config
 from batchednodes.data import DataSizes, Heterogeneity
 from batchednodes.figures.published import EXPERIMENTS
-from batchednodes.numerics import devices, start
+from batchednodes.numerics import devices, ranks, start
 from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.memory import gib
 from batchednodes.results import tables
@@ -71,7 +72,8 @@ def _run(
         typer.Exit: it was interrupted.
     """
     start.wake_collector()
-    terminal = console(quiet=quiet)
+    first = ranks.number() == 0
+    terminal = console(quiet=quiet or not first)
     with Interruption(limit) as interruption:
         try:
             with bar(terminal) as shown:
@@ -86,8 +88,9 @@ def _run(
             raise ValueError(f"{summary['message']}; everything until then is in {result.folder}")
         if summary["status"] == "interrupted":
             say("interrupted", f"{summary['message']}; {to_go_on(place)}")
-            raise typer.Exit(interruption.code)
-        _report(terminal, result)
+            raise typer.Exit(over_ranks.halted(interruption.code))
+        if first:
+            _report(terminal, result)
         check_written(result.folder)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from batchednodes import config
 from batchednodes.config import sweep
-from batchednodes.numerics.ranks import World
+from batchednodes.numerics.world import World
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.engine import Unobserved
 from batchednodes.simulation.planning.plan import plan

@@ -42,7 +42,7 @@ from batchednodes.events.timeline import Timeline
 from batchednodes.models.problem import Problem
 from batchednodes.numerics import devices, rng
 from batchednodes.numerics.memory import Chunk, Chunks
-from batchednodes.numerics.ranks import Ranks
+from batchednodes.numerics.ranks import Ranks, of_machine
 from batchednodes.numerics.unloaded import load_compiler
 from batchednodes.numerics.values import shown
 from batchednodes.results import theory
@@ -82,6 +82,8 @@ class Simulation:
     """How heterogeneous the labels of the nodes are, in each network; None where targets are real numbers."""
     cut: Cut | None = None
     """How the state is cut over ranks; None: this process has all."""
+    edges: tuple[int, ...] | None = None
+    """Directed edges of each network; None: nothing lies on them."""
 
     @property
     def chunks(self) -> Chunks:
@@ -98,9 +100,15 @@ def device(config: Config) -> torch.device:
     """Returns the device that the settings ask for; auto: CUDA where there is one.
 
     Raises:
-        ValueError: CUDA is asked for where there is none, or a device number that does not exist.
+        ValueError: CUDA is asked for where there is none, or a device number that does not exist, or several ranks of
+            this machine would share one.
     """
-    number, count = devices.number(config.device), devices.count()
+    number, count, here = devices.number(config.device), devices.count(), of_machine()[1]
+    if number is not None and here > (1 if ":" in config.device else count):
+        raise ValueError(
+            f"device must be one for each of the {here} ranks of this machine, got {shown(config.device)} with {count} "
+            "CUDA devices; use auto, fewer ranks, or cpu"
+        )
     if number is not None and number >= count:
         raise ValueError(
             f"device must be one of this machine, got {shown(config.device)} with {count} CUDA devices; use auto or cpu"
@@ -170,7 +178,8 @@ def assemble(
         tracking = tracking.over(rowwise.cut, executor.algorithm.layout, executor.algorithm.own)
     evaluator = _evaluator(configs, events, problem, (tracking, rowwise), (chunks, scored))
     evaluator.measured(state, 0.0, np.zeros(events.networks.n, bool))  # what a user's metric cannot is refused here
-    return Simulation(engine, state, declared, evaluator, problem, chunks, updated, labels, rowwise.cut)
+    edges = None if rowwise.edges is None else tuple(rowwise.edges.begins[events.networks.offsets].diff().tolist())
+    return Simulation(engine, state, declared, evaluator, problem, chunks, updated, labels, rowwise.cut, edges)
 
 
 def _evaluator(
