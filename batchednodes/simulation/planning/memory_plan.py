@@ -323,10 +323,11 @@ def _contacts(configs: Sequence[Config]) -> float:
         return sum(c.network.topology.contacts(c.network.nodes) for c in configs)
 
 
-def misfit(parts: Sequence[tuple[str, int]], available: int, device: str) -> str:
-    """Returns the message about parts that do not fit together."""
+def misfit(parts: Sequence[tuple[str, int]], available: int, device: str, ranks: int = 1) -> str:
+    """Returns the message about parts that do not fit together; ranks: that share the memory of one machine."""
     largest = ", ".join(f"{name} {gib(size)}" for name, size in sorted(parts, key=lambda part: -part[1])[:3])
     needed = f"{gib(sum(size for _, size in parts))} needed with {gib(available)} free on {device}"
+    needed += f" for each of the {ranks} ranks of a machine" if ranks > 1 else ""
     remedy = "lower network.nodes, the model or staleness.track, or use a smaller dtype"
     if any(name.startswith("data") for name, _ in sorted(parts, key=lambda part: -part[1])[:1]):
         remedy = "lower the number of samples, or leave them in their file (task.data.memory=mapped)"

@@ -92,6 +92,8 @@ class Plan:
     """Whether there is memory to copy the state for checkpoints; else the run waits while they are written."""
     ranks: int = 1
     """How many hold these networks together; memory is that of each of them."""
+    beside: int = 1
+    """Ranks of one machine, which share the memory of its host."""
     traffic: Traffic | None = None
     """What each of them says to the others; None: there is one."""
 
@@ -108,7 +110,12 @@ class Plan:
     def refuse_unless_fits(self) -> None:
         """Raises ValueError, with the numbers, if the run does not fit."""
         if not self.fits:
-            raise ValueError(misfit(self._parts(), self.available, self.device))
+            raise ValueError(misfit(self._parts(), self.available, self.device, self.beside))
+        hosted = [part for part in self.memory.items() if "(host)" in part[0]]
+        if self.device != "cpu" and self.beside > 1:
+            there = memory_plan.free_host() // self.beside
+            if sum(size for _, size in hosted) > SHARE * there:
+                raise ValueError(misfit(hosted, there, "cpu", self.beside))
 
     def _parts(self) -> list[tuple[str, int]]:
         """Returns name and bytes of each part on the device; where that is the CPU, the host's are."""
@@ -158,6 +165,7 @@ def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | N
         events: their timeline.
         sizes: of the data of each; None: they are asked for.
         ranks: how many hold these networks together, each some columns of them: memory is then that of each.
+        beside: ranks of one machine, which share the memory of its host.
 
     Raises:
         ValueError: a setting does not fit the others, or the device or a file does not exist.
@@ -192,13 +200,14 @@ def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | N
         exact=under_way.forecast.exact if under_way else True,
         slots=under_way.slots if under_way else 0,
         memory=memory | {"copy for checkpoints (host)": copy or 0},
-        available=free(where),
+        available=free(where) if devices.is_cuda(where) else free(where) // beside,
         device=str(where),
         chunks=chunks,
         threads=config.run.threads or need.threads(min(chunks.update, need.nodes // 8), torch.get_num_threads()),
         features=f"{list(sizes[0].features)} of {str(kind).removeprefix('torch.')}",
         copies=copy is not None,
         ranks=ranks,
+        beside=beside,
         traffic=traffic(need, sample, *events.expected(1.0)) if ranks > 1 else None,
     )
 
