@@ -157,7 +157,13 @@ def _neighbours(config: Config, events: Timeline) -> int:
 
 
 @own()
-def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | None = None, ranks: int = 1) -> Plan:
+def plan(
+    configs: Sequence[Config],
+    events: Timeline,
+    sizes: list[DataSizes] | None = None,
+    ranks: int = 1,
+    beside: int = 1,
+) -> Plan:
     """Returns the plan of a batch of networks.
 
     Args:
