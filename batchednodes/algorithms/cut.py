@@ -209,14 +209,13 @@ def _wide(bounds: Sequence[int], q: int) -> int:
     return bounds[q + 1] - bounds[q]
 
 
-def padded(size: int) -> int:
-    """Returns what some bytes of one tensor take of what is sent [B]."""
+def _padded(size: int) -> int:
     return -(-size // _ALIGNED) * _ALIGNED
 
 
 def _bytes(asked: Sequence[Asked], shapes: Sequence[Shape]) -> int:
     """Returns the bytes of blocks of some shapes, one for each tensor."""
-    return sum(padded(w * c * one.tensor.element_size()) for one, (w, c) in zip(asked, shapes, strict=True))
+    return sum(_padded(w * c * one.tensor.element_size()) for one, (w, c) in zip(asked, shapes, strict=True))
 
 
 def _packed(asked: Sequence[Asked], shapes: Sequence[Sequence[Shape]]) -> tuple[Tensor, list[list[Tensor]]]:
@@ -234,5 +233,5 @@ def _blocks(memory: Tensor, asked: Sequence[Asked], shapes: Sequence[Sequence[Sh
         for one, (w, c) in zip(asked, each, strict=True):
             size = w * c * one.tensor.element_size()
             found[-1].append(memory[first : first + size].view(one.tensor.dtype).view(w, c))
-            first += padded(size)
+            first += _padded(size)
     return found

@@ -5,21 +5,19 @@ columns, and gives these back: with W bytes a row, a rank sends
 
     (1 - 1/R) w W / R   to let others have rows,      (1 - 1/R) w (W' + 8 R) / R   to give rows back,
 
-W' bytes of what is written, and when each node diverged. All this is known from the schedule.
+W' bytes of what is written, and when each node diverged. All this is known from the schedule; to
+the byte, with the columns that a rank has, `over_ranks.sent_by_update` says it.
 
 Notation: R ranks, n nodes, p parameters, w rows of a wave, W bytes of a whole row.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from batchednodes.algorithms.base import Algorithm
-from batchednodes.algorithms.cut import Cut, padded
 from batchednodes.config import Config
 from batchednodes.config.own_metrics import PythonMetric
 from batchednodes.config.robust import is_robust
 from batchednodes.events.rounds import Rounds
-from batchednodes.numerics.ranks import Ranks
 from batchednodes.simulation.planning.memory_plan import MemoryBudget
 
 _COPIES = 4
@@ -50,29 +48,6 @@ class Traffic:
     """Bytes sent to other ranks [B/s]."""
     exchanges: float
     """Collectives that bring them [1/s]."""
-
-
-def sent(widths: Sequence[tuple[int, int]], counts: Sequence[int], rank: int) -> int:
-    """Returns the bytes that a rank sends to others to let them take rows of some tensors.
-
-    Example:
-        >>> from batchednodes.simulation.planning.traffic import sent
-        >>> sent([(32, 4)], counts=[3, 2], rank=0), sent([(32, 4)], counts=[3, 2], rank=1)  # 16 columns of 4 bytes
-        (128, 192)
-
-    Args:
-        widths: columns of whole rows of each tensor, and bytes of a number.
-        counts: rows that each rank is dealt.
-        rank: which.
-    """
-    own = [_wide(width, len(counts), rank) * item for width, item in widths]
-    return sum(padded(count * size) for q, count in enumerate(counts) if q != rank for size in own)
-
-
-def returned(widths: Sequence[tuple[int, int]], counts: Sequence[int], rank: int) -> int:
-    """Returns the bytes that a rank sends to others to give rows of some tensors back; arguments: see `sent`."""
-    others = [q for q in range(len(counts)) if q != rank]
-    return sum(padded(counts[rank] * _wide(width, len(counts), q) * item) for q in others for width, item in widths)
 
 
 def traffic(need: MemoryBudget, sample: Sample, updates: float, contacts: float) -> Traffic:
@@ -127,9 +102,3 @@ def _row(need: MemoryBudget) -> int:
     kept = [one.rows(need.nodes, need.edges) * one.size(need.p, need.item)
             for one in need.declared.values() if one.seen or one.mixed]  # fmt: skip
     return need.p * need.item + sum(kept) // max(1, need.nodes)
-
-
-def _wide(width: int, ranks: int, rank: int) -> int:
-    """Returns how many columns a rank has, of rows of some width."""
-    part = Cut(Ranks(rank, ranks), {}).columns(width)
-    return part.stop - part.start
