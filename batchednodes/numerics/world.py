@@ -42,6 +42,9 @@ _POLL = 0.05
 _GRACE = 5.0
 """Time that a rank has to end by itself after another one has failed, and the first one to say why [s]."""
 
+_MOMENT = 1.0
+"""Time that rank 0 has to say what it finds as others do [s]."""
+
 _OURS = (ranks.__name__, "torch.distributed")
 """Modules whose errors are those of a connection, or of another rank."""
 
@@ -110,13 +113,13 @@ class Board:
         """Returns why a rank has failed; None: none has."""
         return self.store.get("failed").decode() if self.store.check(["failed"]) else None
 
-    def speaks(self, first: bool) -> bool:
+    def speaks(self, patience: float = 0.0) -> bool:
         """Returns whether this rank is to say why the run ends: one does.
 
         Args:
-            first: whether it may say so before rank 0, which has some time to do it else.
+            patience: time that rank 0 has to do it before this one [s].
         """
-        until = time.monotonic() + (0.0 if first or self.rank == 0 else _GRACE)
+        until = time.monotonic() + (patience if self.rank else 0.0)
         while time.monotonic() < until and not self.store.check(["said"]):
             time.sleep(_POLL)
         return self.store.compare_set("said", "", str(self.rank)).decode() == str(self.rank)
@@ -199,7 +202,7 @@ class World:
             board = Board()
             while not self.left.wait(1.0):
                 if (why := board.failure()) is not None and not self.left.wait(_GRACE):
-                    if board.speaks(first=False):
+                    if board.speaks(_MOMENT):
                         _write(f"error: {why}\n")
                     os._exit(2)
 
@@ -240,7 +243,7 @@ def end(message: str, say: Callable[[str], object], lost: bool) -> NoReturn:
     try:
         board = Board()
         board.fail(message)
-        speaks = board.speaks(first=board.met and not lost)
+        speaks = board.speaks(_MOMENT if board.met and not lost else _GRACE)
         message = f"rank {board.rank}: {message}" if board.rank and not lost else message
     except (RuntimeError, ValueError):  # there is no store, or it is gone
         speaks = ranks.number() == 0 or not lost
