@@ -39,7 +39,8 @@ NVLINK = Machine(**{**GPU.__dict__, "of_machine": 64})
 
 LOADS = {
     "100,000 MLPs (784-200-10, batch 32)": Load(
-        100_000, bytes=4 * 159_010, flops=6 * 159_010 * 32, touched=6 * 4 * 159_010, contacts=math.log(100_000), fill=132
+        100_000, bytes=4 * 159_010, flops=6 * 159_010 * 32, touched=6 * 4 * 159_010, contacts=math.log(100_000),
+        fill=132,
     ),
     "1,000,000 linear models (57-10, batch 32)": Load(
         1_000_000, bytes=4 * 580, flops=6 * 580 * 32, touched=6 * 4 * 580 + 4 * 57 * 32, contacts=math.log(1_000_000),
