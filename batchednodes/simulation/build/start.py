@@ -15,6 +15,7 @@ from torch import Tensor
 from batchednodes.algorithms.cut import Cut
 from batchednodes.algorithms.edge_rows import EdgeRows
 from batchednodes.algorithms.fields import Field
+from batchednodes.algorithms.over_ranks import SAME
 from batchednodes.algorithms.state import State, begin, joined
 from batchednodes.algorithms.versions import Layout, dtype_for
 from batchednodes.config import Config
@@ -100,14 +101,14 @@ class Start:
 
     def _columns(self, cut: Cut, slots: int, versions: Tensor) -> State:
         """Returns this rank's columns of the state at t = 0."""
-        parts = {name: cut.columns(width) for name, width in cut.widths.items()}
+        parts = {name: slice(width) if name in SAME else cut.columns(width) for name, width in cut.widths.items()}
         like = self._empty(0)
         none = begin(like, versions, self.n, self.declared, 0)
         rows = {name: self.n + slots * (name == "x" or name in none.travels) for name in parts}
         rows |= dict.fromkeys(none.on_edges, self.m)
         kinds = {"x": like.dtype} | {name: t.dtype for name, t in none.fields.items()}
         made = {
-            name: torch.zeros(rows[name], part.stop - part.start, dtype=kinds[name], device=like.device)
+            name: torch.zeros(rows[name], part.stop - (part.start or 0), dtype=kinds[name], device=like.device)
             for name, part in parts.items()
         }
         for nodes, x in self.models():
