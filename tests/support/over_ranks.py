@@ -2,7 +2,6 @@
 
 import json
 import sys
-import traceback
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -130,8 +129,9 @@ def main():
         ranks = Ranks(world.all.rank, world.all.size)
         try:
             said = compared(ranks, name, settings, overrides)
-        except Exception:
-            said = {"case": name, "failed": traceback.format_exc(limit=-6)}
+        except Exception as error:
+            error.add_note(f"in case {name!r}")  # the others would wait for this rank for ever
+            raise
         each = world.all.collected(said)
         if each is not None:
             print(json.dumps(each), flush=True)

@@ -108,7 +108,7 @@ class Start:
         rows |= dict.fromkeys(none.on_edges, self.m)
         kinds = {"x": like.dtype} | {name: t.dtype for name, t in none.fields.items()}
         made = {
-            name: torch.zeros(rows[name], part.stop - part.start, dtype=kinds[name], device=like.device)
+            name: torch.zeros(rows[name], part.stop - (part.start or 0), dtype=kinds[name], device=like.device)
             for name, part in parts.items()
         }
         for nodes, x in self.models():
