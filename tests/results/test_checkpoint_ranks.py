@@ -5,7 +5,6 @@ import os
 import shutil
 from dataclasses import fields
 from itertools import pairwise
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -57,10 +56,15 @@ def begun(name, folder):
 
 @pytest.fixture(scope="module")
 def left(tmp_path_factory):
-    """Returns a folder with checkpoints that two ranks have left, and those of one process, with its end."""
+    """Returns a folder with checkpoints that two ranks have left, and those of one process, with its end.
+
+    A disk was full for the second of two ranks, which say what they saw.
+    """
     place = tmp_path_factory.mktemp("left")
-    said = ranks(2, [begun(name, place / "two" / name) for name in CASES], place)
+    full = begun("columns", place / "full")[1] | {"full": 1, "beside": True}
+    said = ranks(2, [*(begun(name, place / "two" / name) for name in CASES), ["full", full]], place)
     assert said["halted"]["done"] > 0
+    (place / "full.json").write_text(json.dumps(said["full"]))
     for name in CASES:
         done(None, **begun(name, place / "one" / name)[1])
         done(None, settings(name), str(place / "one" / name))
@@ -108,6 +112,13 @@ def test_one_process_reads_what_two_ranks_left(name, left):
     assert latest(Inside(left / "two" / name), CPU).clocks.time == found.clocks.time
 
 
+def lines(snapshot, name, g):
+    """Returns the rows of a network in a tensor."""
+    each = snapshot.edges if name in snapshot.state.on_edges else snapshot.layout.sizes
+    first = np.cumsum([0, *each])
+    return snapshot.state.tensors()[name][first[g] : first[g + 1]]
+
+
 def held(path, count, whole=False):
     """Returns what each of some ranks holds of a checkpoint, with its group and place in it."""
     sizes = header(path).sizes
@@ -139,13 +150,11 @@ def test_ranks_read_their_part_of_what_others_left(by, name, count, whole, left)
         for k, g in enumerate(networks):
             seen.setdefault(g, []).append((part, k))
     for g, parts in seen.items():
-        nodes = slice(first[g], first[g + 1])
-        for name_, tensor in all_.state.tensors().items():
-            if tensor.ndim < 2 or name_ in all_.state.on_edges or name_ in ("versions", "age"):
+        for field, tensor in all_.state.tensors().items():
+            if tensor.ndim < 2 or field == "age":
                 continue
-            places = [np.cumsum([0, *part.layout.sizes])[k : k + 2] for part, k in parts]
-            some = [part.state.tensors()[name_][a:b] for (part, _), (a, b) in zip(parts, places, strict=True)]
-            assert torch.equal(torch.cat(some, 1), tensor[nodes]), name_
+            some = [lines(part, field, k) for part, k in parts]
+            assert torch.equal(torch.cat(some, 1), lines(all_, field, g)), field
         blocks = [part.layout.block(part.state.versions, k) for part, k in parts]
         assert torch.equal(torch.cat(blocks, 1), all_.layout.block(all_.state.versions, g))
 
@@ -207,13 +216,10 @@ def test_what_ranks_were_killed_over_goes_away_and_old_checkpoints_of_both_kinds
     assert sorted(os.listdir(place / "checkpoints")) == ["000002.safetensors", "000003.safetensors"]
 
 
-def test_a_disk_that_is_full_for_one_of_several_ranks_leaves_no_checkpoint(tmp_path):
-    name = "columns"
-    job = begun(name, tmp_path / "run")
-    job[1] |= {"full": 1, "beside": True}
-    said = ranks(2, [job], tmp_path)[name]
+def test_a_disk_that_is_full_for_one_of_several_ranks_leaves_no_checkpoint(left):
+    said = json.loads((left / "full.json").read_text())
     assert len(said["warned"]) == 2
     assert all("no checkpoint: " in one and "00001.safetensors cannot be written" in one for one in said["warned"])
     assert said["raised"] == ["OSError"] * 2
     assert said["names"] == [[], ["000004"]]
-    assert Path(tmp_path / "run" / "checkpoints" / "000004" / "00001.safetensors").exists()
+    check_whole(Inside(left / "full") / "checkpoints/000004")

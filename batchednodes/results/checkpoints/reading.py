@@ -129,7 +129,7 @@ class _Reader:
         arrays = {name: first.get_tensor(name).clone().numpy() for name in sorted(apart)}
         header = None if self.share is None else Header(clocks.time, self.said.nodes, self._width("x"), journal)
         edges = None if self.said.on_edges is None else tuple(self.said.on_edges[g] for g in self.networks)
-        state = State(*tensors, fields=kept)
+        state = State(*tensors, fields=kept, on_edges=frozenset(self.said.edges))
         return Snapshot(state, clocks, layout, journal, arrays, edges, self.said.beside, header)
 
     # -------------------------------------------------------------------------------------------------------- clocks
