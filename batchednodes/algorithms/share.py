@@ -9,7 +9,8 @@ Notation: G groups of ranks, R ranks.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from batchednodes.numerics.ranks import Ranks, World
+from batchednodes.numerics.ranks import Ranks
+from batchednodes.numerics.world import World
 
 
 @dataclass(frozen=True, eq=False)

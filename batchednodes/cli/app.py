@@ -18,13 +18,13 @@ from rich.padding import Padding
 from rich.text import Text
 
 from batchednodes import __version__
-from batchednodes.cli import counterfactuals, race
-from batchednodes.cli.arguments import ConfigFile, Force, Formats, OutFolder, Overrides, Quiet, TimeLimit
+from batchednodes.cli import counterfactuals, over_ranks, race
+from batchednodes.cli.arguments import ConfigFile, Force, Formats, OutFolder, Overrides, Quiet, Ranks, TimeLimit
 from batchednodes.cli.confusion import confusion
 from batchednodes.cli.console import Output, check_written, console, loading, say
 from batchednodes.cli.interruption import seconds
 from batchednodes.figures.published import EXPERIMENTS
-from batchednodes.numerics import start
+from batchednodes.numerics import ranks, start
 from batchednodes.numerics.expressions import shown
 from batchednodes.numerics.lazy import deferred
 from batchednodes.results.metrics import catalogue
@@ -89,6 +89,7 @@ def train(
     ] = None,
     time_limit: TimeLimit = None,
     quiet: Quiet = False,
+    over: Ranks = None,
 ) -> None:
     """Trains the nodes of a config and leaves curves, metrics and final models in a new folder.
 
@@ -104,6 +105,10 @@ def train(
         chosen = replace(chosen, run=replace(chosen.run, start_from=start_from))
     place, limit = paths.OutputFolder(out) if out else paths.OutputFolder.numbered(chosen.name), seconds(time_limit)
     start.check_torch()
+    over_ranks.check(over, chosen.device)
+    if over and over > 1:
+        paths.check_new(place.folder)
+        over_ranks.launch(over)
     with loading("data, graph and PyTorch", quiet):
         made = preflight.fresh(chosen, place.folder)
         run = commands.train  # imports PyTorch
@@ -119,6 +124,7 @@ def resume(
     ] = None,
     time_limit: TimeLimit = None,
     quiet: Quiet = False,
+    over: Ranks = None,
 ) -> None:
     """Goes on with a run, or a race, that was killed or interrupted, in place, bit for bit; or extends a finished run.
 
@@ -126,11 +132,15 @@ def resume(
     """
     limit = seconds(time_limit)
     if (inside.Inside(folder) / paths.RACE).is_file():
+        over_ranks.check_alone("a race", over)
         return race.resume(folder, overrides or [], limit, quiet)
     chosen = rules.reopened(folder, overrides or [])
     paths.check_writable(folder)
     start.check_torch()
-    with lock.Lock(inside.Inside(folder)):
+    over_ranks.check(over, chosen.device)
+    if over and over > 1:
+        over_ranks.launch(over)
+    with lock.locked(inside.Inside(folder)):
         with loading("the run and PyTorch", quiet):
             made = preflight.resumable(folder, chosen)
             run = commands.resume  # imports PyTorch
@@ -144,6 +154,7 @@ def plan_command(
     measure: Annotated[
         bool, typer.Option("--measure", help="Run a few waves and a mark, and say how long the whole run would take.")
     ] = False,
+    over: Ranks = None,
 ) -> None:
     """Shows the data, graph, expected events, waves and memory of a config, and whether it fits; leaves nothing.
 
@@ -152,7 +163,7 @@ def plan_command(
     chosen = config.load(settings, overrides or [])
     start.check_torch()
     made = preflight.prepare(sweep.points(chosen))
-    commands.show_plan(made, measure)
+    commands.show_plan(made, measure, over or ranks.size())
 
 
 @app.command("list")
@@ -289,6 +300,7 @@ def figure(
     """
     if name not in EXPERIMENTS:
         raise ValueError(f"NAME must be one of {', '.join(EXPERIMENTS)}, got {shown(name)}")
+    over_ranks.check_alone("figure", None)
     kinds = formats or ["png", "pdf"]
     paths.check_absent(out, [] if force else [f"{name}.{kind}" for kind in (*kinds, "csv")])
     start.check_torch()
@@ -301,6 +313,7 @@ app.command()(counterfactuals.reached)
 
 def main() -> None:
     """Runs the command line; what a user can cause ends in one message and exit code 2."""
+    over_ranks.begin()
     before = sys.stdout, sys.stderr
     for stream in before:
         if isinstance(stream, io.TextIOWrapper):
@@ -334,7 +347,10 @@ def _run() -> None:
         if memory.exhausted(error):
             advice = "lower network.nodes, the model or staleness.track, or use a smaller dtype"
             said = f"the run must fit in memory, got: {memory.reason(error)}; {advice}"
-        elif said is error and not isinstance(error, ValueError | OSError | MemoryError):
+        known = said is not error or isinstance(error, ValueError | OSError | MemoryError)
+        if ranks.several():
+            over_ranks.fail(str(said), error, known)
+        if not known:
             raise
         say("error", said)
         sys.exit(2)

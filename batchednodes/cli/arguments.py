@@ -39,6 +39,16 @@ TimeLimit = Annotated[
     str | None,
     typer.Option(help="Wall time after which to halt with a checkpoint: `2h`, `90min`; exit code 124.", metavar="TIME"),
 ]
+Ranks = Annotated[
+    int | None,
+    typer.Option(
+        "--ranks",
+        help="Processes of this machine that hold the run together, started by torchrun; with CUDA one a device.",
+        min=1,
+        metavar="R",
+        show_default="1",
+    ),
+]
 
 Formats = Annotated[
     list[str] | None,

@@ -11,6 +11,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from batchednodes.numerics import ranks
 from batchednodes.numerics.lazy import deferred
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class Halt:
             os._exit(128 + number)
         if number == signal.SIGINT:
             self.asked = True
-            _say("interrupted; nothing that was there has changed")
+            if not ranks.number():
+                _say("interrupted; nothing that was there has changed")
         if _deaf(frame):
             signal.setitimer(signal.ITIMER_REAL, _MOMENT)
         else:
@@ -104,9 +106,9 @@ class Interruption:
             first.check()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for number, handler in self.before.items():  # a rank that fails says why before torchrun's signal ends it
+            signal.signal(number, handler if kind is None or not ranks.several() else signal.SIG_IGN)
 
     def __call__(self) -> bool:
         """Returns whether to halt."""
@@ -114,8 +116,10 @@ class Interruption:
 
     @property
     def code(self) -> int:
-        """Exit code of a command that halted."""
-        return TIMED_OUT if self.signal is None else 128 + self.signal
+        """Exit code of a command that halted; where nothing asked it to, another rank has got a signal."""
+        if self.signal is None:
+            return TIMED_OUT if self() else 128 + signal.SIGTERM
+        return 128 + self.signal
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.signal is not None:
@@ -124,7 +128,7 @@ class Interruption:
                 os.write(1, _CURSOR)
             os._exit(128 + number)
         self.signal = self.signal or number
-        if number == signal.SIGINT:
+        if number == signal.SIGINT and not ranks.number():
             _say("halting with a checkpoint; once more, and it stops at once")
 
 

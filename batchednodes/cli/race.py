@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from batchednodes.cli import over_ranks
 from batchednodes.cli.arguments import ConfigFile, Formats, OutFolder, Overrides, Quiet, TimeLimit
 from batchednodes.cli.console import loading
 from batchednodes.cli.interruption import seconds
@@ -76,6 +77,7 @@ def race(
 
     Example: `batchednodes race mine.yaml --algorithms "gossip_sgd, d_psgd, fedavg(fraction=0.2)" --tune lr=1e-3..1`
     """
+    over_ranks.check_alone("a race", None)
     limit, chosen = seconds(time_limit), config.load(settings, overrides or [])
     place = paths.OutputFolder(out) if out else paths.OutputFolder.numbered(f"{chosen.name}-race")
     paths.check_new(place.folder)

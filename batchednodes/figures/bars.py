@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from batchednodes.config import Config
 from batchednodes.simulation.engine import Progress as Advance
-from batchednodes.simulation.observer import Watch
+from batchednodes.simulation.job import Watch
 
 _EVERY = 0.2
 """Wall time between two looks of a bar in a notebook [s]."""

@@ -13,6 +13,7 @@ from batchednodes.figures.race.entry import Entry
 from batchednodes.figures.race.race import Race
 from batchednodes.figures.race.rules import Rules
 from batchednodes.figures.result import Result
+from batchednodes.numerics import ranks
 from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.torch_modes import own
 from batchednodes.numerics.values import shown
@@ -22,7 +23,7 @@ from batchednodes.results.folder.paths import OutputFolder, check_new
 from batchednodes.simulation import training
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.engine import Pause, never
-from batchednodes.simulation.observer import Watch
+from batchednodes.simulation.job import Watch
 from batchednodes.simulation.planning import plan as planning
 from batchednodes.simulation.planning.plan import Plan
 from batchednodes.simulation.planning.preflight import prepare
@@ -277,6 +278,8 @@ def race(
     Raises:
         ValueError: as of `train`; or an algorithm cannot run in these surroundings. Nothing has been written then.
     """
+    if ranks.several():
+        raise ValueError(f"ranks must be 1 for a race, got {ranks.size()}; start it without torchrun")
     with own():
         chosen = config.load(source or {}, _with_objects(overrides, model, adapter, data, graph, loss))
         check_new(out)

@@ -8,6 +8,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Literal
 
+from batchednodes.numerics import ranks
 from batchednodes.numerics.lazy import deferred
 
 if TYPE_CHECKING:
@@ -33,11 +34,11 @@ def number(name: str) -> int | None:
         (None, 0, 7)
 
     Args:
-        name: auto (CUDA where there is one), cpu, cuda or cuda:N.
+        name: auto (CUDA where there is one), cpu, cuda or cuda:N; of several ranks on a machine each means its own.
     """
     if name == "cpu" or (name == "auto" and not count()):
         return None
-    return int(name.partition(":")[2] or 0)
+    return int(name.partition(":")[2] or ranks.of_machine()[0])
 
 
 def named(name: str) -> "torch.device":

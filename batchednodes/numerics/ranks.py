@@ -1,19 +1,15 @@
-r"""Ranks: the processes that torchrun has started for one run, what they say to each other, and how they end together.
+r"""Ranks: the processes that torchrun has started for one run, and what they say to each other.
 
 All is torch.distributed: gloo between hosts, NCCL between CUDA devices. In one process nothing of it is imported.
 
 Notation: R ranks.
 """
 
+import math
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from batchednodes.numerics.lazy import deferred
 
@@ -24,21 +20,25 @@ else:
     torch = deferred("torch")
     dist = deferred("torch.distributed")
 
-WAIT = 300
-"""Time after which a rank that waits for another one gives up [s]."""
-
-_POLL = 0.2
-"""Time between two looks at whether another rank asks to halt [s]."""
-
 
 def size() -> int:
     """Returns the number of processes that torchrun has started for this run; 1: it has not."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def several() -> bool:
+    """Returns whether this process is one of several ranks of a run."""
+    return size() > 1
+
+
 def number() -> int:
     """Returns the number of this process among them: 0, 1, ..."""
     return int(os.environ.get("RANK", "0"))
+
+
+def of_machine() -> tuple[int, int]:
+    """Returns the number of this process among those of its machine, and how many they are."""
+    return int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 @dataclass
@@ -99,7 +99,7 @@ class Ranks:
         flat = rows.contiguous().flatten().view(torch.uint8)
         each = flat.numel() // max(1, counts[self.rank])
         if counts[self.rank] == 0:
-            each = rows.element_size() * int(np.prod(rows.shape[1:], dtype=np.int64))
+            each = rows.element_size() * math.prod(rows.shape[1:])
         got = self.exchange(flat.repeat(self.size), [flat.numel()] * self.size, [each * count for count in counts])
         return got.view(rows.dtype).view(sum(counts), *rows.shape[1:])
 
@@ -149,52 +149,3 @@ class Pending:
         self.work.wait()
         found, self.work = int(self.sent[0]), None
         return found
-
-
-class World:
-    """All ranks of a run, and the store by which any of them asks the others to halt."""
-
-    def __init__(self, cuda: bool) -> None:
-        """Meets the other ranks; waits for them.
-
-        Args:
-            cuda: whether the models are on CUDA devices, one a rank.
-        """
-        limit = timedelta(seconds=WAIT)
-        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=limit)
-        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        turn = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # what was asked of the processes before is over
-        store = dist.TCPStore(address, port, timeout=limit)  # pyright: ignore[reportPrivateImportUsage]
-        self.store = dist.PrefixStore(f"batchednodes-{turn}", store)  # pyright: ignore[reportPrivateImportUsage]
-        self.all, self.looked, self.found = Ranks(dist.get_rank(), dist.get_world_size()), 0.0, False
-
-    def parts(self, sizes: Sequence[int]) -> tuple[int, Ranks]:
-        """Returns which of some groups this rank is in, and the ranks of that group; all ranks must call it.
-
-        Args:
-            sizes: how many ranks each group has, in order; together R.
-        """
-        bounds = np.cumsum([0, *sizes]).tolist()
-        if len(sizes) == 1:
-            return 0, self.all
-        groups = [dist.new_group([*range(a, b)]) for a, b in pairwise(bounds)]
-        mine = int(np.searchsorted(bounds, self.all.rank, side="right")) - 1
-        group = groups[mine]
-        assert isinstance(group, dist.ProcessGroup)
-        return mine, Ranks(self.all.rank - bounds[mine], sizes[mine], group)
-
-    def ask_to_halt(self, why: str) -> None:
-        """Lets all ranks know that the run is to halt; the first reason stays."""
-        if not self.store.check(["halt"]):
-            self.store.set("halt", why)
-
-    def asked(self) -> str | None:
-        """Returns why a rank asks to halt; None: none does. Looks at most five times a second."""
-        now = time.monotonic()
-        if not self.found and now - self.looked >= _POLL:
-            self.looked, self.found = now, self.store.check(["halt"])
-        return self.store.get("halt").decode() if self.found else None
-
-    def close(self) -> None:
-        """Leaves the other ranks."""
-        dist.destroy_process_group()

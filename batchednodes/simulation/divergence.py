@@ -26,6 +26,7 @@ from torch.func import grad, vjp
 from batchednodes.config import Config
 from batchednodes.numerics.values import per_node
 from batchednodes.simulation.build.assembly import Simulation
+from batchednodes.topology import Networks
 
 Nodes = Sequence[tuple[int, float]]
 """Rows of x whose loss or model is not finite, each with the time when that was first seen [s]; inf: just now."""
@@ -45,54 +46,64 @@ def stops(mode: str, nodes: Nodes, n: int) -> bool:
     return bool(nodes) and (mode == "stop" or (mode == "quarantine" and len(nodes) == n))
 
 
-def summary(run: Simulation, nodes: Nodes, now: float) -> dict[str, Any]:
+def summary(networks: Networks, nodes: Nodes, now: float) -> dict[str, Any]:
     """Returns how many nodes are not finite, and the first hundred of them in time, with their times [s]."""
     named = []
     for row, when in sorted(nodes, key=lambda pair: pair[1])[:_NAMED]:
-        g, i = _place(run, row)
+        g, i = _place(networks, row)
         named.append({"network": g, "node": i, "time": min(when, now)})
     return {"count": len(nodes), "nodes": named}
 
 
-def message(run: Simulation, configs: Sequence[Config], nodes: Nodes, now: float) -> str:
+def suspect(configs: Sequence[Config], nodes: Nodes) -> int:
+    """Returns the row of x of the node that most likely diverged by itself; others may have got it from that one."""
+    lr = np.concatenate([per_node(c.local.lr, c.network.nodes, c.seed, "local.lr") for c in configs])
+    return max(nodes, key=lambda pair: (lr[pair[0]], -pair[1]))[0]
+
+
+def message(networks: Networks, nodes: Nodes, now: float, cause: str) -> str:
     """Returns what to say of a run that stopped: which nodes, when, and the likely cause.
 
-    All ranks that hold its networks together must ask.
-
     Args:
-        run: that stopped.
-        configs: settings of its networks.
+        networks: of the run.
         nodes: at least one.
         now: time of the mark [s].
+        cause: the likely one.
     """
     row, when = min(nodes, key=lambda pair: pair[1])
-    lr = np.concatenate([per_node(c.local.lr, c.network.nodes, c.seed, "local.lr") for c in configs])
-    suspect, _ = max(nodes, key=lambda pair: (lr[pair[0]], -pair[1]))  # others may have got it from that one
     some = ", ".join(str(i) for i, _ in nodes[:10]) + (", ..." if len(nodes) > 10 else "")
-    where = f"nodes {some}; " if len(configs) == 1 else ""
+    where = f"nodes {some}; " if networks.count == 1 else ""
     count = f"{len(nodes)} nodes" if len(nodes) > 1 else "one node"
     return (
-        f"the loss or the model of {count} is not finite ({where}the first was {_name(run, row)}, at "
-        f"t = {min(when, now):g} s); the run stopped at t = {now:g} s; {_cause(run, configs, suspect)}"
+        f"the loss or the model of {count} is not finite ({where}the first was {name(networks, row)}, at "
+        f"t = {min(when, now):g} s); the run stopped at t = {now:g} s; {cause}"
     )
 
 
-def _place(run: Simulation, row: int) -> tuple[int, int]:
+def _place(networks: Networks, row: int) -> tuple[int, int]:
     """Returns network and number in it of a row of x."""
-    offsets = run.evaluator.networks.offsets
+    offsets = networks.offsets
     g = int(np.searchsorted(offsets, row, side="right")) - 1
     return g, row - int(offsets[g])
 
 
-def _name(run: Simulation, row: int) -> str:
-    g, i = _place(run, row)
-    return f"node {i}" if run.evaluator.networks.count == 1 else f"node {i} of network {g}"
+def name(networks: Networks, row: int) -> str:
+    """Returns the name of the node whose row of x that is."""
+    g, i = _place(networks, row)
+    return f"node {i}" if networks.count == 1 else f"node {i} of network {g}"
 
 
-def _cause(run: Simulation, configs: Sequence[Config], row: int) -> str:
-    """Returns the likely cause at one node, and what to do."""
-    g, i = _place(run, row)
-    c, node = configs[g], _name(run, row)
+def cause(run: Simulation, configs: Sequence[Config], row: int, node: str) -> str:
+    """Returns the likely cause at one node, and what to do; all ranks that hold its network together must ask.
+
+    Args:
+        run: that stopped.
+        configs: settings of its networks.
+        row: of x.
+        node: its name.
+    """
+    g, i = _place(run.evaluator.networks, row)
+    c = configs[g]
     features, targets = run.problem.rows(_examples(run, row))
     lr, momentum, decay = (
         float(per_node(getattr(c.local, key), c.network.nodes, c.seed, f"local.{key}")[i])
@@ -149,7 +160,7 @@ def _largest(run: Simulation, x: Float[Tensor, " p"], features: Tensor, targets:
 
 def _mean(run: Simulation, _: Config, row: int) -> Float[Tensor, " p"]:
     """Returns the mean of the finite models of a node's network; NaN if there is none."""
-    part, models = run.evaluator.networks.slice(_place(run, row)[0]), run.evaluator.held(run.state)
+    part, models = run.evaluator.networks.slice(_place(run.evaluator.networks, row)[0]), run.evaluator.held(run.state)
     mean, _ = models.consensus([part], models.finite(models.x)[part].unsqueeze(0), None)
     return mean[0].to(models.x.dtype)
 

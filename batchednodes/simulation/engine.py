@@ -248,6 +248,10 @@ class Observer(ABC):
     def observe(self, progress: Progress) -> bool:
         """Takes note of mark number `progress.marks`, in place of `advance`; returns whether to go on."""
 
+    def window(self, planned: float) -> float:
+        """Returns how long the next window is [s]; asked in the order of windows."""
+        return planned
+
 
 class Unobserved(Observer):
     """Nobody watches, and the run goes to its end."""
@@ -314,7 +318,7 @@ class Engine:
             if not going:
                 return progress
         with closing(BackgroundWorker()) as host:
-            for window, marked in self._windows(state, progress, host):
+            for window, marked in self._windows(state, progress, host, observer):
                 if progress.done > window.steps:
                     raise ValueError(
                         f"checkpoint must be of this run, got {progress.done} of {window.steps} steps done"
@@ -334,13 +338,15 @@ class Engine:
                     break
         return progress
 
-    def _windows(self, state: State, start: Progress, host: BackgroundWorker) -> Iterator[tuple[Window, bool]]:
+    def _windows(
+        self, state: State, start: Progress, host: BackgroundWorker, observer: Observer
+    ) -> Iterator[tuple[Window, bool]]:
         """Yields the windows up to the end and whether each ends at a mark.
 
         A thread of the host, where memory holds one, makes the next while the caller runs, or observes, the one before.
         """
         ahead: tuple[Callable[[], Window], bool] | None = None
-        for until, marked in self._ends(start.clocks.time, start.end):
+        for until, marked in self._ends(start.clocks.time, start.end, observer):
             window = None if ahead is None else (ahead[0](), ahead[1])
             clocks = start.clocks if window is None else window[0].clocks
             ahead = (host.submit(self._prepare, state, clocks, until, host), marked)
@@ -352,12 +358,12 @@ class Engine:
     def _prepare(self, state: State, clocks: Clocks, until: float, host: BackgroundWorker) -> Window:
         return self.executor.prepare(*self.timeline.window(clocks, until), state, host)
 
-    def _ends(self, after: float, first: float | None) -> Iterator[tuple[float, bool]]:
+    def _ends(self, after: float, first: float | None, observer: Observer) -> Iterator[tuple[float, bool]]:
         """Yields the ends of the windows later than `after`, and whether each is a mark; `first`: of one begun."""
         time = after
         for mark in self.marks(after):
             while time < mark:
-                time = min(mark, time + self.window if first is None else first)
+                time = min(mark, time + observer.window(self.window) if first is None else first)
                 first = None
                 yield time, time == mark
 

@@ -25,7 +25,7 @@ from batchednodes.simulation.build import assembly
 from batchednodes.simulation.engine import Batched, Window, slots
 from batchednodes.simulation.planning.plan import Plan
 from batchednodes.simulation.planning.preflight import Preflight
-from batchednodes.simulation.training import threads
+from batchednodes.simulation.setup import threads
 
 _FEW, _MANY = 2_000, 200_000
 """The fewest and the most events that are measured, where the run has as many."""

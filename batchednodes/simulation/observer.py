@@ -1,25 +1,18 @@
 """Observer: gathers what a run shows at its marks, and keeps what continues it."""
 
-import resource
-import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from batchednodes import config
-from batchednodes.config import Config, sweep
+from batchednodes.config import sweep
 from batchednodes.numerics import devices
-from batchednodes.numerics.memory import Chunks
 from batchednodes.numerics.release import release
-from batchednodes.numerics.values import shown
-from batchednodes.results import theory
-from batchednodes.results.callbacks import Begun, Callback
+from batchednodes.results.callbacks import Begun
 from batchednodes.results.checkpoints.checkpoint import Snapshot
 from batchednodes.results.checkpoints.journal import RunJournal
 from batchednodes.results.folder import node_file
@@ -30,100 +23,72 @@ from batchednodes.results.loggers import loggers
 from batchednodes.results.metrics.consensus import diverged
 from batchednodes.results.metrics.staleness import StalenessAverages
 from batchednodes.simulation import divergence
+from batchednodes.simulation.agreement import Totals, agreement
 from batchednodes.simulation.build.assembly import Simulation
 from batchednodes.simulation.engine import Observer, Progress
-from batchednodes.simulation.planning.preflight import Preflight
+from batchednodes.simulation.job import ComputePlan, Job
+from batchednodes.simulation.planning.preflight import networks
 from batchednodes.simulation.resume.warm_start import Origin
 from batchednodes.simulation.stopping import StopRule, ended
-
-Watch = Callable[[Config, Progress, dict[str, Any]], None]
-"""Called after each window and mark, with the config in progress, how far it is, and the last row of metrics."""
+from batchednodes.simulation.summary import average, peak_memory, time_mean
 
 _CURVES = ("before", "integral", "of_source")
 """Arrays of the staleness averaged so far, see `staleness.StalenessAverages`; in a file "curves.before" and so on."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is run, and who is asked."""
-
-    settings: Config
-    made: Preflight
-    """The networks that the settings stand for."""
-    boards: bool
-    """Whether TensorBoard's files are written."""
-    watch: Watch | None
-    stop: Callable[[], bool]
-    """Whether the run should halt as soon as it can."""
-    callbacks: Sequence[Callback] = ()
-    """Who is told what happens."""
-
-    def __post_init__(self) -> None:
-        given: Any = self.callbacks
-        for one in given if isinstance(given, list | tuple) else [None]:
-            if not isinstance(one, Callback):
-                got = given if one is None else one
-                raise ValueError(
-                    f"callbacks must be a list of objects of classes derived from Callback, got {shown(got)}"
-                )
-
-
-@dataclass(frozen=True)
-class ComputePlan:
-    """How a run computes, which its rounding depends on."""
-
-    chunks: Chunks
-    threads: int
-    beside: bool
-    """Whether checkpoints are copied, and written while the run goes on."""
 
 
 class RunObserver(Observer):
     """Gathers what a run shows at its marks, in memory and, where a folder is given, on disk."""
 
     def __init__(
-        self, job: Job, run: Simulation, means: ComputePlan, folder: Inside | None, start: Snapshot | Origin | None
-    ) -> None:
+        self, job: Job, run: Simulation, means: ComputePlan, folder: Inside | None, start: Snapshot | Origin | None,
+    ) -> None:  # fmt: skip
         """Opens the files of a run where it left off.
 
         Args:
-            task: what is run.
-            run: its parts.
+            job: what is run.
+            run: its parts, of the networks that this process holds.
             means: how it computes.
             folder: for its files, made and locked; None: nothing is written.
             start: where it goes on, or whose models it begins with; None: at its start, with models drawn.
         """
         self.job, self.run, self.folder, self.settings = job, run, folder, job.settings
         self.start = start if isinstance(start, Snapshot) else None
+        self.all, self.means = agreement(means.share, networks(job.made.configs)), means
         files = {} if folder is None else job.made.files
         self.journal = _journal(job, means, start, devices.label(run.state.x.device), files)
         self.files = None if folder is None else self._opened(folder, means.beside)
-        self.rows: list[dict[str, Any]] = [] if self.files is None else self.files.rows(len(job.made.points))
+        self.rows: list[dict[str, Any]] = self.all.told(
+            [] if self.files is None else self.files.rows(len(job.made.points))
+        )
         self.tables: list[np.ndarray] = []
-        self.told = [*(loggers(job.settings.run.loggers) if job.boards else ()), *job.callbacks]
-        self.late = _late(self.start, job.settings.run.until)
+        told = [*(loggers(job.settings.run.loggers) if job.boards else ()), *job.callbacks]
+        self.told = told if self.all.first else []
+        self.late = _late(self.start, job.settings.run.until) if self.all.first else None
         when = job.settings.run.stop_when
         self.rule = None if when is None else StopRule(when, len(job.made.points))
         self.status = "finished"
         if self.rule is not None and self.start is not None and self.start.clocks.time < job.settings.run.until:
-            self.rule.see(self.metrics())
+            self.rule.see(self.all.told(self.metrics()))
             self.status = "stopped" if self.rule.met else "finished"
         self.last = time.perf_counter()
         self.begun = self.last - self.journal.seconds
         self.progress: Progress | None = None
+        self.totals: Totals | None = None
 
     def _opened(self, folder: Inside, beside: bool) -> RunFolder:
         boards = self.job.boards and "tensorboard" in self.settings.run.loggers
         labels = sweep.labels(self.job.made.points) if boards else []
-        own = [one.metric for one in self.run.evaluator.own]
-        return RunFolder(folder, self.settings, self.journal, self.start, labels, own, beside)
+        own, held = [one.metric for one in self.run.evaluator.own], (self.means.share, self.run.cut)
+        return RunFolder(folder, self.settings, self.journal, self.start, labels, own, beside, *held)
 
     def __enter__(self) -> "RunObserver":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.all.close()
         if self.files is not None:
-            self.files.close()
+            self.files.close(failed=kind is not None)
 
     def begin(self, fresh: Progress) -> Progress:
         """Returns how far the run has come; `fresh`, if it has not begun."""
@@ -136,7 +101,8 @@ class RunObserver(Observer):
                 self.files.save(self._snapshot(fresh, "running"))  # the other run may go on, or go away
             return fresh
         j = self.journal
-        self.progress = Progress(self.start.clocks, j.events, j.waves, j.marks, j.done, j.end)
+        self.progress = self.all.begun(Progress(self.start.clocks, j.events, j.waves, j.marks, j.done, j.end))
+        self.totals = self.all.totals(self.progress)
         return self.progress
 
     @property
@@ -148,7 +114,7 @@ class RunObserver(Observer):
         """Returns the summary that the run has left, if it was finished as it is asked for now, and is whole."""
         if not self._ended() or self.progress is None or self.files is None:
             return None
-        summary, alone = self.files.summary(), self.settings.run.baseline != "none"
+        summary, alone = self.all.told(self.files.summary()), self.settings.run.baseline != "none"
         if summary is None:
             return None
         made = self.summary(self.progress, self.status, None) | {
@@ -165,29 +131,34 @@ class RunObserver(Observer):
         return self.start is not None and ended(self.start.journal, self.start.clocks.time, self.settings)
 
     def pause(self) -> bool:
-        return self.job.stop() or (self.files is not None and self.files.overdue())
+        return self.all.pauses(self.job.stop() or (self.files is not None and self.files.overdue()))
+
+    def window(self, planned: float) -> float:
+        return self.all.window(planned)
 
     def observe(self, progress: Progress) -> bool:
-        observed = self.run.evaluator.observe(self.run.state, progress.clocks)
-        observations, speed = observed.networks, self._speed(progress, observed.done)
+        self.all.ran()
+        observed = self.all.observed(self.run.evaluator.observe(self.run.state, progress.clocks))
+        totals = self.all.totals(progress)
+        observations, speed = observed.networks, self._speed(totals, observed.done)
         for observation, before in zip_longest(observations, self.rows[-len(observations) :]):
             point = self.job.made.points[observation.row["network"]]
-            observation.row["staleness_mean"] = _time_mean(observation.row, before)
+            observation.row["staleness_mean"] = time_mean(observation.row, before)
             observation.row.update({"replica": point.replica} | point.settings | {"seed": point.config.seed})
-        if progress.clocks.time >= self.settings.run.until / 2:
-            now = StalenessAverages.of(
-                [o.staleness for o in observations], self.run.evaluator.networks, progress.clocks.time
-            )
+        if self.all.first and progress.clocks.time >= self.settings.run.until / 2:
+            everyone, stale = networks(self.job.made.configs), [o.staleness for o in observations]
+            now = StalenessAverages.of(stale, everyone, progress.clocks.time)
             self.late = now if self.late is None else self.late.then(now)
         if self.files is not None:
             self.files.log(observations, speed)
+        if self.files is not None or not self.all.first:
             self.rows.clear()  # in a long run they are many; metrics.jsonl has them
         else:
             self.tables += [o.nodes for o in observations if o.nodes is not None]
         self.rows += [o.row for o in observations]
         for one in self.told:
             one.mark([o.row for o in observations])
-        self.last, self.progress = time.perf_counter(), progress
+        self.last, self.progress, self.totals = time.perf_counter(), progress, totals
         if self._hopeless(observed.diverged):
             self.status = "diverged"
         elif self.rule is not None:
@@ -197,88 +168,114 @@ class RunObserver(Observer):
 
     def _hopeless(self, nodes: divergence.Nodes) -> bool:
         """Returns whether the run is to stop because of nodes that are not finite."""
-        return divergence.stops(self.settings.run.on_divergence, nodes, self.run.state.nodes)
+        n = sum(c.network.nodes for c in self.job.made.configs)
+        return divergence.stops(self.settings.run.on_divergence, nodes, n)
 
     def advance(self, progress: Progress, nodes: divergence.Nodes | None = None) -> bool:
         """Takes note of progress; nodes: those that are not finite, at a mark, which has asked for them."""
-        if self.job.watch is not None:
+        if nodes is None:
+            self.all.ran()
+        if self.job.watch is not None and self.all.first:
             self.job.watch(self.settings, progress, self.rows[-1])
         now = progress.clocks.time
-        if self.files is not None and self.files.keep(self.run.state, now, lambda: self._checkpoint(progress, nodes)):
-            self._tell_of_checkpoint(now)
-        return not self.job.stop()
+        if self.files is not None:
+            self.files.tend()
+            due = self.all.any(self.files.due(now))
+            if self.files.keep(self.run.state, now, due, lambda: self._checkpoint(progress, nodes)):
+                self._tell_of_checkpoint(now)
+        going = not self.all.any(self.job.stop())
+        self.all.runs()
+        return going
 
     def _checkpoint(self, progress: Progress, nodes: divergence.Nodes | None) -> Snapshot | None:
         """Returns what a checkpoint holds; None where models are lost, so that older checkpoints are of more use."""
-        lost = self._hopeless(diverged(self.run.state) if nodes is None else nodes)
+        lost = self._hopeless(self._diverged() if nodes is None else nodes)
         return None if lost else self._snapshot(progress, "running")
 
-    def _speed(self, progress: Progress, done: float) -> dict[str, float]:
+    def _diverged(self) -> divergence.Nodes:
+        """Returns the nodes of all networks that are not finite."""
+        state = self.run.state
+        return self.all.nodes(diverged(state, self.run.evaluator.held(state).finite))
+
+    def _speed(self, now: Totals, done: float) -> dict[str, float]:
         """Returns events and updates per wall second from the last mark until they were done; none at the first mark.
 
         Args:
-            progress: at this mark.
+            now: what all networks have done at this mark.
             done: when the device had done them, by `time.perf_counter` [s].
         """
-        before, seconds = self.progress, done - self.last
+        before, seconds = self.totals, done - self.last
         if before is None:
             return {}
-        updates = progress.clocks.updates.sum() - before.clocks.updates.sum()
-        events = progress.events - before.events
-        return {"events_per_second": events / seconds, "updates_per_second": float(updates) / seconds}
+        updates, events = now.updates - before.updates, now.events - before.events
+        return {"events_per_second": events / seconds, "updates_per_second": updates / seconds}
 
     def _snapshot(self, progress: Progress, status: str, more: dict[str, np.ndarray] | None = None) -> Snapshot:
         """Returns all that continues the run, with the state as it is."""
-        late, arrays, curves = self.late, more or {}, None
+        late, arrays, curves, totals = self.late, more or {}, None, self.all.totals(progress)
         if late is not None:
             arrays |= {f"curves.{name}": getattr(late, name) for name in _CURVES}
             curves = late.since, late.until, late.marks
         journal = replace(
             self.journal,
             status=status,
-            **{name: getattr(progress, name) for name in ("events", "waves", "marks", "done", "end")},
+            events=totals.events,
+            waves=totals.waves,
+            **{name: getattr(progress, name) for name in ("marks", "done", "end")},
             seconds=time.perf_counter() - self.begun,
             metrics=(0, "") if self.files is None else self.files.metrics,
             nodes=(0, "") if self.files is None else self.files.nodes,
             chunks=asdict(self.run.chunks),
             curves=curves,
         )
-        layout = self.run.engine.executor.algorithm.layout
-        return Snapshot(self.run.state, progress.clocks, layout, journal, arrays, self.run.edges)
+        layout, edges = self.run.engine.executor.algorithm.layout, self.run.edges
+        return Snapshot(self.run.state, progress.clocks, layout, self.all.told(journal), arrays, edges)
 
     def summary(self, progress: Progress, status: str, isolated: list[dict[str, Any]] | None) -> dict[str, Any]:
         """Returns the content of summary.json."""
-        seconds, state, now = max(1e-9, self.last - self.begun), self.run.state, progress.clocks.time
-        nodes = diverged(state)
-        late = self._second_half()
+        nodes, totals, now = self._diverged(), self.all.totals(progress), progress.clocks.time
+        peak = self.all.largest(peak_memory(self.run.state.x.device))
+        labels = self.all.of_networks([None if found is None else asdict(found) for found in self.run.labels])
+        why = self._cause(nodes) if status == "diverged" else ""
+        if not self.all.first:
+            return self.all.told(None)
+        seconds, device, late = max(1e-9, self.last - self.begun), self.run.state.x.device, self._second_half()
         summary = {
-            "networks": [row | _average(late[row["network"]]) for row in self.rows[-len(self.job.made.points) :]],
+            "networks": [row | average(late[row["network"]]) for row in self.rows[-len(self.job.made.points) :]],
             "isolated": isolated,
-            "heterogeneity": [None if found is None else asdict(found) for found in self.run.labels],
+            "heterogeneity": labels,
             "wall_seconds": seconds,
-            "updates_per_second": float(progress.clocks.updates.sum()) / seconds,
-            "events_per_second": progress.events / seconds,
-            "mean_wave": progress.events / progress.waves if progress.waves else None,
-            "peak_memory_bytes": _peak_memory(state.x.device),
-            "device": devices.label(state.x.device),
+            "updates_per_second": totals.updates / seconds,
+            "events_per_second": totals.events / seconds,
+            "mean_wave": totals.events / totals.waves if totals.waves else None,
+            "peak_memory_bytes": peak,
+            "ranks": 1 if self.job.world is None else self.job.world.all.size,
+            "device": devices.label(device),
             "devices": list(self.journal.devices),
             "resumed": list(self.journal.resumed),
             "start": self.journal.start,
             "torch": torch.__version__,
             "version": release(),
             "status": status,
-            "diverged": divergence.summary(self.run, nodes, now),
+            "diverged": divergence.summary(networks(self.job.made.configs), nodes, now),
         }
         if self.rule is not None:
             summary["stopped"] = self.rule.times
             if status == "stopped":
                 summary["message"] = f"the run ended at t = {now:g} s, with {self.rule.when.words}"
         if status == "diverged":
-            summary["message"] = divergence.message(self.run, [p.config for p in self.job.made.points], nodes, now)
-        return summary
+            summary["message"] = divergence.message(networks(self.job.made.configs), nodes, now, why)
+        return self.all.told(summary)
+
+    def _cause(self, nodes: divergence.Nodes) -> str:
+        """Returns the likely cause of what nodes suffer from, as the process finds that holds the suspected one."""
+        configs = self.job.made.configs
+        row = divergence.suspect(configs, nodes)
+        node = divergence.name(networks(configs), row)
+        return self.all.of_row(row, lambda own: divergence.cause(self.run, self.job.own(self.means.share), own, node))
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Returns the rows of all marks."""
+        """Returns the rows of all marks, as far as this process keeps them."""
         return self.rows if self.files is None else self.files.rows()
 
     def nodes(self) -> np.ndarray | None:
@@ -359,41 +356,3 @@ def _late(start: Snapshot | None, until: float) -> StalenessAverages | None:
     since, last, marks = start.journal.curves
     before, integral, of_source = (start.arrays[f"curves.{name}"] for name in _CURVES)
     return StalenessAverages(since, last, marks, before, integral, of_source)
-
-
-def _average(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
-    """Returns the exact time average of staleness over the second half of a run, with its 95% half-width.
-
-    The first half is left out as a warm-up. The half-width comes from ten batch means; it is None where a batch is
-    shorter than twice the time that nodes lag behind, staleness over update rate, or holds no whole mark.
-
-    Args:
-        rows: of one network, over that half.
-    """
-    average: dict[str, float | None] = dict.fromkeys(("staleness_average", "staleness_average_half_width"))
-    if len(rows) > 1 and rows[0]["staleness_integral"] is not None:
-        mean = average["staleness_average"] = _time_mean(rows[-1], rows[0])
-        rate = rows[-1]["updates"] / rows[-1]["n"] / rows[-1]["time"]
-        lag = mean / rate if mean and rate else 0.0
-        if len(rows) > 20 and (rows[-1]["time"] - rows[0]["time"]) / 10 >= 2 * lag:
-            means = np.array([r["staleness_mean"] for r in rows[1:]])
-            average["staleness_average_half_width"] = theory.batch_means(means, 10, 0.95)[1]
-    return average
-
-
-def _time_mean(now: dict[str, Any], before: dict[str, Any] | None) -> float | None:
-    """Returns the exact mean of staleness over the time between two marks; at the first mark, that of the instant."""
-    if before is None or now["staleness_integral"] is None:
-        return now["staleness_now"]
-    return (now["staleness_integral"] - before["staleness_integral"]) / (now["time"] - before["time"])
-
-
-def _peak_memory(device: torch.device) -> int:
-    if devices.is_cuda(device):
-        return devices.peak(device)
-    status = Path("/proc/self/status")
-    if status.exists():  # what getrusage says there begins with the memory of the process that started this one
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(lines["VmHWM"].split()[0]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

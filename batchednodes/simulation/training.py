@@ -3,7 +3,9 @@ r"""Training: from a config to what a run leaves.
 Notation: n nodes, p parameters, t tracked sources.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,16 +18,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from batchednodes import config
+from batchednodes.algorithms.share import Share
 from batchednodes.config import Config, Override, sweep
 from batchednodes.config.names import Section
 from batchednodes.events.clocks import Never
 from batchednodes.events.links.loss import Independent
 from batchednodes.events.rounds import Rounds
 from batchednodes.models.refusal import named_faults
-from batchednodes.numerics import devices
+from batchednodes.numerics import devices, ranks
 from batchednodes.numerics.lazy import deferred
-from batchednodes.numerics.memory import Chunks
 from batchednodes.numerics.torch_modes import own
+from batchednodes.numerics.world import World, world
 from batchednodes.results import comparison
 from batchednodes.results.callbacks import Callback
 from batchednodes.results.checkpoints.checkpoint import Snapshot
@@ -33,18 +36,19 @@ from batchednodes.results.checkpoints.finding import latest, newest
 from batchednodes.results.checkpoints.header import check_rows
 from batchednodes.results.folder import node_file
 from batchednodes.results.folder.inside import Inside
-from batchednodes.results.folder.lock import Lock
+from batchednodes.results.folder.lock import locked
 from batchednodes.results.folder.paths import ALONE, CONFIG, ISOLATED, METRICS, SUMMARY, OutputFolder, checkpoints
 from batchednodes.results.folder.run_folder import begin, new_folder, reopen
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.build.assembly import Simulation
 from batchednodes.simulation.engine import Pause, Progress, never
-from batchednodes.simulation.observer import ComputePlan, Job, RunObserver, Watch
-from batchednodes.simulation.planning.plan import plan, screen
+from batchednodes.simulation.final import Final, final_of, nothing_of
+from batchednodes.simulation.job import Job, Watch
+from batchednodes.simulation.observer import RunObserver
 from batchednodes.simulation.planning.preflight import Preflight, fresh, names, prepare, resumable
 from batchednodes.simulation.resume import warm_start
 from batchednodes.simulation.resume.rules import DivergedError, check_goes_on, reopened
-from batchednodes.simulation.resume.warm_start import Origin
+from batchednodes.simulation.setup import assembled
 from batchednodes.simulation.stopping import ended
 
 if TYPE_CHECKING:
@@ -64,14 +68,26 @@ class Outcome:
     numbers which are not finite are None or NaN."""
     summary: dict[str, Any]
     """The content of summary.json."""
-    x: Float[Tensor, "n p"]
-    """Final models."""
-    tables: tuple[Int[Tensor, "_ _"], ...]
-    """Final versions of each network: a row for each of its nodes, a column for each of its tracked sources."""
+    held: Callable[[], Final]
+    """Returns models and versions; of a run over ranks that left a folder, it reads them there."""
     folder: Path | None
     """Where the files lie; None if none were asked for."""
     node_rows: np.ndarray | None = None
     """A row for each evaluated node at each mark, see `node_table.COLUMNS`; None without `run.node_metrics`."""
+
+    @property
+    def x(self) -> Float[Tensor, "n p"]:
+        """Final models; of no rows on ranks that are not the first."""
+        return self._final[0]
+
+    @property
+    def tables(self) -> tuple[Int[Tensor, "_ _"], ...]:
+        """Final versions of each network: a row for each of its nodes, a column for each of its tracked sources."""
+        return self._final[1]
+
+    @cached_property
+    def _final(self) -> Final:
+        return self.held()
 
     @cached_property
     def metrics(self) -> "pd.DataFrame":
@@ -110,8 +126,8 @@ def start(
         out: where the files of the run go; None: nothing is written.
         watch, stop, callbacks: as of `train`, and so are errors.
     """
-    with own():
-        return _new(Job(settings, made, True, watch, stop, callbacks), out)
+    with own(), _met(settings) as world:
+        return _new(Job(settings, made, True, watch, stop, callbacks, world), out)
 
 
 def resume(
@@ -124,7 +140,7 @@ def resume(
     """Goes on with the run in a folder; arguments and errors as of `batchednodes.resume`."""
     with own():
         place, settings = Path(folder), reopened(folder, overrides)
-        with Lock(Inside(place)):
+        with locked(Inside(place)):
             return go_on(settings, resumable(place, settings), place, watch, stop, callbacks)
 
 
@@ -137,8 +153,8 @@ def go_on(
     callbacks: Sequence[Callback] = (),
 ) -> Outcome:
     """Goes on with the run in a folder, which is locked, with settings that have been read; see `resume`."""
-    with own():
-        return _continued(Job(settings, made, True, watch, stop, callbacks), Inside(folder))
+    with own(), _met(settings) as world:
+        return _continued(Job(settings, made, True, watch, stop, callbacks, world), Inside(folder))
 
 
 def left(folder: str | Path) -> Outcome:
@@ -158,68 +174,62 @@ def left(folder: str | Path) -> Outcome:
         summary = comparison.summary(place.path) if (place / SUMMARY).is_file() else {"status": "running"}
         if settings.method.flows():  # up to now, which needs all that a run is
             settings = replace(settings, device="cpu")
-            with _assembled(Job(settings, prepare(sweep.points(settings)), False, None, never), found) as (run, *_):
+            job = Job(settings, prepare(sweep.points(settings)), False, None, never)
+            with assembled(job, lambda _: found) as (run, *_):
                 models = run.evaluator.models(run.state, found.clocks.time)
         else:
             models = warm_start.models(found)
         tables = tuple(found.layout.block(found.state.versions, g) for g in range(found.layout.sizes.size))
         nodes = node_file.read(place) if settings.run.node_metrics else None
-        return Outcome(settings, rows, summary, models, tables, place.path, nodes)
+        return Outcome(settings, rows, summary, lambda: (models, tables), place.path, nodes)
+
+
+@contextmanager
+def _met(settings: Config) -> Iterator[World | None]:
+    """Meets the other ranks, if there are any; warnings are the first one's."""
+    with world(devices.is_cuda(assembly.device(settings))) as found, warnings.catch_warnings():
+        if ranks.number():
+            warnings.simplefilter("ignore")
+        yield found
 
 
 def _new(job: Job, out: OutputFolder | Inside | None) -> Outcome:
     """Runs a task from its start, in a new folder, or one that is empty."""
-    with _assembled(job, None) as (run, means, origin):
-        if out is None:
-            return _run(job, run, RunObserver(job, run, means, None, origin))
+    with assembled(job, lambda _: None) as (run, means, origin), _made(job, out) as folder:
+        return _run(job, run, RunObserver(job, run, means, folder, origin))
+
+
+@contextmanager
+def _made(job: Job, out: OutputFolder | Inside | None) -> Iterator[Inside | None]:
+    """Makes a new folder, or takes one that is empty, and yields it, locked; None: there is to be none."""
+    if out is None:
+        yield None
+    elif not job.first:
+        yield Inside(Path(job.told(None)))
+    else:
         written = config.dump(job.settings), names(job.made.configs)
         with new_folder(out, *written) if isinstance(out, OutputFolder) else begin(out, *written) as lock:
-            return _run(job, run, RunObserver(job, run, means, lock.folder, origin))
+            job.told(str(lock.folder.path))
+            yield lock.folder
 
 
 def _continued(job: Job, folder: Inside) -> Outcome:
     """Runs a task from where it is in its folder, which is locked."""
-    start = newest(folder, assembly.device(job.settings), lambda s: check_rows(folder, s.header))
-    if start is not None:
-        check_goes_on(folder, start.header, job.settings, job.made.points, job.made.files)
-    with _assembled(job, start) as (run, means, origin):
+
+    def find(share: Share | None) -> Snapshot | None:
+        found = newest(folder, assembly.device(job.settings), lambda s: check_rows(folder, s.header), share)
+        if found is not None:
+            check_goes_on(folder, found.header, job.settings, job.made.points, job.made.files)
+        return found
+
+    with assembled(job, find) as (run, means, begun):
+        start = begun if isinstance(begun, Snapshot) else None
         at_end = start is not None and (
             start.clocks.time >= job.settings.run.until or ended(start.journal, start.clocks.time, job.settings)
         )
-        reopen(folder, config.dump(job.settings), at_end)
-        return _run(job, run, RunObserver(job, run, means, folder, start or origin))
-
-
-@contextmanager
-def _assembled(job: Job, start: Snapshot | None) -> Iterator[tuple[Simulation, ComputePlan, Origin | None]]:
-    """Yields all parts of a run, and where its models come from, with torch's threads set as the run needs them."""
-    made, configs = job.made, job.made.configs
-    screen(configs, made.sizes)
-    events = made.events or assembly.timeline(configs)
-    need = plan(configs, events, made.sizes)
-    need.refuse_unless_fits()
-    means = ComputePlan(need.chunks, need.threads, need.copies)
-    if start is not None and start.journal.devices[-1] == devices.label(start.state.x.device):
-        means = replace(means, chunks=Chunks(**start.journal.chunks), threads=start.journal.threads)
-    with threads(means.threads):
-        run = assembly.assemble(configs, events, means.chunks, None if start is None else start.state, made.take())
-        branched = start is None and job.settings.run.start_from is not None
-        yield (
-            run,
-            means,
-            warm_start.start_(run.state, run.declared, events.networks.sizes, job.settings) if branched else None,
-        )
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Lets torch compute with some threads of the CPU, and afterwards with as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+        if job.first:
+            reopen(folder, config.dump(job.settings), at_end)
+        return _run(job, run, RunObserver(job, run, means, folder, begun))
 
 
 def _run(job: Job, run: Simulation, observer: RunObserver) -> Outcome:
@@ -247,12 +257,24 @@ def _run(job: Job, run: Simulation, observer: RunObserver) -> Outcome:
 
 
 def _result(run: Simulation, observer: RunObserver, progress: Progress, summary: dict[str, Any]) -> Outcome:
-    layout, versions = run.evaluator.tracking.layout, run.state.versions
-    tables = tuple(layout.block(versions, g) for g in range(layout.sizes.size))
-    rows = [{key: Section(v) if isinstance(v, dict) else v for key, v in row.items()} for row in observer.metrics()]
+    told, nodes, share = (
+        observer.all.told(observer.metrics()),
+        observer.all.told(observer.nodes()),
+        observer.means.share,
+    )
+    rows = [{key: Section(v) if isinstance(v, dict) else v for key, v in row.items()} for row in told]
     folder = None if observer.folder is None else observer.folder.path
-    models = run.evaluator.models(run.state, progress.clocks.time)
-    return Outcome(observer.settings, rows, summary, models, tables, folder, observer.nodes())
+    if share is None or folder is None:
+        final = final_of(run, progress.clocks.time, share)
+        return Outcome(observer.settings, rows, summary, lambda: final, folder, nodes)
+    held = functools.partial(_read, folder) if share.first else functools.partial(nothing_of, run)
+    return Outcome(observer.settings, rows, summary, held, folder, nodes)
+
+
+def _read(folder: Path) -> Final:
+    """Returns the models and versions that the run in a folder has left."""
+    found = left(folder)
+    return found.x, found.tables
 
 
 def _isolated(job: Job, folder: Inside | None, until: float) -> dict[str, Any]:
@@ -270,11 +292,12 @@ def _isolated(job: Job, folder: Inside | None, until: float) -> dict[str, Any]:
     place = checkpoints(folder) / ISOLATED
     summary = _left(alone, place)
     if summary is None:
-        with suppress(FileNotFoundError):
-            place.remove_folder(whole=True)
-        place.make()
+        if job.first:
+            with suppress(FileNotFoundError):
+                place.remove_folder(whole=True)
+            place.make()
         summary = _new(alone, place).summary
-    if summary["status"] != "interrupted":
+    if summary["status"] != "interrupted" and job.first:
         (folder / ALONE).replace([(place / METRICS).read()])
         place.remove_folder(whole=True)
     return summary
@@ -286,10 +309,10 @@ def _left(alone: Job, place: Inside) -> dict[str, Any] | None:
     That is so where none have begun, where they ended sooner, before the run was extended, and where they diverged.
     """
     file = place / CONFIG
-    if not file.is_file() or config.load(file.path) != alone.settings:
+    if not alone.told(alone.first and file.is_file() and config.load(file.path) == alone.settings):
         return None
     try:
-        with Lock(place):
+        with locked(place):
             return _continued(alone, place).summary
     except DivergedError:
         return None

@@ -12,7 +12,7 @@ from batchednodes.algorithms.cut import Cut
 from batchednodes.algorithms.over_ranks import sources
 from batchednodes.algorithms.state import State
 from batchednodes.config import sweep
-from batchednodes.numerics.ranks import World
+from batchednodes.numerics.world import World
 from batchednodes.results.metrics.models import columns_of
 from batchednodes.results.metrics.staleness import Tracking
 from batchednodes.simulation.build import assembly

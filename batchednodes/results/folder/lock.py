@@ -8,12 +8,13 @@ not a lock any more. The file says who holds it, for people to read. Of filelock
 import json
 import os
 import socket
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from types import TracebackType
 
 from filelock import lock_descriptor
 
+from batchednodes.numerics import ranks
 from batchednodes.numerics.values import shown
 from batchednodes.results.folder.inside import BorderError, Inside
 from batchednodes.results.folder.paths import LOCK
@@ -89,6 +90,11 @@ class Lock:
         """Returns whether the file that we hold is still the one with that name."""
         seen = self._file.status()
         return seen is not None and os.path.samestat(os.fstat(self.handle), seen)
+
+
+def locked(folder: Inside) -> AbstractContextManager[object]:
+    """Holds a folder for a run: a process alone, or the first of its ranks; errors as of `Lock`."""
+    return Lock(folder) if ranks.number() == 0 else nullcontext()
 
 
 def _holder(file: Inside) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchednodes import config
+from batchednodes.algorithms.cut import Cut
+from batchednodes.algorithms.share import Share
 from batchednodes.algorithms.state import State
 from batchednodes.config import Config
 from batchednodes.numerics import inputs
@@ -178,6 +180,8 @@ class RunFolder:
         labels: Sequence[str],
         own: Sequence[Metric],
         beside: bool,
+        share: Share | None = None,
+        cut: Cut | None = None,
     ) -> None:
         """Opens the files of a run where it left off.
 
@@ -189,27 +193,31 @@ class RunFolder:
             labels: folder of each network's curves, see `RunLogs.open`; empty: there are none.
             own: metrics of the user's own.
             beside: whether checkpoints are written while the run goes on.
+            share: what this rank holds: it writes its part of checkpoints, the first one all else; None: there are no
+                others.
+            cut: how that is cut over ranks; None: it is whole.
 
         Raises:
             ValueError: metrics.jsonl is not what the run left, or something leads out of the folder.
             OSError: the folder of the checkpoints cannot be made.
         """
-        self.where, self.labels, run = where, [*labels], settings.run
+        self.where, self.labels, run, first = where, [*labels], settings.run, share is None or share.first
         new = start is None or start.journal.config != journal.config
         shown = config.dump(settings) if new else None
-        self.record = RunLogs.open(where, self.labels, shown, journal.metrics, own)
-        self.table = NodeFile.open(where, journal.nodes) if run.node_metrics else None
+        self.record = RunLogs.open(where, self.labels, shown, journal.metrics, own) if first else None
+        self.table = NodeFile.open(where, journal.nodes) if run.node_metrics and first else None
         now, every, keep = 0.0 if start is None else start.clocks.time, run.checkpoint_every, run.keep_checkpoints
-        self.checkpointer = Checkpointer(where, every, keep, now, beside, start is not None, run.checkpoint_folder)
+        held = start is not None, run.checkpoint_folder, share, cut
+        self.checkpointer = Checkpointer(where, every, keep, now, beside, *held)
 
     def rows(self, last: int | None = None) -> list[dict[str, Any]]:
         """Returns the rows of metrics so far, or the last of them; see `RunLogs.rows`."""
-        return self.record.rows(last)
+        return [] if self.record is None else self.record.rows(last)
 
     @property
     def metrics(self) -> tuple[int, str]:
         """Length [B] and checksum of metrics.jsonl."""
-        return self.record.metrics
+        return (0, "") if self.record is None else self.record.metrics
 
     @property
     def nodes(self) -> tuple[int, str]:
@@ -220,19 +228,24 @@ class RunFolder:
         """Appends one mark to metrics.jsonl, nodes.npy and TensorBoard; errors as of `RunLogs.observe`."""
         if self.table is not None:
             self.table.append([one.nodes for one in observations if one.nodes is not None])
-        self.record.observe(observations, speed)
+        if self.record is not None:
+            self.record.observe(observations, speed)
 
     def overdue(self) -> bool:
-        """Returns whether a checkpoint is due by the clock on the wall."""
-        return self.checkpointer.overdue()
+        """Returns whether a checkpoint is due by the clock on the wall, which is that of the first process."""
+        return self.record is not None and self.checkpointer.overdue()
 
-    def keep(self, state: State, now: float, snapshot: Callable[[], Snapshot | None]) -> bool:
-        """Writes a checkpoint if one is due at a simulated time [s]; a snapshot of None: older ones are of more use.
+    def due(self, now: float) -> bool:
+        """Returns whether a checkpoint is due at a simulated time [s], or by the clock on the wall."""
+        return self.record is not None and self.checkpointer.due(now)
+
+    def keep(self, state: State, now: float, due: bool, snapshot: Callable[[], Snapshot | None]) -> bool:
+        """Writes a checkpoint, if one is due, at a simulated time [s]; a snapshot of None: older ones are of more use.
 
         Returns:
             Whether it does.
         """
-        if not self.checkpointer.due(now):
+        if not due:
             self.checkpointer.prepare(state, now)
         elif (made := snapshot()) is None:
             self.checkpointer.wait(now)
@@ -257,6 +270,8 @@ class RunFolder:
 
     def summary(self) -> dict[str, Any] | None:
         """Returns the summary of a finished run, with the keys of today; None: there is none that is whole."""
+        if self.record is None:
+            return None
         file = self.where / SUMMARY
         try:
             found: Any = parsed(file.read()) if file.is_file() else None
@@ -271,6 +286,8 @@ class RunFolder:
 
     def finish(self, summary: dict[str, Any], settings: Sequence[Config]) -> None:
         """Writes the summary; at the end of a run also into TensorBoard, with the settings of each network."""
+        if self.record is None:
+            return
         if summary["status"] != "interrupted":
             self.record.finish(summary, [config.to_dict(one) for one in settings])
             if summary["isolated"] is not None:
@@ -279,7 +296,16 @@ class RunFolder:
                 sweep_charts.write(self.where / CHARTS, summary["networks"], summary["isolated"])
         write_json(self.where / SUMMARY, summary)
 
-    def close(self) -> None:
-        """Closes the files, after what is being written; a folder without checkpoints goes away."""
-        self.record.close()
-        self.checkpointer.close()
+    def tend(self) -> None:
+        """Gives a checkpoint that ranks have written its name; all must call this often."""
+        self.checkpointer.tend()
+
+    def close(self, failed: bool = False) -> None:
+        """Closes the files, after what is being written; a folder without checkpoints goes away.
+
+        Args:
+            failed: whether the run has, so that other ranks cannot be asked any more.
+        """
+        if self.record is not None:
+            self.record.close()
+        self.checkpointer.close(failed)

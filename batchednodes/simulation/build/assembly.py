@@ -42,7 +42,7 @@ from batchednodes.events.timeline import Timeline
 from batchednodes.models.problem import Problem
 from batchednodes.numerics import devices, rng
 from batchednodes.numerics.memory import Chunk, Chunks
-from batchednodes.numerics.ranks import Ranks
+from batchednodes.numerics.ranks import Ranks, of_machine
 from batchednodes.numerics.unloaded import load_compiler
 from batchednodes.numerics.values import shown
 from batchednodes.results import theory
@@ -100,9 +100,15 @@ def device(config: Config) -> torch.device:
     """Returns the device that the settings ask for; auto: CUDA where there is one.
 
     Raises:
-        ValueError: CUDA is asked for where there is none, or a device number that does not exist.
+        ValueError: CUDA is asked for where there is none, or a device number that does not exist, or several ranks of
+            this machine would share one.
     """
-    number, count = devices.number(config.device), devices.count()
+    number, count, here = devices.number(config.device), devices.count(), of_machine()[1]
+    if number is not None and here > (1 if ":" in config.device else count):
+        raise ValueError(
+            f"device must be one for each of the {here} ranks of this machine, got {shown(config.device)} with {count} "
+            "CUDA devices; use auto, fewer ranks, or cpu"
+        )
     if number is not None and number >= count:
         raise ValueError(
             f"device must be one of this machine, got {shown(config.device)} with {count} CUDA devices; use auto or cpu"

@@ -3,7 +3,7 @@
 Notation: g networks.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -39,16 +39,17 @@ class Origin:
 
 def start_(
     state: State, declared: Mapping[str, Field], sizes: Int64[np.ndarray, " g"], settings: Config,
-    cut: Cut | None = None,
+    cut: Cut | None = None, held: Sequence[int] | None = None,
 ) -> Origin:  # fmt: skip
     """Writes the latest models of the run that the settings start from into a state at t = 0.
 
     Args:
         state: of the new run; changed.
         declared: its fields, of which those that begin as models do.
-        sizes: nodes of its networks.
+        sizes: nodes of all networks.
         settings: of the new run.
         cut: how its state is cut over ranks; None: it is whole.
+        held: networks that it is of; None: all.
 
     Raises:
         ValueError: there is no such run, or its models or networks are of another kind or size.
@@ -61,7 +62,11 @@ def start_(
         raise ValueError(f"run.start_from must be the folder of a run, {error}") from None
     p = state.p if cut is None else cut.p
     changed, begun = check_start(settings, sizes.tolist(), p, found.header), models(found)
-    again = 1 if np.array_equal(sizes, found.layout.sizes) else sizes.size
+    held = range(sizes.size) if held is None else held
+    again = len(held)
+    if np.array_equal(sizes, found.layout.sizes):
+        ends = np.cumsum([0, *sizes]).tolist()
+        again, begun = 1, torch.cat([begun[ends[g] : ends[g + 1]] for g in held])
     for name in ("x", *(name for name, one in declared.items() if one.start == "model")):
         rows, part = _begins(state, name, cut)
         rows.unflatten(0, (again, -1)).copy_(begun[:, part])
