@@ -12,6 +12,7 @@ import pytest
 import torch
 from checkpoints_over_ranks import done
 from ranks import run
+from test_fuzz_checkpoint import changed, said, written
 from test_resume import TINY
 
 from batchednodes import config
@@ -44,7 +45,7 @@ def ranks(count, jobs, place):
     """Runs jobs of the script over some ranks."""
     file = place / "jobs.json"
     file.write_text(json.dumps(jobs))
-    return {said["case"]: said for said in run(count, SCRIPT, str(file))}
+    return {one["case"]: one for one in run(count, SCRIPT, str(file))}
 
 
 def begun(name, folder):
@@ -62,9 +63,9 @@ def left(tmp_path_factory):
     """
     place = tmp_path_factory.mktemp("left")
     full = begun("columns", place / "full")[1] | {"full": 1, "beside": True}
-    said = ranks(2, [*(begun(name, place / "two" / name) for name in CASES), ["full", full]], place)
-    assert said["halted"]["done"] > 0
-    (place / "full.json").write_text(json.dumps(said["full"]))
+    told = ranks(2, [*(begun(name, place / "two" / name) for name in CASES), ["full", full]], place)
+    assert told["halted"]["done"] > 0
+    (place / "full.json").write_text(json.dumps(told["full"]))
     for name in CASES:
         done(None, **begun(name, place / "one" / name)[1])
         done(None, settings(name), str(place / "one" / name))
@@ -200,6 +201,35 @@ def test_damage_of_one_file_of_ranks_is_damage_of_their_checkpoint(left, tmp_pat
         checkpoint.load(Inside(place) / "checkpoints/000001", CPU)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("number", 0),
+        ("files", 3),
+        ("networks", [1]),
+        ("networks", []),
+        ("first", True),
+        ("columns", {"x": [0, 5]}),
+        ("columns", {"x": [5, 0]}),
+        ("sources", [[0, 1], [0, 1]]),
+        ("sources", [[1, 9]]),
+        ("p", 9),
+        ("p", None),
+    ],
+)
+def test_what_files_of_ranks_say_of_their_part_is_true_or_damage(key, value, left, tmp_path):
+    place = shutil.copytree(left / "two" / "columns" / "checkpoints" / "000001", tmp_path / "000001")
+    for name in ("00000.safetensors", "00001.safetensors"):
+        whole = (place / name).read_bytes()
+        head = said(place / name)
+        if head["__metadata__"]["about"]["part"][key] != value:
+            written(changed(head, ("__metadata__", "about", "part", key), value), whole, place / name)
+            with pytest.raises(DamageError, match="checkpoint must hold all that a run needs"):
+                checkpoint.load(Inside(tmp_path) / "000001", CPU)
+            (place / name).write_bytes(whole)
+    checkpoint.load(Inside(tmp_path) / "000001", CPU)
+
+
 def test_what_ranks_were_killed_over_goes_away_and_old_checkpoints_of_both_kinds(left, tmp_path):
     place = shutil.copytree(left / "two" / "columns", tmp_path / "run")
     shutil.copytree(place / "checkpoints" / "000001", place / "checkpoints" / "000002.partial")
@@ -217,9 +247,9 @@ def test_what_ranks_were_killed_over_goes_away_and_old_checkpoints_of_both_kinds
 
 
 def test_a_disk_that_is_full_for_one_of_several_ranks_leaves_no_checkpoint(left):
-    said = json.loads((left / "full.json").read_text())
-    assert len(said["warned"]) == 2
-    assert all("no checkpoint: " in one and "00001.safetensors cannot be written" in one for one in said["warned"])
-    assert said["raised"] == ["OSError"] * 2
-    assert said["names"] == [[], ["000004"]]
+    told = json.loads((left / "full.json").read_text())
+    assert len(told["warned"]) == 2
+    assert all("no checkpoint: " in one and "00001.safetensors cannot be written" in one for one in told["warned"])
+    assert told["raised"] == ["OSError"] * 2
+    assert told["names"] == [[], ["000004"]]
     check_whole(Inside(left / "full") / "checkpoints/000004")

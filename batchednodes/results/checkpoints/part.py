@@ -106,7 +106,8 @@ def groups(parts: Sequence[Part], networks: int) -> list[list[int]]:
     found = dict[tuple[int, ...], list[int]]()
     for k, part in enumerate(parts):
         found.setdefault(part.networks, []).append(k)
-        if part.first != (len(found[part.networks]) == 1) or part.number != k or part.files != len(parts):
+        place = part.number, part.files, part.first, part.p
+        if place != (k, len(parts), len(found[part.networks]) == 1, parts[0].p):
             raise ValueError(f"part {part.number} of {part.files} is in place {k} of {len(parts)}")
     if sorted(g for group in found for g in group) != list(range(networks)):
         raise ValueError(f"parts are of networks {shown([[*group] for group in found])}, of {networks}")
