@@ -213,6 +213,7 @@ def test_damage_of_one_file_of_ranks_is_damage_of_their_checkpoint(left, tmp_pat
         ("columns", {"x": [5, 0]}),
         ("sources", [[0, 1], [0, 1]]),
         ("sources", [[1, 9]]),
+        ("sources", [[0, 0]]),
         ("p", 9),
         ("p", None),
     ],
