@@ -116,8 +116,8 @@ def groups(parts: Sequence[Part], networks: int) -> list[list[int]]:
         spans = [
             [part.columns.get(name, (0, 0)) for part in some] for name in {n for part in some for n in part.columns}
         ]
-        spans += zip(*(part.sources for part in some), strict=True)
-        begun = all(each[0][0] == 0 for each in map(list, spans))
+        spans += [[*each] for each in zip(*(part.sources for part in some), strict=True)]
+        begun = all(each[0][0] == 0 for each in spans)
         if not begun or any(a[1] != b[0] for each in spans for a, b in pairwise(each)):
             raise ValueError("parts do not have all columns, one after the other")
     return [*found.values()]
