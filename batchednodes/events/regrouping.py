@@ -47,7 +47,8 @@ def regrouped(
         raise ValueError(f"clocks must stand at one time, got {', '.join(map(str, sorted(times)))} [s]")
     sizes = np.concatenate([sizes for _, sizes in parts])
     first = np.cumsum(sizes) - sizes
-    nodes = np.concatenate([np.zeros(0, np.int64), *(np.arange(first[g], first[g] + sizes[g]) for g in wanted)])
+    begins, ends = first.tolist(), np.cumsum(sizes).tolist()
+    nodes = np.concatenate([np.zeros(0, np.int64), *(np.arange(begins[g], ends[g]) for g in wanted.tolist())])
     rows = np.full(int(sizes.sum()), -1)
     rows[nodes] = np.arange(nodes.size)
     found, before = dict[str, np.ndarray](), np.cumsum([0, *(int(sizes.sum()) for _, sizes in parts)])

@@ -5,7 +5,6 @@ import os
 import shutil
 from dataclasses import fields
 from itertools import pairwise
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 import torch
 from checkpoints_over_ranks import done
 from ranks import run
+from test_fuzz_checkpoint import changed, said, written
 from test_resume import TINY
 
 from batchednodes import config
@@ -45,7 +45,7 @@ def ranks(count, jobs, place):
     """Runs jobs of the script over some ranks."""
     file = place / "jobs.json"
     file.write_text(json.dumps(jobs))
-    return {said["case"]: said for said in run(count, SCRIPT, str(file))}
+    return {one["case"]: one for one in run(count, SCRIPT, str(file))}
 
 
 def begun(name, folder):
@@ -57,10 +57,15 @@ def begun(name, folder):
 
 @pytest.fixture(scope="module")
 def left(tmp_path_factory):
-    """Returns a folder with checkpoints that two ranks have left, and those of one process, with its end."""
+    """Returns a folder with checkpoints that two ranks have left, and those of one process, with its end.
+
+    A disk was full for the second of two ranks, which say what they saw.
+    """
     place = tmp_path_factory.mktemp("left")
-    said = ranks(2, [begun(name, place / "two" / name) for name in CASES], place)
-    assert said["halted"]["done"] > 0
+    full = begun("columns", place / "full")[1] | {"full": 1, "beside": True}
+    told = ranks(2, [*(begun(name, place / "two" / name) for name in CASES), ["full", full]], place)
+    assert told["halted"]["done"] > 0
+    (place / "full.json").write_text(json.dumps(told["full"]))
     for name in CASES:
         done(None, **begun(name, place / "one" / name)[1])
         done(None, settings(name), str(place / "one" / name))
@@ -108,6 +113,13 @@ def test_one_process_reads_what_two_ranks_left(name, left):
     assert latest(Inside(left / "two" / name), CPU).clocks.time == found.clocks.time
 
 
+def lines(snapshot, name, g):
+    """Returns the rows of a network in a tensor."""
+    each = snapshot.edges if name in snapshot.state.on_edges else snapshot.layout.sizes
+    first = np.cumsum([0, *each])
+    return snapshot.state.tensors()[name][first[g] : first[g + 1]]
+
+
 def held(path, count, whole=False):
     """Returns what each of some ranks holds of a checkpoint, with its group and place in it."""
     sizes = header(path).sizes
@@ -139,13 +151,11 @@ def test_ranks_read_their_part_of_what_others_left(by, name, count, whole, left)
         for k, g in enumerate(networks):
             seen.setdefault(g, []).append((part, k))
     for g, parts in seen.items():
-        nodes = slice(first[g], first[g + 1])
-        for name_, tensor in all_.state.tensors().items():
-            if tensor.ndim < 2 or name_ in all_.state.on_edges or name_ in ("versions", "age"):
+        for field, tensor in all_.state.tensors().items():
+            if tensor.ndim < 2 or field == "age":
                 continue
-            places = [np.cumsum([0, *part.layout.sizes])[k : k + 2] for part, k in parts]
-            some = [part.state.tensors()[name_][a:b] for (part, _), (a, b) in zip(parts, places, strict=True)]
-            assert torch.equal(torch.cat(some, 1), tensor[nodes]), name_
+            some = [lines(part, field, k) for part, k in parts]
+            assert torch.equal(torch.cat(some, 1), lines(all_, field, g)), field
         blocks = [part.layout.block(part.state.versions, k) for part, k in parts]
         assert torch.equal(torch.cat(blocks, 1), all_.layout.block(all_.state.versions, g))
 
@@ -191,6 +201,36 @@ def test_damage_of_one_file_of_ranks_is_damage_of_their_checkpoint(left, tmp_pat
         checkpoint.load(Inside(place) / "checkpoints/000001", CPU)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("number", 0),
+        ("files", 3),
+        ("networks", [1]),
+        ("networks", []),
+        ("first", True),
+        ("columns", {"x": [0, 5]}),
+        ("columns", {"x": [5, 0]}),
+        ("sources", [[0, 1], [0, 1]]),
+        ("sources", [[1, 9]]),
+        ("sources", [[0, 0]]),
+        ("p", 9),
+        ("p", None),
+    ],
+)
+def test_what_files_of_ranks_say_of_their_part_is_true_or_damage(key, value, left, tmp_path):
+    place = shutil.copytree(left / "two" / "columns" / "checkpoints" / "000001", tmp_path / "000001")
+    for name in ("00000.safetensors", "00001.safetensors"):
+        whole = (place / name).read_bytes()
+        head = said(place / name)
+        if head["__metadata__"]["about"]["part"][key] != value:
+            written(changed(head, ("__metadata__", "about", "part", key), value), whole, place / name)
+            with pytest.raises(DamageError, match="checkpoint must hold all that a run needs"):
+                checkpoint.load(Inside(tmp_path) / "000001", CPU)
+            (place / name).write_bytes(whole)
+    checkpoint.load(Inside(tmp_path) / "000001", CPU)
+
+
 def test_what_ranks_were_killed_over_goes_away_and_old_checkpoints_of_both_kinds(left, tmp_path):
     place = shutil.copytree(left / "two" / "columns", tmp_path / "run")
     shutil.copytree(place / "checkpoints" / "000001", place / "checkpoints" / "000002.partial")
@@ -207,13 +247,10 @@ def test_what_ranks_were_killed_over_goes_away_and_old_checkpoints_of_both_kinds
     assert sorted(os.listdir(place / "checkpoints")) == ["000002.safetensors", "000003.safetensors"]
 
 
-def test_a_disk_that_is_full_for_one_of_several_ranks_leaves_no_checkpoint(tmp_path):
-    name = "columns"
-    job = begun(name, tmp_path / "run")
-    job[1] |= {"full": 1, "beside": True}
-    said = ranks(2, [job], tmp_path)[name]
-    assert len(said["warned"]) == 2
-    assert all("no checkpoint: " in one and "00001.safetensors cannot be written" in one for one in said["warned"])
-    assert said["raised"] == ["OSError"] * 2
-    assert said["names"] == [[], ["000004"]]
-    assert Path(tmp_path / "run" / "checkpoints" / "000004" / "00001.safetensors").exists()
+def test_a_disk_that_is_full_for_one_of_several_ranks_leaves_no_checkpoint(left):
+    told = json.loads((left / "full.json").read_text())
+    assert len(told["warned"]) == 2
+    assert all("no checkpoint: " in one and "00001.safetensors cannot be written" in one for one in told["warned"])
+    assert told["raised"] == ["OSError"] * 2
+    assert told["names"] == [[], ["000004"]]
+    check_whole(Inside(left / "full") / "checkpoints/000004")

@@ -19,7 +19,7 @@ from batchednodes.algorithms.share import Share
 from batchednodes.config import Every, sweep
 from batchednodes.numerics import ranks
 from batchednodes.numerics.memory import Chunks
-from batchednodes.numerics.ranks import World
+from batchednodes.numerics.world import World
 from batchednodes.results.checkpoints.checkpointer import Checkpointer
 from batchednodes.results.checkpoints.finding import newest
 from batchednodes.results.checkpoints.journal import RunJournal

@@ -179,7 +179,8 @@ def _joined(parts: Sequence[_Lists]) -> _Lists:
         found.append(replace(part, nodes=nodes, messages=messages, place=place, **told))
     names = [f.name for f in fields(_Lists) if f.name != "sequence"]
     columns = [[getattr(part, name) for part in found] for name in names]
-    return _Lists(*(np.concatenate(column) for column in columns), max(part.sequence for part in parts))
+    told = dict(zip(names, map(np.concatenate, columns), strict=True))
+    return replace(found[0], **told, sequence=max(part.sequence for part in parts))
 
 
 def _numbered(messages: np.ndarray, sender: np.ndarray, receiver: np.ndarray) -> None:

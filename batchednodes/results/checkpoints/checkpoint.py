@@ -65,7 +65,7 @@ def _tensors(snapshot: Snapshot, batch: Batch | None) -> dict[str, Tensor]:
     tensors |= {name: t.detach().cpu().contiguous().clone() for name, t in slots.items()}
     arrays = snapshot.arrays if batch is None or batch.part.number == 0 else {}
     if first:
-        arrays = clocks_of(snapshot.clocks) | arrays
+        arrays = clocks_of(snapshot.clocks) | {**arrays}
     return tensors | {name: tensor(array) for name, array in arrays.items()}
 
 

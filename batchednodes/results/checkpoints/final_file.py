@@ -252,7 +252,7 @@ class _Rows:
         """Writes the file; what fails while rows come is raised after them."""
         said = checkpoint.said(replace(self.snapshot, clocks=self.clocks), self.batch) | {"part": None}
         metadata = {"format": FORMAT, "about": json.dumps(said)}
-        arrays = checkpoint.clocks_of(self.clocks) | self.snapshot.arrays
+        arrays = checkpoint.clocks_of(self.clocks) | {**self.snapshot.arrays}
         kept = [*checkpoint.contents({name: checkpoint.tensor(array) for name, array in arrays.items()})]
         shapes = [(table.name, str(table.dtype)[6:], table.shape) for table in self.tables]
         shapes += [content[:3] for content in kept]

@@ -106,7 +106,8 @@ def groups(parts: Sequence[Part], networks: int) -> list[list[int]]:
     found = dict[tuple[int, ...], list[int]]()
     for k, part in enumerate(parts):
         found.setdefault(part.networks, []).append(k)
-        if part.first != (len(found[part.networks]) == 1) or part.number != k or part.files != len(parts):
+        place = part.number, part.files, part.first, part.p
+        if place != (k, len(parts), len(found[part.networks]) == 1, parts[0].p):
             raise ValueError(f"part {part.number} of {part.files} is in place {k} of {len(parts)}")
     if sorted(g for group in found for g in group) != list(range(networks)):
         raise ValueError(f"parts are of networks {shown([[*group] for group in found])}, of {networks}")
@@ -115,8 +116,8 @@ def groups(parts: Sequence[Part], networks: int) -> list[list[int]]:
         spans = [
             [part.columns.get(name, (0, 0)) for part in some] for name in {n for part in some for n in part.columns}
         ]
-        spans += zip(*(part.sources for part in some), strict=True)
-        begun = all(each[0][0] == 0 for each in map(list, spans))
+        spans += [[*each] for each in zip(*(part.sources for part in some), strict=True)]
+        begun = all(each[0][0] == 0 for each in spans)
         if not begun or any(a[1] != b[0] for each in spans for a, b in pairwise(each)):
             raise ValueError("parts do not have all columns, one after the other")
     return [*found.values()]

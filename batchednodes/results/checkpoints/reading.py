@@ -22,6 +22,7 @@ from batchednodes.events.messages.regrouping import Slots
 from batchednodes.events.regrouping import regrouped
 from batchednodes.events.timeline import Clocks
 from batchednodes.numerics.memory import exhausted
+from batchednodes.numerics.values import shown
 from batchednodes.results.checkpoints.file_format import TYPES
 from batchednodes.results.checkpoints.header import Header, about, check_whole, lacking, opened
 from batchednodes.results.checkpoints.journal import Said
@@ -104,6 +105,10 @@ class _Reader:
         self.parts = [said.part or Part.whole(said.tracked, 0) for said in saids]
         wanted = {*self.networks}
         found = groups(self.parts, self.sizes.size)
+        last = [self.parts[places[-1]] for places in found]
+        ends = {g: end for part in last for g, (_, end) in zip(part.networks, part.sources, strict=True)}
+        if any(ends[g] != t for g, t in enumerate(self.said.tracked)):
+            raise ValueError(f"parts have versions of {shown(ends)} sources")
         self.groups = [places for places in found if wanted & {*self.parts[places[0]].networks}]
         needed = {0} | {k for places in self.groups for k in places}
         self.files = {k: stack.enter_context(opened(paths[k], "pt")) for k in sorted(needed)}
@@ -129,7 +134,7 @@ class _Reader:
         arrays = {name: first.get_tensor(name).clone().numpy() for name in sorted(apart)}
         header = None if self.share is None else Header(clocks.time, self.said.nodes, self._width("x"), journal)
         edges = None if self.said.on_edges is None else tuple(self.said.on_edges[g] for g in self.networks)
-        state = State(*tensors, fields=kept)
+        state = State(*tensors, fields=kept, on_edges=frozenset(self.said.edges))
         return Snapshot(state, clocks, layout, journal, arrays, edges, self.said.beside, header)
 
     # -------------------------------------------------------------------------------------------------------- clocks
