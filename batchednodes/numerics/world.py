@@ -7,6 +7,7 @@ for one that hangs gives up after a while.
 Notation: R ranks.
 """
 
+import json
 import os
 import threading
 import time
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
@@ -249,7 +251,18 @@ def end(message: str, say: Callable[[str], object], lost: bool) -> NoReturn:
         speaks = ranks.number() == 0 or not lost
     if speaks:
         say(message)
+        _report(message)
     os._exit(2)
+
+
+def _report(message: str) -> None:
+    """Leaves a message where torchrun looks for what it reports of a rank that has failed."""
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if file is not None:
+        told = {"message": message, "errorCode": 2}
+        told["extraInfo"] = {"py_callstack": message, "timestamp": str(int(time.time()))}
+        with suppress(OSError):
+            Path(file).write_text(json.dumps({"message": told}), encoding="utf-8")
 
 
 def _group(members: Sequence[int], kinds: str) -> "dist.ProcessGroup":
