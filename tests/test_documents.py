@@ -46,7 +46,8 @@ ELSEWHERE = [
     r"tensorboard --logdir \S+ --host localhost",
     r"mkdir -p data && cp WHERE/YOU/HAVE/spambase\.data data/",
     r"python docs/examples/\w+\.py",
-    r"sbatch (--array=0-9 )?docs/examples/slurm\.sh mine\.yaml runs/mine",
+    r"sbatch (--array=0-9 )?docs/examples/slurm(_ranks)?\.sh mine\.yaml runs/mine",
+    r"(torchrun|batchednodes train) .*(--nproc-per-node|--ranks) .*",
 ]
 """Commands that are tested elsewhere, or that need what is not at hand."""
 

@@ -62,8 +62,9 @@ class Contacts:
         edges: tuple[Int64[Tensor, " w"], Int64[Tensor, " w"]] | None,
     ) -> "Contacts":  # fmt: skip
         """Returns some of them, whose rows lie elsewhere; arguments: see the fields of the same names."""
-        columns = (column[part] for column in (self.nodes, self.others, self.weights, self.times))
-        return Contacts(*columns, rows, senders, edges, self.pairs, None if self.idle is None else self.idle[part])
+        nodes, others, w, times = (column[part] for column in (self.nodes, self.others, self.weights, self.times))
+        idle = None if self.idle is None else self.idle[part]
+        return Contacts(nodes, others, w, times, rows, senders, edges, self.pairs, idle)
 
 
 def copied(phase: GossipPhase, part: slice) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ cut by sources.
 Notation: R ranks, w rows of a wave, x models.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -170,6 +170,31 @@ class Cut:
             for q, rows in enumerate(one.rows.split([*one.counts])):
                 write_(one.tensor, rows, came[q][k])
         return None if told is None else torch.cat([came[q][-1] for q in sizes]).squeeze(1)
+
+    def sent(self, shapes: Iterable[tuple[Sequence[int], int, int]], back: bool, told: int = 0) -> int:
+        """Returns the bytes that this rank sends to others in one exchange of rows.
+
+        Args:
+            shapes: of each tensor the rows that each rank is dealt, the columns of a whole row, and the bytes of a
+                number.
+            back: whether rows are put back; else they are taken.
+            told: rows of which a number is told besides, which this rank is dealt.
+
+        Example:
+            >>> from batchednodes.algorithms.cut import Cut
+            >>> from batchednodes.numerics.ranks import Ranks
+            >>> cut = Cut(Ranks(0, 2), {})
+            >>> x = (cut.counts(11), 100, 4)  # 5 and 6 rows, of which the ranks have 48 and 52 columns
+            >>> cut.sent([x], back=False), cut.sent([x], back=True)
+            (1152, 1040)
+        """
+        me, total = self.ranks.rank, 8 * told * (self.ranks.size - 1)
+        for counts, width, size in shapes:
+            wide = [b - a for a, b in pairwise(self.bounds(width))]
+            for q in range(self.ranks.size):
+                rows, columns = (counts[me], wide[q]) if back else (counts[q], wide[me])
+                total += _padded(rows * columns * size) * (q != me)
+        return total
 
     def _ends(self, one: Asked) -> list[int]:
         """Returns where the columns of each rank begin, of those that are asked for, and their number."""

@@ -89,6 +89,10 @@ class EdgeRows:
         """M."""
         return self.keys.numel()
 
+    def counts(self, networks: Networks) -> tuple[int, ...]:
+        """Returns the directed edges of each network."""
+        return tuple(np.diff(self.here.begins.numpy()[networks.offsets]).tolist())
+
     @functools.cached_property
     def even(self) -> bool:
         """Whether all nodes have d neighbours."""

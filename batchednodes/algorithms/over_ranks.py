@@ -22,6 +22,7 @@ from batchednodes.algorithms.edge_rows import EdgeRows
 from batchednodes.algorithms.state import State
 from batchednodes.algorithms.versions import Layout
 from batchednodes.numerics.memory import send
+from batchednodes.numerics.rows import write_
 
 SAME = ("age",)
 """Fields that all ranks have whole: they follow from events alone."""
@@ -59,7 +60,7 @@ class Taken:
         rows = cut.take(_asked(cut, state, dealt))
         found = dict(zip(dealt, rows, strict=True))
         own = (state.versions[:0], state.updated, state.gained, state.diverged_at)
-        made = State(found.pop("x"), *own, found, cut.whole, state.travels, state.on_edges & dealt.keys())
+        made = State(found.pop("x"), *own, found, dict(cut.whole), state.travels, state.on_edges & dealt.keys())
         return Taken(cut, state, made)
 
     def put_(self, dealt: Mapping[str, Dealt], told: Tensor | None = None) -> Tensor | None:
@@ -106,7 +107,8 @@ def update_(
     if counts[cut.ranks.rank]:
         work_(taken.state, share)
     since = taken.put_(dealt, state.diverged_at.index_select(0, nodes[share]))
-    state.diverged_at.index_copy_(0, nodes, since)
+    assert since is not None
+    write_(state.diverged_at.unsqueeze(1), nodes, since.unsqueeze(1))
 
 
 def meet_(
@@ -168,11 +170,52 @@ def round_(cut: Cut, state: State, nodes: slice, edges: EdgeRows | None, work_: 
         found[name][places[name]] = cut.joined(own[places[name]], width)
     x = found.pop("x")
     kept = {name: state.fields[name] for name in SAME if name in state.fields}
-    made = replace(state, x=x, versions=state.versions[:0], fields=found | kept, columns=cut.whole)
+    made = replace(state, x=x, versions=state.versions[:0], fields=found | kept, columns=dict(cut.whole))
     result = work_(made)
     for name, part in places.items():
         _named(state, name)[part] = _named(made, name)[part][:, cut.columns(cut.widths[name])]
     return result
+
+
+def sent_by_update(
+    cut: Cut, w: int, items: Mapping[str, int], on_edges: Mapping[str, int] | None = None, edges: Sequence[int] = ()
+) -> int:
+    """Returns the bytes that this rank sends to others in an update wave, by two exchanges.
+
+    Args:
+        cut: how tensors are cut.
+        w: rows of the wave.
+        items: bytes of a number of "x", and of the fields on nodes that updates see or change.
+        on_edges: the same of such fields on edges.
+        edges: edges of the nodes that each rank is dealt.
+    """
+    counts = cut.counts(w)
+    shapes = _shapes(cut, items, counts) + _shapes(cut, on_edges or {}, edges)
+    return cut.sent(shapes, back=False) + cut.sent(shapes, back=True, told=counts[cut.ranks.rank])
+
+
+def sent_by_contacts(
+    cut: Cut, w: int, items: Mapping[str, int], pairs: bool, both: bool, inboxes: Mapping[str, int] | None = None
+) -> int:
+    """Returns the bytes that this rank sends to others in a wave of contacts that are no products, likewise.
+
+    Args:
+        cut: how tensors are cut.
+        w: lines of the wave: one for each contact, two for each meeting.
+        items: bytes of a number of "x", and of all fields on nodes and edges.
+        pairs: whether they are meetings.
+        both: whether rows that are read change, too.
+        inboxes: bytes of a number of fields that add up what comes.
+    """
+    counts = cut.counts(w, 2 if pairs else 1)
+    all_ = counts if pairs else [2 * count for count in counts]
+    added = _shapes(cut, inboxes or {}, counts)
+    read, written = (_shapes(cut, items, of) + added for of in (all_, all_ if both else counts))
+    return cut.sent(read, back=False) + cut.sent(written, back=True)
+
+
+def _shapes(cut: Cut, items: Mapping[str, int], counts: Sequence[int]) -> list[tuple[Sequence[int], int, int]]:
+    return [(counts, cut.widths[name], size) for name, size in items.items()]
 
 
 def sources(cut: Cut, layout: Layout, own: Int64[Tensor, " n"]) -> tuple[Layout, Int64[Tensor, " n"]]:

@@ -154,6 +154,7 @@ def plan_command(
     measure: Annotated[
         bool, typer.Option("--measure", help="Run a few waves and a mark, and say how long the whole run would take.")
     ] = False,
+    over: Ranks = None,
 ) -> None:
     """Shows the data, graph, expected events, waves and memory of a config, and whether it fits; leaves nothing.
 
@@ -162,7 +163,7 @@ def plan_command(
     chosen = config.load(settings, overrides or [])
     start.check_torch()
     made = preflight.prepare(sweep.points(chosen))
-    commands.show_plan(made, measure)
+    commands.show_plan(made, measure, over or ranks.size())
 
 
 @app.command("list")

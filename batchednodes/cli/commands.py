@@ -25,6 +25,7 @@ from batchednodes.results import tables
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.paths import OutputFolder, states
 from batchednodes.results.metrics import catalogue
+from batchednodes.simulation import setup
 from batchednodes.simulation.build import assembly, datasets, learning
 from batchednodes.simulation.engine import Progress as Advance
 from batchednodes.simulation.planning import plan
@@ -99,14 +100,21 @@ def to_go_on(place: OutputFolder) -> str:
     return f"to go on: batchednodes resume {shlex.quote(str(place.folder))}"
 
 
-def show_plan(prepared: Preflight, measured: bool) -> None:
-    """Prints the graph, the data and the plan of a batch of networks; measured: and how long it would take."""
+def show_plan(prepared: Preflight, measured: bool, over: int = 1) -> None:
+    """Prints the graph, the data and the plan of a batch of networks.
+
+    Args:
+        prepared: the networks.
+        measured: whether to say how long it would take, too.
+        over: ranks of one machine that are to run it; the plan is then that of the one which needs most.
+    """
     if measured:
         start.wake_collector()
     configs = prepared.configs
-    plan.screen(configs, prepared.sizes)
+    plan.screen(configs, prepared.sizes, over)
     events = prepared.events or assembly.timeline(configs)
     made, graph = plan.plan(configs, events, prepared.sizes), connectivity(configs[0], events, 0)
+    shares = setup.plans(prepared, events, over) if over > 1 else []
     dealt = prepared.take() or []
     if dealt and made.fits:
         learning.check_lookups(configs, dealt)
@@ -118,7 +126,8 @@ def show_plan(prepared: Preflight, measured: bool) -> None:
     contacts = {f"{label}{first}": value for label, value in graph.words().items()}
     time_of = measure.measure(prepared, made, events) if measured and made.fits else None
     terminal, times = console(), [] if time_of is None else [time_of.ways, _times(time_of)]
-    _show_plan(terminal, made, [_counts(made), known, contacts, *_sizes(made), *times])
+    largest = max(shares, key=lambda one: one.total, default=made)
+    _show_plan(terminal, made, [_counts(made), known, contacts, *_shares(shares), *_sizes(largest), *times])
     if time_of is not None and time_of.marks_dominate:
         terminal.print("marks take most of the time: raise run.mark_every, or score fewer nodes by run.eval_nodes")
 
@@ -322,6 +331,27 @@ def _sizes(made: Plan) -> list[dict[str, str]]:
     """Returns what memory a plan needs, by part and whole, in words."""
     whole = {"total": gib(made.total), "free": gib(made.available), "fits": "yes" if made.fits else "no"}
     return [{part: gib(size) for part, size in made.memory.items()}, whole]
+
+
+def _shares(shares: Sequence[Plan]) -> list[dict[str, str]]:
+    """Returns how ranks share the networks of a run, and what they say to each other, in words."""
+    if not shares:
+        return []
+    together = [one.ranks for one in shares]
+    found = {
+        "ranks": f"{shares[0].beside:,}",
+        "networks of a rank": _range([one.networks for one in shares]),
+        "ranks that hold a network together": _range(together),
+    }
+    said = [one.traffic for one in shares if one.traffic is not None]
+    if said:
+        found["bytes that a rank sends a simulated second"] = f"{max(one.bytes for one in said):,.0f}"
+        found["exchanges a simulated second"] = f"{max(one.exchanges for one in said):,.1f}"
+    return [found | {"memory of the rank that needs most": ""}]
+
+
+def _range(numbers: Sequence[int]) -> str:
+    return " to ".join(f"{number:,}" for number in dict.fromkeys((min(numbers), max(numbers))))
 
 
 def _times(measured: "measure.WallTime") -> dict[str, str]:

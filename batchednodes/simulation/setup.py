@@ -6,9 +6,9 @@ from dataclasses import asdict, replace
 
 import torch
 
-from batchednodes.algorithms.share import Share
+from batchednodes.algorithms.share import Share, dealt
 from batchednodes.events.timeline import Timeline
-from batchednodes.numerics import devices
+from batchednodes.numerics import devices, ranks
 from batchednodes.numerics.memory import Chunks
 from batchednodes.numerics.world import World
 from batchednodes.results.checkpoints.checkpoint import Snapshot
@@ -16,7 +16,7 @@ from batchednodes.simulation.build import assembly
 from batchednodes.simulation.build.assembly import Simulation
 from batchednodes.simulation.engine import automatic_window
 from batchednodes.simulation.job import ComputePlan, Job
-from batchednodes.simulation.planning.plan import plan, screen
+from batchednodes.simulation.planning.plan import Plan, plan, screen
 from batchednodes.simulation.planning.preflight import Preflight, networks
 from batchednodes.simulation.resume import warm_start
 from batchednodes.simulation.resume.warm_start import Origin
@@ -30,27 +30,47 @@ def assembled(job: Job, find: Find) -> Iterator[tuple[Simulation, ComputePlan, S
     """Yields all parts of a run, and where it goes on, or its models come from; torch has the threads that it needs."""
     made, configs = job.made, job.made.configs
     start = find(None) if job.world is None else None
-    screen(configs, made.sizes)
+    screen(configs, made.sizes, ranks.size())
     whole = made.events or assembly.timeline(configs)
     need = plan(configs, whole, made.sizes)
-    need.refuse_unless_fits()
     means = ComputePlan(Chunks(**job.told(asdict(need.chunks))), job.told(need.threads), job.told(need.copies))
     if job.world is not None:
-        share, start = _dealt(job.world, _work(job.made, whole), find)
+        share, start = _dealt(job.world, work(job.made, whole), find)
         means = replace(means, share=share)
     if start is not None and start.journal.devices[-1] == devices.label(start.state.x.device):
         means = replace(means, chunks=Chunks(**start.journal.chunks))
         if job.world is None:
             means = replace(means, threads=start.journal.threads)
-    own, events, dealt = job.own(means.share), whole, made.take()
+    own, events, data = job.own(means.share), whole, made.take()
     if means.share is not None and len(own) < len(configs):
-        events, dealt = assembly.timeline(own), dealt and [dealt[g] for g in means.share.networks]
+        events, data = assembly.timeline(own), data and [data[g] for g in means.share.networks]
+    if means.share is not None:
+        sizes = [made.sizes[g] for g in means.share.networks]
+        need = plan(own, events, sizes, means.share.ranks.size, ranks.of_machine()[1])
+    need.refuse_unless_fits()
     with threads(means.threads):
         share, state = means.share, None if start is None else start.state
         group = None if share is None or share.ranks.size == 1 else share.ranks
-        run = assembly.assemble(own, events, means.chunks, state, dealt, group, automatic_window(whole))
+        run = assembly.assemble(own, events, means.chunks, state, data, group, automatic_window(whole))
         branched = start is None and job.settings.run.start_from is not None
         yield run, means, _branched(job, run, share) if start is None and branched else start
+
+
+def plans(made: Preflight, events: Timeline, count: int) -> list[Plan]:
+    """Returns what each group of some ranks of one machine, to which networks are dealt, will do and need.
+
+    Args:
+        made: the networks.
+        events: their timeline.
+        count: ranks.
+    """
+    groups, sizes = dealt(work(made, events), count)
+    found = list[Plan]()
+    for numbers, together in zip(groups, sizes, strict=True):
+        own = [made.configs[g] for g in numbers]
+        some = events if len(own) == len(made.configs) else assembly.timeline(own)
+        found.append(plan(own, some, [made.sizes[g] for g in numbers], together, count))
+    return found
 
 
 def _dealt(world: World, work: Sequence[float], find: Find) -> tuple[Share, Snapshot | None]:
@@ -69,7 +89,7 @@ def _branched(job: Job, run: Simulation, share: Share | None) -> Origin:
     return warm_start.start_(run.state, run.declared, sizes, job.settings, run.cut, held)
 
 
-def _work(made: Preflight, events: Timeline) -> list[float]:
+def work(made: Preflight, events: Timeline) -> list[float]:
     """Returns how much there is to do in each network: contacts, and examples of updates, in a simulated second."""
     found = []
     for g, (c, size) in enumerate(zip(made.configs, made.sizes, strict=True)):

@@ -8,7 +8,7 @@ Notation: n nodes, g networks, m messages under way, k snapshots, s slots, q par
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple, no_type_check
 
 import numpy as np
@@ -177,7 +177,8 @@ def _joined(parts: Sequence[_Lists]) -> _Lists:
         place = np.where(in_slot, part.place - part.nodes.size + n + s, part.place + i)
         told = {"network": part.network + g, "owner": part.owner + g, "free": part.free + s}
         found.append(replace(part, nodes=nodes, messages=messages, place=place, **told))
-    columns = zip(*((vars(part)[name] for name in vars(parts[0]) if name != "sequence") for part in found), strict=True)
+    names = [f.name for f in fields(_Lists) if f.name != "sequence"]
+    columns = [[getattr(part, name) for part in found] for name in names]
     return _Lists(*(np.concatenate(column) for column in columns), max(part.sequence for part in parts))
 
 

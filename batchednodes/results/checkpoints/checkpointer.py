@@ -253,8 +253,8 @@ class Checkpointer:
             return self._path
         try:
             self._write(snapshot, batch)
-        except OSError as error:
-            self.why = str(error)
+        except _FAILURES as error:
+            self._note(error)
         with warnings.catch_warnings(action="ignore"):
             why = self._end(self.together.failure(self.why))
         why = self.together.told(lambda: why)

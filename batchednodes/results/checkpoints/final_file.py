@@ -178,7 +178,8 @@ class _Rows:
                 width = int(self.tracked[g])
                 yield _Table(f"{VERSIONS}.{g}", (int(self.sizes[g]), width), self.dtype, width, [run])
         if self.snapshot.clocks.in_flight is not None:
-            behind = lambda: self.state.versions[self.layout.numbers :].view(-1, int(self.layout.kinds.max()))  # noqa: E731
+            slots = self.layout.place.numel() - self.layout.network.size
+            behind = lambda: self.state.versions[self.layout.numbers :].view(slots, int(self.layout.kinds.max()))  # noqa: E731
             widest = [
                 [(0, max(end - first for first, end in self.parts[k].sources)) for k in places]
                 for places in self.groups
@@ -187,52 +188,63 @@ class _Rows:
             yield _Table(f"{SLOTS}{VERSIONS}", (t * sum(run.rows.size for run in runs),), self.dtype, t, runs)
 
     def _gathered(self, table: _Table) -> Iterator[Tensor]:
-        """Yields the rows of a table, whole, some at a time; on ranks that are not the first, nothing of them."""
-        each = max(1, _BLOCK // max(1, table.width * table.dtype.itemsize))
+        """Yields the rows of a table, whole, some at a time; nothing on ranks that are not the first."""
+        row = max(1, table.width * table.dtype.itemsize)
+        each, batch = max(1, _BLOCK // row), list[_Run]()
         for run in table.runs:
             for first in range(0, run.rows.size, each):
-                yield self._whole(table, run.of(slice(first, first + each)))
+                batch.append(run.of(slice(first, first + each)))
+                if row * sum(some.rows.size for some in batch) >= _BLOCK:
+                    yield from self._sent(table, batch)
+                    batch.clear()
+        yield from self._sent(table, batch)
 
-    def _whole(self, table: _Table, run: _Run) -> Tensor:
-        """Returns some rows, whole, on the first rank; what there is of them on others."""
-        places, rows = self.groups[run.group], run.rows.size
-        spans = [(0, table.width)] if run.spans is None else run.spans
-        places = places[: len(spans)]
-        dtype = table.dtype  # that of versions may be another here
-        own = torch.empty(0, dtype=dtype)
-        if self.together.all.rank in places:
-            own = (
-                run.own()
-                .index_select(0, torch.from_numpy(run.rows).to(self.state.x.device))
-                .cpu()
-                .to(dtype)
-                .contiguous()
-            )
-        if places == [0]:
-            pieces = [own]
+    def _sent(self, table: _Table, batch: Sequence[_Run]) -> Iterator[Tensor]:
+        """Yields the rows of some runs, which ranks send by one exchange."""
+        ranks, own = self.together.all, [self._own(table, run) for run in batch]
+        sizes = [0] * ranks.size
+        for run in batch:
+            for k, each in self._widths(table, run):
+                sizes[k] += run.rows.size * each
+        if any(sizes[1:]):
+            send = torch.cat([piece.flatten() for piece in own]).view(torch.uint8)
+            sent = [send.numel() if q == 0 else 0 for q in range(ranks.size)]
+            received = [size * table.dtype.itemsize if self.together.first else 0 for size in sizes]
+            came = [part.clone().view(table.dtype) for part in ranks.exchange(send, sent, received).split(received)]
         else:
-            sizes = [rows * (end - first) for first, end in spans]
-            pieces = [piece.view(rows, -1) for piece in self._sent(own, dict(zip(places, sizes, strict=True)))]
-        if not self.together.first:
-            return own
+            came = [torch.cat([piece.flatten() for piece in own])] if own else []
+        first = [0] * ranks.size
+        for run in batch if self.together.first else ():
+            pieces = list[Tensor]()
+            for k, each in self._widths(table, run):
+                size = run.rows.size * each
+                pieces.append(came[k][first[k] : first[k] + size].view(run.rows.size, each))
+                first[k] += size
+            yield self._whole(table, run, pieces)
+
+    def _widths(self, table: _Table, run: _Run) -> list[Span]:
+        """Returns the ranks that hold rows, and how many columns each."""
+        spans = [(0, table.width)] if run.spans is None else run.spans
+        return [(k, end - first) for k, (first, end) in zip(self.groups[run.group], spans, strict=False)]
+
+    def _own(self, table: _Table, run: _Run) -> Tensor:
+        """Returns what this rank holds of some rows."""
+        if self.together.all.rank not in dict(self._widths(table, run)):
+            return torch.empty(0, dtype=table.dtype)
+        rows = torch.from_numpy(run.rows).to(self.state.x.device)
+        return run.own().index_select(0, rows).cpu().to(table.dtype)
+
+    def _whole(self, table: _Table, run: _Run, pieces: Sequence[Tensor]) -> Tensor:
+        """Returns some rows from what each rank has of them."""
         if run.owner is None:
-            return torch.cat(pieces, 1) if len(pieces) > 1 else pieces[0]
-        out = torch.zeros(rows, table.width, dtype=dtype)
+            return torch.cat([*pieces], 1)
+        out = torch.zeros(run.rows.size, table.width, dtype=table.dtype)
         for g in np.unique(run.owner).tolist():
             some, local = torch.from_numpy(run.owner == g), self._of(g, self.sizes)[2]
-            for k, piece in zip(places, pieces, strict=True):
+            for k, piece in zip(self.groups[run.group], pieces, strict=True):
                 first, end = self.parts[k].sources[local]
                 out[some, first:end] = piece[some, : end - first]
         return out
-
-    def _sent(self, own: Tensor, sizes: dict[int, int]) -> list[Tensor]:
-        """Returns what ranks send to the first one, of some numbers each; nothing on others."""
-        ranks, item = self.together.all, own.element_size()
-        send = own.flatten().view(torch.uint8)
-        sent = [send.numel() if q == 0 else 0 for q in range(ranks.size)]
-        received = [sizes.get(q, 0) * item if self.together.first else 0 for q in range(ranks.size)]
-        got = ranks.exchange(send, sent, received).split(received)
-        return [got[q].clone().view(own.dtype) for q in sizes] if self.together.first else []
 
     # ------------------------------------------------------------------------------------------------------- the file
 

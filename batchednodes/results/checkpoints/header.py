@@ -22,7 +22,7 @@ from batchednodes.events.messages.records import MESSAGE, NODE
 from batchednodes.numerics.values import shown
 from batchednodes.results.checkpoints.file_format import TYPES, Content, checksum
 from batchednodes.results.checkpoints.journal import RunJournal, Said
-from batchednodes.results.checkpoints.part import files
+from batchednodes.results.checkpoints.part import DamageError, files
 from batchednodes.results.folder.inside import BorderError, Inside
 from batchednodes.results.folder.node_file import check_nodes
 from batchednodes.results.folder.paths import METRICS, states
@@ -58,10 +58,6 @@ _NEEDED = {"x", "versions", "updated", "gained", "diverged_at"}
 
 _BLOCK = 1 << 24
 """Bytes of a file that are read at once."""
-
-
-class DamageError(ValueError):
-    """A file that is not as it was written."""
 
 
 @dataclass(frozen=True)
@@ -274,19 +270,25 @@ def finite(folder: Inside) -> Iterator[tuple[Inside, Header]]:
 
 
 def check_whole(path: Inside) -> None:
-    """Checks that a file holds what its checksum says; reads it to the end.
+    """Checks that a checkpoint, a file or the files of several ranks, holds what checksums say; reads it to the end.
 
     Raises:
         DamageError: it does not.
         OSError: it cannot be read.
     """
-    for file_path in files(path):
+    found = files(path)
+    for file_path in found:
         with opened(file_path, "np") as file:
             metadata = file.metadata() or {}
         if not _matches(file_path, metadata):
             raise DamageError(
                 f"checkpoint must be as it was written, got {file_path} with another checksum: it is damaged"
             )
+    if path.is_folder():
+        with opened(found[0], "np") as file:
+            part = about(found[0], file).part
+        if part is None or part.files != len(found):
+            raise DamageError(f"checkpoint must have all its files, got {path} with {len(found)}")
 
 
 def _matches(path: Inside, metadata: Mapping[str, str]) -> bool:

@@ -21,6 +21,10 @@ Span = tuple[int, int]
 """The first of some columns, and the end."""
 
 
+class DamageError(ValueError):
+    """A file that is not as it was written."""
+
+
 @dataclass(frozen=True)
 class Part:
     """What of a batch a file, or a rank, holds."""
@@ -124,8 +128,14 @@ def name(number: int) -> str:
 
 
 def files(path: Inside) -> list[Inside]:
-    """Returns the files of a checkpoint, which is one or a folder of some; those of parts in their order."""
+    """Returns the files of a checkpoint, which is one or a folder of some; those of parts in their order.
+
+    Raises:
+        DamageError: the folder has none.
+    """
     if not path.is_folder():
         return [path]
     found = [file for file in path.names() if file.endswith(".safetensors")]
-    return [path / file for file in sorted(found)] or [path / name(0)]
+    if not found:
+        raise DamageError(f"checkpoint must be a file, or a folder of those of ranks, got {path} without any")
+    return [path / file for file in sorted(found)]

@@ -266,7 +266,8 @@ class _Reader:
         self, layout: Layout, clocks: Clocks, slots: Slots | None, rows: Sequence[tuple[np.ndarray, np.ndarray]]
     ) -> Tensor:
         """Returns the versions that are wanted, as one flat tensor."""
-        layout.reserve(sum(here.size for _, here in rows))
+        count = sum(here.size for _, here in rows)
+        layout.reserve(count)
         found = [self.files[places[0]] for places in self.groups]
         kinds = {
             file.get_slice(name).get_dtype() for file in found for name in [*file.keys()] if name.startswith(VERSIONS)
@@ -279,7 +280,7 @@ class _Reader:
                 for _, there, here in _overlap(k, self.parts[k].sources[local], self._sources(g)):
                     block[:, here] = self._table(k, local, at)[:, there]
         table, some = (
-            versions[layout.numbers :].view(-1, int(layout.kinds.max())),
+            versions[layout.numbers :].view(count, int(layout.kinds.max())),
             [*zip(self.groups, rows, strict=True)],
         )
         for places, (old, new) in some:

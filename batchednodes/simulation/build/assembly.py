@@ -178,7 +178,7 @@ def assemble(
         tracking = tracking.over(rowwise.cut, executor.algorithm.layout, executor.algorithm.own)
     evaluator = _evaluator(configs, events, problem, (tracking, rowwise), (chunks, scored))
     evaluator.measured(state, 0.0, np.zeros(events.networks.n, bool))  # what a user's metric cannot is refused here
-    edges = None if rowwise.edges is None else tuple(rowwise.edges.begins[events.networks.offsets].diff().tolist())
+    edges = None if rowwise.edges is None else rowwise.edges.counts(events.networks)
     return Simulation(engine, state, declared, evaluator, problem, chunks, updated, labels, rowwise.cut, edges)
 
 

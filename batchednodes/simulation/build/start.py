@@ -15,6 +15,7 @@ from torch import Tensor
 from batchednodes.algorithms.cut import Cut
 from batchednodes.algorithms.edge_rows import EdgeRows
 from batchednodes.algorithms.fields import Field
+from batchednodes.algorithms.over_ranks import SAME
 from batchednodes.algorithms.state import State, begin, joined
 from batchednodes.algorithms.versions import Layout, dtype_for
 from batchednodes.config import Config
@@ -100,7 +101,7 @@ class Start:
 
     def _columns(self, cut: Cut, slots: int, versions: Tensor) -> State:
         """Returns this rank's columns of the state at t = 0."""
-        parts = {name: cut.columns(width) for name, width in cut.widths.items()}
+        parts = {name: slice(0, width) if name in SAME else cut.columns(width) for name, width in cut.widths.items()}
         like = self._empty(0)
         none = begin(like, versions, self.n, self.declared, 0)
         rows = {name: self.n + slots * (name == "x" or name in none.travels) for name in parts}

@@ -88,6 +88,12 @@ class MemoryBudget:
     """Bytes of what all models share: frozen parameters and buffers [B]."""
     neighbours: int = 0
     """The most that a node has, where something lives on edges; 0: not known, about as many as the mean."""
+    ranks: int = 1
+    """How many hold these networks together: each has some columns of what has a row for each node or message."""
+
+    def share(self, size: int) -> int:
+        """Returns the bytes of one rank, of rows of some bytes that are cut by columns."""
+        return -(-size // self.ranks)
 
     @property
     def item(self) -> int:
@@ -226,12 +232,12 @@ class MemoryBudget:
         return most if many or examples * self.convolved > _WORTH_CONVOLVED else 1
 
     def state(self, n: int, versions: int) -> int:
-        """Returns the bytes of what a checkpoint holds; versions: theirs [B]."""
+        """Returns the bytes of what a checkpoint of this rank holds; versions: those of all ranks [B]."""
         parts = self.tensors(n, versions)
         return sum(parts[name] for name in ("models", "versions", *self.fields(n)))
 
     def tensors(self, n: int, versions: int) -> dict[str, int]:
-        """Returns the bytes of what lives as long as the run; versions: theirs [B]."""
+        """Returns the bytes of what lives as long as the run; versions: those of all ranks [B]."""
         samples, own = sum(s.samples for s in self.sizes), self.config.task.own_tests
         tested = [s.test_samples * (2 if own == "dealt" else 1) for s in self.sizes]
         share = own if isinstance(own, float) else 0.0
@@ -244,10 +250,10 @@ class MemoryBudget:
         stays = sum(8 * count * each for count, each in targets)  # training targets, whose features stay in files
         blocks = 9 * (2 * self.own_rows + self.nodes) if self.own_rows else 0
         return {
-            "models": n * self.p * self.item,
+            "models": self.share(n * self.p * self.item),
             **({"shared by all models": self.shared} if self.shared else {}),
             **self.fields(n),
-            "versions": versions,
+            "versions": self.share(versions),
             "data": sum(count * (self._example(s) + self.item * self.kept) for count, s in rows) + stays + blocks,
             "data while it is loaded (host)": sum(count * s.numbers * 8 for count, s in copied) + stays,
             "sampler and clocks (host)": 12 * samples + 260 * n,
@@ -270,16 +276,16 @@ class MemoryBudget:
         """Returns the bytes of what some nodes keep besides their models, or of what travels with as many messages."""
         kept = {name: one for name, one in self.declared.items() if one.travels or not travelling}
         sizes = {
-            fields.LABELS.get(name, name): one.rows(n, self.edges) * one.size(self.p, self.item)
+            fields.LABELS.get(name, name): self.share(one.rows(n, self.edges) * one.size(self.p, self.item))
             for name, one in kept.items()
         }
         return dict.fromkeys(fields.LABELS.values(), 0) | sizes
 
     def messages(self, events: MessageTimeline, versions: int) -> dict[str, int]:
         """Returns the bytes of what is under way; versions: of one slot [B]."""
-        row, room = self.p * self.item + sum(self.fields(1, travelling=True).values()), events.forecast.room
+        row, room = self.share(self.p * self.item) + sum(self.fields(1, travelling=True).values()), events.forecast.room
         return {
-            "models under way": events.slots * (row + versions),
+            "models under way": events.slots * (row + self.share(versions)),
             "messages (host)": int(
                 in_flight(events.networks.n, events.parts)
                 + 3 * room * (MESSAGE.itemsize + 8 * events.parts + 8)
@@ -296,7 +302,7 @@ class MemoryBudget:
         return norms | {
             "local updates": max(rows * self.update_row, self.most) * (2 if graphs else 1),
             "evaluation": chunks.evaluate * self.evaluated_row,
-            "mixing": writes * (widths + 12 * tracked + 64),
+            "mixing": writes * (self.share(widths + 12 * tracked) + 64),
         }
 
 
@@ -317,10 +323,11 @@ def _contacts(configs: Sequence[Config]) -> float:
         return sum(c.network.topology.contacts(c.network.nodes) for c in configs)
 
 
-def misfit(parts: Sequence[tuple[str, int]], available: int, device: str) -> str:
-    """Returns the message about parts that do not fit together."""
+def misfit(parts: Sequence[tuple[str, int]], available: int, device: str, ranks: int = 1) -> str:
+    """Returns the message about parts that do not fit together; ranks: that share the memory of one machine."""
     largest = ", ".join(f"{name} {gib(size)}" for name, size in sorted(parts, key=lambda part: -part[1])[:3])
     needed = f"{gib(sum(size for _, size in parts))} needed with {gib(available)} free on {device}"
+    needed += f" for each of the {ranks} ranks of a machine" if ranks > 1 else ""
     remedy = "lower network.nodes, the model or staleness.track, or use a smaller dtype"
     if any(name.startswith("data") for name, _ in sorted(parts, key=lambda part: -part[1])[:1]):
         remedy = "lower the number of samples, or leave them in their file (task.data.memory=mapped)"

@@ -36,6 +36,8 @@ from batchednodes.simulation.build.statistics import check_statistics
 from batchednodes.simulation.engine import automatic_window, slots
 from batchednodes.simulation.planning import memory_plan
 from batchednodes.simulation.planning.memory_plan import SHARE, MemoryBudget, misfit
+from batchednodes.simulation.planning.traffic import Sample, Traffic, traffic
+from batchednodes.simulation.planning.traffic import memory as between
 from batchednodes.simulation.prefetch import ALIVE, PART, READ
 
 _EVENT_BYTES = 160
@@ -88,6 +90,12 @@ class Plan:
     """Shape and type of the features of an example, as the module gets them."""
     copies: bool
     """Whether there is memory to copy the state for checkpoints; else the run waits while they are written."""
+    ranks: int = 1
+    """How many hold these networks together; memory is that of each of them."""
+    beside: int = 1
+    """Ranks of one machine, which share the memory of its host."""
+    traffic: Traffic | None = None
+    """What each of them says to the others; None: there is one."""
 
     @property
     def total(self) -> int:
@@ -102,7 +110,12 @@ class Plan:
     def refuse_unless_fits(self) -> None:
         """Raises ValueError, with the numbers, if the run does not fit."""
         if not self.fits:
-            raise ValueError(misfit(self._parts(), self.available, self.device))
+            raise ValueError(misfit(self._parts(), self.available, self.device, self.beside))
+        hosted = [part for part in self.memory.items() if "(host)" in part[0]]
+        if self.device != "cpu" and self.beside > 1:
+            there = memory_plan.free_host() // self.beside
+            if sum(size for _, size in hosted) > SHARE * there:
+                raise ValueError(misfit(hosted, there, "cpu", self.beside))
 
     def _parts(self) -> list[tuple[str, int]]:
         """Returns name and bytes of each part on the device; where that is the CPU, the host's are."""
@@ -110,12 +123,13 @@ class Plan:
 
 
 @own()
-def screen(configs: Sequence[Config], sizes: list[DataSizes] | None = None) -> None:
+def screen(configs: Sequence[Config], sizes: list[DataSizes] | None = None, ranks: int = 1) -> None:
     """Checks that what the settings alone say fits in memory, before anything of the size of n is made.
 
     Args:
         configs: settings of each network.
         sizes: of the data of each; None: they are asked for.
+        ranks: how many hold these networks together.
 
     Raises:
         ValueError: graphs, models, data and clocks do not fit; or the model, the data or the device does not exist.
@@ -126,7 +140,8 @@ def screen(configs: Sequence[Config], sizes: list[DataSizes] | None = None) -> N
     personal.personal(configs, stack, where)  # patterns that name nothing are refused here
     check_statistics(config, stack)
     places = {str(place): free(place) for place in {where, torch.device("cpu")}}
-    memory_plan.screen(MemoryBudget(configs, stack.p, found, shared=stack.shared), devices.kind(where), places)
+    need = MemoryBudget(configs, stack.p, found, shared=stack.shared, ranks=ranks)
+    memory_plan.screen(need, devices.kind(where), places)
 
 
 def _neighbours(config: Config, events: Timeline) -> int:
@@ -142,13 +157,21 @@ def _neighbours(config: Config, events: Timeline) -> int:
 
 
 @own()
-def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | None = None) -> Plan:
+def plan(
+    configs: Sequence[Config],
+    events: Timeline,
+    sizes: list[DataSizes] | None = None,
+    ranks: int = 1,
+    beside: int = 1,
+) -> Plan:
     """Returns the plan of a batch of networks.
 
     Args:
         configs: settings of each network.
         events: their timeline.
         sizes: of the data of each; None: they are asked for.
+        ranks: how many hold these networks together, each some columns of them: memory is then that of each.
+        beside: ranks of one machine, which share the memory of its host.
 
     Raises:
         ValueError: a setting does not fit the others, or the device or a file does not exist.
@@ -159,15 +182,16 @@ def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | N
     stack = learning.skeleton(config, sizes[0], DTYPES[config.dtype], here)
     updates, gossips = events.expected(config.run.until)
     memory_plan.refuse_endless(updates + gossips)
-    need = MemoryBudget(configs, stack.p, sizes, shared=stack.shared, neighbours=_neighbours(config, events))
+    most = _neighbours(config, events)
+    need = MemoryBudget(configs, stack.p, sizes, shared=stack.shared, neighbours=most, ranks=ranks)
     tables = _versions(need, events)
     messages = _mail(need, events, tables.slot)
-    per_event, writes = _sample(events, config)
+    sample = _sample(events, config)
     need, kind = _measured(need, stack, here, free(where))
     cuda = devices.is_cuda(where)
     chunks = need.chunks(cuda, need.nodes, updates)
     memory = need.tensors(need.nodes, tables.rows) | messages
-    memory |= need.workspace(chunks, writes, tables.width, cuda) | _isolated(need)
+    memory |= need.workspace(chunks, sample.writes, tables.width, cuda) | _isolated(need) | between(need, sample)
     memory |= _ahead(need, events, where) | _neighbourhoods(need, events, where) | _asked(need, where)
     copy = _copy(need, tables.rows, memory, where)
     under_way = events if isinstance(events, MessageTimeline) else None
@@ -177,17 +201,20 @@ def plan(configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | N
         parameters=stack.p,
         updates=updates,
         gossips=gossips,
-        waves=per_event * (updates + gossips),
+        waves=sample.per_event * (updates + gossips),
         flying=under_way.forecast.flying if under_way else None,
         exact=under_way.forecast.exact if under_way else True,
         slots=under_way.slots if under_way else 0,
         memory=memory | {"copy for checkpoints (host)": copy or 0},
-        available=free(where),
+        available=free(where) if devices.is_cuda(where) else free(where) // beside,
         device=str(where),
         chunks=chunks,
         threads=config.run.threads or need.threads(min(chunks.update, need.nodes // 8), torch.get_num_threads()),
         features=f"{list(sizes[0].features)} of {str(kind).removeprefix('torch.')}",
         copies=copy is not None,
+        ranks=ranks,
+        beside=beside,
+        traffic=traffic(need, sample, *events.expected(1.0)) if ranks > 1 else None,
     )
 
 
@@ -311,25 +338,29 @@ def _copy(need: MemoryBudget, versions: int, memory: dict[str, int], where: torc
     return copy if hosted + copy <= SHARE * free(torch.device("cpu")) else None
 
 
-def _sample(events: Timeline, config: Config) -> tuple[float, int]:
-    """Returns waves per event, and the most writes of a gossip wave, from the start of the run.
+def _sample(events: Timeline, config: Config) -> Sample:
+    """Returns what the start of the run says of its waves.
 
     The start is a few updates of each node long, but at least 200,000 and at most four million events, or half a
     million where messages are under way.
     """
     if isinstance(events, Barriers):  # all nodes update at once, then all rows are mixed
-        return 2.0 / (events.networks.n + 1), events.networks.n
+        n = events.networks.n
+        return Sample(2.0 / (n + 1), n, n, 1.0 / n, 0.0)
     updates, gossips = events.expected(1.0)
     rate, few = updates + gossips, 4 * events.networks.n / updates if updates else math.inf
     most = _SAMPLED_MESSAGES if isinstance(events, MessageTimeline) else _SAMPLED
     span = min(config.run.until, max(200_000 / rate, min(few, most / rate))) if rate else config.run.until
     some, after = events.window(events.begin(), span)
     if len(some) == 0:
-        return 1.0, 0
+        return Sample(1.0, 0, 0, 0.0, 0.0)
     made = schedule(some, events.networks.n + slots(after))
-    sizes = np.diff(made.waves)
-    writes = sizes[~made.updates].max(initial=0) * (2 if MEET in some.kind else 1)
-    return sizes.size / len(some), int(writes)
+    sizes, sides = np.diff(made.waves), 2 if MEET in some.kind else 1
+    kinds = sizes[made.updates], sizes[~made.updates]
+    largest = (int(kind.max(initial=0)) for kind in kinds)
+    per_update, per_contact = (kind.size / max(1, int(kind.sum())) for kind in kinds)
+    updated, mixed = largest
+    return Sample(sizes.size / len(some), mixed * sides, updated, per_update, per_contact)
 
 
 def free(where: torch.device) -> int:

@@ -1,0 +1,156 @@
+"""Prints the calculated speed-up of runs over ranks, and measures it on this machine.
+
+    python tools/ranks.py                   GPUs: a table, with the rates that are assumed
+    python tools/ranks.py --measure FILE    1, 2 and 4 ranks of this machine over gloo, as JSON
+
+What is measured is the time of a simulated second in the middle of runs of MLPs, by the marks' own clock; then rates of
+this machine are fitted to one rank's time and to exchanges alone, and the speed-up on 2 and 4 ranks is calculated from
+them.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed as dist
+
+from batchednodes.simulation.planning.speed_up import Load, Machine, seconds, speed_up
+
+GPU = Machine(
+    flops=2e13, memory=2.4e12, inside=3.6e11, across=1.25e10, of_machine=8, latency=3e-5, latency_across=6e-5,
+    event=7e-8, threads=8,
+)  # fmt: skip
+"""An H100 as it is assumed: batched products of small matrices in float32 at 20 TFLOP/s; memory at 2.4 TB/s of 3.35;
+NVLink at 360 GB/s of 450 a direction; eight of a machine share 100 Gb/s; the latency of NCCL's all-to-all on few bytes;
+70 ns of one host thread for an event, on eight threads of each rank."""
+
+NVLINK = Machine(**{**GPU.__dict__, "of_machine": 64})
+"""The same where NVLink connects all."""
+
+LOADS = {
+    "100,000 MLPs (784-200-10, batch 32)": Load(
+        100_000, bytes=4 * 159_010, flops=6 * 159_010 * 32, touched=6 * 4 * 159_010, contacts=math.log(100_000),
+        fill=132,
+    ),
+    "1,000,000 linear models (57-10, batch 32)": Load(
+        1_000_000, bytes=4 * 580, flops=6 * 580 * 32, touched=6 * 4 * 580 + 4 * 57 * 32, contacts=math.log(1_000_000),
+        fill=1000,
+    ),
+    "1,000 ResNet-20 with GroupNorm (batch 16)": Load(
+        1_000, bytes=4 * 272_474, flops=6 * 41e6 * 16, touched=6 * 4 * 272_474 + 2e8, contacts=math.log(1_000), fill=8
+    ),
+}  # fmt: skip
+"""A local step an update and a gossip capacity of log n; `fill`: rows that keep a device busy."""
+
+COUNTS = (2, 8, 64)
+
+
+def table() -> str:
+    """Returns the calculated speed-up on GPUs, as Markdown."""
+    lines = ["| | GPUs | NVLink between all | NVLink in machines of 8, 100 Gb/s between |", "|---|---|---|---|"]
+    for name, load in LOADS.items():
+        for count in COUNTS:
+            lines.append(
+                f"| {name} | {count} | {speed_up(load, NVLINK, count):.1f} | {speed_up(load, GPU, count):.1f} |"
+            )
+    return "\n".join(lines)
+
+
+SETTINGS = [
+    "device=cpu", "network.nodes=2000", "task.data.kind=digits", "task.model={kind: mlp, hidden: [64]}",
+    "local.steps=2", "run.until=40", "run.mark_every=40", "run.eval_nodes=1", "staleness.track=none",
+    "run.checkpoint_every={time: null, minutes: null}", "run.threads=1", "run.loggers=[]",
+]  # fmt: skip
+"""Of the runs that are measured."""
+
+
+def measured(count: int) -> float:
+    """Returns the wall time of a simulated second on some ranks [s], the least of three runs."""
+    found = []
+    for _ in range(3):
+        with tempfile.TemporaryDirectory() as scratch:
+            out = Path(scratch, "run")
+            command = [sys.executable, "-m"]
+            command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "-m"] * (count > 1)
+            command += ["batchednodes", "train", "configs/quickstart.yaml", *SETTINGS, "--out", str(out)]
+            env = os.environ | {"OMP_NUM_THREADS": "1"}
+            subprocess.run(command, check=True, capture_output=True, env=env, cwd=Path(__file__).parents[1])
+            found.append(json.loads((out / "summary.json").read_text())["wall_seconds"] / 40)
+    return min(found)
+
+
+def exchanges(count: int) -> dict[str, float]:
+    """Returns latency [s] and rate [B/s] of exchanges between some ranks of this machine."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    done = subprocess.run([*command, __file__, "--exchange"], check=True, capture_output=True, text=True)
+    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+
+
+def _exchange() -> None:
+    """Measures them, as one of the ranks."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    ranks, found = dist.get_world_size(), {}
+    for name, size in (("latency", 64), ("large", 1 << 20)):
+        send = torch.zeros(ranks * size, dtype=torch.uint8)
+        out, times = torch.empty_like(send), []
+        for _ in range(200):
+            begun = time.perf_counter()
+            dist.all_to_all_single(out, send)
+            times.append(time.perf_counter() - begun)
+        found[name] = sorted(times)[len(times) // 2]
+    rate = (ranks - 1) * (1 << 20) / (found["large"] - found["latency"])
+    if dist.get_rank() == 0:
+        print(json.dumps({"latency": found["latency"], "rate": rate}), flush=True)
+    dist.destroy_process_group()
+
+
+def calculated(alone: float, link: dict[str, float], ranks: int, cores: int) -> float:
+    """Returns the speed-up of the measured runs on some ranks, given the time on one and exchanges between them."""
+    load = Load(2000, bytes=4 * 4810, flops=alone, touched=0.0, contacts=0.0)
+    machine = Machine(load.nodes, 1e30, link["rate"], link["rate"], ranks, link["latency"], link["latency"], 0.0,
+                      cores=cores)  # fmt: skip
+    return alone / seconds(load, machine, ranks)
+
+
+def measure(path: Path) -> None:
+    """Writes what is measured, and calculated beside it."""
+    cores, alone = len(os.sched_getaffinity(0)), measured(1)
+    found: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat(), "machine": platform.processor(),
+                             "cores": cores, "torch": torch.__version__, "seconds": {"1": alone}}  # fmt: skip
+    for count in (2, 4):
+        link, wall = exchanges(count), measured(count)
+        found["seconds"][str(count)] = wall
+        found[f"ranks {count}"] = {
+            "link": link, "measured": alone / wall, "calculated": calculated(alone, link, count, cores)
+        }  # fmt: skip
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    print(path.read_text())
+
+
+def main() -> None:
+    """Prints the table, or measures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--measure", type=Path, metavar="FILE")
+    parser.add_argument("--exchange", action="store_true", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.exchange:
+        _exchange()
+    elif chosen.measure:
+        measure(chosen.measure)
+    else:
+        print(table())
+
+
+if __name__ == "__main__":
+    main()
