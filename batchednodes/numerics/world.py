@@ -7,15 +7,14 @@ for one that hangs gives up after a while.
 Notation: R ranks.
 """
 
-import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
@@ -46,6 +45,9 @@ _GRACE = 5.0
 
 _MOMENT = 1.0
 """Time that rank 0 has to say what it finds as others do [s]."""
+
+_PLACE = re.compile(r"^\[[^]]*\] *")
+"""Where in the sources of gloo an error comes from, as its messages begin."""
 
 _OURS = (ranks.__name__, "torch.distributed")
 """Modules whose errors are those of a connection, or of another rank."""
@@ -182,7 +184,7 @@ class World:
                 if (why := self.board.failure()) is not None:
                     return LostRankError(why)
             time.sleep(_POLL)
-        got = _first_line(error)
+        got = _PLACE.sub("", _first_line(error)).partition(". This is typically")[0]
         waited = f"a rank has not answered for {limit().total_seconds():g} s ({LIMIT}), or"
         what = waited if "imed out" in got else "a rank"
         return LostRankError(f"{what} has ended without a word: {got}")
@@ -251,18 +253,7 @@ def end(message: str, say: Callable[[str], object], lost: bool) -> NoReturn:
         speaks = ranks.number() == 0 or not lost
     if speaks:
         say(message)
-        _report(message)
     os._exit(2)
-
-
-def _report(message: str) -> None:
-    """Leaves a message where torchrun looks for what it reports of a rank that has failed."""
-    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if file is not None:
-        told = {"message": message, "errorCode": 2}
-        told["extraInfo"] = {"py_callstack": message, "timestamp": str(int(time.time()))}
-        with suppress(OSError):
-            Path(file).write_text(json.dumps({"message": told}), encoding="utf-8")
 
 
 def _group(members: Sequence[int], kinds: str) -> "dist.ProcessGroup":
