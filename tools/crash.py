@@ -2,10 +2,14 @@
 
     python tools/crash.py                 50 runs, each killed once to four times
     python tools/crash.py --runs 5 --seed 1
+    python tools/crash.py --ranks 2 --kills 20    runs over ranks: one rank is killed, the others must end
 
 A run passes if its final models, versions and clocks, and every row of metrics.jsonl, are bit for bit those of the same
 config without a kill, and no file is left that a finished run does not leave. Children are forked, so that each has
 imported everything when it begins. Instants: anywhere in a run; while a checkpoint is being written; as a mark is.
+
+Over ranks one of them is killed, whichever, and the run goes on with 1, 2 or 3 ranks; models and versions must be those
+of one process bit for bit, metrics but for rounding, as `tools/same.py` says.
 """
 
 import argparse
@@ -14,14 +18,17 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import same
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
@@ -166,12 +173,94 @@ def trial(
         kills[kind] += 1
 
 
+OVER_RANKS = ["push", "meetings, stale gradients", "sweep", "age-aware, few sources", "messages"]
+"""What is run over ranks."""
+
+ENDED = 30.0
+"""Time in which the ranks that are left must have ended [s]."""
+
+
+def command_over(ranks: int, arguments: list[str]) -> list[str]:
+    """Returns a command that some ranks of this machine run."""
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "-m"] * (ranks > 1)
+    return [sys.executable, "-m", *torchrun, "batchednodes", *arguments]
+
+
+def workers(parent: int) -> list[int]:
+    """Returns the processes that a process has started and that run the package, the ranks of a torchrun."""
+    found = []
+    for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        with suppress(OSError):
+            if b"batchednodes" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(int(child))
+    return found
+
+
+def killed_over(ranks: int, arguments: list[str], due: Callable[[], bool], draw: random.Random) -> int | None:
+    """Runs a command over ranks until it ends; kills a rank as soon as it is due.
+
+    Returns:
+        The exit code; None: a rank was killed, and all others have ended.
+
+    Raises:
+        RuntimeError: they have not.
+    """
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    run = subprocess.Popen(command_over(ranks, arguments), env=os.environ | {"OMP_NUM_THREADS": "1"}, **quiet)
+    while run.poll() is None:
+        some = (workers(run.pid) if ranks > 1 else [run.pid]) if due() else []
+        if some:
+            with suppress(ProcessLookupError):
+                os.kill(draw.choice(some), signal.SIGKILL)
+            try:
+                run.wait(ENDED)
+            except subprocess.TimeoutExpired:
+                os.killpg(run.pid, signal.SIGKILL)
+                raise RuntimeError(f"ranks were still there {ENDED:g} s after one of them was killed") from None
+            return None
+        time.sleep(0.005)
+    return run.returncode
+
+
+def over_ranks(ranks: int, kills: int, draw: random.Random) -> bool:
+    """Kills ranks of runs, and says of each run whether it ended as one process does; returns whether all did."""
+    done, runs, passed = 0, 0, 0
+    with tempfile.TemporaryDirectory() as scratch:
+        alone = dict[str, tuple[Path, Path, float]]()
+        while done < kills:
+            variant, runs = OVER_RANKS[runs % len(OVER_RANKS)], runs + 1
+            if variant not in alone:
+                source, whole = Path(scratch, f"{len(alone)}.yaml"), Path(scratch, f"alone-{len(alone)}")
+                source.write_text(config.dump(config.load(BASE, VARIANTS[variant])))
+                begun = time.monotonic()
+                if killed(["train", str(source), "--out", str(whole)], lambda: False):
+                    sys.exit(f"the run without kills failed: {variant}")
+                alone[variant] = source, whole, time.monotonic() - begun
+            source, whole, seconds = alone[variant]
+            folder, mine, code = Path(scratch, f"run-{runs}"), 0, None
+            while code is None:
+                arguments = ["resume", str(folder)] if folder.exists() else ["train", str(source), "--out", str(folder)]
+                count = draw.choice((1, 2, 3)) if folder.exists() else ranks
+                due = draw.choice([*instants(folder, 3 * seconds + 4, draw).values()])
+                code = killed_over(count, arguments, due if mine < 3 and done + mine < kills else lambda: False, draw)
+                mine += code is None
+            wrong = [f"exit code {code}"] if code else same.differences(whole, folder)
+            done, passed = done + mine, passed + (not wrong)
+            print(f"{runs:3} {variant}: {mine} kills, {'; '.join(wrong[:3]) or 'the same'}", flush=True)
+    print(f"{passed} of {runs} runs over ranks the same as of one process, after {done} kills")
+    return passed == runs
+
+
 def main() -> None:
     """Runs all trials and prints one line for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=50, help="runs to kill and resume (default: 50)")
     parser.add_argument("--seed", type=int, default=0, help="of the instants (default: 0)")
+    parser.add_argument("--ranks", type=int, help="ranks that hold each run at first; one of them is killed at a time")
+    parser.add_argument("--kills", type=int, default=20, help="of ranks, in all (default: 20)")
     chosen = parser.parse_args()
+    if chosen.ranks:
+        sys.exit(not over_ranks(chosen.ranks, chosen.kills, random.Random(chosen.seed)))
     draw, passed, kills, had = random.Random(chosen.seed), 0, Counter[str](), Counter[str]()
     with tempfile.TemporaryDirectory() as scratch:
         places: dict[str, tuple[Path, Path, float]] = {}

@@ -27,8 +27,8 @@ FIRST_KEYS = [
     "staleness_mean", "staleness_max", "staleness_theory",
 ]  # fmt: skip
 SUMMARY_KEYS = {
-    "networks", "wall_seconds", "updates_per_second", "events_per_second", "mean_wave", "peak_memory_bytes", "ranks", "device",
-    "torch", "version", "status",
+    "networks", "wall_seconds", "updates_per_second", "events_per_second", "mean_wave", "peak_memory_bytes", "ranks",
+    "device", "torch", "version", "status",
 }  # fmt: skip
 
 
