@@ -21,6 +21,7 @@ from batchednodes.figures.published import EXPERIMENTS
 from batchednodes.numerics import devices, ranks, start
 from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.memory import gib
+from batchednodes.numerics.world import LostRankError
 from batchednodes.results import tables
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.paths import OutputFolder, states
@@ -83,7 +84,7 @@ def _run(
                 result = begin(watch, interruption)
         except OSError as error:
             left = f"; once that is mended, {to_go_on(place)}" if any(states(Inside(place.folder))) else ""
-            raise OSError(f"{error}{left}") from error
+            raise (LostRankError if isinstance(error, LostRankError) else OSError)(f"{error}{left}") from error
         summary = result.summary
         if summary["status"] == "diverged":
             raise ValueError(f"{summary['message']}; everything until then is in {result.folder}")

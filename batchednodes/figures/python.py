@@ -61,6 +61,9 @@ def train(
     script, lie in the folder `inputs` of the run, beside its config.yaml, so that it is repeated and resumed wherever
     its folder is.
 
+    In a script that torchrun has started on several ranks, all must call this alike; they hold the run together.
+    Metrics and summary are the same on all; files, callbacks, models and versions are rank 0's, and others have no rows.
+
     PyTorch's and NumPy's modes (default type and device, gradients, autocast, ...) are the run's own meanwhile, in
     `watch`, `stop` and `callbacks` too, and the caller's again on return.
 
@@ -98,7 +101,8 @@ def train(
         ValueError: a setting, the data, the model, the device or the folder is not usable, an object cannot be written
             down, as a lambda, or the run does not fit in memory; the message names the key, the rule and the value.
             Nothing has been written then.
-        OSError: a file cannot be written; what was written before is whole, and `resume` goes on from it.
+        OSError: a file cannot be written; what was written before is whole, and `resume` goes on from it. Or another
+            rank has failed, or cannot be reached.
     """
     changes = _with_objects(overrides, model, adapter, data, graph, loss)
     with ExitStack() as stack:

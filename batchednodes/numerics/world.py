@@ -8,6 +8,7 @@ Notation: R ranks.
 """
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -44,6 +45,9 @@ _GRACE = 5.0
 
 _MOMENT = 1.0
 """Time that rank 0 has to say what it finds as others do [s]."""
+
+_PLACE = re.compile(r"^\[[^]]*\] *")
+"""Where in the sources of gloo an error comes from, as its messages begin."""
 
 _OURS = (ranks.__name__, "torch.distributed")
 """Modules whose errors are those of a connection, or of another rank."""
@@ -180,7 +184,7 @@ class World:
                 if (why := self.board.failure()) is not None:
                     return LostRankError(why)
             time.sleep(_POLL)
-        got = _first_line(error)
+        got = _PLACE.sub("", _first_line(error)).partition(". This is typically")[0]
         waited = f"a rank has not answered for {limit().total_seconds():g} s ({LIMIT}), or"
         what = waited if "imed out" in got else "a rank"
         return LostRankError(f"{what} has ended without a word: {got}")

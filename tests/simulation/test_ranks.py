@@ -10,10 +10,11 @@ from batchednodes import resume, train
 
 LINEAR = {"network": {"nodes": 12}, "run": {"until": 6, "mark_every": 2, "checkpoint_every": {"time": 3}}}
 """One network, which ranks hold together."""
-DELAYED = LINEAR | {"gossip.delay": {"kind": "exponential", "mean": 0.3}, "run.node_metrics": True}
-SWEEP = LINEAR | {"sweep": {"gossip.clock.rate": [1, 2, 3]}, "run.baseline": "isolated"}
+PLAIN = LINEAR | {"local.compile": "off"}
+DELAYED = PLAIN | {"gossip.delay": {"kind": "exponential", "mean": 0.3}, "run.node_metrics": True}
+SWEEP = PLAIN | {"sweep": {"gossip.clock.rate": [1, 2, 3]}, "run.baseline": "isolated"}
 """More networks than ranks, with a run of isolated nodes after it."""
-STOPPED = LINEAR | {"run.stop_when": {"metric": "loss_mean", "below": 0.3}, "run.on_divergence": "quarantine"}
+STOPPED = PLAIN | {"run.stop_when": {"metric": "loss_mean", "below": 0.3}, "run.on_divergence": "quarantine"}
 
 
 @pytest.mark.slow
