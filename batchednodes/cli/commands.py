@@ -27,7 +27,7 @@ from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.paths import OutputFolder, states
 from batchednodes.results.metrics import catalogue
 from batchednodes.simulation import setup
-from batchednodes.simulation.build import assembly, datasets, learning
+from batchednodes.simulation.build import datasets, learning
 from batchednodes.simulation.engine import Progress as Advance
 from batchednodes.simulation.planning import plan
 from batchednodes.simulation.planning.connectivity import connectivity
@@ -112,10 +112,8 @@ def show_plan(prepared: Preflight, measured: bool, over: int = 1) -> None:
     if measured:
         start.wake_collector()
     configs = prepared.configs
-    plan.screen(configs, prepared.sizes, over)
-    events = prepared.events or assembly.timeline(configs)
-    made, graph = plan.plan(configs, events, prepared.sizes), connectivity(configs[0], events, 0)
-    shares = setup.plans(prepared, events, over) if over > 1 else []
+    events, made = plan.planned(prepared, over)
+    graph, shares = connectivity(configs[0], events, 0), setup.plans(prepared, events, over) if over > 1 else []
     dealt = prepared.take() or []
     if dealt and made.fits:
         learning.check_lookups(configs, dealt)

@@ -16,7 +16,7 @@ from batchednodes.simulation.build import assembly
 from batchednodes.simulation.build.assembly import Simulation
 from batchednodes.simulation.engine import automatic_window
 from batchednodes.simulation.job import ComputePlan, Job
-from batchednodes.simulation.planning.plan import Plan, plan, screen
+from batchednodes.simulation.planning.plan import Plan, plan, planned
 from batchednodes.simulation.planning.preflight import Preflight, networks
 from batchednodes.simulation.resume import warm_start
 from batchednodes.simulation.resume.warm_start import Origin
@@ -30,9 +30,7 @@ def assembled(job: Job, find: Find) -> Iterator[tuple[Simulation, ComputePlan, S
     """Yields all parts of a run, and where it goes on, or its models come from; torch has the threads that it needs."""
     made, configs = job.made, job.made.configs
     start = find(None) if job.world is None else None
-    screen(configs, made.sizes, ranks.size())
-    whole = made.events or assembly.timeline(configs)
-    need = plan(configs, whole, made.sizes)
+    whole, need = planned(made, ranks.size())
     means = ComputePlan(Chunks(**job.told(asdict(need.chunks))), job.told(need.threads), job.told(need.copies))
     if job.world is not None:
         share, start = _dealt(job.world, work(job.made, whole), find)

@@ -37,7 +37,16 @@ from batchednodes.results.checkpoints.header import check_rows
 from batchednodes.results.folder import node_file
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.lock import locked
-from batchednodes.results.folder.paths import ALONE, CONFIG, ISOLATED, METRICS, SUMMARY, OutputFolder, checkpoints
+from batchednodes.results.folder.paths import (
+    ALONE,
+    ALONE_ROWS,
+    CONFIG,
+    ISOLATED,
+    METRICS,
+    SUMMARY,
+    OutputFolder,
+    checkpoints,
+)
 from batchednodes.results.folder.run_folder import begin, new_folder, reopen
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.build.assembly import Simulation
@@ -74,6 +83,8 @@ class Outcome:
     """Where the files lie; None if none were asked for."""
     node_rows: np.ndarray | None = None
     """A row for each evaluated node at each mark, see `node_table.COLUMNS`; None without `run.node_metrics`."""
+    isolated_rows: np.ndarray | None = None
+    """The same of isolated nodes; None where they have not been run."""
 
     @property
     def x(self) -> Float[Tensor, "n p"]:
@@ -181,7 +192,8 @@ def left(folder: str | Path) -> Outcome:
             models = warm_start.models(found)
         tables = tuple(found.layout.block(found.state.versions, g) for g in range(found.layout.sizes.size))
         nodes = node_file.read(place) if settings.run.node_metrics else None
-        return Outcome(settings, rows, summary, lambda: (models, tables), place.path, nodes)
+        isolated = _alone(place, settings)
+        return Outcome(settings, rows, summary, lambda: (models, tables), place.path, nodes, isolated)
 
 
 @contextmanager
@@ -245,18 +257,20 @@ def _run(job: Job, run: Simulation, observer: RunObserver) -> Outcome:
         if known is not None:
             observer.tell_of_end(known)
             return _result(run, observer, progress, known)
-        isolated = None
+        isolated, each = None, None
         if job.settings.run.baseline == "isolated" and observer.status != "diverged" and progress.clocks.time > 0:
-            alone = _isolated(job, observer.folder, progress.clocks.time)
+            alone, each = _isolated(job, observer.folder, progress.clocks.time)
             if alone["status"] == "interrupted":
                 return _result(run, observer, progress, observer.interrupt(progress))
             isolated = alone["networks"]
         summary = observer.summary(progress, observer.status, isolated)
         observer.finish(summary)
-        return _result(run, observer, progress, summary)
+        return _result(run, observer, progress, summary, each)
 
 
-def _result(run: Simulation, observer: RunObserver, progress: Progress, summary: dict[str, Any]) -> Outcome:
+def _result(
+    run: Simulation, observer: RunObserver, progress: Progress, summary: dict[str, Any], alone: np.ndarray | None = None
+) -> Outcome:
     told, nodes, share = (
         observer.all.told(observer.metrics()),
         observer.all.told(observer.nodes()),
@@ -264,11 +278,13 @@ def _result(run: Simulation, observer: RunObserver, progress: Progress, summary:
     )
     rows = [{key: Section(v) if isinstance(v, dict) else v for key, v in row.items()} for row in told]
     folder = None if observer.folder is None else observer.folder.path
+    if observer.folder is not None and observer.all.first:
+        alone = _alone(observer.folder, observer.settings)
     if share is None or folder is None:
         final = final_of(run, progress.clocks.time, share)
-        return Outcome(observer.settings, rows, summary, lambda: final, folder, nodes)
+        return Outcome(observer.settings, rows, summary, lambda: final, folder, nodes, alone)
     held = functools.partial(_read, folder) if share.first else functools.partial(nothing_of, run)
-    return Outcome(observer.settings, rows, summary, held, folder, nodes)
+    return Outcome(observer.settings, rows, summary, held, folder, nodes, alone)
 
 
 def _read(folder: Path) -> Final:
@@ -277,17 +293,24 @@ def _read(folder: Path) -> Final:
     return found.x, found.tables
 
 
-def _isolated(job: Job, folder: Inside | None, until: float) -> dict[str, Any]:
-    """Returns the summary of the same nodes when none of them ever gossips, up to some time [s].
+def _alone(folder: Inside, settings: Config) -> np.ndarray | None:
+    """Returns the rows of isolated nodes that a folder keeps; None where they have not been run."""
+    asked = settings.run.node_metrics and settings.run.baseline == "isolated"
+    return node_file.read(folder, ALONE_ROWS) if asked and (folder / ALONE_ROWS).is_file() else None
+
+
+def _isolated(job: Job, folder: Inside | None, until: float) -> tuple[dict[str, Any], np.ndarray | None]:
+    """Returns the summary of the same nodes when none of them ever gossips, up to some time [s], and rows of nodes.
 
     It is a run of its own, in a folder among the checkpoints until it is finished, so that it can go on too; its
-    rows of metrics stay.
+    rows of metrics stay, and those of nodes, which are returned where there is no folder.
     """
     settings = _silent(replace(job.settings, name=f"{job.settings.name[:90]}-isolated"), until)
     made = prepare([replace(p, config=_silent(p.config, until)) for p in job.made.points])
     alone = replace(job, settings=settings, made=made, boards=False, callbacks=())
     if folder is None:
-        return _new(alone, None).summary
+        found = _new(alone, None)
+        return found.summary, found.node_rows
     made.summed = job.made.files
     place = checkpoints(folder) / ISOLATED
     summary = _left(alone, place)
@@ -299,8 +322,10 @@ def _isolated(job: Job, folder: Inside | None, until: float) -> dict[str, Any]:
         summary = _new(alone, place).summary
     if summary["status"] != "interrupted" and job.first:
         (folder / ALONE).replace([(place / METRICS).read()])
+        if settings.run.node_metrics:
+            node_file.keep_isolated(folder, place)
         place.remove_folder(whole=True)
-    return summary
+    return summary, None
 
 
 def _left(alone: Job, place: Inside) -> dict[str, Any] | None:
@@ -326,7 +351,7 @@ def _silent(c: Config, until: float) -> Config:
     rounds = isinstance(c.timing, Rounds)
     lost = Independent(1.0)
     gossip = replace(c.gossip, loss=lost) if rounds else replace(c.gossip, clock=Never())
-    run = replace(c.run, baseline="none", checkpoint_folder=None, node_metrics=False, stop_when=None, until=until)
+    run = replace(c.run, baseline="none", checkpoint_folder=None, stop_when=None, until=until)
     return replace(
         c,
         gossip=gossip,

@@ -193,8 +193,7 @@ def _evaluator(
     constants = (evaluated, theories, peaks, scored, chunks.together, config.run.on_divergence == "quarantine")
     laws = events.laws if isinstance(events, MessageTimeline) else None
     own, attackers = own_metrics.load(config.run.metrics), robustness.attackers(configs)
-    sides = 2 if events.exchange == "meet" and not isinstance(events, Barriers) else 1  # rounds count each model sent
-    sent = tuple(sides * fields.message(c, personal.sent(c, problem.stack)) for c in configs)
+    sent = personal.contact_bytes(configs, events, problem.stack)
     cut, models = rowwise.cut, rowwise.models
     if cut is not None:
         models = functools.partial(columns_of, rowwise, cut, scored)

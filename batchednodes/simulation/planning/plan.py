@@ -36,6 +36,7 @@ from batchednodes.simulation.build.statistics import check_statistics
 from batchednodes.simulation.engine import automatic_window, slots
 from batchednodes.simulation.planning import memory_plan
 from batchednodes.simulation.planning.memory_plan import SHARE, MemoryBudget, misfit
+from batchednodes.simulation.planning.preflight import Preflight
 from batchednodes.simulation.planning.traffic import Sample, Traffic, traffic
 from batchednodes.simulation.planning.traffic import memory as between
 from batchednodes.simulation.prefetch import ALIVE, PART, READ
@@ -154,6 +155,22 @@ def _neighbours(config: Config, events: Timeline) -> int:
         n - 1 if graph is None else int((graph.degrees + np.bincount(graph.indices, minlength=n)).max() + 1) // 2
         for n, graph in graphs
     )
+
+
+@own()
+def planned(made: Preflight, ranks: int = 1) -> tuple[Timeline, Plan]:
+    """Returns the timeline of networks that are prepared, and their plan in one process.
+
+    Args:
+        made: the networks.
+        ranks: how many hold them together, so that less needs to fit in the memory of each.
+
+    Raises:
+        ValueError: as of `screen` and `plan`.
+    """
+    screen(made.configs, made.sizes, ranks)
+    events = made.events or assembly.timeline(made.configs)
+    return events, plan(made.configs, events, made.sizes)
 
 
 @own()
