@@ -49,7 +49,7 @@ def test_tables_say_what_models_with_and_without_silent_nodes_do():
     run = batchednodes.train(SMALL, "sweep.network.silent=[[], [1, 4]]", "gossip.clock.rate=2")
     found, scores, n = run.influence, run.evaluate(), 6
     assert found["without"].tolist() == ["1 4"] * n
-    apart = torch.linalg.vector_norm(run.x[:n].double() - run.x[n:].double(), dim=1)
+    apart = torch.linalg.vector_norm((run.x[:n] - run.x[n:]).double(), dim=1)
     np.testing.assert_allclose(found["distance"], apart, rtol=1e-12)
     assert found["reached"].tolist() == run.reached(0)[[1, 4]].max(axis=1).tolist()
     said = influence.summary(found).iloc[0]
