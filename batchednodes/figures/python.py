@@ -63,7 +63,7 @@ def train(
     its folder is.
 
     In a script that torchrun has started on several ranks, all must call this alike; they hold the run together.
-    Metrics and summary are the same on all; files, callbacks, models and versions are rank 0's, and others have no rows.
+    Metrics and summary are the same on all; files, callbacks, models and versions are rank 0's, others have no rows.
 
     PyTorch's and NumPy's modes (default type and device, gradients, autocast, ...) are the run's own meanwhile, in
     `watch`, `stop` and `callbacks` too, and the caller's again on return.

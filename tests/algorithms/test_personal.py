@@ -125,6 +125,7 @@ REFUSED = {
     "gossip.merge={kind: partitioned, parts: 2}": "must be left out with a gossip.merge that brings parts",
     "network.attack={kind: sign_flip, nodes: [1]}": "must be left out with attackers",
     "gossip.on_receipt=update": "must be left out with gossip.on_receipt=update, which trains",
+    "gossip.on_receipt=update_merge": "must be left out with gossip.on_receipt=update_merge, which trains",
     'gossip.personal=["head.*"]': r"must name parameters of the model, 1.weight, 1.bias, got 'head.\*'",
     'gossip.personal=["*"]': "must leave something to be mixed",
     'gossip.personal=[""]': "must be patterns of names of parameters, got ''",

@@ -64,8 +64,9 @@ def test_a_step_is_the_mean_of_clipped_gradients_with_noise(padded):
         ["run.until=30", "run.mark_every=30", "local.weight_decay=0.01", "update.applies=delta"],
         ["local.epochs=1", "local.steps=1", "task.partition={kind: dirichlet}", "local.momentum=0.5"],
         ["local.optimizer={kind: adam}", "local.sampling=poisson", "task.model={kind: linear}"],
+        ["local.sampling=replacement", "network.nodes=2"],
     ],
-    ids=["tape", "padded", "adam"],
+    ids=["tape", "padded", "adam", "replacement"],
 )
 def test_without_noise_and_below_the_clip_models_are_the_same_bit_for_bit(settings):
     plain, private = (
@@ -117,6 +118,7 @@ def test_dealt_examples_are_in_as_many_mechanisms_as_epochs_have_begun():
     # 15 steps of 4: 60 places, 6 epochs of 10 and 3 of 20; a minibatch of the first reaches into the next epoch
     found = accountant(sampler("shuffle"))._mechanisms(np.array([5, 5]))
     assert [a.tolist() for a in found] == [[1.0, 1.0], [12, 3]]
+    assert accountant(sampler("shuffle"))._mechanisms(np.array([4, 4]))[1].tolist() == [10, 3]  # 48 places
     assert accountant(sampler("shuffle", epochs=2))._mechanisms(np.array([5, 1]))[1].tolist() == [10, 2]
     assert accountant(sampler("poisson"))._mechanisms(np.array([5, 1]))[0].tolist() == [0.4, 0.2]
 
@@ -130,6 +132,8 @@ def test_dealt_examples_are_in_as_many_mechanisms_as_epochs_have_begun():
         (["local.privacy={}", "local.sampling=replacement"], r"local\.sampling must be poisson or shuffle"),
         (["local.privacy={}", "dtype=bfloat16"], r"dtype must be float32 or float64"),
         (["local.privacy={}", "algorithm.kind=quasi_global", "timing.kind=synchronous"], "asks gradients at points"),
+        (["local.privacy={}", "algorithm.kind=pens", "timing.kind=synchronous"], "whose nodes choose by losses"),
+        (["local.privacy={}", "task.augment=[{kind: mixup}]"], r"task\.augment must be without mixup"),
         (["local.sampling=poisson", "local.batch_size=999"], r"local\.batch_size must be at most the examples"),
         (["local.sampling=poisson", "local.steps={kind: geometric, mean: 2}"], r"local\.steps must be a number"),
     ],

@@ -1,6 +1,6 @@
 """Augmentations: each is what a plain loop makes of one image, and a run with them is that of one event at a time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -209,6 +209,13 @@ def test_a_kind_of_the_users_own_is_tried_written_and_run():
 def test_what_cannot_be_is_refused_by_name(settings, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         run(f"task.augment={settings}", "network.nodes=4")
+
+
+def test_what_covers_integers_is_whole():
+    sizes = DataSizes(9, 9, (4, 4), 2, is_classes=True)
+    Cutout(fill=0.5).check(sizes)
+    with pytest.raises(ValueError, match=r"^fill must be a whole number where features are integers, got 0.5"):
+        Cutout(fill=0.5).check(replace(sizes, integers=True))
 
 
 def test_integers_are_not_mixed_and_quadratics_are_not_augmented():

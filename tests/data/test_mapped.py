@@ -12,6 +12,7 @@ from test_exactness import finish
 from batchednodes import load, train
 from batchednodes.data import HuggingFace, ImageFolder, Npz
 from batchednodes.data.sources import holdout
+from batchednodes.data.sources.mapped import MappedRows
 from batchednodes.simulation import prefetch
 from batchednodes.simulation.planning import memory_plan, preflight
 from batchednodes.simulation.planning.plan import plan
@@ -65,6 +66,15 @@ def test_sizes_and_rows_are_those_in_memory(here, path, name):
         assert np.array_equal(one.features[5:2:-1], other.features[np.array([5, 4, 3])])
         assert np.array_equal(one.test_features, other.test_features)
         assert one.features.dtype == other.features.dtype
+
+
+def test_some_rows_are_scaled_as_all_are():
+    rows = MappedRows(
+        lambda index: np.stack([index, index], 1).astype(np.float32), np.arange(6), (np.ones(2), np.full(2, 2.0))
+    )
+    some = rows.of(np.array([5, 3]))
+    assert some[:].tolist() == [[2.0, 2.0], [1.0, 1.0]]
+    assert some[:].dtype == np.float32
 
 
 OPTIONS = {

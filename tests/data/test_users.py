@@ -10,6 +10,7 @@ from sklearn.model_selection import train_test_split
 
 from batchednodes import train
 from batchednodes.data import HeartDisease, Leaf, TcgaBrca, check_dataset
+from batchednodes.data.sources.heart_disease import _tested
 from batchednodes.data.sources.users import nodes_of
 
 G = np.random.default_rng(0)
@@ -80,7 +81,7 @@ def test_users_are_nodes_of_a_run(femnist):
 def test_sampled_users_are_others_for_another_seed():
     drawn = {tuple(nodes_of("sampled", 40, 5, seed)) for seed in (None, 0, 1, 2)}
     assert len(drawn) == 3  # no seed is seed 0
-    assert all(sorted(node)[-5:] == [0, 1, 2, 3, 4] for node in drawn)
+    assert all([i for i in node if i >= 0] == [0, 1, 2, 3, 4] for node in drawn)  # in the order of users
 
 
 def test_letters_are_their_places_in_the_alphabet_and_other_users_may_be_tested(here):
@@ -221,11 +222,22 @@ def test_files_of_leaf_that_cannot_be_used_are_refused(here, users, settings, me
         Leaf("leaf", **settings).sizes(len(users))
 
 
+def test_labels_are_those_of_all_users_and_may_be_numbers(here):
+    few = {name: {"x": [[0.5]] * 3, "y": [k, k, 0]} for k, name in enumerate("abc")}
+    source = Leaf(written(here, "few", few))
+    assert source.sizes(2).outputs == 3
+    real = Leaf("few", classes=False)
+    assert (real.sizes(2).is_classes, real.load(2, 0).targets.dtype) == (False, np.float64)
+
+
 def test_too_few_users_and_damaged_files_are_refused_by_name(here, femnist):
     with pytest.raises(
         ValueError, match=r"^task.data.path must hold a user with training rows for each of .* = 7, got 6"
     ):
         train({"network": {"nodes": 7}, "task": {"data": {"kind": "leaf", "path": femnist}}})
+    (here / "femnist/train/all_data_2.json").write_text((here / "femnist/train/all_data_1.json").read_text())
+    with pytest.raises(ValueError, match=r"^path must hold each user once, got 'f3' twice in '.*train'"):
+        Leaf(femnist).sizes(2)
     (here / "femnist/train/all_data_0.json").write_text('{"users": ["a"]}')
     with pytest.raises(ValueError, match=r"^path must hold JSON files .*all_data_0.json.*KeyError: 'user_data'"):
         Leaf(femnist).sizes(2)
@@ -259,9 +271,16 @@ def test_hospitals_are_nodes_with_the_patients_that_flamby_trains_on(heart):
             assert features[node == k, 0].tolist() == [30 + known[row] for row in sorted(rows)]
     chest, rest = data.features[:, 8:11], data.features[:, 11:]
     patient = data.features[:, 0].astype(int) - 30
+    assert np.array_equal(data.targets, patient % 3 > 0)
     assert np.array_equal(chest, np.eye(4)[patient % 4][:, 1:])
     assert np.array_equal(rest, np.eye(3)[patient % 3][:, 1:])
     assert HeartDisease(heart, users="merged").load(2, 0).sizes.samples == data.sizes.samples
+
+
+def test_two_patients_of_a_label_are_not_divided_alike():
+    labels = np.array([0, 0] + [1] * 10)
+    _, tested = train_test_split(np.arange(12), test_size=1.0 - 0.66, train_size=0.66, random_state=43)
+    assert np.flatnonzero(_tested(labels)).tolist() == sorted(tested)
 
 
 def test_a_hospitals_file_that_is_missing_or_odd_is_refused(here, heart):

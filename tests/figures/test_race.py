@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,9 @@ from scipy import stats
 
 import batchednodes
 from batchednodes import load, train
-from batchednodes.config import KINDS, sweep
+from batchednodes.config import KINDS, Config, sweep
+from batchednodes.figures.race import picture, ranking, tuning
 from batchednodes.figures.race import race as races
-from batchednodes.figures.race import ranking, tuning
 from batchednodes.figures.race.entrants import Entrant, entrants, named
 from batchednodes.figures.race.entry import AWAY, Entry
 from batchednodes.figures.race.ranking import Standing
@@ -79,6 +80,18 @@ def test_an_option_with_a_dot_is_any_setting_of_an_entrant_but_those_of_the_race
         ValueError, match="'gossip_sgd\\(seed=3\\)' cannot enter this race: seed must be that of the race"
     ):
         enter("gossip_sgd(seed=3)", "d2")
+
+
+def test_what_means_nothing_to_an_entrant_is_left_as_it_usually_is():
+    complete = {"network.topology": {"kind": "complete"}, "gossip.weight": 0.3}
+    rounds, unweighted = enter("d2", "swift", **complete)
+    assert type(rounds.settings.network.weights).__name__ == "UniformWeights"
+    assert unweighted.settings.gossip.weight == 0.5
+    assert enter("gossip_sgd", "push_sum", **complete)[0].settings.gossip.weight == 0.3
+    assert [one.folder for one in enter("a: gossip_sgd", "A: gossip_sgd")] == [
+        "a",
+        "A-2",
+    ]  # one, where case is no matter
 
 
 @pytest.mark.parametrize(
@@ -235,6 +248,19 @@ def test_candidates_come_to_what_they_come_to_alone_and_the_worse_half_leaves():
     assert last["score"].item() == pytest.approx(train(alone).metrics["loss_mean"].iloc[-1], rel=1e-5)  # float32
 
 
+def test_of_five_candidates_three_two_and_one_stay():
+    entry = Entry.of(load(TINY), "gossip_sgd, d2", Rules(seeds=1, tune="lr=1..5:5", by="loss_mean", rank="best"))
+
+    def run(chosen: Config, _: str) -> tuple[list[dict[str, Any]], bool]:
+        assert (chosen.run.mark_every, chosen.run.on_divergence) == (min(2.0, chosen.run.until), "ignore")
+        values = chosen.sweep["local.lr"]
+        return [{"local.lr": value, "replica": 0, "time": 1.0, "loss_mean": -value} for value in values], False
+
+    value, seen = tuning.tuned(entry.entrants[0], entry.rules, run)
+    assert value == 5
+    assert [sum(row["stays"] for row in seen if row["rung"] == rung) for rung in (1, 2, 3)] == [3, 2, 1]
+
+
 @pytest.mark.slow
 def test_a_race_leaves_runs_that_train_repeats_and_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -248,6 +274,10 @@ def test_a_race_leaves_runs_that_train_repeats_and_goes_on_where_it_was_stopped(
     assert table["diverged"].tolist() == [False, False, True]
     assert table["gradients"].iloc[0] == pytest.approx(table["gradients"].iloc[1], abs=0.5)  # a round of half of them
     assert table["time"]["fedavg(fraction=0.5)"] > 1.5 * table["time"]["gossip_sgd"]  # half of the nodes a round
+    assert (
+        whole.curves.groupby(["algorithm", "seed"]).size()[["gossip_sgd", "fedavg(fraction=0.5)"]].tolist() == [4] * 4
+    )
+    assert not [*Path("whole/tuning").rglob("final.safetensors")]
     for name, settings in list(whole.settings.items())[:2]:
         again = train(Path("whole") / table["folder"][name] / "config.yaml").metrics
         assert load(Path("whole") / table["folder"][name] / "config.yaml") == settings
@@ -299,6 +329,19 @@ def test_an_entrant_that_does_not_fit_is_refused_before_any_other_runs(tmp_path:
     tuned = Entry.of(settings, "gossip_sgd, d2", Rules(seeds=2, tune="lr=0.1..1:8"))
     with pytest.raises(ValueError, match="'gossip_sgd' cannot enter this race: the run must fit"):
         races.start(tuned, None)  # eight candidates are networks of one batch
+
+
+def test_the_first_and_who_is_tied_with_it_are_filled():
+    names = [f"a{k}" for k in range(11)]
+    found = standings({name: [-1.0 * k, -1.0 * k - 0.01 * (k % 2)] for k, name in enumerate(names)})
+    rules = Rules(seeds=2, by="max:own")
+    table = places(found, rules)
+    table["tied_with"] = ["2", "1", *[""] * 8, "10"]
+    table["diverged"] = False
+    curves = pd.DataFrame([{"algorithm": name, "seed": k, "time": 0.0, "own": 1.0} for name in names for k in (0, 1)])
+    right = picture.draw(curves, table, rules).axes[1]
+    faces = [line.get_markerfacecolor() for line in right.lines if len(line.get_xdata()) == 1]
+    assert [face != "white" for face in faces] == [True, True, *[False] * 9]
 
 
 def test_points_of_an_entry_are_the_seeds_of_the_race():

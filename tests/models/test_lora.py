@@ -89,7 +89,8 @@ def test_a_merged_module_computes_what_the_adapted_one_does(target, training):
 @pytest.mark.parametrize("alike", [True, False])
 def test_attention_computes_with_merged_weights(batch_first, mask, alike):
     torch.manual_seed(0)
-    plain = nn.MultiheadAttention(8, 2, batch_first=batch_first).double()
+    plain = nn.MultiheadAttention(8, 2, dropout=0.5, batch_first=batch_first).double().eval()
+    nn.init.normal_(plain.in_proj_bias)
     made = filled(plain, targets=("*",), rank=2)
     merged = lora.merged(made, copy.deepcopy(plain))
     inputs = [torch.randn(3, 5, 8).double() if batch_first else torch.randn(5, 3, 8).double() for _ in range(3)]
@@ -102,6 +103,12 @@ def test_attention_computes_with_merged_weights(batch_first, mask, alike):
             torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
     alone = [x.reshape(-1, 8)[:5] for x in inputs]
     torch.testing.assert_close(made(*alone), merged(*alone), rtol=1e-12, atol=1e-12)
+
+
+def test_the_padding_of_a_table_learns_nothing_and_a_rank_may_be_the_smaller_side():
+    made = filled(nn.Sequential(nn.Embedding(4, 3, padding_idx=2)), targets=("0",), rank=3)
+    made(torch.tensor([[0, 2]])).sum().backward()
+    assert made[0].lora_A.grad.any(0).tolist() == [True, False, False, False]
 
 
 def test_batched_equals_serial_and_only_adapters_and_heads_are_rows():
@@ -235,10 +242,13 @@ def test_files_are_laid_out_as_peft_reads_them(tmp_path):
     said = json.loads((tmp_path / "new" / "adapter" / "adapter_config.json").read_text())
     names = [name for name, part in texts().named_modules() if re.fullmatch(said["target_modules"], name)]
     assert names == ["table", "conv", "encoder.self_attn", "encoder.linear1", "encoder.linear2"]
+    assert not re.fullmatch(said["target_modules"], "encoder_linear1")
     assert (said["r"], said["lora_alpha"], said["modules_to_save"]) == (2, 3.0, ["head"])
     held, inside = load_file(tmp_path / "new" / "adapter" / "adapter_model.safetensors"), "base_model.model."
     assert torch.equal(held[f"{inside}encoder.self_attn.lora_B.weight"], made.encoder.self_attn.lora_B)
-    assert not held[f"{inside}encoder.self_attn.base_layer.out_proj.lora_B.weight"].any()
+    output = f"{inside}encoder.self_attn.base_layer.out_proj.lora"
+    assert [held[f"{output}_{word}.weight"].shape for word in "AB"] == [(2, 8), (8, 2)]
+    assert not held[f"{output}_B.weight"].any()
     assert torch.equal(held[f"{inside}table.lora_embedding_A"], made.table.lora_A)
     assert held[f"{inside}conv.lora_B.weight"].shape == (3, 2, 1, 1)
     assert torch.equal(held[f"{inside}head.bias"], made.head.bias)

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from batchednodes import load, train
 from batchednodes.models.stacked import Stack
+from batchednodes.models.statistics import statistics_of
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.engine import Batched, Unobserved
 from batchednodes.simulation.planning import plan
@@ -227,6 +228,11 @@ def test_a_layer_that_stands_twice_has_one_row_of_statistics():
     assert made[0] is made[2]
     assert made[2].running_mean.tolist() == [1.0, 1.0, 1.0]
     assert made[2].num_batches_tracked.item() == 1
+
+
+def test_layers_in_evaluation_mode_keep_no_statistics():
+    module = nn.Sequential(nn.BatchNorm1d(3).eval(), nn.BatchNorm1d(3))
+    assert [*statistics_of(module)] == ["1.running_mean", "1.running_var", "1.num_batches_tracked"]
 
 
 REFUSED = {

@@ -12,8 +12,11 @@ import batchednodes
 from batchednodes import config
 from batchednodes.config import sweep
 from batchednodes.data import IID, Dataset, Dirichlet, DirichletPerClass, Natural, Sklearn, own_tests
+from batchednodes.data.feature_shift import Noise
+from batchednodes.data.partitions.base import OWN_NOISE
+from batchednodes.models.own_rows import OwnRows
 from batchednodes.numerics.memory import Chunk
-from batchednodes.results.metrics import spread
+from batchednodes.results.metrics import classes, spread
 from batchednodes.simulation import training
 from batchednodes.simulation.planning import plan
 from batchednodes.simulation.planning.preflight import prepare
@@ -58,6 +61,37 @@ def test_test_rows_stay_with_their_makers_and_labels_that_nobody_learned_go_to_a
     shards = Natural().split(data, 3, seed=0)
     assert own_tests.dealt(made, shards, Natural(), None, 0).offsets.tolist() == [0, 1, 1, 3]  # 9 is none of them
     assert own_tests.dealt(data, shards, Natural(), None, 0).offsets[-1] == 4
+    assert own_tests.dealt(made, shards, IID(), None, 0).offsets[-1] == 4  # whose makers own nothing there
+
+
+def test_who_gets_what_is_not_divided_evenly_is_drawn():
+    """Bounds are 4.5 standard deviations of independent draws."""
+    x = np.arange(40.0)[:, None]
+    one = Dataset(x, np.zeros(40, np.int64), x[:1], np.zeros(1, np.int64), 2)
+    shards = IID().split(one, 4, seed=0)
+    assert len({np.diff(own_tests.dealt(one, shards, IID(), None, seed).offsets).argmax() for seed in range(30)}) == 4
+    new = dataclasses.replace(one, test_features=np.zeros((400, 1)), test_targets=np.ones(400, np.int64))
+    counts = np.diff(own_tests.dealt(new, shards, IID(), None, 0).offsets)
+    assert (np.abs(counts - 100) < 4.5 * np.sqrt(400 * 3 / 16)).all()
+    pairs = Dataset(np.zeros((400, 1)), np.arange(400) % 2, x[:1], np.zeros(1, np.int64), 2, np.arange(400) // 2)
+    left, _ = own_tests.held_out(pairs, Natural().split(pairs, 200, seed=0), 0.5, seed=0)
+    assert abs(left.own.targets.sum() - 100) < 4.5 * np.sqrt(200 / 4)
+
+
+def test_nodes_see_their_own_test_rows_as_a_shift_makes_them():
+    data, law, shift = Sklearn("iris").load(4, seed=0), IID(), Noise(level=0.5)
+    shards = law.split(data, 4, seed=0)
+    plain, seen = (own_tests.dealt(data, shards, law, one, seed=0) for one in (None, shift))
+    made = plain.features.copy()
+    shift.apply_(made, np.repeat(np.arange(4), np.diff(plain.offsets)), 4, 0, OWN_NOISE)
+    assert np.array_equal(seen.features, made)
+    assert not np.array_equal(plain.features, made)
+
+
+def test_blocks_of_some_nodes_say_nothing_of_others():
+    rows = OwnRows.of(torch.zeros(6, 1), torch.zeros(6), np.array([3, 1, 2])).only(np.array([0, 2]))
+    means = rows.means(rows.counted.sum(1).double())
+    assert means.tolist() == pytest.approx([1.0, np.nan, 1.0], nan_ok=True)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.9])
@@ -101,7 +135,11 @@ def test_rows_say_of_own_tests_what_modules_say(options):
         owners = [len(run.data.own_tests[firsts[g] + i][1]) > 0 for i in some["node"]]
         shares, row = some["accuracy_own"].dropna().to_numpy(), last(run, g)
         np.testing.assert_allclose(row["loss_own_mean"], some["loss_own"][owners].mean(skipna=False), rtol=1e-12)
+        losses = some["loss_own"][owners].to_numpy()
+        worst = np.sort(losses)[::-1][: -(-losses.size // 10)].mean()
+        np.testing.assert_allclose(row["loss_own_worst"], worst, rtol=1e-12)
         if shares.size:
+            np.testing.assert_allclose(row["accuracy_std"], some["accuracy"].std(ddof=0), atol=1e-12)
             known = [shares.mean(), shares.min(), shares.std(), np.sort(shares)[: -(-shares.size // 10)].mean()]
             keys = ["accuracy_own_mean", "accuracy_own_min", "accuracy_own_std", "accuracy_own_worst"]
             np.testing.assert_allclose(row[keys].astype(float), known, atol=1e-12)
@@ -165,6 +203,13 @@ def test_classes_and_perplexity_are_those_of_scikit_learn():
         loss = run.evaluate(nodes=range(7 * g, 7 * g + 7))["loss"]
         np.testing.assert_allclose(row["perplexity_mean"], np.exp(loss).mean(), rtol=1e-9)
     assert last(batchednodes.train(IRIS))["f1_mean"] is None
+
+
+def test_labels_that_are_not_there_count_for_f1_where_they_are_taken():
+    labels, taken = [0] * 5, [0, 0, 0, 1, 1]
+    hits = torch.tensor([[[[3.0, 0.0, 0.0], [3.0, 2.0, 0.0], [5.0, 0.0, 0.0]]]], dtype=torch.float64)
+    assert classes.f1(hits).item() == pytest.approx(f1_score(labels, taken, average="macro"))
+    assert classes.balanced(hits).item() == pytest.approx(0.6)
 
 
 def test_spread_of_nodes_is_that_of_its_definitions():

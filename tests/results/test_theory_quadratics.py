@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.linalg import expm
 
 from batchednodes.results.theory import (
     accelerated_consensus,
@@ -64,3 +65,18 @@ def test_acceleration_without_flow_or_move_is_plain_gossip():
     moment = vectors @ (np.exp(3.0 * values) * (vectors.T @ np.outer(apart, apart).ravel()))
     assert plain[2] == pytest.approx(np.trace(moment.reshape(3, 3)) / 3, rel=1e-9)
     assert not np.allclose(accelerated_consensus(meet, start, times, 0.3, 0.6)[1:], plain[1:], rtol=1e-3)
+
+
+@pytest.mark.parametrize(("eta", "alpha"), [(0.0, 0.0), (0.4, 0.8)], ids=["plain", "accelerated"])
+def test_consensus_is_known_to_eleven_digits_however_small_it_has_become(eta, alpha):
+    """Where all pairs meet alike, traces of second moments have a law of their own."""
+    n, times = 6, [0, 3, 70]
+    meet, pull = (1 - np.eye(n)) / (n - 1), n / (n - 1)
+    one = eta * np.array([[-1, 1], [1, -1]]) - pull * np.outer([0.5, alpha], [1, 0])
+    law = np.kron(one, np.eye(2)) + np.kron(np.eye(2), one)  # of the traces of xx, xy, yx and yy
+    law[:, 0] += 2 * pull * np.outer([0.5, alpha], [0.5, alpha]).ravel()  # sum_e r_e s_e |e_i - e_j|^2
+    begin = np.full(4, (1 - 1 / n) / n)
+    exact = [(np.linalg.matrix_power(expm(law), t) @ begin)[0] for t in times]
+    assert 0 < exact[2] < 1e-17
+    found = accelerated_consensus(meet, np.eye(n)[0], [float(t) for t in times], eta, alpha)
+    assert found == pytest.approx(exact, rel=1e-11, abs=0.0)

@@ -10,6 +10,7 @@ import torch
 import batchednodes
 from batchednodes.algorithms.mixing.rounds import silenced
 from batchednodes.cli.app import app
+from batchednodes.figures import influence
 
 SMALL = {
     "network": {"nodes": 6},
@@ -42,6 +43,24 @@ def test_nothing_comes_from_silent_nodes_and_batched_equals_serial(settings):
     assert not np.delete(without[:, 1], 1).any()
     assert np.delete(run[:, 1], 1).any()
     assert np.delete(without[1], 1).any()  # it goes on hearing others
+
+
+def test_tables_say_what_models_with_and_without_silent_nodes_do():
+    run = batchednodes.train(SMALL, "sweep.network.silent=[[], [1, 4]]", "gossip.clock.rate=2")
+    found, scores, n = run.influence, run.evaluate(), 6
+    assert found["without"].tolist() == ["1 4"] * n
+    apart = torch.linalg.vector_norm((run.x[:n] - run.x[n:]).double(), dim=1)
+    np.testing.assert_allclose(found["distance"], apart, rtol=1e-12)
+    assert found["reached"].tolist() == run.reached(0)[[1, 4]].max(axis=1).tolist()
+    said = influence.summary(found).iloc[0]
+    others = [0, 2, 3, 5]
+    for name in ("loss", "accuracy"):
+        values = scores[name].to_numpy()
+        assert found[name].tolist() == values[:n].tolist()
+        assert found[f"{name}_without"].tolist() == values[n:].tolist()
+        assert said[f"{name}_gained"] == pytest.approx((values[:n] - values[n:])[others].mean(), rel=1e-9)
+    assert (said["changed"], said["distance_max"]) == (np.count_nonzero(apart[others]), apart[others].max().item())
+    assert influence.settings(batchednodes.load(SMALL), [3]).sweep == {"network.silent": [[], [3]]}
 
 
 @pytest.mark.parametrize("compile_", ["auto", "off"])

@@ -38,8 +38,8 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "black")
 _RARE = 3e-3
 """Part of the start below which a mean is that of few networks which happen to be late: it has no interval then."""
 
-_ROUNDING = 2e-17
-"""How far apart laws may be since they were computed from a start near 0.1 in double precision."""
+_ROUNDING = float(np.finfo(float).eps)
+"""How far off a published law is, over its start: it was found by sums of numbers as large as that."""
 
 _CERTAIN = float(ndtri(0.9995))
 """Half-width of intervals of 99.9%, in standard errors."""
@@ -138,7 +138,7 @@ class Acid(Experiment):
             times = [float(time) for time in values["consensus"]]
             for time, value, here in zip(times, values["consensus"].values(), self.law(n, way, times), strict=True):
                 words = f"ring of {n}, {way}: consensus at {time:g} s"
-                yield Compared(words, value, float(here), relative=1e-6, absolute=_ROUNDING)
+                yield Compared(words, value, float(here), relative=1e-12, absolute=_ROUNDING * values["consensus"]["0"])
 
     def draw(self, table: pd.DataFrame) -> Figure:
         figure = Figure(figsize=(5.0, 3.2), layout="constrained")

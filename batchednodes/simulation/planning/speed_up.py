@@ -6,8 +6,8 @@ column without any. What the host does ahead is hidden behind that, or hides it:
     T(R) = max( U (max(w / R, f) t + 2 L + 2 (1 - 1/R) w W / (R B)) + 3 C W / (R M),  E h / (R k) )
 
 with U waves of updates and C contacts a simulated second, W bytes of a row, t the time of a row's local work, f the
-rows that a device needs to be at work, L the latency of an exchange, B and M the rates of links and of memory, E events,
-of which each takes the host h on one of k threads. Nothing else is in it: no marks, no launches that are waited for.
+rows that a device needs to be at work, L the latency of an exchange, B and M the rates of links and of memory, E
+events, of which each takes the host h on one of k threads. Nothing else is in it: no marks, no launches that are waited for.
 
 Notation: R ranks, n nodes, w updates of a wave.
 """
