@@ -12,7 +12,7 @@ import torch
 from torch import fx
 
 from batchednodes.numerics.fx_program import UntraceableError
-from batchednodes.numerics.tape import layers, pieces
+from batchednodes.numerics.tape import layers, pieces, recurrent
 from batchednodes.numerics.tape.assembler import Writer
 from batchednodes.numerics.tape.aten_names import CHANGES, JOINS, MAPS, SOFTMAX, VIEWS, with_number
 from batchednodes.numerics.tape.fx_nodes import alpha, normalized_again, own_shape, row_dim, row_shape, shape_of
@@ -20,7 +20,7 @@ from batchednodes.numerics.tape.matmul import BYTES
 from batchednodes.numerics.tape.opcodes import Op
 from batchednodes.numerics.tape.strides import StridedView, favoured, joining
 
-_ATEN = torch.ops.aten
+_ATEN, _OURS = torch.ops.aten, torch.ops.batchednodes
 
 _Number = int | float
 """What a graph holds for a number."""
@@ -331,6 +331,9 @@ class Translator:
         squares = self.writer.add(Op.SQUARE, replace(new, base=self.writer.new(place.shape).base), apart)
         return [self.writer.share(self.writer.total(squares, self._dims(node, dims)), squares), mean]
 
+    def _recurrent(self, add: Callable[..., list[StridedView]]) -> Callable[..., list[StridedView]]:
+        return lambda _, *given: add(self.writer, *map(self._place, given[:-1]), given[-1])
+
     def _converted(self, node: fx.Node, a: Any) -> StridedView:
         if node.meta["val"].dtype != self.dtype:
             raise UntraceableError("numbers become those of another type")
@@ -396,5 +399,7 @@ _HANDLERS: dict[Any, Callable[[Translator], Callable[..., Any]]] = {
     _ATEN.embedding.default: lambda t: lambda n, a, k, *_: t._rows(n, a, 0, k, True),
     _ATEN.embedding_dense_backward.default: lambda t: t._rows_back,
     _ATEN._to_copy.default: lambda t: t._converted,
+    _OURS.lstm.default: lambda t: t._recurrent(recurrent.forward),
+    _OURS.lstm_gradient.default: lambda t: t._recurrent(recurrent.backward),
 }
 """What adds the instructions of an operation, given the arguments of its node."""
