@@ -17,7 +17,7 @@ from numba.extending import intrinsic, register_jitable
 from batchednodes.numerics.simd import INT, Emitter
 from batchednodes.numerics.tape.elementwise import OPTIONS
 from batchednodes.numerics.tape.matmul import BYTES, multiply
-from batchednodes.numerics.tape.vectors import sigmoid, tanh
+from batchednodes.numerics.tape.vectors import sigmoids, tanh, tanh_and_sigmoid
 
 
 _LINES, _LINE = 64, 16
@@ -59,7 +59,11 @@ def _through(emit: Emitter, h: Any, body: Any) -> None:
 
     def rest(_: Any, state: list[Any]) -> list[Any]:
         mask = emit.first(left)
-        body(place, lambda base, at: emit.load_some(base, at, mask), lambda v, base, at: emit.store_some(v, base, at, mask))
+        body(
+            place,
+            lambda base, at: emit.load_some(base, at, mask),
+            lambda v, base, at: emit.store_some(v, base, at, mask),
+        )
         return state
 
     emit.loop(whole, [], line)
@@ -84,10 +88,9 @@ def _cell(_, gates, pre, bias, before, after, tanhs, out, h, number):  # noqa: A
         def body(j, load, store):  # noqa: ANN001, ANN202
             four = _four(emit, h, j)
             sums = [builder.fadd(builder.fadd(load(pre, p), load(bias, p)), load(gates, p)) for p in four]
-            made = [(tanh if k == 2 else sigmoid)(emit, z) for k, z in enumerate(sums)]
-            for place, gate in zip(four, made, strict=True):
+            (i, f), (g, o) = sigmoids(emit, *sums[:2]), tanh_and_sigmoid(emit, *sums[2:])
+            for place, gate in zip(four, (i, f, g, o), strict=True):
                 store(gate, gates, place)
-            i, f, g, o = made
             cell = emit.add_product(builder.fmul(i, g), f, load(before, j))
             high = tanh(emit, cell)
             store(cell, after, j)

@@ -65,8 +65,8 @@ def _lstm(
         blocks[:, at : at + value[0].numel()] = value.detach().flatten(1)
     lines = pre.detach().reshape(w, t, b * width).numpy()
     each_part(w, weight.numel() * t * b, _forward, lines, blocks.numpy(), b, h, back)
-    made = blocks[:, outputs : weights].view(w, t + 1, b, h)
-    some = blocks[:, cells : outputs].view(w, t + 1, b, h)
+    made = blocks[:, outputs:weights].view(w, t + 1, b, h)
+    some = blocks[:, cells:outputs].view(w, t + 1, b, h)
     slot = 0 if back else t
     return made[:, :-1].clone() if back else made[:, 1:].clone(), made[:, slot].clone(), some[:, slot].clone(), blocks
 
@@ -151,8 +151,8 @@ class _Gradients(Function):
         t, b, h = g.shape[-3:]
         start = lstm.places(t, b, h)[3] + (b * h if back else 0)
         before = block.narrow(-1, start, t * b * h).unflatten(-1, (t * b, h))
-        of_weight = of_pre.flatten(-3, -2).transpose(-1, -2) @ before
-        return of_pre, of_weight, of_bias, of_first, of_cell
+        turned = before.transpose(-1, -2) @ of_pre.flatten(-3, -2)  # a tape makes it as the weight lies
+        return of_pre, turned.transpose(-1, -2), of_bias, of_first, of_cell
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -28,19 +28,42 @@ def _split(emit: Emitter, x: Any) -> tuple[Any, Any]:
 
 
 @no_type_check
-def sigmoid(emit: Emitter, x: Any) -> Any:
-    """Returns 1 / (1 + e^-x) of a vector."""
-    b, one = emit.builder, emit.equal(1.0)
-    power, rest = _split(emit, b.fneg(x))
-    return b.fdiv(one, b.fadd(one, emit.add_product(power, power, rest)))
+def _logistic(emit: Emitter, x: Any) -> Any:
+    """Returns 1 + e^-x; beyond bounds it stays, so that products of two are finite, whose inverse is below rounding."""
+    b, one, most = emit.builder, emit.equal(1.0), emit.equal(43.0 if emit.size == 4 else 350.0)
+    turned = b.fneg(x)
+    power, rest = _split(emit, b.select(b.fcmp_ordered(">", turned, most), most, turned))
+    return b.fadd(one, emit.add_product(power, power, rest))
+
+
+@no_type_check
+def _hyperbolic(emit: Emitter, x: Any) -> tuple[Any, Any]:
+    """Returns numerator and denominator of the hyperbolic tangent of |x|: e^(2|x|) - 1, so that digits stay, and + 2."""
+    b, most = emit.builder, emit.equal(40.0)
+    twice = emit.call("llvm.fabs", b.fadd(x, x))
+    power, rest = _split(emit, b.select(b.fcmp_ordered(">", twice, most), most, twice))
+    grown = emit.add_product(b.fsub(power, emit.equal(1.0)), power, rest)
+    return grown, b.fadd(grown, emit.equal(2.0))
 
 
 @no_type_check
 def tanh(emit: Emitter, x: Any) -> Any:
-    """Returns the hyperbolic tangent of a vector, by e^(2|x|) - 1, so that small numbers keep their digits."""
-    b, one, two, most = emit.builder, emit.equal(1.0), emit.equal(2.0), emit.equal(40.0)
-    twice = emit.call("llvm.fabs", b.fadd(x, x))
-    twice = b.select(b.fcmp_ordered(">", twice, most), most, twice)
-    power, rest = _split(emit, twice)
-    grown = emit.add_product(b.fsub(power, one), power, rest)
-    return emit.call("llvm.copysign", b.fdiv(grown, b.fadd(grown, two)), x)
+    """Returns the hyperbolic tangent of a vector."""
+    over, under = _hyperbolic(emit, x)
+    return emit.call("llvm.copysign", emit.builder.fdiv(over, under), x)
+
+
+@no_type_check
+def sigmoids(emit: Emitter, x: Any, y: Any) -> tuple[Any, Any]:
+    """Returns 1 / (1 + e^-x) and 1 / (1 + e^-y) of vectors, by one division, which takes longer than all else."""
+    b, first, second = emit.builder, _logistic(emit, x), _logistic(emit, y)
+    inverse = b.fdiv(emit.equal(1.0), b.fmul(first, second))
+    return b.fmul(inverse, second), b.fmul(inverse, first)
+
+
+@no_type_check
+def tanh_and_sigmoid(emit: Emitter, x: Any, y: Any) -> tuple[Any, Any]:
+    """Returns tanh x and 1 / (1 + e^-y) of vectors, likewise."""
+    b, (over, under), other = emit.builder, _hyperbolic(emit, x), _logistic(emit, y)
+    inverse = b.fdiv(emit.equal(1.0), b.fmul(under, other))
+    return emit.call("llvm.copysign", b.fmul(over, b.fmul(inverse, other)), x), b.fmul(inverse, under)
