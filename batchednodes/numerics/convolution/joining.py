@@ -49,7 +49,7 @@ def pool_with_relu_(graph: fx.Graph, pool: fx.Node) -> None:
 
 def _is_plain(pool: fx.Node) -> bool:
     """Returns whether windows are of 2 x 2 pixels, one beside the other, of real images with a first dimension."""
-    x, kernel, *rest = pool.args
+    _, kernel, *rest = pool.args
     stride, padding, dilation, up = (*rest, *([], 0, 1, False)[len(rest) :])
     y = pool.meta["val"][0]
     wanted = (kernel, stride or kernel, padding, dilation)

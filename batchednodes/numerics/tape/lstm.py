@@ -19,7 +19,6 @@ from batchednodes.numerics.tape.elementwise import OPTIONS
 from batchednodes.numerics.tape.matmul import BYTES, multiply
 from batchednodes.numerics.tape.vectors import sigmoids, tanh, tanh_and_sigmoid
 
-
 _LINES, _LINE = 64, 16
 """Lines of a part of a matrix, and numbers of each, those of a line of the cache."""
 
@@ -171,7 +170,8 @@ def forward(pre, all_, t, b, h, back):  # noqa: ANN001, ANN201
         for e in range(b):
             _cell(here + e * width * size, pre + (k * b + e) * width * size, block + bias * size,
                   block + (cells + old + e * h) * size, block + (cells + new + e * h) * size,
-                  block + (tanhs + (k * b + e) * h) * size, block + (outputs + new + e * h) * size, h, number)  # fmt: skip
+                  block + (tanhs + (k * b + e) * h) * size, block + (outputs + new + e * h) * size, h,
+                  number)  # fmt: skip
 
 
 @njit(**OPTIONS)

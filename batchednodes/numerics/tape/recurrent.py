@@ -59,7 +59,7 @@ def _lstm(
     w, t, b, width = pre.shape
     h = width // 4
     blocks = pre.new_empty(w, lstm.size(t, b, h))
-    *_, cells, outputs, weights, turned, biases, end = lstm.places(t, b, h)
+    _, _, cells, outputs, weights, _, biases, _ = lstm.places(t, b, h)
     slot = t * b * h if back else 0
     for value, at in ((cell, cells + slot), (first, outputs + slot), (weight, weights), (bias, biases)):
         blocks[:, at : at + value[0].numel()] = value.detach().flatten(1)

@@ -38,7 +38,7 @@ def _logistic(emit: Emitter, x: Any) -> Any:
 
 @no_type_check
 def _hyperbolic(emit: Emitter, x: Any) -> tuple[Any, Any]:
-    """Returns numerator and denominator of the hyperbolic tangent of |x|: e^(2|x|) - 1, so that digits stay, and + 2."""
+    """Returns numerator e^(2|x|) - 1, so that digits stay, and denominator of the hyperbolic tangent of |x|."""
     b, most = emit.builder, emit.equal(40.0)
     twice = emit.call("llvm.fabs", b.fadd(x, x))
     power, rest = _split(emit, b.select(b.fcmp_ordered(">", twice, most), most, twice))
