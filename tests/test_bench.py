@@ -79,3 +79,36 @@ def test_evaluation_is_measured_by_model(measure):
     from measure import costs
 
     assert costs.evaluation(1)["evaluation, us a model"]["median"] > 0
+
+
+def test_the_cost_of_an_event_is_that_of_runs_of_as_many(measure):
+    from measure import costs
+
+    found = costs.events(40, torch.device("cpu"), 1, few=20, count=200)
+    assert {*found} == {"cost an event over n = 20, n = 40", "events/s, n = 40"}
+    assert all(one["median"] > 0 for one in found.values())
+
+
+def test_products_of_attention_count_alike_in_one_kernel_and_in_several(measure):
+    _, _, workloads, models, networks = measure
+    counted = []
+    for name in ("transformer", "transformer_sdpa"):
+        with models.settings(replace(networks.NETWORKS[name], rows=1, batch=2), "off") as source:
+            run, data = workloads.built(source), models.given(source)
+        index = torch.from_numpy(run.problem.sampler.draw(np.arange(1), np.zeros(1, np.int64)))
+        counted.append(models.operations(models.Loop(run, index, *data).work))
+    assert counted[0] == counted[1]
+
+
+def test_rounds_are_measured_beside_those_of_gossipy_where_it_is_installed(measure, monkeypatch, capsys):
+    from measure import gossipy_rounds
+
+    from batchednodes import train
+
+    _, _, workloads, *_ = measure
+    monkeypatch.setattr(gossipy_rounds, "is_here", lambda: False)
+    assert gossipy_rounds.rounds(workloads.LOGREG, 5, 1) == {}
+    assert "gossipy cannot be imported: skipped" in capsys.readouterr().err
+    with workloads.settings(workloads.LOGREG, 5, "cpu") as source:
+        summary = train(source | gossipy_rounds.ours(3)).summary
+    assert summary["networks"][0]["updates"] == 5 + 15  # one at the start, then each node sends once a round

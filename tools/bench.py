@@ -21,7 +21,7 @@ from typing import Any
 
 import numba
 import torch
-from measure import costs, models, parts, start, whole, zoo
+from measure import costs, gossipy_rounds, models, parts, start, whole, zoo
 from measure.limits import limits
 from measure.networks import NETWORKS
 from measure.workloads import LOGREG, MLP, WORKLOADS
@@ -49,6 +49,8 @@ SECTIONS = (
     "million",
     "zoo",
     "costs",
+    "events",
+    "gossipy",
     "start",
 )
 
@@ -94,7 +96,12 @@ def sections(
             ("quickstart", lambda: costs.evaluation(repeats)),
             *((f"n={n}", lambda n=n: costs.messages(n, device, repeats)) for n in nodes),
             *((f"n={n} t={n}", lambda n=n: costs.tracking(n, device, repeats)) for n in nodes if n <= 10_000),
-            ("n=1000000", lambda: costs.events(1_000_000, device, repeats)),
+        ],
+        "events": [("n=1000000", lambda: costs.events(1_000_000, device, repeats))],
+        "gossipy": [
+            (f"{w.name} n=1000", lambda w=w: gossipy_rounds.rounds(w, 1_000, repeats))
+            for w in (LOGREG, MLP)
+            if device.type == "cpu"
         ],
         "start": [("n=10", lambda: start.start(repeats))],
     }

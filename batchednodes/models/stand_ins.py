@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from batchednodes.models.dropout import alpha_drop, drop, kept
+from batchednodes.numerics.tape import recurrent
 
 Function = Callable[..., Any]
 
@@ -111,6 +112,8 @@ def _recurrent(mode: StandIns, func: Function, *args: Any) -> Any:
     """Stands in for an LSTM, GRU or RNN: layers with dropout between them run one after the other."""
     if func is torch.lstm and mode.stacked:
         mode.used = True
+        if recurrent.takes(args):
+            return _layers(mode, recurrent.layers, *args)
         with _without_onednn():  # whose LSTM takes one row at a time
             return _layers(mode, func, *args)
     return _layers(mode, func, *args)

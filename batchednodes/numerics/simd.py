@@ -93,6 +93,20 @@ class Emitter:
         equal = ir.Constant(ir.VectorType(_LANE, self.lanes), [0] * self.lanes)
         return b.shuffle_vector(b.insert_element(none, number, _LANE(0)), none, equal)
 
+    def equal(self, number: float) -> Any:
+        """Returns the vector of equal numbers that are known."""
+        return ir.Constant(self.vector, [number] * self.lanes)
+
+    def call(self, name: str, *vectors: Any) -> Any:
+        """Returns what a function of LLVM's, of vectors to one, gives."""
+        module, full = self.builder.module, f"{name}.{self._name}"
+        kind = ir.FunctionType(self.vector, [self.vector] * len(vectors))
+        return self.builder.call(module.globals.get(full) or ir.Function(module, kind, full), vectors)
+
+    def floor(self, vector: Any) -> Any:
+        """Returns the largest whole numbers that are no larger."""
+        return self.call("llvm.floor", vector)
+
     def add_product(self, total: Any, a: Any, b: Any) -> Any:
         """Returns total + a b, rounded once where the machine can."""
         product = self.builder.fmul(a, b, flags=("contract",))

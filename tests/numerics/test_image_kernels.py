@@ -9,7 +9,15 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, grad_and_value, vmap
 
 from batchednodes.numerics import fx_program
-from batchednodes.numerics.convolution import conv2d, group_norm, library, max_pool, max_pool_input, replace_
+from batchednodes.numerics.convolution import (
+    conv2d,
+    group_norm,
+    library,
+    max_pool,
+    max_pool_input,
+    pooling,
+    replace_,
+)
 from batchednodes.numerics.convolution.shape import Shape
 
 ROWS = 3
@@ -206,3 +214,52 @@ def test_programs_of_images_give_what_vmap_gives_in_fewer_operations(wide):
     assert names.count("aten.threshold_backward.default") == 1  # of the sum: the other is the normalisation's
     assert {"aten.relu_.default", "aten.add_.Tensor"} <= set(names)
     assert all(node.kwargs["last"] for node in program.graph.nodes if "last" in node.kwargs)
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 6), (7, 37), (2, 1)])
+def test_relu_and_pooling_in_one_pass_give_numbers_and_gradients_of_both(height, width):
+    x = drawn(0, 4, 3, height, width, dtype=torch.float64).round(decimals=1)  # with ties
+    x[0, 0, :2, :2], x[1, 1, -1, -1], x[2, 2, 0, 0] = -1.0, torch.nan, torch.nan
+    y, places = pooling.halved(x)
+    wanted = F.max_pool2d(x.requires_grad_().relu(), 2) if width > 1 else x.new_zeros(4, 3, height // 2, 0)
+    assert torch.equal(y.nan_to_num(7.0), wanted.detach().nan_to_num(7.0))
+    g = drawn(1, *y.shape, dtype=torch.float64)
+    found = pooling.halved_gradient(g, places, [height, width])
+    wanted = torch.autograd.grad(wanted, x, g)[0] if width > 1 else torch.zeros_like(x)
+    assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.MaxPool2d(3, 2), nn.MaxPool2d(2, padding=1)])
+@pytest.mark.parametrize("twice", [False, True])
+def test_programs_of_small_images_take_relu_and_pooling_in_one_pass_where_that_is_all(pool, twice):
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.head = nn.Conv2d(1, 2, 3), nn.LazyLinear(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.first(x).relu()
+            return self.head(pool(h).flatten(1)) + (h.mean() if twice else 0)
+
+    module = Net().double()
+    module(torch.zeros(1, 1, 8, 8, dtype=torch.float64))
+    replace_(module)
+    shapes = {k: v.shape for k, v in module.named_parameters()}
+    sizes = [s.numel() for s in shapes.values()]
+
+    def objective(row: Tensor, x: Tensor) -> Tensor:
+        views = {k: v.view(s) for (k, s), v in zip(shapes.items(), row.split(sizes), strict=True)}
+        return functional_call(module, views, (x,)).square().mean()
+
+    def step(rows: Tensor, x: Tensor) -> Tensor:
+        gradient, loss = vmap(grad_and_value(objective))(rows, x)
+        rows.sub_(gradient)
+        return loss
+
+    def given(w: int) -> tuple[Tensor, Tensor]:
+        return drawn(0, w, sum(sizes), dtype=torch.float64), drawn(1, w, 2, 1, 8, 8, dtype=torch.float64)
+
+    program = fx_program.trace(step, given)  # which compares them
+    assert isinstance(program, torch.fx.GraphModule)
+    joined = [node for node in program.graph.nodes if node.target is pooling.halved]
+    assert len(joined) == (not twice and pool.kernel_size == 2 and pool.padding == 0)

@@ -81,6 +81,7 @@ DEEPER = {
     "lora": lambda k: nn.Sequential(Adapted(5), nn.ReLU(), nn.Linear(5, k)),
     "gru": lambda k: nn.Sequential(Last(nn.GRU(2, 5, batch_first=True)), nn.Linear(5, k)),
     "lstm": lambda k: nn.Sequential(Last(nn.LSTM(2, 5, batch_first=True)), nn.Linear(5, k)),
+    "lstms": lambda k: nn.Sequential(Last(nn.LSTM(2, 19, 2, batch_first=True, bidirectional=True)), nn.Linear(38, k)),
     "attention": lambda k: nn.Sequential(nn.Linear(INPUTS, 12), Heads(), nn.Linear(12, k)),
 }
 LOSSES = {

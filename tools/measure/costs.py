@@ -3,6 +3,9 @@
 Notation: n nodes.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,12 @@ from torch import Tensor
 
 from batchednodes import load
 from batchednodes.simulation.build import assembly
+from batchednodes.simulation.build.assembly import Simulation
+from batchednodes.simulation.engine import Unobserved
 from batchednodes.simulation.planning.plan import plan
-from measure.timing import gathered, interleaved, ratios, spread
+from measure.timing import gathered, interleaved, ratios, seconds, spread
 from measure.whole import events_a_second
-from measure.workloads import LOGREG, settings
+from measure.workloads import LOGREG, built, settings
 
 _DELAYED = 'gossip.delay={"kind": "exponential", "mean": 0.05}'
 
@@ -51,18 +56,42 @@ def tracking(n: int, device: torch.device, repeats: int) -> dict[str, Any]:
     return {"track: all, cost over none": ratios(speed["none"], speed["all"])}
 
 
-def events(n: int, device: torch.device, repeats: int) -> dict[str, Any]:
-    """Returns the time of an event of rate 1 over that of a thousand nodes."""
-    with (
-        settings(LOGREG, 1_000, str(device), "1", eval_nodes=1) as few,
-        settings(LOGREG, n, str(device), "1", eval_nodes=1) as many,
-    ):
-        works = {
-            "few": lambda: events_a_second(few, 1_000.0),
-            "many": lambda: events_a_second(many, 2_000_000 / n),
-        }
-        speed = gathered(works, repeats)
-    return {f"cost an event over n = 1,000, n = {n:,}": ratios(speed["few"], speed["many"])}
+def events(n: int, device: torch.device, repeats: int, few: int = 1_000, count: int = 2_000_000) -> dict[str, Any]:
+    """Returns the time of an event of rate 1, untracked, over that of a thousand nodes, from runs of about as many.
+
+    Each run is built once, and goes from its begin to its end again and again.
+
+    Args:
+        n: nodes.
+        device: of both runs.
+        repeats: interleaved pairs.
+        few: nodes of the other run.
+        count: events of each kind, updates and pushes, in a run.
+    """
+    works, amounts, threads = dict[str, Callable[[], float]](), dict[str, float](), torch.get_num_threads()
+    for name, nodes in (("few", few), ("many", n)):
+        with settings(replace(LOGREG, samples=1), nodes, str(device), "1", eval_nodes=1, until=count / nodes) as source:
+            works[name] = partial(_from_begin, built(source), _threads(source), device)
+            amounts[name] = sum(assembly.timeline([load(source)]).expected(count / nodes))
+    found = gathered(works, repeats)
+    torch.set_num_threads(threads)
+    speed = {name: [amounts[name] / t for t in times] for name, times in found.items()}
+    return {
+        f"cost an event over n = {few:,}, n = {n:,}": ratios(speed["few"], speed["many"]),
+        f"events/s, n = {n:,}": spread(speed["many"]),
+    }
+
+
+def _threads(source: dict[str, Any]) -> int:
+    """Returns how many threads a run takes, by its plan."""
+    config = load(source)
+    return plan([config], assembly.timeline([config])).threads
+
+
+def _from_begin(run: Simulation, threads: int, device: torch.device) -> float:
+    """Returns the time that a run takes from its begin to its end [s]."""
+    torch.set_num_threads(threads)
+    return seconds(lambda: run.engine.run_(run.state, run.engine.begin(), Unobserved()), device)
 
 
 def evaluation(repeats: int) -> dict[str, Any]:

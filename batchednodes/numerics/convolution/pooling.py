@@ -97,3 +97,88 @@ max_pool_input = custom_op("batchednodes::max_pool_input", largest_gradient, mut
 @max_pool_input.register_fake
 def _max_pool_input_fake(g: Tensor, places: Tensor, size: list[int]) -> Tensor:
     return blank(g, (*g.shape[:2], *size), True)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _halve(x, y, places, first, last):  # noqa: ANN001, ANN202
+    """Writes the largest number of each window of 2 x 2 of x [n, H, W], or 0, to y [n, i, j], for images first to last.
+
+    Its place in the window, 0 to 3 line by line, goes to places, and -1 where all are 0 or less; NaN is the largest.
+    """
+    zero = x[0, 0, 0] - x[0, 0, 0] if x.size else 0
+    for n in range(first, last):
+        for i in range(y.shape[1]):
+            upper, lower, out, to = x[n, 2 * i], x[n, 2 * i + 1], y[n, i], places[n, i]
+            for j in range(out.size):
+                best, k = upper[np.uintp(2 * j)], np.int8(0)
+                value = upper[np.uintp(2 * j + 1)]
+                larger = (value > best) | (value != value)
+                best, k = (value if larger else best), (np.int8(1) if larger else k)
+                value = lower[np.uintp(2 * j)]
+                larger = (value > best) | (value != value)
+                best, k = (value if larger else best), (np.int8(2) if larger else k)
+                value = lower[np.uintp(2 * j + 1)]
+                larger = (value > best) | (value != value)
+                best, k = (value if larger else best), (np.int8(3) if larger else k)
+                none = best <= 0
+                out[np.uintp(j)] = zero if none else best
+                to[np.uintp(j)] = np.int8(-1) if none else k
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _double(g, places, out, first, last):  # noqa: ANN001, ANN202
+    """Writes out [n, H, W]: g [n, i, j] at the place of each window and 0 elsewhere, for images first to last."""
+    for n in range(first, last):
+        out[n, 2 * g.shape[1] :] = 0
+        for i in range(g.shape[1]):
+            upper, lower, source, at = out[n, 2 * i], out[n, 2 * i + 1], g[n, i], places[n, i]
+            upper[2 * source.size :] = 0
+            lower[2 * source.size :] = 0
+            for j in range(source.size):
+                value, k = source[np.uintp(j)], at[np.uintp(j)]
+                upper[np.uintp(2 * j)] = value if k == 0 else 0
+                upper[np.uintp(2 * j + 1)] = value if k == 1 else 0
+                lower[np.uintp(2 * j)] = value if k == 2 else 0
+                lower[np.uintp(2 * j + 1)] = value if k == 3 else 0
+
+
+def _planes(images: Tensor) -> np.ndarray:
+    """Returns images [n, c, H, W] as an array [n c, H, W]."""
+    return images.detach().contiguous().flatten(0, 1).numpy()
+
+
+def halved(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns ReLU of the largest number of each window of 2 x 2, one beside the other, and its place in the window.
+
+    Args:
+        x: images [n, c, H, W] of float32 or float64 on the CPU; what is left of an odd size is in no window.
+    """
+    y, places = _relu_pool_fake(x)
+    each_part(x.shape[0] * x.shape[1], x.numel(), _halve, *(_planes(t) for t in (x, y, places)))
+    return y, places
+
+
+relu_pool = custom_op("batchednodes::relu_pool", halved, mutates_args=())
+
+
+@relu_pool.register_fake
+def _relu_pool_fake(x: Tensor) -> tuple[Tensor, Tensor]:
+    shape = (*x.shape[:2], x.shape[2] // 2, x.shape[3] // 2)
+    return x.new_empty(shape), x.new_empty(shape, dtype=torch.int8)
+
+
+def halved_gradient(g: Tensor, places: Tensor, size: list[int]) -> Tensor:
+    """Returns the gradient of images [n, c, *size] of which `halved` gave places, at g, like those."""
+    out = _relu_pool_input_fake(g, places, size)
+    each_part(g.shape[0] * g.shape[1], out.numel(), _double, *(_planes(t) for t in (g, places, out)))
+    return out
+
+
+relu_pool_input = custom_op("batchednodes::relu_pool_input", halved_gradient, mutates_args=())
+
+
+@relu_pool_input.register_fake
+def _relu_pool_input_fake(g: Tensor, places: Tensor, size: list[int]) -> Tensor:
+    return g.new_empty(*g.shape[:2], *size)

@@ -10,13 +10,14 @@ Notation: k terms, n numbers along a line.
 from collections.abc import Sequence
 from typing import Any, no_type_check
 
+from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.extending import intrinsic
 
 from batchednodes.numerics.simd import INT, Emitter, ir
 
-BYTES = 32
-"""Bytes of a vector [B]."""
+BYTES = 64 if get_host_cpu_features().get("avx512f", False) else 32
+"""Bytes of a vector register of this machine [B]."""
 
 ROWS = 2
 """Rows of a tile: output channels of a convolution, or whatever its weights are laid out by."""

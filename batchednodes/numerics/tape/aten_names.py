@@ -38,6 +38,9 @@ MAPS: dict[Any, Op] = {
 }
 """Operations of one operand."""
 
+ZEROS = (_ATEN.zeros_like.default, _ATEN.new_zeros.default, _ATEN.empty_like.default, _ATEN.new_empty.default)
+"""New numbers, of which nobody reads what was there."""
+
 JOINS: dict[Any, Op] = {
     _ATEN.mul.Tensor: Op.MULTIPLY,
     _ATEN.div.Tensor: Op.DIVIDE,

@@ -12,15 +12,15 @@ import torch
 from torch import fx
 
 from batchednodes.numerics.fx_program import UntraceableError
-from batchednodes.numerics.tape import layers, pieces
+from batchednodes.numerics.tape import layers, pieces, recurrent
 from batchednodes.numerics.tape.assembler import Writer
-from batchednodes.numerics.tape.aten_names import CHANGES, JOINS, MAPS, SOFTMAX, VIEWS, with_number
+from batchednodes.numerics.tape.aten_names import CHANGES, JOINS, MAPS, SOFTMAX, VIEWS, ZEROS, with_number
 from batchednodes.numerics.tape.fx_nodes import alpha, normalized_again, own_shape, row_dim, row_shape, shape_of
 from batchednodes.numerics.tape.matmul import BYTES
 from batchednodes.numerics.tape.opcodes import Op
 from batchednodes.numerics.tape.strides import StridedView, favoured, joining
 
-_ATEN = torch.ops.aten
+_ATEN, _OURS = torch.ops.aten, torch.ops.batchednodes
 
 _Number = int | float
 """What a graph holds for a number."""
@@ -331,6 +331,9 @@ class Translator:
         squares = self.writer.add(Op.SQUARE, replace(new, base=self.writer.new(place.shape).base), apart)
         return [self.writer.share(self.writer.total(squares, self._dims(node, dims)), squares), mean]
 
+    def _recurrent(self, add: Callable[..., list[StridedView]]) -> Callable[..., list[StridedView]]:
+        return lambda _, *given: add(self.writer, *map(self._place, given[:-1]), given[-1])
+
     def _converted(self, node: fx.Node, a: Any) -> StridedView:
         if node.meta["val"].dtype != self.dtype:
             raise UntraceableError("numbers become those of another type")
@@ -352,15 +355,12 @@ _HANDLERS: dict[Any, Callable[[Translator], Callable[..., Any]]] = {
     _ATEN.where.self: lambda t: t._chosen,
     _ATEN.rsqrt.default: lambda t: t._inverse_root,
     _ATEN.var_mean.correction: lambda t: t._moments,
-    _ATEN.empty_like.default: lambda t: t._filled(0.0),
+    **dict.fromkeys(ZEROS, lambda t: t._filled(0.0)),
     _ATEN.fill_.Scalar: lambda t: t._refilled,
     _ATEN.copy_.default: lambda t: t._rewritten,
     _ATEN.rsub.Scalar: lambda t: t._lessened,
     _ATEN.neg.default: lambda t: lambda node, a: t._mapped(Op.SCALE, -1.0, node, a),
-    _ATEN.ones_like.default: lambda t: t._ones,
-    _ATEN.new_ones.default: lambda t: t._ones,
-    _ATEN.zeros_like.default: lambda t: t._filled(0.0),
-    _ATEN.new_zeros.default: lambda t: t._filled(0.0),
+    **dict.fromkeys((_ATEN.ones_like.default, _ATEN.new_ones.default), lambda t: t._ones),
     _ATEN.transpose.int: lambda t: t._transposed,
     _ATEN.permute.default: lambda t: t._permuted,
     _ATEN.expand.default: lambda t: t._expanded,
@@ -372,15 +372,13 @@ _HANDLERS: dict[Any, Callable[[Translator], Callable[..., Any]]] = {
     _ATEN.cat.default: lambda t: t._put_together(pieces.joined),
     _ATEN.stack.default: lambda t: t._put_together(pieces.stacked),
     _ATEN.select_backward.default: lambda t: t._selected_back,
-    _ATEN.new_empty.default: lambda t: t._filled(0.0),
     _ATEN.sigmoid_.default: lambda t: lambda node, a: t._mapped(Op.SIGMOID, 0.0, node, a),  # none reads the old values
     _ATEN.tanh_.default: lambda t: lambda node, a: t._mapped(Op.TANH, 0.0, node, a),
     _ATEN.t.default: lambda t: lambda node, a: t._transposed(node, a, -2, -1),
     _ATEN.transpose_.default: lambda t: t._transposed,
     _ATEN.select.int: lambda t: t._selected,
     _ATEN.slice.Tensor: lambda t: t._sliced,
-    _ATEN.bmm.default: lambda t: t._product,
-    _ATEN.mm.default: lambda t: t._product,
+    **dict.fromkeys((_ATEN.bmm.default, _ATEN.mm.default), lambda t: t._product),
     _ATEN.sum.dim_IntList: lambda t: t._totalled,
     _ATEN.mean.dim: lambda t: t._mean,
     _ATEN.argmax.default: lambda t: t._argmax,
@@ -396,5 +394,7 @@ _HANDLERS: dict[Any, Callable[[Translator], Callable[..., Any]]] = {
     _ATEN.embedding.default: lambda t: lambda n, a, k, *_: t._rows(n, a, 0, k, True),
     _ATEN.embedding_dense_backward.default: lambda t: t._rows_back,
     _ATEN._to_copy.default: lambda t: t._converted,
+    _OURS.lstm.default: lambda t: t._recurrent(recurrent.forward),
+    _OURS.lstm_gradient.default: lambda t: t._recurrent(recurrent.backward),
 }
 """What adds the instructions of an operation, given the arguments of its node."""

@@ -23,6 +23,7 @@ from batchednodes.numerics.tape.lines import (
     softmax_lines,
     softmax_lines_back,
 )
+from batchednodes.numerics.tape.lstm import backward, forward, places
 from batchednodes.numerics.tape.matmul import multiply
 from batchednodes.numerics.tape.opcodes import BINARY, CHANGING, MORE, OUT, SIZES, WIDTH, A, B, Op
 from batchednodes.numerics.tape.softmax import argmax, softmax, softmax_back
@@ -196,6 +197,22 @@ def _along(op, code, bases, c, size, spares, number):  # noqa: ANN001, ANN202
 
 @njit(**OPTIONS)
 @no_type_check
+def _recurrent(op, code, bases, size, number):  # noqa: ANN001, ANN202
+    """Runs an LSTM, or its adjoint."""
+    t, b, h, back = code[MORE], code[MORE + 1], code[MORE + 2], code[MORE + 3] != 0
+    for i in range(code[SIZES]):
+        o, first = _at(code, OUT, bases, size), _at(code, A, bases, size) + i * code[A + 2] * size
+        block = _at(code, B, bases, size) + i * code[B + 2] * size
+        if op == Op.LSTM:
+            whole = places(t, b, h)[-1]
+            forward(first, carray(pointer(o + i * code[OUT + 2] * size), whole, number), t, b, h, back)
+        else:
+            whole = (t * b + 1) * 4 * h + 2 * b * h
+            backward(first, block, carray(pointer(o + i * code[OUT + 2] * size), whole, number), t, b, h, back)
+
+
+@njit(**OPTIONS)
+@no_type_check
 def _step(codes, numbers, bases, spares, number):  # noqa: ANN001, ANN202
     """Runs all instructions once."""
     size = spares.itemsize
@@ -221,6 +238,8 @@ def _step(codes, numbers, bases, spares, number):  # noqa: ANN001, ANN202
             _take(code, bases, size, number, number(np.nan))
         elif op == Op.INDICES:
             _take(code, bases, 8, np.int64, np.int64(0))
+        elif op == Op.LSTM or op == Op.LSTM_BACK:
+            _recurrent(op, code, bases, size, number)
         elif op == Op.ARGMAX:
             d, m = code[MORE], code[MORE + 1]
             places = carray(pointer(_at(code, OUT, bases, 8)), m, np.int64)

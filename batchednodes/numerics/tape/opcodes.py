@@ -70,6 +70,10 @@ class Op(IntEnum):
     ROWS = auto()  # o = row b of a, likewise
     INDICES = auto()  # the same for integers
     SAME = auto()  # 1 where the integers a and b are equal, else 0
+    LSTM = (
+        auto()
+    )  # fills blocks o, one for each turn of the first loop, see lstm.py; MORE: steps, examples, units, back
+    LSTM_BACK = auto()  # gradients o of what it was computed from, at that of outputs a, from blocks b; likewise
     ARGMAX = auto()  # o = number of the largest of a along the outer of two dimensions; MORE: the sizes of both
 
 
