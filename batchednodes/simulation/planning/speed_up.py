@@ -7,7 +7,7 @@ column without any. What the host does ahead is hidden behind that, or hides it:
 
 with U waves of updates and C contacts a simulated second, W bytes of a row, t the time of a row's local work, f the
 rows that a device needs to be at work, L the latency of an exchange, B and M the rates of links and of memory, E
-events, of which each takes the host h on one of k threads. Nothing else is in it: no marks, no launches that are waited for.
+events, of which each takes the host h on one of k threads. Nothing else is in it: no marks, nothing that is waited for.
 
 Notation: R ranks, n nodes, w updates of a wave.
 """
