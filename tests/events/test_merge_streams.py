@@ -10,7 +10,7 @@ GOSSIP = 3
 
 def merged(updates: List, contacts: list[List], before: np.ndarray, start: float, until: float) -> Columns:
     out = Columns.empty(updates[0].size + sum(time.size for time, _, _ in contacts))
-    merge_(out, updates, contacts, GOSSIP, before, start, until)
+    merge_(out, [updates], contacts, GOSSIP, before, start, until)
     return out
 
 
