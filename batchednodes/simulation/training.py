@@ -203,6 +203,7 @@ def _assembled(job: Job, start: Snapshot | None) -> Iterator[tuple[Simulation, C
         means = replace(means, chunks=Chunks(**start.journal.chunks), threads=start.journal.threads)
     with threads(means.threads):
         run = assembly.assemble(configs, events, means.chunks, None if start is None else start.state, made.take())
+        run = replace(run, engine=run.engine.divided(need.host_threads, need.ahead))
         branched = start is None and job.settings.run.start_from is not None
         yield (
             run,
