@@ -92,24 +92,31 @@ def merge_(
     grid = (start, cells / (until - start) if until > start else 0.0, np.int32(cells - 1), np.uint32(size))
     marked = [*((one, np.uint64(0)) for one in updates), *((one, _LATE) for one in contacts)]
     share = max(WORTH, -(-m // (_EACH * threads))) if threads > 1 else max(1, m)
-    some = [(part, late) for one, late in marked for part in _parts(one, share)]
+    some = _groups(marked, share)
     places, events = np.zeros((len(some), stretches), np.uint64), np.empty((m, 2), np.uint64)
-    divide(lambda k: _count(some[k][0][0], grid, places[k]), len(some), threads)
+    divide(lambda k: [_count(one[0], grid, places[k]) for one, _ in some[k]], len(some), threads)
     ends = np.zeros(stretches + 1, np.uint64)  # an index without a sign needs no check
     np.cumsum(places.sum(0, dtype=np.uint64), out=ends[1:])
     _shift(places, ends)
-    divide(lambda k: _deal(*some[k][0], some[k][1], grid, places[k], events), len(some), threads)
+    divide(lambda k: [_deal(*one, late, grid, places[k], events) for one, late in some[k]], len(some), threads)
     cuts = np.searchsorted(ends, np.arange(0, m, share)[1:].astype(np.uint64))
     bounds = [*np.unique([0, *cuts]).tolist(), stretches]
     laws = (before, np.int8(kind), out)
     divide(lambda k: _settle(events, grid, ends, bounds[k], bounds[k + 1], *laws), len(bounds) - 1, threads)
 
 
-def _parts(one: List, share: int) -> list[List]:
-    """Returns a list of events in parts of some events at most."""
-    time, node, number = one
-    firsts = range(0, time.size, share)
-    return [(time[a : a + share], node[a : a + share], number[a : a + share]) for a in firsts]
+def _groups(lists: Sequence[tuple[List, np.uint64]], share: int) -> list[list[tuple[List, np.uint64]]]:
+    """Returns lists of events, and their marks, in groups of some events; long ones in parts, short ones together."""
+    found, left = list[list[tuple[List, np.uint64]]]([[]]), share
+    for (time, node, number), late in lists:
+        for a in range(0, time.size, share):
+            if left <= 0:
+                found.append([])
+                left = share
+            part = (time[a : a + share], node[a : a + share], number[a : a + share])
+            found[-1].append((part, late))
+            left -= part[0].size
+    return found
 
 
 @njit(nogil=True, cache=True, inline="always")

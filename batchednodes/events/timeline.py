@@ -22,7 +22,7 @@ from batchednodes.events.messages.records import check as check_in_flight
 from batchednodes.events.rounds import contacted, nth
 from batchednodes.events.schemes import ContactList, Scheme, SchemeState, SchemeWindow
 from batchednodes.events.update_times import Updates, first_updates, updates
-from batchednodes.numerics.host_threads import divide
+from batchednodes.numerics.host_threads import WORTH, divide
 from batchednodes.numerics.targets import is_own, returned
 from batchednodes.topology import Networks, PeerLists, RoundWeights
 
@@ -39,6 +39,10 @@ EXCHANGES = {"push": PUSH, "pull": PULL, "meet": MEET, "push_pull": PUSH, "split
 _PART, _PART_NODE = 1 << 18, 4
 """About how many events are made at once, and how many more for each node: more would not fit in the cache between the
 passes over them, fewer would have each pass look at all nodes for little."""
+
+
+_SMALL = WORTH // 4
+"""Events of a network, from which on its contacts are worth a thread: fewer take less time than to ask for them."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +210,8 @@ class Timeline:
         def speak(k: int) -> None:
             spoken[k] = works[k]()
 
-        divide(speak, len(works), self.threads)
+        many = self.threads > 1 and sum(self.expected(until - clocks.time)) > _SMALL * len(works)
+        divide(speak, len(works), self.threads if many else 1)
         return u, spoken, _clocks(until, u.next, u.counts, state)
 
     def expected(self, span: float) -> tuple[float, float]:

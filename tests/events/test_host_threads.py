@@ -11,6 +11,7 @@ import torch
 from batchednodes.algorithms.mixing import lines
 from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.events import merge_streams, update_times
+from batchednodes.events import timeline as timeline_module
 from batchednodes.events.clocks import Deterministic, Poisson, ShiftedExponential
 from batchednodes.events.gaps import Gaps, join
 from batchednodes.events.schemes import Freshest, Scheme, Uniform
@@ -26,6 +27,7 @@ SIZES = [1700, 40, 700, 1]
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Lets a few events be worth a thread, so that small runs are divided."""
+    monkeypatch.setattr(timeline_module, "_SMALL", 16)
     for module in (update_times, merge_streams, lines):
         monkeypatch.setattr(module, "WORTH", 64)
 
