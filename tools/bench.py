@@ -67,6 +67,7 @@ def sections(
         "limits": [("machine", lambda: limits(device, repeats))],
         "scheduling": [
             *((f"n={n}", lambda n=n: parts.scheduling(n, repeats)) for n in nodes),
+            *((f"threads n={n}", lambda n=n: parts.divided(n, repeats)) for n in [*nodes, 1_000_000]),
             *((f"logreg n={n}", lambda n=n: parts.hidden(LOGREG, n, device, repeats)) for n in nodes),
         ],
         "mixing": [(f"n={n} p={p}", lambda n=n, p=p: parts.mixing(n, p, device, repeats)) for n, p in mixed],

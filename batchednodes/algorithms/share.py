@@ -25,6 +25,8 @@ class Share:
     """Of this rank's group."""
     ranks: Ranks
     """Those of this rank's group."""
+    tellers: Ranks
+    """The same, for a thread beside that of the run."""
 
     @property
     def networks(self) -> tuple[int, ...]:
@@ -49,7 +51,7 @@ class Share:
         if not whole:
             groups, sizes = dealt(work, world.all.size)
         number, ranks = world.parts(sizes)
-        return Share(world, groups, number, ranks)
+        return Share(world, groups, number, ranks, world.parts(sizes, apart=True)[1] if max(sizes) > 1 else ranks)
 
 
 def dealt(work: Sequence[float], ranks: int) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]:

@@ -70,7 +70,8 @@ class Run:
 
     threads: int | None = None
     """Threads of the CPU to compute with; at least 1, at most those of the machine; null: one, unless waves are large
-    enough for more to pay."""
+    enough for more to pay. Events are made beside, in up to as many; null: in those that the process may use, at most
+    8."""
 
     baseline: Literal["none", "isolated"] = "none"
     """What to run beside: `isolated` trains the same nodes without gossip, and reports them too."""

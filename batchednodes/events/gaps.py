@@ -10,6 +10,7 @@ function of u and two parameters of the node, is compiled, and called by that lo
 Notation: n nodes, u uniform on (0, 1).
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -99,7 +100,7 @@ class Gaps:
         never = np.isinf(mean)
         return made.silence(never) if never.any() else made
 
-    @property
+    @functools.cached_property
     def rate(self) -> Float64[np.ndarray, " n"]:
         """Long-run mean number of actions per second [1/s], by the renewal theorem; 0 where the node never acts."""
         return 1.0 / (self.shift + self.scale)

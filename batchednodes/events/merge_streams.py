@@ -15,6 +15,7 @@ from jaxtyping import Float64, Int8, Int32, Int64
 from numba import int32, int64, njit, uint32, uint64
 
 from batchednodes.numerics import huge_pages
+from batchednodes.numerics.host_threads import WORTH, divide
 from batchednodes.numerics.logarithm import bits, real
 
 _STRETCH = 10
@@ -27,6 +28,9 @@ _NODE, _LATE = np.uint64(31), np.uint64(1 << 62)
 """An event but its time is one integer, late * 2^62 + node * 2^31 + number: their order is that at one instant."""
 
 _LOW = np.uint64((1 << 31) - 1)
+
+_EACH = 4
+"""Pieces for each thread, of which it takes the next when it is done with one."""
 
 _SMALL = 32
 """Events of a cell up to which they are inserted one by one; larger cells go to a merge sort."""
@@ -58,16 +62,18 @@ class Columns(NamedTuple):
 
 def merge_(
     out: Columns,
-    updates: List,
+    updates: Sequence[List],
     contacts: Sequence[List],
     kind: int,
     before: Int64[np.ndarray, " n"],
     start: float,
     until: float,
+    threads: int = 1,
 ) -> None:
     """Writes all events in the order of time.
 
-    At one instant updates come before contacts, then the order is that of nodes, then of numbers.
+    At one instant updates come before contacts, then the order is that of nodes, then of numbers: no two are alike, so
+    that each has its place whatever the threads.
 
     Args:
         out: receives the events.
@@ -77,21 +83,40 @@ def merge_(
         before: updates of each node to which those numbers add.
         start: before all times [s].
         until: the last of all times, or after it [s].
+        threads: at work at once.
     """
     m = out.time.size
     size = min(_STRETCH, m.bit_length()) + _CELLS
     stretches = min(max(1, m >> _STRETCH), (1 << 31 >> size) - 1)
     cells = stretches << size
     grid = (start, cells / (until - start) if until > start else 0.0, np.int32(cells - 1), np.uint32(size))
+    marked = [*((one, np.uint64(0)) for one in updates), *((one, _LATE) for one in contacts)]
+    share = max(WORTH, -(-m // (_EACH * threads))) if threads > 1 else max(1, m)
+    some = _groups(marked, share)
+    places, events = np.zeros((len(some), stretches), np.uint64), np.empty((m, 2), np.uint64)
+    divide(lambda k: [_count(one[0], grid, places[k]) for one, _ in some[k]], len(some), threads)
     ends = np.zeros(stretches + 1, np.uint64)  # an index without a sign needs no check
-    for time, _, _ in (updates, *contacts):
-        _count(time, grid, ends)
-    np.cumsum(ends, out=ends)
-    events, place = np.empty((m, 2), np.uint64), ends[:-1].copy()
-    _deal(*updates, np.uint64(0), grid, place, events)
-    for columns in contacts:
-        _deal(*columns, _LATE, grid, place, events)
-    _settle(events, grid, ends, before, np.int8(kind), out)
+    np.cumsum(places.sum(0, dtype=np.uint64), out=ends[1:])
+    _shift(places, ends)
+    divide(lambda k: [_deal(*one, late, grid, places[k], events) for one, late in some[k]], len(some), threads)
+    cuts = np.searchsorted(ends, np.arange(0, m, share)[1:].astype(np.uint64))
+    bounds = [*np.unique([0, *cuts]).tolist(), stretches]
+    laws = (before, np.int8(kind), out)
+    divide(lambda k: _settle(events, grid, ends, bounds[k], bounds[k + 1], *laws), len(bounds) - 1, threads)
+
+
+def _groups(lists: Sequence[tuple[List, np.uint64]], share: int) -> list[list[tuple[List, np.uint64]]]:
+    """Returns lists of events, and their marks, in groups of some events; long ones in parts, short ones together."""
+    found, left = list[list[tuple[List, np.uint64]]]([[]]), share
+    for (time, node, number), late in lists:
+        for a in range(0, time.size, share):
+            if left <= 0:
+                found.append([])
+                left = share
+            part = (time[a : a + share], node[a : a + share], number[a : a + share])
+            found[-1].append((part, late))
+            left -= part[0].size
+    return found
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -103,10 +128,22 @@ def _cell(time, grid):  # noqa: ANN001, ANN202  (numba infers the types)
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _count(time, grid, ends):  # noqa: ANN001, ANN202
-    """Adds the events of stretch k to ends[k + 1]."""
+def _count(time, grid, sizes):  # noqa: ANN001, ANN202
+    """Adds the events of stretch k to sizes[k]."""
     for e in range(time.size):
-        ends[(_cell(time[e], grid) >> grid[3]) + uint32(1)] += uint64(1)
+        sizes[_cell(time[e], grid) >> grid[3]] += uint64(1)
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _shift(places, ends):  # noqa: ANN001, ANN202
+    """Puts where the events of each list begin in each stretch, list after list, for how many they are."""
+    for k in range(places.shape[1]):
+        at = ends[k]
+        for one in range(places.shape[0]):
+            size = places[one, k]
+            places[one, k] = at
+            at += size
 
 
 @njit(nogil=True, cache=True)
@@ -122,10 +159,10 @@ def _deal(time, node, number, late, grid, place, events):  # noqa: ANN001, ANN20
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _settle(events, grid, ends, before, kind, out):  # noqa: ANN001, ANN202
-    """Sorts each stretch: puts each event at the next place of its cell, then sorts within cells."""
+def _settle(events, grid, ends, first, last, before, kind, out):  # noqa: ANN001, ANN202
+    """Sorts stretches first, ..., last - 1: puts each event at the next place of its cell, then sorts within cells."""
     place, cells, to = np.empty(1 << grid[3], np.uint32), np.empty(0, np.uint32), np.empty((0, 2), np.uint64)
-    for k in range(ends.size - 1):
+    for k in range(first, last):
         some = events[ends[k] : ends[k + 1]]
         m = some.shape[0]
         if m > cells.size:

@@ -7,22 +7,22 @@ how the time axis is cut into windows, nor on other networks.
 Notation: n nodes, m events, k number of an event among those of its node and clock.
 """
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float64, Int8, Int32, Int64
-from numba import njit, uint64
 
-from batchednodes.events.gaps import Gaps, act, due, gaps_by, next_gap, waits
+from batchednodes.events.gaps import Gaps
 from batchednodes.events.merge_streams import Columns, merge_
 from batchednodes.events.messages.records import InFlight, MessageColumns
 from batchednodes.events.messages.records import check as check_in_flight
 from batchednodes.events.rounds import contacted, nth
 from batchednodes.events.schemes import ContactList, Scheme, SchemeState, SchemeWindow
-from batchednodes.numerics import rng
+from batchednodes.events.update_times import Updates, first_updates, updates
+from batchednodes.numerics.host_threads import WORTH, divide
 from batchednodes.numerics.targets import is_own, returned
 from batchednodes.topology import Networks, PeerLists, RoundWeights
 
@@ -39,6 +39,10 @@ EXCHANGES = {"push": PUSH, "pull": PULL, "meet": MEET, "push_pull": PUSH, "split
 _PART, _PART_NODE = 1 << 18, 4
 """About how many events are made at once, and how many more for each node: more would not fit in the cache between the
 passes over them, fewer would have each pass look at all nodes for little."""
+
+
+_SMALL = WORTH // 4
+"""Events of a network, from which on its contacts are worth a thread: fewer take less time than to ask for them."""
 
 
 @dataclass(frozen=True)
@@ -152,16 +156,16 @@ class Timeline:
     its updates do; None: nowhere."""
     to_all: tuple[RoundWeights | None, ...] | None = field(default=None, kw_only=True)
     """Of each network whose nodes contact all neighbours at updates, how much each neighbour counts; None: of none."""
+    threads: int = field(default=1, kw_only=True)
+    """Threads that make the events; they never change an event."""
 
     def begin(self) -> Clocks:
         """Returns the clocks at t = 0: every node begins to compute, and waits for its first contact."""
         n, counts = self.networks.n, np.zeros((3, self.networks.n), np.int64)
         order, awake = np.arange(n, dtype=np.int32), np.full(n, -1, np.int32)
         state = SchemeState(np.full(n, math.inf), counts[0], counts[1], np.zeros(n), order, awake)
-        first = _first(self.update.compiled(), *self._addresses())
-        for scheme, window in zip(
-            self.schemes, self._windows(_Actions.none(n), self._capacity(), 0.0, 0.0), strict=True
-        ):
+        first = first_updates(self.update, *self._addresses())
+        for scheme, window in zip(self.schemes, self._windows(Updates.none(n), self._capacity, 0.0, 0.0), strict=True):
             if not self._answers(window.first):
                 scheme.begin_(window, state)
         return _clocks(0.0, first, counts[2], state)
@@ -169,16 +173,16 @@ class Timeline:
     def window(self, clocks: Clocks, until: float) -> tuple[Events, Clocks]:
         """Returns the events of (clocks.time, until] in time order, and the clocks after them."""
         start, expected, m, start_clocks = clocks.time, sum(self.expected(until - clocks.time)), 0, clocks
-        parts = max(1, int(expected / (_PART + _PART_NODE * self.networks.n)))
-        capacity, out = self._capacity(), Columns.empty(int(expected + 6 * math.sqrt(expected)) if parts > 1 else 0)
+        parts = max(1, int(expected / (_PART * self.threads + _PART_NODE * self.networks.n)))
+        capacity, out = self._capacity, Columns.empty(int(expected + 6 * math.sqrt(expected)) if parts > 1 else 0)
         for k in range(parts):
             end = until if k == parts - 1 else start + (until - start) * (k + 1) / parts
             u, spoken, following = self._part(clocks, capacity, end)
-            first, m = m, m + u.time.size + sum(contacts.time.size for contacts in spoken)
+            first, m = m, m + u.size + sum(contacts.time.size for contacts in spoken)
             if m > out.time.size:
                 out = _copied(out, first, m if parts == 1 else 2 * m)
             now, kind = out.part(first, m), EXCHANGES[self.exchange]
-            merge_(now, (u.time, u.actor, u.number), spoken, kind, clocks.updates, clocks.time, end)
+            merge_(now, u.lists, spoken, kind, clocks.updates, clocks.time, end, self.threads)
             clocks = following
         return self._answered(Events(*out.part(0, m)), start_clocks, clocks)
 
@@ -189,17 +193,30 @@ class Timeline:
         gossips = after.gossips.copy()
         return with_contacts(events, self, self.at_update, before.updates, gossips), replace(after, gossips=gossips)
 
-    def _part(self, clocks: Clocks, capacity: Gaps, until: float) -> "tuple[_Actions, list[ContactList], Clocks]":
+    def _part(self, clocks: Clocks, capacity: Gaps, until: float) -> tuple[Updates, list[ContactList], Clocks]:
         """Returns the updates and the contacts of a part of a window, node by node, and the clocks after them."""
-        u = self._updates(clocks, until)
+        laws = (self.networks.offsets, self.networks.seeds, self.update)
+        u = updates(*laws, until, clocks.next_update, clocks.updates, until - clocks.time, self.threads)
         state, stages = clocks.state(), self._windows(u, capacity, clocks.time, until)
         speakers = zip(self.schemes, stages, strict=True)
-        spoken = [_said(scheme, window, state) for scheme, window in speakers if not self._answers(window.first)]
+        works = [
+            work
+            for scheme, window in speakers
+            if not self._answers(window.first)
+            for work in _said(scheme, window, state, self.threads)
+        ]
+        spoken = [ContactList.none()] * len(works)
+
+        def speak(k: int) -> None:
+            spoken[k] = works[k]()
+
+        many = self.threads > 1 and sum(self.expected(until - clocks.time)) > _SMALL * len(works)
+        divide(speak, len(works), self.threads if many else 1)
         return u, spoken, _clocks(until, u.next, u.counts, state)
 
     def expected(self, span: float) -> tuple[float, float]:
         """Returns about how many updates and contacts to expect in a long span of time [s], by renewal rates."""
-        capacity, slices = self._capacity(), [self.networks.slice(g) for g in range(self.networks.count)]
+        capacity, slices = self._capacity, [self.networks.slice(g) for g in range(self.networks.count)]
         if self.contacts.choosers:
             capacity = capacity.thinned(self.contacts.share)
         with np.errstate(over="ignore", invalid="ignore"):  # infinitely many: a plan refuses them
@@ -217,67 +234,45 @@ class Timeline:
 
     def peaks(self) -> list[float]:
         """Returns the largest rate at which any one node of each network ever transmits [1/s]."""
-        capacity = self._capacity()
+        capacity = self._capacity
         return [scheme.peak(capacity.part(self.networks.slice(g))) for g, scheme in enumerate(self.schemes)]
 
     def _answers(self, node: int) -> bool:
         """Returns whether a node, and its network, makes contact at updates."""
         return self.at_update is not None and int(self.at_update[node]) != ALONE
 
+    @functools.cached_property
     def _capacity(self) -> Gaps:
+        """The laws of contacts; a node that has nobody to contact makes none."""
         return self.gossip.silence(self.contacts.silent())
 
     def _addresses(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns the seed of each node's network, and the node's number in it."""
         return self.networks.seeds[self.networks.network_of()], self.networks.index()
 
-    def _windows(self, u: "_Actions", capacity: Gaps, start: float, until: float) -> Iterator[SchemeWindow]:
+    def _windows(self, u: Updates, capacity: Gaps, start: float, until: float) -> Iterator[SchemeWindow]:
         """Yields what the scheme of each network sees of a window, given all updates, node by node."""
         meet = self.exchange == "meet"
-        bounds = np.searchsorted(u.actor, self.networks.offsets)
+        blind = all(scheme.independent and not is_own(type(scheme)) for scheme in self.schemes)
+        times, actors, _ = Updates.none(0).lists[0] if blind else u.joined()
+        bounds = np.searchsorted(actors, self.networks.offsets)
         for g, seed in enumerate(self.networks.seeds):
             nodes, part = self.networks.slice(g), slice(bounds[g], bounds[g + 1])
-            updates = (u.time[part], u.actor[part])
-            yield SchemeWindow(nodes.start, nodes.stop, seed, capacity, self.contacts, meet, *updates, start, until)
-
-    def _updates(self, clocks: Clocks, until: float) -> "_Actions":
-        """Returns the updates of a window; asks for more room until all of them fit."""
-        laws = (self.networks.offsets, self.networks.seeds, self.update.compiled())
-        expected = (until - clocks.time) * float(self.update.rate.sum())
-        room = int(expected + 6 * math.sqrt(expected)) + self.networks.n // 8 + 64
-        while True:
-            out = _Actions(np.empty(room), np.empty(room, np.int32), np.empty(room, np.int32),
-                           clocks.next_update.copy(), clocks.updates.copy())  # fmt: skip
-            size = _emit(*laws, until, clocks.updates, out.time, out.actor, out.number, out.next, out.counts)
-            if size <= room:
-                return _Actions(out.time[:size], out.actor[:size], out.number[:size], out.next, out.counts)
-            room = 2 * room
+            seen = (times[part], actors[part])
+            yield SchemeWindow(nodes.start, nodes.stop, seed, capacity, self.contacts, meet, *seen, start, until)
 
 
-def _said(scheme: Scheme, window: SchemeWindow, state: SchemeState) -> ContactList:
-    """Returns the contacts of a network in a window; those of a scheme of the user's own are checked."""
+def _said(scheme: Scheme, window: SchemeWindow, state: SchemeState, threads: int) -> list[Callable[[], ContactList]]:
+    """Returns what makes the contacts of a network in a window; those of a user's own scheme are made, and checked.
+
+    That, and what chooses peers, may be Python that was never written for several threads.
+    """
+    if not is_own(type(scheme)) and window.first not in window.contacts.choosers:
+        return scheme.works_(window, state, threads)
     contacts = scheme.contacts_(window, state)
     if is_own(type(scheme)):
         window.check(contacts)
-    return contacts
-
-
-@dataclass(frozen=True)
-class _Actions:
-    """The updates of a window, node by node, and where the clocks stand after."""
-
-    time: np.ndarray
-    actor: np.ndarray
-    number: np.ndarray
-    """0, 1, ... for the first, second, ... of a node in the window."""
-    next: np.ndarray
-    counts: np.ndarray
-
-    @staticmethod
-    def none(n: int) -> "_Actions":
-        """Returns no updates of n nodes."""
-        nothing = (np.zeros(0), np.zeros(0, np.int32), np.zeros(0, np.int32))
-        return _Actions(*nothing, np.zeros(n), np.zeros(n, np.int64))
+    return [lambda: contacts]
 
 
 def _copied(columns: Columns, size: int, room: int) -> Columns:
@@ -326,43 +321,3 @@ def _with_all(entry: np.ndarray, other: np.ndarray, node: np.ndarray, laws: Time
     entry, other = np.append(entry[one], np.flatnonzero(everyone)[whole]), np.append(other[one], theirs)
     order = np.argsort(entry, kind="stable")
     return entry[order], other[order]
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
-def _first(laws, seeds, index):  # noqa: ANN001, ANN202  (numba infers the types)
-    out = np.empty(index.size)
-    for i in range(index.size):
-        bits, _ = rng.block(seeds[i], rng.UPDATE, index[i], uint64(0))
-        out[i] = next_gap(i, laws, bits)
-    return out
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
-def _emit(offsets, seeds, laws, until, before, time, actor, number, following, counts):  # noqa: ANN001, ANN202
-    """Writes the updates of all nodes up to `until`; returns their number, or more than fit.
-
-    Some nodes at a time have one update each, again and again, until none of them has another.
-    """
-    nodes, draws = np.empty(rng.TOGETHER, np.uint64), np.empty(rng.TOGETHER, np.uint64)
-    high, low, wait = np.empty(rng.TOGETHER, np.uint64), np.empty(rng.TOGETHER, np.uint64), np.empty(rng.TOGETHER)
-    m = 0
-    for g in range(seeds.size):
-        first, last = offsets[g], offsets[g + 1]
-        for i in range(first, last, rng.TOGETHER):
-            size = due((i, min(last, i + rng.TOGETHER)), first, following, until, nodes)
-            while size > 0:
-                new = slice(m, m + size)
-                if new.stop > time.size:
-                    return new.stop
-                for a in range(size):
-                    i = uint64(first) + nodes[a]
-                    draws[a], number[m + a] = counts[i] + 1, counts[i] - before[i]
-                rng.blocks(seeds[g], rng.UPDATE, nodes[:size], draws, high, low)
-                waits(high[:size], wait)
-                if laws[2].size > 0:
-                    gaps_by(nodes[:size], first, high, laws, wait)
-                size = act(nodes[:size], first, wait, laws, following, counts, until, time[new], actor[new])
-                m = new.stop
-    return m

@@ -127,10 +127,10 @@ class BackgroundWorker:
         assert self.pool is not None
         return self.pool.submit(work, *arguments).result
 
-    def close(self) -> None:
-        """Waits for what is being done, and ends the thread."""
+    def close(self, leave: bool = False) -> None:
+        """Waits for what is being done, and ends the thread; leave: what has not begun is left out."""
         if self.pool is not None:
-            self.pool.shutdown()
+            self.pool.shutdown(cancel_futures=leave)
 
 
 @dataclass(frozen=True)

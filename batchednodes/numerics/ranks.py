@@ -113,6 +113,30 @@ class Ranks:
         dist.broadcast_object_list(box, group=self.group, group_src=0, device=torch.device("cpu"))
         return box[0]
 
+    def told_arrays(self, source: int, arrays: "Sequence[np.ndarray] | None") -> list[np.ndarray]:
+        """Returns some arrays of one dimension that one rank gives, on all of them; seven at most.
+
+        Args:
+            source: its number among these.
+            arrays: of numbers of any type; None but on that rank.
+        """
+        head = np.zeros(15, np.int64)
+        if arrays is not None:
+            head[: 1 + 2 * len(arrays)] = [len(arrays), *(part for a in arrays for part in (ord(a.dtype.char), a.size))]
+        self._tell(source, head)
+        kinds, sizes = [np.dtype(chr(code)) for code in head[1 : 2 * head[0] : 2]], head[2 : 1 + 2 * head[0] : 2]
+        found = [np.empty(size, kind) for size, kind in zip(sizes.tolist(), kinds, strict=True)]
+        for k, out in enumerate(found):
+            if arrays is not None:
+                out[:] = arrays[k]
+            self._tell(source, out)
+        return found
+
+    def _tell(self, source: int, array: np.ndarray) -> None:
+        """Puts what one rank has in an array into that of all."""
+        if array.size:
+            dist.broadcast(torch.from_numpy(array.view(np.uint8)), group=self.group, group_src=source)
+
     def collected(self, thing: Any) -> list[Any] | None:
         """Returns what each rank gives, on the first; None on the others; plain data."""
         found = [None] * self.size if self.rank == 0 else None

@@ -160,16 +160,19 @@ class World:
         self.all, self.left = Ranks(self.board.rank, self.board.size, group), threading.Event()
         threading.Thread(target=self._watch, name="ranks", daemon=True).start()
 
-    def parts(self, sizes: Sequence[int]) -> tuple[int, Ranks]:
+    def parts(self, sizes: Sequence[int], apart: bool = False) -> tuple[int, Ranks]:
         """Returns which of some groups this rank is in, and the ranks of that group; all ranks must call it.
 
         Args:
             sizes: how many ranks each group has, in order; together R.
+            apart: whether they are to speak beside others of the same ranks, of memory of the host.
         """
         bounds = np.cumsum([0, *sizes]).tolist()
-        if len(sizes) == 1:
+        if len(sizes) == 1 and not apart:
             return 0, self.all
-        kinds = "cpu:gloo,cuda:nccl" if "nccl" in dist.get_backend_config(self.all.group) else "gloo"
+        kinds = "gloo"
+        if not apart and "nccl" in dist.get_backend_config(self.all.group):
+            kinds = "cpu:gloo,cuda:nccl"
         groups = [_group(range(a, b), kinds) for a, b in pairwise(bounds)]
         mine = int(np.searchsorted(bounds, self.all.rank, side="right")) - 1
         return mine, Ranks(self.all.rank - bounds[mine], sizes[mine], groups[mine])

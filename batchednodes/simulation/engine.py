@@ -9,9 +9,11 @@ import bisect
 import itertools
 import math
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -26,9 +28,10 @@ from batchednodes.algorithms.versions import fit_, widen_
 from batchednodes.algorithms.waves import Round, UpdateWave, Waves
 from batchednodes.events.messages.records import SLOTS
 from batchednodes.events.timeline import ROUND, Clocks, Events, Timeline
-from batchednodes.events.waves import schedule
+from batchednodes.events.waves import Schedule, schedule
 from batchednodes.numerics.memory import BackgroundWorker
-from batchednodes.simulation.prefetch import Minibatches
+from batchednodes.simulation.lookahead import Deal, Lookahead
+from batchednodes.simulation.prefetch import Minibatches, Own
 
 Pause = Callable[[], bool]
 """Whether a run should pause as soon as it can, for a checkpoint or to stop."""
@@ -72,8 +75,14 @@ class Executor(ABC):
         fit_rows_(state, slots)
         fit_(state.versions, self.algorithm.layout, slots)
 
+    def schedule(self, events: Events, clocks: Clocks, state: State) -> Schedule | None:
+        """Returns the schedule of a window, which `prepare` may be given; None: it takes none."""
+        return None
+
     @abstractmethod
-    def prepare(self, events: Events, clocks: Clocks, state: State, host: BackgroundWorker) -> Window:
+    def prepare(
+        self, events: Events, clocks: Clocks, state: State, host: BackgroundWorker, plan: Schedule | None = None
+    ) -> Window:
         """Returns a window ready to run; reads nothing of the state that changes, and may be called beside `run_`.
 
         Args:
@@ -81,6 +90,7 @@ class Executor(ABC):
             clocks: where the clocks stand after them.
             state: that they will change.
             host: the thread that makes ready what is left while the window runs.
+            plan: the schedule of the events, if another has made it.
         """
 
     @abstractmethod
@@ -104,7 +114,9 @@ class Serial(Executor):
 
     algorithm: Reference | OneByOne
 
-    def prepare(self, events: Events, clocks: Clocks, state: State, host: BackgroundWorker) -> Window:
+    def prepare(
+        self, events: Events, clocks: Clocks, state: State, host: BackgroundWorker, plan: Schedule | None = None
+    ) -> Window:
         return Window(events, clocks, (), len(events), len(events), None)
 
     def run_(self, state: State, window: Window, done: int = 0, pause: Pause = never) -> int:
@@ -120,12 +132,21 @@ class Batched(Executor):
     """Wave by wave; the same result, at the speed of batched matrix work."""
 
     algorithm: Waves
+    threads: int = 1
+    """Threads of the host that make a window; they never change it."""
+    own: Own | None = None
+    """Which rows of a wave of updates this process trains, of whose minibatches alone it draws; None: all."""
 
-    def prepare(self, events: Events, clocks: Clocks, state: State, host: BackgroundWorker) -> Window:
-        if ROUND in events.kind[-1:]:
+    def schedule(self, events: Events, clocks: Clocks, state: State) -> Schedule | None:
+        return None if ROUND in events.kind[-1:] else schedule(events, state.nodes + slots(clocks))
+
+    def prepare(
+        self, events: Events, clocks: Clocks, state: State, host: BackgroundWorker, plan: Schedule | None = None
+    ) -> Window:
+        plan, layout = plan or self.schedule(events, clocks, state), self.algorithm.layout
+        if plan is None:
             return self._rounds(events, clocks, state, host)
-        plan, layout = schedule(events, state.nodes + slots(clocks)), self.algorithm.layout
-        lines, counts = GossipPhase.of(events, plan, state.nodes, state.x.device)
+        lines, counts = GossipPhase.of(events, plan, state.nodes, state.x.device, self.threads)
         by_waves = self.algorithm.cut is None and not takes_all(state.versions, self.algorithm.kernel)
         if layout.kinds.size > 1 and events.message is None and by_waves:  # over ranks lines have one order on all
             lines = lines.by_table(layout.table, layout.kinds.size, plan.updates)
@@ -161,7 +182,7 @@ class Batched(Executor):
         updates = [phase for phase in phases if isinstance(phase, UpdateWave)]
         minibatches = None
         if self.algorithm.drawing is None:
-            minibatches = Minibatches(self.algorithm.problem, updates, state.x.device, host)
+            minibatches = Minibatches(self.algorithm.problem, updates, state.x.device, host, self.own)
         return Window(events, clocks, tuple(phases), len(phases), waves, lines, minibatches)
 
     def run_(self, state: State, window: Window, done: int = 0, pause: Pause = never) -> int:
@@ -190,8 +211,6 @@ class Batched(Executor):
                 return step
             if isinstance(phase, UpdateWave):
                 examples = None if window.minibatches is None else window.minibatches.of(wave)
-                if examples is not None and self.algorithm.cut is not None:
-                    examples = examples[self.algorithm.cut.share(self.algorithm.cut.counts(phase.nodes.size))]
                 columns = (lines.receivers[part], lines.actors[part], lines.times[part])
                 self.algorithm.update_(state, phase, *columns, examples)
             elif isinstance(phase, Round):
@@ -278,6 +297,16 @@ class Engine:
     """Simulated time between two marks, or the times of all of them [s]; the end is a mark too."""
     window: float
     """Longest simulated time that is scheduled at once [s]; never changes a result but for rounding."""
+    ahead: int = 1
+    """Windows that are made while one runs; at least 1, over ranks that deal schedules as many as there are ranks."""
+    deal: Deal | None = None
+    """Over ranks, who makes which schedules; None: this process makes all."""
+
+    def divided(self, threads: int, ahead: int) -> "Engine":
+        """Returns the same, with some threads of the host that make windows, some of these ahead."""
+        executor = self.executor
+        executor = replace(executor, threads=threads) if isinstance(executor, Batched) else executor
+        return replace(self, timeline=replace(self.timeline, threads=threads), executor=executor, ahead=ahead)
 
     def begin(self) -> Progress:
         """Returns the progress of a run that has not begun."""
@@ -317,8 +346,8 @@ class Engine:
             going, progress = observer.observe(progress), replace(progress, marks=1)
             if not going:
                 return progress
-        with closing(BackgroundWorker()) as host:
-            for window, marked in self._windows(state, progress, host, observer):
+        with closing(self._lookahead(state, progress.clocks)) as made:
+            for window, marked in self._windows(made, progress, observer):
                 if progress.done > window.steps:
                     raise ValueError(
                         f"checkpoint must be of this run, got {progress.done} of {window.steps} steps done"
@@ -338,25 +367,26 @@ class Engine:
                     break
         return progress
 
-    def _windows(
-        self, state: State, start: Progress, host: BackgroundWorker, observer: Observer
-    ) -> Iterator[tuple[Window, bool]]:
-        """Yields the windows up to the end and whether each ends at a mark.
+    def _lookahead(self, state: State, clocks: Clocks) -> Lookahead[Window]:
+        """Returns what makes windows that change a state."""
 
-        A thread of the host, where memory holds one, makes the next while the caller runs, or observes, the one before.
-        """
-        ahead: tuple[Callable[[], Window], bool] | None = None
+        def prepare(events: Events, clocks: Clocks, plan: Schedule | None, host: BackgroundWorker) -> Window:
+            return self.executor.prepare(events, clocks, state, host, plan)
+
+        scheduled = partial(self.executor.schedule, state=state)
+        return Lookahead(self.timeline, clocks, scheduled, prepare, self.ahead, self.deal)
+
+    def _windows(self, made: Lookahead[Window], start: Progress, observer: Observer) -> Iterator[tuple[Window, bool]]:
+        """Yields the windows up to the end and whether each ends at a mark; the next are made while one runs."""
+        waiting = deque[tuple[Callable[[], Window], bool]]()
         for until, marked in self._ends(start.clocks.time, start.end, observer):
-            window = None if ahead is None else (ahead[0](), ahead[1])
-            clocks = start.clocks if window is None else window[0].clocks
-            ahead = (host.submit(self._prepare, state, clocks, until, host), marked)
-            if window is not None:
-                yield window
-        if ahead is not None:
-            yield ahead[0](), ahead[1]
-
-    def _prepare(self, state: State, clocks: Clocks, until: float, host: BackgroundWorker) -> Window:
-        return self.executor.prepare(*self.timeline.window(clocks, until), state, host)
+            waiting.append((made.window(until), marked))
+            if len(waiting) > self.ahead:
+                ready, at_mark = waiting.popleft()
+                yield ready(), at_mark
+        while waiting:
+            ready, at_mark = waiting.popleft()
+            yield ready(), at_mark
 
     def _ends(self, after: float, first: float | None, observer: Observer) -> Iterator[tuple[float, bool]]:
         """Yields the ends of the windows later than `after`, and whether each is a mark; `first`: of one begun."""

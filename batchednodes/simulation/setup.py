@@ -14,8 +14,9 @@ from batchednodes.numerics.world import World
 from batchednodes.results.checkpoints.checkpoint import Snapshot
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.build.assembly import Simulation
-from batchednodes.simulation.engine import automatic_window
+from batchednodes.simulation.engine import Engine, automatic_window
 from batchednodes.simulation.job import ComputePlan, Job
+from batchednodes.simulation.lookahead import Deal
 from batchednodes.simulation.planning.plan import Plan, plan, planned
 from batchednodes.simulation.planning.preflight import Preflight, networks
 from batchednodes.simulation.resume import warm_start
@@ -50,8 +51,17 @@ def assembled(job: Job, find: Find) -> Iterator[tuple[Simulation, ComputePlan, S
         share, state = means.share, None if start is None else start.state
         group = None if share is None or share.ranks.size == 1 else share.ranks
         run = assembly.assemble(own, events, means.chunks, state, data, group, automatic_window(whole))
+        run = replace(run, engine=_divided(run.engine, need.host_threads, job.told(need.ahead), share))
         branched = start is None and job.settings.run.start_from is not None
         yield run, means, _branched(job, run, share) if start is None and branched else start
+
+
+def _divided(engine: Engine, threads: int, ahead: int, share: Share | None) -> Engine:
+    """Returns an engine whose windows some threads of the host make, and over ranks, where memory holds as many, each."""
+    made = engine.divided(threads, ahead)
+    if share is None or not 1 < share.ranks.size <= ahead:
+        return made
+    return replace(made, deal=Deal(share.ranks.rank, share.ranks.size, share.tellers.told_arrays))
 
 
 def plans(made: Preflight, events: Timeline, count: int) -> list[Plan]:

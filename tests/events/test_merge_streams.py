@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from batchednodes.events import merge_streams
 from batchednodes.events.merge_streams import Columns, List, merge_
 
 GOSSIP = 3
@@ -10,7 +11,7 @@ GOSSIP = 3
 
 def merged(updates: List, contacts: list[List], before: np.ndarray, start: float, until: float) -> Columns:
     out = Columns.empty(updates[0].size + sum(time.size for time, _, _ in contacts))
-    merge_(out, updates, contacts, GOSSIP, before, start, until)
+    merge_(out, [updates], contacts, GOSSIP, before, start, until)
     return out
 
 
@@ -45,3 +46,22 @@ def test_one_instant_is_a_window_too():
     found = merged(nothing, [late], np.zeros(3, np.int64), 2.0, 2.0)
     assert found.actor.tolist() == [0, 1, 2]
     assert found.peer.tolist() == [6, 7, 5]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_many_short_lists_and_a_long_one_are_dealt_in_even_groups(threads, monkeypatch):
+    monkeypatch.setattr(merge_streams, "WORTH", 100)
+    draw = np.random.default_rng(5)
+    sizes = [*draw.integers(0, 9, 300), 3_000]
+    lists = [
+        (1 + 3 * draw.random(m), draw.integers(0, 7, m).astype(np.int32), draw.integers(0, 99, m).astype(np.int32))
+        for m in sizes
+    ]
+    groups = merge_streams._groups([(one, np.uint64(0)) for one in lists], 500)
+    held = [sum(time.size for (time, _, _), _ in group) for group in groups]
+    assert sum(held) == sum(sizes)
+    assert all(500 <= m < 1_000 for m in held[:-1])
+    before, out = np.zeros(7, np.int64), Columns.empty(sum(sizes))
+    merge_(out, lists[:150], lists[150:], GOSSIP, before, 1.0, 4.0, threads)
+    assert out.time.tolist() == sorted(np.concatenate([time for time, _, _ in lists]).tolist())
+    assert (out.kind == 0).sum() == sum(sizes[:150])

@@ -44,6 +44,21 @@ def test_ages_that_divide_steps_have_memory_of_their_own():
     assert sizes["models under way"] - undivided.memory["models under way"] == undivided.slots * 5 * 8
 
 
+def test_windows_made_ahead_are_counted_and_are_fewer_where_memory_does_not_hold_them(monkeypatch):
+    long, found = ["run.until=1000", "staleness.track=none"], {}
+    for count in (1, 2, 8):
+        monkeypatch.setattr("batchednodes.simulation.planning.plan.cores", lambda count=count: count)
+        found[count] = made(*long)
+    windows = {count: plan.memory["timeline and schedule (host)"] for count, plan in found.items()}
+    assert [found[count].ahead for count in (1, 2, 8)] == [1, 2, 3]
+    assert windows[2] == pytest.approx(windows[1] * 3 / 2)
+    assert windows[8] == pytest.approx(windows[1] * 4 / 2)
+    assert made(*long, "run.threads=1").host_threads == made(*long, "run.threads=1").ahead == 1
+    assert made("staleness.track=none").ahead == 1  # a window of 10,000 events
+    monkeypatch.setattr("batchednodes.simulation.planning.plan.free", lambda _: windows[8])  # all else needs some, too
+    assert made(*long).ahead == 1
+
+
 def test_isolated_nodes_have_memory_beside_the_run_that_they_are_compared_with():
     alone, both = made("local.momentum=0.9").memory, made("local.momentum=0.9", "run.baseline=isolated").memory
     assert both.pop("isolated nodes") == alone["models"] + alone["momentum"] + alone["data"] > 0

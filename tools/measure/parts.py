@@ -25,14 +25,14 @@ from batchednodes.algorithms.state import State
 from batchednodes.algorithms.versions import Layout
 from batchednodes.algorithms.waves import UpdateWave
 from batchednodes.events.timeline import Clocks, Events
-from batchednodes.events.waves import schedule
+from batchednodes.events.waves import Schedule, schedule
 from batchednodes.models.feed import Drawn
 from batchednodes.numerics import devices
 from batchednodes.numerics.fx_program import UntraceableError
 from batchednodes.numerics.memory import BackgroundWorker
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.build.assembly import Simulation
-from batchednodes.simulation.engine import Batched, Executor, Pause, Unobserved, Window, never
+from batchednodes.simulation.engine import Batched, Executor, Pause, Unobserved, Window, automatic_window, never
 from batchednodes.simulation.planning.plan import plan
 from measure.limits import copying, products
 from measure.timing import Work, interleaved, rates, ratios, spread
@@ -60,6 +60,28 @@ def scheduling(n: int, repeats: int) -> dict[str, Any]:
     return shown | {"events a wave": spread([len(events) / (made.waves.size - 1)])}
 
 
+def divided(n: int, repeats: int) -> dict[str, Any]:
+    """Returns host nanoseconds per event, of pushes and updates at rate 1, in one thread, and those over two threads.
+
+    Events are divided among threads, and so are the lines that the device reads; the schedule is made by one.
+    """
+    rates = {"gossip": {"clock": {"rate": 1.0}}, "update": {"clock": {"kind": "exponential", "rate": 1.0}}}
+    laws = assembly.timeline([load({"network": {"nodes": n}} | rates)])
+    span, here = automatic_window(laws), torch.device("cpu")
+    _, clocks = laws.window(laws.begin(), span)
+    events, _ = laws.window(clocks, 2 * span)
+    made = schedule(events, n)
+
+    def work(threads: int) -> None:
+        GossipPhase.of(replace(laws, threads=threads).window(clocks, 2 * span)[0], made, n, here, threads)
+
+    found = interleaved({"one": lambda: work(1), "two": lambda: work(2)}, repeats, here)
+    return {
+        "events and lines in one thread, ns/event": spread([t / len(events) * 1e9 for t in found["one"]]),
+        "two threads over one": ratios(found["one"], found["two"]),
+    }
+
+
 class Watched(Executor):
     """Another executor, with a note of when the main thread runs windows and how long the host thread makes them."""
 
@@ -72,9 +94,11 @@ class Watched(Executor):
         """Gives the state rows for some slots of messages, if it has fewer."""
         self.inner.fit_(state, slots)
 
-    def prepare(self, events: Events, clocks: Clocks, state: State, host: BackgroundWorker) -> Window:
+    def prepare(
+        self, events: Events, clocks: Clocks, state: State, host: BackgroundWorker, plan: Schedule | None = None
+    ) -> Window:
         """Returns the window, and notes the processor time that the thread has used since it began."""
-        window = self.inner.prepare(events, clocks, state, host)
+        window = self.inner.prepare(events, clocks, state, host, plan)
         self.made.append(time.thread_time())
         return window
 

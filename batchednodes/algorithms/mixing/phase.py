@@ -9,15 +9,15 @@ Notation: n nodes, e lines, W waves, x models, w weight of what is read, j the r
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, no_type_check
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int32, Int64
-from numba import njit, uint64
 from torch import Tensor
 
-from batchednodes.events.timeline import MEET, PUSH, SPLIT, UPDATE, Events
+from batchednodes.algorithms.mixing.lines import Columns, fill_
+from batchednodes.events.timeline import MEET, Events
 from batchednodes.events.waves import Schedule
 from batchednodes.numerics import devices
 from batchednodes.numerics.memory import sendable
@@ -94,7 +94,9 @@ class GossipPhase:
         return self.waves if self.cut is None else self.cut
 
     @staticmethod
-    def of(events: Events, plan: Schedule, nodes: int, device: torch.device) -> "tuple[GossipPhase, np.ndarray]":
+    def of(
+        events: Events, plan: Schedule, nodes: int, device: torch.device, threads: int = 1
+    ) -> "tuple[GossipPhase, np.ndarray]":
         """Returns the lines of a schedule on the host, and the counts of its updates, line by line.
 
         Args:
@@ -102,19 +104,16 @@ class GossipPhase:
             plan: their schedule.
             nodes: rows of x that are nodes.
             device: where the lines will go.
+            threads: at work at once; the lines are the same whatever they are.
         """
-        meet, message = events.kind == MEET, events.message
-        e, pairs = len(events) + int(np.count_nonzero(meet)), bool(meet.any())
+        message, meetings = events.message, int(np.count_nonzero(events.kind == MEET))
+        e, pairs = len(events) + meetings, meetings > 0
         rows, times = sendable((3, e), torch.int64, device), sendable((e,), torch.float64, device)
         sizes = np.diff(plan.waves)
         waves = np.append(0, np.cumsum(sizes * np.where(plan.updates | (not pairs), 1, 2)))
-        numbers = np.append(0, np.cumsum(np.where(plan.updates, sizes, 0)))
-        counts = np.empty(numbers[-1], np.int64)
-        columns = (events.kind, events.actor, events.peer, events.time, events.count)
-        begins = (waves.astype(np.uint64), numbers.astype(np.uint64))  # an index without a sign needs no check
-        node = events.actor if message is None else message.node
-        order = np.empty(0 if message is None else e, np.int64)
-        _fill(*columns, node, plan.wave, *begins, rows.numpy(), times.numpy(), counts, order)
+        counts, order = np.empty(sizes[plan.updates].sum(), np.int64), np.empty(0 if message is None else e, np.int64)
+        out = Columns(rows.numpy(), times.numpy(), counts, order)
+        fill_(out, events, plan.wave, waves, plan.updates, threads)
         weights, sent, part = torch.full((), torch.nan).expand(e), None, None
         if message is not None:
             weights, sent, part = (
@@ -255,69 +254,3 @@ class GossipPhase:
             column.copy_(column[order])
         cut = np.searchsorted(part[order.numpy()], np.arange((self.waves.size - 1) * count + 1))
         return replace(self, tables=count, cut=cut)
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
-def _fill(kind, actor, peer, time, count, node, wave, place, number, rows, times, counts, order):  # noqa: ANN001, ANN202
-    """Writes the line of each event to the next place of its wave, and the count of each update likewise.
-
-    Where messages are under way, `order` receives the event of each line; else there is no room in it. Updates come in
-    the order of their rows, so that a wave goes through memory from end to end: they commute.
-    """
-    (receivers, senders, actors), carried = rows, order.size > 0
-    updates, contacts = _apart(kind)
-    for e in _by_row(updates, actor):
-        k = uint64(wave[e])
-        at = place[k]
-        place[k] = at + uint64(1)
-        times[at], actors[at], receivers[at], senders[at] = time[e], node[e], actor[e], actor[e]
-        counts[number[k]] = count[e]
-        number[k] += uint64(1)
-        if carried:
-            order[at] = e
-    for e in contacts:
-        i, j, k = actor[e], peer[e], uint64(wave[e])
-        at = place[k]
-        place[k] = at + uint64(1)
-        times[at], actors[at] = time[e], node[e]
-        if carried:
-            order[at] = e
-        if kind[e] == PUSH or kind[e] == SPLIT:
-            receivers[at], senders[at] = j, i
-        else:
-            receivers[at], senders[at] = i, j
-            if kind[e] == MEET:
-                at = place[k]
-                place[k] = at + uint64(1)
-                receivers[at], senders[at], actors[at], times[at] = j, i, i, time[e]
-                if carried:
-                    actors[at - uint64(1)], order[at] = j, e
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
-def _apart(kind):  # noqa: ANN001, ANN202
-    """Returns the updates among some events, and the contacts; without branches, which nobody could foresee."""
-    updates, contacts, u = np.empty(kind.size + 1, np.int64), np.empty(kind.size + 1, np.int64), 0
-    for e in range(kind.size):
-        updates[uint64(u)] = contacts[uint64(e - u)] = e
-        u += kind[e] == UPDATE
-    return updates[:u], contacts[: kind.size - u]
-
-
-@njit(nogil=True, cache=True)
-@no_type_check
-def _by_row(updates, actor):  # noqa: ANN001, ANN202
-    """Returns some updates in the order of their rows, those of a row in the order of time."""
-    begins = np.zeros(actor.max() + 2 if actor.size else 1, np.int64)
-    for e in updates:
-        begins[uint64(actor[e]) + uint64(1)] += 1
-    for i in range(begins.size - 1):
-        begins[i + 1] += begins[i]
-    found = np.empty(updates.size, np.int64)
-    for e in updates:
-        i = uint64(actor[e])
-        found[begins[i]] = e
-        begins[i] += 1
-    return found

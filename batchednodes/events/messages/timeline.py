@@ -139,7 +139,9 @@ class MessageTimeline(Timeline):
         if self.calendar is None and not self._works_by_itself():
             return super().window(clocks, until)
         silent = self.gossip.silence(np.ones(self.networks.n, bool)) if self.calendar else self.gossip
-        base = Timeline(self.networks, self.contacts, self.update, silent, self.exchange, self.schemes)
+        base = Timeline(
+            self.networks, self.contacts, self.update, silent, self.exchange, self.schemes, threads=self.threads
+        )
         if self.at_update is not None and self.at_update.any():
             base = replace(base, gossip=self.gossip.silence(self.at_update != ALONE))
         if self._works_by_itself():
@@ -213,7 +215,7 @@ class MessageTimeline(Timeline):
         """Returns about how many contacts each node makes while it is on [1/s]."""
         if self.calendar is not None:
             return self.calendar.rate() * self.contacts.share
-        return self._capacity().rate * self.contacts.share
+        return self._capacity.rate * self.contacts.share
 
     def peaks(self) -> list[float]:
         if self.calendar is None:

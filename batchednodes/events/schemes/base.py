@@ -108,6 +108,11 @@ class ContactList(NamedTuple):
     peer: Int32[np.ndarray, " m"]
     """The node contacted."""
 
+    @staticmethod
+    def none() -> "ContactList":
+        """Returns no contacts."""
+        return ContactList(np.zeros(0), np.zeros(0, np.int32), np.zeros(0, np.int32))
+
 
 class Scheme(ABC):
     """A rule that says which nodes of a network may transmit, when."""
@@ -123,6 +128,16 @@ class Scheme(ABC):
     @abstractmethod
     def contacts_(self, window: SchemeWindow, state: SchemeState) -> ContactList:
         """Returns the contacts of the network up to window.until, in any order, and remembers where it stands."""
+
+    def works_(self, window: SchemeWindow, state: SchemeState, threads: int) -> list[Callable[[], ContactList]]:
+        """Returns what makes parts of these contacts when called, each once, in several threads or one after the other.
+
+        Args:
+            window: of a network without choosers.
+            state: what the parts change, each of its own nodes.
+            threads: that there are; the contacts do not depend on them.
+        """
+        return [lambda: self.contacts_(window, state)]
 
     @abstractmethod
     def expected(self, capacity: Gaps, update: Gaps) -> float:

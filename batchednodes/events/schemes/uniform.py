@@ -6,15 +6,18 @@ Reference:
     S. Boyd, A. Ghosh, B. Prabhakar, D. Shah, "Randomized gossip algorithms", IEEE Trans. Inf. Theory 52(6), 2006.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, no_type_check
+from itertools import pairwise
+from typing import Any, ClassVar, no_type_check
 
 import numpy as np
 from numba import njit, uint64
 
 from batchednodes.events.gaps import Gaps, act, due, gaps_by, next_gap, waits
 from batchednodes.events.schemes.base import ContactList, Scheme, SchemeState, SchemeWindow, gather
+from batchednodes.events.update_times import pieces
 from batchednodes.numerics import rng
 from batchednodes.topology import peers
 
@@ -40,16 +43,28 @@ class Uniform(Scheme):
         nodes, laws = (window.first, window.last), window.capacity.compiled()
         expected = (window.until - window.start) * float(window.rates().sum())
         if window.first not in window.contacts.choosers:
-            speak = partial(_contacts, *nodes, window.seed, laws, window.contacts.lists(), window.until, state)
-            return gather(expected, speak)
+            return self._part(window, state, laws, nodes)
         # a clock ticks on where nobody is found, so draws are not as many as contacts
-        speak = partial(_contacts, *nodes, window.seed, laws, None, window.until, state._replace(made=state.draws))
+        speak = partial(
+            _contacts, *nodes, window.first, window.seed, laws, None, window.until, state._replace(made=state.draws)
+        )
         drawn = gather(expected, speak, np.uint64)
         peer = window.contacts.peers(drawn.time, drawn.actor, drawn.peer)
         found = peer >= 0
         node = drawn.actor[found] - np.int32(window.first)
         state.made[window.first : window.last] += np.bincount(node, minlength=window.last - window.first)
         return ContactList(drawn.time[found], drawn.actor[found], peer[found])
+
+    def works_(self, window: SchemeWindow, state: SchemeState, threads: int) -> list[Callable[[], ContactList]]:
+        expected = (window.until - window.start) * float(window.rates().sum()) if threads > 1 else 0.0
+        cuts, laws = pieces(np.array([window.first, window.last]), expected, threads), window.capacity.compiled()
+        return [partial(self._part, window, state, laws, nodes) for nodes in pairwise(cuts.tolist())]
+
+    def _part(self, window: SchemeWindow, state: SchemeState, laws: Any, nodes: tuple[int, int]) -> ContactList:
+        """Returns the contacts of some nodes of a network without choosers."""
+        expected = (window.until - window.start) * float(window.capacity.part(slice(*nodes)).rate.sum())
+        lists, until = window.contacts.lists(), window.until
+        return gather(expected, partial(_contacts, *nodes, window.first, window.seed, laws, lists, until, state))
 
     def expected(self, capacity: Gaps, update: Gaps) -> float:
         return float(capacity.rate.sum())
@@ -71,8 +86,10 @@ def _begin(first, last, seed, laws, following):  # noqa: ANN001, ANN202  (numba 
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def _contacts(first, last, seed, laws, contacts, until, state, place, out):  # noqa: ANN001, ANN202
-    """Writes contacts; the k-th gap is from draw k, and the peer of the k-th contact from draw k + 1.
+def _contacts(begin, end, first, seed, laws, contacts, until, state, place, out):  # noqa: ANN001, ANN202
+    """Writes contacts of nodes begin, ..., end - 1 of a network.
+
+    The k-th gap is from draw k, and the peer of the k-th contact from draw k + 1.
 
     Without contact lists, the random bits for the peer are written in its place.
 
@@ -82,8 +99,8 @@ def _contacts(first, last, seed, laws, contacts, until, state, place, out):  # n
     high, low, wait = np.empty(rng.TOGETHER, np.uint64), np.empty(rng.TOGETHER, np.uint64), np.empty(rng.TOGETHER)
     time, actor, other, following, made = out.time, out.actor, out.peer, state.next, state.made
     m = 0
-    for i in range(first + place, last, rng.TOGETHER):
-        size = due((i, min(last, i + rng.TOGETHER)), first, following, until, nodes)
+    for i in range(begin + place, end, rng.TOGETHER):
+        size = due((i, min(end, i + rng.TOGETHER)), first, following, until, nodes)
         while size > 0:
             new = slice(m, min(time.size, m + size))
             for a in range(size):
@@ -99,5 +116,5 @@ def _contacts(first, last, seed, laws, contacts, until, state, place, out):  # n
                 peers(actor[new], low, contacts, other[new])
             m = new.stop
             if m == time.size and size > 0:
-                return m, i - first
+                return m, i - begin
     return m, -1

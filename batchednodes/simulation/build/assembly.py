@@ -254,7 +254,8 @@ def _executor(
         mask[torch.from_numpy(silent)] = True
         mask = mask.to(where)
     choices = (rows[1], config.run.mixing, quarantine, entries, carries, replaces, ages, rounds, drawing, mask, cut)
-    return Batched(Waves(rowwise, problem, descent, *laws, *choices)), rowwise, declared
+    own = None if cut is None else lambda w: cut.share(cut.counts(w))
+    return Batched(Waves(rowwise, problem, descent, *laws, *choices), own=own), rowwise, declared
 
 
 def _fuse_(rowwise: Rowwise, state: State, events: Timeline, config: Config) -> None:

@@ -26,6 +26,7 @@ from batchednodes.models.refusal import RangeError
 from batchednodes.models.stacked import Stack
 from batchednodes.models.temporaries import measured
 from batchednodes.numerics import devices
+from batchednodes.numerics.host_threads import MOST, cores
 from batchednodes.numerics.memory import Chunks
 from batchednodes.numerics.torch_modes import own
 from batchednodes.results.metrics.staleness import choose
@@ -34,6 +35,7 @@ from batchednodes.simulation.build.learning import DTYPES
 from batchednodes.simulation.build.start import counts
 from batchednodes.simulation.build.statistics import check_statistics
 from batchednodes.simulation.engine import automatic_window, slots
+from batchednodes.simulation.lookahead import depth
 from batchednodes.simulation.planning import memory_plan
 from batchednodes.simulation.planning.memory_plan import SHARE, MemoryBudget, misfit
 from batchednodes.simulation.planning.preflight import Preflight
@@ -91,6 +93,10 @@ class Plan:
     """Shape and type of the features of an example, as the module gets them."""
     copies: bool
     """Whether there is memory to copy the state for checkpoints; else the run waits while they are written."""
+    host_threads: int
+    """Threads of the host that make events and their waves, beside those that compute."""
+    ahead: int
+    """Windows of events that are made while one runs."""
     ranks: int = 1
     """How many hold these networks together; memory is that of each of them."""
     beside: int = 1
@@ -209,7 +215,8 @@ def plan(
     chunks = need.chunks(cuda, need.nodes, updates)
     memory = need.tensors(need.nodes, tables.rows) | messages
     memory |= need.workspace(chunks, sample.writes, tables.width, cuda) | _isolated(need) | between(need, sample)
-    memory |= _ahead(need, events, where) | _neighbourhoods(need, events, where) | _asked(need, where)
+    memory |= _neighbourhoods(need, events, where) | _asked(need, where)
+    host, ahead, memory = _hosted(need, events, memory, where)
     copy = _copy(need, tables.rows, memory, where)
     under_way = events if isinstance(events, MessageTimeline) else None
     return Plan(
@@ -229,6 +236,8 @@ def plan(
         threads=config.run.threads or need.threads(min(chunks.update, need.nodes // 8), torch.get_num_threads()),
         features=f"{list(sizes[0].features)} of {str(kind).removeprefix('torch.')}",
         copies=copy is not None,
+        host_threads=host,
+        ahead=ahead,
         ranks=ranks,
         beside=beside,
         traffic=traffic(need, sample, *events.expected(1.0)) if ranks > 1 else None,
@@ -294,18 +303,42 @@ def _mail(need: MemoryBudget, events: Timeline, versions: int) -> dict[str, int]
     return found
 
 
-def _ahead(need: MemoryBudget, events: Timeline, where: torch.device) -> dict[str, int]:
-    """Returns the bytes of what is made before it is needed: events, their waves, and minibatches."""
-    run, (updates, gossips) = need.config.run, events.expected(1.0)
-    span = min(run.until, run.window or automatic_window(events))
+def _hosted(
+    need: MemoryBudget, events: Timeline, memory: dict[str, int], where: torch.device
+) -> tuple[int, int, dict[str, int]]:
+    """Returns how many threads make windows, how many of these are made ahead, and memory with that of windows.
+
+    Args:
+        need: with the settings, whose `run.threads` bounds these threads, too.
+        events: the timeline.
+        memory: bytes of all else [B]; windows are made ahead as far as it leaves room for them.
+        where: the device.
+    """
+    threads = min(need.config.run.threads or MOST, cores())
+    ahead = depth(threads, sum(events.expected(_window(need.config, events))), need.ranks)
+    whole = memory | _ahead(need, events, where, ahead)
+    held = sum(size for part, size in whole.items() if where.type == "cpu" or "(host)" in part)
+    if ahead > 1 and held > SHARE * free(torch.device("cpu")):
+        ahead, whole = 1, memory | _ahead(need, events, where, 1)
+    return threads, ahead, whole
+
+
+def _window(config: Config, events: Timeline) -> float:
+    """Returns the longest simulated time of a window [s]."""
+    return min(config.run.until, config.run.window or automatic_window(events))
+
+
+def _ahead(need: MemoryBudget, events: Timeline, where: torch.device, ahead: int) -> dict[str, int]:
+    """Returns the bytes of what is made before it is needed: events of some windows, their waves, and minibatches."""
+    (updates, gossips), span = events.expected(1.0), _window(need.config, events)
     most = need.most + need.read
     part = min(READ if need.read else PART, int(most * span * updates))
     made, tracked = span * (updates + gossips), any(c.staleness.track != "none" for c in need.configs)
     followed = made * _FOLLOWED_BYTES + need.nodes * _BESIDE if tracked else 0
     drawing = 0 if need.is_fed else held(need.nodes, sum(s.samples for s in need.sizes))
     return {
-        "timeline and schedule (host)": int(2 * made * _EVENT_BYTES + followed),  # one runs, one is made
-        "minibatches drawn ahead (host)": ALIVE * part,
+        "timeline and schedule (host)": int((1 + ahead) * made * _EVENT_BYTES + followed),  # one runs
+        "minibatches drawn ahead (host)": (ALIVE + ahead) * part,
         "minibatches": min(part, PART) + drawing if devices.is_cuda(where) else 0,
     }
 
