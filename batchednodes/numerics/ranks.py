@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from batchednodes.numerics.lazy import deferred
 
 if TYPE_CHECKING:

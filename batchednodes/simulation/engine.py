@@ -396,9 +396,3 @@ class Engine:
                 time = min(mark, time + observer.window(self.window) if first is None else first)
                 first = None
                 yield time, time == mark
-
-
-def automatic_window(timeline: Timeline) -> float:
-    """Returns a window [s] of about a million events, or four for each node: long enough for large waves."""
-    rate = sum(timeline.expected(1.0))
-    return ((1 << 20) + 4 * timeline.networks.n) / rate if rate > 0 else math.inf

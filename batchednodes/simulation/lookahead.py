@@ -6,6 +6,7 @@ windows before it. Over ranks, schedules can be dealt: rank r makes those of win
 Notation: k number of a window, R ranks, r one of them.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -24,6 +25,12 @@ MAKERS = 2
 
 _LARGE = 1 << 18
 """Events of a window, from which on it pays to have more than one made at a time."""
+
+
+def automatic_window(timeline: Timeline) -> float:
+    """Returns a window [s] of about a million events, or four for each node: long enough for large waves."""
+    rate = sum(timeline.expected(1.0))
+    return ((1 << 20) + 4 * timeline.networks.n) / rate if rate > 0 else math.inf
 
 
 def depth(threads: int, events: float, ranks: int = 1) -> int:

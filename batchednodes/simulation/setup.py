@@ -57,7 +57,7 @@ def assembled(job: Job, find: Find) -> Iterator[tuple[Simulation, ComputePlan, S
 
 
 def _divided(engine: Engine, threads: int, ahead: int, share: Share | None) -> Engine:
-    """Returns an engine whose windows some threads of the host make, and over ranks, where memory holds as many, each."""
+    """Returns an engine whose windows some threads of the host make; over ranks each makes some, if memory holds them."""
     made = engine.divided(threads, ahead)
     if share is None or not 1 < share.ranks.size <= ahead:
         return made

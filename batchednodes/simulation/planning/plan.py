@@ -19,8 +19,7 @@ from batchednodes.data import DataSizes
 from batchednodes.data.minibatches_cuda import held
 from batchednodes.events.messages.timeline import MessageTimeline
 from batchednodes.events.synchronous import Barriers
-from batchednodes.events.timeline import MEET, Timeline
-from batchednodes.events.waves import schedule
+from batchednodes.events.timeline import Timeline
 from batchednodes.models.frozen import trunk
 from batchednodes.models.refusal import RangeError
 from batchednodes.models.stacked import Stack
@@ -34,12 +33,12 @@ from batchednodes.simulation.build import assembly, datasets, learning, personal
 from batchednodes.simulation.build.learning import DTYPES
 from batchednodes.simulation.build.start import counts
 from batchednodes.simulation.build.statistics import check_statistics
-from batchednodes.simulation.engine import automatic_window, slots
+from batchednodes.simulation.engine import automatic_window
 from batchednodes.simulation.lookahead import depth
 from batchednodes.simulation.planning import memory_plan
 from batchednodes.simulation.planning.memory_plan import SHARE, MemoryBudget, misfit
 from batchednodes.simulation.planning.preflight import Preflight
-from batchednodes.simulation.planning.traffic import Sample, Traffic, traffic
+from batchednodes.simulation.planning.traffic import Traffic, sampled, traffic
 from batchednodes.simulation.planning.traffic import memory as between
 from batchednodes.simulation.prefetch import ALIVE, PART, READ
 
@@ -51,9 +50,6 @@ _FOLLOWED_BYTES, _BESIDE = 64, 1024
 
 _GATHERED = 6
 """Copies of neighbours' rows in the work of a merge rule: they are sorted, with their places, counts and sums."""
-
-_SAMPLED, _SAMPLED_MESSAGES = 4_000_000, 500_000
-"""The most events from which the waves of a run are extrapolated; those of messages take longer."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +205,7 @@ def plan(
     need = MemoryBudget(configs, stack.p, sizes, shared=stack.shared, neighbours=most, ranks=ranks)
     tables = _versions(need, events)
     messages = _mail(need, events, tables.slot)
-    sample = _sample(events, config)
+    sample = sampled(events, config)
     need, kind = _measured(need, stack, here, free(where))
     cuda = devices.is_cuda(where)
     chunks = need.chunks(cuda, need.nodes, updates)
@@ -386,31 +382,6 @@ def _copy(need: MemoryBudget, versions: int, memory: dict[str, int], where: torc
     copy = need.state(need.nodes, versions) if every.time is not None or every.minutes is not None else 0
     hosted = sum(size for part, size in memory.items() if where.type == "cpu" or "(host)" in part)
     return copy if hosted + copy <= SHARE * free(torch.device("cpu")) else None
-
-
-def _sample(events: Timeline, config: Config) -> Sample:
-    """Returns what the start of the run says of its waves.
-
-    The start is a few updates of each node long, but at least 200,000 and at most four million events, or half a
-    million where messages are under way.
-    """
-    if isinstance(events, Barriers):  # all nodes update at once, then all rows are mixed
-        n = events.networks.n
-        return Sample(2.0 / (n + 1), n, n, 1.0 / n, 0.0)
-    updates, gossips = events.expected(1.0)
-    rate, few = updates + gossips, 4 * events.networks.n / updates if updates else math.inf
-    most = _SAMPLED_MESSAGES if isinstance(events, MessageTimeline) else _SAMPLED
-    span = min(config.run.until, max(200_000 / rate, min(few, most / rate))) if rate else config.run.until
-    some, after = events.window(events.begin(), span)
-    if len(some) == 0:
-        return Sample(1.0, 0, 0, 0.0, 0.0)
-    made = schedule(some, events.networks.n + slots(after))
-    sizes, sides = np.diff(made.waves), 2 if MEET in some.kind else 1
-    kinds = sizes[made.updates], sizes[~made.updates]
-    largest = (int(kind.max(initial=0)) for kind in kinds)
-    per_update, per_contact = (kind.size / max(1, int(kind.sum())) for kind in kinds)
-    updated, mixed = largest
-    return Sample(sizes.size / len(some), mixed * sides, updated, per_update, per_contact)
 
 
 def free(where: torch.device) -> int:

@@ -11,17 +11,29 @@ the byte, with the columns that a rank has, `over_ranks.sent_by_update` says it.
 Notation: R ranks, n nodes, p parameters, w rows of a wave, W bytes of a whole row.
 """
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
 
 from batchednodes.algorithms.base import Algorithm
 from batchednodes.config import Config
 from batchednodes.config.own_metrics import PythonMetric
 from batchednodes.config.robust import is_robust
+from batchednodes.events.messages.timeline import MessageTimeline
 from batchednodes.events.rounds import Rounds
+from batchednodes.events.synchronous import Barriers
+from batchednodes.events.timeline import MEET, Timeline
+from batchednodes.events.waves import schedule
+from batchednodes.simulation.engine import slots
 from batchednodes.simulation.planning.memory_plan import MemoryBudget
 
 _COPIES = 4
 """Copies of the rows of a wave while they are exchanged: as they are sent, as they come, whole, and as they go back."""
+
+
+_SAMPLED, _SAMPLED_MESSAGES = 4_000_000, 500_000
+"""The most events from which the waves of a run are extrapolated; those of messages take longer."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,31 @@ class Traffic:
     """Bytes sent to other ranks [B/s]."""
     exchanges: float
     """Collectives that bring them [1/s]."""
+
+
+def sampled(events: Timeline, config: Config) -> Sample:
+    """Returns what the start of the run says of its waves.
+
+    The start is a few updates of each node long, but at least 200,000 and at most four million events, or half a
+    million where messages are under way.
+    """
+    if isinstance(events, Barriers):  # all nodes update at once, then all rows are mixed
+        n = events.networks.n
+        return Sample(2.0 / (n + 1), n, n, 1.0 / n, 0.0)
+    updates, gossips = events.expected(1.0)
+    rate, few = updates + gossips, 4 * events.networks.n / updates if updates else math.inf
+    most = _SAMPLED_MESSAGES if isinstance(events, MessageTimeline) else _SAMPLED
+    span = min(config.run.until, max(200_000 / rate, min(few, most / rate))) if rate else config.run.until
+    some, after = events.window(events.begin(), span)
+    if len(some) == 0:
+        return Sample(1.0, 0, 0, 0.0, 0.0)
+    made = schedule(some, events.networks.n + slots(after))
+    sizes, sides = np.diff(made.waves), 2 if MEET in some.kind else 1
+    kinds = sizes[made.updates], sizes[~made.updates]
+    largest = (int(kind.max(initial=0)) for kind in kinds)
+    per_update, per_contact = (kind.size / max(1, int(kind.sum())) for kind in kinds)
+    updated, mixed = largest
+    return Sample(sizes.size / len(some), mixed * sides, updated, per_update, per_contact)
 
 
 def traffic(need: MemoryBudget, sample: Sample, updates: float, contacts: float) -> Traffic:
