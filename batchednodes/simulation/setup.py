@@ -14,9 +14,9 @@ from batchednodes.numerics.world import World
 from batchednodes.results.checkpoints.checkpoint import Snapshot
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.build.assembly import Simulation
-from batchednodes.simulation.engine import Engine, automatic_window
+from batchednodes.simulation.engine import Engine
 from batchednodes.simulation.job import ComputePlan, Job
-from batchednodes.simulation.lookahead import Deal
+from batchednodes.simulation.lookahead import Deal, automatic_window
 from batchednodes.simulation.planning.plan import Plan, plan, planned
 from batchednodes.simulation.planning.preflight import Preflight, networks
 from batchednodes.simulation.resume import warm_start
@@ -57,7 +57,7 @@ def assembled(job: Job, find: Find) -> Iterator[tuple[Simulation, ComputePlan, S
 
 
 def _divided(engine: Engine, threads: int, ahead: int, share: Share | None) -> Engine:
-    """Returns an engine whose windows some threads of the host make; over ranks each makes some, if memory holds them."""
+    """Returns an engine whose windows threads of the host make; over ranks each makes some, if memory holds them."""
     made = engine.divided(threads, ahead)
     if share is None or not 1 < share.ranks.size <= ahead:
         return made

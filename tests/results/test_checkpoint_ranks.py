@@ -128,7 +128,8 @@ def held(path, count, whole=False):
     for g, (first, end) in enumerate(pairwise(ends.tolist())):
         for r in range(first, end):
             world = SimpleNamespace(all=Ranks(r, count))
-            share = Share(world, groups, g, Ranks(r - first, end - first))
+            ranks = Ranks(r - first, end - first)
+            share = Share(world, groups, g, ranks, ranks)
             yield groups[g], share.ranks, checkpoint.load(path, CPU, share)
 
 

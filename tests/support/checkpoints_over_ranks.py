@@ -26,7 +26,8 @@ from batchednodes.results.checkpoints.journal import RunJournal
 from batchednodes.results.checkpoints.snapshot import Snapshot
 from batchednodes.results.folder.inside import Inside
 from batchednodes.simulation.build import assembly
-from batchednodes.simulation.engine import Progress, Unobserved, automatic_window
+from batchednodes.simulation.engine import Progress, Unobserved
+from batchednodes.simulation.lookahead import automatic_window
 from batchednodes.simulation.planning.preflight import prepare
 
 CPU = torch.device("cpu")

@@ -32,7 +32,8 @@ from batchednodes.numerics.fx_program import UntraceableError
 from batchednodes.numerics.memory import BackgroundWorker
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.build.assembly import Simulation
-from batchednodes.simulation.engine import Batched, Executor, Pause, Unobserved, Window, automatic_window, never
+from batchednodes.simulation.engine import Batched, Executor, Pause, Unobserved, Window, never
+from batchednodes.simulation.lookahead import automatic_window
 from batchednodes.simulation.planning.plan import plan
 from measure.limits import copying, products
 from measure.timing import Work, interleaved, rates, ratios, spread

@@ -56,7 +56,8 @@ from batchednodes.simulation.build import robust as robustness
 from batchednodes.simulation.build.learning import DTYPES
 from batchednodes.simulation.build.start import Start
 from batchednodes.simulation.build.statistics import check_statistics
-from batchednodes.simulation.engine import Batched, Engine, Serial, automatic_window
+from batchednodes.simulation.engine import Batched, Engine, Serial
+from batchednodes.simulation.lookahead import automatic_window
 from batchednodes.simulation.planning import preflight
 from batchednodes.topology import Complete, Networks
 

@@ -33,8 +33,7 @@ from batchednodes.simulation.build import assembly, datasets, learning, personal
 from batchednodes.simulation.build.learning import DTYPES
 from batchednodes.simulation.build.start import counts
 from batchednodes.simulation.build.statistics import check_statistics
-from batchednodes.simulation.engine import automatic_window
-from batchednodes.simulation.lookahead import depth
+from batchednodes.simulation.lookahead import automatic_window, depth
 from batchednodes.simulation.planning import memory_plan
 from batchednodes.simulation.planning.memory_plan import SHARE, MemoryBudget, misfit
 from batchednodes.simulation.planning.preflight import Preflight
