@@ -5,7 +5,6 @@ What a user got wrong is refused here, as far as settings and the sizes of data 
 
 import io
 import json
-import os
 import sys
 import warnings
 from dataclasses import asdict, replace
@@ -18,7 +17,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from batchednodes import __version__
-from batchednodes.cli import counterfactuals, race
+from batchednodes.cli import comparing, counterfactuals, race
 from batchednodes.cli.arguments import ConfigFile, Force, Formats, OutFolder, Overrides, Quiet, TimeLimit
 from batchednodes.cli.confusion import confusion
 from batchednodes.cli.console import Output, check_written, console, loading, say
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from batchednodes.config import reference, sweep
     from batchednodes.figures import plots
     from batchednodes.numerics import memory
-    from batchednodes.results import comparison, tables
+    from batchednodes.results import comparison
     from batchednodes.results.folder import inside, lock, paths
     from batchednodes.simulation.planning import preflight
     from batchednodes.simulation.resume import rules
@@ -47,7 +46,6 @@ else:
     plots = deferred("batchednodes.figures.plots")
     memory = deferred("batchednodes.numerics.memory")
     comparison = deferred("batchednodes.results.comparison")
-    tables = deferred("batchednodes.results.tables")
     inside = deferred("batchednodes.results.folder.inside")
     lock = deferred("batchednodes.results.folder.lock")
     paths = deferred("batchednodes.results.folder.paths")
@@ -237,36 +235,7 @@ def plot(
         print(words)
 
 
-@app.command()
-def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of runs.", metavar="DIR")],
-    csv: Annotated[bool, typer.Option("--csv", help="Print numbers as CSV, with the ends of intervals.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
-    latex: Annotated[bool, typer.Option("--latex", help="Print a table for LaTeX.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print a table in Markdown.")] = False,
-) -> None:
-    """Prints the final metrics of runs side by side, with 95% intervals over replicas.
-
-    Example: `batchednodes compare runs/mine-1 runs/mine-2 --latex > table.tex`
-    """
-    if csv + as_json + latex + markdown > 1:
-        raise ValueError("compare must get one of --csv, --json, --latex and --markdown, got several; leave one")
-    once = {os.path.realpath(run): run for run in runs}  # else a run named twice would count as two replicas
-    found = {run: comparison.read(run) for run in once.values()}
-    for run, (_, why) in found.items():
-        if why is not None:
-            say("warning", f"{run} is not finished: {why}")
-    rows = [row for networks, _ in found.values() for row in networks]
-    if csv or as_json:
-        print(tables.frame(rows).to_csv(index=False).rstrip() if csv else tables.records(rows))
-    elif latex or markdown:
-        print((tables.latex if latex else tables.markdown)(tables.cells(rows, None)))
-    else:
-        terminal = console()
-        for table in tables.tables(tables.cells(rows, None), "final metrics", terminal.width):
-            terminal.print(table)
-
-
+app.command()(comparing.compare)
 app.command()(confusion)
 app.command()(race.race)
 

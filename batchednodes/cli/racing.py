@@ -1,8 +1,6 @@
 """What `race` does once its arguments are checked, and what it prints."""
 
-import math
 from collections.abc import Callable
-from typing import Any
 
 import pandas as pd
 import typer
@@ -13,6 +11,7 @@ from batchednodes.cli.commands import Watch, bar, to_go_on
 from batchednodes.cli.console import check_written, console, say
 from batchednodes.cli.interruption import Interruption
 from batchednodes.figures.race import race as races
+from batchednodes.figures.race import ranking
 from batchednodes.figures.race.entry import Entry
 from batchednodes.figures.race.race import HaltedError, Race
 from batchednodes.numerics import start as process
@@ -61,32 +60,16 @@ def _report(terminal: Console, race: Race) -> None:
     for row in race.ranking.to_dict("records"):
         spent = [f"{row[name]:,.6g}" for name in ("time", "gradients", "bytes")]
         cells = [str(row["rank"]), row["algorithm"], row["mixes_by"], *([f"{row[tuned]:g}"] if tuned else [])]
-        table.add_row(*cells, _score(row, rules.seeds), _ends(row, "gap"), row["tied_with"], *spent)
+        table.add_row(*cells, ranking.score(row, rules.seeds), ranking.with_ends(row, "gap"), row["tied_with"], *spent)
     terminal.print(table)
     for line in _notes(race.ranking, tuned, rules.tuned[1] if rules.tuned else ()):
         terminal.print(line, highlight=False, soft_wrap=True)
     terminal.print(f"results     {race.folder}", highlight=False, soft_wrap=True)
 
 
-def _score(row: dict[str, Any], seeds: int) -> str:
-    """Returns a mean with its interval, or why there is none."""
-    if row["seeds"] == seeds:
-        return _ends(row, "score")
-    why = "diverged" if row["diverged"] else "none"
-    return why if row["seeds"] == 0 else f"{_ends(row, 'score')}, {row['seeds']} of {seeds} seeds"
-
-
-def _ends(row: dict[str, Any], key: str) -> str:
-    """Returns a value with the ends of its interval, as far as they are known."""
-    low, high = (row[name] for name in (("low", "high") if key == "score" else (f"{key}_low", f"{key}_high")))
-    if not math.isfinite(row[key]):
-        return ""
-    return f"{row[key]:.4g}" + (f" ({low:.4g} to {high:.4g})" if math.isfinite(low) else "")
-
-
-def _notes(ranking: pd.DataFrame, tuned: str | None, values: tuple[float, ...]) -> list[str]:
+def _notes(table: pd.DataFrame, tuned: str | None, values: tuple[float, ...]) -> list[str]:
     """Returns a line for each entrant that does best at an end of what was tried."""
-    rows = ranking.to_dict("records") if tuned else []
+    rows = table.to_dict("records") if tuned else []
     at_end = [row for row in rows if row[tuned] in (values[0], values[-1])]
     return [
         f"note        {row['algorithm']} does best with {tuned} = {row[tuned]:g}, an end of the grid; widen --tune"

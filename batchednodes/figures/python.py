@@ -1,5 +1,6 @@
 """The package from Python: what the commands do, as functions that take objects and return them."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from batchednodes import config
 from batchednodes.config import Config, Override, sweep
 from batchednodes.figures import bars
+from batchednodes.figures.race import finished
 from batchednodes.figures.race import race as races
 from batchednodes.figures.race.entry import Entry
 from batchednodes.figures.race.race import Race
@@ -174,37 +176,70 @@ def plan(
         return planning.plan(made.configs, made.events or assembly.timeline(made.configs), made.sizes)
 
 
-def compare(*runs: str | Path | Result) -> "pd.DataFrame":
+def compare(*runs: str | Path | Result, by: str | None = None, rank: str = "final") -> "pd.DataFrame":
     """Returns the final metrics of runs side by side: a row for each setting, means over its replicas.
 
     Beside each metric of several replicas stand the ends of its 95% interval, `<metric>_low` and `<metric>_high`.
+    Several runs are ranked as entrants of a race are, the best first, over the seeds that all have: `rank`, the score
+    with its interval, the gap to the first with its interval, and the ranks it is tied with. The settings of one run
+    are ranked where `by` or `rank` is given.
 
     Example:
         >>> import batchednodes
         >>> run = batchednodes.train({"network.nodes": 3, "run.until": 2}, {"sweep": {"local.lr": [0.1, 0.2]}})
         >>> batchednodes.compare(run)[["local.lr", "replicas", "loss_mean"]].round(3).to_dict("list")
         {'local.lr': [0.1, 0.2], 'replicas': [1, 1], 'loss_mean': [0.663, 0.488]}
+        >>> batchednodes.compare(run, by="loss_mean")[["local.lr", "rank", "gap"]].round(3).to_dict("list")
+        {'local.lr': [0.2, 0.1], 'rank': [1, 2], 'gap': [nan, 0.175]}
 
     Args:
         runs: folders of runs, or results.
+        by: metric that is ranked, as of `race`; None: accuracy_mean, or loss_mean where there are no labels.
+        rank: its "final" value, the "best" one, or "to=0.9", the time by which it is there.
 
     Raises:
-        ValueError: there is no run, or a folder holds none that is finished.
+        ValueError: there is no run, or a folder holds none that is finished; or a ranking is asked for, and there is
+            none: a metric that nobody measured, no seed that all have.
     """
     if not runs:
         raise ValueError("runs must be folders of runs, or results, got none")
-    rows = [row for run in runs for row in _final(run)]
-    return tables.frame(rows).dropna(axis="columns", how="all")
+    found, marks, diverged = list[dict[str, Any]](), list[dict[str, Any]](), list[str]()
+    for k, run in enumerate(runs):
+        name = _name(run, runs[:k])
+        finals, rows, bad = _rows(run, name, rank)
+        found, marks, diverged = [*found, *finals], [*marks, *rows], [*diverged, *([name] if bad else [])]
+    table = tables.frame(found)
+    if len(runs) > 1 or by is not None or rank != "final":
+        try:
+            table = finished.ranked(found, marks, diverged, by, rank).frame(table)
+        except ValueError as error:
+            if by is not None or rank != "final":
+                raise
+            warnings.warn(f"runs are not ranked: {error}", stacklevel=2)
+    return table.dropna(axis="columns", how="all")
 
 
-def _final(run: str | Path | Result) -> list[dict[str, Any]]:
-    """Returns the final rows of the networks of a run."""
+def _name(run: str | Path | Result, before: Sequence[str | Path | Result]) -> str:
+    """Returns the folder of a run; of one without, its name, numbered where results before it have the same."""
     if not isinstance(run, Result):
-        return comparison.read(Path(run))[0]
-    name = run.settings.name if run.folder is None else str(run.folder)
+        return str(run)
+    if run.folder is not None:
+        return str(run.folder)
+    same = [
+        one for one in before if isinstance(one, Result) and one.settings.name == run.settings.name and one is not run
+    ]
+    return f"{run.settings.name} ({len(same) + 1})" if same else run.settings.name
+
+
+def _rows(run: str | Path | Result, name: str, rank: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], bool]:
+    """Returns the final rows of the networks of a run, those that a ranking needs, and whether the run diverged."""
+    if not isinstance(run, Result):
+        finals, summary = comparison.read(Path(run))[0], comparison.summary(Path(run))
+        return finals, finished.at_marks(Path(run), finals, rank, False), summary.get("status") == "diverged"
     last = run.metrics.tail(len(sweep.points(run.settings)))  # of a run that has no summary yet
-    rows = run.summary.get("networks") or last.to_dict("records")
-    return [{"run": name} | comparison.checked(row) for row in rows]
+    finals = [{"run": name} | comparison.checked(row) for row in run.summary.get("networks") or last.to_dict("records")]
+    rows = [{"run": name} | comparison.checked(row) for row in run.metrics.to_dict("records")]
+    return finals, finals if rank == "final" else rows, run.summary.get("status") == "diverged"
 
 
 def plot(*runs: str | Path | Result, out: str | Path | None = None) -> "Figure":

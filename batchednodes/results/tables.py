@@ -191,9 +191,9 @@ def latex(found: Cells) -> str:
     return "\n".join([*rules, r"\end{tabular}"])
 
 
-def records(networks: Sequence[dict[str, Any]]) -> str:
-    """Returns what `frame` has as a list in JSON."""
-    rows = frame(networks).to_dict("records")
+def records(table: "pd.DataFrame") -> str:
+    """Returns a table as a list in JSON, with null where there is no value."""
+    rows = table.to_dict("records")
     return json.dumps(
         [{key: None if value != value else value for key, value in row.items()} for row in rows], indent=2
     )

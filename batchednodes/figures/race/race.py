@@ -217,7 +217,7 @@ def _curves(one: Entrant, settings: Config, rows: Sequence[Mapping[str, Any]], r
     """Returns the metric at each mark of an entrant, seed by seed, beside what had been spent."""
     times = sorted({float(row["time"]) for row in rows})
     spent, place = Spending.of(settings).at(times), {time: k for k, time in enumerate(times)}
-    values = tuning.measured([dict(row) for row in rows], rules.metric)
+    values = ranking.measured(rows, rules.metric)
     table = pd.DataFrame(
         {
             "algorithm": one.name,

@@ -64,6 +64,12 @@ def scored(
     return float(best), final
 
 
+def measured(rows: Sequence[Mapping[str, Any]], metric: str) -> Float64[np.ndarray, " k"]:
+    """Returns the values of a metric in some rows; NaN where there is none that is finite."""
+    values = np.array([np.nan if row.get(metric) is None else row[metric] for row in rows], float)
+    return np.where(np.isfinite(values), values, np.nan)
+
+
 def order(standings: Sequence[Standing], rules: Rules) -> list[int]:
     """Returns the numbers of entrants, the best first; equal ones stay in the order in which they were given."""
     return sorted(range(len(standings)), key=lambda k: standings[k].key(rules))
@@ -104,6 +110,22 @@ def table(standings: Sequence[Standing], more: Mapping[str, Mapping[str, Any]], 
 def pairs(standings: Sequence[Standing], rules: Rules) -> pd.DataFrame:
     """Returns the mean difference of each two entrants, better ranked less worse, with its 95% interval."""
     return pd.DataFrame(list(_pairs([standings[k] for k in order(standings, rules)])))
+
+
+def score(row: dict[str, Any], seeds: int) -> str:
+    """Returns a mean with its interval, or why there is none."""
+    if row["seeds"] == seeds:
+        return with_ends(row, "score")
+    why = "diverged" if row["diverged"] else "none"
+    return why if row["seeds"] == 0 else f"{with_ends(row, 'score')}, {row['seeds']} of {seeds} seeds"
+
+
+def with_ends(row: dict[str, Any], key: str) -> str:
+    """Returns a value with the ends of its interval, as far as they are known."""
+    low, high = (row[name] for name in (("low", "high") if key == "score" else (f"{key}_low", f"{key}_high")))
+    if not math.isfinite(row[key]):
+        return ""
+    return f"{row[key]:.4g}" + (f" ({low:.4g} to {high:.4g})" if math.isfinite(low) else "")
 
 
 def _pairs(ranked: Sequence[Standing]) -> Iterator[dict[str, Any]]:

@@ -27,7 +27,7 @@ _RISING = ("accuracy_",)
 _FALLING = ("loss_", "suboptimality", "distance_", "consensus_", "staleness_")
 """How metrics begin that are better when they are larger, and those that are better when they are smaller."""
 
-_AXES = ("time", "network", "seed", "n", "updates", "gossips")
+AXES = ("time", "network", "seed", "n", "updates", "gossips")
 """Metrics that nothing can be ranked by: entrants share them, or spend them."""
 
 _TUNE = re.compile(r"([\w.]+)=(.+?)\.\.(.+?)(?::(\d+))?")
@@ -142,7 +142,7 @@ class Rules:
             ValueError: they have not; or the budget means nothing there.
         """
         own = [one.metric.key for one in own_metrics.load(base.run.metrics)]
-        known = [key for key in (*KEYS, *own) if key not in _AXES]
+        known = [key for key in (*KEYS, *own) if key not in AXES]
         classes, optimum = datasets.sizes([base])[0].is_classes, base.task.data.is_quadratic()
         known = [key for key in known if optimum or key not in ("suboptimality", "distance_to_optimum")]
         if self.metric not in known or (self.metric.startswith("accuracy_") and not classes):

@@ -16,7 +16,7 @@ import numpy as np
 from batchednodes.config import Config
 from batchednodes.figures.race.entrants import TUNING, Entrant
 from batchednodes.figures.race.entry import rung_of
-from batchednodes.figures.race.ranking import Standing, order, scored
+from batchednodes.figures.race.ranking import Standing, measured, order, scored
 from batchednodes.figures.race.rules import Rules, rungs
 
 Run = Callable[[Config, str], tuple[list[dict[str, Any]], bool]]
@@ -63,9 +63,3 @@ def _standings(rows: Sequence[dict[str, Any]], key: str, values: Sequence[float]
             spent = np.array([row["time"] for row in own], float)
             found.append(scored(measured(own, rules.metric), spent, rules, False))
         yield Standing(str(value), *np.array(found).T)
-
-
-def measured(rows: Sequence[dict[str, Any]], metric: str) -> np.ndarray:
-    """Returns the values of a metric in some rows; NaN where there is none that is finite."""
-    values = np.array([np.nan if row.get(metric) is None else row[metric] for row in rows], float)
-    return np.where(np.isfinite(values), values, np.nan)
