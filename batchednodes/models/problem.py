@@ -103,7 +103,7 @@ class Problem:
         statistics = {name: views[name].detach().clone() for name in self.stack.kept}
         loss = self.objective(views | statistics, features, targets, stacked=False, **more)
         if kept is not None:
-            kept |= statistics
+            kept |= {name: value.detach() for name, value in statistics.items()}
         return loss
 
     def objective(

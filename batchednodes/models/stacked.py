@@ -10,7 +10,7 @@ Notation: p parameters of a module, b examples.
 import copy
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -73,12 +73,21 @@ class Stack:
     ways: Ways = Ways()
     """How vmap carries the computation."""
     kept: Mapping[str, torch.dtype] = field(default_factory=dict)
-    """Which of `shapes` no gradient trains: running statistics, which forward writes in training, and counts of its
-    calls. They come last in a row; with the type that each has in the module."""
+    """Which of `shapes` no gradient trains: buffers that forward changes in training, as running statistics, and
+    counts, which are integers. They come last in a row; with the type that each has in the module."""
 
     @staticmethod
-    def of(module: nn.Module, dtype: torch.dtype, device: torch.device) -> "Stack":
+    def of(
+        module: nn.Module, dtype: torch.dtype, device: torch.device, shape: tuple[int, ...] | None = None
+    ) -> "Stack":
         """Returns the layout of a module, whose frozen parameters and buffers become constants on the device.
+
+        Args:
+            module: as it was made.
+            dtype: of rows, and of constants.
+            device: of constants.
+            shape: of the features of one example, by which buffers are found that forward changes; None: those of
+                normalisation layers alone.
 
         Raises:
             ValueError: the module holds something that rows cannot: a lock, weights that forward bounds, no parameters.
@@ -94,7 +103,7 @@ class Stack:
         trained = {name: w for name, w in skeleton.named_parameters() if w.requires_grad}
         if not any(w.numel() for w in trained.values()):
             raise ValueError(f"task.model must have trainable parameters, got {type(module).__name__} with none")
-        statistics = statistics_of(skeleton)
+        statistics = statistics_of(skeleton, shape)
         named = trained | statistics
         shapes, made = {name: w.shape for name, w in named.items()}, tuple(w.detach() for w in named.values())
         _replace(skeleton, lambda _, w: torch.empty(w.shape, device="meta", dtype=dtype))
@@ -189,7 +198,21 @@ class Stack:
     def forward(self, module: nn.Module, named: Mapping[str, Tensor], features: Tensor) -> Any:
         """Returns what a module of this layout puts out as it is, with parameters given by name."""
         tied = {other: named[name] for other, name in self.tied.items() if name in named}
-        return functional_call(module, {**named, **tied}, (features,), tie_weights=False)
+        given = {**named, **tied}
+        held = dict(given)
+        outputs = functional_call(module, held, (features,), tie_weights=False)
+        for name in self._names_of_kept():
+            if name in held and held[name] is not given[name]:  # forward assigned another tensor to the buffer
+                if held[name].shape != given[name].shape:
+                    size, made = [*given[name].shape], [*held[name].shape]
+                    raise ValueError(f"buffer {name} must keep its shape {size}, got {made} after forward")
+                given[name].copy_(held[name])
+        return outputs
+
+    def _names_of_kept(self) -> Iterator[str]:
+        """Yields all names of running statistics, of one that stands at several places too."""
+        yield from self.kept
+        yield from (other for other, name in self.tied.items() if name in self.kept)
 
     def row(self, module: nn.Module) -> Float[Tensor, " p"]:
         """Returns the trainable parameters of a module of this layout as a new row."""

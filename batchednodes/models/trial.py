@@ -92,18 +92,19 @@ class Trial:
             ValueError: see `ways`.
         """
         stack, features = self.problem.stack, self.features.clone()
-        parameters = stack.views(self.row)
-        key = torch.zeros((), dtype=torch.int64, device=self.row.device)
+        rows, key = (self.row, self.row), torch.zeros((), dtype=torch.int64, device=self.row.device)
         before, state = _constants(module), _state(self.row)
         modes, outputs = [StandIns(key, stacked=False) for _ in range(2)], list[Any]()
         try:
             with torch.no_grad(), _Draws() as drawing:
-                for mode in modes:
+                for mode, row in zip(modes, rows, strict=True):  # a pass may write running statistics into its own
                     with mode:
-                        outputs.append(stack.forward(module, parameters, features))
+                        outputs.append(stack.forward(module, stack.views(row), features))
         except (Exception, SystemExit) as error:  # whatever the user's forward raises
             raise refusal(f"take features of shape {list(features.shape)}", error) from error
         _check_state(module, before)
+        if module is stack.scorer:
+            self._check_scoring(rows[0])
         if not _same(features, self.features):
             raise ValueError(f"task.model must not change its input, got a forward that writes features{REMEDY}")
         soft = self.problem.classes is not None and self.targets.is_floating_point()  # probabilities of labels
@@ -114,6 +115,16 @@ class Trial:
         if not _same(*outputs):
             raise ValueError(f"task.model must be a function of its input, got two different outputs for one{REMEDY}")
         return modes[1]
+
+    def _check_scoring(self, row: Float[Tensor, " p"]) -> None:
+        """Refuses a module that writes running statistics into the row of a pass in evaluation mode."""
+        views = self.problem.stack.views
+        written = [name for name, t in views(self.row).items() if not _same(t, views(row)[name])]
+        if written:
+            raise ValueError(
+                f"task.model must not write buffers in evaluation mode, got a forward that writes {written}; write "
+                f"them `if self.training`{REMEDY}"
+            )
 
     def _possible(self, found: Ways, errors: list[BaseException]) -> Iterator["_Tried"]:
         """Yields the ways that work, the plainest first, and takes note of what others raise."""
@@ -305,6 +316,11 @@ def check_apart(stack: Stack, features: Tensor) -> None:
     Raises:
         ValueError: outputs depend on the other examples of the minibatch.
     """
+    if stack.kept:
+        raise ValueError(
+            "task.model must compute each example by itself with local.epochs, where minibatches differ in size, got "
+            f"running statistics {next(iter(stack.kept))}, ...; use local.steps, or GroupNorm or LayerNorm{REMEDY}"
+        )
     parameters, half = stack.views(stack.start(features.device)), len(features) // 2 or 1
     try:
         with StandIns(None, stacked=False):  # masks of minibatches of other sizes differ, so that nothing is dropped

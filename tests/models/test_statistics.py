@@ -1,4 +1,4 @@
-"""Running statistics: equal to PyTorch's own on one node, batched equals serial, counts stay, refusals."""
+"""Running statistics, of layers and of modules of one's own: as PyTorch's on one node, batched equals serial."""
 
 import pytest
 import torch
@@ -42,6 +42,29 @@ def resnet() -> nn.Module:
     return nn.Sequential(*stem, Residual(2, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
 
 
+class Centred(nn.Module):
+    """Two layers with a running mean of the hidden one between them, and a count of minibatches."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.head, self.way = nn.Linear(64, 6), nn.Linear(6, 10), way
+        self.register_buffer("mean", torch.zeros(6))
+        self.register_buffer("seen", torch.tensor(0))
+        self.register_buffer("scale", torch.full((6,), 2.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.first(x)
+        if self.training and self.way == "in place":
+            with torch.no_grad():
+                self.mean.mul_(0.9).add_(hidden.mean(0), alpha=0.1)
+                self.seen += 1
+        elif self.training:
+            self.mean = 0.9 * self.mean + 0.1 * hidden.detach().mean(0)
+            self.seen = self.seen + 1
+        return self.head(torch.tanh(self.scale * (hidden - self.mean)))
+
+
 FEDBN = 'gossip.personal=["2.*", "*bn*", "*shortcut.1*"]'
 ROUNDS = "timing={kind: synchronous}"
 WAYS = {
@@ -70,9 +93,94 @@ def test_batched_equals_serial(way):
         assert torch.allclose(states[0]["7.weight"], states[1]["7.weight"], rtol=0, atol=1e-12)
 
 
-def test_one_node_is_what_pytorch_trains():
+@pytest.mark.parametrize("way", ["in place", "assigned"])
+def test_buffers_of_ones_own_are_rows(way):
+    stays = {"mixed": [], "local": ["mean"]}
+    for options in (
+        ["local.steps=2", "local.optimizer={kind: adam}"],
+        [ROUNDS, "local.steps={kind: geometric, mean: 2}"],
+    ):
+        runs = {}
+        for name, personal in stays.items():
+            more = {"task.model": Centred(way), "gossip.personal": personal, "network.nodes": 6}
+            runs[name], serial = (train(BASE, more, *options, f"executor={k}") for k in ("batched", "serial"))
+            assert torch.allclose(runs[name].x, serial.x, rtol=0, atol=1e-12)  # products in another order
+        models = [runs["mixed"].model(i) for i in range(6)]
+        assert runs["mixed"].x.shape[1] == 64 * 6 + 6 + 6 * 10 + 10 + 6 + 1  # `scale`, which nobody writes, is shared
+        assert models[0].seen.dtype == torch.int64
+        assert max(int(model.seen) for model in models) > 0
+        assert not torch.equal(runs["mixed"].model(0).mean, runs["local"].model(0).mean)
+        if ROUNDS in options:
+            assert torch.allclose(models[0].mean, models[1].mean, rtol=0, atol=1e-12)
+            assert not torch.allclose(runs["local"].model(0).mean, runs["local"].model(1).mean)
+
+
+class Growing(Centred):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = super().forward(x)
+        self.mean = torch.cat([self.mean, self.mean]) if self.training else self.mean
+        return out
+
+
+class Always(Centred):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen += 1
+        return super().forward(x)
+
+
+WRONG = {
+    "grows": (
+        Growing,
+        r"task.model must take features of shape .* got: buffer mean must keep its shape \[6\], got \[12\]",
+    ),
+    "writes in evaluation": (Always, r"task.model must not write buffers in evaluation mode, got .*\['seen'\]; write"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_forward_may_not_do_with_buffers(case):
+    kind, message = WRONG[case]
+    with pytest.raises(ValueError, match=message):
+        train(BASE, {"task.model": kind("in place")}, "network.nodes=2")
+
+
+def test_buffers_are_found_whatever_forward_takes():
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.head = nn.Embedding(3, 4), nn.Linear(4, 2)
+            self.register_buffer("usage", torch.zeros(4))
+            self.register_buffer("positions", torch.arange(5))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            positions = self.positions[: x.shape[1]]
+            mean = self.table(x).mean(1) + positions.sum()
+            if self.training:
+                self.usage.lerp_(mean.detach().mean(0), 0.1)
+            return self.head(mean)
+
+    stack = Stack.of(Tokens(), torch.float32, torch.device("cpu"), (5,))
+    assert {**stack.kept} == {"usage": torch.float32}
+    assert stack.made[-1].tolist() == [0.0] * 4  # as it was made, before it was tried
+
+
+MODELS = {"resnet": "2.num_batches_tracked", "own_in_place": "seen", "own_assigned": "seen"}
+"""Functions that make a module -> the name of its count of minibatches."""
+
+
+def own_in_place() -> nn.Module:
+    return Centred("in place")
+
+
+def own_assigned() -> nn.Module:
+    return Centred("assigned")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_one_node_is_what_pytorch_trains(model):
+    target, count_of = f"test_statistics:{model}", MODELS[model]
     options = ["network.nodes=1", "local.momentum=0.5", "local.steps=3", "run.until=4"]
-    config = load(BASE, [{"task": {"model": {"kind": "python", "target": "test_statistics:resnet"}}}, *options])
+    config = load(BASE, [{"task": {"model": {"kind": "python", "target": target}}}, *options])
     events = assembly.timeline([config])
     run = assembly.assemble([config], events, plan.plan([config], events).chunks)
     run.engine.run_(run.state, run.engine.begin(), Unobserved())
@@ -88,7 +196,7 @@ def test_one_node_is_what_pytorch_trains():
     made, own = run.problem.stack.module(run.state.x[0]).state_dict(), model.state_dict()
     assert made.keys() == own.keys()
     assert updates > 0
-    assert int(own["2.num_batches_tracked"]) == 3 * updates
+    assert int(own[count_of]) == 3 * updates
     for name, value in own.items():
         assert made[name].dtype == value.dtype
         assert torch.allclose(made[name], value, rtol=0, atol=1e-12), name

@@ -50,7 +50,7 @@ _BLOCK = 1 << 20
 
 def skeleton(config: Config, sizes: DataSizes, dtype: torch.dtype, where: torch.device) -> Stack:
     """Returns the layout of the model's parameters for data of some sizes; allocates no row."""
-    return Stack.of(config.task.model.module(sizes.features, sizes.outputs), dtype, where)
+    return Stack.of(config.task.model.module(sizes.features, sizes.outputs), dtype, where, sizes.features)
 
 
 def problem(
@@ -119,7 +119,7 @@ def _tried(configs: Sequence[Config], found: Problem) -> Problem:
         some, _ = found.rows(torch.arange(0, samples, max(1, samples // _APART), device=where)[:_APART])
         some = some.to(exact) if some.is_floating_point() else some
         outputs = found.classes or found.targets.shape[1]
-        whole = Stack.of(configs[0].task.model.module(found.shape, outputs), exact, where)
+        whole = Stack.of(configs[0].task.model.module(found.shape, outputs), exact, where, found.shape)
         check_apart(replace(whole, ways=ways), some)
     return found
 
