@@ -24,7 +24,7 @@ from batchednodes.results import tables
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.paths import OutputFolder, states
 from batchednodes.results.metrics import catalogue
-from batchednodes.simulation.build import assembly, datasets, learning
+from batchednodes.simulation.build import datasets, learning
 from batchednodes.simulation.engine import Progress as Advance
 from batchednodes.simulation.planning import plan
 from batchednodes.simulation.planning.connectivity import connectivity
@@ -101,9 +101,8 @@ def show_plan(prepared: Preflight, measured: bool) -> None:
     if measured:
         start.wake_collector()
     configs = prepared.configs
-    plan.screen(configs, prepared.sizes)
-    events = prepared.events or assembly.timeline(configs)
-    made, graph = plan.plan(configs, events, prepared.sizes), connectivity(configs[0], events, 0)
+    events, made = plan.planned(prepared)
+    graph = connectivity(configs[0], events, 0)
     dealt = prepared.take() or []
     if dealt and made.fits:
         learning.check_lookups(configs, dealt)

@@ -22,7 +22,6 @@ from batchednodes.results import comparison, tables
 from batchednodes.results.callbacks import Callback
 from batchednodes.results.folder.paths import OutputFolder, check_new
 from batchednodes.simulation import training
-from batchednodes.simulation.build import assembly
 from batchednodes.simulation.engine import Pause, never
 from batchednodes.simulation.observer import Watch
 from batchednodes.simulation.planning import plan as planning
@@ -171,9 +170,7 @@ def plan(
     """
     with own():
         chosen = config.load(source or {}, _with_objects(overrides, model, adapter, data, graph, loss))
-        made = prepare(sweep.points(chosen))
-        planning.screen(made.configs, made.sizes)
-        return planning.plan(made.configs, made.events or assembly.timeline(made.configs), made.sizes)
+        return planning.planned(prepare(sweep.points(chosen)))[1]
 
 
 def compare(*runs: str | Path | Result, by: str | None = None, rank: str = "final") -> "pd.DataFrame":

@@ -81,6 +81,8 @@ class Result:
     """Where the files lie; None if none were asked for."""
     node_rows: np.ndarray | None = field(default=None, repr=False)
     """The records of `nodes`; None without `run.node_metrics`."""
+    isolated_rows: np.ndarray | None = field(default=None, repr=False)
+    """The records of `isolated_nodes`; None where isolated nodes have not been run."""
 
     @staticmethod
     def of(outcome: Outcome) -> "Result":
@@ -261,6 +263,14 @@ class Result:
         if self.node_rows is None:
             raise ValueError("nodes must be asked of a run with run.node_metrics=true, got one without")
         return pd.DataFrame(self.node_rows)
+
+    @property
+    def isolated_nodes(self) -> "pd.DataFrame":
+        """The same as `nodes` of the nodes that never gossip, of a run with `run.baseline: isolated` too."""
+        if self.isolated_rows is None:
+            rule = "isolated_nodes must be asked of a run with run.node_metrics=true and run.baseline=isolated"
+            raise ValueError(f"{rule}, got one without")
+        return pd.DataFrame(self.isolated_rows)
 
     @property
     def table(self) -> "pd.DataFrame":

@@ -34,13 +34,22 @@ from batchednodes.results.checkpoints.header import check_rows
 from batchednodes.results.folder import node_file
 from batchednodes.results.folder.inside import Inside
 from batchednodes.results.folder.lock import Lock
-from batchednodes.results.folder.paths import ALONE, CONFIG, ISOLATED, METRICS, SUMMARY, OutputFolder, checkpoints
+from batchednodes.results.folder.paths import (
+    ALONE,
+    ALONE_ROWS,
+    CONFIG,
+    ISOLATED,
+    METRICS,
+    SUMMARY,
+    OutputFolder,
+    checkpoints,
+)
 from batchednodes.results.folder.run_folder import begin, new_folder, reopen
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.build.assembly import Simulation
 from batchednodes.simulation.engine import Pause, Progress, never
 from batchednodes.simulation.observer import ComputePlan, Job, RunObserver, Watch
-from batchednodes.simulation.planning.plan import plan, screen
+from batchednodes.simulation.planning.plan import planned
 from batchednodes.simulation.planning.preflight import Preflight, fresh, names, prepare, resumable
 from batchednodes.simulation.resume import warm_start
 from batchednodes.simulation.resume.rules import DivergedError, check_goes_on, reopened
@@ -72,6 +81,8 @@ class Outcome:
     """Where the files lie; None if none were asked for."""
     node_rows: np.ndarray | None = None
     """A row for each evaluated node at each mark, see `node_table.COLUMNS`; None without `run.node_metrics`."""
+    isolated_rows: np.ndarray | None = None
+    """The same of isolated nodes; None where they have not been run."""
 
     @cached_property
     def metrics(self) -> "pd.DataFrame":
@@ -164,7 +175,7 @@ def left(folder: str | Path) -> Outcome:
             models = warm_start.models(found)
         tables = tuple(found.layout.block(found.state.versions, g) for g in range(found.layout.sizes.size))
         nodes = node_file.read(place) if settings.run.node_metrics else None
-        return Outcome(settings, rows, summary, models, tables, place.path, nodes)
+        return Outcome(settings, rows, summary, models, tables, place.path, nodes, _alone(place, settings))
 
 
 def _new(job: Job, out: OutputFolder | Inside | None) -> Outcome:
@@ -194,9 +205,7 @@ def _continued(job: Job, folder: Inside) -> Outcome:
 def _assembled(job: Job, start: Snapshot | None) -> Iterator[tuple[Simulation, ComputePlan, Origin | None]]:
     """Yields all parts of a run, and where its models come from, with torch's threads set as the run needs them."""
     made, configs = job.made, job.made.configs
-    screen(configs, made.sizes)
-    events = made.events or assembly.timeline(configs)
-    need = plan(configs, events, made.sizes)
+    events, need = planned(made)
     need.refuse_unless_fits()
     means = ComputePlan(need.chunks, need.threads, need.copies)
     if start is not None and start.journal.devices[-1] == devices.label(start.state.x.device):
@@ -235,37 +244,48 @@ def _run(job: Job, run: Simulation, observer: RunObserver) -> Outcome:
         if known is not None:
             observer.tell_of_end(known)
             return _result(run, observer, progress, known)
-        isolated = None
+        isolated, each = None, None
         if job.settings.run.baseline == "isolated" and observer.status != "diverged" and progress.clocks.time > 0:
-            alone = _isolated(job, observer.folder, progress.clocks.time)
+            alone, each = _isolated(job, observer.folder, progress.clocks.time)
             if alone["status"] == "interrupted":
                 return _result(run, observer, progress, observer.interrupt(progress))
             isolated = alone["networks"]
         summary = observer.summary(progress, observer.status, isolated)
         observer.finish(summary)
-        return _result(run, observer, progress, summary)
+        return _result(run, observer, progress, summary, each)
 
 
-def _result(run: Simulation, observer: RunObserver, progress: Progress, summary: dict[str, Any]) -> Outcome:
+def _result(
+    run: Simulation, observer: RunObserver, progress: Progress, summary: dict[str, Any], alone: np.ndarray | None = None
+) -> Outcome:
     layout, versions = run.evaluator.tracking.layout, run.state.versions
     tables = tuple(layout.block(versions, g) for g in range(layout.sizes.size))
     rows = [{key: Section(v) if isinstance(v, dict) else v for key, v in row.items()} for row in observer.metrics()]
     folder = None if observer.folder is None else observer.folder.path
     models = run.evaluator.models(run.state, progress.clocks.time)
-    return Outcome(observer.settings, rows, summary, models, tables, folder, observer.nodes())
+    if observer.folder is not None:
+        alone = _alone(observer.folder, observer.settings)
+    return Outcome(observer.settings, rows, summary, models, tables, folder, observer.nodes(), alone)
 
 
-def _isolated(job: Job, folder: Inside | None, until: float) -> dict[str, Any]:
-    """Returns the summary of the same nodes when none of them ever gossips, up to some time [s].
+def _alone(folder: Inside, settings: Config) -> np.ndarray | None:
+    """Returns the rows of isolated nodes that a folder keeps; None where they have not been run."""
+    asked = settings.run.node_metrics and settings.run.baseline == "isolated"
+    return node_file.read(folder, ALONE_ROWS) if asked and (folder / ALONE_ROWS).is_file() else None
+
+
+def _isolated(job: Job, folder: Inside | None, until: float) -> tuple[dict[str, Any], np.ndarray | None]:
+    """Returns the summary of the same nodes when none of them ever gossips, up to some time [s], and rows of nodes.
 
     It is a run of its own, in a folder among the checkpoints until it is finished, so that it can go on too; its
-    rows of metrics stay.
+    rows of metrics stay, and those of nodes, which are returned where there is no folder.
     """
     settings = _silent(replace(job.settings, name=f"{job.settings.name[:90]}-isolated"), until)
     made = prepare([replace(p, config=_silent(p.config, until)) for p in job.made.points])
     alone = replace(job, settings=settings, made=made, boards=False, callbacks=())
     if folder is None:
-        return _new(alone, None).summary
+        found = _new(alone, None)
+        return found.summary, found.node_rows
     made.summed = job.made.files
     place = checkpoints(folder) / ISOLATED
     summary = _left(alone, place)
@@ -276,8 +296,10 @@ def _isolated(job: Job, folder: Inside | None, until: float) -> dict[str, Any]:
         summary = _new(alone, place).summary
     if summary["status"] != "interrupted":
         (folder / ALONE).replace([(place / METRICS).read()])
+        if settings.run.node_metrics:
+            node_file.keep_isolated(folder, place)
         place.remove_folder(whole=True)
-    return summary
+    return summary, None
 
 
 def _left(alone: Job, place: Inside) -> dict[str, Any] | None:
@@ -303,7 +325,7 @@ def _silent(c: Config, until: float) -> Config:
     rounds = isinstance(c.timing, Rounds)
     lost = Independent(1.0)
     gossip = replace(c.gossip, loss=lost) if rounds else replace(c.gossip, clock=Never())
-    run = replace(c.run, baseline="none", checkpoint_folder=None, node_metrics=False, stop_when=None, until=until)
+    run = replace(c.run, baseline="none", checkpoint_folder=None, stop_when=None, until=until)
     return replace(
         c,
         gossip=gossip,

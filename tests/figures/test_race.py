@@ -20,6 +20,9 @@ from batchednodes.figures.race.rules import Rules, rungs
 from batchednodes.figures.race.spending import Spending
 from batchednodes.results.folder.paths import OutputFolder
 from batchednodes.simulation.build import datasets
+from batchednodes.simulation.planning import plan
+from batchednodes.simulation.planning.plan import planned
+from batchednodes.simulation.planning.preflight import prepare
 
 TINY = {
     "network": {"nodes": 6, "topology": {"kind": "ring"}},
@@ -280,6 +283,21 @@ def test_a_race_from_python_draws_itself_and_takes_settings_by_names():
     assert right.get_xlabel() == "bytes sent by a node until loss_mean is 0.5"
     with pytest.raises(ValueError, match="--budget must be one that all spend, got bytes=1e\\+09"):
         batchednodes.race(TINY, algorithms=own, budget="bytes=1e9")
+
+
+def test_an_entrant_that_does_not_fit_is_refused_before_any_other_runs(tmp_path: Path, monkeypatch):
+    settings = load(TINY, [{"task.model": {"kind": "mlp", "hidden": [400, 400]}}])
+    entry = Entry.of(settings, "gossip_sgd, adam: gossip_sgd(local.optimizer={kind: adam})", Rules(seeds=2))
+    need = [planned(prepare(sweep.points(one.settings)))[1].total for one in entry.entrants]
+    assert need[1] > 1.5 * need[0]  # two moments beside each model
+    monkeypatch.setattr(plan, "free", lambda _: 1.2 * need[0] / plan.SHARE)
+    message = r"'adam' cannot enter this race: the run must fit in memory, got .* needed with .* free .*leave it out"
+    with pytest.raises(ValueError, match=message):
+        races.start(entry, OutputFolder(tmp_path / "race"), stop=lambda: pytest.fail("something ran"))
+    assert not (tmp_path / "race").exists()
+    tuned = Entry.of(settings, "gossip_sgd, d2", Rules(seeds=2, tune="lr=0.1..1:8"))
+    with pytest.raises(ValueError, match="'gossip_sgd' cannot enter this race: the run must fit"):
+        races.start(tuned, None)  # eight candidates are networks of one batch
 
 
 def test_points_of_an_entry_are_the_seeds_of_the_race():

@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, f1_score
@@ -129,6 +130,32 @@ def test_own_tests_are_those_of_the_serial_executor():
     keys = [key for key in runs[0].metrics if "_own_" in key or key.startswith(("accuracy_worst", "perplexity"))]
     first, second = (run.metrics[keys].to_numpy(float) for run in runs)
     np.testing.assert_allclose(first, second, rtol=1e-9)  # of an MLP after some updates in another order of sums
+
+
+def test_isolated_nodes_have_rows_too_in_memory_in_files_and_after_a_pause(tmp_path):
+    options = ("run.node_metrics=true", "run.baseline=isolated", "replicas=2")
+    whole = batchednodes.train(IRIS, *options)
+    silent = batchednodes.train(
+        IRIS, "run.node_metrics=true", "replicas=2", "gossip.clock=never", "staleness.track=none"
+    )
+    pd.testing.assert_frame_equal(whole.isolated_nodes, silent.nodes)
+    assert not whole.isolated_nodes["loss"].equals(whole.nodes["loss"])
+    asked = 0
+
+    def stop() -> bool:  # within the isolated run
+        nonlocal asked
+        asked += (tmp_path / "run/checkpoints/isolated/nodes.npy").exists()
+        return asked > 3
+
+    halted = batchednodes.train(IRIS, *options, out=tmp_path / "run", stop=stop)
+    assert halted.summary["status"] == "interrupted"
+    with pytest.raises(
+        ValueError, match=r"isolated_nodes must be asked of a run with .*run\.baseline=isolated, got one"
+    ):
+        _ = halted.isolated_nodes
+    for run in (batchednodes.resume(tmp_path / "run"), batchednodes.Result.load(tmp_path / "run")):
+        pd.testing.assert_frame_equal(run.isolated_nodes, whole.isolated_nodes)
+    pd.testing.assert_frame_equal(pd.DataFrame(np.load(tmp_path / "run/isolated.npy")), whole.isolated_nodes)
 
 
 def test_classes_and_perplexity_are_those_of_scikit_learn():

@@ -11,12 +11,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from batchednodes import config
-from batchednodes.config import Config
+from batchednodes.config import Config, sweep
 from batchednodes.config.document import write
 from batchednodes.figures import plots
 from batchednodes.figures.published.frames import column, groups
 from batchednodes.figures.race import picture, ranking, tuning
-from batchednodes.figures.race.entrants import Entrant
+from batchednodes.figures.race.entrants import Entrant, entering
 from batchednodes.figures.race.entry import Entry
 from batchednodes.figures.race.ranking import Standing
 from batchednodes.figures.race.rules import Rules
@@ -29,6 +29,8 @@ from batchednodes.results.folder.paths import CONFIG, FINAL, METRICS, RACE, SUMM
 from batchednodes.results.folder.run_folder import new_folder
 from batchednodes.simulation import training
 from batchednodes.simulation.engine import Pause, never
+from batchednodes.simulation.planning.plan import planned
+from batchednodes.simulation.planning.preflight import prepare
 from batchednodes.simulation.training import Watch
 
 TABLES = ("ranking", "pairs", "curves", "tuning")
@@ -121,11 +123,24 @@ def start(entry: Entry, out: OutputFolder | None, watch: Watch | None = None, st
     """
     plots.check_formats(entry.formats)
     found = lengths(entry)
+    _check_fit(entry, found)
     if out is None:
         return _run(entry, found, None, ("png",), watch, stop)
     with new_folder(out, config.dump(entry.base)) as lock:
         (lock.folder / RACE).replace([write(entry.plain()).encode()])
         return _run(entry, found, lock.folder, entry.formats, watch, stop)
+
+
+def _check_fit(entry: Entry, found: Sequence[Entrant]) -> None:
+    """Checks that the batches of all entrants fit in memory, before any of them runs.
+
+    Raises:
+        ValueError: one does not; the message says which, and has the numbers.
+    """
+    for one in found:
+        for settings in entry.batches(one):
+            with entering(one.name):
+                planned(prepare(sweep.points(settings)))[1].refuse_unless_fits()
 
 
 def go_on(entry: Entry, folder: Path, watch: Watch | None = None, stop: Pause = never) -> Race:

@@ -14,7 +14,7 @@ import numpy as np
 
 from batchednodes.numerics.values import shown
 from batchednodes.results.folder.inside import BorderError, Inside
-from batchednodes.results.folder.paths import NODE_ROWS
+from batchednodes.results.folder.paths import ALONE_ROWS, NODE_ROWS
 from batchednodes.results.metrics.node_table import COLUMNS
 
 _HEADER, _MAGIC = 512, b"\x93NUMPY\x01\x00"
@@ -76,13 +76,17 @@ class NodeFile:
         self.file.cut(_end(self.rows))
 
 
-def read(folder: Inside) -> np.ndarray:
+def read(folder: Inside, name: str = NODE_ROWS) -> np.ndarray:
     """Returns the rows of a run, which stay on disk until they are looked at.
+
+    Args:
+        folder: of the run.
+        name: of the file in it, `NODE_ROWS`, or `ALONE_ROWS`, those of its isolated nodes.
 
     Raises:
         ValueError: there is no such file, or it is damaged.
     """
-    file, rule = folder / NODE_ROWS, f"DIR must hold a whole {NODE_ROWS}"
+    file, rule = folder / name, f"DIR must hold a whole {name}"
     try:
         handle = os.fdopen(file.handle(), "rb")
     except OSError as error:
@@ -96,6 +100,12 @@ def read(folder: Inside) -> np.ndarray:
         if not told:
             return np.zeros(0, COLUMNS)
         return np.memmap(handle, COLUMNS, "r", _HEADER, (told,))
+
+
+def keep_isolated(folder: Inside, alone: Inside) -> None:
+    """Copies the rows of isolated nodes, whose run is in a folder of its own, into that of the run."""
+    with os.fdopen((alone / NODE_ROWS).handle(), "rb") as handle:
+        (folder / ALONE_ROWS).replace(iter(lambda: handle.read(_BLOCK), b""))
 
 
 def check_nodes(folder: Inside, known: tuple[int, str]) -> "hashlib._Hash":

@@ -14,7 +14,7 @@ from batchednodes.numerics.values import shown
 from batchednodes.results.folder.inside import PARTIAL, BorderError, Inside
 
 LOCK, CONFIG, METRICS, SUMMARY, FINAL = "lock", "config.yaml", "metrics.jsonl", "summary.json", "final.safetensors"
-NODES, ALONE, NODE_ROWS = "nodes.csv", "isolated.jsonl", "nodes.npy"
+NODES, ALONE, NODE_ROWS, ALONE_ROWS = "nodes.csv", "isolated.jsonl", "nodes.npy", "isolated.npy"
 """Files inside the folder of a run."""
 
 RACE = "race.yaml"

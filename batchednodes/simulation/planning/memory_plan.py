@@ -212,7 +212,7 @@ class MemoryBudget:
 
     @property
     def node_rows(self) -> int:
-        """Rows of nodes at all marks, at most."""
+        """Rows of nodes at all marks, at most; those of isolated nodes are as many again."""
         return sum(c.run.eval_nodes or c.network.nodes for c in self.configs) * self.config.run.marks
 
     def threads(self, rows: int, most: int) -> int:
@@ -242,6 +242,7 @@ class MemoryBudget:
             (s.samples, math.prod(s.target_shape) if s.is_classes else s.outputs) for s in self.sizes if s.mapped
         ]
         stays = sum(8 * count * each for count, each in targets)  # training targets, whose features stay in files
+        alone = 2 if self.config.run.baseline == "isolated" else 1
         blocks = 9 * (2 * self.own_rows + self.nodes) if self.own_rows else 0
         return {
             "models": n * self.p * self.item,
@@ -251,7 +252,9 @@ class MemoryBudget:
             "data": sum(count * (self._example(s) + self.item * self.kept) for count, s in rows) + stays + blocks,
             "data while it is loaded (host)": sum(count * s.numbers * 8 for count, s in copied) + stays,
             "sampler and clocks (host)": 12 * samples + 260 * n,
-        } | ({"rows of nodes (host)": self.node_rows * COLUMNS.itemsize} if self.config.run.node_metrics else {})
+        } | (
+            {"rows of nodes (host)": alone * self.node_rows * COLUMNS.itemsize} if self.config.run.node_metrics else {}
+        )
 
     @property
     def edges(self) -> int:

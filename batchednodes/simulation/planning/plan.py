@@ -35,6 +35,7 @@ from batchednodes.simulation.build.statistics import check_statistics
 from batchednodes.simulation.engine import automatic_window, slots
 from batchednodes.simulation.planning import memory_plan
 from batchednodes.simulation.planning.memory_plan import SHARE, MemoryBudget, misfit
+from batchednodes.simulation.planning.preflight import Preflight
 from batchednodes.simulation.prefetch import ALIVE, PART, READ
 
 _EVENT_BYTES = 160
@@ -138,6 +139,17 @@ def _neighbours(config: Config, events: Timeline) -> int:
         n - 1 if graph is None else int((graph.degrees + np.bincount(graph.indices, minlength=n)).max() + 1) // 2
         for n, graph in graphs
     )
+
+
+def planned(made: Preflight) -> tuple[Timeline, Plan]:
+    """Returns the timeline of networks that are prepared, and their plan.
+
+    Raises:
+        ValueError: as of `screen` and `plan`.
+    """
+    screen(made.configs, made.sizes)
+    events = made.events or assembly.timeline(made.configs)
+    return events, plan(made.configs, events, made.sizes)
 
 
 @own()
