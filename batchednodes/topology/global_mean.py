@@ -62,6 +62,10 @@ class GlobalMean(RoundLaw):
         return sent
 
     @property
+    def answered(self) -> bool:
+        return True
+
+    @property
     def few(self) -> bool:
         return self.size == self.n
 

@@ -54,6 +54,11 @@ class RoundLaw(ABC):
         return None
 
     @property
+    def answered(self) -> bool:
+        """Returns whether each model that is sent has an answer of its size, the mean that a server makes."""
+        return False
+
+    @property
     def few(self) -> bool:
         """Returns whether rounds repeat, so that their matrices can be kept."""
         return False

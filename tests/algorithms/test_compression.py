@@ -259,6 +259,8 @@ SENT = {
     "meet": (2, ("gossip.exchange=meet",)),
     "rounds": (1, ROUNDS),
     "push_sum": (1, ("algorithm.kind=push_sum",)),
+    "fedavg": (2, ("algorithm={kind: fedavg, fraction: 0.5}", ROUNDS)),  # up to a server and back
+    "all_reduce": (2, ("algorithm.kind=all_reduce", ROUNDS)),
 }
 
 
@@ -266,7 +268,7 @@ SENT = {
 def test_bytes_sent_are_those_of_all_contacts(way_):
     sides, options = SENT[way_]
     last = train(BASE, *SMALL, *options).metrics.iloc[-1]
-    numbers = 5 + (way_ == "push_sum")  # four features and a bias; a weight
+    numbers = 5 + (way_ in ("push_sum", "fedavg"))  # four features and a bias; a weight, a share
     assert last["bytes_sent"] == last["gossips"] * sides * numbers * 8 > 0
 
 

@@ -124,6 +124,7 @@ KNOWN = {
     "meetings": {"gossip.exchange": "meet"},
     "messages": {"gossip.delay": {"kind": "constant", "time": 0.3}, "gossip.loss": {"kind": "independent"}},
     "requests": {"gossip.exchange": "push_pull", "gossip.delay": {"kind": "constant", "time": 0.3}},
+    "personal": {"gossip.personal": ["*bias"]},
     "rounds": {"algorithm": {"kind": "fedavg", "fraction": 0.5}, "timing.kind": "synchronous"},
     "to all": {"algorithm.kind": "all2all", "gossip.clock": {"kind": "at_update", "order": "after", "peers": "all"}},
 }

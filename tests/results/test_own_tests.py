@@ -136,7 +136,7 @@ def test_isolated_nodes_have_rows_too_in_memory_in_files_and_after_a_pause(tmp_p
     options = ("run.node_metrics=true", "run.baseline=isolated", "replicas=2")
     whole = batchednodes.train(IRIS, *options)
     silent = batchednodes.train(
-        IRIS, "run.node_metrics=true", "replicas=2", "gossip.clock=never", "staleness.track=none"
+        IRIS, "run.node_metrics=true", "replicas=2", "gossip.clock.kind=never", "staleness.track=none"
     )
     pd.testing.assert_frame_equal(whole.isolated_nodes, silent.nodes)
     assert not whole.isolated_nodes["loss"].equals(whole.nodes["loss"])

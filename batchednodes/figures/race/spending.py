@@ -16,9 +16,9 @@ from batchednodes.config import Config, sweep
 from batchednodes.data import StepCount
 from batchednodes.events.messages.records import REQUEST
 from batchednodes.events.messages.timeline import MessageTimeline, accounts
-from batchednodes.events.synchronous import Barriers
 from batchednodes.events.timeline import Clocks, Timeline
-from batchednodes.simulation.build import assembly, datasets, fields, learning
+from batchednodes.simulation.build import assembly, datasets, learning
+from batchednodes.simulation.build.personal import contact_bytes
 
 _PARTS = 16
 """Windows of the length of a run in which the instant is looked for."""
@@ -42,12 +42,10 @@ class Spending:
         """Returns what the networks of a config spend."""
         configs = [point.config for point in sweep.points(settings)]
         events = assembly.timeline(configs)
-        p = learning.skeleton(
-            configs[0], datasets.sizes(configs[:1])[0], learning.DTYPES[settings.dtype], torch.device("cpu")
-        ).p
-        sides = 2 if events.exchange == "meet" and not isinstance(events, Barriers) else 1
+        dtype, sizes = learning.DTYPES[settings.dtype], datasets.sizes(configs[:1])[0]
+        stack = learning.skeleton(configs[0], sizes, dtype, torch.device("cpu"))
         steps = np.concatenate([_steps(c) * c.algorithm.gradients() for c in configs])
-        return Spending(events, steps, tuple(sides * fields.message(c, p) for c in configs))
+        return Spending(events, steps, contact_bytes(configs, events, stack))
 
     def gradients(self, clocks: Clocks) -> Float64[np.ndarray, " g"]:
         """Returns the minibatch gradients that a node of each network has computed, in the mean."""

@@ -110,7 +110,7 @@ METRICS = (
     Metric("messages_lost", "messages", "messages that got lost", "run/messages_lost"),
     Metric("messages_offline", "messages", "messages that found nobody", "run/messages_offline"),
     Metric("messages_in_flight", "messages", "messages under way at the mark", "run/messages_in_flight"),
-    Metric("bytes_sent", "B", "bytes of all that nodes have sent since t = 0", "run/bytes_sent"),
+    Metric("bytes_sent", "B", "bytes of all that nodes have sent since t = 0, and a server back", "run/bytes_sent"),
     Metric(
         "suboptimality", "", "of quadratics, mean of |A_i x - B_i|^2 over nodes at the average model, less its least",
         "models/suboptimality", "suboptimality", ("mean",), "suboptimality", "suboptimality",

@@ -169,8 +169,7 @@ def _evaluator(
     constants = (evaluated, theories, peaks, scored, chunks.together, config.run.on_divergence == "quarantine")
     laws = events.laws if isinstance(events, MessageTimeline) else None
     own, attackers = own_metrics.load(config.run.metrics), robustness.attackers(configs)
-    sides = 2 if events.exchange == "meet" and not isinstance(events, Barriers) else 1  # rounds count each model sent
-    sent = tuple(sides * fields.message(c, personal.sent(c, problem.stack)) for c in configs)
+    sent = personal.contact_bytes(configs, events, problem.stack)
     extra = (rowwise.models, own, attackers if attackers.any() else None, sent)
     extra += ("classes" in config.run.metrics, config.run.node_metrics, rowwise.personal)
     extra += (Accountant.of(configs, problem.sampler),)

@@ -14,8 +14,11 @@ from jaxtyping import Bool, Int64
 from batchednodes.algorithms.mixing.personal import Personal
 from batchednodes.config import Config
 from batchednodes.config.personal import patterns
+from batchednodes.events.synchronous import Barriers
+from batchednodes.events.timeline import Timeline
 from batchednodes.models.stacked import Stack
 from batchednodes.numerics.values import shown
+from batchednodes.simulation.build.fields import message
 
 _NAMED = 12
 """Names of parameters that a message says."""
@@ -46,6 +49,17 @@ def sent(config: Config, stack: Stack) -> int:
         return stack.p
     table, kind = _kinds(config, stack)
     return round(float((table @ _sizes(stack))[kind].mean()))
+
+
+def contact_bytes(configs: Sequence[Config], events: Timeline, stack: Stack) -> tuple[int, ...]:
+    """Returns the bytes that a contact of each network sends, or a message, where there are such [B].
+
+    A meeting sends both ways, and so does a model whose round's mean comes back, as from a server to each that takes
+    part, or by an all-reduce.
+    """
+    rounds = isinstance(events, Barriers)
+    both = [law.answered for law in events.weights] if rounds else [events.exchange == "meet"] * len(configs)
+    return tuple((1 + two) * message(c, sent(c, stack)) for c, two in zip(configs, both, strict=True))
 
 
 def _sizes(stack: Stack) -> Int64[np.ndarray, " q"]:
