@@ -117,6 +117,90 @@ def test_rows_are_held_out_where_no_test_files_are(here):
     assert {*data.test_node} == {*data.node} == {*range(6)}
 
 
+def tweet(text: str) -> list[str]:
+    return ["1467", "Mon Apr 06 22:19:45 PDT 2009", "NO_QUERY", "ann", text, "training"]
+
+
+TWEETS = {
+    "ann": {"x": [tweet("I'm late, late, late!"), tweet("tea @5")], "y": [0, 1]},
+    "bob": {"x": [tweet("late " * 30), tweet("tea? tea.")], "y": [0, 1]},
+}
+
+
+def test_tweets_become_the_numbers_of_their_words(here):
+    written(here, "sent140/train", TWEETS)
+    written(here, "sent140/test", {"ann": {"x": [tweet("unheard-of tea")], "y": [1]}})
+    source = Leaf("sent140")
+    data = source.load(2, 0)
+    assert data.sizes == source.sizes(2)
+    assert (data.features.shape, data.features.dtype, data.classes) == ((4, 25), np.int64, 2)
+    # 28 times late, 3 times tea, 2 commas; then once each, in the order of Unicode: ! . 5 ? I'm
+    words = {"late": 2, "tea": 3, ",": 4, "!": 5, ".": 6, "5": 7, "?": 8, "I'm": 9}
+    texts = [["I'm", "late", ",", "late", ",", "late", "!"], ["tea", "5"], ["late"] * 25, ["tea", "?", "tea", "."]]
+    for row, text in zip(data.features.tolist(), texts, strict=True):
+        assert row == [words[word] for word in text] + [0] * (25 - len(text))
+    assert data.test_features[0, :4].tolist() == [1, 1, 3, 0]  # "unheard" and "of" are in no training file
+    assert {*Leaf("sent140", words=5).load(2, 0).features[0].tolist()} == {0, 1, 2, 4}
+    (here / "embs.json").write_text(json.dumps({"vocab": ["tea", "late", "unheard"], "emba": []}))
+    listed = Leaf("sent140", vocabulary="embs.json").load(2, 0)
+    assert listed.features[1].tolist() == [0] + [3] * 24  # as LEAF fills texts up
+    assert listed.test_features[0, :4].tolist() == [2, 3, 0, 3]
+
+
+def comment(*texts: str) -> dict[str, list]:
+    """Returns the comments of a user as LEAF's code for Reddit writes them, in sequences of four words."""
+    x, y = [], []
+    for text in texts:
+        tokens = [["<BOS>", *text.split(), "<EOS>"], [*text.split(), "<EOS>", "<PAD>"]]
+        tokens = [part + ["<PAD>"] * (-len(part) % 4) for part in tokens]
+        given, following = ([part[k : k + 4] for k in range(0, len(part), 4)] for part in tokens)
+        x.append(given)
+        y.append(
+            {"subreddit": "tea", "created_utc": 1, "score": 2, "target_tokens": following, "count_tokens": [[1.0]]}
+        )
+    return {"x": x, "y": y}
+
+
+def test_comments_are_sequences_of_words_whose_labels_are_the_next_ones(here):
+    written(here, "reddit/train", {"1": comment("a b a c a", "a b"), "2": comment("b"), "3": comment()})
+    written(here, "reddit/test", {"1": comment("d a")})
+    source = Leaf("reddit")
+    data = source.load(2, 0)
+    assert data.sizes == source.sizes(2)
+    assert (data.sizes.target_shape, data.node.tolist()) == ((4,), [0, 0, 0, 1])
+    # <PAD> 2, a 4, <BOS> 3, <EOS> 3, b 3, c 1
+    number = {"<PAD>": 0, "a": 2, "<BOS>": 3, "<EOS>": 4, "b": 5, "c": 6}
+    whole = "<BOS> a b a | c a <EOS> <PAD> | <BOS> a b <EOS> | <BOS> b <EOS> <PAD>"
+    assert data.features.tolist() == [[number[word] for word in part.split()] for part in whole.split("|")]
+    following = "a b a c | a <EOS> <PAD> <PAD> | a b <EOS> <PAD> | b <EOS> <PAD> <PAD>"
+    assert data.targets.tolist() == [[number[word] for word in part.split()] for part in following.split("|")]
+    assert data.test_features.tolist() == [[3, 1, 2, 4]]
+    model = {"kind": "python", "target": "torch.nn:Embedding", "args": {"num_embeddings": 7, "embedding_dim": 7}}
+    task = {"data": {"kind": "leaf", "path": "reddit"}, "model": model}
+    run = train({"network.nodes": 2, "task": task, "run.until": 2, "local.batch_size": 1, "local.lr": 5})
+    assert run.metrics["loss_mean"].iloc[-1] < run.metrics["loss_mean"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("users", "settings", "message"),
+    [
+        (NUMBERS, {"words": 9}, "words must be left out where samples are no texts of words, got 9 for others in"),
+        (NUMBERS, {"vocabulary": "v.json"}, "vocabulary must be left out where samples are no texts of words, got 'v"),
+        (TWEETS, {"words": 2}, "words must be at least 3, got 2"),
+        (TWEETS, {"words": 9, "vocabulary": "v.json"}, "words must be left out where vocabulary names a file, got 9"),
+        (TWEETS, {"vocabulary": "v.json"}, "vocabulary must be an existing JSON file, got 'v.json'.*embs.json has it"),
+        (TWEETS, {"vocabulary": "bad.json"}, "vocabulary must be a JSON file .*the word 'tea' stands twice"),
+        (TWEETS | {"eve": NUMBERS["f0"]}, {}, "path must hold texts of words of one kind and length, got others in"),
+        ({"1": comment("a") | {"x": [[["a", "b"], ["c"]]]}}, {}, "path must hold sequences of as many words, got"),
+    ],
+)
+def test_texts_of_words_that_cannot_be_used_are_refused(here, users, settings, message):
+    written(here, "leaf", users)
+    (here / "bad.json").write_text('{"vocab": ["tea", "tea"]}')
+    with pytest.raises(ValueError, match=f"^{message}"):
+        Leaf("leaf", **settings).sizes(1)
+
+
 @pytest.mark.parametrize(
     ("users", "settings", "message"),
     [

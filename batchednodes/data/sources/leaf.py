@@ -23,6 +23,7 @@ from batchednodes.data.sources.images import EXTENSIONS, Frame, Size, check_fram
 from batchednodes.data.sources.labels import unseen
 from batchednodes.data.sources.table_columns import Learned
 from batchednodes.data.sources.users import Users, check_users, nodes_of
+from batchednodes.data.sources.words import COMMON, Vocabulary, Words
 from batchednodes.numerics.values import shown
 
 _FORM = '{"users": [...], "user_data": {user: {"x": [...], "y": [...]}}}'
@@ -38,9 +39,10 @@ class Leaf(Source):
     """Data that LEAF's scripts wrote: users with samples of their own, who are the nodes.
 
     Samples are numbers (FEMNIST, synthetic), texts of one length, whose letters become their places in the sorted
-    alphabet of all files (Shakespeare), or names of images (CelebA). Targets are integers, which are labels; real
-    numbers; or letters of that alphabet. Test rows are those of the users that are nodes; where none of these has any,
-    since users were split, all of them.
+    alphabet of all files (Shakespeare), names of images (CelebA), or texts whose words become their numbers in a
+    vocabulary: tweets, cut or filled up to 25 words (Sent140), and sequences of ten words of comments (Reddit). Targets
+    are integers, which are labels; real numbers; letters of that alphabet; or the next words of each sequence. Test
+    rows are those of the users that are nodes; where none of these has any, since users were split, all of them.
 
     Example:
         >>> import json, os
@@ -76,6 +78,14 @@ class Leaf(Source):
     channels: int | None = None
     """1 (grey) or 3 (red, green, blue), to which all images are converted; null: those of the first."""
 
+    words: int | None = None
+    """Numbers of words at most: 0 is padding, 1 any other word, from 2 on the most common ones in the training files of
+    all users; at least 3; null: 10,000, where samples are texts of words."""
+
+    vocabulary: str | None = None
+    """JSON file {"vocab": ["word", ...]}, as LEAF's `embs.json`, whose words have their places as numbers, padding and
+    all other words the next one; null: `words` says which have."""
+
     classes: Classes = "auto"
     """Whether targets are labels 0, 1, ...; `auto`: integers are, real numbers are not."""
 
@@ -99,6 +109,10 @@ class Leaf(Source):
         check_holdout(self.test_fraction, self.test_seed, None, "path")
         check_users(self.users, self.users_seed)
         check_frame(self.size, self.channels)
+        if self.words is not None and self.words < 3:
+            raise ValueError(f"words must be at least 3, got {self.words}")
+        if self.words is not None and self.vocabulary is not None:
+            raise ValueError(f"words must be left out where vocabulary names a file, got {self.words}")
         for key in [key for key in ("size", "channels") if self.images is None and getattr(self, key) is not None]:
             raise ValueError(f"{key} must be null where images names no folder, got {shown(getattr(self, key))}")
 
@@ -111,7 +125,7 @@ class Leaf(Source):
         samples, integers = len(rows.features), rows.features.dtype.kind == "i"
         tested = len(test[0].features) if test else held_out(samples, self.test_fraction)
         values = [part.targets for part in (rows, *test)]
-        notes = () if rows.classes is None else unseen(values, "path")
+        notes = () if rows.classes is None or values[0].ndim > 1 else unseen(values, "path")
         learned, first = Learned(values, rows.classes, notes), rows.features[0] if integers else None
         train = samples if test else samples - tested
         return learned.sizes(train, tested, rows.features.shape[1:], integers, first)
@@ -125,13 +139,15 @@ class Leaf(Source):
         """Returns the training rows of n nodes and, where these are given, their test rows."""
         check_folder(self.path, "folder of LEAF", "path")
         folders = [os.path.join(self.path, name) for name in ("train", "test")]
-        parts = [_people(folder) for folder in folders if os.path.isdir(folder)] or [_people(self.path)]
+        words = Words()
+        parts = [_people(folder, words) for folder in folders if os.path.isdir(folder)] or [_people(self.path, words)]
+        listed = self._numbered(parts, words)
         node = dict(zip(parts[0], nodes_of(self.users, len(parts[0]), n, self.users_seed).tolist(), strict=True))
         kept = [[user for user in part if node.get(user, -1) >= 0] for part in parts]
         if len(parts) > 1 and not kept[1]:  # users were split: those of the test rows train nowhere
             kept[1] = [*parts[1]]
         letters, frame = self._letters(parts), self._frame(parts[0])
-        y, classes = self._targets(parts, kept, letters)
+        y, classes = self._targets(parts, kept, letters, listed)
         made = list[Rows]()
         for part, users, targets in zip(parts, kept, y, strict=True):
             x = self._features(_joined(part, users, "x"), letters, frame)
@@ -142,6 +158,28 @@ class Leaf(Source):
             owner = np.repeat([node.get(user, -1) for user in users], [len(part[user]["y"]) for user in users])
             made.append(Rows(x, targets, classes, owner))
         return made
+
+    def _numbered(self, parts: list[People], words: Words) -> Vocabulary | None:
+        """Puts the numbers of words in place of their places; returns which these are, None where there are no words.
+
+        Raises:
+            ValueError: some samples are texts of words and others are not, or settings of words are given without any.
+        """
+        if not words.places:
+            for key in [key for key in ("words", "vocabulary") if getattr(self, key) is not None]:
+                got = f"{shown(getattr(self, key))} for others in {shown(self.path)}"
+                raise ValueError(f"{key} must be left out where samples are no texts of words, got {got}")
+            return None
+        people = [one for part in parts for one in part.values()]
+        lengths = {one["x"].shape[1:] for one in people}
+        if words.users < len(people) or len(lengths) > 1 or len({one["y"].ndim for one in people}) > 1:
+            raise ValueError(f"path must hold texts of words of one kind and length, got others in {shown(self.path)}")
+        texts = (one["x"] for one in parts[0].values())
+        found = Vocabulary.of(words, texts, self.vocabulary, self.words or COMMON)
+        for one in people:
+            one["x"] = found.number[one["x"]]
+            one["y"] = found.number[one["y"]] if one["y"].ndim > 1 else one["y"]
+        return found
 
     def _letters(self, parts: list[People]) -> Int64[np.ndarray, " letters"] | None:
         """Returns the letters of all texts, in their order; None where samples are no texts."""
@@ -190,11 +228,13 @@ class Leaf(Source):
         return x.reshape(len(x), *(x.shape[1:] or (1,))).astype(np.int64 if stays else np.float64)
 
     def _targets(
-        self, parts: list[People], kept: list[list[str]], letters: np.ndarray | None
+        self, parts: list[People], kept: list[list[str]], letters: np.ndarray | None, words: Vocabulary | None
     ) -> tuple[list[np.ndarray], int | None]:
         """Returns the targets of the users that are kept, and how many labels all users have; None: they are real."""
         whole = [_joined(part, [*part], "y") for part in parts]
         some = [_joined(part, users, "y") for part, users in zip(parts, kept, strict=True)]
+        if words is not None and whole[0].ndim > 1:
+            return some, words.size
         kinds = {y.dtype.kind for y in whole}
         if kinds == {"U"}:
             if letters is not None and all((np.char.str_len(y) == 1).all() for y in whole):
@@ -213,7 +253,7 @@ class Leaf(Source):
 # ------------------------------------------------------------------------------------------------------------ files
 
 
-def _people(folder: str) -> People:
+def _people(folder: str, words: Words) -> People:
     """Returns the samples of all users with any, in the order of the files' names and of users in them."""
     files = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
     if not files:
@@ -222,7 +262,7 @@ def _people(folder: str) -> People:
     for name in files:
         file = os.path.join(folder, name)
         check_member(file, "path")
-        for user, one in _users(file):
+        for user, one in _users(file, words):
             if user in found:
                 raise ValueError(f"path must hold each user once, got {shown(user)} twice in {shown(folder)}")
             if len(one["y"]):
@@ -232,8 +272,8 @@ def _people(folder: str) -> People:
     return found
 
 
-def _users(file: str) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """Yields name and samples of each user of a file."""
+def _users(file: str, words: Words) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Yields name and samples of each user of a file; of texts of words the places of these."""
     try:
         with open(file, encoding="utf-8") as text:
             data = json.load(text)
@@ -244,7 +284,12 @@ def _users(file: str) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
         raise ValueError(f"path must hold JSON files {_FORM}, got {shown(file)}: {reason}") from None
     for user, one in pairs:
         try:
-            arrays = {key: np.array(values) for key, values in one.items()}
+            texts = words.read(one)
+        except (ValueError, TypeError) as error:
+            got = f"{error}, of user {shown(user)} in {shown(file)}"
+            raise ValueError(f"path must hold sequences of as many words, got {got}") from None
+        try:
+            arrays = texts or {key: np.array(values) for key, values in one.items()}
         except ValueError:  # rows of several lengths
             arrays = {key: np.array(None) for key in one}
         shapes = {array.shape[:1] for array in arrays.values()}

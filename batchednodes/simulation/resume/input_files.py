@@ -14,7 +14,7 @@ from batchednodes import config
 from batchednodes.config.sweep import NetworkSpec, leaves
 from batchednodes.numerics.values import shown
 
-_KEYS = ("path", "test_path", "images")
+_KEYS = ("path", "test_path", "images", "vocabulary")
 """Last parts of the keys of settings that name files or folders."""
 
 _UNASKED = ("Thumbs.db", "desktop.ini")
