@@ -242,6 +242,7 @@ KINDS: dict[str, dict[str, type]] = {
         "npz": sources.Npz,
         "leaf": sources.Leaf,
         "heart_disease": sources.HeartDisease,
+        "tcga_brca": sources.TcgaBrca,
         "quadratics": sources.Quadratics,
     },
     "task.partition": {

@@ -30,6 +30,7 @@ from batchednodes.data.sources.quadratics import Quadratics
 from batchednodes.data.sources.svmlight import Libsvm
 from batchednodes.data.sources.synthetic import LinearRegression, NonlinearRegression
 from batchednodes.data.sources.tables import Csv, Parquet
+from batchednodes.data.sources.tcga_brca import TcgaBrca
 from batchednodes.data.step_counts import Geometric, StepCount
 
 __all__ = [
@@ -75,6 +76,7 @@ __all__ = [
     "Sklearn",
     "Source",
     "StepCount",
+    "TcgaBrca",
     "check_dataset",
     "from_objects",
     "shifted",

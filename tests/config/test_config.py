@@ -27,6 +27,7 @@ NEEDED = {
     "npz": {"path": "data.npz"},
     "leaf": {"path": "femnist"},
     "heart_disease": {"path": "heart"},
+    "tcga_brca": {"path": "fed_tcga_brca"},
     "csv": {"path": "data.csv"},
     "parquet": {"path": "data.parquet"},
     "libsvm": {"path": "data.svm"},

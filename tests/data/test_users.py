@@ -1,14 +1,15 @@
-"""Data with a node for each user or hospital: LEAF's files, and those of Fed-Heart-Disease."""
+"""Data with a node for each user, hospital or region: LEAF's files, and those of Fed-Heart-Disease and Fed-TCGA-BRCA."""
 
 import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.model_selection import train_test_split
 
 from batchednodes import train
-from batchednodes.data import HeartDisease, Leaf, check_dataset
+from batchednodes.data import HeartDisease, Leaf, TcgaBrca, check_dataset
 from batchednodes.data.sources.users import nodes_of
 
 G = np.random.default_rng(0)
@@ -273,3 +274,57 @@ def test_a_hospitals_file_that_is_missing_or_odd_is_refused(here, heart):
     (here / "heart/processed.va.data").unlink()
     with pytest.raises(ValueError, match=r"^path must be an existing UCI file, got .*get the processed files"):
         HeartDisease(heart).sizes(4)
+
+
+@pytest.fixture
+def brca(here):
+    """Returns a folder of FLamby's two files: five patients of each region, of whom the last is tested."""
+    (here / "brca").mkdir()
+    table = G.random((30, 39)).round(3).tolist()
+    lines = [",".join(["pid", *(f"f{k}" for k in range(39)), "E", "T"])]
+    lines += [",".join(map(str, [f"p{i}", *row, i % 2, 10.0 * i])) for i, row in enumerate(table)]
+    (here / "brca/brca.csv").write_text("\n".join(lines))
+    folds = [f"p{i},{part},{part}_{i % 6}" for i in reversed(range(30)) for part in ["train" if i < 24 else "test"]]
+    (here / "brca/train_test_split.csv").write_text("\n".join(["pid,fold,fold2", *folds]))
+    return np.array(table)
+
+
+def cox(outputs, targets):
+    """Returns Cox's partial likelihood of each patient among those of the minibatch; the risk is the first output."""
+    (event, time), risk = targets.unbind(1), outputs[:, 0]
+    at_risk = time[None, :] >= time[:, None]
+    return event * (torch.logsumexp(risk.masked_fill(~at_risk, -torch.inf), 1) - risk)
+
+
+def test_regions_are_nodes_with_flambys_split_and_survival_times(brca):
+    source = TcgaBrca("brca")
+    data = source.load(6, 0)
+    check_dataset(data)
+    assert data.sizes == source.sizes(6)
+    assert (len(data.features), len(data.test_features), data.classes) == (24, 6, None)
+    for k in range(6):
+        assert np.array_equal(data.features[data.node == k], brca[k:24:6])
+        assert data.targets[data.node == k].tolist() == [[i % 2, 10.0 * i] for i in range(k, 24, 6)]
+        assert np.array_equal(data.test_features[data.test_node == k], brca[24 + k : 25 + k])
+    task = {"data": {"kind": "tcga_brca", "path": "brca"}, "loss": {"kind": "function", "target": "test_users:cox"}}
+    runs = [
+        train(
+            {"network.nodes": 6, "task": task, "run.until": 4, "local.batch_size": 4}, "dtype=float64", f"executor={k}"
+        )
+        for k in ("batched", "serial")
+    ]
+    assert np.allclose(runs[0].x, runs[1].x, rtol=0, atol=1e-12)  # sums of a few products in another order
+    assert runs[0].metrics["loss_mean"].iloc[-1] < runs[0].metrics["loss_mean"].iloc[0]
+
+
+def test_files_of_regions_that_are_missing_or_odd_are_refused(here, brca):
+    split = here / "brca/train_test_split.csv"
+    split.write_text(split.read_text().replace("train_3", "train_7"))
+    with pytest.raises(ValueError, match=r"^path must hold fold2 as train_0 to test_5, got 'train_7' in"):
+        TcgaBrca("brca").sizes(6)
+    (here / "brca/brca.csv").write_text("pid,E,T\np0,0,1\n")
+    with pytest.raises(ValueError, match=r"^path must hold columns pid, 39 features, E and T, got 3 columns"):
+        TcgaBrca("brca").sizes(6)
+    (here / "brca/brca.csv").unlink()
+    with pytest.raises(ValueError, match=r"^path must be an existing CSV file, got .*get it from flamby"):
+        TcgaBrca("brca").sizes(6)
