@@ -1,4 +1,4 @@
-"""Data with a node for each user, hospital or region: LEAF's files, and those of Fed-Heart-Disease and Fed-TCGA-BRCA."""
+"""Data with a node for each user, hospital or region: LEAF's files, Fed-Heart-Disease and Fed-TCGA-BRCA."""
 
 import json
 

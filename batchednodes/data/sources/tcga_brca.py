@@ -48,8 +48,8 @@ class TcgaBrca(Source):
     """Folder with brca.csv and train_test_split.csv; a relative path starts at the working directory."""
 
     users: Users = "first"
-    """Which regions are nodes, where there are more than `network.nodes`: the `first` of FLamby's numbers, some that are
-    `sampled`, or all, `merged` into groups."""
+    """Which regions are nodes, where there are more than `network.nodes`: the `first` of FLamby's numbers, some that
+    are `sampled`, or all, `merged` into groups."""
 
     users_seed: int | None = None
     """Seed of the draw of sampled regions, in [0, 2^63); null: 0. All replicas have the same."""
