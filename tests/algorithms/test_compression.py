@@ -268,7 +268,7 @@ SENT = {
 def test_bytes_sent_are_those_of_all_contacts(way_):
     sides, options = SENT[way_]
     last = train(BASE, *SMALL, *options).metrics.iloc[-1]
-    numbers = 5 + (way_ in ("push_sum", "fedavg"))  # four features and a bias; a weight, a share
+    numbers = 5 + (way_ == "push_sum")  # four features and a bias; a weight
     assert last["bytes_sent"] == last["gossips"] * sides * numbers * 8 > 0
 
 

@@ -140,14 +140,8 @@ def test_isolated_nodes_have_rows_too_in_memory_in_files_and_after_a_pause(tmp_p
     )
     pd.testing.assert_frame_equal(whole.isolated_nodes, silent.nodes)
     assert not whole.isolated_nodes["loss"].equals(whole.nodes["loss"])
-    asked = 0
-
-    def stop() -> bool:  # within the isolated run
-        nonlocal asked
-        asked += (tmp_path / "run/checkpoints/isolated/nodes.npy").exists()
-        return asked > 3
-
-    halted = batchednodes.train(IRIS, *options, out=tmp_path / "run", stop=stop)
+    begun = tmp_path / "run/checkpoints/isolated/nodes.npy"
+    halted = batchednodes.train(IRIS, *options, out=tmp_path / "run", stop=begun.exists)  # within the isolated run
     assert halted.summary["status"] == "interrupted"
     with pytest.raises(
         ValueError, match=r"isolated_nodes must be asked of a run with .*run\.baseline=isolated, got one"

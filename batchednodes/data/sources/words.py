@@ -61,7 +61,7 @@ class Words:
             self.users += 1
             texts = [_WORDS.findall(one[_TWEET])[:_LENGTH] for one in x]
             return {"x": self._places([text + [PAD] * (_LENGTH - len(text)) for text in texts]), "y": np.array(y)}
-        if not (len(y) and all(isinstance(one, dict) and "target_tokens" in one for one in y)):
+        if not (isinstance(y, list) and y and all(isinstance(one, dict) and "target_tokens" in one for one in y)):
             return None
         if len(x) != len(y):
             raise ValueError(f"{len(x)} comments in x and {len(y)} in y")
@@ -84,7 +84,7 @@ class Words:
 
 
 def _are_tweets(x: Sequence[Any]) -> bool:
-    return bool(len(x)) and all(
+    return isinstance(x, list) and bool(x) and all(
         isinstance(one, list) and len(one) == _FIELDS and all(isinstance(part, str) for part in one) for one in x
     )
 

@@ -141,6 +141,7 @@ def _neighbours(config: Config, events: Timeline) -> int:
     )
 
 
+@own()
 def planned(made: Preflight) -> tuple[Timeline, Plan]:
     """Returns the timeline of networks that are prepared, and their plan.
 
