@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from batchednodes.results.checkpoints.checkpoint import Snapshot
-from batchednodes.results.checkpoints.checkpointer import latest
+from batchednodes.results.checkpoints.finding import latest
 from batchednodes.results.folder.inside import Inside
 
 ROUNDING = 1e-12

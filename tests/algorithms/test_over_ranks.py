@@ -75,8 +75,8 @@ COMPRESSED = {
     )
 }
 ZOO = {
-    **{f"algorithm {name}": options for name, options in WAYS.items()},
-    **{f"algorithm {name}": options for name, options in TREES.items()},
+    **{f"algorithm {name}": (RANDOM, *options) for name, options in WAYS.items()},
+    **{f"algorithm {name}": (*options, "network.topology.kind=binary_tree") for name, options in TREES.items()},
     **COMPRESSED,
     **{f"robust {name}": (RANDOM, *options) for name, options in ROBUST.items()},
     **{f"personal {name}": (RANDOM, *options) for name, options in PERSONAL.items()},
@@ -105,10 +105,16 @@ THREE = (
 )
 
 
+TRACED = ("tape", "torus", "algorithm acid", "algorithm quasi_global", "algorithm divshare", "algorithm r_fast")
+"""Those in which steps, updates or contacts go by tapes, which take seconds to record."""
+
+
 def settings(names):
     """Returns the cases of some names, as the script of ranks takes them."""
     return [
-        (name, DIGITS, list(OF_SGD[name])) if name in OF_SGD else (name, BASE, [*WIDE, *ZOO[name], "run.until=3"])
+        (name, DIGITS, list(OF_SGD[name]), name in TRACED)
+        if name in OF_SGD
+        else (name, BASE, [*WIDE, *ZOO[name], "run.until=3"], name in TRACED)
         for name in names
     ]
 
@@ -132,7 +138,7 @@ def test_ranks_come_to_what_one_process_does_and_send_what_is_said(count, names,
 
 def test_one_event_at_a_time_is_refused_over_ranks(tmp_path):
     file = tmp_path / "cases.json"
-    file.write_text(json.dumps([("serial", DIGITS, ["executor=serial"])]))
+    file.write_text(json.dumps([("serial", DIGITS, ["executor=serial"], False)]))
     (each,) = ranks.run(2, "over_ranks.py", str(file))
     message = "executor must be batched where 2 ranks hold a network together, got 'serial'; leave it out, or start"
     assert all(one["refused"].startswith(message) for one in each)

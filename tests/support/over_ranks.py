@@ -3,7 +3,6 @@
 import json
 import sys
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,21 +12,24 @@ from batchednodes.algorithms.over_ranks import sent_by_contacts, sent_by_update
 from batchednodes.algorithms.waves import UpdateWave
 from batchednodes.config import sweep
 from batchednodes.events.synchronous import Barriers
+<<<<<<< HEAD
 from batchednodes.numerics.memory import BackgroundWorker
 from batchednodes.numerics.ranks import Ranks
 from batchednodes.numerics.world import World
+=======
+from batchednodes.numerics.memory import BackgroundWorker, Chunks
+from batchednodes.numerics.ranks import Ranks, World
+>>>>>>> r20a
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.engine import Unobserved
-from batchednodes.simulation.planning.plan import plan
 from batchednodes.simulation.planning.preflight import prepare
 
 
-def ended(settings, ranks=None):
+def ended(settings, traced, ranks=None):
     """Returns a run at its end, of which some ranks have some columns each; None: this one has all."""
     made = prepare(sweep.points(settings))
     events = made.events or assembly.timeline(made.configs)
-    chunks = plan(made.configs, events, made.sizes).chunks
-    chunks = replace(chunks, traced=settings.local.compile == "auto")
+    chunks = Chunks(int(settings.local.chunk or 64), 64, traced=traced)
     run = assembly.assemble(made.configs, events, chunks, None, made.take(), ranks)
     if ranks is not None:
         ranks.account.bytes = ranks.account.exchanges = 0
@@ -104,17 +106,17 @@ def expected(run):
     return [total, exchanges]
 
 
-def compared(ranks, name, settings, overrides):
-    """Returns what a case says."""
+def compared(ranks, name, settings, overrides, traced):
+    """Returns what a case says; traced: whether steps go by tapes, which take seconds to record."""
     loaded = config.load(settings, overrides)
     try:
-        run = ended(loaded, ranks)
+        run = ended(loaded, traced, ranks)
     except ValueError as error:
         return {"case": name, "refused": str(error)}
     sent, many = [ranks.account.bytes, ranks.account.exchanges], gathered(run)
     said = {"case": name, "fused": len(run.engine.executor.algorithm.rowwise.fused)}
     if ranks.rank == 0:
-        said["wrong"] = differences(gathered(ended(loaded)), many)
+        said["wrong"] = differences(gathered(ended(loaded, traced)), many)
     if not isinstance(run.engine.timeline, Barriers):
         said |= {"sent": sent, "expected": expected(run)}
     return said
@@ -125,10 +127,10 @@ def main():
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     world = World(cuda=False)
-    for name, settings, overrides in json.loads(Path(sys.argv[1]).read_text()):
+    for name, *case in json.loads(Path(sys.argv[1]).read_text()):
         ranks = Ranks(world.all.rank, world.all.size)
         try:
-            said = compared(ranks, name, settings, overrides)
+            said = compared(ranks, name, *case)
         except Exception as error:
             error.add_note(f"in case {name!r}")  # the others would wait for this rank for ever
             raise
