@@ -12,14 +12,9 @@ from batchednodes.algorithms.over_ranks import sent_by_contacts, sent_by_update
 from batchednodes.algorithms.waves import UpdateWave
 from batchednodes.config import sweep
 from batchednodes.events.synchronous import Barriers
-<<<<<<< HEAD
-from batchednodes.numerics.memory import BackgroundWorker
+from batchednodes.numerics.memory import BackgroundWorker, Chunks
 from batchednodes.numerics.ranks import Ranks
 from batchednodes.numerics.world import World
-=======
-from batchednodes.numerics.memory import BackgroundWorker, Chunks
-from batchednodes.numerics.ranks import Ranks, World
->>>>>>> r20a
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.engine import Unobserved
 from batchednodes.simulation.planning.preflight import prepare
