@@ -328,8 +328,8 @@ def _equal(config: Config) -> str | None:
         config = load(to_dict(config), ["local.lr=0"])
     run = _run(config)
     run.state.x[: run.state.nodes] = run.state.x[0].clone()
-    before = run.evaluator.models(run.state).clone()
-    after = _ended(run).evaluator.models(run.state)
+    before = run.evaluator.held(run.state).x.clone()
+    after = _ended(run).evaluator.held(run.state).x
     if torch.allclose(before, after, rtol=NEAR, atol=NEAR):
         return None
     return f"equal models move by {float((before - after).abs().max()):.3g} when they are mixed"

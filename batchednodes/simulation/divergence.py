@@ -161,7 +161,7 @@ def _largest(run: Simulation, x: Float[Tensor, " p"], features: Tensor, targets:
 def _mean(run: Simulation, _: Config, row: int) -> Float[Tensor, " p"]:
     """Returns the mean of the finite models of a node's network; NaN if there is none."""
     part, models = run.evaluator.networks.slice(_place(run.evaluator.networks, row)[0]), run.evaluator.held(run.state)
-    mean, _ = models.consensus([part], models.finite(models.x)[part].unsqueeze(0), None)
+    mean = models.consensus([part], models.finite(models.x)[part].unsqueeze(0), None)[0]
     return mean[0].to(models.x.dtype)
 
 

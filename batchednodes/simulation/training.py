@@ -187,7 +187,7 @@ def left(folder: str | Path) -> Outcome:
             settings = replace(settings, device="cpu")
             job = Job(settings, prepare(sweep.points(settings)), False, None, never)
             with assembled(job, lambda _: found) as (run, *_):
-                models = run.evaluator.models(run.state, found.clocks.time)
+                models = run.evaluator.held(run.state, found.clocks.time).x
         else:
             models = warm_start.models(found)
         tables = tuple(found.layout.block(found.state.versions, g) for g in range(found.layout.sizes.size))
