@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ from batchednodes.simulation.lookahead import automatic_window, depth
 from batchednodes.simulation.planning import memory_plan
 from batchednodes.simulation.planning.memory_plan import SHARE, MemoryBudget, misfit
 from batchednodes.simulation.planning.preflight import Preflight
-from batchednodes.simulation.planning.traffic import Traffic, sampled, traffic
+from batchednodes.simulation.planning.traffic import Sample, Traffic, sampled, traffic
 from batchednodes.simulation.planning.traffic import memory as between
 from batchednodes.simulation.prefetch import ALIVE, PART, READ
 
@@ -198,8 +199,7 @@ def plan(
     memory_plan.refuse_endless(updates + gossips)
     most = _neighbours(config, events)
     need = MemoryBudget(configs, stack.p, sizes, shared=stack.shared, neighbours=most, ranks=ranks)
-    tables = _versions(need, events)
-    messages = _mail(need, events, tables.slot)
+    messages = _mail(need, events, (tables := _versions(need, events)).slot)
     sample = sampled(events, config)
     need, kind = _measured(need, stack, here, free(where))
     chunks = need.chunks(devices.is_cuda(where), need.nodes, updates)
