@@ -208,11 +208,7 @@ def _executor(
     configs: Sequence[Config], events: Timeline, problem: Problem, tracking: Tracking, rows: tuple[Chunks, Chunk],
     ranks: Ranks | None,
 ) -> tuple[Serial | Batched, Rowwise, dict[str, Field]]:  # fmt: skip
-    """Returns what runs events, the algorithm on rows, and what nodes keep besides their models.
-
-    Raises:
-        ValueError: events are to run one by one where models are cut over ranks.
-    """
+    """Returns what runs events, the algorithm on rows, and what nodes keep besides their models."""
     config, where = configs[0], problem.features.device
     dtype, quarantine = DTYPES[config.dtype], config.run.on_divergence == "quarantine"
     rates, weight = local.hyperparameters(configs, dtype, where), local.weight(configs, dtype, where)
@@ -220,12 +216,7 @@ def _executor(
     declared = fields.declared(configs, rates.momentum is not None, entries.parts if entries and ages else 0)
     carries, replaces = (config.gossip.on_receipt in kinds for kinds in (("update", "update_merge"), ("update",)))
     quiet = tuple(c.network.silent for c in configs)
-    cut = None if ranks is None or ranks.size == 1 else Cut.of(ranks, declared, problem.stack.p)
-    if cut is not None and config.executor == "serial":
-        raise ValueError(
-            f"executor must be batched where {cut.ranks.size} ranks hold a network together, got 'serial'; leave it "
-            "out, or start one process"
-        )
+    cut = _cut(config, declared, problem.stack.p, ranks)
     rounds = RoundMatrices(events.weights, where, dtype, quiet) if isinstance(events, Barriers) else None
     silent = events.networks.rows(quiet)
     laws, own = (rates, weight, tracking.layout, tracking.own), personal.personal(configs, problem.stack, where)
@@ -255,6 +246,22 @@ def _serial(config: Config, reference: Reference, rowwise: Rowwise, rounds: Roun
     plain = type(config.method) is GossipSGD and rounds is None and rowwise.robust is None
     independent = hasattr(config.method, "event_") or rowwise.robust is not None
     return Serial(reference if plain else OneByOne(reference, rowwise, rounds, independent))
+
+
+def _cut(config: Config, declared: dict[str, Field], p: int, ranks: Ranks | None) -> Cut | None:
+    """Returns how the state is cut over ranks; None: this process has all.
+
+    Raises:
+        ValueError: events are to run one by one.
+    """
+    if ranks is None or ranks.size == 1:
+        return None
+    if config.executor == "serial":
+        raise ValueError(
+            f"executor must be batched where {ranks.size} ranks hold a network together, got 'serial'; leave it out, "
+            "or start one process"
+        )
+    return Cut.of(ranks, declared, p)
 
 
 def _fuse_(rowwise: Rowwise, state: State, events: Timeline, config: Config) -> None:
