@@ -96,9 +96,20 @@ class Cut:
         bounds = self.bounds(width)
         return slice(bounds[self.ranks.rank], bounds[self.ranks.rank + 1])
 
-    def counts(self, w: int, together: int = 1) -> list[int]:
-        """Returns how many rows of a wave each rank is dealt; together: so many that lie side by side stay so."""
-        ends = [together * (w // together * r // self.ranks.size) for r in range(self.ranks.size + 1)]
+    def counts(self, w: int) -> list[int]:
+        """Returns how many rows of a wave each rank is dealt: pairs, so that the sides of a meeting stay together.
+
+        Nor is a row alone where there are more: products of one matrix alone round otherwise than those of several.
+
+        Example:
+            >>> from batchednodes.algorithms.cut import Cut
+            >>> from batchednodes.numerics.ranks import Ranks
+            >>> cut = Cut(Ranks(0, 3), {})
+            >>> cut.counts(13), cut.counts(3), cut.counts(1)
+            ([4, 4, 5], [0, 0, 3], [0, 0, 1])
+        """
+        size = self.ranks.size
+        ends = [2 * (w // 2 * r // size) for r in range(size)] + [w]
         return [b - a for a, b in pairwise(ends)]
 
     def share(self, counts: Sequence[int]) -> slice:
@@ -184,9 +195,9 @@ class Cut:
             >>> from batchednodes.algorithms.cut import Cut
             >>> from batchednodes.numerics.ranks import Ranks
             >>> cut = Cut(Ranks(0, 2), {})
-            >>> x = (cut.counts(11), 100, 4)  # 5 and 6 rows, of which the ranks have 48 and 52 columns
+            >>> x = (cut.counts(11), 100, 4)  # 4 and 7 rows, of which the ranks have 48 and 52 columns
             >>> cut.sent([x], back=False), cut.sent([x], back=True)
-            (1152, 1040)
+            (1344, 832)
         """
         me, total = self.ranks.rank, 8 * told * (self.ranks.size - 1)
         for counts, width, size in shapes:

@@ -126,7 +126,7 @@ def meet_(
         work_: what is done once rows are read, and what makes contacts of a state of whole rows.
     """
     pairs, me = contacts.pairs, cut.ranks.rank
-    counts = cut.counts(contacts.nodes.numel(), 2 if pairs else 1)
+    counts = cut.counts(contacts.nodes.numel())
     share, m = cut.share(counts), counts[me]
     own = Dealt(contacts.rows, counts)
     all_ = own if pairs else _side_by_side(contacts.rows, contacts.senders, counts)
@@ -207,7 +207,7 @@ def sent_by_contacts(
         both: whether rows that are read change, too.
         inboxes: bytes of a number of fields that add up what comes.
     """
-    counts = cut.counts(w, 2 if pairs else 1)
+    counts = cut.counts(w)
     all_ = counts if pairs else [2 * count for count in counts]
     added = _shapes(cut, inboxes or {}, counts)
     read, written = (_shapes(cut, items, of) + added for of in (all_, all_ if both else counts))

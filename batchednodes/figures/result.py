@@ -27,6 +27,7 @@ from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.torch_modes import own
 from batchednodes.numerics.values import shown
 from batchednodes.results import comparison
+from batchednodes.results.folder import node_file
 from batchednodes.simulation import training
 from batchednodes.simulation.build import datasets, learning
 from batchednodes.simulation.training import Outcome
@@ -260,17 +261,12 @@ class Result:
             >>> run.nodes[["time", "node", "updates"]].tail(3).to_dict("list")
             {'time': [2.0, 2.0, 2.0], 'node': [0, 1, 2], 'updates': [2, 2, 0]}
         """
-        if self.node_rows is None:
-            raise ValueError("nodes must be asked of a run with run.node_metrics=true, got one without")
-        return pd.DataFrame(self.node_rows)
+        return node_file.frame(self.node_rows, "nodes", "run.node_metrics=true")
 
     @property
     def isolated_nodes(self) -> "pd.DataFrame":
         """The same as `nodes` of the nodes that never gossip, of a run with `run.baseline: isolated` too."""
-        if self.isolated_rows is None:
-            rule = "isolated_nodes must be asked of a run with run.node_metrics=true and run.baseline=isolated"
-            raise ValueError(f"{rule}, got one without")
-        return pd.DataFrame(self.isolated_rows)
+        return node_file.frame(self.isolated_rows, "isolated_nodes", "run.node_metrics=true and run.baseline=isolated")
 
     @property
     def table(self) -> "pd.DataFrame":
@@ -372,7 +368,6 @@ class Result:
 
     @cached_property
     def _kind(self) -> torch.dtype:
-        """Type in which models take features."""
         return learning.feature_type(self._configs[0], self.data.sets[0][0].sizes, self.stack)
 
     @property
@@ -389,9 +384,7 @@ class Result:
         return int(i)
 
     def _network(self, i: int) -> int:
-        """Returns the network of a node."""
-        ends = np.cumsum([c.network.nodes for c in self._configs])
-        return int(np.searchsorted(ends, i, side="right"))
+        return int(np.searchsorted(np.cumsum([c.network.nodes for c in self._configs]), i, side="right"))
 
     def _ends(self, network: int) -> tuple[int, int]:
         """Returns the first row of x of a network, and the first one after it."""
@@ -401,9 +394,7 @@ class Result:
         return first, first + self._configs[network].network.nodes
 
     def _tests(self, i: int, own_tests: bool = False) -> Rows:
-        """Returns the test rows of a node: those of its network, or its own."""
         return self.data.own_tests[i] if own_tests else self.data.tests[self._network(i)]
 
     def _outputs(self, model: nn.Module, features: np.ndarray) -> Tensor:
-        """Returns what a model puts out for some rows, on the host."""
         return examples.outputs(model, features, self._kind, self.data.train[0][0].shape[1:])

@@ -176,6 +176,8 @@ class Chunk:
     def run_(self, total: int, work: Callable[[slice], T], write: Callable[[slice, T], None]) -> None:
         """Works on all of some rows, a part after the other, and writes what each part gave.
 
+        No row is left over alone, since products of one matrix alone round otherwise than those of several.
+
         Args:
             total: number of rows.
             work: changes nothing that lasts, since it is called again, for fewer rows, where memory ended.
@@ -183,7 +185,9 @@ class Chunk:
         """
         first = 0
         while first < total:
-            part, result = self.attempt(total - first, lambda size, first=first: _part(work, first, size))
+            left = total - first
+            most = left - 2 if self.rows > 2 and left == self.rows + 1 else left
+            part, result = self.attempt(most, lambda size, first=first: _part(work, first, size))
             write(part, result)
             first = part.stop
             del result  # else it would live beside the next one

@@ -70,6 +70,11 @@ class Networks:
         assert 0 <= g < self.count
         return slice(int(self.offsets[g]), int(self.offsets[g + 1]))
 
+    def rows(self, nodes: Sequence[Sequence[int]]) -> Int64[np.ndarray, " k"]:
+        """Returns the rows of some nodes of each network, which are given by their indices there."""
+        pairs = zip(self.offsets[:-1], nodes, strict=True)
+        return np.concatenate([first + np.array(some, np.int64) for first, some in pairs])
+
 
 @dataclass(frozen=True, eq=False)
 class PeerLists:

@@ -183,5 +183,6 @@ def test_each_source_is_one_ranks_and_each_column_too():
 def test_what_ranks_send_is_counted_before():
     cut = Cut(Ranks(1, 2), {"x": 100})
     assert cut.bounds(100) == [0, 48, 100]
-    assert cut.sent([(cut.counts(11), 100, 4)], back=False) == 5 * 52 * 4
-    assert cut.sent([(cut.counts(11), 100, 4)], back=True, told=6) == 6 * 48 * 4 + 6 * 8
+    assert cut.counts(11) == [4, 7]
+    assert cut.sent([(cut.counts(11), 100, 4)], back=False) == 4 * 52 * 4
+    assert cut.sent([(cut.counts(11), 100, 4)], back=True, told=7) == 7 * 48 * 4 + 7 * 8

@@ -219,7 +219,7 @@ def test_programs_of_images_give_what_vmap_gives_in_fewer_operations(wide):
 @pytest.mark.parametrize(("height", "width"), [(8, 6), (7, 37), (2, 1)])
 def test_relu_and_pooling_in_one_pass_give_numbers_and_gradients_of_both(height, width):
     x = drawn(0, 4, 3, height, width, dtype=torch.float64).round(decimals=1)  # with ties
-    x[0, 0, :2, :2], x[1, 1, -1, -1], x[2, 2, 0, 0] = -1.0, torch.nan, torch.nan
+    x[0, 0, :2, :2], x[1, 1, -1, -1], x[0, 0, 0, 0], x[2, 2, 0, 0] = -1.0, torch.nan, torch.inf, torch.nan
     y, places = pooling.halved(x)
     wanted = F.max_pool2d(x.requires_grad_().relu(), 2) if width > 1 else x.new_zeros(4, 3, height // 2, 0)
     assert torch.equal(y.nan_to_num(7.0), wanted.detach().nan_to_num(7.0))

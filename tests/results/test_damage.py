@@ -260,7 +260,7 @@ def test_a_checkpoint_that_lacks_something_is_damaged(tmp_path):
     del metadata["sha256"]
     about = json.loads(metadata["about"]) | {"state": ["x", "nothing"]}
     metadata["about"] = json.dumps(about)
-    save_file(tensors, files[-1], metadata=metadata | {"sha256": checksum(checkpoint._parts(tensors), metadata)})
+    save_file(tensors, files[-1], metadata=metadata | {"sha256": checksum(checkpoint.contents(tensors), metadata)})
     with pytest.warns(UserWarning, match="checkpoint must hold all that a run needs, got .*'nothing'"):
         resume(parts)
     files[-1].with_name(files[-1].name + ".unusable").unlink()

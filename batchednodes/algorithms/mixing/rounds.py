@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Int64, Shaped
 from torch import Tensor
 
-from batchednodes.algorithms.mixing.matrix import announce_beta
+from batchednodes.algorithms.mixing.matrix import announce_beta, by_columns
 from batchednodes.numerics.memory import send
 from batchednodes.topology import RoundLaw
 
@@ -45,7 +45,10 @@ class RoundMatrix:
             self.sparse = torch.sparse_csr_tensor(begins, columns, values.to(dtype), size=matrix.shape)
 
     def times(self, x: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:
-        """Returns W x."""
+        """Returns W x; each column is what it would be alone, so that ranks may have some of them each."""
+        return by_columns(self._times, x)
+
+    def _times(self, x: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:
         if self.row is not None:
             return (self.row[self.some] @ x.index_select(0, self.some)).expand_as(x).contiguous()
         if self.matrix is None:

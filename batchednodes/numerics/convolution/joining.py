@@ -18,7 +18,8 @@ def pool_with_relu_(graph: fx.Graph, pool: fx.Node) -> None:
 
     Nothing is done but for windows of 2 x 2, one beside the other, with one gradient or none.
     """
-    relu = _origin(pool.args[0])
+    source: Any = pool.args[0]
+    relu = _origin(source)
     if relu.target is not _ATEN.relu.default or not _is_plain(pool):
         return
     readers = _readers(relu)
@@ -28,18 +29,16 @@ def pool_with_relu_(graph: fx.Graph, pool: fx.Node) -> None:
         return
     if any(_origin(mask.args[0]) is not back[0] or mask.args[2] != 0 or _readers(back[0]) != [mask] for mask in masks):
         return
-    shape = pool.args[0].meta["val"].shape
     with graph.inserting_before(pool):
-        x = _reshaped(graph, relu.args[0], pool.args[0])
+        x = _reshaped(graph, relu.args[0], source)
         made = graph.call_function(_OURS.relu_pool.default, (x,))
     made.meta.update(pool.meta)
     for gradient, mask in zip(back, masks, strict=True):
         with graph.inserting_before(gradient):
-            new = graph.call_function(
-                _OURS.relu_pool_input.default, (gradient.args[0], gradient.args[-1], list(shape[2:]))
-            )
+            size = list(source.meta["val"].shape[2:])
+            new = graph.call_function(_OURS.relu_pool_input.default, (gradient.args[0], gradient.args[-1], size))
         new.meta.update(gradient.meta)
-        mask.replace_all_uses_with(mask.args[0])
+        mask.replace_all_uses_with(mask.all_input_nodes[0])
         graph.erase_node(mask)
         gradient.replace_all_uses_with(new)
         graph.erase_node(gradient)

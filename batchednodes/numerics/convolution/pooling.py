@@ -106,7 +106,7 @@ def _halve(x, y, places, first, last):  # noqa: ANN001, ANN202
 
     Its place in the window, 0 to 3 line by line, goes to places, and -1 where all are 0 or less; NaN is the largest.
     """
-    zero = x[0, 0, 0] - x[0, 0, 0] if x.size else 0
+    zero = x.dtype.type(0)
     for n in range(first, last):
         for i in range(y.shape[1]):
             upper, lower, out, to = x[n, 2 * i], x[n, 2 * i + 1], y[n, i], places[n, i]
@@ -130,6 +130,7 @@ def _halve(x, y, places, first, last):  # noqa: ANN001, ANN202
 @no_type_check
 def _double(g, places, out, first, last):  # noqa: ANN001, ANN202
     """Writes out [n, H, W]: g [n, i, j] at the place of each window and 0 elsewhere, for images first to last."""
+    zero = out.dtype.type(0)
     for n in range(first, last):
         out[n, 2 * g.shape[1] :] = 0
         for i in range(g.shape[1]):
@@ -138,10 +139,10 @@ def _double(g, places, out, first, last):  # noqa: ANN001, ANN202
             lower[2 * source.size :] = 0
             for j in range(source.size):
                 value, k = source[np.uintp(j)], at[np.uintp(j)]
-                upper[np.uintp(2 * j)] = value if k == 0 else 0
-                upper[np.uintp(2 * j + 1)] = value if k == 1 else 0
-                lower[np.uintp(2 * j)] = value if k == 2 else 0
-                lower[np.uintp(2 * j + 1)] = value if k == 3 else 0
+                upper[np.uintp(2 * j)] = value if k == 0 else zero
+                upper[np.uintp(2 * j + 1)] = value if k == 1 else zero
+                lower[np.uintp(2 * j)] = value if k == 2 else zero
+                lower[np.uintp(2 * j + 1)] = value if k == 3 else zero
 
 
 def _planes(images: Tensor) -> np.ndarray:

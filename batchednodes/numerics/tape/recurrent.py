@@ -9,7 +9,7 @@ Notation: w rows, t steps, b examples, i inputs, h units; c cells, g gradients.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -30,6 +30,7 @@ _STACKED = 3
 
 
 @njit(nogil=True, cache=True)
+@no_type_check
 def _forward(pre, blocks, b, h, back, first, last):  # noqa: ANN001, ANN202
     """Fills blocks [w, k] of rows first to last; pre [w, t, b 4 h]."""
     for r in range(first, last):
@@ -37,6 +38,7 @@ def _forward(pre, blocks, b, h, back, first, last):  # noqa: ANN001, ANN202
 
 
 @njit(nogil=True, cache=True)
+@no_type_check
 def _backward(g, blocks, out, b, h, back, first, last):  # noqa: ANN001, ANN202
     """Writes out [w, k] of rows first to last; g [w, t, b h]."""
     for r in range(first, last):
@@ -198,8 +200,10 @@ def takes(args: Sequence[Any]) -> bool:
 
     It does for real inputs of one length on a CPU, and outputs that are not projected.
     """
-    x, states, weights, biased, layers, _, _, both, _ = args if len(args) == 9 else (None,) * 9
-    if not isinstance(x, Tensor) or isinstance(states, Tensor) or x.device.type != "cpu" or not x.numel():
+    if isinstance(args[1], Tensor):  # inputs of several lengths
+        return False
+    x, _, weights, biased, layers, _, _, both, _ = args
+    if x.device.type != "cpu" or not x.numel():
         return False
     return x.dtype in (torch.float32, torch.float64) and len(weights) == (2 + 2 * biased) * layers * (1 + both)
 

@@ -213,6 +213,7 @@ class _Rows:
             came = [part.clone().view(table.dtype) for part in ranks.exchange(send, sent, received).split(received)]
         else:
             came = [torch.cat([piece.flatten() for piece in own])] if own else []
+            came += [torch.empty(0, dtype=table.dtype)] * (ranks.size - 1)  # others have no columns
         first = [0] * ranks.size
         for run in batch if self.together.first else ():
             pieces = list[Tensor]()

@@ -9,13 +9,20 @@ import hashlib
 import os
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from batchednodes.numerics.lazy import deferred
 from batchednodes.numerics.values import shown
 from batchednodes.results.folder.inside import BorderError, Inside
 from batchednodes.results.folder.paths import ALONE_ROWS, NODE_ROWS
 from batchednodes.results.metrics.node_table import COLUMNS
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = deferred("pandas")
 
 _HEADER, _MAGIC = 512, b"\x93NUMPY\x01\x00"
 """Length of the header [B], and how it begins."""
@@ -139,3 +146,19 @@ def _header(rows: int) -> bytes:
     words = f"{{'descr': {COLUMNS.descr}, 'fortran_order': False, 'shape': ({rows},)}}"
     room = _HEADER - len(_MAGIC) - 2
     return _MAGIC + room.to_bytes(2, "little") + words.ljust(room - 1).encode() + b"\n"
+
+
+def frame(rows: np.ndarray | None, what: str, settings: str) -> "pd.DataFrame":
+    """Returns rows of nodes as a table.
+
+    Args:
+        rows: of nodes; None: there are none.
+        what: is asked for, in words.
+        settings: that a run must have for that.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if rows is None:
+        raise ValueError(f"{what} must be asked of a run with {settings}, got one without")
+    return pd.DataFrame(rows)

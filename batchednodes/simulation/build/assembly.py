@@ -208,11 +208,7 @@ def _executor(
     configs: Sequence[Config], events: Timeline, problem: Problem, tracking: Tracking, rows: tuple[Chunks, Chunk],
     ranks: Ranks | None,
 ) -> tuple[Serial | Batched, Rowwise, dict[str, Field]]:  # fmt: skip
-    """Returns what runs events, the algorithm on rows, and what nodes keep besides their models.
-
-    Raises:
-        ValueError: events are to run one by one where models are cut over ranks.
-    """
+    """Returns what runs events, the algorithm on rows, and what nodes keep besides their models."""
     config, where = configs[0], problem.features.device
     dtype, quarantine = DTYPES[config.dtype], config.run.on_divergence == "quarantine"
     rates, weight = local.hyperparameters(configs, dtype, where), local.weight(configs, dtype, where)
@@ -220,26 +216,16 @@ def _executor(
     declared = fields.declared(configs, rates.momentum is not None, entries.parts if entries and ages else 0)
     carries, replaces = (config.gossip.on_receipt in kinds for kinds in (("update", "update_merge"), ("update",)))
     quiet = tuple(c.network.silent for c in configs)
-    cut = None if ranks is None or ranks.size == 1 else Cut.of(ranks, declared, problem.stack.p)
-    if cut is not None and config.executor == "serial":
-        raise ValueError(
-            f"executor must be batched where {cut.ranks.size} ranks hold a network together, got 'serial'; leave it "
-            "out, or start one process"
-        )
+    cut = _cut(config, declared, problem.stack.p, ranks)
     rounds = RoundMatrices(events.weights, where, dtype, quiet) if isinstance(events, Barriers) else None
-    silent = np.concatenate(
-        [first + np.array(i, np.int64) for first, i in zip(events.networks.offsets[:-1], quiet, strict=True)]
-    )
+    silent = events.networks.rows(quiet)
     laws, own = (rates, weight, tracking.layout, tracking.own), personal.personal(configs, problem.stack, where)
     if config.executor == "serial":
         load_compiler()
         reference = Reference(problem, *laws, quarantine, entries, replaces, ages, own, frozenset(silent.tolist()))
         descent = local.plain_descent(config, problem, rates)
         rowwise = _rowwise(configs, events, Gradient(problem), descent, rates, own)
-        plain = type(config.method) is GossipSGD and rounds is None and rowwise.robust is None
-        independent = hasattr(config.method, "event_") or rowwise.robust is not None
-        any_ = OneByOne(reference, rowwise, rounds, independent)
-        return Serial(reference if plain else any_), rowwise, declared
+        return _serial(config, reference, rowwise, rounds), rowwise, declared
     descent = local.descent(config, problem, rates, rows[0])
     gradient = Gradient(problem, lambda taken: local.descent(config, problem, taken, rows[0]))
     if not type(config.method).descends:
@@ -249,14 +235,33 @@ def _executor(
         rowwise, laws = replace(rowwise, cut=cut), (rates, weight, *sources(cut, tracking.layout, tracking.own))
         entries = entries and replace(entries, columns=cut.columns(problem.stack.p))
     drawing = DeviceSampler.of(problem.sampler, where) if problem.feed is None else None
-    mask = None
-    if silent.size:
-        mask = torch.zeros(events.networks.n, dtype=torch.bool)
-        mask[torch.from_numpy(silent)] = True
-        mask = mask.to(where)
+    mask = torch.from_numpy(np.isin(np.arange(events.networks.n), silent)).to(where) if silent.size else None
     choices = (rows[1], config.run.mixing, quarantine, entries, carries, replaces, ages, rounds, drawing, mask, cut)
     own = None if cut is None else lambda w: cut.share(cut.counts(w))
     return Batched(Waves(rowwise, problem, descent, *laws, *choices), own=own), rowwise, declared
+
+
+def _serial(config: Config, reference: Reference, rowwise: Rowwise, rounds: RoundMatrices | None) -> Serial:
+    """Returns what runs events one by one: in plain PyTorch, or by the methods of an algorithm on rows."""
+    plain = type(config.method) is GossipSGD and rounds is None and rowwise.robust is None
+    independent = hasattr(config.method, "event_") or rowwise.robust is not None
+    return Serial(reference if plain else OneByOne(reference, rowwise, rounds, independent))
+
+
+def _cut(config: Config, declared: dict[str, Field], p: int, ranks: Ranks | None) -> Cut | None:
+    """Returns how the state is cut over ranks; None: this process has all.
+
+    Raises:
+        ValueError: events are to run one by one.
+    """
+    if ranks is None or ranks.size == 1:
+        return None
+    if config.executor == "serial":
+        raise ValueError(
+            f"executor must be batched where {ranks.size} ranks hold a network together, got 'serial'; leave it out, "
+            "or start one process"
+        )
+    return Cut.of(ranks, declared, p)
 
 
 def _fuse_(rowwise: Rowwise, state: State, events: Timeline, config: Config) -> None:

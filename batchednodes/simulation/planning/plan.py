@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ from batchednodes.simulation.lookahead import automatic_window, depth
 from batchednodes.simulation.planning import memory_plan
 from batchednodes.simulation.planning.memory_plan import SHARE, MemoryBudget, misfit
 from batchednodes.simulation.planning.preflight import Preflight
-from batchednodes.simulation.planning.traffic import Traffic, sampled, traffic
+from batchednodes.simulation.planning.traffic import Sample, Traffic, sampled, traffic
 from batchednodes.simulation.planning.traffic import memory as between
 from batchednodes.simulation.prefetch import ALIVE, PART, READ
 
@@ -176,11 +177,7 @@ def planned(made: Preflight, ranks: int = 1) -> tuple[Timeline, Plan]:
 
 @own()
 def plan(
-    configs: Sequence[Config],
-    events: Timeline,
-    sizes: list[DataSizes] | None = None,
-    ranks: int = 1,
-    beside: int = 1,
+    configs: Sequence[Config], events: Timeline, sizes: list[DataSizes] | None = None, ranks: int = 1, beside: int = 1
 ) -> Plan:
     """Returns the plan of a batch of networks.
 
@@ -202,18 +199,14 @@ def plan(
     memory_plan.refuse_endless(updates + gossips)
     most = _neighbours(config, events)
     need = MemoryBudget(configs, stack.p, sizes, shared=stack.shared, neighbours=most, ranks=ranks)
-    tables = _versions(need, events)
-    messages = _mail(need, events, tables.slot)
+    messages = _mail(need, events, (tables := _versions(need, events)).slot)
     sample = sampled(events, config)
     need, kind = _measured(need, stack, here, free(where))
-    cuda = devices.is_cuda(where)
-    chunks = need.chunks(cuda, need.nodes, updates)
-    memory = need.tensors(need.nodes, tables.rows) | messages
-    memory |= need.workspace(chunks, sample.writes, tables.width, cuda) | _isolated(need) | between(need, sample)
-    memory |= _neighbourhoods(need, events, where) | _asked(need, where)
-    host, ahead, memory = _hosted(need, events, memory, where)
+    chunks = need.chunks(devices.is_cuda(where), need.nodes, updates)
+    host, ahead, memory = _hosted(
+        need, events, _memory(need, events, (tables, sample, chunks), where) | messages, where
+    )
     copy = _copy(need, tables.rows, memory, where)
-    under_way = events if isinstance(events, MessageTimeline) else None
     return Plan(
         networks=events.networks.count,
         nodes=need.nodes,
@@ -221,9 +214,7 @@ def plan(
         updates=updates,
         gossips=gossips,
         waves=sample.per_event * (updates + gossips),
-        flying=under_way.forecast.flying if under_way else None,
-        exact=under_way.forecast.exact if under_way else True,
-        slots=under_way.slots if under_way else 0,
+        **_under_way(events),
         memory=memory | {"copy for checkpoints (host)": copy or 0},
         available=free(where) if devices.is_cuda(where) else free(where) // beside,
         device=str(where),
@@ -237,6 +228,23 @@ def plan(
         beside=beside,
         traffic=traffic(need, sample, *events.expected(1.0)) if ranks > 1 else None,
     )
+
+
+def _memory(
+    need: MemoryBudget, events: Timeline, known: "tuple[_VersionTables, Sample, Chunks]", where: torch.device
+) -> dict[str, int]:
+    """Returns the bytes of what a run takes, by part, but for messages and what the host makes ahead."""
+    tables, sample, chunks = known
+    found = need.tensors(need.nodes, tables.rows) | _isolated(need) | between(need, sample)
+    found |= need.workspace(chunks, sample.writes, tables.width, devices.is_cuda(where))
+    return found | _neighbourhoods(need, events, where) | _asked(need, where)
+
+
+def _under_way(events: Timeline) -> dict[str, Any]:
+    """Returns what a plan says of models under way."""
+    if not isinstance(events, MessageTimeline):
+        return {"flying": None, "exact": True, "slots": 0}
+    return {"flying": events.forecast.flying, "exact": events.forecast.exact, "slots": events.slots}
 
 
 @dataclass(frozen=True)
