@@ -10,7 +10,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 
 
-def run(count: int, script: str, *arguments: str, timeout: float = 300) -> list[dict[str, Any]]:
+def run(count: int, script: str, *arguments: str, timeout: float = 900) -> list[dict[str, Any]]:
     """Returns what the ranks of a script in tests/support print as lines of JSON."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
