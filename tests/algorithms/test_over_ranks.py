@@ -119,9 +119,10 @@ def settings(names):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "names"),
-    [(2, (*OF_SGD, *SOME)), (3, THREE), pytest.param(2, tuple(ZOO), marks=pytest.mark.slow)],
+    [(2, (*OF_SGD, *SOME)), (3, THREE), (2, tuple(ZOO))],
     ids=["two", "three", "all settings"],
 )
 def test_ranks_come_to_what_one_process_does_and_send_what_is_said(count, names, tmp_path):
@@ -136,6 +137,7 @@ def test_ranks_come_to_what_one_process_does_and_send_what_is_said(count, names,
         assert one["sent"][1], one  # something was said
 
 
+@pytest.mark.slow
 def test_one_event_at_a_time_is_refused_over_ranks(tmp_path):
     file = tmp_path / "cases.json"
     file.write_text(json.dumps([("serial", DIGITS, ["executor=serial"], False)]))
