@@ -22,7 +22,7 @@ def test_two_ranks_leave_what_one_leaves_and_their_halted_runs_go_on_anywhere(tm
     """One start of ranks for all: whole runs, and two that halt because the second rank asks for it."""
     whole = {"linear": LINEAR, "delayed": DELAYED, "sweep": SWEEP, "stopped": STOPPED}
     cases = [(name, settings, str(tmp_path / name), None) for name, settings in whole.items()]
-    cases += [("halted", DELAYED, str(tmp_path / "halted"), 40), ("gone on", None, str(tmp_path / "halted"), 30)]
+    cases += [("halted", DELAYED, str(tmp_path / "halted"), 12), ("gone on", None, str(tmp_path / "halted"), 6)]
     cases += [("paused", SWEEP, str(tmp_path / "paused"), 3), ("alone", LINEAR, None, None)]
     said = run(2, "runs_over_ranks.py", json.dumps(cases))
     first = {one["case"]: one for one in said if one["rank"] == 0}
