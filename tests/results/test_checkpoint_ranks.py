@@ -25,6 +25,8 @@ from batchednodes.results.checkpoints.finding import latest, newest
 from batchednodes.results.checkpoints.header import DamageError, check_whole, finite, header, newest_first
 from batchednodes.results.folder.inside import Inside
 
+pytestmark = pytest.mark.slow  # two starts of ranks, whose work all of them look at
+
 CPU, SCRIPT = torch.device("cpu"), "checkpoints_over_ranks.py"
 LATE = ["gossip.delay={kind: exponential, mean: 0.4}", "gossip.fifo=true"]
 CASES = {

@@ -1,16 +1,17 @@
 """Marks of networks that several ranks hold together are those of one process."""
 
+import marks_over_ranks
 import numpy as np
 import pytest
+from ranks import run
 
 from batchednodes.results.metrics.observed import Observation, Observed, joined
 from batchednodes.topology import Networks
-from tests.support import marks_over_ranks, ranks
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_marks_over_ranks_are_those_of_one_process(count):
-    found = ranks.run(count, "marks_over_ranks.py")
+@pytest.mark.slow
+def test_marks_over_ranks_are_those_of_one_process():
+    found = run(3, "marks_over_ranks.py")
     assert [one["case"] for one in found] == [*marks_over_ranks.CASES]
     assert max(one["worst"] for one in found) <= 1e-12, found
 

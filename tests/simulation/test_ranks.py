@@ -11,7 +11,11 @@ from batchednodes import resume, train
 LINEAR = {"network": {"nodes": 12}, "run": {"until": 6, "mark_every": 2, "checkpoint_every": {"time": 3}}}
 """One network, which ranks hold together."""
 PLAIN = LINEAR | {"local.compile": "off"}
-DELAYED = PLAIN | {"gossip.delay": {"kind": "exponential", "mean": 0.3}, "run.node_metrics": True}
+DELAYED = PLAIN | {
+    "gossip.delay": {"kind": "exponential", "mean": 0.3},
+    "run.node_metrics": True,
+    "run.baseline": "isolated",
+}
 SWEEP = PLAIN | {"sweep": {"gossip.clock.rate": [1, 2, 3]}, "run.baseline": "isolated"}
 """More networks than ranks, with a run of isolated nodes after it."""
 STOPPED = PLAIN | {"run.stop_when": {"metric": "loss_mean", "below": 0.3}, "run.on_divergence": "quarantine"}

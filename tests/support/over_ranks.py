@@ -131,7 +131,7 @@ def main():
             raise
         each = world.all.collected(said)
         if each is not None:
-            print(json.dumps(each), flush=True)
+            print(json.dumps({"ranks": each}), flush=True)
     world.close()
 
 

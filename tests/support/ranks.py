@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 def run(count: int, script: str, *arguments: str, timeout: float = 900) -> list[dict[str, Any]]:
     """Returns what the ranks of a script in tests/support print as lines of JSON."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(ROOT), *filter(None, sys.path)])  # what tests share, too
     done = subprocess.run(
         [*command, str(ROOT / "tests" / "support" / script), *arguments],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}, capture_output=True, text=True, timeout=timeout,

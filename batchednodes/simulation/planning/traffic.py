@@ -96,9 +96,10 @@ def traffic(need: MemoryBudget, sample: Sample, updates: float, contacts: float)
     said = Traffic(updates * share * (2 * row + 8 * ranks), 2 * sample.updating * updates)
     if is_product(config):
         return said
-    sides = 1 if config.gossip.exchange == "meet" else 2  # rows of both sides are read, those of one written
-    lines = 2 * contacts if config.gossip.exchange == "meet" else contacts
-    return Traffic(said.bytes + lines * share * row * (1 + sides), said.exchanges + 2 * sample.mixing * contacts)
+    meets, both = config.gossip.exchange == "meet", type(config.method).writes_sender
+    rows = 2 if meets else 3 + both  # of a contact: those that are read, and those that are written
+    lines = 2 * contacts if meets else contacts
+    return Traffic(said.bytes + lines * share * row * rows, said.exchanges + 2 * sample.mixing * contacts)
 
 
 def _of_rounds(need: MemoryBudget, updates: float, row: int) -> Traffic:
