@@ -101,7 +101,7 @@ def test_what_a_page_tells_works(page: Path, tmp_path: Path, monkeypatch: pytest
 
 def type_(line: str) -> None:
     """Does what a shell would do with a command of ours; others must be known."""
-    if line.startswith("batchednodes "):
+    if line.startswith("batchednodes ") and not re.fullmatch(ELSEWHERE[-1], line):
         words = shlex.split(line)[1:]
         if line not in SHOWN:
             app(small(words), standalone_mode=False)

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from batchednodes.numerics.lazy import deferred
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import distributed as dist
 else:
+    np = deferred("numpy")
     torch = deferred("torch")
     dist = deferred("torch.distributed")
 

@@ -259,8 +259,8 @@ SENT = {
     "meet": (2, ("gossip.exchange=meet",)),
     "rounds": (1, ROUNDS),
     "push_sum": (1, ("algorithm.kind=push_sum",)),
-    "fedavg": (2, ("algorithm={kind: fedavg, fraction: 0.5}", ROUNDS)),  # up to a server and back
-    "all_reduce": (2, ("algorithm.kind=all_reduce", ROUNDS)),
+    "fedavg": (2, ("algorithm={kind: fedavg, fraction: 0.5}", *ROUNDS)),  # up to a server and back
+    "all_reduce": (2, ("algorithm.kind=all_reduce", *ROUNDS)),
 }
 
 

@@ -98,7 +98,7 @@ def test_what_all_ranks_find_wrong_is_said_once_and_what_one_does_too(tmp_path):
     (tmp_path / "c.yaml").write_text(json.dumps(LONG))
     command = [sys.executable, "-m", "batchednodes", "train", "c.yaml", "--ranks", "2", "--out"]
     go = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 240}
-    done = subprocess.run([*command, "run", "executor=serial"], **go)
+    done = subprocess.run([*command, "run", "executor=serial", "local.compile=auto"], **go)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("error: executor must be batched")

@@ -54,7 +54,7 @@ def test_compare_ranks_as_a_race_of_the_same_runs_does(rank):
 def test_seeds_that_some_run_lacks_are_left_out_and_runs_without_a_shared_one_are_not_ranked():
     runs = [train(TINY), train(TINY, "seed=1", "local.lr=0.01"), train(TINY, "seed=7")]
     with pytest.warns(UserWarning, match="the ranking is over 2 seeds that all settings have, of up to 3"):
-        found = batchednodes.compare(*runs[:2])
+        found = batchednodes.compare(*runs[:2], by="loss_mean")
     alone = [run.metrics[(run.metrics["time"] == 6) & run.metrics["seed"].isin([1, 2])] for run in runs[:2]]
     assert found["final loss_mean"].tolist() == pytest.approx([part["loss_mean"].mean() for part in alone])
     with pytest.warns(UserWarning, match="runs are not ranked: DIR must be of runs with a seed that all have"):

@@ -17,7 +17,7 @@ from batchednodes.data.partitions.base import OWN_NOISE
 from batchednodes.models.own_rows import OwnRows
 from batchednodes.numerics.memory import Chunk
 from batchednodes.results.metrics import classes, spread
-from batchednodes.simulation import training
+from batchednodes.simulation import setup, training
 from batchednodes.simulation.planning import plan
 from batchednodes.simulation.planning.preflight import prepare
 
@@ -153,7 +153,7 @@ def test_rows_say_of_own_tests_what_modules_say(options):
 def test_own_tests_have_the_same_bits_whatever_is_scored_at_once(dtype):
     settings = config.load(IRIS, [f"dtype={dtype}", "task.own_tests=0.4", "network.nodes=11"])
     job = training.Job(settings, prepare(sweep.points(settings)), False, None, training.never)
-    with training._assembled(job, None) as (run, means, _):
+    with setup.assembled(job, lambda _: None) as (run, means, _):
         run.engine.run_(run.state, run.engine.begin(), training.RunObserver(job, run, means, None, None))
         found = []
         for rows in (1, 3, 1000):
@@ -244,7 +244,7 @@ def test_the_plan_counts_own_tests():
         assert made.events is not None
         planned = plan.plan(made.configs, made.events, made.sizes).memory["data"]
         job = training.Job(made.configs[0], made, False, None, training.never)
-        with training._assembled(job, None) as (run, *_):
+        with setup.assembled(job, lambda _: None) as (run, *_):
             problem = run.problem
         own, tests = problem.own, problem.tests[0]
         assert own is not None

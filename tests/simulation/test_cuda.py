@@ -182,9 +182,9 @@ def test_a_run_on_cuda_that_halts_goes_on_bit_for_bit(placed, tmp_path, monkeypa
     options = (*SMALL, "device=cuda", "run.checkpoint_every={time: 0.3}")
     whole, calls, plain, copied = train(BASE, *options), itertools.count(), checkpoint.save, list[bool]()
 
-    def save(path, snapshot):
+    def save(path, snapshot, batch=None):
         copied.append(bool(snapshot.state.x.isfinite().all()))  # what has not come yet is NaN
-        plain(path, snapshot)
+        plain(path, snapshot, batch)
 
     monkeypatch.setattr(checkpoint, "save", save)
     train(BASE, *options, out=tmp_path / "run", stop=lambda: next(calls) >= 12)

@@ -19,7 +19,7 @@ from batchednodes.results.checkpoints import checkpoint
 from batchednodes.results.checkpoints.checkpoint import Snapshot
 from batchednodes.results.checkpoints.header import RunJournal
 from batchednodes.results.folder.inside import Inside
-from batchednodes.simulation.build import assembly, local
+from batchednodes.simulation.build import assembly, local, start
 from batchednodes.simulation.engine import Batched, Progress, Unobserved
 from batchednodes.simulation.planning import memory_plan, plan
 
@@ -267,7 +267,7 @@ def test_a_run_that_passes_through_a_file_is_bit_identical(tmp_path):
 def test_the_type_of_counts_changes_nothing_even_where_they_outgrow_it(dtype, last, mixing, monkeypatch):
     options = ["network.nodes=5", "update.clock={kind: exponential, rate: 40}", f"run.mixing={mixing}"]
     wide = run(*options)
-    monkeypatch.setattr(assembly, "dtype_for", lambda _: dtype)  # int8 holds 127 updates; about 240 come
+    monkeypatch.setattr(start, "dtype_for", lambda _: dtype)  # int8 holds 127 updates; about 240 come
     narrow = run(*options)
     assert wide.versions.max() > 127
     assert (wide.versions.dtype, narrow.versions.dtype) == (torch.int16, last)

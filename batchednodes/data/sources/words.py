@@ -121,7 +121,8 @@ class Vocabulary:
             listed = {word: k for k, word in enumerate(_listed(path))}
             number = [listed.get(word, len(listed)) for word in words.places]
             return Vocabulary(np.array(number, np.int64), len(listed) + 1)
-        counts = sum((np.bincount(one.ravel(), minlength=len(words.places)) for one in texts), np.zeros(0, np.int64))
+        none = np.zeros(len(words.places), np.int64)
+        counts = sum((np.bincount(one.ravel(), minlength=none.size) for one in texts), none)
         common = sorted(zip(words.places, counts.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0]))
         kept = [word for word, count in common[: most - 2] if count and word not in (PAD, UNKNOWN)]
         chosen = {PAD: 0} | {word: k for k, word in enumerate(kept, 2)}

@@ -131,7 +131,8 @@ def ranked(
 ) -> Ranked:
     """Returns the ranking of the settings of runs.
 
-    Seeds that some setting lacks are left out, and a warning says so: gaps and ties are of differences, seed by seed.
+    Seeds that some setting lacks are left out; where a metric is asked for, a warning says so: gaps and ties are of
+    differences, seed by seed.
 
     Args:
         finals: final metrics of all networks, each with its `run`.
@@ -152,7 +153,7 @@ def ranked(
     _check_measured(rows, rules)
     labels, found = _labels(finals, keys, [*groups.values()]), comparison.groups(rows, keys)
     curves = {label: _by_seed([rows[k] for k in found[setting]]) for label, setting in zip(labels, groups, strict=True)}
-    seeds = _shared([*curves.values()])
+    seeds = _shared([*curves.values()], by is not None)
     rules, bad = replace(rules, seeds=len(seeds)), {*diverged}
     standings = [
         Standing(label, *np.array([_scored(own[seed], rules, bad) for seed in seeds]).T)
@@ -207,8 +208,8 @@ def _by_seed(rows: Sequence[Row]) -> dict[tuple[Any, int], list[Row]]:
     return found
 
 
-def _shared(settings: Sequence[Mapping[tuple[Any, int], Any]]) -> list[tuple[Any, int]]:
-    """Returns the seeds that all settings have.
+def _shared(settings: Sequence[Mapping[tuple[Any, int], Any]], asked: bool) -> list[tuple[Any, int]]:
+    """Returns the seeds that all settings have; asked: whether to warn of those that are left out.
 
     Raises:
         ValueError: there is none.
@@ -217,7 +218,7 @@ def _shared(settings: Sequence[Mapping[tuple[Any, int], Any]]) -> list[tuple[Any
     most = max(len(own) for own in settings)
     if not shared:
         raise ValueError("DIR must be of runs with a seed that all have to be ranked, got none; run them with one")
-    if len(shared) < most:
+    if asked and len(shared) < most:
         warnings.warn(f"the ranking is over {len(shared)} seeds that all settings have, of up to {most}", stacklevel=3)
     return shared
 
