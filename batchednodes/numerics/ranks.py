@@ -115,7 +115,7 @@ class Ranks:
         dist.broadcast_object_list(box, group=self.group, group_src=0, device=torch.device("cpu"))
         return box[0]
 
-    def told_arrays(self, source: int, arrays: "Sequence[np.ndarray] | None") -> list[np.ndarray]:
+    def told_arrays(self, source: int, arrays: "Sequence[np.ndarray] | None") -> "list[np.ndarray]":
         """Returns some arrays of one dimension that one rank gives, on all of them; seven at most.
 
         Args:
@@ -134,7 +134,7 @@ class Ranks:
             self._tell(source, out)
         return found
 
-    def _tell(self, source: int, array: np.ndarray) -> None:
+    def _tell(self, source: int, array: "np.ndarray") -> None:
         """Puts what one rank has in an array into that of all."""
         if array.size:
             dist.broadcast(torch.from_numpy(array.view(np.uint8)), group=self.group, group_src=source)
