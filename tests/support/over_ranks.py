@@ -82,7 +82,7 @@ def expected(run):
     on_nodes = {name: size for name, size in seen.items() if name not in state.on_edges}
     total, exchanges, clocks = 0, 0, run.engine.timeline.begin()
     with closing(BackgroundWorker()) as host:
-        for until, _ in run.engine._ends(0.0, None):
+        for until, _ in run.engine._ends(0.0, None, Unobserved()):
             events, clocks = run.engine.timeline.window(clocks, until)
             window = run.engine.executor.prepare(events, clocks, state, host)
             for phase in window.phases:
