@@ -34,7 +34,7 @@ def pytest_configure() -> None:
     hypothesis.settings.load_profile("project")
 
 
-CASES = 2
+CASES = 1
 """Cases of a test that run with checked signatures, where it has more and is not marked `every_case`: what a signature
 promises is kept or broken by most of them alike, and all run without."""
 

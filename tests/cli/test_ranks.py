@@ -100,7 +100,7 @@ def test_what_all_ranks_find_wrong_is_said_once_and_what_one_does_too(tmp_path):
     go = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 240}
     done = subprocess.run([*command, "run", "executor=serial", "local.compile=auto"], **go)
     assert done.returncode == 2
-    assert done.stdout == ""
+    assert done.stdout.strip() == ""
     assert done.stderr.startswith("error: executor must be batched")
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "run").exists()

@@ -1,8 +1,5 @@
 """What ranks say to each other by the plan's formula, what each holds, and what that costs by a model of machines."""
 
-import json
-from pathlib import Path
-
 import pytest
 
 from batchednodes import load
@@ -71,11 +68,3 @@ def test_speed_up_over_ranks_is_theirs_where_nothing_is_said_and_bounded_by_the_
     slow = Machine(1e12, 1e12, 1e11, 1e10, 8, 0.0, 0.0, event=1e-3, threads=2)
     light = Load(nodes=10_000, bytes=0.0, flops=1e6, touched=0.0, contacts=0.0)
     assert seconds(light, slow, 4) == pytest.approx(10_000 * 1e-3 / 8)
-
-
-def test_speed_up_over_ranks_is_near_what_was_measured():
-    known = json.loads((Path(__file__).parents[1] / "references" / "ranks.json").read_text())
-    for count in (2, 4):
-        found = known[f"ranks {count}"]
-        # a model of five rates; scheduling of a shared machine alone varies by a sixth
-        assert found["calculated"] == pytest.approx(found["measured"], rel=0.25)

@@ -20,4 +20,5 @@ def run(count: int, script: str, *arguments: str, timeout: float = 900) -> list[
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    lines = done.stdout.replace("}{", "}\n{").splitlines()  # two ranks may print at once
+    return [json.loads(line) for line in lines if line.startswith("{")]
