@@ -61,7 +61,7 @@ def test_many_short_lists_and_a_long_one_are_dealt_in_even_groups(threads, monke
     held = [sum(time.size for (time, _, _), _ in group) for group in groups]
     assert sum(held) == sum(sizes)
     assert all(500 <= m < 1_000 for m in held[:-1])
-    before, out = np.zeros(7, np.int64), Columns.empty(sum(sizes))
+    before, out = np.zeros(7, np.int64), Columns.empty(int(sum(sizes)))
     merge_(out, lists[:150], lists[150:], GOSSIP, before, 1.0, 4.0, threads)
     assert out.time.tolist() == sorted(np.concatenate([time for time, _, _ in lists]).tolist())
     assert (out.kind == 0).sum() == sum(sizes[:150])

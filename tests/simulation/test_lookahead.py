@@ -127,6 +127,7 @@ def test_schedules_dealt_over_ranks_change_nothing(ranks, monkeypatch):
     assert [source for source, _ in heads] == [k % ranks for k in range(12)]  # in order, the next rank each time
 
 
+@pytest.mark.slow  # it breaks a timeline, which checked signatures refuse
 def test_a_run_that_halts_leaves_no_thread_behind():
     before, run = threading.active_count(), built()
     engine = replace(run.engine.divided(1, 3), timeline=replace(run.engine.timeline, networks=None))  # makes no events

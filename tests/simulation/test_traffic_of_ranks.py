@@ -62,7 +62,9 @@ def test_speed_up_over_ranks_is_theirs_where_nothing_is_said_and_bounded_by_the_
     machine = Machine(1e12, 1e12, 1e11, 1e10, 8, 0.0, 0.0, event=0.0)
     free = Load(nodes=10_000, bytes=0.0, flops=1e9, touched=0.0, contacts=0.0)
     assert speed_up(free, machine, 8) == pytest.approx(8)
-    assert speed_up(Load(8, 0.0, 1e9, 0.0, 0.0, waves=1, fill=8), machine, 8) == 1  # a device is busy with eight rows
+    assert (
+        speed_up(Load(8, 0.0, 1e9, 0.0, 0.0, waves=1.0, fill=8.0), machine, 8) == 1
+    )  # a device is busy with eight rows
     far = Load(nodes=10_000, bytes=1e6, flops=1e6, touched=0.0, contacts=0.0)
     assert seconds(far, machine, 16) > seconds(far, machine, 8)
     slow = Machine(1e12, 1e12, 1e11, 1e10, 8, 0.0, 0.0, event=1e-3, threads=2)
