@@ -321,7 +321,7 @@ def test_an_entrant_that_does_not_fit_is_refused_before_any_other_runs(tmp_path:
     entry = Entry.of(settings, "gossip_sgd, adam: gossip_sgd(local.optimizer={kind: adam})", Rules(seeds=2))
     need = [planned(prepare(sweep.points(one.settings)))[1].total for one in entry.entrants]
     assert need[1] > 1.5 * need[0]  # two moments beside each model
-    monkeypatch.setattr(plan, "free", lambda _: 1.2 * need[0] / plan.SHARE)
+    monkeypatch.setattr(plan, "free", lambda _: int(1.2 * need[0] / plan.SHARE))
     message = r"'adam' cannot enter this race: the run must fit in memory, got .* needed with .* free .*leave it out"
     with pytest.raises(ValueError, match=message):
         races.start(entry, OutputFolder(tmp_path / "race"), stop=lambda: pytest.fail("something ran"))
