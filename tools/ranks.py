@@ -3,9 +3,8 @@
     python tools/ranks.py                   GPUs: a table, with the rates that are assumed
     python tools/ranks.py --measure FILE    1, 2 and 4 ranks of this machine over gloo, as JSON
 
-What is measured is the time of a simulated second in the middle of runs of MLPs, by the marks' own clock; then rates of
-this machine are fitted to one rank's time and to exchanges alone, and the speed-up on 2 and 4 ranks is calculated from
-them.
+What is measured is the time that a simulated second takes in the middle of runs of MLPs. The speed-up on 2 and 4 ranks
+is calculated from that of one process and from exchanges alone.
 """
 
 import argparse
@@ -17,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from typing import Any
 import torch
 from torch import distributed as dist
 
+from batchednodes.algorithms.cut import Asked, Cut
+from batchednodes.numerics.ranks import Pending, Ranks
 from batchednodes.simulation.planning.speed_up import Load, Machine, seconds, speed_up
 
 GPU = Machine(
@@ -66,32 +68,41 @@ def table() -> str:
     return "\n".join(lines)
 
 
-NODES = 1000
+NODES, P = 1000, 4810
 
 SETTINGS = [
-    "device=cpu", f"network.nodes={NODES}", "task.data.kind=digits", "task.partition={kind: iid}", "run.baseline=none", "task.model={kind: mlp, hidden: [64]}",
-    "local.steps=2", "run.mark_every=200", "run.eval_nodes=1", "staleness.track=none",
-    "run.checkpoint_every={time: null, minutes: null}", "run.threads=1", "run.loggers=[]",
+    "device=cpu", f"network.nodes={NODES}", "task.data.kind=digits", "task.partition={kind: iid}",
+    "task.model={kind: mlp, hidden: [64]}", "run.baseline=none", "run.mark_every=1000", "run.eval_nodes=1",
+    "staleness.track=none", "run.checkpoint_every={time: null, minutes: null}", "run.threads=1", "run.loggers=[]",
 ]  # fmt: skip
-"""Of the runs that are measured."""
+"""Of the runs that are measured: MLPs 64-64-10, half an update a node and second."""
+
+STEPS = {2: (40, 160), 40: (10, 30)}
+"""Local steps of an update, where exchanges count and where work does; and the lengths of a short and a long run [s]."""
+
+UPDATES, WAVES = 0.5, 10.4
+"""Of a node and simulated second; and waves of them for each update of all nodes, as `batchednodes plan` says."""
 
 
-def measured(count: int) -> float:
+def measured(steps: int, count: int) -> float:
     """Returns the wall time of a simulated second on some ranks [s]: a long run's less a short one's, median of three."""
-    found = [(_wall(count, 240) - _wall(count, 40)) / 200 for _ in range(3)]
+    short, long = STEPS[steps]
+    found = [(_wall(steps, count, long) - _wall(steps, count, short)) / (long - short) for _ in range(3)]
     return sorted(found)[1]
 
 
-def _wall(count: int, until: int) -> float:
+def _wall(steps: int, count: int, until: int) -> float:
     """Returns the wall time of a run [s]."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch, "run")
         command = [sys.executable, "-m"]
         command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "-m"] * (count > 1)
         command += ["batchednodes", "train", "configs/quickstart.yaml", *SETTINGS, f"run.until={until}"]
+        command += [f"local.steps={steps}", "--out", str(out)]
         env = os.environ | {"OMP_NUM_THREADS": "1"}
-        subprocess.run([*command, "--out", str(out)], check=True, capture_output=True, env=env,
-                       cwd=Path(__file__).parents[1])  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=Path(__file__).parents[1])
+        if done.returncode:
+            sys.exit(done.stderr)
         return json.loads((out / "summary.json").read_text())["wall_seconds"]
 
 
@@ -103,43 +114,74 @@ def exchanges(count: int) -> dict[str, float]:
 
 
 def _exchange() -> None:
-    """Measures them, as one of the ranks."""
+    """Measures them, as one of the ranks: rows are taken, worked on, and put back as in a run, and ranks agree to go on."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    ranks, found = dist.get_world_size(), {}
-    for name, size in (("latency", 64), ("large", 1 << 20)):
-        send = torch.zeros(ranks * size, dtype=torch.uint8)
-        out, times = torch.empty_like(send), []
-        for _ in range(200):
-            begun = time.perf_counter()
-            dist.all_to_all_single(out, send)
-            times.append(time.perf_counter() - begun)
-        found[name] = sorted(times)[len(times) // 2]
-    rate = (ranks - 1) * (1 << 20) / (found["large"] - found["latency"])
-    if dist.get_rank() == 0:
-        print(json.dumps({"latency": found["latency"], "rate": rate}), flush=True)
+    ranks = Ranks(dist.get_rank(), dist.get_world_size())
+    cut, agreements = Cut(ranks, {"x": P}, P), [Pending(ranks), Pending(ranks)]
+    x = torch.zeros(NODES, len(range(P)[cut.columns(P)]))
+
+    def wave(w: int) -> None:
+        counts = cut.counts(w)
+        asked = [Asked(x, torch.randperm(NODES)[:w], counts, P)]
+        whole = cut.take(asked)
+        _work()
+        cut.put_(asked, whole, torch.zeros(counts[ranks.rank]))
+        for each in agreements:
+            each.next(0)
+
+    few, many = 4 * ranks.size, 64 * ranks.size
+    work, short, long = _mean(_work), _mean(lambda: wave(few)), _mean(lambda: wave(many))
+    sent = (1 - 1 / ranks.size) * 4 * P / ranks.size  # bytes in an exchange, for each row of the wave
+    rate = 2 * sent * (many - few) / (long - short)
+    if ranks.rank == 0:
+        print(json.dumps({"latency": (short - work) / 2 - sent * few / rate, "rate": rate}), flush=True)
+    for each in agreements:
+        each.settle()
     dist.destroy_process_group()
+
+
+def _work() -> None:
+    """Does what takes a few milliseconds, so that ranks come to exchanges one after the other, with full caches."""
+    a = torch.ones(128, 128)
+    for _ in range(40):
+        a = (a @ a).clamp_(max=1.0)
+
+
+def _mean(do: Callable[[], None]) -> float:
+    """Returns the mean time of a call [s], after a few."""
+    for _ in range(20):
+        do()
+    begun = time.perf_counter()
+    for _ in range(300):
+        do()
+    return (time.perf_counter() - begun) / 300
 
 
 def calculated(alone: float, link: dict[str, float], ranks: int, cores: int) -> float:
     """Returns the speed-up of the measured runs on some ranks, given the time on one and exchanges between them."""
-    load = Load(NODES, bytes=4 * 4810, flops=alone, touched=0.0, contacts=0.0)
-    machine = Machine(load.nodes, 1e30, link["rate"], link["rate"], ranks, link["latency"], link["latency"], 0.0,
+    load = Load(NODES, bytes=4 * P, flops=alone / (NODES * UPDATES), touched=0.0, contacts=0.0, updates=UPDATES,
+                waves=WAVES)  # fmt: skip
+    machine = Machine(1.0, 1e30, link["rate"], link["rate"], ranks, link["latency"], link["latency"], 0.0,
                       cores=cores)  # fmt: skip
     return alone / seconds(load, machine, ranks)
 
 
 def measure(path: Path) -> None:
     """Writes what is measured, and calculated beside it."""
-    cores, alone = len(os.sched_getaffinity(0)), measured(1)
-    found: dict[str, Any] = {"date": datetime.now(UTC).date().isoformat(), "machine": platform.processor(),
-                             "cores": cores, "torch": torch.__version__, "seconds": {"1": alone}}  # fmt: skip
-    for count in (2, 4):
-        link, wall = exchanges(count), measured(count)
-        found["seconds"][str(count)] = wall
-        found[f"ranks {count}"] = {
-            "link": link, "measured": alone / wall, "calculated": calculated(alone, link, count, cores)
-        }  # fmt: skip
+    cores = len(os.sched_getaffinity(0))
+    links = {count: exchanges(count) for count in (2, 4)}
+    found: dict[str, Any] = {
+        "date": datetime.now(UTC).date().isoformat(), "machine": platform.machine(), "cores": cores,
+        "torch": torch.__version__, "links": links, "runs": [],
+    }  # fmt: skip
+    for steps in STEPS:
+        alone = measured(steps, 1)
+        for count, link in links.items():
+            found["runs"].append({
+                "steps": steps, "ranks": count, "alone": alone, "measured": alone / measured(steps, count),
+                "calculated": calculated(alone, link, count, cores),
+            })  # fmt: skip
     path.write_text(json.dumps(found, indent=1) + "\n")
     print(path.read_text())
 
