@@ -58,7 +58,7 @@ def check(count: int | None, device: str) -> None:
         raise ValueError(f"--ranks must be left out where torchrun has started ranks, got {count}")
     if count > (most := _A_CORE * _cores()):
         raise ValueError(
-            f"--ranks must be at most {_A_CORE} a core of this machine, {most}, got {count}; each is a process of its own"
+            f"--ranks must be at most {_A_CORE} a core of this machine, {most}, got {count}; each is a process"
         )
     there = 0 if device == "cpu" else devices.count()
     if count > 1 and there and (count > there or ":" in device):
