@@ -181,13 +181,11 @@ def list_command(
     """
     if key == "metrics":
         return _print_metrics(as_json)
-    found = [kind.beginning(key) for kind in reference.catalogue()]
-    kinds = [kind for kind in found if kind is not None]
+    known = reference.catalogue()
+    kinds = [kind for kind in (one.beginning(key) for one in known) if kind is not None]
     if not kinds:
-        paths_ = (
-            path for kind in reference.catalogue() for path in (kind.section, *(one.path for one in kind.settings))
-        )
-        near = hints.nearest(key, ["metrics", *paths_]) or "; `batchednodes list` shows all"
+        keys = (path for kind in known for path in (kind.section, *(setting.path for setting in kind.settings)))
+        near = hints.nearest(key, ["metrics", *keys]) or "; `batchednodes list` shows all"
         raise ValueError(f"section must be one of the settings, got {shown(key)}{near}")
     if as_json:
         return print(json.dumps([asdict(kind) for kind in kinds], indent=2))
