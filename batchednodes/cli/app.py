@@ -31,7 +31,7 @@ from batchednodes.results.metrics import catalogue
 if TYPE_CHECKING:
     from batchednodes import config
     from batchednodes.cli import commands
-    from batchednodes.config import reference, sweep
+    from batchednodes.config import hints, reference, sweep
     from batchednodes.figures import plots
     from batchednodes.numerics import memory
     from batchednodes.results import comparison
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 else:
     config = deferred("batchednodes.config")
     commands = deferred("batchednodes.cli.commands")
+    hints = deferred("batchednodes.config.hints")
     reference = deferred("batchednodes.config.reference")
     sweep = deferred("batchednodes.config.sweep")
     plots = deferred("batchednodes.figures.plots")
@@ -180,10 +181,12 @@ def list_command(
     """
     if key == "metrics":
         return _print_metrics(as_json)
-    found = [kind.beginning(key) for kind in reference.catalogue()]
-    kinds = [kind for kind in found if kind is not None]
+    known = reference.catalogue()
+    kinds = [kind for kind in (one.beginning(key) for one in known) if kind is not None]
     if not kinds:
-        raise ValueError(f"section must be one of the settings, got {shown(key)}; `batchednodes list` shows all")
+        keys = (path for kind in known for path in (kind.section, *(setting.path for setting in kind.settings)))
+        near = hints.nearest(key, ["metrics", *keys]) or "; `batchednodes list` shows all"
+        raise ValueError(f"section must be one of the settings, got {shown(key)}{near}")
     if as_json:
         return print(json.dumps([asdict(kind) for kind in kinds], indent=2))
     terminal = console()
@@ -268,7 +271,8 @@ def figure(
     Example: `batchednodes figure staleness-scaling --quick`
     """
     if name not in EXPERIMENTS:
-        raise ValueError(f"NAME must be one of {', '.join(EXPERIMENTS)}, got {shown(name)}")
+        near = hints.nearest(name, EXPERIMENTS)
+        raise ValueError(f"NAME must be one of {', '.join(EXPERIMENTS)}, got {shown(name)}{near}")
     over_ranks.check_alone("figure", None)
     kinds = formats or ["png", "pdf"]
     paths.check_absent(out, [] if force else [f"{name}.{kind}" for kind in (*kinds, "csv")])

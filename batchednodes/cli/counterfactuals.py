@@ -35,10 +35,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the same as JSON.")]
 
 def influence(
     settings: ConfigFile,
-    overrides: Overrides = None,
     without: Annotated[
         str, typer.Option(help="Nodes from whom nothing comes: each in a network of its own, then all.", metavar="I,J")
-    ] = "",
+    ],
+    overrides: Overrides = None,
     out: OutFolder = None,
     csv: AsCsv = False,
     as_json: AsJson = False,

@@ -35,6 +35,9 @@ _STARTED = "BATCHEDNODES_RANKS"
 _PATIENCE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
 """Variable of torchrun: the time that ranks have to end, with a checkpoint, once they are asked to [s]."""
 
+_A_CORE = 8
+"""The most ranks that a core is given; more would only take memory."""
+
 _DEATH = 1
 """What Linux calls the signal that a process gets when that which started it has ended."""
 
@@ -53,6 +56,10 @@ def check(count: int | None, device: str) -> None:
         return
     if ranks.several():
         raise ValueError(f"--ranks must be left out where torchrun has started ranks, got {count}")
+    if count > (most := _A_CORE * _cores()):
+        raise ValueError(
+            f"--ranks must be at most {_A_CORE} a core of this machine, {most}, got {count}; each is a process"
+        )
     there = 0 if device == "cpu" else devices.count()
     if count > 1 and there and (count > there or ":" in device):
         raise ValueError(
@@ -80,8 +87,7 @@ def check_alone(what: str, count: int | None) -> None:
 
 def launch(count: int) -> NoReturn:
     """Runs this command again as some ranks of this machine, which torchrun starts; ends with the code of the first."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // count)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // count)))
     os.environ.setdefault(_PATIENCE, "600")  # the second Ctrl-C ends all at once
     os.environ[_STARTED] = str(os.getpid())
     logging.disable(logging.CRITICAL)  # ranks say what there is to say
@@ -96,6 +102,11 @@ def launch(count: int) -> NoReturn:
     except ChildFailedError as failed:
         sys.exit(_code(failed))
     sys.exit(0)
+
+
+def _cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _without(arguments: Sequence[str]) -> list[str]:

@@ -47,9 +47,9 @@ class StopWhen:
     @property
     def words(self) -> str:
         """The rule in words."""
-        often = f" at {self.patience} marks in a row" if self.patience > 1 or self.best else ""
+        often = f" at {self.patience} marks in a row" if self.patience > 1 else ""
         if self.best is not None:
-            often = often.replace("1 marks in a row", "a mark")
+            often = often or " at a mark"
             return f"{self.metric} without a new {self.best} value{often}"
         side, bound = ("above", self.above) if self.above is not None else ("below", self.below)
         return f"{self.metric} {side} {bound:g}{often}"

@@ -186,7 +186,8 @@ def test_list_shows_every_kind(monkeypatch, capsys):
     assert "network.topology" not in some
     code, _, err = call(monkeypatch, capsys, "list", "gosip")
     assert code == 2
-    assert "section must be one of the settings, got 'gosip'" in err
+    assert "section must be one of the settings, got 'gosip'; did you mean 'gossip'?" in err
+    assert "'gossip.clok'; did you mean 'gossip.clock'?" in call(monkeypatch, capsys, "list", "gossip.clok")[2]
 
 
 def test_plot_draws_runs_together(monkeypatch, capsys):
@@ -267,6 +268,7 @@ def test_figure_leaves_a_picture_and_never_overwrites_it(monkeypatch, capsys):
             "--from must not stand beside run.start_from=..., got",
         ),
         (["figure", "staleness"], "NAME must be one of staleness-scaling, linear-regression, nonlinear-regression, "),
+        (["figure", "topologie"], "got 'topologie'; did you mean 'topologies'?"),
     ],
     ids=lambda a: " ".join(a[1:]) if isinstance(a, list) else "",
 )

@@ -12,6 +12,7 @@ import pytest
 from folders import differences
 
 from batchednodes import resume, train
+from batchednodes.cli import over_ranks
 
 LONG = {
     "network": {"nodes": 20},
@@ -51,6 +52,12 @@ def is_alive(process):
     """Returns whether a process has not ended."""
     stat = Path(f"/proc/{process}/stat")
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_no_more_ranks_are_started_than_cores_can_serve():
+    with pytest.raises(ValueError, match=r"^--ranks must be at most 8 a core of this machine, \d+, got 100000; "):
+        over_ranks.check(100_000, "cpu")  # not by the command, which would start them where this fails
+    over_ranks.check(8, "cpu")
 
 
 @pytest.mark.slow

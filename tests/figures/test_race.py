@@ -95,6 +95,15 @@ def test_what_means_nothing_to_an_entrant_is_left_as_it_usually_is():
 
 
 @pytest.mark.parametrize(
+    ("by", "falls"),
+    [("accuracy_std", True), ("accuracy_own_gini", True), ("accuracy_jain", False), ("f1_mean", False),
+     ("perplexity_mean", True), ("max:accuracy_std", False)],
+)  # fmt: skip
+def test_what_is_unequal_or_perplexing_is_better_where_it_is_less(by, falls):
+    assert Rules(by=by).falls is falls
+
+
+@pytest.mark.parametrize(
     ("algorithms", "rules", "changes", "message"),
     [
         ("gossip_sgd", {}, {}, "--algorithms must name at least two entrants, each once, got 'gossip_sgd'"),
@@ -115,6 +124,7 @@ def test_what_means_nothing_to_an_entrant_is_left_as_it_usually_is():
         ("d2, led", {"by": "speed"}, {}, "--by must be a metric of `batchednodes list metrics`, or your own"),
         ("d2, led", {"by": "up:loss_mean"}, {}, "--by must be a metric, or min:metric or max:metric"),
         ("d2, led", {"by": "accuracy_mean"}, {}, "--by must be a metric of data without labels.*use loss_mean"),
+        ("d2, led", {"by": "loss_meen"}, {}, "got 'loss_meen'; use one of .*; did you mean 'loss_mean'"),
         ("d2, led", {"by": "min:seed"}, {}, "--by must be a metric that runs measure, got 'seed'; use one of "),
         ("d2, led", {"seeds": 0}, {}, r"--seeds must be an integer in \[1, 1000\]"),
         ("d2, led", {}, {"sweep": {"seed": [1]}}, "sweep must be left out in a race"),

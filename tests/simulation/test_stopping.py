@@ -38,6 +38,7 @@ def test_a_rule_is_met_where_its_words_say():
     assert times(StopWhen("loss", best="highest"), [None, 1]) == [0.0]
     assert times(StopWhen("loss", below=0.5), [(1, 0.4), (0.4, 1)], networks=2) == [1.0, 0.0]
     assert StopWhen("loss_mean", best="lowest").words == "loss_mean without a new lowest value at a mark"
+    assert StopWhen("loss", best="lowest", patience=11).words == "loss without a new lowest value at 11 marks in a row"
 
 
 def test_a_metric_ends_a_run_and_what_goes_on_is_what_would_have_come(tmp_path):

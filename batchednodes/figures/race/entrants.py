@@ -136,7 +136,9 @@ def named(given: str | Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[
     twice = [name for name in names if names.count(name) > 1]
     if twice or len(names) < 2:
         got = f"{shown(twice[0])} twice" if twice else shown(", ".join(names))
-        raise ValueError(f"--algorithms must name at least two entrants, each once, got {got}")
+        raise ValueError(
+            f"--algorithms must name at least two entrants, each once, got {got}; such as gossip_sgd, d_psgd"
+        )
     return dict(found)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from batchednodes.config import Config
+from batchednodes.config.hints import nearest
 from batchednodes.numerics.values import count, shown
 from batchednodes.results.metrics import base as own_metrics
 from batchednodes.results.metrics.catalogue import KEYS
@@ -23,9 +24,12 @@ BUDGETS: dict[str, str] = {
 }
 """What a race may be limited by -> in words."""
 
-_RISING = ("accuracy_",)
-_FALLING = ("loss_", "suboptimality", "distance_", "consensus_", "staleness_")
+_RISING = ("accuracy_", "f1_")
+_FALLING = ("loss_", "perplexity_", "suboptimality", "distance_", "consensus_", "staleness_")
 """How metrics begin that are better when they are larger, and those that are better when they are smaller."""
+
+_UNEQUAL = ("_std", "_gini")
+"""How metrics end that say how unequal nodes are, which is better when it is less."""
 
 AXES = ("time", "network", "seed", "n", "updates", "gossips")
 """Metrics that nothing can be ranked by: entrants share them, or spend them."""
@@ -113,7 +117,7 @@ class Rules:
                 f"--by must be a metric of `batchednodes list metrics`, or your own, and say which values are better, "
                 f"got {shown(key)}; min:{key} or max:{key}"
             )
-        return order == "min" or (not order and key.startswith(_FALLING))
+        return order == "min" or (not order and (key.startswith(_FALLING) or key.endswith(_UNEQUAL)))
 
     @property
     def target(self) -> float | None:
@@ -147,7 +151,7 @@ class Rules:
         known = [key for key in known if optimum or key not in ("suboptimality", "distance_to_optimum")]
         if self.metric not in known or (self.metric.startswith("accuracy_") and not classes):
             why = "of data without labels " if self.metric in known else ""
-            use = "loss_mean" if self.metric in known else f"one of {', '.join(known)}"
+            use = "loss_mean" if self.metric in known else f"one of {', '.join(known)}{nearest(self.metric, known)}"
             raise ValueError(f"--by must be a metric {why}that runs measure, got {shown(self.metric)}; use {use}")
         if self.spent == "gradients" and base.gossip.on_receipt != "merge":
             got = shown(base.gossip.on_receipt)
