@@ -163,6 +163,16 @@ def test_ranks_read_their_part_of_what_others_left(by, name, count, whole, left)
         assert torch.equal(torch.cat(blocks, 1), all_.layout.block(all_.state.versions, g))
 
 
+def test_what_cannot_be_dealt_to_other_ranks_is_refused_and_no_damage(tmp_path):
+    more = [*LATE, "sweep.network.nodes=[8, 14]", "sweep.staleness.track=[5, 2]"]
+    chosen = config.to_dict(config.load(TINY, ["run.until=3", "run.mark_every=3", *more]))
+    done(None, chosen, str(tmp_path), halt=9)
+    path = newest_first(Inside(tmp_path))[0]
+    with pytest.raises(ValueError, match="ranks must be as many as before, 1, .* go on with 1 until") as refused:
+        list(held(path, 2, whole=True))
+    assert not isinstance(refused.value, DamageError)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_one_process_goes_on_from_what_two_ranks_left(name, left, tmp_path):
     place = shutil.copytree(left / "two" / name, tmp_path / "run")

@@ -137,9 +137,10 @@ def test_a_run_that_halts_leaves_no_thread_behind():
 
 
 def test_a_rank_that_fails_does_not_wait_for_what_others_would_tell():
-    released, told = threading.Event(), list[int]()
+    released, begun, told = threading.Event(), threading.Event(), list[int]()
 
     def tell(source: int, arrays: Sequence[np.ndarray] | None) -> Sequence[np.ndarray]:
+        begun.set()
         told.append(released.wait(30))  # the other rank waits elsewhere, for this one
         return arrays or ()
 
@@ -148,9 +149,12 @@ def test_a_rank_that_fails_does_not_wait_for_what_others_would_tell():
     with pytest.raises(ValueError, match="broken"), engine._lookahead(run.state, engine.begin().clocks) as made:
         made.window(0.7)
         made.window(1.4)
+        assert begun.wait(60)
         raise ValueError("broken")
     assert told == []
     released.set()
+    for worker in made.workers:
+        worker.close()
 
 
 def test_threads_end_that_were_there_when_memory_held_no_more_of_them(monkeypatch):
