@@ -171,7 +171,7 @@ def test_what_cannot_be_dealt_to_other_ranks_is_refused_and_no_damage(tmp_path, 
     path, plain = newest_first(Inside(tmp_path))[0], regrouping.owners
     assert len([*held(path, 2, whole=True)]) == 2
     monkeypatch.setattr(regrouping, "owners", lambda *given: plain(*given)[:-1])  # of one slot it is not known
-    with pytest.raises(ValueError, match="ranks must be as many as before, 1, .* go on with 1 until") as refused:
+    with pytest.raises(ValueError, match=r"ranks must be as many as before, 1, .* go on with 1 until") as refused:
         list(held(path, 2, whole=True))
     assert not isinstance(refused.value, DamageError)
 
