@@ -127,10 +127,15 @@ class BackgroundWorker:
         assert self.pool is not None
         return self.pool.submit(work, *arguments).result
 
-    def close(self, leave: bool = False) -> None:
-        """Waits for what is being done, and ends the thread; leave: what has not begun is left out."""
+    def close(self, leave: bool = False, wait: bool = True) -> None:
+        """Waits for what is being done, and ends the thread.
+
+        Args:
+            leave: whether what has not begun is left out.
+            wait: else the thread ends by itself, once what is being done is.
+        """
         if self.pool is not None:
-            self.pool.shutdown(cancel_futures=leave)
+            self.pool.shutdown(wait, cancel_futures=leave)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import math
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -346,7 +345,7 @@ class Engine:
             going, progress = observer.observe(progress), replace(progress, marks=1)
             if not going:
                 return progress
-        with closing(self._lookahead(state, progress.clocks)) as made:
+        with self._lookahead(state, progress.clocks) as made:
             for window, marked in self._windows(made, progress, observer):
                 if progress.done > window.steps:
                     raise ValueError(

@@ -110,9 +110,11 @@ class Lookahead(Generic[W]):
         self.timeline, self.clocks, self.schedule, self.prepare = timeline, clocks, schedule, prepare
         self.deal, self.number, self.host = deal, 0, BackgroundWorker()
         self.drawer, self.teller, self.makers = self.host, self.host, [self.host]
-        apart = [BackgroundWorker() for _ in range(2 + min(MAKERS, ahead - 1))] if ahead > 1 else []
-        if apart and all(worker.has_thread() for worker in apart):
-            self.drawer, self.teller, *self.makers = apart
+        self.workers = [self.host]
+        if ahead > 1:  # makers hand work to the host at once, each by its own thread: it must have its thread before
+            self.workers += [BackgroundWorker() for _ in range(2 + min(MAKERS, ahead - 1))]
+            if all(worker.has_thread() for worker in self.workers):
+                self.drawer, self.teller, *self.makers = self.workers[1:]
 
     def window(self, until: float) -> Callable[[], W]:
         """Returns what waits for the next window, up to a time [s], and gives it; what it is made of comes in order."""
@@ -149,7 +151,14 @@ class Lookahead(Generic[W]):
         found = self.deal.share(k, arrays)
         return self.prepare(events, clocks, Schedule(*found) if len(found) else None, self.host)
 
-    def close(self) -> None:
-        """Ends the threads. What has not begun is left out, but where other ranks wait for what it would tell them."""
-        for worker in dict.fromkeys((self.drawer, *self.makers, self.teller, self.host)):
-            worker.close(leave=self.deal is None)
+    def __enter__(self) -> "Lookahead[W]":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Ends the threads. What has not begun is left out, but where other ranks wait for what it would tell them.
+
+        Where this rank fails it tells them nothing more, nor waits for what they would tell: they may wait for it.
+        """
+        failed, dealt = kind is not None, self.deal is not None
+        for worker in (self.drawer, *self.makers, self.teller, *self.workers):
+            worker.close(leave=failed or not dealt, wait=not (failed and dealt))

@@ -18,6 +18,7 @@ from test_resume import TINY
 from batchednodes import config
 from batchednodes.algorithms.share import Share, dealt
 from batchednodes.config import Every
+from batchednodes.events.messages import regrouping
 from batchednodes.numerics.ranks import Ranks
 from batchednodes.results.checkpoints import checkpoint
 from batchednodes.results.checkpoints.checkpointer import Checkpointer
@@ -161,6 +162,18 @@ def test_ranks_read_their_part_of_what_others_left(by, name, count, whole, left)
             assert torch.equal(torch.cat(some, 1), lines(all_, field, g)), field
         blocks = [part.layout.block(part.state.versions, k) for part, k in parts]
         assert torch.equal(torch.cat(blocks, 1), all_.layout.block(all_.state.versions, g))
+
+
+def test_what_cannot_be_dealt_to_other_ranks_is_refused_and_no_damage(tmp_path, monkeypatch):
+    more = [*LATE, "sweep.network.nodes=[8, 14]", "sweep.staleness.track=[5, 2]"]
+    chosen = config.to_dict(config.load(TINY, ["run.until=3", "run.mark_every=3", *more]))
+    done(None, chosen, str(tmp_path), halt=9)
+    path, plain = newest_first(Inside(tmp_path))[0], regrouping.owners
+    assert len([*held(path, 2, whole=True)]) == 2
+    monkeypatch.setattr(regrouping, "owners", lambda *given: plain(*given)[:-1])  # of one slot it is not known
+    with pytest.raises(ValueError, match=r"ranks must be as many as before, 1, .* go on with 1 until") as refused:
+        list(held(path, 2, whole=True))
+    assert not isinstance(refused.value, DamageError)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -1,7 +1,7 @@
 """Windows made ahead, in threads and over ranks, are those that one thread makes, and runs are bit for bit the same."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -133,6 +133,39 @@ def test_a_run_that_halts_leaves_no_thread_behind():
     engine = replace(run.engine.divided(1, 3), timeline=replace(run.engine.timeline, networks=None))  # makes no events
     with pytest.raises(AttributeError):
         engine.run_(run.state, run.engine.begin(), Unobserved())
+    assert threading.active_count() == before
+
+
+def test_a_rank_that_fails_does_not_wait_for_what_others_would_tell():
+    released, begun, told = threading.Event(), threading.Event(), list[int]()
+
+    def tell(source: int, arrays: Sequence[np.ndarray] | None) -> Sequence[np.ndarray]:
+        begun.set()
+        told.append(released.wait(30))  # the other rank waits elsewhere, for this one
+        return arrays or ()
+
+    run = built()
+    engine = replace(run.engine.divided(1, 3), deal=Deal(0, 2, tell))
+    made = engine._lookahead(run.state, engine.begin().clocks)
+    for until in (0.7, 1.4):
+        made.window(until)
+    assert begun.wait(60)
+    made.__exit__(ValueError)
+    assert told == []
+    released.set()
+    for worker in made.workers:
+        worker.close()
+
+
+def test_threads_end_that_were_there_when_memory_held_no_more_of_them(monkeypatch):
+    before, run, asked = threading.active_count(), built(), list[int]()
+    plain = BackgroundWorker.has_thread
+    monkeypatch.setattr(BackgroundWorker, "has_thread", lambda w: asked.append(1) or (len(asked) < 4 and plain(w)))
+    engine = run.engine.divided(1, 3)
+    alive = engine._lookahead(run.state, engine.begin().clocks)
+    assert threading.active_count() == before + 3
+    with alive:
+        pass
     assert threading.active_count() == before
 
 

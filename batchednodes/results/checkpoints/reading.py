@@ -58,6 +58,8 @@ def load(path: Inside, device: torch.device, share: Share | None = None) -> Snap
     try:
         with ExitStack() as stack:
             return _Reader(stack, found, saids, share).snapshot(device)
+    except UncutError as error:
+        raise ValueError(f"{error}, got {path}") from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and exhausted(error):
             raise
@@ -72,6 +74,10 @@ def _check_cut(path: Inside, said: Said) -> None:
             f"checkpoint must say how {', '.join(sorted(more))} lie beside the models where ranks hold a network "
             f"together, got {path} of an older version; go on in one process until the next checkpoint"
         )
+
+
+class UncutError(Exception):
+    """A checkpoint that is whole, but cannot be dealt to these ranks."""
 
 
 @dataclass(frozen=True)
@@ -311,7 +317,7 @@ class _Reader:
         """Returns the network of each slot of a group, as far as it matters.
 
         Raises:
-            ValueError: it is not known of one.
+            UncutError: it is not known of one.
         """
         if slots is not None:
             return np.array(self.networks)[slots.network[rows[1]]]
@@ -324,7 +330,12 @@ class _Reader:
         assert clocks.in_flight is not None
         known = regrouping.owners(clocks.in_flight, self.sizes[networks])
         if known.size < rows[0].size:
-            raise ValueError("slots of messages are of networks with other sources; go on with as many ranks as before")
+            before = len(self.parts)
+            raise UncutError(
+                f"ranks must be as many as before, {before}, where a run with messages halted within a window and its "
+                f"networks track different numbers of sources; go on with {before} until the next checkpoint, or "
+                "give all networks the same staleness.track"
+            )
         return networks[known[: rows[0].size]]
 
     def _fill_(
