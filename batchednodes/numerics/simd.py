@@ -88,10 +88,13 @@ class Emitter:
 
     def fill(self, base: Any, place: Any) -> Any:
         """Returns a vector of equal numbers, the one at a place."""
+        return self.equal(self.builder.load(self.at(base, place, self.scalar, self.size)))
+
+    def equal(self, number: Any) -> Any:
+        """Returns a vector of equal numbers."""
         b, none = self.builder, ir.Constant(self.vector, ir.Undefined)
-        number = b.load(self.at(base, place, self.scalar, self.size))
-        equal = ir.Constant(ir.VectorType(_LANE, self.lanes), [0] * self.lanes)
-        return b.shuffle_vector(b.insert_element(none, number, _LANE(0)), none, equal)
+        places = ir.Constant(ir.VectorType(_LANE, self.lanes), [0] * self.lanes)
+        return b.shuffle_vector(b.insert_element(none, number, _LANE(0)), none, places)
 
     def add_product(self, total: Any, a: Any, b: Any) -> Any:
         """Returns total + a b, rounded once where the machine can."""

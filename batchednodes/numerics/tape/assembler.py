@@ -7,8 +7,10 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from batchednodes.numerics.fx_program import UntraceableError
+from batchednodes.numerics.tape import fusion
+from batchednodes.numerics.tape.instruction import Instruction, without_unread
 from batchednodes.numerics.tape.interpreter import OWN
-from batchednodes.numerics.tape.opcodes import CHANGING, MORE, OUT, SIZES, WIDTH, A, B, Op
+from batchednodes.numerics.tape.opcodes import CHANGING, FINISH, MORE, OUT, SIZES, WIDTH, A, B, C, Op
 from batchednodes.numerics.tape.strides import RANK, StridedView, favoured, loops, packed
 
 _LINE = 16
@@ -17,21 +19,6 @@ _LINE = 16
 
 _COPYING = 1.5
 """Cost of a number that is copied to another order, in vector instructions."""
-
-
-@dataclass(frozen=True)
-class _Instruction:
-    """One instruction before its places are known."""
-
-    op: Op
-    sizes: Sequence[int]
-    """Of its three loops."""
-    places: tuple[StridedView, StridedView, StridedView]
-    """Result and operands."""
-    strides: Sequence[Sequence[int]]
-    """Of the places, along the loops."""
-    number: float
-    more: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -52,7 +39,7 @@ class Code:
 class Writer:
     """Instructions that are added one after the other."""
 
-    instructions: list[_Instruction] = field(default_factory=list)
+    instructions: list[Instruction] = field(default_factory=list)
     """Those added so far, in the order in which they run."""
     blocks: list[tuple[int, bool]] = field(default_factory=list)
     """Size of each own block, and whether it holds integers; block k is base -1 - k."""
@@ -117,7 +104,7 @@ class Writer:
         given = iter([list(s) for s in strides])
         places = (out, a or missing, b or missing)
         lined = [next(given) if place is not None else zeros for place in (out, a, b)]
-        self.instructions.append(_Instruction(op, sizes, places, lined, number, more))
+        self.instructions.append(Instruction(op, sizes, places, lined, number, more))
 
     def copy(self, place: StridedView, order: Sequence[int] | None = None) -> StridedView:
         """Returns a copy in a new block, the last dimension of an order the innermost."""
@@ -186,7 +173,7 @@ class Writer:
 
     def code(self) -> Code:
         """Returns the finished tape, without what nobody reads: blocks share memory where no instruction needs both."""
-        self._drop_unread_()
+        self.instructions = fusion.fused(without_unread(self.instructions), lambda size: self.new((size,)).base)
         places, sizes = self._places()
         codes = np.zeros((len(self.instructions), WIDTH), np.int64)
         for code, one in zip(codes, self.instructions, strict=True):
@@ -195,22 +182,15 @@ class Writer:
                 base, first = places[place.base] if place.base < 0 else (OWN + place.base, 0)
                 code[at : at + 5] = base, first + place.offset, *strides
             code[MORE : MORE + len(one.more)] = one.more
+            if one.third is not None:
+                base, first = places[one.third.base] if one.third.base < 0 else (OWN + one.third.base, 0)
+                code[C : C + 3] = base, first + one.third.offset, one.apart
+            code[FINISH] = one.finish
         return Code(codes, np.array([one.number for one in self.instructions]), *sizes)
-
-    def _drop_unread_(self) -> None:
-        """Drops the instructions whose results nobody reads."""
-        read: set[int] = set()
-        kept: list[_Instruction] = []
-        for one in reversed(self.instructions):
-            out, *operands = one.places
-            if out.base >= 0 or out.base in read:
-                kept.append(one)
-                read.update(place.base for place in operands if place != out)
-        self.instructions = kept[::-1]
 
     def _places(self) -> tuple[dict[int, tuple[int, int]], tuple[int, int]]:
         """Returns base and first number of each block, and how many numbers and integers there are in all."""
-        ends = {place.base: q for q, one in enumerate(self.instructions) for place in one.places}
+        ends = {place.base: q for q, one in enumerate(self.instructions) for place in one.all_places}
         found: dict[int, tuple[int, int]] = {}
         live: list[tuple[int, int, bool, int]] = []  # first, after the last, integer, last instruction
         most = [0, 0]
