@@ -17,8 +17,8 @@ _LINE = 16
 """Numbers that a block of a tape's own numbers begins at a multiple of: cache lines of 64 bytes or more."""
 
 
-_COPYING = 1.5
-"""Cost of a number that is copied to another order, in vector instructions."""
+_COPYING, _ONE_BY_ONE = 0.25, 0.8
+"""Cost of a number that is copied to another order, in cycles: in square tiles, and where there are none."""
 
 
 @dataclass(frozen=True)
@@ -118,16 +118,19 @@ class Writer:
         same = all(a == b or n == 1 for a, b, n in zip(place.strides, wanted, place.shape, strict=True))
         return replace(place, strides=wanted) if same else self.copy(place, order)
 
-    def product(self, a: StridedView, b: StridedView, lanes: int) -> StridedView:
+    def product(self, a: StridedView, b: StridedView, lanes: int, turned: bool | None = None) -> StridedView:
         """Adds a matrix product, whose vectors lie along the columns of its result or, if that is faster, its rows.
 
         Args:
             a: first factor [m, k].
             b: second factor [k, n].
             lanes: numbers of a vector.
+            turned: whether the numbers that the result is added to lie along its rows; None: it is added to none.
         """
-        plain, turned = _cost(a, b, lanes), _cost(_turned(b), _turned(a), lanes)
-        if turned <= plain - (a.strides[1] == 1):  # where both are alike, examples lie side by side
+        moved = _ONE_BY_ONE * a.shape[0] * b.shape[1]
+        plain = _cost(a, b, lanes) + (moved if turned is True else 0)
+        other = _cost(_turned(b), _turned(a), lanes) + (moved if turned is False else 0)
+        if other <= plain - (a.strides[1] == 1):  # where both are alike, examples lie side by side
             return _turned(self._tile(_turned(b), _turned(a)))
         return self._tile(a, b)
 
@@ -222,7 +225,7 @@ def _turned(place: StridedView) -> StridedView:
 
 
 def _cost(a: StridedView, b: StridedView, lanes: int) -> float:
-    """Returns about how long a product takes whose vectors lie along the columns of b, in vector instructions."""
+    """Returns about how long a product takes whose vectors lie along the columns of b [cycles]."""
     (m, k), n = a.shape, b.shape[1]
-    copied = 0.0 if b.strides[1] == 1 or n == 1 else _COPYING * k * n
-    return m * k * -(-n // lanes) / 2 + copied
+    each = _COPYING if min(k, n) >= lanes else _ONE_BY_ONE
+    return m * k * -(-n // lanes) / 2 + (0.0 if b.strides[1] == 1 or n == 1 else each * k * n)
