@@ -96,6 +96,10 @@ class Emitter:
         places = ir.Constant(ir.VectorType(_LANE, self.lanes), [0] * self.lanes)
         return b.shuffle_vector(b.insert_element(none, number, _LANE(0)), none, places)
 
+    def constant(self, number: float) -> Any:
+        """Returns a vector of equal numbers that are known."""
+        return ir.Constant(self.vector, [number] * self.lanes)
+
     def add_product(self, total: Any, a: Any, b: Any) -> Any:
         """Returns total + a b, rounded once where the machine can."""
         product = self.builder.fmul(a, b, flags=("contract",))

@@ -24,12 +24,13 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
-_LOG2E = math.log2(math.e)
+LOG2E = math.log2(math.e)
+"""log2 e."""
 
-_HIGH_32, _LOW_32 = 0.693359375, math.log(2) - 0.693359375
-_HIGH_64 = 0.6931471803691238
-_LOW_64 = 1.9082149292705877e-10
-"""log 2 in two parts, the first with so few digits that its product by k is exact."""
+PARTS = {4: (0.693359375, math.log(2) - 0.693359375), 8: (0.6931471803691238, 1.9082149292705877e-10)}
+"""log 2 in two parts, the first with so few digits that its product by k is exact; by the bytes of a number."""
+
+(_HIGH_32, _LOW_32), (_HIGH_64, _LOW_64) = PARTS[4], PARTS[8]
 
 
 @intrinsic
@@ -69,7 +70,7 @@ def _power_of(k):  # noqa: ANN001, ANN202
 @no_type_check
 def _split(x):  # noqa: ANN001, ANN202
     """Returns k, r and e^r - 1, for x whose exp is neither 0 nor infinite."""
-    k = round(x * _LOG2E)
+    k = round(x * LOG2E)
     r = x - k * math.log(2)
     return k, r, math.expm1(r)
 
@@ -79,7 +80,7 @@ def _split(x):  # noqa: ANN001, ANN202
 def _split_of(x):  # noqa: ANN001, ANN202
     """Returns how to compile it."""
     if x == types.float32:
-        one, log2e, high, low = np.float32(1), np.float32(_LOG2E), np.float32(_HIGH_32), np.float32(_LOW_32)
+        one, log2e, high, low = np.float32(1), np.float32(LOG2E), np.float32(_HIGH_32), np.float32(_LOW_32)
         c2, c3, c4, c5, c6, c7 = (np.float32(1 / math.factorial(i)) for i in range(2, 8))
 
         @no_type_check
@@ -93,7 +94,7 @@ def _split_of(x):  # noqa: ANN001, ANN202
 
     @no_type_check
     def long(x):  # noqa: ANN001, ANN202
-        k = np.floor(x * _LOG2E + 0.5)
+        k = np.floor(x * LOG2E + 0.5)
         r = (x - k * _HIGH_64) - k * _LOW_64
         tail = d8 + r * (d9 + r * (d10 + r * (d11 + r * (d12 + r * d13))))
         return k, r, r + r * r * (d2 + r * (d3 + r * (d4 + r * (d5 + r * (d6 + r * (d7 + r * tail))))))

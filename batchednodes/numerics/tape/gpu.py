@@ -20,7 +20,7 @@ from torch import Tensor
 from batchednodes.numerics import devices
 from batchednodes.numerics.tape import gpu_kernel
 from batchednodes.numerics.tape.assembler import Code
-from batchednodes.numerics.tape.opcodes import BINARY, CHANGING, MORE, OUT, SIZES, A, B, Op
+from batchednodes.numerics.tape.opcodes import BINARY, CHANGING, FINISH, MORE, OUT, SIZES, A, B, C, Finish, Op
 from batchednodes.numerics.triton_kernels import jit, triton
 
 LARGEST = 96 << 10
@@ -141,14 +141,14 @@ def _kind(op: Op) -> str:
         return "rows"
     if op in (Op.PICK, Op.SAME):
         return "look"
-    if op == Op.ARGMAX or Op.LOG_SOFTMAX <= op <= Op.NORM_BACK:
+    if op == Op.ARGMAX or Op.LOG_SOFTMAX <= op <= Op.LABEL_BACK:
         return "along"
     return "map" if op < BINARY else "join" if op < CHANGING else "change"
 
 
 def _spelled(code: list[int], c: float) -> list[Any]:
     """Returns an instruction as the kernel takes it."""
-    op, sizes, more = Op(code[0]), code[SIZES : SIZES + 3], code[MORE:]
+    op, sizes, more = Op(code[0]), code[SIZES : SIZES + 3], code[MORE:FINISH]
     kind, out, a, b = _kind(op), *(code[at : at + 5] for at in (OUT, A, B))
     block = [_power(math.prod(sizes), 1, _BLOCK), 1, 1]
     if kind == "product":
@@ -166,7 +166,8 @@ def _spelled(code: list[int], c: float) -> list[Any]:
         block[0] = _power(math.prod(sizes), 1, _BLOCK)
         block[1] = min(_power(math.prod(turns), 1, _BLOCK), max(1, 4 * _BLOCK // block[0]))
         more = [*turns, *a[2:], *b[2:], *more[:2]]
-    return [op.name, kind, *sizes, *out, *a, *b, *more, *[0] * (_MORE - len(more)), c, *block]
+    last = [Finish(code[FINISH]).name, *code[C : C + 3]]
+    return [op.name, kind, *sizes, *out, *a, *b, *more, *[0] * (_MORE - len(more)), c, *block, *last]
 
 
 def _power(size: int, least: int, most: int) -> int:

@@ -31,7 +31,11 @@ NUMBER = constant(31)
 """Its number c."""
 BLOCK = constant(32)
 """Sizes of a block."""
-WIDTH = constant(35)
+FINISH = constant(35)
+"""What becomes of the sums of a product."""
+C = constant(36)
+"""Place of a third operand: its base, the numbers before its first one, and its stride along rows."""
+WIDTH = constant(39)
 """Of an instruction."""
 
 codes = constant(())
@@ -109,8 +113,22 @@ def _along(own, tensors, places, where, at: constexpr):  # noqa: ANN001, ANN202
         line, there = j < m, (k < d)[None, :]
         entry = j[:, None] * d + k[None, :] if inner else k[None, :] * m + j[:, None]
         live = line[:, None] & there
-        x = tl.load(a + entry, mask=live, other=0)
-        if op == "ARGMAX":
+        if op == "LABEL_BACK":
+            x = tl.load(_first(own, tensors, places, where, at + C) + entry, mask=live, other=0)
+        else:
+            x = tl.load(a + entry, mask=live, other=0)
+        if op == "LABEL" or op == "LABEL_BACK":
+            index = tl.load(b + j, mask=line, other=-1)[:, None]
+            known, own_label = (index >= 0) & (index < d), k[None, :] == index
+            if op == "LABEL":
+                y = tl.sum(tl.where(own_label, softmax("LOG_SOFTMAX", x, there), 0.0), 1)[:, None]
+                tl.store(o + entry, softmax("SOFTMAX", x, there), mask=live)
+                tl.store(o + d * m + j[:, None], tl.where(known, y, float("nan")), mask=line[:, None])
+            else:
+                g = codes[at + NUMBER] * tl.load(a + j * codes[at + A + 4], mask=line, other=0)[:, None]
+                g = tl.where(known, g, 0.0)
+                tl.store(o + entry, tl.where(own_label, g, 0.0) - x * g, mask=live)
+        elif op == "ARGMAX":
             x = tl.where(there, tl.where(x == x, x, float("inf")), float("-inf"))
             tl.store(o + j, tl.argmax(x, 1).to(tl.int64), mask=line)
         elif op == "NORM":
@@ -159,7 +177,25 @@ def _product(own, tensors, places, where, at: constexpr):  # noqa: ANN001, ANN20
                 y = tl.load(second, mask=(k < terms)[:, None] & (j < n)[None, :], other=0)
                 total = tl.dot(x, y, total, input_precision="ieee", out_dtype=o.dtype.element_ty)
             to = o + each * codes[at + OUT + 2] + i[:, None] * codes[at + OUT + 3] + j[None, :] * codes[at + OUT + 4]
-            tl.store(to, total, mask=(i < m)[:, None] & (j < n)[None, :])
+            live = (i < m)[:, None] & (j < n)[None, :]
+            tl.store(to, _finished(own, tensors, places, where, total, to, i, j, live, at), mask=live)
+
+
+@no_type_check
+def _finished(own, tensors, places, where, total, to, i, j, live, at: constexpr):  # noqa: ANN001, ANN202
+    """Returns what becomes of the sums of a tile, rows i and columns j."""
+    finish: constexpr = codes[at + FINISH]
+    d = _first(own, tensors, places, where, at + C) + i[:, None] * codes[at + C + 2]
+    y = total
+    if finish == "ADD_TO":
+        y = tl.load(to, mask=live, other=0) + codes[at + NUMBER] * total
+    elif finish == "RELU_BACK":
+        y = tl.where(tl.load(d + j[None, :], mask=live, other=0) <= 0, 0.0, total)
+    elif finish != "STORE":
+        y = total + tl.load(d, mask=(i < codes[at + SIZES + 1])[:, None], other=0)
+        if finish == "BIAS_RELU":
+            y = tl.where(y <= 0, 0.0, y)
+    return y
 
 
 @no_type_check
@@ -179,12 +215,14 @@ def _total(own, tensors, places, where, at: constexpr):  # noqa: ANN001, ANN202
             o + _offset(i, at + SIZES, at + OUT + 2),
             a + _offset(i, at + SIZES, at + A + 2),
         )
-        total = tl.load(to, mask=i < kept, other=0)
+        total = tl.zeros([block], o.dtype.element_ty)
         for first in range(0, summed, columns):
             k = first + tl.arange(0, columns)
             source = one[:, None] + _offset(k, at + MORE, at + MORE + 3)[None, :]
             total += tl.sum(tl.load(source, mask=(i < kept)[:, None] & (k < summed)[None, :], other=0), 1)
-        tl.store(to, total, mask=i < kept)
+        old = tl.load(to, mask=i < kept, other=0)
+        total = codes[at + NUMBER] * total
+        tl.store(to, total if codes[at + MORE + 9] else old + total, mask=i < kept)
 
 
 @no_type_check

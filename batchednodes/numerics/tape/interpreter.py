@@ -16,6 +16,7 @@ from numba.np.numpy_support import carray
 from batchednodes.numerics.intrinsics import claim, pointer
 from batchednodes.numerics.tape import ahead
 from batchednodes.numerics.tape.elementwise import OPTIONS, add_up, apply, change, gather, join
+from batchednodes.numerics.tape.labels import label, label_back
 from batchednodes.numerics.tape.lines import (
     gelu,
     gelu_back,
@@ -26,7 +27,7 @@ from batchednodes.numerics.tape.lines import (
 )
 from batchednodes.numerics.tape.matmul import BYTES, multiply
 from batchednodes.numerics.tape.opcodes import BINARY, CHANGING, FINISH, MORE, OUT, SIZES, WIDTH, A, B, C, Op
-from batchednodes.numerics.tape.softmax import argmax, label, label_back, softmax, softmax_back
+from batchednodes.numerics.tape.softmax import argmax, softmax, softmax_back
 from batchednodes.numerics.work_queue import LINE, home, piece
 
 PIECE = 1024
@@ -153,6 +154,12 @@ def _take(code, bases, size, number, missing):  # noqa: ANN001, ANN202
     count, long = code[SIZES + 2], code[MORE]
     o, a, b = _at(code, OUT, bases, size), _at(code, A, bases, size), _at(code, B, bases, 8)
     index = carray(pointer(b), count, np.int64)
+    if long == 1:
+        found, numbers = carray(pointer(o), count, number), carray(pointer(a), code[MORE + 1], number)
+        for e in range(count):
+            k = index[e]
+            found[np.uintp(e)] = numbers[np.uintp(k)] if 0 <= k < code[MORE + 1] else missing
+        return
     for e in range(count):
         line = carray(pointer(o + e * long * size), long, number)
         if 0 <= index[e] < code[MORE + 1]:
@@ -206,12 +213,12 @@ def _labels(op, code, bases, c, size, spares, number):  # noqa: ANN001, ANN202
     """Runs an operation on columns and their labels."""
     d, m = code[MORE], code[MORE + 1]
     o, a = _at(code, OUT, bases, size), carray(pointer(_at(code, A, bases, size)), d * m, number)
-    labels, out = carray(pointer(_at(code, B, bases, 8)), m, np.int64), carray(pointer(o), d * m, number)
+    labels = carray(pointer(_at(code, B, bases, 8)), m, np.int64)
     if op == Op.LABEL:
-        label(out, carray(pointer(o + d * m * size), m, number), a, labels, d, m, spares)
+        label(o, a, carray(pointer(o + d * m * size), m, number), labels, d, m, spares)
     else:
         p = carray(pointer(_at(code, C, bases, size)), d * m, number)
-        label_back(out, a, code[A + 4], labels, p, c, d, m, spares)
+        label_back(carray(pointer(o), d * m, number), a, code[A + 4], labels, p, c, d, m, spares)
 
 
 @njit(**OPTIONS)

@@ -79,65 +79,6 @@ def softmax_back(plain, o, a, b, d, m, spares):  # noqa: ANN001, ANN201
 
 @njit(**OPTIONS)
 @no_type_check
-def label(o, picked, a, labels, d, m, spares):  # noqa: ANN001, ANN201
-    """Writes softmax along the outer of two dimensions [d, m], and its logarithm at the label of each column.
-
-    That is not a number where there is no such label.
-    """
-    for first in range(0, m, spares.shape[1]):
-        n = min(spares.shape[1], m - first)
-        top, total, found = spares[0, :n], spares[1, :n], picked[first : first + n]
-        for i in range(n):
-            top[np.uintp(i)] = a[np.uintp(first + i)]
-            total[np.uintp(i)] = 0
-        for k in range(1, d):
-            at = np.uintp(k * m + first)
-            for i in range(n):
-                x, y = a[at + np.uintp(i)], top[np.uintp(i)]
-                top[np.uintp(i)] = x if x > y else y  # a NaN shows up below
-        for k in range(d):
-            at = np.uintp(k * m + first)
-            for i in range(n):
-                power = exp(a[at + np.uintp(i)] - top[np.uintp(i)])
-                total[np.uintp(i)] += power
-                o[at + np.uintp(i)] = power
-        for i in range(n):
-            k = labels[np.uintp(first + i)]
-            found[np.uintp(i)] = a[np.uintp(k * m + first + i)] - top[np.uintp(i)] if 0 <= k < d else np.nan
-        for i in range(n):
-            found[np.uintp(i)] -= log(total[np.uintp(i)])
-            total[np.uintp(i)] = 1 / total[np.uintp(i)]
-        for k in range(d):
-            at = np.uintp(k * m + first)
-            for i in range(n):
-                o[at + np.uintp(i)] *= total[np.uintp(i)]
-
-
-@njit(**OPTIONS)
-@no_type_check
-def label_back(o, a, step, labels, p, c, d, m, spares):  # noqa: ANN001, ANN201
-    """Writes the adjoint of the logarithm of softmax p at labels, applied to c times numbers a, which lie `step` apart.
-
-    It is 0 where there is no such label.
-    """
-    for first in range(0, m, spares.shape[1]):
-        n = min(spares.shape[1], m - first)
-        scale = spares[0, :n]
-        for i in range(n):
-            k = labels[np.uintp(first + i)]
-            scale[np.uintp(i)] = c * a[np.uintp((first + i) * step)] if 0 <= k < d else 0
-        for k in range(d):
-            at = np.uintp(k * m + first)
-            for i in range(n):
-                o[at + np.uintp(i)] = -(p[at + np.uintp(i)] * scale[np.uintp(i)])
-        for i in range(n):
-            k = labels[np.uintp(first + i)]
-            if 0 <= k < d:
-                o[np.uintp(k * m + first + i)] += scale[np.uintp(i)]
-
-
-@njit(**OPTIONS)
-@no_type_check
 def argmax(o, a, d, m, spares):  # noqa: ANN001, ANN201
     """Writes which number of each column is the largest, the first of equal ones; a NaN counts as larger than all."""
     for first in range(0, m, spares.shape[1]):
