@@ -60,7 +60,7 @@ def want(ahead, address, size, most):  # noqa: ANN001, ANN201
 @no_type_check
 def share(ahead, times):  # noqa: ANN001, ANN201
     """Says that all is asked for in so many times."""
-    total = 0
+    lines = 0
     for q in range(ahead[1]):
-        total += ahead[RANGES + 2 * q + 1] - ahead[RANGES + 2 * q]
-    ahead[0] = -(-total // (_LINE * max(1, times)))
+        lines += (ahead[RANGES + 2 * q + 1] - ahead[RANGES + 2 * q] + _LINE - 1) // _LINE
+    ahead[0] = -(-lines // max(1, times))

@@ -122,11 +122,13 @@ class Writer:
         """Adds a matrix product, whose vectors lie along the columns of its result or, if that is faster, its rows.
 
         Args:
-            a: first factor [m, k].
-            b: second factor [k, n].
+            a: first factor [m, k], or as many [g, m, k].
+            b: second factor [k, n], or [g, k, n].
             lanes: numbers of a vector.
             turned: whether the numbers that the result is added to lie along its rows; None: it is added to none.
         """
+        if len(a.shape) == 3:
+            return self._products(a, b, lanes)
         moved = _ONE_BY_ONE * a.shape[0] * b.shape[1]
         plain = _cost(a, b, lanes) + (moved if turned is True else 0)
         other = _cost(_turned(b), _turned(a), lanes) + (moved if turned is False else 0)
@@ -134,8 +136,8 @@ class Writer:
             return _turned(self._tile(_turned(b), _turned(a)))
         return self._tile(a, b)
 
-    def products(self, a: StridedView, b: StridedView, lanes: int) -> StridedView:
-        """Adds the products of as many matrices [k, m, l] and [k, l, n], like `product`."""
+    def _products(self, a: StridedView, b: StridedView, lanes: int) -> StridedView:
+        """Adds the products of as many matrices [g, m, k] and [g, k, n], like `product`."""
         first, second = a.without([0]), b.without([0])
         if _cost(_turned(second), _turned(first), lanes) <= _cost(first, second, lanes) - (a.strides[2] == 1):
             return self._tiles(b.permuted((0, 2, 1)), a.permuted((0, 2, 1))).permuted((0, 2, 1))

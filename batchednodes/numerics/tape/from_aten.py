@@ -12,10 +12,10 @@ import torch
 from torch import fx
 
 from batchednodes.numerics.fx_program import UntraceableError
-from batchednodes.numerics.tape import layers, pieces
+from batchednodes.numerics.tape import fx_nodes, layers, pieces
 from batchednodes.numerics.tape.assembler import Writer
 from batchednodes.numerics.tape.aten_names import CHANGES, JOINS, MAPS, SOFTMAX, VIEWS, with_number
-from batchednodes.numerics.tape.fx_nodes import added_turned, alpha, normalized_again, own_shape, row_dim, row_shape, shape_of
+from batchednodes.numerics.tape.fx_nodes import alpha, normalized_again, own_shape, row_dim, row_shape, shape_of
 from batchednodes.numerics.tape.matmul import BYTES
 from batchednodes.numerics.tape.opcodes import Op
 from batchednodes.numerics.tape.strides import StridedView, favoured, joining
@@ -209,10 +209,7 @@ class Translator:
 
     def _product(self, node: fx.Node, a: Any, b: Any) -> StridedView:
         first, second = self._place(a), self._place(b)
-        lanes = BYTES // self.dtype.itemsize
-        if len(first.shape) == 3:
-            return self.writer.products(first, second, lanes)
-        return self.writer.product(first, second, lanes, added_turned(node))
+        return self.writer.product(first, second, BYTES // self.dtype.itemsize, fx_nodes.added_turned(node))
 
     def _dims(self, node: fx.Node, dims: Sequence[int] | None) -> list[int]:
         """Returns the numbers of some dimensions of a node's first operand among those of a row; None: all."""

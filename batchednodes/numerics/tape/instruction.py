@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from batchednodes.numerics.tape.opcodes import CHANGING, Finish, Op
+from batchednodes.numerics.tape.opcodes import Finish, Op
 from batchednodes.numerics.tape.strides import StridedView
 
 
@@ -36,12 +36,6 @@ class Instruction:
     def reads(self) -> list[StridedView]:
         """The operands."""
         return [place for place in self.all_places[1:] if place != self.places[0]]
-
-    @property
-    def changes(self) -> bool:
-        """Whether what its result was before matters."""
-        adds = self.op == Op.TOTAL and not any(self.more) or self.finish == Finish.ADD_TO
-        return adds or CHANGING <= self.op < Op.TOTAL or self.op in (Op.CHOOSE, Op.SPREAD, Op.ADD_ROWS)
 
 
 def without_unread(instructions: Sequence[Instruction]) -> list[Instruction]:

@@ -38,8 +38,8 @@ INPUT = 4
 by which they are looked up, or 0."""
 
 _AHEAD = 3 << 18
-"""Bytes of the next row's numbers that are asked for while a row is worked on, at most: less than half of the cache that
-they go to [B]."""
+"""Bytes of the next row's numbers that are asked for while a row is worked on, at most: less than half of the cache
+that they go to [B]."""
 
 _AT_ONCE = 1 << 15
 """Those where all are asked for at once [B]."""

@@ -29,65 +29,76 @@ BYTES = _bytes()
 """Bytes of a vector [B]."""
 
 
-def _write_tile(emit: Emitter, rows: int, vectors: int, args: Sequence[Any], mask: Any) -> None:
+class _Tile:
     """Writes the code of a tile with the arguments of `tile` below; mask: of the numbers of a part; None: all."""
-    builder, (out, out_apart, a, a_apart, a_next, b, b_next, terms, _, finish, c, other, apart) = emit.builder, args
 
-    def load(base: Any, place: Any) -> Any:
-        return emit.load(base, place) if mask is None else emit.load_some(base, place, mask)
+    @no_type_check
+    def __init__(self, emit: Emitter, shape: tuple[int, int], args: Sequence[Any], mask: Any) -> None:
+        self.emit, self.builder, (self.rows, self.vectors), self.mask = emit, emit.builder, shape, mask
+        (self.out, self.out_apart, self.a, self.a_apart, self.a_next, self.b, self.b_next, self.terms, _,
+         self.finish, self.c, self.other, self.apart) = args  # fmt: skip
 
-    def term(k: Any, sums: list[Any]) -> list[Any]:
-        a_at, b_at = builder.mul(k, a_next), builder.mul(k, b_next)
-        values = [load(b, builder.add(b_at, INT(v * emit.lanes))) for v in range(vectors)]
-        factors = [emit.fill(a, builder.add(a_at, builder.mul(a_apart, INT(r)))) for r in range(rows)]
-        pairs = [(factor, value) for factor in factors for value in values]
-        return [emit.add_product(total, *pair) for total, pair in zip(sums, pairs, strict=True)]
+    def write(self) -> None:
+        """Writes sums, or what becomes of them."""
+        b, sums = self.builder, self._sums()
+        ways: list[tuple[Finish, Callable[[Any, int, int], Any]]] = [
+            (Finish.STORE, lambda total, *_: total),
+            (Finish.ADD_TO, self._added),
+            (Finish.BIAS, self._biased),
+            (Finish.BIAS_RELU, lambda *at: self._lifted(value := self._biased(*at), value)),
+            (Finish.RELU_BACK, lambda total, *at: self._lifted(total, self._load(self.other, self.apart, *at))),
+        ]
+        blocks, end = [b.append_basic_block() for _ in ways], b.append_basic_block()
+        switch = b.switch(self.finish, blocks[0])
+        for (finish, change), block in zip(ways, blocks, strict=True):
+            if finish != Finish.STORE:
+                switch.add_case(INT(int(finish)), block)
+            b.position_at_end(block)
+            for i, total in enumerate(sums):
+                row, v = divmod(i, self.vectors)
+                self._store(change(total, row, v), row, v)
+            b.branch(end)
+        b.position_at_end(end)
 
-    zero = ir.Constant(emit.vector, None)
-    sums = emit.loop(terms, [zero] * (rows * vectors), term)
+    def _sums(self) -> list[Any]:
+        """Returns the sums, row by row."""
+        b, emit = self.builder, self.emit
 
-    def write(change: Callable[[Any, int, int], Any]) -> None:
-        for i, total in enumerate(sums):
-            row, v = divmod(i, vectors)
-            place = builder.add(builder.mul(out_apart, INT(row)), INT(v * emit.lanes))
-            if mask is None:
-                emit.store(change(total, row, v), out, place)
-            else:
-                emit.store_some(change(total, row, v), out, place, mask)
+        def term(k: Any, sums: list[Any]) -> list[Any]:
+            a_at, b_at = b.mul(k, self.a_next), b.mul(k, self.b_next)
+            values = [self._load(self.b, b_at, 1, v) for v in range(self.vectors)]
+            factors = [emit.fill(self.a, b.add(a_at, b.mul(self.a_apart, INT(r)))) for r in range(self.rows)]
+            pairs = [(factor, value) for factor in factors for value in values]
+            return [emit.add_product(total, *pair) for total, pair in zip(sums, pairs, strict=True)]
 
-    def own(row: int, v: int) -> Any:
-        return load(out, builder.add(builder.mul(out_apart, INT(row)), INT(v * emit.lanes)))
+        return emit.loop(self.terms, [emit.constant(0.0)] * (self.rows * self.vectors), term)
 
-    def beside(row: int, v: int) -> Any:
-        return load(other, builder.add(builder.mul(apart, INT(row)), INT(v * emit.lanes)))
+    def _at(self, apart: Any, row: int, v: int) -> Any:
+        """Returns the place of a vector of a row, where rows lie apart."""
+        return self.builder.add(self.builder.mul(apart, INT(row)), INT(v * self.emit.lanes))
 
-    def biased(total: Any, row: int, _: int) -> Any:
-        return builder.fadd(total, emit.fill(other, builder.mul(apart, INT(row))))
+    def _load(self, base: Any, apart: Any, row: int, v: int) -> Any:
+        place = self._at(apart, row, v)
+        return self.emit.load(base, place) if self.mask is None else self.emit.load_some(base, place, self.mask)
 
-    def lifted(value: Any, by: Any) -> Any:
-        return builder.select(builder.fcmp_ordered("<=", by, zero), zero, value)
+    def _store(self, value: Any, row: int, v: int) -> None:
+        place = self._at(self.out_apart, row, v)
+        if self.mask is None:
+            self.emit.store(value, self.out, place)
+        else:
+            self.emit.store_some(value, self.out, place, self.mask)
 
-    def rectified(total: Any, row: int, v: int) -> Any:
-        value = biased(total, row, v)
-        return lifted(value, value)
+    def _added(self, total: Any, row: int, v: int) -> Any:
+        old, c = self._load(self.out, self.out_apart, row, v), self.emit.equal(self.c)
+        return self.builder.fadd(old, self.builder.fmul(c, total))
 
-    ways: dict[Finish, Callable[[Any, int, int], Any]] = {
-        Finish.ADD_TO: lambda total, row, v: builder.fadd(own(row, v), builder.fmul(emit.equal(c), total)),
-        Finish.BIAS: biased,
-        Finish.BIAS_RELU: rectified,
-        Finish.RELU_BACK: lambda total, row, v: lifted(total, beside(row, v)),
-    }
-    end = builder.append_basic_block()
-    blocks = {way: builder.append_basic_block() for way in ways}
-    plain = builder.append_basic_block()
-    switch = builder.switch(finish, plain)
-    for way, block in blocks.items():
-        switch.add_case(INT(int(way)), block)
-    for block, change in [(plain, lambda total, *_: total), *((blocks[way], ways[way]) for way in ways)]:
-        builder.position_at_end(block)
-        write(change)
-        builder.branch(end)
-    builder.position_at_end(end)
+    def _biased(self, total: Any, row: int, _: int) -> Any:
+        return self.builder.fadd(total, self.emit.fill(self.other, self.builder.mul(self.apart, INT(row))))
+
+    def _lifted(self, value: Any, by: Any) -> Any:
+        """Returns a value, or zero where another one is not above it."""
+        zero = self.emit.constant(0.0)
+        return self.builder.select(self.builder.fcmp_ordered("<=", by, zero), zero, value)
 
 
 def _tile(rows: int, vectors: int, partly: bool) -> Any:
@@ -112,7 +123,7 @@ def _tile(rows: int, vectors: int, partly: bool) -> Any:
         @no_type_check
         def code(context: Any, builder: Any, _: Any, args: Sequence[Any]) -> Any:
             emit = Emitter(context, builder, number, BYTES)
-            _write_tile(emit, rows, vectors, args, emit.first(args[8]) if partly else None)
+            _Tile(emit, (rows, vectors), args, emit.first(args[8]) if partly else None).write()
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 10, number, *[types.intp] * 2), code
@@ -163,19 +174,15 @@ def _wide(rows, to, out_apart, source, a_apart, a_next, b, b_next, terms, finish
 @njit(inline="always", nogil=True, cache=True)
 @no_type_check
 def _some(left, part):  # noqa: ANN001, ANN202
-    """Returns how many of the rows that are left are computed next."""
+    """Returns how many of the rows that are left are computed next: not so few at last that a core waits for sums."""
     if part:
         return 8 if left >= 8 else 4 if left >= 4 else 2 if left >= 2 else 1
-    if left < 8 or left >= 16:
-        return min(left, 8)
-    return left - left // 2 if left > 8 else 8  # few rows keep a core waiting
+    return left - left // 2 if 8 < left < 16 else min(left, 8)
 
 
 @njit(nogil=True, cache=True)
 @no_type_check
-def multiply(  # noqa: ANN201, PLR0913
-    out, out_apart, a, a_apart, a_next, b, b_next, m, n, terms, size, c, finish, other, apart, next_row  # noqa: ANN001
-):
+def multiply(out, out_apart, a, a_apart, a_next, b, b_next, m, n, terms, size, c, finish, other, apart, next_row):  # noqa: ANN001, ANN201
     """Writes a product, or what becomes of its sums.
 
     Args:
