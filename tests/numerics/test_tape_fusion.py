@@ -163,4 +163,5 @@ def test_all_of_the_next_row_is_asked_for_in_so_many_times_and_no_more_than_that
             ahead.ask(later)
         ranges = later[ahead.RANGES :].reshape(-1, 2)
         assert (ranges[:, 0] == ranges[:, 1]).all()
-        assert ranges[:, 1].tolist() == [first + min(size, max(0, most - sum(sizes[:k]))) for k, size in enumerate(sizes)]
+        before = [sum(sizes[:k]) for k in range(len(sizes))]
+        assert ranges[:, 1].tolist() == [first + min(n, max(0, most - m)) for n, m in zip(sizes, before, strict=True)]

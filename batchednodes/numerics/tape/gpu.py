@@ -47,6 +47,9 @@ _LINE = 32
 _LEAST = 16
 """Rows, columns and terms of a tile, at least: those of a GPU's instructions."""
 
+_LINED = ("along", "label")
+"""What runs operations whose blocks have whole lines."""
+
 _COUNTED, _PROGRAM = {"whole": 0, "looked up": 1, "steps": 3}, 2
 """What counts the rows of a tensor, see `gpu_kernel.run`; and of the memory of programs."""
 
@@ -55,7 +58,7 @@ def fits(code: Code, dtype: torch.dtype) -> bool:
     """Returns whether a tape is soon compiled, and keeps numbers of a type in caches, with whole lines in a block."""
     if triton is None or len(code.instructions) > MOST or code.reals * dtype.itemsize > LARGEST:
         return False
-    lines = [code[MORE] for code in code.instructions if _kind(Op(code[0])) == "along"]
+    lines = [code[MORE] for code in code.instructions if _kind(Op(code[0])) in _LINED]
     return max(lines, default=0) <= LONGEST
 
 
@@ -141,7 +144,9 @@ def _kind(op: Op) -> str:
         return "rows"
     if op in (Op.PICK, Op.SAME):
         return "look"
-    if op == Op.ARGMAX or Op.LOG_SOFTMAX <= op <= Op.LABEL_BACK:
+    if op in (Op.LABEL, Op.LABEL_BACK):
+        return "label"
+    if op == Op.ARGMAX or Op.LOG_SOFTMAX <= op <= Op.NORM_BACK:
         return "along"
     return "map" if op < BINARY else "join" if op < CHANGING else "change"
 
@@ -153,7 +158,7 @@ def _spelled(code: list[int], c: float) -> list[Any]:
     block = [_power(math.prod(sizes), 1, _BLOCK), 1, 1]
     if kind == "product":
         block = [*(_power(size, _LEAST, _TILE) for size in sizes[1:]), _power(more[0], _LEAST, _TERMS)]
-    elif kind == "along":
+    elif kind in _LINED:
         d = _power(more[0], 1, LONGEST)
         block = [max(1, min(_power(more[1], 1, _BLOCK), 4 * _BLOCK // d)), d, 1]
         more = [*more[:2], 1] if op in (Op.NORM, Op.NORM_BACK) else more

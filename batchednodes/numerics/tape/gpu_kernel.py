@@ -113,22 +113,8 @@ def _along(own, tensors, places, where, at: constexpr):  # noqa: ANN001, ANN202
         line, there = j < m, (k < d)[None, :]
         entry = j[:, None] * d + k[None, :] if inner else k[None, :] * m + j[:, None]
         live = line[:, None] & there
-        if op == "LABEL_BACK":
-            x = tl.load(_first(own, tensors, places, where, at + C) + entry, mask=live, other=0)
-        else:
-            x = tl.load(a + entry, mask=live, other=0)
-        if op == "LABEL" or op == "LABEL_BACK":
-            index = tl.load(b + j, mask=line, other=-1)[:, None]
-            known, own_label = (index >= 0) & (index < d), k[None, :] == index
-            if op == "LABEL":
-                y = tl.sum(tl.where(own_label, softmax("LOG_SOFTMAX", x, there), 0.0), 1)[:, None]
-                tl.store(o + entry, softmax("SOFTMAX", x, there), mask=live)
-                tl.store(o + d * m + j[:, None], tl.where(known, y, float("nan")), mask=line[:, None])
-            else:
-                g = codes[at + NUMBER] * tl.load(a + j * codes[at + A + 4], mask=line, other=0)[:, None]
-                g = tl.where(known, g, 0.0)
-                tl.store(o + entry, tl.where(own_label, g, 0.0) - x * g, mask=live)
-        elif op == "ARGMAX":
+        x = tl.load(a + entry, mask=live, other=0)
+        if op == "ARGMAX":
             x = tl.where(there, tl.where(x == x, x, float("inf")), float("-inf"))
             tl.store(o + j, tl.argmax(x, 1).to(tl.int64), mask=line)
         elif op == "NORM":
@@ -144,6 +130,31 @@ def _along(own, tensors, places, where, at: constexpr):  # noqa: ANN001, ANN202
             tl.store(o + entry, softmax(op, x, there), mask=live)
         else:
             tl.store(o + entry, softmax_back(op, x, tl.load(b + entry, mask=live, other=0)), mask=live)
+
+
+@no_type_check
+def _labels(own, tensors, places, where, at: constexpr):  # noqa: ANN001, ANN202
+    """Runs an operation on columns and their labels, which lie without gaps: some columns at a time."""
+    block: constexpr = codes[at + BLOCK]
+    numbers: constexpr = codes[at + BLOCK + 1]
+    d: constexpr = codes[at + MORE]
+    m: constexpr = codes[at + MORE + 1]
+    o, a = _first(own, tensors, places, where, at + OUT), _first(own, tensors, places, where, at + A)
+    b, p = _first(own, tensors, places, where, at + B), _first(own, tensors, places, where, at + C)
+    for begin in range(0, m, block):
+        j, k = (begin + tl.arange(0, block))[:, None], tl.arange(0, numbers)[None, :]
+        index = tl.load(b + j, mask=j < m, other=-1)
+        live, there, known = (j < m) & (k < d), k < d, (index >= 0) & (index < d)
+        entry = k * m + j
+        if codes[at] == "LABEL":
+            x = tl.load(a + entry, mask=live, other=0)
+            y = tl.sum(tl.where(k == index, softmax("LOG_SOFTMAX", x, there), 0.0), 1)[:, None]
+            tl.store(o + entry, softmax("SOFTMAX", x, there), mask=live)
+            tl.store(o + d * m + j, tl.where(known, y, float("nan")), mask=j < m)
+        else:
+            g = codes[at + NUMBER] * tl.load(a + j * codes[at + A + 4], mask=known, other=0)
+            back = tl.where(k == index, g, 0.0) - tl.load(p + entry, mask=live, other=0) * g
+            tl.store(o + entry, tl.where(known, back, 0.0), mask=live)
 
 
 @no_type_check
@@ -295,6 +306,8 @@ def _instruction(own, tensors, places, where, at: constexpr):  # noqa: ANN001, A
         _spread(own, tensors, places, where, at)
     elif kind == "rows":
         _rows(own, tensors, places, where, at)
+    elif kind == "label":
+        _labels(own, tensors, places, where, at)
     elif kind == "along":
         _along(own, tensors, places, where, at)
     else:
