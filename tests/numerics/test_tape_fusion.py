@@ -37,7 +37,7 @@ def test_a_step_of_a_perceptron_has_no_instructions_between_its_products():
     }  # fmt: skip
     assert counted["LABEL"] == counted["LABEL_BACK"] == 1
     assert counted["TOTAL"] == 3  # gradients of biases, and the loss
-    assert not {"FILL", "SCALE", "ADD", "RELU", "ADD_TO", "PICK", "SPREAD"} & set(counted)
+    assert not {"FILL", "SCALE", "ADD", "RELU", "PICK", "SPREAD"} & set(counted)
 
 
 def one_by_one(monkeypatch, *arguments, **more):

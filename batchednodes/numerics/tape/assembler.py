@@ -16,6 +16,8 @@ from batchednodes.numerics.tape.strides import RANK, StridedView, favoured, loop
 _LINE = 16
 """Numbers that a block of a tape's own numbers begins at a multiple of: cache lines of 64 bytes or more."""
 
+_SHORT = 8
+"""Numbers of a line below which a product is copied to lines of its other dimension, unless it is added to numbers."""
 
 _COPYING, _ONE_BY_ONE = 0.25, 0.8
 """Cost of a number that is copied to another order, in cycles: in square tiles, and where there are none."""
@@ -133,8 +135,14 @@ class Writer:
         plain = _cost(a, b, lanes) + (moved if turned is True else 0)
         other = _cost(_turned(b), _turned(a), lanes) + (moved if turned is False else 0)
         if other <= plain - (a.strides[1] == 1):  # where both are alike, examples lie side by side
-            return _turned(self._tile(_turned(b), _turned(a)))
-        return self._tile(a, b)
+            a, b, back = _turned(b), _turned(a), True
+        else:
+            back = False
+        out = self._tile(a, b)
+        m, n = out.shape
+        if turned is None and n < m and n < _SHORT:
+            out = self.copy(out, (1, 0))  # long lines for what follows
+        return _turned(out) if back else out
 
     def _products(self, a: StridedView, b: StridedView, lanes: int) -> StridedView:
         """Adds the products of as many matrices [g, m, k] and [g, k, n], like `product`."""
@@ -159,7 +167,7 @@ class Writer:
         out = self.new((m, n))
         strides = [[0, n, 1], [0, a.strides[0], 0], [0, 0, 1]]
         self.put(Op.PRODUCT, (1, m, n), out, a, b, strides, more=(k, a.strides[1], b.strides[0]))
-        return self.copy(out, (1, 0)) if n < m and n < 8 else out  # long lines for what follows
+        return out
 
     def total(self, place: StridedView, along: Sequence[int]) -> StridedView:
         """Adds a sum along some dimensions, which keep size 1; returns its place."""

@@ -232,6 +232,8 @@ def _finished(product: Instruction, one: Instruction, k: int) -> Instruction | N
         return None
     i, j = dims if lie == [(m, n), (n, 1)] else dims[::-1]
     third = one.places[3 - k] if one.op in (Op.ADD, Op.RELU_BACK) else None
+    if third is not None and third.base == sums.base:
+        return None
     finish = _way(product.finish, one, None if third is None else third.strides[j])
     if finish is None or out.strides[j] != 1 or any(_meet(place, out) for place in product.reads):
         return None
