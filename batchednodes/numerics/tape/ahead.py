@@ -11,7 +11,7 @@ from typing import no_type_check
 import numpy as np
 from numba import njit
 
-from batchednodes.numerics.intrinsics import fetch
+from batchednodes.numerics.intrinsics import fetch_near
 
 _LINE = 64
 """Bytes of a cache line [B]."""
@@ -30,7 +30,7 @@ def ask(ahead):  # noqa: ANN001, ANN201
         first = ahead[at]
         last = min(ahead[at + 1], first + lines * _LINE)
         for address in range(first, last, _LINE):
-            fetch(address)
+            fetch_near(address)
         lines -= (last - first + _LINE - 1) // _LINE
         ahead[at] = last
         if last == ahead[at + 1]:
