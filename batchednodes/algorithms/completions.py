@@ -40,7 +40,7 @@ def complete_(
         with devices.using(losses.device):
             _COMPLETE[(-(-nodes.numel() // _BLOCK),)](*tensors, nodes.numel(), state.versions.numel() > 0, _BLOCK)
         return
-    if devices.is_cuda(losses.device) or not np.isfinite(losses.numpy()).all():  # few operations: waves are small
+    if devices.is_cuda(losses.device) or not np.isfinite(losses.float().numpy()).all():  # waves are small
         state.diverged_at.scatter_reduce_(0, nodes, torch.where(losses.isfinite(), torch.inf, times), "amin")
     if state.versions.numel():
         places = own.index_select(0, nodes)
