@@ -8,6 +8,7 @@ Notation: w updates of a wave, i node, t time, N versions.
 
 from typing import no_type_check
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
@@ -39,7 +40,8 @@ def complete_(
         with devices.using(losses.device):
             _COMPLETE[(-(-nodes.numel() // _BLOCK),)](*tensors, nodes.numel(), state.versions.numel() > 0, _BLOCK)
         return
-    state.diverged_at.scatter_reduce_(0, nodes, torch.where(losses.isfinite(), torch.inf, times), "amin")
+    if devices.is_cuda(losses.device) or not np.isfinite(losses.float().numpy()).all():  # waves are small
+        state.diverged_at.scatter_reduce_(0, nodes, torch.where(losses.isfinite(), torch.inf, times), "amin")
     if state.versions.numel():
         places = own.index_select(0, nodes)
         count_(state.versions, places)

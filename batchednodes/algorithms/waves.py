@@ -37,7 +37,7 @@ from batchednodes.events.messages.records import JOINED
 from batchednodes.models.feed import Drawn
 from batchednodes.models.problem import Problem
 from batchednodes.numerics.memory import Chunk, send
-from batchednodes.numerics.rows import write_
+from batchednodes.numerics.rows import some, write_
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class Waves:
 
         def rates(part: slice) -> Hyperparameters:
             kept = {name: state.fields[name].index_select(0, rows[part]) for name in self.kept}
-            return self.rates.of(nodes[part], None if factor is None else factor[part], kept)
+            return self.rates.of(some(nodes, part), None if factor is None else factor[part], kept)
 
         lie = state.read is None and self.rates.proximal is None  # updates begin from rows where they lie
         replays = lie and self.descent.graphs is not None and factor is None
@@ -178,7 +178,7 @@ class Waves:
             self.chunk.run_(
                 rows.numel(),
                 drawn,
-                lambda k, index: self._descend_(state, rows[k], nodes[k], times[k], index, rates(k)),
+                lambda k, index: self._descend_(state, *(some(t, k) for t in (rows, nodes, times)), index, rates(k)),
             )
         else:
             self.chunk.run_(

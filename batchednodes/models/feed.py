@@ -20,6 +20,7 @@ from batchednodes.data.minibatches import Sampler
 from batchednodes.data.sources.mapped import MappedRows
 from batchednodes.models.dropout import mixed, stepped
 from batchednodes.numerics.memory import sendable
+from batchednodes.numerics.rows import some
 
 _AUGMENTED = 0x2545F4914F6CDD1D
 """What the key of a minibatch step is shifted by, once for each augmentation: dropout draws by the key itself."""
@@ -84,7 +85,7 @@ class Drawn:
     """Their features [w, s, b, ...] in memory of the host that goes to the device at once; None: they are there."""
 
     def __getitem__(self, part: slice) -> "Drawn":
-        return Drawn(self.index[part], None if self.features is None else self.features[part])
+        return Drawn(some(self.index, part), None if self.features is None else some(self.features, part))
 
 
 @dataclass(frozen=True, eq=False)

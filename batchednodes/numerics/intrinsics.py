@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 
 _INT32 = ir.IntType(32)
 _PREFETCH = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, _INT32, _INT32, _INT32])
-"""Arguments: address, 0 to read, 3 to keep it in all caches, 1 for data."""
+"""Arguments: address, 0 to read, which caches, 1 for data."""
 
 
 @no_type_check
@@ -23,6 +23,13 @@ def _place(context, builder, signature, args):  # noqa: ANN001, ANN202
     return builder.gep(array.data, [index])
 
 
+@no_type_check
+def _prefetch(builder, place, caches):  # noqa: ANN001, ANN202
+    """Asks for the cache line of an address; caches: 3 for all of them, 2 for all but the first."""
+    function = cgutils.get_or_insert_function(builder.module, _PREFETCH, "llvm.prefetch.p0i8")
+    builder.call(function, [place, _INT32(0), _INT32(caches), _INT32(1)])
+
+
 @intrinsic
 @no_type_check
 def fetch(typing, array, index):  # noqa: ANN001, ANN201
@@ -31,11 +38,23 @@ def fetch(typing, array, index):  # noqa: ANN001, ANN201
     @no_type_check
     def generate(context, builder, signature, args):  # noqa: ANN001, ANN202
         place = builder.bitcast(_place(context, builder, signature, args), cgutils.voidptr_t)
-        prefetch = cgutils.get_or_insert_function(builder.module, _PREFETCH, "llvm.prefetch.p0i8")
-        builder.call(prefetch, [place, _INT32(0), _INT32(3), _INT32(1)])
+        _prefetch(builder, place, 3)
         return context.get_dummy_value()
 
     return types.void(array, index), generate
+
+
+@intrinsic
+@no_type_check
+def fetch_near(typing, address):  # noqa: ANN001, ANN201
+    """Asks for the cache line of an address, int64, but not for the cache next to the core, which is small."""
+
+    @no_type_check
+    def generate(context, builder, signature, args):  # noqa: ANN001, ANN202
+        _prefetch(builder, builder.inttoptr(args[0], cgutils.voidptr_t), 2)
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
 
 
 @intrinsic

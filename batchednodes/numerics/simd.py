@@ -88,10 +88,13 @@ class Emitter:
 
     def fill(self, base: Any, place: Any) -> Any:
         """Returns a vector of equal numbers, the one at a place."""
+        return self.repeated(self.builder.load(self.at(base, place, self.scalar, self.size)))
+
+    def repeated(self, number: Any) -> Any:
+        """Returns the vector of equal numbers that are known when the code runs."""
         b, none = self.builder, ir.Constant(self.vector, ir.Undefined)
-        number = b.load(self.at(base, place, self.scalar, self.size))
-        equal = ir.Constant(ir.VectorType(_LANE, self.lanes), [0] * self.lanes)
-        return b.shuffle_vector(b.insert_element(none, number, _LANE(0)), none, equal)
+        places = ir.Constant(ir.VectorType(_LANE, self.lanes), [0] * self.lanes)
+        return b.shuffle_vector(b.insert_element(none, number, _LANE(0)), none, places)
 
     def equal(self, number: float) -> Any:
         """Returns the vector of equal numbers that are known."""

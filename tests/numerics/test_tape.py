@@ -19,11 +19,12 @@ from batchednodes.models.losses import choose
 from batchednodes.models.stacked import Stack
 from batchednodes.numerics.fx_program import UntraceableError
 from batchednodes.numerics.tape import record
+from batchednodes.numerics.tape.ahead import RANGES
 from batchednodes.numerics.tape.assembler import Writer
 from batchednodes.numerics.tape.elementary import erf, exp, expm1, log, log1p, tanh
 from batchednodes.numerics.tape.elementwise import gather
 from batchednodes.numerics.tape.matmul import multiply
-from batchednodes.numerics.tape.opcodes import Op
+from batchednodes.numerics.tape.opcodes import Finish, Op
 from batchednodes.numerics.tape.strides import StridedView, loops, packed
 from batchednodes.simulation.build import assembly
 from batchednodes.simulation.planning.plan import plan
@@ -316,7 +317,8 @@ def test_products_of_all_sizes_write_their_result_and_nothing_else(number):
     for m, n, k in itertools.product([1, 2, 3, 7, 8, 13, 16], [1, 2, 7, 8, 9, 16, 31, 33, 64, 70], [0, 1, 5]):
         a, b = draw.standard_normal((k, m)).astype(number), draw.standard_normal((k, n)).astype(number)
         out = np.full((m + 1, n + 3), 7, number)
-        multiply(out.ctypes.data, n + 3, a.ctypes.data, 1, m, b.ctypes.data, n, m, n, k, out.itemsize, number(0))
+        multiply(out.ctypes.data, n + 3, a.ctypes.data, 1, m, b.ctypes.data, n, m, n, k, out.itemsize, number(0),
+                 int(Finish.STORE), 0, 0, np.zeros(RANGES, np.int64))  # fmt: skip
         # k terms, each rounded once; NumPy's are rounded in another order
         assert np.allclose(out[:m, :n], a.T @ b, rtol=0, atol=10 * k * np.finfo(number).eps)
         assert (out[m:] == 7).all()

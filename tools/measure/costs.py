@@ -56,7 +56,7 @@ def tracking(n: int, device: torch.device, repeats: int) -> dict[str, Any]:
     return {"track: all, cost over none": ratios(speed["none"], speed["all"])}
 
 
-def events(n: int, device: torch.device, repeats: int, few: int = 1_000, count: int = 2_000_000) -> dict[str, Any]:
+def events(n: int, device: torch.device, repeats: int, few: int = 1_000, count: int = 1_000_000) -> dict[str, Any]:
     """Returns the time of an event of rate 1, untracked, over that of a thousand nodes, from runs of about as many.
 
     Each run is built once, and goes from its begin to its end again and again.

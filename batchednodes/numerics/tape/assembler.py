@@ -7,31 +7,20 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from batchednodes.numerics.fx_program import UntraceableError
+from batchednodes.numerics.tape import fusion
+from batchednodes.numerics.tape.instruction import Instruction, without_unread
 from batchednodes.numerics.tape.interpreter import OWN
-from batchednodes.numerics.tape.opcodes import CHANGING, MORE, OUT, SIZES, WIDTH, A, B, Op
+from batchednodes.numerics.tape.opcodes import CHANGING, FINISH, MORE, OUT, SIZES, WIDTH, A, B, C, Op
 from batchednodes.numerics.tape.strides import RANK, StridedView, favoured, loops, packed
 
 _LINE = 16
 """Numbers that a block of a tape's own numbers begins at a multiple of: cache lines of 64 bytes or more."""
 
+_SHORT = 8
+"""Numbers of a line below which a product is copied to lines of its other dimension, unless it is added to numbers."""
 
-_COPYING = 1.5
-"""Cost of a number that is copied to another order, in vector instructions."""
-
-
-@dataclass(frozen=True)
-class _Instruction:
-    """One instruction before its places are known."""
-
-    op: Op
-    sizes: Sequence[int]
-    """Of its three loops."""
-    places: tuple[StridedView, StridedView, StridedView]
-    """Result and operands."""
-    strides: Sequence[Sequence[int]]
-    """Of the places, along the loops."""
-    number: float
-    more: Sequence[int]
+_COPYING, _ONE_BY_ONE = 0.25, 0.8
+"""Cost of a number that is copied to another order, in cycles: in square tiles, and where there are none."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +41,7 @@ class Code:
 class Writer:
     """Instructions that are added one after the other."""
 
-    instructions: list[_Instruction] = field(default_factory=list)
+    instructions: list[Instruction] = field(default_factory=list)
     """Those added so far, in the order in which they run."""
     blocks: list[tuple[int, bool]] = field(default_factory=list)
     """Size of each own block, and whether it holds integers; block k is base -1 - k."""
@@ -117,7 +106,7 @@ class Writer:
         given = iter([list(s) for s in strides])
         places = (out, a or missing, b or missing)
         lined = [next(given) if place is not None else zeros for place in (out, a, b)]
-        self.instructions.append(_Instruction(op, sizes, places, lined, number, more))
+        self.instructions.append(Instruction(op, sizes, places, lined, number, more))
 
     def copy(self, place: StridedView, order: Sequence[int] | None = None) -> StridedView:
         """Returns a copy in a new block, the last dimension of an order the innermost."""
@@ -131,21 +120,32 @@ class Writer:
         same = all(a == b or n == 1 for a, b, n in zip(place.strides, wanted, place.shape, strict=True))
         return replace(place, strides=wanted) if same else self.copy(place, order)
 
-    def product(self, a: StridedView, b: StridedView, lanes: int) -> StridedView:
+    def product(self, a: StridedView, b: StridedView, lanes: int, turned: bool | None = None) -> StridedView:
         """Adds a matrix product, whose vectors lie along the columns of its result or, if that is faster, its rows.
 
         Args:
-            a: first factor [m, k].
-            b: second factor [k, n].
+            a: first factor [m, k], or as many [g, m, k].
+            b: second factor [k, n], or [g, k, n].
             lanes: numbers of a vector.
+            turned: whether the numbers that the result is added to lie along its rows; None: it is added to none.
         """
-        plain, turned = _cost(a, b, lanes), _cost(_turned(b), _turned(a), lanes)
-        if turned <= plain - (a.strides[1] == 1):  # where both are alike, examples lie side by side
-            return _turned(self._tile(_turned(b), _turned(a)))
-        return self._tile(a, b)
+        if len(a.shape) == 3:
+            return self._products(a, b, lanes)
+        moved = _ONE_BY_ONE * a.shape[0] * b.shape[1]
+        plain = _cost(a, b, lanes) + (moved if turned is True else 0)
+        other = _cost(_turned(b), _turned(a), lanes) + (moved if turned is False else 0)
+        if other <= plain - (a.strides[1] == 1):  # where both are alike, examples lie side by side
+            a, b, back = _turned(b), _turned(a), True
+        else:
+            back = False
+        out = self._tile(a, b)
+        m, n = out.shape
+        if turned is None and n < m and n < _SHORT:
+            out = self.copy(out, (1, 0))  # long lines for what follows
+        return _turned(out) if back else out
 
-    def products(self, a: StridedView, b: StridedView, lanes: int) -> StridedView:
-        """Adds the products of as many matrices [k, m, l] and [k, l, n], like `product`."""
+    def _products(self, a: StridedView, b: StridedView, lanes: int) -> StridedView:
+        """Adds the products of as many matrices [g, m, k] and [g, k, n], like `product`."""
         first, second = a.without([0]), b.without([0])
         if _cost(_turned(second), _turned(first), lanes) <= _cost(first, second, lanes) - (a.strides[2] == 1):
             return self._tiles(b.permuted((0, 2, 1)), a.permuted((0, 2, 1))).permuted((0, 2, 1))
@@ -167,7 +167,7 @@ class Writer:
         out = self.new((m, n))
         strides = [[0, n, 1], [0, a.strides[0], 0], [0, 0, 1]]
         self.put(Op.PRODUCT, (1, m, n), out, a, b, strides, more=(k, a.strides[1], b.strides[0]))
-        return self.copy(out, (1, 0)) if n < m and n < 8 else out  # long lines for what follows
+        return out
 
     def total(self, place: StridedView, along: Sequence[int]) -> StridedView:
         """Adds a sum along some dimensions, which keep size 1; returns its place."""
@@ -186,7 +186,7 @@ class Writer:
 
     def code(self) -> Code:
         """Returns the finished tape, without what nobody reads: blocks share memory where no instruction needs both."""
-        self._drop_unread_()
+        self.instructions = fusion.fused(without_unread(self.instructions), lambda size: self.new((size,)).base)
         places, sizes = self._places()
         codes = np.zeros((len(self.instructions), WIDTH), np.int64)
         for code, one in zip(codes, self.instructions, strict=True):
@@ -195,22 +195,15 @@ class Writer:
                 base, first = places[place.base] if place.base < 0 else (OWN + place.base, 0)
                 code[at : at + 5] = base, first + place.offset, *strides
             code[MORE : MORE + len(one.more)] = one.more
+            if one.third is not None:
+                base, first = places[one.third.base] if one.third.base < 0 else (OWN + one.third.base, 0)
+                code[C : C + 3] = base, first + one.third.offset, one.apart
+            code[FINISH] = one.finish
         return Code(codes, np.array([one.number for one in self.instructions]), *sizes)
-
-    def _drop_unread_(self) -> None:
-        """Drops the instructions whose results nobody reads."""
-        read: set[int] = set()
-        kept: list[_Instruction] = []
-        for one in reversed(self.instructions):
-            out, *operands = one.places
-            if out.base >= 0 or out.base in read:
-                kept.append(one)
-                read.update(place.base for place in operands if place != out)
-        self.instructions = kept[::-1]
 
     def _places(self) -> tuple[dict[int, tuple[int, int]], tuple[int, int]]:
         """Returns base and first number of each block, and how many numbers and integers there are in all."""
-        ends = {place.base: q for q, one in enumerate(self.instructions) for place in one.places}
+        ends = {place.base: q for q, one in enumerate(self.instructions) for place in one.all_places}
         found: dict[int, tuple[int, int]] = {}
         live: list[tuple[int, int, bool, int]] = []  # first, after the last, integer, last instruction
         most = [0, 0]
@@ -242,7 +235,7 @@ def _turned(place: StridedView) -> StridedView:
 
 
 def _cost(a: StridedView, b: StridedView, lanes: int) -> float:
-    """Returns about how long a product takes whose vectors lie along the columns of b, in vector instructions."""
+    """Returns about how long a product takes whose vectors lie along the columns of b [cycles]."""
     (m, k), n = a.shape, b.shape[1]
-    copied = 0.0 if b.strides[1] == 1 or n == 1 else _COPYING * k * n
-    return m * k * -(-n // lanes) / 2 + copied
+    each = _COPYING if min(k, n) >= lanes else _ONE_BY_ONE
+    return m * k * -(-n // lanes) / 2 + (0.0 if b.strides[1] == 1 or n == 1 else each * k * n)

@@ -25,6 +25,7 @@ from numba import njit, types
 from numba.extending import intrinsic, overload
 
 LOG2E = math.log2(math.e)
+"""log2 e."""
 
 HIGH_32, LOW_32 = 0.693359375, math.log(2) - 0.693359375
 HIGH_64 = 0.6931471803691238

@@ -16,7 +16,9 @@ from numba.np.numpy_support import carray
 from batchednodes.numerics.intrinsics import pointer
 from batchednodes.numerics.simd import INT, Emitter, ir
 from batchednodes.numerics.tape.elementary import erf, exp, expm1, log, log1p, tanh
+from batchednodes.numerics.tape.matmul import BYTES
 from batchednodes.numerics.tape.opcodes import Op
+from batchednodes.numerics.tape.transpose import transpose
 
 OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
 """How these functions are compiled; a quotient by zero is infinite, as torch has it."""
@@ -213,6 +215,8 @@ def gather(address, step, next_line, lines, n, out):  # noqa: ANN001, ANN201
             line, source = out[j * n : (j + 1) * n], x[j * next_line : j * next_line + n]
             for i in range(n):
                 line[np.uintp(i)] = source[np.uintp(i)]
+    elif next_line == 1 and min(n, lines) >= BYTES // out.itemsize:
+        transpose(address, step, n, lines, out.ctypes.data, n, out.itemsize, out[0])
     elif n < lines and next_line == 1:
         for i in range(n):
             source = x[i * step : i * step + lines]

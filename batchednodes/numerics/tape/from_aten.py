@@ -12,7 +12,7 @@ import torch
 from torch import fx
 
 from batchednodes.numerics.fx_program import UntraceableError
-from batchednodes.numerics.tape import layers, pieces, recurrent
+from batchednodes.numerics.tape import fx_nodes, layers, pieces, recurrent
 from batchednodes.numerics.tape.assembler import Writer
 from batchednodes.numerics.tape.aten_names import CHANGES, JOINS, MAPS, SOFTMAX, VIEWS, ZEROS, with_number
 from batchednodes.numerics.tape.fx_nodes import alpha, normalized_again, own_shape, row_dim, row_shape, shape_of
@@ -209,8 +209,7 @@ class Translator:
 
     def _product(self, node: fx.Node, a: Any, b: Any) -> StridedView:
         first, second = self._place(a), self._place(b)
-        lanes = BYTES // self.dtype.itemsize
-        return (self.writer.products if len(first.shape) == 3 else self.writer.product)(first, second, lanes)
+        return self.writer.product(first, second, BYTES // self.dtype.itemsize, fx_nodes.added_turned(node))
 
     def _dims(self, node: fx.Node, dims: Sequence[int] | None) -> list[int]:
         """Returns the numbers of some dimensions of a node's first operand among those of a row; None: all."""

@@ -88,6 +88,19 @@ def row_dim(node: fx.Node, dim: int) -> int:
     return d - left
 
 
+def added_turned(node: fx.Node) -> bool | None:
+    """Returns whether the transpose of a matrix is what is added to other numbers in place; None: neither is."""
+    turned = False
+    while len(node.users) == 1:
+        source, node = node, next(iter(node.users))
+        if node.target in (_ATEN.add_.Tensor, _ATEN.sub_.Tensor) and node.args[1] is source:
+            return turned
+        if node.target is not _ATEN.transpose.int or len(own_shape(node)) != 3:
+            break
+        turned = not turned
+    return None
+
+
 def own_shape(node: Any) -> tuple[int, ...]:
     """Returns the shape of what a node gives for a wave, the dimension of rows included."""
     return node.meta["shapes"][1]

@@ -20,7 +20,7 @@ from torch import Tensor
 from batchednodes.numerics import devices
 from batchednodes.numerics.tape import gpu_kernel
 from batchednodes.numerics.tape.assembler import Code
-from batchednodes.numerics.tape.opcodes import BINARY, CHANGING, MORE, OUT, SIZES, A, B, Op
+from batchednodes.numerics.tape.opcodes import BINARY, CHANGING, FINISH, MORE, OUT, SIZES, A, B, C, Finish, Op
 from batchednodes.numerics.triton_kernels import jit, triton
 
 LARGEST = 96 << 10
@@ -47,6 +47,9 @@ _LINE = 32
 _LEAST = 16
 """Rows, columns and terms of a tile, at least: those of a GPU's instructions."""
 
+_LINED = ("along", "label")
+"""What runs operations whose blocks have whole lines."""
+
 _COUNTED, _PROGRAM = {"whole": 0, "looked up": 1, "steps": 3}, 2
 """What counts the rows of a tensor, see `gpu_kernel.run`; and of the memory of programs."""
 
@@ -55,7 +58,7 @@ def fits(code: Code, dtype: torch.dtype) -> bool:
     """Returns whether a tape is soon compiled, and keeps numbers of a type in caches, with whole lines in a block."""
     if triton is None or len(code.instructions) > MOST or code.reals * dtype.itemsize > LARGEST:
         return False
-    lines = [code[MORE] for code in code.instructions if _kind(Op(code[0])) == "along"]
+    lines = [code[MORE] for code in code.instructions if _kind(Op(code[0])) in _LINED]
     return max(lines, default=0) <= LONGEST
 
 
@@ -141,6 +144,8 @@ def _kind(op: Op) -> str:
         return "rows"
     if op in (Op.PICK, Op.SAME):
         return "look"
+    if op in (Op.LABEL, Op.LABEL_BACK):
+        return "label"
     if op == Op.ARGMAX or Op.LOG_SOFTMAX <= op <= Op.NORM_BACK:
         return "along"
     return "map" if op < BINARY else "join" if op < CHANGING else "change"
@@ -148,12 +153,12 @@ def _kind(op: Op) -> str:
 
 def _spelled(code: list[int], c: float) -> list[Any]:
     """Returns an instruction as the kernel takes it."""
-    op, sizes, more = Op(code[0]), code[SIZES : SIZES + 3], code[MORE:]
+    op, sizes, more = Op(code[0]), code[SIZES : SIZES + 3], code[MORE:FINISH]
     kind, out, a, b = _kind(op), *(code[at : at + 5] for at in (OUT, A, B))
     block = [_power(math.prod(sizes), 1, _BLOCK), 1, 1]
     if kind == "product":
         block = [*(_power(size, _LEAST, _TILE) for size in sizes[1:]), _power(more[0], _LEAST, _TERMS)]
-    elif kind == "along":
+    elif kind in _LINED:
         d = _power(more[0], 1, LONGEST)
         block = [max(1, min(_power(more[1], 1, _BLOCK), 4 * _BLOCK // d)), d, 1]
         more = [*more[:2], 1] if op in (Op.NORM, Op.NORM_BACK) else more
@@ -166,7 +171,8 @@ def _spelled(code: list[int], c: float) -> list[Any]:
         block[0] = _power(math.prod(sizes), 1, _BLOCK)
         block[1] = min(_power(math.prod(turns), 1, _BLOCK), max(1, 4 * _BLOCK // block[0]))
         more = [*turns, *a[2:], *b[2:], *more[:2]]
-    return [op.name, kind, *sizes, *out, *a, *b, *more, *[0] * (_MORE - len(more)), c, *block]
+    last = [Finish(code[FINISH]).name, *code[C : C + 3]]
+    return [op.name, kind, *sizes, *out, *a, *b, *more, *[0] * (_MORE - len(more)), c, *block, *last]
 
 
 def _power(size: int, least: int, most: int) -> int:

@@ -31,7 +31,11 @@ NUMBER = constant(31)
 """Its number c."""
 BLOCK = constant(32)
 """Sizes of a block."""
-WIDTH = constant(35)
+FINISH = constant(35)
+"""What becomes of the sums of a product."""
+C = constant(36)
+"""Place of a third operand: its base, the numbers before its first one, and its stride along rows."""
+WIDTH = constant(39)
 """Of an instruction."""
 
 codes = constant(())
@@ -129,6 +133,31 @@ def _along(own, tensors, places, where, at: constexpr):  # noqa: ANN001, ANN202
 
 
 @no_type_check
+def _labels(own, tensors, places, where, at: constexpr):  # noqa: ANN001, ANN202
+    """Runs an operation on columns and their labels, which lie without gaps: some columns at a time."""
+    block: constexpr = codes[at + BLOCK]
+    numbers: constexpr = codes[at + BLOCK + 1]
+    d: constexpr = codes[at + MORE]
+    m: constexpr = codes[at + MORE + 1]
+    o, a = _first(own, tensors, places, where, at + OUT), _first(own, tensors, places, where, at + A)
+    b, p = _first(own, tensors, places, where, at + B), _first(own, tensors, places, where, at + C)
+    for begin in range(0, m, block):
+        j, k = (begin + tl.arange(0, block))[:, None], tl.arange(0, numbers)[None, :]
+        index = tl.load(b + j, mask=j < m, other=-1)
+        live, there, known = (j < m) & (k < d), k < d, (index >= 0) & (index < d)
+        entry = k * m + j
+        if codes[at] == "LABEL":
+            x = tl.load(a + entry, mask=live, other=0)
+            y = tl.sum(tl.where(k == index, softmax("LOG_SOFTMAX", x, there), 0.0), 1)[:, None]
+            tl.store(o + entry, softmax("SOFTMAX", x, there), mask=live)
+            tl.store(o + d * m + j, tl.where(known, y, float("nan")), mask=j < m)
+        else:
+            g = codes[at + NUMBER] * tl.load(a + j * codes[at + A + 4], mask=known, other=0)
+            back = tl.where(k == index, g, 0.0) - tl.load(p + entry, mask=live, other=0) * g
+            tl.store(o + entry, tl.where(known, back, 0.0), mask=live)
+
+
+@no_type_check
 def _product(own, tensors, places, where, at: constexpr):  # noqa: ANN001, ANN202
     """Runs matrix products, a tile of the result at a time."""
     block: constexpr = codes[at + BLOCK]
@@ -159,7 +188,25 @@ def _product(own, tensors, places, where, at: constexpr):  # noqa: ANN001, ANN20
                 y = tl.load(second, mask=(k < terms)[:, None] & (j < n)[None, :], other=0)
                 total = tl.dot(x, y, total, input_precision="ieee", out_dtype=o.dtype.element_ty)
             to = o + each * codes[at + OUT + 2] + i[:, None] * codes[at + OUT + 3] + j[None, :] * codes[at + OUT + 4]
-            tl.store(to, total, mask=(i < m)[:, None] & (j < n)[None, :])
+            live = (i < m)[:, None] & (j < n)[None, :]
+            tl.store(to, _finished(own, tensors, places, where, total, to, i, j, live, at), mask=live)
+
+
+@no_type_check
+def _finished(own, tensors, places, where, total, to, i, j, live, at: constexpr):  # noqa: ANN001, ANN202
+    """Returns what becomes of the sums of a tile, rows i and columns j."""
+    finish: constexpr = codes[at + FINISH]
+    d = _first(own, tensors, places, where, at + C) + i[:, None] * codes[at + C + 2]
+    y = total
+    if finish == "ADD_TO":
+        y = tl.load(to, mask=live, other=0) + codes[at + NUMBER] * total
+    elif finish == "RELU_BACK":
+        y = tl.where(tl.load(d + j[None, :], mask=live, other=0) <= 0, 0.0, total)
+    elif finish != "STORE":
+        y = total + tl.load(d, mask=(i < codes[at + SIZES + 1])[:, None], other=0)
+        if finish == "BIAS_RELU":
+            y = tl.where(y <= 0, 0.0, y)
+    return y
 
 
 @no_type_check
@@ -179,12 +226,14 @@ def _total(own, tensors, places, where, at: constexpr):  # noqa: ANN001, ANN202
             o + _offset(i, at + SIZES, at + OUT + 2),
             a + _offset(i, at + SIZES, at + A + 2),
         )
-        total = tl.load(to, mask=i < kept, other=0)
+        total = tl.zeros([block], o.dtype.element_ty)
         for first in range(0, summed, columns):
             k = first + tl.arange(0, columns)
             source = one[:, None] + _offset(k, at + MORE, at + MORE + 3)[None, :]
             total += tl.sum(tl.load(source, mask=(i < kept)[:, None] & (k < summed)[None, :], other=0), 1)
-        tl.store(to, total, mask=i < kept)
+        old = tl.load(to, mask=i < kept, other=0)
+        total = codes[at + NUMBER] * total
+        tl.store(to, total if codes[at + MORE + 9] else old + total, mask=i < kept)
 
 
 @no_type_check
@@ -257,6 +306,8 @@ def _instruction(own, tensors, places, where, at: constexpr):  # noqa: ANN001, A
         _spread(own, tensors, places, where, at)
     elif kind == "rows":
         _rows(own, tensors, places, where, at)
+    elif kind == "label":
+        _labels(own, tensors, places, where, at)
     elif kind == "along":
         _along(own, tensors, places, where, at)
     else:

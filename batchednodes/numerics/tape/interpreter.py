@@ -13,8 +13,10 @@ import numpy as np
 from numba import cfunc, njit, types
 from numba.np.numpy_support import carray
 
-from batchednodes.numerics.intrinsics import claim, fetch, pointer
+from batchednodes.numerics.intrinsics import claim, pointer
+from batchednodes.numerics.tape import ahead
 from batchednodes.numerics.tape.elementwise import OPTIONS, add_up, apply, change, gather, join
+from batchednodes.numerics.tape.labels import label, label_back
 from batchednodes.numerics.tape.lines import (
     gelu,
     gelu_back,
@@ -24,8 +26,8 @@ from batchednodes.numerics.tape.lines import (
     softmax_lines_back,
 )
 from batchednodes.numerics.tape.lstm import backward, forward, places
-from batchednodes.numerics.tape.matmul import multiply
-from batchednodes.numerics.tape.opcodes import BINARY, CHANGING, MORE, OUT, SIZES, WIDTH, A, B, Op
+from batchednodes.numerics.tape.matmul import BYTES, multiply
+from batchednodes.numerics.tape.opcodes import BINARY, CHANGING, FINISH, MORE, OUT, SIZES, WIDTH, A, B, C, Op
 from batchednodes.numerics.tape.softmax import argmax, softmax, softmax_back
 from batchednodes.numerics.work_queue import LINE, home, piece
 
@@ -36,8 +38,12 @@ INPUT = 4
 """Integers that say where an argument lies: its address; bytes from row to row, and from step to step; the list of rows
 by which they are looked up, or 0."""
 
-_AHEAD = 1 << 15
-"""Bytes of the next row's numbers that are asked for while a row is worked on, at most [B]."""
+_AHEAD = 3 << 18
+"""Bytes of the next row's numbers that are asked for while a row is worked on, at most: less than half of the cache
+that they go to [B]."""
+
+_AT_ONCE = 1 << 15
+"""Those where all are asked for at once [B]."""
 
 OWN = 2
 """Bases of a tape's own numbers: real ones, then integers. Arguments follow."""
@@ -106,7 +112,8 @@ def _total(code, bases, c, size, number):  # noqa: ANN001, ANN202
             to = o + (i * code[OUT + 2] + j * code[OUT + 3]) * size
             first = a + (i * code[A + 2] + j * code[A + 3]) * size
             if code[OUT + 4] == 0:
-                carray(pointer(to), 1, number)[0] += add_up(first, n2, number(0))
+                total, found = carray(pointer(to), 1, number), c * add_up(first, n2, number(0))
+                total[0] = found if code[MORE] else total[0] + found
             else:
                 line = carray(pointer(first), (n2 - 1) * code[A + 4] + 1, number)
                 change(Op.ADD_TO, carray(pointer(to), n2, number), line, c, n2)
@@ -148,6 +155,12 @@ def _take(code, bases, size, number, missing):  # noqa: ANN001, ANN202
     count, long = code[SIZES + 2], code[MORE]
     o, a, b = _at(code, OUT, bases, size), _at(code, A, bases, size), _at(code, B, bases, 8)
     index = carray(pointer(b), count, np.int64)
+    if long == 1:
+        found, numbers = carray(pointer(o), count, number), carray(pointer(a), code[MORE + 1], number)
+        for e in range(count):
+            k = index[e]
+            found[np.uintp(e)] = numbers[np.uintp(k)] if 0 <= k < code[MORE + 1] else missing
+        return
     for e in range(count):
         line = carray(pointer(o + e * long * size), long, number)
         if 0 <= index[e] < code[MORE + 1]:
@@ -213,7 +226,32 @@ def _recurrent(op, code, bases, size, number):  # noqa: ANN001, ANN202
 
 @njit(**OPTIONS)
 @no_type_check
-def _step(codes, numbers, bases, spares, number):  # noqa: ANN001, ANN202
+def _labels(op, code, bases, c, size, spares, number):  # noqa: ANN001, ANN202
+    """Runs an operation on columns and their labels."""
+    d, m = code[MORE], code[MORE + 1]
+    o, a = _at(code, OUT, bases, size), carray(pointer(_at(code, A, bases, size)), d * m, number)
+    labels = carray(pointer(_at(code, B, bases, 8)), m, np.int64)
+    if op == Op.LABEL:
+        label(o, a, carray(pointer(o + d * m * size), m, number), labels, d, m, spares)
+    else:
+        p = carray(pointer(_at(code, C, bases, size)), d * m, number)
+        label_back(carray(pointer(o), d * m, number), a, code[A + 4], labels, p, c, d, m, spares)
+
+
+@njit(**OPTIONS)
+@no_type_check
+def _products(code, bases, c, size, later):  # noqa: ANN001, ANN202
+    """Runs matrix products."""
+    o, a, b = _at(code, OUT, bases, size), _at(code, A, bases, size), _at(code, B, bases, size)
+    for i in range(code[SIZES]):
+        multiply(o + i * code[OUT + 2] * size, code[OUT + 3], a + i * code[A + 2] * size, code[A + 3], code[MORE + 1],
+                 b + i * code[B + 2] * size, code[MORE + 2], code[SIZES + 1], code[SIZES + 2], code[MORE], size, c,
+                 code[FINISH], _at(code, C, bases, size), code[C + 2], later)  # fmt: skip
+
+
+@njit(**OPTIONS)
+@no_type_check
+def _step(codes, numbers, bases, spares, later, number):  # noqa: ANN001, ANN202
     """Runs all instructions once."""
     size = spares.itemsize
     for q in range(codes.shape[0]):
@@ -224,14 +262,12 @@ def _step(codes, numbers, bases, spares, number):  # noqa: ANN001, ANN202
         if op == Op.TOTAL:
             _total(code, bases, numbers[q], size, number)
             continue
-        o, a, b = _at(code, OUT, bases, size), _at(code, A, bases, size), _at(code, B, bases, size)
         if op == Op.PRODUCT:
-            for i in range(code[SIZES]):
-                multiply(o + i * code[OUT + 2] * size, code[OUT + 3], a + i * code[A + 2] * size, code[A + 3],
-                         code[MORE + 1], b + i * code[B + 2] * size, code[MORE + 2], code[SIZES + 1],
-                         code[SIZES + 2], code[MORE], size, numbers[q])  # fmt: skip
+            _products(code, bases, numbers[q], size, later)
         elif op <= Op.NORM_BACK:
             _along(op, code, bases, numbers[q], size, spares, number)
+        elif op <= Op.LABEL_BACK:
+            _labels(op, code, bases, numbers[q], size, spares, number)
         elif op == Op.ADD_ROWS:
             _add_rows(code, bases, numbers[q], size, number)
         elif op == Op.ROWS:
@@ -243,18 +279,20 @@ def _step(codes, numbers, bases, spares, number):  # noqa: ANN001, ANN202
         elif op == Op.ARGMAX:
             d, m = code[MORE], code[MORE + 1]
             places = carray(pointer(_at(code, OUT, bases, 8)), m, np.int64)
-            argmax(places, carray(pointer(a), d * m, number), d, m, spares)
+            argmax(places, carray(pointer(_at(code, A, bases, size)), d * m, number), d, m, spares)
         else:
             _indexed(op, code, bases, size, number)
 
 
-@njit(inline="always", **OPTIONS)
+@njit(**OPTIONS)
 @no_type_check
-def _ask(address, size):  # noqa: ANN001, ANN202
-    """Asks for some bytes ahead, a cache line after the other."""
-    some = carray(pointer(address), size, np.uint8)
-    for at in range(0, size, 64):
-        fetch(some, at)
+def _times(codes, lanes):  # noqa: ANN001, ANN202
+    """Returns about how many tiles the products of a step have."""
+    times = 0
+    for q in range(codes.shape[0]):
+        if codes[q, 0] == Op.PRODUCT:
+            times += codes[q, SIZES] * ((codes[q, SIZES + 1] + 7) // 8) * (codes[q, SIZES + 2] // (2 * lanes) + 1)
+    return times
 
 
 @njit(**OPTIONS)
@@ -271,19 +309,26 @@ def _rows(head, task, parts, number):  # noqa: ANN001, ANN202
     bases[0] = head[9] + own * head[10] + 2 * PIECE * spares.itemsize
     bases[1] = head[9] + own * head[10] + head[14]
     loss = carray(pointer(table[inputs - 1, 0]), w, number)
+    later, times = np.zeros(ahead.RANGES + 2 * inputs, np.int64), steps * _times(codes, BYTES // spares.itemsize)
     block = piece(task, (w + together - 1) // together, part, parts)
     while block >= 0:
         for r in range(block * together, min(w, (block + 1) * together)):
             made = 0
+            ahead.begin(later)
+            for k in range(inputs if r + 1 < w else 0):
+                if table[k, 3] != 0:
+                    address = table[k, 0] + rows[table[k, 3] - 1, r + 1] * table[k, 1]
+                    ahead.want(later, address, table[k, 1], _AHEAD if times > 0 else _AT_ONCE)
+            ahead.share(later, times)
+            if times == 0:
+                ahead.ask(later)
             for s in range(steps):
                 if head[12] != 0 and carray(pointer(head[12] + (r * steps + s) * b * 8), 1, np.int64)[0] < 0:
                     continue
                 for k in range(inputs):
-                    if s == 0 and table[k, 3] != 0 and r + 1 < w:
-                        _ask(table[k, 0] + rows[table[k, 3] - 1, r + 1] * table[k, 1], min(table[k, 1], _AHEAD))
                     row = rows[table[k, 3] - 1, r] if table[k, 3] != 0 else r
                     bases[OWN + k] = table[k, 0] + row * table[k, 1] + s * table[k, 2]
-                _step(codes, numbers, bases, spares, number)
+                _step(codes, numbers, bases, spares, later, number)
                 made += 1
             loss[r] /= made
         block = piece(task, (w + together - 1) // together, part, parts)

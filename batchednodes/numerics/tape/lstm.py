@@ -15,12 +15,16 @@ from numba import njit, types
 from numba.extending import intrinsic, register_jitable
 
 from batchednodes.numerics.simd import INT, Emitter
+from batchednodes.numerics.tape.ahead import RANGES
 from batchednodes.numerics.tape.elementwise import OPTIONS
 from batchednodes.numerics.tape.matmul import BYTES, multiply
+from batchednodes.numerics.tape.opcodes import Finish
 from batchednodes.numerics.tape.vectors import sigmoids, tanh, tanh_and_sigmoid
 
 _LINES, _LINE = 64, 16
 """Lines of a part of a matrix, and numbers of each, those of a line of the cache."""
+
+_STORE = int(Finish.STORE)
 
 
 @register_jitable
@@ -160,13 +164,14 @@ def forward(pre, all_, t, b, h, back):  # noqa: ANN001, ANN201
     """
     width, block, size, number = 4 * h, all_.ctypes.data, all_.itemsize, all_[0]
     gates, tanhs, cells, outputs, weight, turned, bias, _ = places(t, b, h)
+    nothing = np.zeros(RANGES, np.int64)
     _turn(all_[weight:turned], all_[turned:bias], width, h)
     for s in range(t):
         k = t - 1 - s if back else s
         old, new = (k + 1 if back else k) * b * h, (k if back else k + 1) * b * h
         here = block + (gates + k * b * width) * size
         multiply(here, width, block + (outputs + old) * size, h, 1, block + turned * size, width, b, width, h, size,
-                 number)  # fmt: skip
+                 number, _STORE, 0, 0, nothing)  # fmt: skip
         for e in range(b):
             _cell(here + e * width * size, pre + (k * b + e) * width * size, block + bias * size,
                   block + (cells + old + e * h) * size, block + (cells + new + e * h) * size,
@@ -189,7 +194,7 @@ def backward(g, block, made, t, b, h, back):  # noqa: ANN001, ANN201
     """
     width, out, size, number = 4 * h, made.ctypes.data, made.itemsize, made[0]
     gates, tanhs, cells, _, weight, _, _, _ = places(t, b, h)
-    bias = t * b * width
+    bias, nothing = t * b * width, np.zeros(RANGES, np.int64)
     of_out, of_cell = bias + width, bias + width + b * h
     for k in range(width):
         made[bias + k] = 0
@@ -202,4 +207,5 @@ def backward(g, block, made, t, b, h, back):  # noqa: ANN001, ANN201
                        block + (cells + old + e * h) * size, g + at * size, out + (of_out + e * h) * size,
                        out + (of_cell + e * h) * size, here + e * width * size, out + bias * size, h,
                        number)  # fmt: skip
-        multiply(out + of_out * size, h, here, width, 1, block + weight * size, h, b, h, width, size, number)
+        multiply(out + of_out * size, h, here, width, 1, block + weight * size, h, b, h, width, size, number, _STORE, 0,
+                 0, nothing)  # fmt: skip

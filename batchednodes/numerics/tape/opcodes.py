@@ -2,7 +2,9 @@
 
 An instruction is WIDTH integers: the operation; the sizes of three loops, outermost first; then for each of its places,
 the result and two operands, the number of its base, the numbers before its first one, and the strides of the
-loops; then what else the operation needs. Beside it stands one real number c.
+loops; then what else the operation needs; then, of a product, what becomes of its sums, and the place of the operand d
+that this takes: its base, the numbers before its first one, and its stride along rows. Beside it stands one real number
+c.
 """
 
 from enum import IntEnum, auto
@@ -16,8 +18,24 @@ OUT, A, B = 4, 9, 14
 MORE = 19
 """Where the rest begins: see the operation."""
 
-WIDTH = 24
+FINISH = 24
+"""Where it says what becomes of the sums of a product."""
+
+C = 25
+"""Where the place of the operand of that begins, or of a third operand."""
+
+WIDTH = 28
 """Integers of an instruction."""
+
+
+class Finish(IntEnum):
+    """What becomes of the sums s of a product; o is the result, d the operand, c the number."""
+
+    STORE = 0  # o = s
+    ADD_TO = auto()  # o + c s
+    BIAS = auto()  # s + d, one number for each row
+    BIAS_RELU = auto()  # max(s + d, 0)
+    RELU_BACK = auto()  # s where d > 0, else 0
 
 
 class Op(IntEnum):
@@ -56,7 +74,7 @@ class Op(IntEnum):
     CHOOSE = auto()  # a where b is not 0, else o
     ADD_TO = auto()  # o + c b: from here on the operand is b, and the result is changed
     MULTIPLY_TO = auto()  # o b
-    TOTAL = auto()  # o + sum of a along the loops in which the result stays where it is
+    TOTAL = auto()  # o + c sum of a along the loops in which the result stays where it is; MORE: 1: c sum alone
     PRODUCT = auto()  # matrix products, one for each turn of the first loop; MORE: terms, strides of a and b along them
     LOG_SOFTMAX = auto()  # along one of two dimensions; MORE: its size, that of the other, 1: it is the inner one
     LOG_SOFTMAX_BACK = auto()  # a - exp(b) sum a, likewise
@@ -64,6 +82,8 @@ class Op(IntEnum):
     SOFTMAX_BACK = auto()  # b (a - sum a b), likewise
     NORM = auto()  # lines less their mean, over the root of their variance + c; then one over that; MORE: sizes of both
     NORM_BACK = auto()  # its adjoint at b, applied to a, likewise
+    LABEL = auto()  # softmax of columns; then log softmax at the label b of each; MORE as for softmax
+    LABEL_BACK = auto()  # adjoint of the latter, applied to c a, for labels b, at softmax d; likewise
     PICK = auto()  # o = a[index b]; MORE: distance of a's entries, and how many there are
     SPREAD = auto()  # o[index b] += a; MORE: distance of o's entries, and how many there are
     ADD_ROWS = auto()  # row b of o += c a; MORE: size of a row, and how many there are

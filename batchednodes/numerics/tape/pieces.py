@@ -6,9 +6,6 @@ from batchednodes.numerics.tape.assembler import Writer
 from batchednodes.numerics.tape.opcodes import Op
 from batchednodes.numerics.tape.strides import StridedView
 
-_SMALL = 8
-"""Times as many entries that a block of zeros has as those that are copied into it, where their order is no matter."""
-
 
 def joined(writer: Writer, places: Sequence[StridedView], dim: int) -> StridedView:
     """Adds the copies of some places, one after the other along a dimension, into a new block."""
@@ -32,9 +29,7 @@ def placed(writer: Writer, place: StridedView, shape: tuple[int, ...], dim: int,
     """
     size = place.shape[dim] if len(place.shape) == len(shape) else 1
     source = _with_one(place, (*shape[:dim], size, *shape[dim + 1 :]))
-    small = _SMALL * size <= shape[dim]  # what reads it all finds it as it is, where copying costs little
-    others = [d for d in range(len(shape)) if d != dim]
-    others = others if small else sorted(others, key=lambda d: (-source.strides[d], d))
+    others = sorted((d for d in range(len(shape)) if d != dim), key=lambda d: (-source.strides[d], d))
     out = writer.new(shape, [dim, *others])
     writer.add(Op.FILL, out)
     writer.add(Op.COPY, out.part(dim, first, size), source)

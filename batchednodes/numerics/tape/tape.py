@@ -16,7 +16,7 @@ from torch import Tensor, fx
 from batchednodes.numerics import work_queue
 from batchednodes.numerics.tape import gpu
 from batchednodes.numerics.tape.assembler import Code
-from batchednodes.numerics.tape.interpreter import INPUT, PIECE, kernel
+from batchednodes.numerics.tape.interpreter import PIECE, kernel
 
 NUMBERS = {torch.float32: np.float32, torch.float64: np.float64}
 """Types of numbers that tapes work on."""
@@ -86,6 +86,16 @@ class Tape:
         """The instructions as a GPU's kernel takes them."""
         return gpu.Spelled.of(self.code, self.numbers)
 
+    @cached_property
+    def _written(self) -> tuple[int, int, int]:
+        """Address of the instructions, and how many; address of their numbers."""
+        return self.code.instructions.ctypes.data, len(self.code.instructions), self.numbers.ctypes.data
+
+    @cached_property
+    def _lists(self) -> int:
+        """How many lists of rows arguments are looked up by."""
+        return max(source.looked_up for source in self.sources)
+
     def step_(self, x: Tensor, entries: Tensor, *more: Tensor) -> Float[Tensor, " w"]:
         """Makes one step of each row in place, like the function that was recorded."""
         return self.run_((x, entries.unsqueeze(1), *more))
@@ -111,17 +121,14 @@ class Tape:
         if self.cuda:
             lie: list[gpu.Way] = [source.lies for source in self.sources]
             return gpu.run_(self.spelled, found, lie, entries, rows, skip)
-        most = max(source.looked_up for source in self.sources)
-        rows = torch.arange(w).expand(most, w).contiguous() if rows is None else rows.contiguous()
+        rows = torch.arange(w).expand(self._lists, w).contiguous() if rows is None else rows.contiguous()
         losses = torch.zeros(w, dtype=self.dtype)
         table = self._table(found, (w, s), losses)
         k = torch.get_num_threads() if self.work * w * s > _WORTH else 1
         k = 1 if alone else min(k, w)
         memory, size, before = self._own(k)
         orders = (
-            self.code.instructions.ctypes.data,
-            len(self.code.instructions),
-            self.numbers.ctypes.data,
+            *self._written,
             table.ctypes.data,
             len(table),
             rows.data_ptr(),
@@ -151,17 +158,18 @@ class Tape:
     def _table(self, found: list[Tensor], shape: tuple[int, int], losses: Tensor) -> Int64[np.ndarray, "inputs 4"]:
         """Returns where the arguments lie, the losses last; see `interpreter.INPUT`."""
         w, s = shape
-        table = np.zeros((len(found) + 1, INPUT), np.int64)
-        for line, tensor, source in zip(table, found, self.sources, strict=False):
-            size = tensor.element_size()
-            line[0] = tensor.data_ptr()
+        lines: list[tuple[int, int, int, int]] = []
+        for tensor, source in zip(found, self.sources, strict=True):
+            size, count = tensor.element_size(), tensor.numel()
             if source.kind == "ahead":
-                each = size * tensor.numel() // (w * s)
-                line[1:3] = s * each, each
-            elif not source.shared:
-                line[1], line[3] = size * (tensor.numel() // max(1, len(tensor))), source.looked_up
-        table[-1, :2] = losses.data_ptr(), losses.element_size()
-        return table
+                each = size * count // (w * s)
+                lines.append((tensor.data_ptr(), s * each, each, 0))
+            elif source.shared:
+                lines.append((tensor.data_ptr(), 0, 0, 0))
+            else:
+                lines.append((tensor.data_ptr(), size * (count // max(1, tensor.shape[0])), 0, source.looked_up))
+        lines.append((losses.data_ptr(), losses.element_size(), 0, 0))
+        return np.array(lines, np.int64)
 
     def _own(self, k: int) -> tuple[Tensor, int, int]:
         """Returns the memory of some threads, its bytes for each, and those before its integers [B]."""

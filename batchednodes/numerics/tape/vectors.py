@@ -28,6 +28,15 @@ def _split(emit: Emitter, x: Any) -> tuple[Any, Any]:
 
 
 @no_type_check
+def exp(emit: Emitter, x: Any) -> Any:
+    """Returns e^x of a vector of numbers that are at most 0; 0 where numbers of the type would soon lose digits."""
+    b, (power, rest) = emit.builder, _split(emit, x)
+    below = b.fcmp_ordered("<", x, emit.equal(-87.0 if emit.size == 4 else -708.0))
+    value = b.select(below, emit.equal(0.0), emit.add_product(power, power, rest))
+    return b.select(b.fcmp_unordered("uno", x, x), x, value)
+
+
+@no_type_check
 def _logistic(emit: Emitter, x: Any) -> Any:
     """Returns 1 + e^-x; beyond bounds it stays, so that products of two are finite, whose inverse is below rounding."""
     b, one, most = emit.builder, emit.equal(1.0), emit.equal(43.0 if emit.size == 4 else 350.0)
