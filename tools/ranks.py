@@ -77,15 +77,15 @@ SETTINGS = [
 ]  # fmt: skip
 """Of the runs that are measured: MLPs 64-64-10, half an update a node and second."""
 
-STEPS = {2: (40, 160), 40: (10, 30)}
-"""Local steps of an update, where exchanges count and where work does; and the lengths of a short and a long run [s]."""
+STEPS = {2: (30, 110), 40: (6, 18)}
+"""Local steps of an update, where exchanges count and where work does; lengths of a short and a long run [s]."""
 
 UPDATES, WAVES = 0.5, 10.4
 """Of a node and simulated second; and waves of them for each update of all nodes, as `batchednodes plan` says."""
 
 
 def measured(steps: int, count: int) -> float:
-    """Returns the wall time of a simulated second on some ranks [s]: a long run's less a short one's, median of three."""
+    """Returns the wall time of a simulated second on some ranks [s]: a long run less a short one, median of three."""
     short, long = STEPS[steps]
     found = [(_wall(steps, count, long) - _wall(steps, count, short)) / (long - short) for _ in range(3)]
     return sorted(found)[1]
@@ -114,7 +114,7 @@ def exchanges(count: int) -> dict[str, float]:
 
 
 def _exchange() -> None:
-    """Measures them, as one of the ranks: rows are taken, worked on, and put back as in a run, and ranks agree to go on."""
+    """Measures them, as a rank: rows are taken, worked on and put back as in a run, and ranks agree to go on."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     ranks = Ranks(dist.get_rank(), dist.get_world_size())
@@ -182,7 +182,7 @@ def measure(path: Path) -> None:
                 "steps": steps, "ranks": count, "alone": alone, "measured": alone / measured(steps, count),
                 "calculated": calculated(alone, link, count, cores),
             })  # fmt: skip
-    path.write_text(json.dumps(found, indent=1) + "\n")
+            path.write_text(json.dumps(found, indent=1) + "\n")
     print(path.read_text())
 
 
