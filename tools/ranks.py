@@ -16,14 +16,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import distributed as dist
 
+import batchednodes
 from batchednodes.algorithms.cut import Asked, Cut
 from batchednodes.numerics.ranks import Pending, Ranks
 from batchednodes.simulation.planning.speed_up import Load, Machine, seconds, speed_up
@@ -72,49 +74,62 @@ NODES, P = 1000, 4810
 
 SETTINGS = [
     "device=cpu", f"network.nodes={NODES}", "task.data.kind=digits", "task.partition={kind: iid}",
-    "task.model={kind: mlp, hidden: [64]}", "run.baseline=none", "run.mark_every=1000", "run.eval_nodes=1",
+    "task.model={kind: mlp, hidden: [64]}", "run.baseline=none", "run.eval_nodes=1",
     "staleness.track=none", "run.checkpoint_every={time: null, minutes: null}", "run.threads=1", "run.loggers=[]",
 ]  # fmt: skip
 """Of the runs that are measured: MLPs 64-64-10, half an update a node and second."""
 
-STEPS = {2: (30, 110), 40: (6, 18)}
-"""Local steps of an update, where exchanges count and where work does; lengths of a short and a long run [s]."""
+STEPS = {2: 20, 40: 3}
+"""Local steps of an update, where exchanges count and where work does, and the simulated seconds between marks."""
 
 UPDATES, WAVES = 0.5, 10.4
 """Of a node and simulated second; and waves of them for each update of all nodes, as `batchednodes plan` says."""
 
-
-def measured(steps: int, count: int) -> float:
-    """Returns the wall time of a simulated second on some ranks [s]: a long run less a short one, median of three."""
-    short, long = STEPS[steps]
-    found = [(_wall(steps, count, long) - _wall(steps, count, short)) / (long - short) for _ in range(3)]
-    return sorted(found)[1]
+MARKS = 8
+"""Of which the times of the last but one half count, since ranks compile at the first ones."""
 
 
-def _wall(steps: int, count: int, until: int) -> float:
-    """Returns the wall time of a run [s]."""
+class Clock(batchednodes.Callback):
+    """When marks came."""
+
+    def __init__(self) -> None:
+        """Begins without any."""
+        self.times = list[float]()
+
+    def mark(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Takes note of one."""
+        self.times.append(time.perf_counter())
+
+
+def _run(steps: int) -> None:
+    """Prints the wall time of a simulated second [s], the median between marks; as a rank, or alone."""
+    clock = Clock()
     with tempfile.TemporaryDirectory() as scratch:
-        out = Path(scratch, "run")
-        command = [sys.executable, "-m"]
-        command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "-m"] * (count > 1)
-        command += ["batchednodes", "train", "configs/quickstart.yaml", *SETTINGS, f"run.until={until}"]
-        command += [f"local.steps={steps}", "--out", str(out)]
-        env = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=Path(__file__).parents[1])
-        if done.returncode:
-            sys.exit(done.stderr)
-        return json.loads((out / "summary.json").read_text())["wall_seconds"]
+        batchednodes.train(
+            "configs/quickstart.yaml", *SETTINGS, f"local.steps={steps}", f"run.mark_every={STEPS[steps]}",
+            f"run.until={MARKS * STEPS[steps]}", out=Path(scratch, "run"), callbacks=[clock],
+        )  # fmt: skip
+    between = sorted(b - a for a, b in pairwise(clock.times[MARKS // 2 :]))
+    if clock.times:
+        print(json.dumps(between[len(between) // 2] / STEPS[steps]), flush=True)
 
 
-def exchanges(count: int) -> dict[str, float]:
-    """Returns latency [s] and rate [B/s] of exchanges between some ranks of this machine."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    done = subprocess.run([*command, __file__, "--exchange"], check=True, capture_output=True, text=True)
-    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+def told(count: int, *arguments: str) -> Any:
+    """Returns what the first of some ranks prints of this file, called with some arguments."""
+    command = [sys.executable, *["-m", "torch.distributed.run", "--standalone"] * (count > 1)]
+    command += [f"--nproc-per-node={count}"] * (count > 1) + [__file__, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1],
+                          env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
+    if done.returncode:
+        sys.exit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _exchange() -> None:
-    """Measures them, as a rank: rows are taken, worked on and put back as in a run, and ranks agree to go on."""
+    """Prints latency [s] and rate [B/s] of exchanges, as a rank.
+
+    Rows are taken, worked on and put back as in a run, and ranks agree to go on.
+    """
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     ranks = Ranks(dist.get_rank(), dist.get_world_size())
@@ -170,16 +185,17 @@ def calculated(alone: float, link: dict[str, float], ranks: int, cores: int) -> 
 def measure(path: Path) -> None:
     """Writes what is measured, and calculated beside it."""
     cores = len(os.sched_getaffinity(0))
-    links = {count: exchanges(count) for count in (2, 4)}
+    links = {count: told(count, "--exchange") for count in (2, 4)}
     found: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(), "machine": platform.machine(), "cores": cores,
         "torch": torch.__version__, "links": links, "runs": [],
     }  # fmt: skip
     for steps in STEPS:
-        alone = measured(steps, 1)
+        alone = told(1, "--run", str(steps))
         for count, link in links.items():
             found["runs"].append({
-                "steps": steps, "ranks": count, "alone": alone, "measured": alone / measured(steps, count),
+                "steps": steps, "ranks": count, "alone": alone,
+                "measured": alone / told(count, "--run", str(steps)),
                 "calculated": calculated(alone, link, count, cores),
             })  # fmt: skip
             path.write_text(json.dumps(found, indent=1) + "\n")
@@ -191,9 +207,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", type=Path, metavar="FILE")
     parser.add_argument("--exchange", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--run", type=int, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.exchange:
         _exchange()
+    elif chosen.run:
+        _run(chosen.run)
     elif chosen.measure:
         measure(chosen.measure)
     else:
