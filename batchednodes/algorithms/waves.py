@@ -178,7 +178,7 @@ class Waves:
             self.chunk.run_(
                 rows.numel(),
                 drawn,
-                lambda k, index: self._descend_(state, *(some(t, k) for t in (rows, nodes, times)), index, rates(k)),
+                lambda k, index: self._descend_(state, some(rows, k), some(nodes, k), some(times, k), index, rates(k)),
             )
         else:
             self.chunk.run_(
