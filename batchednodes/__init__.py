@@ -1,4 +1,4 @@
-"""Asynchronous decentralized learning of many nodes, simulated exactly and at scale on one GPU or a CPU."""
+"""Asynchronous decentralized learning of many nodes, simulated exactly and at scale on GPUs or CPUs."""
 
 from importlib import import_module
 from pathlib import Path
