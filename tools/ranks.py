@@ -191,11 +191,11 @@ def measure(path: Path) -> None:
         "torch": torch.__version__, "links": links, "runs": [],
     }  # fmt: skip
     for steps in STEPS:
-        alone = told(1, "--run", str(steps))
+        alone = told(1, "--steps", str(steps))
         for count, link in links.items():
             found["runs"].append({
                 "steps": steps, "ranks": count, "alone": alone,
-                "measured": alone / told(count, "--run", str(steps)),
+                "measured": alone / told(count, "--steps", str(steps)),
                 "calculated": calculated(alone, link, count, cores),
             })  # fmt: skip
             path.write_text(json.dumps(found, indent=1) + "\n")
@@ -207,12 +207,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", type=Path, metavar="FILE")
     parser.add_argument("--exchange", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--run", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--steps", type=int, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.exchange:
         _exchange()
-    elif chosen.run:
-        _run(chosen.run)
+    elif chosen.steps:
+        _run(chosen.steps)
     elif chosen.measure:
         measure(chosen.measure)
     else:

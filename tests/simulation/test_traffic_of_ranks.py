@@ -1,5 +1,9 @@
 """What ranks say to each other by the plan's formula, what each holds, and what that costs by a model of machines."""
 
+import importlib
+import json
+from pathlib import Path
+
 import pytest
 
 from batchednodes import load
@@ -70,3 +74,15 @@ def test_speed_up_over_ranks_is_theirs_where_nothing_is_said_and_bounded_by_the_
     slow = Machine(1e12, 1e12, 1e11, 1e10, 8, 0.0, 0.0, event=1e-3, threads=2)
     light = Load(nodes=10_000, bytes=0.0, flops=1e6, touched=0.0, contacts=0.0)
     assert seconds(light, slow, 4) == pytest.approx(10_000 * 1e-3 / 8)
+
+
+def test_calculated_speed_up_is_at_most_half_more_than_what_was_measured_on_ranks_of_two_cores(monkeypatch):
+    tests = Path(__file__).parents[1]
+    monkeypatch.syspath_prepend(str(tests.parent / "tools"))
+    calculated = importlib.import_module("ranks").calculated
+    kept = json.loads((tests / "references" / "ranks.json").read_text())  # by tools/ranks.py --measure
+    assert {(run["steps"], run["ranks"]) for run in kept["runs"]} == {(2, 2), (2, 4), (40, 2), (40, 4)}
+    for run in kept["runs"]:
+        found = calculated(run["alone"], kept["links"][str(run["ranks"])], run["ranks"], kept["cores"])
+        assert found == pytest.approx(run["calculated"], rel=1e-12)
+        assert found / 1.5 < run["measured"] < found * 1.05  # ranks wait for each other's host threads, too
