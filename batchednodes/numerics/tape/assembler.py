@@ -27,7 +27,7 @@ _COPYING, _ONE_BY_ONE = 0.25, 0.8
 class Code:
     """A tape as the interpreter reads it."""
 
-    instructions: Int64[np.ndarray, "q 24"]
+    instructions: Int64[np.ndarray, "q 28"]
     """The q instructions, each laid out as opcodes.py says."""
     numbers: Float64[np.ndarray, " q"]
     """The real number c of each instruction."""
