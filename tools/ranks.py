@@ -43,15 +43,16 @@ NVLINK = Machine(**{**GPU.__dict__, "of_machine": 64})
 
 LOADS = {
     "100,000 MLPs (784-200-10, batch 32)": Load(
-        100_000, bytes=4 * 159_010, flops=6 * 159_010 * 32, touched=6 * 4 * 159_010, contacts=math.log(100_000),
-        fill=132,
+        100_000, bytes=4.0 * 159_010, flops=6.0 * 159_010 * 32, touched=24.0 * 159_010, contacts=math.log(100_000),
+        fill=132.0,
     ),
     "1,000,000 linear models (57-10, batch 32)": Load(
-        1_000_000, bytes=4 * 580, flops=6 * 580 * 32, touched=6 * 4 * 580 + 4 * 57 * 32, contacts=math.log(1_000_000),
-        fill=1000,
+        1_000_000, bytes=4.0 * 580, flops=6.0 * 580 * 32, touched=24.0 * 580 + 4 * 57 * 32,
+        contacts=math.log(1_000_000), fill=1000.0,
     ),
     "1,000 ResNet-20 with GroupNorm (batch 16)": Load(
-        1_000, bytes=4 * 272_474, flops=6 * 41e6 * 16, touched=6 * 4 * 272_474 + 2e8, contacts=math.log(1_000), fill=8
+        1_000, bytes=4.0 * 272_474, flops=6.0 * 41e6 * 16, touched=24.0 * 272_474 + 2e8,
+        contacts=math.log(1_000), fill=8.0,
     ),
 }  # fmt: skip
 """A local step an update and a gossip capacity of log n; `fill`: rows that keep a device busy."""
@@ -175,7 +176,7 @@ def _mean(do: Callable[[], None]) -> float:
 
 def calculated(alone: float, link: dict[str, float], ranks: int, cores: int) -> float:
     """Returns the speed-up of the measured runs on some ranks, given the time on one and exchanges between them."""
-    load = Load(NODES, bytes=4 * P, flops=alone / (NODES * UPDATES), touched=0.0, contacts=0.0, updates=UPDATES,
+    load = Load(NODES, bytes=4.0 * P, flops=alone / (NODES * UPDATES), touched=0.0, contacts=0.0, updates=UPDATES,
                 waves=WAVES)  # fmt: skip
     machine = Machine(1.0, 1e30, link["rate"], link["rate"], ranks, link["latency"], link["latency"], 0.0,
                       cores=cores)  # fmt: skip

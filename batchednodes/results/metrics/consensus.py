@@ -45,11 +45,11 @@ def mean_model(
         width: columns of whole models, on which the order of summation depends; None: x has all.
     """
     blocks = _blocks(x, width)
-    if kept is None:
-        return torch.stack([b.sum(1, dtype=torch.float64) for b in blocks]).sum(0) / x.shape[1]
-    pairs = zip(blocks, kept.unsqueeze(2).split(blocks[0].shape[1], dim=1), strict=True)
-    sums = [torch.where(some, b, 0.0).sum(1, dtype=torch.float64) for b, some in pairs]
-    return torch.stack(sums).sum(0) / kept.sum(1, keepdim=True)
+    counted = [None] * len(blocks) if kept is None else kept.unsqueeze(2).split(blocks[0].shape[1], dim=1)
+    total = x.new_zeros(x.shape[0], x.shape[2], dtype=torch.float64)
+    for b, some in zip(blocks, counted, strict=True):
+        total += (b if some is None else torch.where(some, b, 0.0)).sum(1, dtype=torch.float64)
+    return total / (x.shape[1] if kept is None else kept.sum(1, keepdim=True))
 
 
 def _blocks(x: Float[Tensor, "g n c"], width: int | None = None) -> tuple[Float[Tensor, "g n1 c"], ...]:
