@@ -28,6 +28,7 @@ from torch import distributed as dist
 import batchednodes
 from batchednodes.algorithms.cut import Asked, Cut
 from batchednodes.numerics.ranks import Pending, Ranks
+from batchednodes.numerics.ranks import cores as available
 from batchednodes.simulation.planning.speed_up import Load, Machine, seconds, speed_up
 
 GPU = Machine(
@@ -185,7 +186,7 @@ def calculated(alone: float, link: dict[str, float], ranks: int, cores: int) -> 
 
 def measure(path: Path) -> None:
     """Writes what is measured, and calculated beside it."""
-    cores = len(os.sched_getaffinity(0))
+    cores = available()
     links = {count: told(count, "--exchange") for count in (2, 4)}
     found: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(), "machine": platform.machine(), "cores": cores,

@@ -56,7 +56,7 @@ def check(count: int | None, device: str) -> None:
         return
     if ranks.several():
         raise ValueError(f"--ranks must be left out where torchrun has started ranks, got {count}")
-    if count > (most := _A_CORE * _cores()):
+    if count > (most := _A_CORE * ranks.cores()):
         raise ValueError(
             f"--ranks must be at most {_A_CORE} a core of this machine, {most}, got {count}; each is a process"
         )
@@ -87,7 +87,7 @@ def check_alone(what: str, count: int | None) -> None:
 
 def launch(count: int) -> NoReturn:
     """Runs this command again as some ranks of this machine, which torchrun starts; ends with the code of the first."""
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // count)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, ranks.cores() // count)))
     os.environ.setdefault(_PATIENCE, "600")  # the second Ctrl-C ends all at once
     os.environ[_STARTED] = str(os.getpid())
     logging.disable(logging.CRITICAL)  # ranks say what there is to say
@@ -102,11 +102,6 @@ def launch(count: int) -> NoReturn:
     except ChildFailedError as failed:
         sys.exit(_code(failed))
     sys.exit(0)
-
-
-def _cores() -> int:
-    """Returns how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _without(arguments: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from batchednodes.numerics import ranks
 from batchednodes.numerics.memory import room
 
 MOST = 8
@@ -33,14 +34,7 @@ def cores() -> int:
         >>> 1 <= cores() <= 8
         True
     """
-    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(MOST, mine // _ranks_here()))
-
-
-def _ranks_here() -> int:
-    """Returns how many processes of a run torchrun has started on this machine; 1 without it."""
-    said = os.environ.get("LOCAL_WORLD_SIZE", "")
-    return max(1, int(said)) if said.isdecimal() else 1
+    return max(1, min(MOST, ranks.cores() // ranks.of_machine()[1]))
 
 
 def divide(work: Callable[[int], object], pieces: int, threads: int) -> None:

@@ -40,7 +40,12 @@ def number() -> int:
 
 def of_machine() -> tuple[int, int]:
     """Returns the number of this process among those of its machine, and how many they are."""
-    return int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return int(os.environ.get("LOCAL_RANK") or 0), int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+
+
+def cores() -> int:
+    """Returns how many cores this process may use, all ranks of this machine together."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass
