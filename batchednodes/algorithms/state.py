@@ -27,9 +27,11 @@ class State:
     versions: Int[Tensor, " numbers"]
     """N[j, c]: updates of source c that node j's model contains, at most; a block for each network, see versions.py."""
     updated: Float64[Tensor, " n"]
-    """Sum of the times of each node's updates, if it is a tracked source: what integrals of staleness need [s]."""
+    """Sum of the times of each node's updates since the last mark, if it is a tracked source: what integrals of
+    staleness need [s]."""
     gained: Float64[Tensor, " n"]
-    """Sum over the contacts that each node received of their time and the versions gained, likewise [updates s]."""
+    """Sum over the contacts that each node received of their time and the versions gained, likewise [updates s]; less
+    the sum of `updated` of the others, up to the last mark: both grow with the square of time, and differ by little."""
     diverged_at: Float64[Tensor, " n"]
     """Time of the first update of each node that saw a loss that is not finite, or where nodes are quarantined made its
     model so [s]; inf: none."""

@@ -7,6 +7,8 @@ import torch
 from batchednodes import train
 from batchednodes.algorithms.versions import count_
 from batchednodes.results import theory
+from batchednodes.results.checkpoints.finding import latest
+from batchednodes.results.folder.inside import Inside
 from batchednodes.results.metrics import staleness
 from batchednodes.topology import Networks
 
@@ -48,7 +50,7 @@ def test_measure_is_the_definition(tracks):
     networks = two_networks()
     tracking = staleness.Tracking.of(networks, list(tracks), torch.device("cpu"))
     versions = versions_of(tracking, 0)
-    measured = tracking.measured(tracking.tally(versions, int(versions.max())), np.zeros((2, 10)), 2.0)
+    measured = tracking.measured(tracking.tally(versions, int(versions.max())), np.zeros(10), 2.0)
     for g, nodes in enumerate(tracking.sources.nodes):
         table, found, first = tracking.layout.block(versions, g), measured[g], networks.offsets[g]
         pairs = {
@@ -80,7 +82,7 @@ def test_nothing_to_measure():
     lone = Networks(np.array([0, 1]), np.array([0], np.uint64))
     tracking = staleness.Tracking.of(lone, ["all"], torch.device("cpu"))
     assert tracking.tally(tracking.layout.zeros(torch.int32), 0) == []
-    assert tracking.measured([], np.zeros((2, 1)), 0.0) == [None]
+    assert tracking.measured([], np.zeros(1), 0.0) == [None]
 
 
 def test_counting_leaves_untracked_nodes_alone():
@@ -156,6 +158,18 @@ def test_the_integral_is_exact_between_events(options):
     kept = [option for option in options if not option.startswith("run.mixing")]  # serial has no kernels to choose
     serial = train(base, *kept, *data, "run.mark_every=4", "executor=serial").metrics
     assert serial["staleness_integral"].iloc[-1] == pytest.approx(exact[-1], rel=1e-12)
+
+
+def test_what_adds_up_to_the_integral_does_not_grow_with_the_square_of_time(tmp_path):
+    # Otherwise the staleness between two late marks is a small difference of two sums of all times, and mostly rounding.
+    base = {"network": {"nodes": 8}, "local": {"lr": 0}, "run": {"until": 400, "mark_every": 50, "eval_nodes": 1}}
+    train(
+        base, "task.data.samples_per_node=1", "task.data.test_samples=1", "local.batch_size=1",
+        "run.checkpoint_every.time=100", out=tmp_path / "run",
+    )  # fmt: skip
+    state = latest(Inside(tmp_path / "run"), torch.device("cpu")).state
+    assert (state.updated == 0).all()
+    assert float(state.gained.abs().max()) < 0.02 * 8 * 400**2 / 2  # of the sum of all times, at rate 1
 
 
 @pytest.mark.parametrize(

@@ -46,3 +46,17 @@ def test_tensorboard_reads_what_was_written(tmp_path):
 def test_names_of_files_have_the_order_in_which_they_were_begun(tmp_path):
     names = [Board(Inside(tmp_path)).file.name for _ in range(120)]
     assert names == sorted(names)
+
+
+def test_what_follows_is_later_though_the_clock_was_set_back(tmp_path):
+    first = Board(Inside(tmp_path))
+    first.late, first.now = 3600.0, first.now + 3600.0  # as if it had followed a file of a clock an hour fast,
+    first.now += 100.0  # and had gone on for a while
+    first.add(scalar("a/b", 1.0), 1)
+    first.close()
+    second = Board(Inside(tmp_path), 2)
+    second.add(scalar("a/b", 2.0), 2)
+    second.close()
+    shown = EventAccumulator(str(tmp_path)).Reload().Scalars("a/b")
+    assert [event.step for event in shown] == [1, 2]
+    assert shown[0].wall_time <= shown[1].wall_time

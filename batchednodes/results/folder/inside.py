@@ -165,6 +165,14 @@ class Inside:
                 file.seek(place)
             file.write(content)
 
+    def date(self, moment: float) -> None:
+        """Says when a file was written last [s since 1970]; errors as of `handle`."""
+        handle = self.handle(os.O_WRONLY)
+        try:
+            os.utime(handle, (moment, moment))
+        finally:
+            os.close(handle)
+
     def cut(self, size: int) -> None:
         """Cuts a file that is longer off; errors as of `handle`."""
         handle = self.handle(os.O_WRONLY)

@@ -64,6 +64,8 @@ class Board:
         if self.waiting and not self.empty:
             self.file.write(self.waiting)
             self.waiting.clear()
+            if self.late:  # the clock of the file system has been set back, too
+                self.file.date(self.now)
 
     def close(self) -> None:
         """Writes what is left."""

@@ -92,7 +92,10 @@ class Evaluator:
     """How ranks hold the networks together, which all take part in what they observe; None: this one holds them."""
 
     def observe(self, state: State, clocks: Clocks) -> "Observed":
-        """Returns what holds now; all numbers come to the host at once, and it waits for the device once."""
+        """Returns what holds now; all numbers come to the host at once, and it waits for the device once.
+
+        What the state adds up for integrals of staleness is drawn together: it means the same, see `State.gained`.
+        """
         begun, away, x = devices.Moment(state.x.device), self._away(clocks.time), self.held(state, clocks.time)
         unseen = self._unseen(away)
         out = state.diverged_at.isfinite() if self.quarantine else None
@@ -110,8 +113,9 @@ class Evaluator:
         diverged = since.isfinite().numpy() if self.quarantine else np.zeros(self.networks.n, bool)
         cut = diverged if unseen is None else diverged | unseen
         models, values = self._models(parts, scored, cut), self._own(owned)
-        moments = np.stack([updated.numpy(), gained.numpy()])
-        measured = self.tracking.measured(lags, moments, clocks.time)
+        falls = self.tracking.falls(updated.numpy(), gained.numpy())
+        self._draw_together_(state, falls)
+        measured = self.tracking.measured(lags, falls, clocks.time)
         mean = norms(norm.numpy(), self.networks, unseen)
         posts: list[dict[str, int]] = [{}] * self.networks.count
         if clocks.in_flight is not None and self.laws is not None:
@@ -135,6 +139,17 @@ class Evaluator:
             return state.updated, state.gained
         updated, gained = self.cut.ranks.total(torch.stack([state.updated, state.gained]))
         return updated, gained
+
+    def _draw_together_(self, state: State, falls: Float64[np.ndarray, " n"]) -> None:
+        """Leaves `Tracking.falls` as `gained`, and nothing as `updated`: sums stay small, and so does their rounding.
+
+        Ranks that share networks have what adds up to that: the first has it, the others nothing.
+        """
+        state.updated.zero_()
+        if self.cut is None or self.cut.ranks.rank == 0:
+            state.gained.copy_(send(falls, state.gained.device))
+        else:
+            state.gained.zero_()
 
     def _scored(self, x: Models, out: Bool[Tensor, " n"] | None) -> tuple[list[Tests], list[Tensor], list[Tensor]]:
         """Returns what `_scores` does, of as many models at once as memory holds."""

@@ -170,14 +170,26 @@ class Tracking:
             tallied += [row, column, largest[torch.from_numpy(stack)], pairs]
         return tallied
 
+    def falls(self, updated: Float64[np.ndarray, " n"], gained: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+        """Returns the sum of (fall) (its time) over the falls of each node's staleness, all sources' [updates s].
+
+        It rises by one at each update of a source but the node itself, and falls by what the node's contacts gain.
+
+        Args:
+            updated: of the state.
+            gained: of the state.
+        """
+        whole = np.add.reduceat(updated, self.networks.offsets[:-1])
+        return gained - (np.repeat(whole, self.networks.sizes) - updated)
+
     def measured(
-        self, found: Sequence[Tensor], moments: Float64[np.ndarray, "2 n"], time: float
+        self, found: Sequence[Tensor], falls: Float64[np.ndarray, " n"], time: float
     ) -> list[Staleness | None]:
         """Returns the staleness of each network; None where nothing is tracked or the network is a lone node.
 
         Args:
             found: what `tally` returned, on the host.
-            moments: `updated` and `gained` of the state.
+            falls: what `falls` returned.
             time: now [s].
         """
         measured: list[Staleness | None] = [None] * self.networks.count
@@ -185,25 +197,21 @@ class Tracking:
         for stack, four in zip(self.whole, fours, strict=True):
             lags = LagCounts.of(four)
             for k, g in enumerate(stack):
-                measured[g] = self._staleness(lags, k, moments[:, self.networks.slice(int(g))], time, int(g))
+                measured[g] = self._staleness(lags, k, falls[self.networks.slice(int(g))], time, int(g))
         return measured
 
-    def _staleness(
-        self, sums: LagCounts, k: int, moments: Float64[np.ndarray, "2 n"], time: float, g: int
-    ) -> Staleness:
+    def _staleness(self, sums: LagCounts, k: int, falls: Float64[np.ndarray, " n"], time: float, g: int) -> Staleness:
         r"""Returns the staleness of network g, number k of its stack.
 
         The sum A of S over the sources at one node jumps at events only, so its integral from 0 to t is
 
-            t A(t) - sum over the jumps of (jump) (its time).
-
-        A rises by one at each update of a source but the node itself, and falls by what the node's contacts gain.
+            t A(t) + sum over the falls of (fall) (its time).
         """
-        sources, (updated, gained) = self.sources.nodes[g] - self.networks.offsets[g], moments
-        n, t = updated.size, sources.size
+        sources = self.sources.nodes[g] - self.networks.offsets[g]
+        n, t = falls.size, sources.size
         others = np.full(n, float(t))
         others[sources] -= 1
-        integral = time * sums.of_row[k] - (updated.sum() - updated - gained)
+        integral = time * sums.of_row[k] + falls
         of_source = np.full(n, np.nan)
         of_source[sources] = sums.of_column[k] / (n - 1)
         pairs = sums.pairs[k].copy()
