@@ -161,7 +161,7 @@ def test_the_integral_is_exact_between_events(options):
 
 
 def test_what_adds_up_to_the_integral_does_not_grow_with_the_square_of_time(tmp_path):
-    # Otherwise the staleness between two late marks is a small difference of two sums of all times, and mostly rounding.
+    # Otherwise staleness between two late marks is a small difference of two sums of all times, and mostly rounding.
     base = {"network": {"nodes": 8}, "local": {"lr": 0}, "run": {"until": 400, "mark_every": 50, "eval_nodes": 1}}
     train(
         base, "task.data.samples_per_node=1", "task.data.test_samples=1", "local.batch_size=1",
