@@ -5,7 +5,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from batchednodes.cli.interruption import Halt
-from batchednodes.numerics import start
+from batchednodes.numerics import ranks, start
 from batchednodes.numerics.lazy import deferred
 
 if TYPE_CHECKING:
@@ -41,4 +41,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start.end_at_once(main) if ranks.several() else main()
