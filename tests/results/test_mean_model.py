@@ -1,4 +1,7 @@
-"""The mean model of large models: summed some nodes at a time, in memory for these alone."""
+"""What is summed of large models: some nodes at a time, in memory for these alone."""
+
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -29,3 +32,20 @@ def test_large_models_are_summed_in_memory_for_a_few(some):
         mean = mean_model(x, counted.unsqueeze(0) if some else None)
     assert largest.numbers <= 1 << 20  # a model at a time
     torch.testing.assert_close(mean, x[:, counted].double().mean(1), rtol=1e-14, atol=1e-14)
+
+
+_GROWN = """
+import resource, torch
+from batchednodes.results.metrics.consensus import lengths
+x = torch.zeros(256, 1 << 18)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+lengths(x)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts in KiB, of glibc's memory")
+def test_what_is_kept_of_blocks_keeps_none_of_their_memory():
+    # 64 blocks of 8 MiB in float64: one or two at once, and what a first call of PyTorch's takes.
+    grown = subprocess.run([sys.executable, "-c", _GROWN], capture_output=True, text=True, check=True).stdout
+    assert int(grown) < 64 << 10

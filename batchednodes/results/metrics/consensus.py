@@ -62,14 +62,14 @@ def distances(
     x: Float[Tensor, "g n p"], point: Float64[Tensor, "g p"], mixed: Bool[Tensor, "g p"] | None = None
 ) -> Float64[Tensor, "g n"]:
     """Returns the distance of each model from a point of its network, over all entries or some."""
-    return torch.cat([away.norm(dim=2) for away in _apart(x, point, mixed)], 1)
+    return _filled(point.new_empty(x.shape[:2]), (away.norm(dim=2) for away in _apart(x, point, mixed)))
 
 
 def squares(
     x: Float[Tensor, "g n c"], point: Float64[Tensor, "g c"], mixed: Bool[Tensor, "g c"] | None, width: int
 ) -> Float64[Tensor, "g n"]:
     """Returns what some columns add to the squares of these distances; width: columns of whole models."""
-    return torch.cat([away.square().sum(2) for away in _apart(x, point, mixed, width)], 1)
+    return _filled(point.new_empty(x.shape[:2]), (away.square().sum(2) for away in _apart(x, point, mixed, width)))
 
 
 def _apart(
@@ -84,8 +84,20 @@ def _apart(
 
 def lengths(x: Float[Tensor, "n p"]) -> Float64[Tensor, " n"]:
     """Returns the length of each model."""
-    blocks = x.split(max(1, _BLOCK[devices.kind(x.device)] // max(1, x.shape[1])))
-    return torch.cat([b.double().norm(dim=1) for b in blocks])
+    return _filled(x.new_empty(len(x), dtype=torch.float64), (b.double().norm(dim=2) for b in _blocks(x.unsqueeze(0))))
+
+
+def _filled(found: Float64[Tensor, "*_"] | Bool[Tensor, "*_"], parts: Iterator[Tensor]) -> Tensor:
+    """Returns a tensor with numbers of blocks of models written into its last dimension, one block after the other.
+
+    It is there before the first block is: numbers that stay, allocated each after its block was, would keep the next
+    block from the memory of the last, and so all of them would take memory at once.
+    """
+    begin = 0
+    for part in parts:
+        found[..., begin : begin + part.shape[-1]] = part
+        begin += part.shape[-1]
+    return found
 
 
 def norms(found: Float64[np.ndarray, " n"], networks: Networks, away: Bool[np.ndarray, " n"] | None) -> list[float]:
@@ -99,8 +111,7 @@ def norms(found: Float64[np.ndarray, " n"], networks: Networks, away: Bool[np.nd
 
 def finite(x: Float[Tensor, "n p"]) -> Bool[Tensor, " n"]:
     """Returns whether all numbers of each row are finite."""
-    blocks = x.split(max(1, _BLOCK[devices.kind(x.device)] // max(1, x.shape[1])))
-    return torch.cat([b.isfinite().all(1) for b in blocks])
+    return _filled(x.new_empty(len(x), dtype=torch.bool), (b.isfinite().all(2) for b in _blocks(x.unsqueeze(0))))
 
 
 def diverged(state: State, whole: Callable[[Tensor], Bool[Tensor, " n"]] = finite) -> list[tuple[int, float]]:
