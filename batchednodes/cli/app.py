@@ -102,6 +102,8 @@ def train(
                 f"--from must not stand beside run.start_from=..., got {shown(start_from)}; leave one of both"
             )
         chosen = replace(chosen, run=replace(chosen.run, start_from=start_from))
+    if out and ranks.again() and _is_of(Path(out), chosen):
+        return resume(Path(out), time_limit=time_limit, quiet=quiet)
     place, limit = paths.OutputFolder(out) if out else paths.OutputFolder.numbered(chosen.name), seconds(time_limit)
     start.check_torch()
     over_ranks.check(over, chosen.device)
@@ -112,6 +114,14 @@ def train(
         made = preflight.fresh(chosen, place.folder)
         run = commands.train  # imports PyTorch
     run(chosen, made, place, limit, quiet)
+
+
+def _is_of(folder: Path, chosen: "config.Config") -> bool:
+    """Returns whether a folder holds a run of some settings."""
+    try:
+        return config.to_dict(rules.reopened(folder, [])) == config.to_dict(chosen)
+    except (ValueError, OSError):
+        return False
 
 
 @app.command()

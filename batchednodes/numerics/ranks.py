@@ -33,6 +33,11 @@ def several() -> bool:
     return size() > 1
 
 
+def again() -> bool:
+    """Returns whether torchrun has started the ranks of a run anew, after one of them had failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0) > 0
+
+
 def number() -> int:
     """Returns the number of this process among them: 0, 1, ..."""
     return int(os.environ.get("RANK", "0"))

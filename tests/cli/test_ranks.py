@@ -1,5 +1,6 @@
 """The command over ranks: signals to one, one that fails, is killed or hangs; what `--ranks` starts, and returns."""
 
+import itertools
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import pytest
 from folders import differences
 
 from batchednodes import resume, train
+from batchednodes.__main__ import main
 from batchednodes.cli import over_ranks
 
 LONG = {
@@ -149,3 +151,20 @@ def test_ranks_are_refused_where_a_run_has_one_process(tmp_path):
         )  # fmt: skip
         assert done.returncode == 2
         assert "ranks must be 1 for" in done.stderr
+
+
+def test_ranks_that_are_started_again_go_on_with_their_own_run(tmp_path, monkeypatch, capsys):
+    (tmp_path / "c.yaml").write_text(json.dumps(LONG | {"run": {"until": 4, "mark_every": 1}}))
+    config, out = str(tmp_path / "c.yaml"), str(tmp_path / "run")
+    train(config, out=out, stop=itertools.chain([False] * 3, itertools.repeat(True)).__next__)
+    monkeypatch.chdir(tmp_path)
+    for environment, more, code in (({}, [], 2), ({"TORCHELASTIC_RESTART_COUNT": "1"}, ["seed=1"], 2),
+                                    ({"TORCHELASTIC_RESTART_COUNT": "1"}, [], 0)):  # fmt: skip
+        for key, value in environment.items():
+            monkeypatch.setenv(key, value)
+        monkeypatch.setattr(sys, "argv", ["batchednodes", "train", config, "--out", out, *more])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert (ended.value.code or 0) == code
+        assert ("--out must not exist yet" in capsys.readouterr().err) == (code == 2)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "finished"
