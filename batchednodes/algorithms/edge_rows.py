@@ -8,7 +8,7 @@ Notation: n nodes of all networks, m directed edges, w rows of a wave, d largest
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
@@ -35,8 +35,8 @@ class EdgeRows:
     """W of the other node of each edge, where contacts are with all neighbours; None: elsewhere."""
     host: "EdgeRows | None" = None
     """The same on the host, where these are on another device."""
-    rounds: "dict[int, tuple[RoundMatrix, RoundEdges]]" = field(default_factory=dict)
-    """What rounds have made of them for the W they had last, by the first node of each network."""
+    rounds: "dict[tuple[int, bool], tuple[RoundMatrix, RoundEdges]]" = field(default_factory=dict)
+    """What rounds have made of them for the W they had last, by the first node and whether W is of several networks."""
     place: Int64[Tensor, " m"] | None = None
     """Where the row of each edge lies, of those that `settle_` was given last; None: edge k has row k."""
 
@@ -125,10 +125,28 @@ class EdgeRows:
             edges.place.index_copy_(0, send(numbers, device), torch.arange(numbers.numel(), device=device))
 
     def in_round(self, nodes: slice, matrix: RoundMatrix) -> "RoundEdges":
-        """Returns the edges of the nodes of one network in a round."""
-        known = self.rounds.get(nodes.start)
+        """Returns the edges of the nodes of one network in a round, or of several side by side."""
+        key = nodes.start, bool(matrix.blocks)
+        known = self.rounds.get(key)
         if known is not None and known[0] is matrix:
             return known[1]
+        made = self._of_several(nodes.start, matrix) if matrix.blocks else self._of_one(nodes, matrix)
+        self.rounds[key] = matrix, made
+        return made
+
+    def _of_several(self, first: int, matrix: RoundMatrix) -> "RoundEdges":
+        """Returns those of the networks of a block-diagonal W, the first of which begins at some node."""
+        parts = list[RoundEdges]()
+        for block in matrix.blocks:
+            assert block.matrix is not None
+            nodes = slice(first, first + block.matrix.shape[0])
+            one, before = self.in_round(nodes, block), sum(len(part.index) for part in parts)
+            parts.append(replace(one, back=torch.where(one.here, one.back + before * self.most, 0)))
+            first = nodes.stop
+        return RoundEdges(*(torch.cat([getattr(part, name.name) for part in parts]) for name in fields(RoundEdges)))
+
+    def _of_one(self, nodes: slice, matrix: RoundMatrix) -> "RoundEdges":
+        """Returns those of one network."""
         at, rows = self.here, torch.arange(nodes.start, nodes.stop)
         index, here = at.around(rows)
         other = torch.where(here, at.keys[index] % (at.begins.numel() - 1), rows.unsqueeze(1))
@@ -136,9 +154,7 @@ class EdgeRows:
         back = torch.where(here, (other - nodes.start) * self.most + place, 0)
         weights = matrix.of_edges(other - nodes.start, here)
         index, here, back, others = (send(a, self.keys.device) for a in (index, here, back, other - nodes.start))
-        made = RoundEdges(index, here, back, others, weights)
-        self.rounds[nodes.start] = matrix, made
-        return made
+        return RoundEdges(index, here, back, others, weights)
 
 
 @dataclass(frozen=True, eq=False)

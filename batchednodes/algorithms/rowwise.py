@@ -241,6 +241,16 @@ class Rowwise(Nodes):
         return self.robust is None and self.algorithm.linear()
 
     @property
+    def mixes_together(self) -> bool:
+        """Whether rounds of several networks may be mixed as one whose W is block-diagonal."""
+        return self.robust is None and not self.algorithm.asks_some()
+
+    @functools.cached_property
+    def width(self) -> int:
+        """Numbers of what a round mixes of a row at once: its model, and those of its edges."""
+        return self.p * (1 + (0 if self.edges is None else self.edges.most))
+
+    @property
     def p(self) -> int:
         """Number of parameters of a model."""
         return self.gradient.problem.stack.p

@@ -339,18 +339,30 @@ class Waves:
         follow_(state.versions, state.gained, state.updated, lines, self.layout, self.own)
 
     def round_(self, state: State, phase: Round) -> None:
-        """Mixes all rows of the networks whose rounds end."""
-        for first, k in zip(phase.firsts.tolist(), phase.numbers.tolist(), strict=True):
-            g = int(self.layout.network[first])
-            assert self.rounds is not None
-            matrix, nodes = self.rounds.of(g, k), slice(first, first + int(self.layout.sizes[g]))
-            mix = functools.partial(mix_round_, self.rowwise, nodes=nodes, matrix=matrix, at=(k, phase.time))
-            if self.cut is None or self.rowwise.by_columns:
-                asked = mix(state)
-            else:
-                asked = over_ranks.round_(self.cut, state, nodes, self.rowwise.edges, mix)
+        """Mixes all rows of the networks whose rounds end: small ones together where each is mixed as it is alone."""
+        assert self.rounds is not None
+        networks, numbers = self.layout.network[phase.firsts].tolist(), phase.numbers.tolist()
+        rows = [slice(a, a + int(self.layout.sizes[g])) for a, g in zip(phase.firsts.tolist(), networks, strict=True)]
+        parts = [*zip(rows, map(self.rounds.of, networks, numbers), numbers, strict=True)]
+        if self.rowwise.mixes_together and (self.cut is None or self.rowwise.by_columns):
+            for nodes, matrix, k in self.rounds.together(parts, self.rowwise.width):
+                mix_round_(self.rowwise, state, nodes, matrix, (k, phase.time))
+            asked = [None] * len(parts)
+        else:
+            asked = [self._mixed_apart_(state, part, phase.time) for part in parts]
+        for g, (nodes, matrix, _), others in zip(networks, parts, asked, strict=True):
             if self.layout.widths[g]:
-                newest_(state, self.layout.block(state.versions, g), nodes, (matrix, asked), phase.time)
+                newest_(state, self.layout.block(state.versions, g), nodes, (matrix, others), phase.time)
+
+    def _mixed_apart_(
+        self, state: State, part: tuple[slice, RoundMatrix, int], time: float
+    ) -> Int64[Tensor, "n s"] | None:
+        """Mixes all rows of one network; returns as `mix_round_` does."""
+        nodes, matrix, k = part
+        mix = functools.partial(mix_round_, self.rowwise, nodes=nodes, matrix=matrix, at=(k, time))
+        if self.cut is None:
+            return mix(state)
+        return over_ranks.round_(self.cut, state, nodes, self.rowwise.edges, mix)
 
 
 def newest_(

@@ -6,6 +6,7 @@ Notation: n nodes of a network, p numbers of a row, t tracked sources, W gossip 
 """
 
 import functools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import scipy
@@ -16,6 +17,10 @@ from torch import Tensor
 from batchednodes.algorithms.mixing.matrix import announce_beta, by_columns
 from batchednodes.numerics.memory import send
 from batchednodes.topology import RoundLaw
+
+_TOGETHER, _KEPT = 2**18, 16
+"""Numbers of rows, and of W, that are mixed at once at most: calls for fewer take longer than their work; and how many
+joined W are kept."""
 
 
 class RoundMatrix:
@@ -30,10 +35,14 @@ class RoundMatrix:
     """
 
     def __init__(
-        self, matrix: "scipy.sparse.csr_array | np.ndarray | None", device: torch.device, dtype: torch.dtype
-    ) -> None:
-        """Takes W, with its diagonal; a vector: each of its rows; None: 1/n everywhere; and what the rows of x are."""
-        self.device, self.dtype, self.row = device, dtype, None
+        self, matrix: "scipy.sparse.csr_array | np.ndarray | None", device: torch.device, dtype: torch.dtype,
+        blocks: "tuple[RoundMatrix, ...]" = (),
+    ) -> None:  # fmt: skip
+        """Takes W, with its diagonal; a vector: each of its rows; None: 1/n everywhere; and what the rows of x are.
+
+        One of several networks side by side is block-diagonal, and has the W of each as blocks.
+        """
+        self.device, self.dtype, self.row, self.blocks = device, dtype, None, blocks
         self.matrix = None if isinstance(matrix, np.ndarray) else matrix
         if isinstance(matrix, np.ndarray):
             self.row = send(matrix, device).to(dtype)
@@ -146,6 +155,7 @@ class RoundMatrices:
         self.weights, self.device, self.dtype = weights, device, dtype
         self.silent = silent or ((),) * len(weights)
         self.made: dict[tuple[int, int], RoundMatrix] = {}
+        self._joined: dict[tuple[RoundMatrix, ...], RoundMatrix] = {}
 
     def of(self, g: int, k: int) -> RoundMatrix:
         """Returns W of network g in round k."""
@@ -157,6 +167,56 @@ class RoundMatrices:
                 matrix = silenced(matrix, self.silent[g], self.weights[g].sent(k).size)
             self.made[key] = RoundMatrix(matrix, self.device, self.dtype)
         return self.made[key]
+
+    def together(
+        self, parts: Sequence[tuple[slice, RoundMatrix, int]], width: int
+    ) -> Iterator[tuple[slice, RoundMatrix, int]]:
+        """Yields networks and their W with small ones that lie side by side as one, by which each row is what it was.
+
+        Many products of a few numbers each take most of their time to be called. On a CPU each row of a sparse product
+        is summed alone, so its bits are the same; of other devices that is not known, and networks stay apart.
+
+        Args:
+            parts: rows of networks, W of each, and the number of its round.
+            width: numbers that a row has, with those of its edges.
+        """
+        run, rows, filled = list[tuple[slice, RoundMatrix, int]](), 0, 0
+        for nodes, matrix, k in parts:
+            n, numbers = nodes.stop - nodes.start, 0 if matrix.matrix is None else matrix.matrix.nnz
+            apart = matrix.matrix is None or matrix.device.type != "cpu"
+            fits = (rows + n) * width <= _TOGETHER and filled + numbers <= _TOGETHER
+            if run and (apart or not fits or run[-1][0].stop != nodes.start or run[-1][2] != k):
+                yield self._as_one(run)
+                run, rows, filled = [], 0, 0
+            if apart:
+                yield nodes, matrix, k
+                continue
+            run.append((nodes, matrix, k))
+            rows, filled = rows + n, filled + numbers
+        if run:
+            yield self._as_one(run)
+
+    def _as_one(self, run: Sequence[tuple[slice, RoundMatrix, int]]) -> tuple[slice, RoundMatrix, int]:
+        """Returns the rows of some networks, and the block-diagonal matrix of their W."""
+        key = tuple(matrix for _, matrix, _ in run)
+        nodes = slice(run[0][0].start, run[-1][0].stop)
+        if len(key) == 1:
+            return run[0]
+        if key not in self._joined:
+            if len(self._joined) == _KEPT:
+                self._joined.clear()
+            self._joined[key] = RoundMatrix(_block_diagonal(key), self.device, self.dtype, key)
+        return nodes, self._joined[key], run[0][2]
+
+
+def _block_diagonal(matrices: Sequence[RoundMatrix]) -> "scipy.sparse.csr_array":
+    """Returns sparse matrices along a diagonal, with the numbers of each row in the order that they had."""
+    each = [one.matrix for one in matrices if one.matrix is not None]
+    rows, filled = (np.cumsum([0, *sizes]) for sizes in ([m.shape[0] for m in each], [m.nnz for m in each]))
+    values = np.concatenate([m.data for m in each])
+    columns = np.concatenate([m.indices + first for m, first in zip(each, rows[:-1], strict=True)])
+    begins = [m.indptr[:-1] + first for m, first in zip(each, filled[:-1], strict=True)]
+    return scipy.sparse.csr_array((values, columns, np.concatenate([*begins, filled[-1:]])), shape=(rows[-1], rows[-1]))
 
 
 def silenced(

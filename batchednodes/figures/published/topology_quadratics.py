@@ -114,7 +114,7 @@ class TopologyQuadratics(Experiment):
             "task": {
                 "data": {"kind": "quadratics", "curvature": 1.0, "heterogeneity": 0, "distance": 0, "noise": _NOISE}
             },
-            "run": {"until": until, "mark_every": until / 120},
+            "run": {"until": until, "mark_every": until / 600},
             "staleness": {"track": "none"},
             "dtype": "float64",
             "sweep": {
