@@ -16,7 +16,7 @@ from batchednodes.models.losses import choose, cross_entropy
 from batchednodes.models.stacked import Stack
 from batchednodes.numerics import devices
 from batchednodes.numerics.cuda_graphs import CudaGraphs, capture, padded
-from batchednodes.numerics.fx_program import UntraceableError, trace
+from batchednodes.numerics.fx_program import UntraceableError, compare, trace
 
 CUDA = pytest.param("cuda", marks=pytest.mark.cuda)
 SAMPLES = 50
@@ -281,3 +281,12 @@ def test_padding_is_at_most_a_quarter():
     assert all(w <= size <= 1.25 * w for w, size in enumerate(sizes, 1))
     assert len(set(sizes)) < 4 * 11
     assert [padded(size) for size in sizes] == sizes
+
+
+def test_data_that_rows_share_are_not_compared_with_themselves(monkeypatch):
+    data, compared = torch.ones(1 << 16), []
+    allclose = torch.allclose
+    monkeypatch.setattr(torch, "allclose", lambda a, *more, **named: compared.append(a) or allclose(a, *more, **named))
+    compare(lambda x, data: x * data[0], lambda x, data: data[1] * x, lambda w: (torch.ones(w, 3), data))
+    assert compared
+    assert all(one.numel() < data.numel() for one in compared)  # a comparison takes four times their memory
