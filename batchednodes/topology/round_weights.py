@@ -140,7 +140,19 @@ class RoundWeights(RoundLaw):
         """Returns how many models each node sends in round k: the entries of its columns of W off the diagonals."""
         if self.graph is None:
             return np.full(self.n, self.mixings * (self.n - 1))
-        return functools.reduce(np.add, map(received, self._parts(k)))
+        key = self.repeats(k) if self.few else -1
+        if key not in self._sent:
+            found = functools.reduce(np.add, map(received, self._parts(k)))
+            found.setflags(write=False)
+            if key < 0:
+                return found
+            self._sent[key] = found
+        return self._sent[key]
+
+    @functools.cached_property
+    def _sent(self) -> dict[int, Int64[np.ndarray, " n"]]:
+        """What rounds that repeat send."""
+        return {}
 
     def _parts(self, k: int) -> "list[scipy.sparse.csr_array]":
         """Returns W of each mixing of round k, on a graph that is stored."""

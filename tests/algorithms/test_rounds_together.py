@@ -54,6 +54,10 @@ def test_large_networks_means_other_rounds_and_those_with_others_between_stay_ap
     again = [matrix for _, matrix, _ in made.together(parts, 1)]
     assert all(one is other for one, (_, other, _) in zip(again, made.together(parts, 1), strict=True))
     assert [nodes.stop for nodes, _, _ in made.together(parts, 20)][:2] == [6, 10]  # wide rows
+    monkeypatch.setattr(rounds, "_KEPT", 1)
+    made = RoundMatrices((), CPU, torch.float64)
+    assert len([*made.together(parts, 1)]) == 6
+    assert len(made._joined) == 1  # those of graphs that change do not add up
 
 
 @pytest.mark.parametrize(

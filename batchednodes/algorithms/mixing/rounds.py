@@ -18,9 +18,9 @@ from batchednodes.algorithms.mixing.matrix import announce_beta, by_columns
 from batchednodes.numerics.memory import send
 from batchednodes.topology import RoundLaw
 
-_TOGETHER, _KEPT = 2**18, 16
-"""Numbers of rows, and of W, that are mixed at once at most: calls for fewer take longer than their work; and how many
-joined W are kept."""
+_TOGETHER, _KEPT = 2**18, 2**22
+"""Numbers of rows, and of W, that are mixed at once at most: calls for fewer take longer than their work; and of the
+joined W that are kept."""
 
 
 class RoundMatrix:
@@ -156,6 +156,7 @@ class RoundMatrices:
         self.silent = silent or ((),) * len(weights)
         self.made: dict[tuple[int, int], RoundMatrix] = {}
         self._joined: dict[tuple[RoundMatrix, ...], RoundMatrix] = {}
+        self._filled = 0
 
     def of(self, g: int, k: int) -> RoundMatrix:
         """Returns W of network g in round k."""
@@ -203,9 +204,11 @@ class RoundMatrices:
         if len(key) == 1:
             return run[0]
         if key not in self._joined:
-            if len(self._joined) == _KEPT:
-                self._joined.clear()
-            self._joined[key] = RoundMatrix(_block_diagonal(key), self.device, self.dtype, key)
+            made = _block_diagonal(key)
+            self._filled += made.nnz
+            if self._filled > _KEPT:  # of graphs that change all the time
+                self._joined, self._filled = {}, made.nnz
+            self._joined[key] = RoundMatrix(made, self.device, self.dtype, key)
         return nodes, self._joined[key], run[0][2]
 
 
