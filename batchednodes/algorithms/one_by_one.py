@@ -19,10 +19,9 @@ from batchednodes.algorithms.known import Nodes
 from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.mixing.rounds import RoundMatrices
 from batchednodes.algorithms.reference import Reference
-from batchednodes.algorithms.round_step import asked_by, mix_round_
+from batchednodes.algorithms.round_step import asked_by, mix_round_, newest_
 from batchednodes.algorithms.rowwise import Rowwise
 from batchednodes.algorithms.state import State
-from batchednodes.algorithms.waves import newest_
 from batchednodes.events.timeline import MEET, PULL, PUSH, ROUND, SPLIT, UPDATE, Events
 
 

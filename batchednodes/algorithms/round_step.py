@@ -88,6 +88,26 @@ def asked_by(
     return asks["who"]
 
 
+def newest_(
+    state: State, versions: Tensor, nodes: slice, heard: tuple[RoundMatrix, Int64[Tensor, "n s"] | None], time: float
+) -> None:
+    """Gives the versions of a network, a view, those that a round mixes into them, and takes note of the gains.
+
+    Args:
+        state: changed.
+        versions: changed.
+        nodes: of the network.
+        heard: W of the round, and whom each node asks; None: all whom W mixes into its row.
+        time: at its end [s].
+    """
+    matrix, asked = heard
+    new = matrix.newest(versions) if asked is None else versions.clone()
+    for others in () if asked is None else asked.T:
+        new = torch.maximum(new, versions.index_select(0, others))
+    state.gained[nodes] += time * (new.sum(1, dtype=torch.int64) - versions.sum(1, dtype=torch.int64))
+    versions.copy_(new)
+
+
 def _gather_(rowwise: Rowwise, robust: Robust, state: State, nodes: slice, matrix: RoundMatrix, time: float) -> None:
     """Mixes all rows of a network robustly, or where some nodes lie."""
     rows = torch.arange(nodes.start, nodes.stop, device=state.x.device)

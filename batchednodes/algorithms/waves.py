@@ -28,7 +28,7 @@ from batchednodes.algorithms.mixing import Ages, Entries, Kernel, follow_, follo
 from batchednodes.algorithms.mixing.phase import GossipPhase
 from batchednodes.algorithms.mixing.rounds import RoundMatrices, RoundMatrix
 from batchednodes.algorithms.rates import Hyperparameters
-from batchednodes.algorithms.round_step import mix_round_
+from batchednodes.algorithms.round_step import mix_round_, newest_
 from batchednodes.algorithms.rowwise import Rowwise
 from batchednodes.algorithms.state import State
 from batchednodes.algorithms.versions import Layout
@@ -363,26 +363,6 @@ class Waves:
         if self.cut is None:
             return mix(state)
         return over_ranks.round_(self.cut, state, nodes, self.rowwise.edges, mix)
-
-
-def newest_(
-    state: State, versions: Tensor, nodes: slice, heard: tuple[RoundMatrix, Int64[Tensor, "n s"] | None], time: float
-) -> None:
-    """Gives the versions of a network, a view, those that a round mixes into them, and takes note of the gains.
-
-    Args:
-        state: changed.
-        versions: changed.
-        nodes: of the network.
-        heard: W of the round, and whom each node asks; None: all whom W mixes into its row.
-        time: at its end [s].
-    """
-    matrix, asked = heard
-    new = matrix.newest(versions) if asked is None else versions.clone()
-    for others in () if asked is None else asked.T:
-        new = torch.maximum(new, versions.index_select(0, others))
-    state.gained[nodes] += time * (new.sum(1, dtype=torch.int64) - versions.sum(1, dtype=torch.int64))
-    versions.copy_(new)
 
 
 @dataclass(frozen=True, eq=False)
