@@ -140,14 +140,16 @@ class RoundWeights(RoundLaw):
         """Returns how many models each node sends in round k: the entries of its columns of W off the diagonals."""
         if self.graph is None:
             return np.full(self.n, self.mixings * (self.n - 1))
-        key = self.repeats(k) if self.few else -1
+        if not self.few:
+            return self._counted(k)
+        key = self.repeats(k)
         if key not in self._sent:
-            found = functools.reduce(np.add, map(received, self._parts(k)))
-            found.setflags(write=False)
-            if key < 0:
-                return found
-            self._sent[key] = found
+            self._sent[key] = self._counted(k)
+            self._sent[key].setflags(write=False)
         return self._sent[key]
+
+    def _counted(self, k: int) -> Int64[np.ndarray, " n"]:
+        return functools.reduce(np.add, map(received, self._parts(k)))
 
     @functools.cached_property
     def _sent(self) -> dict[int, Int64[np.ndarray, " n"]]:

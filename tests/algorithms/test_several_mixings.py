@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from batchednodes import load, train
-from batchednodes.topology import MetropolisHastings, OnePeerExponential, Ring, RoundWeights, UniformWeights
+from batchednodes.topology import BaseGraph, MetropolisHastings, OnePeerExponential, Ring, RoundWeights, UniformWeights
 
 BASE = {
     "network": {"nodes": 6, "topology": {"kind": "ring"}},
@@ -54,3 +54,15 @@ def test_rounds_that_are_no_product_mix_once(setting, key):
     with pytest.raises(ValueError, match=rf"timing\.mixings must be 1 with {key}"):
         load(BASE, [setting])
     load(BASE, [setting, "timing.mixings=1"])
+
+
+def test_messages_of_rounds_that_repeat_are_counted_once_and_right():
+    graph = BaseGraph(1, 0.4).graph(7, 0)  # a cycle in which nodes send to none or one, not in step with rounds
+
+    def fresh():
+        return RoundWeights(7, graph, UniformWeights(), "double", False, 1.0, 2)
+
+    kept, counts = fresh(), [fresh().sent(k).tolist() for k in range(60)]
+    assert [kept.sent(k).tolist() for k in range(60)] == counts
+    assert len({tuple(one) for one in counts}) > 1
+    assert len(kept._sent) == len({kept.repeats(k) for k in range(60)}) < 60
