@@ -240,6 +240,6 @@ def kept(after: Clocks, in_flight: InFlight) -> Clocks:
 
 def _joined(outs: list[np.ndarray]) -> Events:
     """Returns the events of a window."""
-    events = np.concatenate(outs)
+    events = outs[0] if len(outs) == 1 else np.concatenate(outs)
     columns = [np.ascontiguousarray(events[name]) for name in EVENT.names or ()]
     return Events(*columns[:5], message=MessageColumns(*columns[5:]))
