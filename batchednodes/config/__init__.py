@@ -16,6 +16,7 @@ from batchednodes.config.schema import (
     Task,
     Update,
     reseeded,
+    unswept,
 )
 
 __all__ = [
@@ -39,4 +40,5 @@ __all__ = [
     "register",
     "reseeded",
     "to_dict",
+    "unswept",
 ]

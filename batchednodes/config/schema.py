@@ -260,6 +260,8 @@ class Config:
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", self.device):
             raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {shown(self.device)}")
         count(self.replicas, 1, "replicas", high=100_000)
+        if self.sweep:  # what fits together is the matter of its networks, whose settings differ from these
+            return
         check_together(self)
         check_messages(self)
         check_algorithm(self)
@@ -278,6 +280,16 @@ def reseeded(config: Config, seed: int) -> Config:
     """Returns the same settings, which are not checked again, with another seed, 0 <= seed < 2^63."""
     if seed >= 2**63:
         raise ValueError(f"replicas must leave seeds below 2^63, got {seed} for the last; lower seed")
+    return _with(config, seed=seed)
+
+
+def unswept(config: Config) -> Config:
+    """Returns the same settings, which are not checked again, of one network, nothing of which is swept."""
+    return _with(config, sweep={}, replicas=1)
+
+
+def _with(config: Config, **settings: Any) -> Config:
     made = copy.copy(config)
-    object.__setattr__(made, "seed", seed)
+    for name, value in settings.items():
+        object.__setattr__(made, name, value)
     return made

@@ -9,10 +9,10 @@ import json
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from batchednodes.config import Config, load, names, reseeded
+from batchednodes.config import Config, load, names, reseeded, unswept
 from batchednodes.numerics.values import shown
 
 _MAY_DIFFER = (
@@ -104,7 +104,7 @@ def points(config: Config) -> list[NetworkSpec]:
     """
     swept = _lists(config)
     _check_number(config, swept)
-    base = replace(config, sweep={}, replicas=1) if config.sweep or config.replicas > 1 else config
+    base = unswept(config)
     found, nodes = list[NetworkSpec](), 0
     for values in _combinations(config, swept):
         settings = dict(zip(swept, values, strict=True))

@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from batchednodes import load, train
 from batchednodes.config.sweep import points
+from batchednodes.topology import Ring, Star
 
 BASE = {
     "network": {"nodes": 6},
@@ -42,6 +43,19 @@ def test_a_config_without_a_sweep_is_one_network():
     (only,) = points(load(BASE))
     assert only.config == load(BASE)
     assert (only.settings, only.replica, only.label) == ({}, 0, "all")
+
+
+def test_what_fits_together_is_the_matter_of_each_network():
+    weights = {"nodes": 6, "weights": {"kind": "metropolis_hastings"}}
+    rings = swept({"network.topology.kind": ["ring", "star"]}, network=weights)  # the base has the complete graph
+    assert [p.config.network.topology for p in points(load(rings))] == [Ring(), Star()]
+    some = swept({"network.topology.kind": ["ring", "complete"]}, network=weights)
+    with pytest.raises(
+        ValueError, match=r"network\.weights\.kind must be uniform with network\.topology\.kind=complete"
+    ):
+        points(load(some))
+    with pytest.raises(ValueError, match=r"staleness\.track must be at most network\.nodes = 5, got 6"):
+        points(load(swept({"network.nodes": [7, 5]}, staleness={"track": 6})))
 
 
 def test_sweeps_can_be_given_on_the_command_line():
