@@ -2,8 +2,8 @@
 
     python tools/same.py RUN OTHER
 
-Both are folders of runs, finished or interrupted, of whatever number of ranks. Exit code 0: they are the same; 1: they
-are not, and the first differences are printed.
+Both are folders of runs, finished, interrupted or diverged, of whatever number of ranks. Exit code 0: they are the same;
+1: they are not, and the first differences are printed; 2: they cannot be compared.
 """
 
 import argparse
@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
+from batchednodes.results.checkpoints import checkpoint
 from batchednodes.results.checkpoints.checkpoint import Snapshot
-from batchednodes.results.checkpoints.finding import latest
+from batchednodes.results.checkpoints.header import newest_first
 from batchednodes.results.folder.inside import Inside
 
 ROUNDING = 1e-12
@@ -28,8 +29,15 @@ SHOWN = 10
 
 def differences(one: Path, other: Path) -> list[str]:
     """Returns what differs between two runs."""
-    found = [latest(Inside(folder), torch.device("cpu")) for folder in (one, other)]
-    return [*_states(*found), *_metrics(one, other), *_summaries(one, other)]
+    return [*_states(*map(_newest, (one, other))), *_metrics(one, other), *_summaries(one, other)]
+
+
+def _newest(folder: Path) -> Snapshot:
+    """Returns the newest state of a run, finite or not."""
+    files = newest_first(Inside(folder))
+    if not files:
+        raise ValueError(f"{folder} holds no state of a run")
+    return checkpoint.load(files[0], torch.device("cpu"))
 
 
 def _states(one: Snapshot, other: Snapshot) -> Iterator[str]:
@@ -97,7 +105,10 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("other", type=Path)
     chosen = parser.parse_args()
-    found = differences(chosen.run, chosen.other)
+    try:
+        found = differences(chosen.run, chosen.other)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     print("\n".join(found[:SHOWN]) or "the same: models and versions bit for bit, metrics to 1e-12")
     if len(found) > SHOWN:
         print(f"... and {len(found) - SHOWN} more")
