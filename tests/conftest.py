@@ -11,9 +11,13 @@ import importlib.util
 import random
 
 import hypothesis
+import jaxtyping
 import pytest
 import torch
+from checked import sparing
 from pretended_backend import register
+
+jaxtyping.jaxtyped = sparing(jaxtyping.jaxtyped)  # before the package is imported
 
 if importlib.util.find_spec("beartype") is not None:  # machines that are lent may lack it
     for module in ("beartype._check.code.codemain", "beartype._util.kind.integer.utilintget"):

@@ -55,7 +55,6 @@ def report(tests: list[doctest.DocTest], folder: Path) -> str:
     return "".join(lines)
 
 
-@pytest.mark.every_case
 @pytest.mark.parametrize("path", TOLD, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_examples_print_what_they_say(path: Path, tmp_path: Path):
     tests = examples(path)

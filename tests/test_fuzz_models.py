@@ -8,7 +8,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-PAIRS, SHARES = 60, 4
+PAIRS, SHARES = 40, 4
 """Pairs of a model and a data set, and tests that they are dealt to."""
 
 SLOW = ("local.compile=on",)

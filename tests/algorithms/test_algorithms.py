@@ -253,7 +253,7 @@ TREES = {
     for overlap in (False, True)
 }
 RANDOM = "{kind: erdos_renyi, probability: 0.4}"
-GRAPHS = (RANDOM, *(pytest.param(graph, marks=pytest.mark.slow) for graph in ("{kind: ring}", "{kind: star}")))
+GRAPHS = (RANDOM, pytest.param("{kind: star}", marks=pytest.mark.slow))
 
 
 def made(options, executor="batched", independent=True):

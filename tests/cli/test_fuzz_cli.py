@@ -17,7 +17,7 @@ from batchednodes.cli.interruption import TIMED_OUT
 
 pytestmark = pytest.mark.slow
 
-LINES, DAMAGED, RESUMED, RUNS = 350, 200, 60, 30
+LINES, DAMAGED, RESUMED, RUNS = 180, 100, 40, 20
 """Cases of each test."""
 
 COMMANDS = {

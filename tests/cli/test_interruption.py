@@ -52,15 +52,14 @@ def test_a_signal_leaves_a_checkpoint_and_says_howto_go_on(number, code, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_while_isolated_nodes_run_is_obeyed_too(number, code, tmp_path):
+def test_a_signal_while_isolated_nodes_run_is_obeyed_too(tmp_path):
     options = ["run.until=600", "run.mark_every=200", "run.baseline=isolated", "gossip.clock.rate=0.01"]
     process = started(tmp_path, *options)
     while process.poll() is None and not (tmp_path / "run/checkpoints/isolated/config.yaml").exists():
         time.sleep(0.01)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=240)
-    assert process.returncode == code
+    assert process.returncode == 143
     assert "the run reached its end, t = 600 s, its isolated nodes halted on the way there; to go on" in err
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"
     resume(tmp_path / "run")
@@ -70,9 +69,7 @@ def test_a_signal_while_isolated_nodes_run_is_obeyed_too(number, code, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "module", ["numba", "batchednodes.simulation.resume.rules", "torch", "batchednodes.simulation.engine"]
-)
+@pytest.mark.parametrize("module", ["numba", "batchednodes.simulation.engine"])
 def test_an_interrupt_while_the_command_is_imported_is_one_line(module, tmp_path):
     (tmp_path / "c.yaml").write_text(json.dumps(LONG))
     command = [sys.executable, "-X", "importtime", "-m", "batchednodes", "train", "c.yaml", "--out", "run"]

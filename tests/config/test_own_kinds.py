@@ -110,7 +110,6 @@ def models(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     return found["x"], found["versions"]
 
 
-@pytest.mark.every_case
 @pytest.mark.parametrize("section", CASES)
 def test_it_runs_from_yaml_and_python_is_stopped_resumed_and_swept(section, tmp_path, monkeypatch, capsys):
     case, path = CASES[section], tmp_path / "c.yaml"

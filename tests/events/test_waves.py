@@ -69,8 +69,8 @@ def check_shape(events: Events, plan: Schedule) -> None:
 )
 @pytest.mark.parametrize("topology", [Complete(), Ring(), Star(), ErdosRenyi(0.3)], ids=lambda t: type(t).__name__)
 def test_every_dependency_is_kept(exchange, clock, topology):
-    for n in (1, 2, 3, 7, 20):
-        for seed in range(3):
+    for n, seeds in ((1, 1), (2, 1), (3, 2), (7, 2), (20, 1)):
+        for seed in range(seeds):
             events = random_events(n, exchange, topology.graph(n, seed), clock, seed, until=100 / n**0.8)
             plan = schedule(events, n)
             check_shape(events, plan)

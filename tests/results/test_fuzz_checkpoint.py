@@ -112,17 +112,18 @@ def at(head, path):
 
 @pytest.mark.slow
 def test_what_headers_say_is_true_or_damage(halted, tmp_path):
-    """Of each part of a header, with each wrong value."""
+    """Of each part of a header, with every third wrong value, others at each."""
     run, target = Inside(halted / "run"), Inside(tmp_path) / "a.safetensors"
     file = newest_first(run)[0]
     content, head = file.read(), said(file.path)
     settings = config.load(halted / "run" / "config.yaml")
     points, damaged, harmless = sweep.points(settings), 0, {}
-    for path in places(head):
+    for k, path in enumerate(places(head)):
         if not path or path[-1] == "sha256":
             continue
         plain = {"config", "changed"} & {*path[:-1]}  # settings as plain data, which are only compared and shown
-        for value in FEW if plain or path[0] != "__metadata__" else WRONG:
+        values = FEW if plain or path[0] != "__metadata__" else WRONG
+        for value in values[k % 3 :: 3]:
             if value is not GONE and repr(value) == repr(at(head, path)):
                 continue
             written(changed(head, path, value), content, target.path)
@@ -134,8 +135,8 @@ def test_what_headers_say_is_true_or_damage(halted, tmp_path):
                 harmless |= {} if plain else {path: value}
             except ValueError as error:
                 damaged += isinstance(error, DamageError)
-    assert damaged > 2000
-    assert len(harmless) > 20
+    assert damaged > 700
+    assert len(harmless) > 10
     for path, value in harmless.items():
         place = shutil.copytree(halted / "run", tmp_path / "run")
         written(changed(head, path, value), content, place / "checkpoints" / file.name)

@@ -81,7 +81,7 @@ class Wrong(Algorithm):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gossip_sgd", "push_sum", "gradient_tracking", "ad_psgd"])
 def test_built_in_algorithms_are_sound(kind):
-    assert_sound(kind, cases=4)
+    assert_sound(kind, cases=2)
 
 
 @pytest.mark.parametrize(
@@ -117,21 +117,21 @@ def test_an_algorithm_that_keeps_duals_is_sound_at_contacts_and_in_rounds():
     ],
 )
 def test_algorithms_with_rounds_of_their_own_and_all2all_are_sound(kind, args):
-    assert_sound(kind, args, cases=2)
+    assert_sound(kind, args, cases=1)
 
 
 def test_one_of_ones_own_is_sound():
-    assert_sound("own_kinds:SlowAverage", {"pull": 0.2}, cases=4)
+    assert_sound("own_kinds:SlowAverage", {"pull": 0.2}, cases=2)
 
 
 def test_emissions_of_ones_own_travel_with_all_that_they_need():
-    assert_sound("test_check:Scaled", cases=5)
+    assert_sound("test_check:Scaled", cases=3)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["NewestOfNeighbours", "Inbox", "Aged", "Noting", "Middle"])
 def test_what_is_kept_of_neighbours_and_of_what_has_come_is_sound(name):
-    assert_sound(f"own_algorithms:{name}", cases=4)
+    assert_sound(f"own_algorithms:{name}", cases=2)
 
 
 def test_the_example_of_the_documents_is_sound():
