@@ -2,8 +2,8 @@
 
     python tools/same.py RUN OTHER
 
-Both are folders of runs, finished, interrupted or diverged, of whatever number of ranks. Exit code 0: they are the same;
-1: they are not, and the first differences are printed; 2: they cannot be compared.
+Both are folders of runs, finished, interrupted or diverged, of whatever number of ranks. Exit code 0: they are the
+same; 1: they are not, and the first differences are printed; 2: they cannot be compared.
 """
 
 import argparse
