@@ -16,7 +16,8 @@ def sparing(jaxtyped: Callable[..., Any]) -> Callable[..., Any]:
         decorate = jaxtyped(**given)
 
         def decorated(function: Any) -> Any:
-            code = function.__code__ if "<locals>" in getattr(function, "__qualname__", "") else None
+            inner = "<locals>" in getattr(function, "__qualname__", "")
+            code = getattr(function, "__code__", None) if inner else None  # None: a class
             if code in _SEEN:
                 return function
             if code is not None:
