@@ -1,7 +1,9 @@
 """Tapes of minibatch steps, against vmap; and their parts, against NumPy."""
 
+import ctypes
 import itertools
 import logging
+import platform
 import re
 from dataclasses import replace
 
@@ -309,6 +311,18 @@ def test_functions_know_what_is_not_finite(number):
     ]
     for function, x, wanted in cases:
         assert np.array_equal(each(function, np.array(x, number)), np.array(wanted, number), equal_nan=True)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="flags of x86")
+@pytest.mark.parametrize("number", [np.float32, np.float64])
+def test_exponentials_meet_no_numbers_below_normal(number):
+    flags, underflow = ctypes.CDLL("libm.so.6"), 16  # cores of many kinds take a hundred cycles for each such number
+    x = np.concatenate([[-np.inf], np.linspace(-1e4, 80, 100_001), np.linspace(-710, 0, 100_001)]).astype(number)
+    for function in (exp, expm1):
+        each(function, x)
+        flags.feclearexcept(underflow)
+        each(function, x)
+        assert not flags.fetestexcept(underflow)
 
 
 @pytest.mark.parametrize("number", [np.float32, np.float64])

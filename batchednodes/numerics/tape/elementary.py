@@ -124,8 +124,7 @@ def exp(x):  # noqa: ANN001, ANN201
     lowest, highest = _bounds(x)
     inside = min(max(x, lowest), highest)
     k, _, rest = _split(inside)
-    power = _power(k)
-    value = power + power * rest
+    value = _power(k) * (type(x)(1) + rest)  # a sum of products by it would meet numbers below normal, which are slow
     value = value if x >= lowest else type(x)(0)
     value = value if x <= highest else type(x)(np.inf)
     return value if x == x else x
@@ -135,8 +134,8 @@ def exp(x):  # noqa: ANN001, ANN201
 @no_type_check
 def expm1(x):  # noqa: ANN001, ANN201
     """Returns e^x - 1, of which small numbers keep their digits."""
-    lowest, highest = _bounds(x)
-    inside = min(max(x, lowest), highest)
+    _, highest = _bounds(x)
+    inside = min(max(x, type(x)(-40)), highest)  # below, e^x is less than half a unit in the last place of 1
     k, _, rest = _split(inside)
     power = _power(k)
     value = power * rest + (power - type(x)(1))
