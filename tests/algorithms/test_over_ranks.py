@@ -19,7 +19,7 @@ from batchednodes.numerics.ranks import Ranks
 from tests.support import ranks
 
 RANDOM = "network.topology={kind: erdos_renyi, probability: 0.4}"
-BASE = {"run": {"until": 1.2, "mark_every": 1.2}, "network": {"nodes": 9}, "local": {"lr": 0.05}, "dtype": "float64"}
+BASE = {"run": {"until": 2.0, "mark_every": 2.0}, "network": {"nodes": 9}, "local": {"lr": 0.05}, "dtype": "float64"}
 WIDE = (  # of a row with its 41 parameters each of two ranks has some
     "task.data={kind: linear_regression, features: 40, samples_per_node: 6, test_samples: 20}",
     "local.batch_size=4",
@@ -27,7 +27,7 @@ WIDE = (  # of a row with its 41 parameters each of two ranks has some
 )
 DIGITS = {
     "network": {"nodes": 20},
-    "run": {"until": 1.2, "mark_every": 1.2},
+    "run": {"until": 2.0, "mark_every": 2.0},
     "task": {"data": {"kind": "digits"}, "model": {"kind": "mlp", "hidden": [8]}},
     "local": {"steps": 2, "batch_size": 8, "lr": 0.2},
 }

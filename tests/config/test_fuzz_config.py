@@ -23,7 +23,7 @@ from batchednodes.numerics.values import Distribution
 
 pytestmark = pytest.mark.slow
 
-TREES, FILES, OVERRIDES = 1800, 1800, 800
+TREES, FILES, OVERRIDES = 3600, 3600, 1500
 """Cases of each test."""
 
 SMALL: dict[str, Any] = {"network": {"nodes": 6}, "run": {"until": 3.0}, "task": {}}

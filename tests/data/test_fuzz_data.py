@@ -21,7 +21,7 @@ from batchednodes.config import KINDS
 
 pytestmark = pytest.mark.slow
 
-ARCHIVES, EDGES, TABLES, SPARSE, IMAGES, COLUMNS, SAVED = 450, 250, 350, 200, 150, 200, 60
+ARCHIVES, EDGES, TABLES, SPARSE, IMAGES, COLUMNS, SAVED = 900, 500, 350, 200, 150, 200, 60
 """Cases of each test."""
 
 DTYPES = ("float64", "float32", "float16", "int64", "int32", "uint8", "uint64", "bool", "complex64", ">f8", ">i4", "S3",

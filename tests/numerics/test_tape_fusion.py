@@ -75,7 +75,7 @@ def test_cross_entropy_in_two_instructions_is_that_one_by_one(monkeypatch, uneve
 
 @pytest.mark.parametrize(
     ("case", "stays"),
-    [("free", 0), ("a factor changes", 1), ("it would write a factor", 1), ("two read it", 1), ("both are its sums", 1)],
+    [("free", 0), ("a factor changes", 1), ("it would write a factor", 1), ("two read it", 1), ("both are it", 1)],
 )
 def test_a_product_stays_where_it_must(case, stays):
     writer = Writer()
@@ -85,7 +85,7 @@ def test_a_product_stays_where_it_must(case, stays):
         writer.add(Op.SCALE, a, replace(a, base=3), number=2.0)
     if case == "two read it":
         writer.add(Op.ADD_TO, replace(out, base=3), None, sums, 1.0)
-    if case == "both are its sums":
+    if case == "both are it":
         writer.add(Op.RELU_BACK, out, sums, sums)
     else:
         writer.add(Op.ADD_TO, replace(out, base=0) if case == "it would write a factor" else out, None, sums, 1.0)
