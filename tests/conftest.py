@@ -38,22 +38,12 @@ def pytest_configure() -> None:
     hypothesis.settings.load_profile("project")
 
 
-CASES = 1
-"""Cases of a test that run with checked signatures, where it has more and is not marked `every_case`: what a signature
-promises is kept or broken by most of them alike, and all run without."""
-
-
 @pytest.hookimpl(trylast=True)  # after those that are slow were left out
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keeps some cases of each test where signatures are checked."""
+    """Keeps one case of each test where signatures are checked: most of them keep or break what these promise alike."""
     if config.getoption("jaxtyping_packages", None):
-        of_test = dict[str, list[pytest.Item]]()
-        for item in items:
-            of_test.setdefault(item.nodeid.split("[")[0], []).append(item)
-        for name, cases in of_test.items():
-            if len(cases) > CASES and not cases[0].get_closest_marker("every_case"):
-                of_test[name] = [cases[i * len(cases) // CASES] for i in range(CASES)]
-        items[:] = [item for cases in of_test.values() for item in cases]
+        first = {item.nodeid.split("[")[0]: item for item in reversed(items)}
+        items[:] = [*first.values()][::-1]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -166,7 +166,6 @@ CHOICES = [
 ]
 
 
-@pytest.mark.every_case
 @pytest.mark.parametrize(("path", "kind"), CHOICES)
 def test_every_kind_round_trips(file, path, kind):
     graph = ["network.topology.kind=ring"] if path == "network.weights" else []

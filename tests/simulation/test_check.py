@@ -95,6 +95,7 @@ def test_built_in_algorithms_of_rounds_are_sound(kind):
     assert_sound(kind, cases=1)
 
 
+@pytest.mark.slow
 def test_an_algorithm_that_keeps_duals_is_sound_at_contacts_and_in_rounds():
     assert_sound("atg", cases=2)
 
@@ -120,10 +121,12 @@ def test_algorithms_with_rounds_of_their_own_and_all2all_are_sound(kind, args):
     assert_sound(kind, args, cases=1)
 
 
+@pytest.mark.slow
 def test_one_of_ones_own_is_sound():
     assert_sound("own_kinds:SlowAverage", {"pull": 0.2}, cases=2)
 
 
+@pytest.mark.slow
 def test_emissions_of_ones_own_travel_with_all_that_they_need():
     assert_sound("test_check:Scaled", cases=3)
 
